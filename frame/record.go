@@ -1,0 +1,127 @@
+package frame
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// The limits and sizes of the format.
+const (
+	MaxFrame    = 1 << 20           // bytes of a frame
+	MaxValue    = MaxFrame + 64<<10 // bytes of an encoded value, additions included
+	MaxDepth    = 32                // levels of arrays and maps in one another
+	OffloadSize = 10                // bytes of a virtio_net_hdr
+
+	HeadSize        = 16 // canonical head of a frame without offload
+	HeadSizeOffload = 27 // and with it
+)
+
+// Headroom is how many bytes in front of a Record's Frame may be overwritten
+// once the Record has been dealt with: they belong to its own head or to
+// values before it. It lets a header be put before the frame for one write.
+const Headroom = 16
+
+// Record is a value of the stream: a frame, or an annotation.
+//
+// Its slices point into the Reader's memory. They are valid until the Reader
+// next reads from its source: until the next call of Next or Fill.
+type Record struct {
+	Time    uint64 // nanoseconds since the Unix epoch
+	Offload []byte // nil, or OffloadSize bytes: a struct virtio_net_hdr
+	Frame   []byte // never nil in a frame, nil in an annotation
+	Extra   []byte // the elements after the third, as they were encoded
+
+	// Extras is how many elements Extra holds.
+	Extras int
+
+	src        *Reader // whose memory it is, nil for a record made by hand
+	start, end int     // where in src.buf
+}
+
+// IsAnnotation reports whether the value is a map and not a frame.
+func (r *Record) IsAnnotation() bool { return r.Frame == nil }
+
+// Raw returns the value as it stood in the stream, nil if it did not come from
+// a Reader. It holds the same memory as Frame and Offload, so that changes made
+// to their bytes show in it.
+func (r *Record) Raw() []byte {
+	if r.src == nil {
+		return nil
+	}
+	return r.src.buf[r.start:r.end:r.end]
+}
+
+// Clock returns the record's time.
+func (r *Record) Clock() time.Time { return time.Unix(0, int64(r.Time)) }
+
+// Append appends the frame's encoding to b: the canonical one if the record
+// has no additions, and otherwise the same with a longer array around it. It
+// does not look at Raw.
+func (r *Record) Append(b []byte) []byte {
+	b = AppendHead(b, r.Time, r.Offload, len(r.Frame), r.Extras)
+	b = append(b, r.Frame...)
+	return append(b, r.Extra...)
+}
+
+// AppendHead appends the head of a frame of length bytes to b. The frame's
+// bytes are to follow, then extras encoded values.
+func AppendHead(b []byte, time uint64, offload []byte, length, extras int) []byte {
+	switch n := 3 + extras; {
+	case n <= 15:
+		b = append(b, 0x90|byte(n))
+	case n <= 0xffff:
+		b = append(b, 0xdc, byte(n>>8), byte(n))
+	default:
+		b = append(b, 0xdd, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	}
+	b = append(b, 0xcf)
+	b = binary.BigEndian.AppendUint64(b, time)
+	if offload == nil {
+		b = append(b, 0xc0)
+	} else {
+		b = append(b, 0xc4, OffloadSize)
+		b = append(b, offload[:OffloadSize]...)
+	}
+	b = append(b, 0xc6)
+	return binary.BigEndian.AppendUint32(b, uint32(length))
+}
+
+// PutHead writes the canonical head of a frame that stands in b behind it:
+// HeadSize bytes without offload, HeadSizeOffload with. It returns the size.
+// The offload may lie anywhere in b.
+func PutHead(b []byte, time uint64, offload []byte, length int) int {
+	n := HeadSize
+	if offload != nil {
+		copy(b[12:22], offload[:OffloadSize]) // first: it may stand where the length goes
+		b[10], b[11] = 0xc4, OffloadSize
+		n = HeadSizeOffload
+	} else {
+		b[10] = 0xc0
+	}
+	b[0], b[1] = 0x93, 0xcf
+	binary.BigEndian.PutUint64(b[2:], time)
+	b[n-5] = 0xc6
+	binary.BigEndian.PutUint32(b[n-4:], uint32(length))
+	return n
+}
+
+// canonical reads the canonical head at the start of b, by hand because it is
+// done for every frame (5 ns; the library takes 170 to 380). It returns the
+// size of the head and of the frame, and a head of 0 where b begins with
+// anything else, or with less than a head.
+func canonical(b []byte, rec *Record) (head, length int) {
+	if len(b) < HeadSize || b[0] != 0x93 || b[1] != 0xcf {
+		return 0, 0
+	}
+	switch {
+	case b[10] == 0xc0 && b[11] == 0xc6:
+		rec.Time = binary.BigEndian.Uint64(b[2:])
+		rec.Offload = nil
+		return HeadSize, int(binary.BigEndian.Uint32(b[12:]))
+	case b[10] == 0xc4 && b[11] == OffloadSize && len(b) >= HeadSizeOffload && b[22] == 0xc6:
+		rec.Time = binary.BigEndian.Uint64(b[2:])
+		rec.Offload = b[12:22:22]
+		return HeadSizeOffload, int(binary.BigEndian.Uint32(b[23:]))
+	}
+	return 0, 0
+}

@@ -1,0 +1,199 @@
+package frame
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+const (
+	writeSize = 256 << 10 // bytes a Writer gathers at the most
+	copySize  = 512       // up to this many, copying costs less than one more span
+	maxSpans  = 64
+)
+
+// Writer writes a stream. It gathers values and writes them at Flush, in one
+// go, without copying those that Pass is given; in between it writes when
+// its memory is full.
+type Writer struct {
+	dst   io.Writer
+	vec   spanWriter // dst, where it can write spans
+	spans [][]byte
+	arena []byte // copies and encodings, never grown: spans point into it
+	// The span that is still open: src.buf[start:end], or, without a src,
+	// arena[start:].
+	src        *Reader
+	start, end int
+	size       int // bytes gathered
+	err        error
+}
+
+// spanWriter is an io.Writer that writes several spans with one system call.
+type spanWriter interface {
+	Writev(spans [][]byte) error
+}
+
+// NewWriter returns a Writer that writes to dst.
+func NewWriter(dst io.Writer) *Writer {
+	w := &Writer{dst: dst, spans: make([][]byte, 0, maxSpans+2), arena: make([]byte, 0, writeSize)}
+	w.vec, _ = dst.(spanWriter)
+	return w
+}
+
+// Pass writes a record that came from a Reader just as it came, whatever its
+// encoding. Changes made to the bytes of its Frame and Offload in place go
+// along; changes to its fields do not: use Write for those.
+//
+// The record is written when the Writer is flushed, which the Reader it came
+// from sees to before it reads over it.
+func (w *Writer) Pass(rec *Record) error {
+	if rec.src == nil {
+		return w.Write(rec)
+	}
+	n := rec.end - rec.start
+	if w.src == rec.src && w.end == rec.start { // the common case: nothing was dropped between
+		w.end = rec.end
+		w.size += n
+		return nil
+	}
+	if n <= copySize && (w.size > 0 || w.src != nil) {
+		return w.copied(rec.Raw())
+	}
+	if err := w.close(); err != nil {
+		return err
+	}
+	w.src, w.start, w.end = rec.src, rec.start, rec.end
+	w.size += n
+	rec.src.holder = w
+	return nil
+}
+
+// Write encodes the record and writes it, annotations as they came.
+func (w *Writer) Write(rec *Record) error {
+	if rec.IsAnnotation() {
+		return w.copied(rec.Raw())
+	}
+	b, err := w.reserve(len(rec.Frame) + len(rec.Extra) + HeadSizeOffload + 4)
+	if err != nil {
+		return err
+	}
+	w.wrote(rec.Append(b))
+	return nil
+}
+
+// WriteRaw writes values that are encoded already.
+func (w *Writer) WriteRaw(b []byte) error { return w.copied(b) }
+
+// Annotate writes an annotation, its keys in the order of the alphabet.
+func (w *Writer) Annotate(m map[string]any) error {
+	var b bytes.Buffer
+	e := msgpack.NewEncoder(&b)
+	e.SetSortMapKeys(true)
+	e.UseCompactInts(true)
+	if err := e.Encode(m); err != nil {
+		return err
+	}
+	if b.Len() > MaxValue {
+		return fmt.Errorf("an annotation of %d bytes, the most is %d", b.Len(), MaxValue)
+	}
+	return w.copied(b.Bytes())
+}
+
+// Header writes the annotation that a stream from a device begins with.
+func (w *Writer) Header(link, source string) error {
+	b := []byte{0x84}
+	str := func(s string) {
+		b = append(b, 0xd9, byte(len(s)))
+		b = append(b, s...)
+	}
+	source = source[:min(len(source), 255)]
+	str("format")
+	str("frames")
+	str("version")
+	b = append(b, 1)
+	str("link")
+	str(link)
+	str("source")
+	str(source)
+	return w.copied(b)
+}
+
+// Buffered returns how many bytes the next Flush will write.
+func (w *Writer) Buffered() int { return w.size }
+
+func (w *Writer) copied(raw []byte) error {
+	b, err := w.reserve(len(raw))
+	if err != nil {
+		return err
+	}
+	w.wrote(append(b, raw...))
+	return nil
+}
+
+// reserve returns the arena with room for n bytes more. What is appended to
+// it is handed to wrote.
+func (w *Writer) reserve(n int) ([]byte, error) {
+	if len(w.arena)+n > cap(w.arena) {
+		if err := w.Flush(); err != nil {
+			return nil, err
+		}
+		w.arena = slices.Grow(w.arena[:0], n)
+	}
+	if w.src != nil {
+		if err := w.close(); err != nil {
+			return nil, err
+		}
+	}
+	return w.arena, nil
+}
+
+func (w *Writer) wrote(b []byte) {
+	w.size += len(b) - len(w.arena)
+	w.arena = b
+}
+
+// close ends the open span.
+func (w *Writer) close() error {
+	if w.src != nil {
+		w.spans = append(w.spans, w.src.buf[w.start:w.end])
+		w.src = nil
+	} else if len(w.arena) > w.start {
+		w.spans = append(w.spans, w.arena[w.start:])
+	}
+	w.start = len(w.arena)
+	if len(w.spans) >= maxSpans {
+		return w.Flush()
+	}
+	return nil
+}
+
+// Flush writes what was gathered. It returns the first error that a write had,
+// then and ever after.
+func (w *Writer) Flush() error {
+	if w.size == 0 || w.err != nil {
+		return w.err
+	}
+	if src := w.src; src != nil {
+		w.spans = append(w.spans, src.buf[w.start:w.end])
+	} else if len(w.arena) > w.start {
+		w.spans = append(w.spans, w.arena[w.start:])
+	}
+	switch {
+	case len(w.spans) == 1:
+		_, w.err = w.dst.Write(w.spans[0])
+	case w.vec != nil:
+		w.err = w.vec.Writev(w.spans)
+	default:
+		for _, s := range w.spans {
+			if _, w.err = w.dst.Write(s); w.err != nil {
+				break
+			}
+		}
+	}
+	w.spans, w.arena = w.spans[:0], w.arena[:0]
+	w.src, w.start, w.end, w.size = nil, 0, 0, 0
+	return w.err
+}

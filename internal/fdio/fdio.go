@@ -1,0 +1,199 @@
+// Package fdio reads, writes and waits on the descriptors a stage was born
+// with: pipes as a rule, sometimes a file, a socket or a tap.
+//
+// Such a descriptor is shared: the shell, the neighbour stage and other
+// children of the same parent hold the same open file description, and
+// O_NONBLOCK is a flag of the description, not of the descriptor. So this
+// package never sets it. Where the system can be asked per call not to block
+// (preadv2 with RWF_NOWAIT on Linux), it is; elsewhere a poll comes first.
+//
+// On Linux the calls that cannot block are made without telling Go's
+// scheduler (syscall.RawSyscall), and waiting is done in ppoll the same way
+// for the first millisecond. A pipeline of processes that wake each other
+// thousands of times a second otherwise spends a third of its time in
+// entersyscall, exitsyscall and the monitor thread that takes the processor
+// away from a goroutine in a system call. A wait that lasts longer goes on as
+// an ordinary system call, so an idle stage costs nothing. The collector and
+// signal handlers are not held up meanwhile: ppoll is interrupted by the
+// runtime's preemption signal.
+package fdio
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// PipeSize is what Grow asks for: 1 MiB, the most an unprivileged process may
+// have (fs.pipe-max-size). Four 256 KiB batches fit.
+const PipeSize = 1 << 20
+
+// ErrReaderGone is returned when nobody reads what would be written: the pipe's
+// other end is closed. It is how a pipeline ends from downstream, not a fault.
+var ErrReaderGone = errors.New("the reader of the output has gone away")
+
+// Forever is the timeout of a wait without one.
+const Forever = time.Duration(-1)
+
+// PollFd is one descriptor to wait for, as poll(2) has it.
+type PollFd = unix.PollFd
+
+// Input is a descriptor to read a stream from.
+type Input struct {
+	fd   int
+	kind kind
+}
+
+type kind uint8
+
+const (
+	plain   kind = iota // a poll is needed before a read
+	nowait              // takes RWF_NOWAIT
+	regular             // a file: never blocks for long, and poll says nothing
+)
+
+// NewInput prepares fd for reading. It changes nothing about the descriptor.
+func NewInput(fd int) *Input { return &Input{fd: fd, kind: inputKind(fd)} }
+
+// Fd returns the descriptor.
+func (in *Input) Fd() int { return in.fd }
+
+// Regular reports whether the input is a file on disk, which is read to its
+// end without ever waiting.
+func (in *Input) Regular() bool { return in.kind == regular }
+
+// Output is a descriptor to write a stream to.
+type Output struct {
+	fd   int
+	kind kind
+	poll [1]PollFd
+}
+
+// NewOutput prepares fd for writing. It changes nothing about the descriptor.
+func NewOutput(fd int) *Output { return &Output{fd: fd, kind: outputKind(fd)} }
+
+// Fd returns the descriptor.
+func (out *Output) Fd() int { return out.fd }
+
+// Write writes all of p and blocks until it has. The error is ErrReaderGone
+// when the other end is closed.
+func (out *Output) Write(p []byte) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := out.tryWrite(p[done:])
+		if err != nil {
+			if err = out.blocked(err); err != nil {
+				return done, err
+			}
+			continue
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// Writev writes the spans one after the other, as Write would their
+// concatenation. The slice of spans is used up.
+func (out *Output) Writev(spans [][]byte) error {
+	for len(spans) > 0 {
+		if len(spans[0]) == 0 {
+			spans = spans[1:]
+			continue
+		}
+		if len(spans) == 1 {
+			_, err := out.Write(spans[0])
+			return err
+		}
+		n, err := out.tryWritev(spans)
+		if err != nil {
+			if err = out.blocked(err); err != nil {
+				return err
+			}
+			continue
+		}
+		for n > 0 && n >= len(spans[0]) {
+			n -= len(spans[0])
+			spans = spans[1:]
+		}
+		if n > 0 {
+			spans[0] = spans[0][n:]
+		}
+	}
+	return nil
+}
+
+// blocked deals with the error of a write that was not done: it waits where
+// the descriptor was full, and returns what is not to be mended by waiting.
+func (out *Output) blocked(err error) error {
+	switch err {
+	case unix.EINTR:
+		return nil
+	case unix.EAGAIN:
+		out.poll[0] = PollFd{Fd: int32(out.fd), Events: unix.POLLOUT}
+		_, err := Wait(out.poll[:], Forever)
+		return err
+	case unix.EPIPE, unix.ECONNRESET:
+		return ErrReaderGone
+	}
+	return err
+}
+
+// Stream is an Input that waits: an io.Reader over a shared descriptor that
+// also notices, while no data comes, that the reader of the output has gone.
+type Stream struct {
+	*Input
+	fds [2]PollFd
+}
+
+// NewStream returns a Stream over in. out is the descriptor whose reader is
+// watched, or -1.
+func NewStream(in *Input, out int) *Stream {
+	s := &Stream{Input: in}
+	s.fds[0] = PollFd{Fd: int32(in.fd), Events: unix.POLLIN}
+	s.fds[1] = PollFd{Fd: int32(out)} // a negative one is passed over by poll
+	return s
+}
+
+// Read waits until there is data and reads it. The error is io.EOF at the end
+// of the input and ErrReaderGone if the output's reader left first.
+func (s *Stream) Read(p []byte) (int, error) {
+	for {
+		n, err := s.TryRead(p)
+		switch err {
+		case nil:
+			if n == 0 {
+				return 0, io.EOF
+			}
+			return n, nil
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+		default:
+			return 0, err
+		}
+		if err := s.Wait(Forever); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// Wait waits until the input is readable or has ended, at most for timeout.
+func (s *Stream) Wait(timeout time.Duration) error {
+	_, err := Wait(s.fds[:], timeout)
+	if err != nil {
+		return err
+	}
+	// An output can break while input is still there to be read: what is
+	// read could be delivered to nobody.
+	if Broken(s.fds[1]) {
+		return ErrReaderGone
+	}
+	return nil
+}
+
+// Broken reports whether the wait found the other end of an output closed.
+func Broken(p PollFd) bool {
+	return p.Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0 && p.Fd >= 0
+}

@@ -1,0 +1,241 @@
+package fdio
+
+import (
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// rwfNowait makes one read or write return EAGAIN instead of blocking
+// (include/uapi/linux/fs.h; pipes take it since Linux 5.13 or so).
+const rwfNowait = 0x8
+
+// brief is how long a wait is hidden from Go's scheduler. Long enough that a
+// busy pipeline never leaves it, short enough that the monitor thread, which
+// looks after 10 ms, has nothing to interrupt.
+const brief = time.Millisecond
+
+func inputKind(fd int) kind { return kindOf(fd) }
+
+func outputKind(fd int) kind { return kindOf(fd) }
+
+func kindOf(fd int) kind {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return plain
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFBLK:
+		return regular
+	case unix.S_IFIFO, unix.S_IFSOCK:
+		return nowait
+	}
+	return plain
+}
+
+// Grow asks for a pipe buffer of PipeSize bytes. A refusal, or a descriptor
+// that is no pipe, is no error: the stream flows all the same.
+func Grow(fd int) {
+	if size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil && size < PipeSize {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, PipeSize)
+	}
+}
+
+// TryRead reads what is there. n = 0 without an error is the end of the
+// input; EAGAIN means that nothing is there yet.
+func (in *Input) TryRead(p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, unix.EINVAL
+	}
+	switch in.kind {
+	case nowait:
+		iov := unix.Iovec{Base: &p[0], Len: uint64(len(p))}
+		r, _, e := syscall.RawSyscall6(unix.SYS_PREADV2, uintptr(in.fd), uintptr(unsafe.Pointer(&iov)), 1, ^uintptr(0), ^uintptr(0), rwfNowait)
+		if e == unix.EOPNOTSUPP {
+			in.kind = plain
+			return in.TryRead(p)
+		}
+		if e != 0 {
+			return 0, errno(e)
+		}
+		return int(r), nil
+	case plain:
+		// A terminal, a character device, an old kernel's pipe: ask first.
+		fds := [1]PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}}
+		if ready, err := Wait(fds[:], 0); err != nil || ready == 0 {
+			if err == nil {
+				err = unix.EAGAIN
+			}
+			return 0, err
+		}
+	}
+	n, err = unix.Read(in.fd, p)
+	return max(n, 0), err
+}
+
+func (out *Output) tryWrite(p []byte) (int, error) {
+	if out.kind != nowait {
+		n, err := unix.Write(out.fd, p)
+		return max(n, 0), err
+	}
+	iov := unix.Iovec{Base: &p[0], Len: uint64(len(p))}
+	return out.pwritev2(&iov, 1)
+}
+
+func (out *Output) tryWritev(spans [][]byte) (int, error) {
+	var iov [64]unix.Iovec
+	n := 0
+	for _, s := range spans {
+		if len(s) == 0 {
+			continue
+		}
+		if n == len(iov) {
+			break
+		}
+		iov[n] = unix.Iovec{Base: &s[0], Len: uint64(len(s))}
+		n++
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	if out.kind != nowait {
+		r, _, e := syscall.Syscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(n))
+		if e != 0 {
+			return 0, errno(e)
+		}
+		return int(r), nil
+	}
+	return out.pwritev2(&iov[0], n)
+}
+
+func (out *Output) pwritev2(iov *unix.Iovec, n int) (int, error) {
+	r, _, e := syscall.RawSyscall6(unix.SYS_PWRITEV2, uintptr(out.fd), uintptr(unsafe.Pointer(iov)), uintptr(n), ^uintptr(0), ^uintptr(0), rwfNowait)
+	if e == unix.EOPNOTSUPP {
+		out.kind = plain
+		return 0, unix.EINTR // again, the other way
+	}
+	if e != 0 {
+		return 0, errno(e)
+	}
+	return int(r), nil
+}
+
+// Splice moves at most n bytes from one pipe to another without copying them.
+// It does not block: EAGAIN where the one is empty or the other full.
+func Splice(in, out, n int) (int, error) {
+	r, _, e := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(in), 0, uintptr(out), 0, uintptr(n), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	if e != 0 {
+		return 0, errno(e)
+	}
+	return int(r), nil
+}
+
+// Tee duplicates at most n bytes from one pipe to another without copying or
+// consuming them. It does not block: EAGAIN where the one is empty or the
+// other full.
+func Tee(in, out, n int) (int, error) {
+	r, _, e := syscall.RawSyscall6(unix.SYS_TEE, uintptr(in), uintptr(out), uintptr(n), unix.SPLICE_F_NONBLOCK, 0, 0)
+	if e != 0 {
+		return 0, errno(e)
+	}
+	return int(r), nil
+}
+
+// IsPipe reports whether fd is a pipe, which Splice and Tee need.
+func IsPipe(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
+}
+
+// Buffered returns the bytes that wait in a pipe or socket (FIONREAD).
+func Buffered(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// Wait waits until one of fds is ready, at most for timeout (Forever for no
+// limit), and returns how many are. A signal does not end it early, except
+// that a wait may return 0 a little before its time: callers look again.
+func Wait(fds []PollFd, timeout time.Duration) (int, error) {
+	for {
+		step := timeout
+		if step < 0 || step > brief {
+			step = brief
+		}
+		n, e := ppoll(fds, step, false)
+		if e == unix.EINTR {
+			continue // the runtime preempts so; being called again gives it way
+		}
+		if e != 0 {
+			return 0, errno(e)
+		}
+		if n > 0 || timeout >= 0 && timeout <= brief {
+			return n, nil
+		}
+		break
+	}
+	left := timeout
+	if left > 0 {
+		left -= brief
+	}
+	for {
+		n, e := ppoll(fds, left, true)
+		if e == unix.EINTR {
+			if left < 0 {
+				continue
+			}
+			return 0, nil
+		}
+		if e != 0 {
+			return 0, errno(e)
+		}
+		return n, nil
+	}
+}
+
+func ppoll(fds []PollFd, timeout time.Duration, schedule bool) (int, syscall.Errno) {
+	var ts unix.Timespec
+	var tsp *unix.Timespec
+	if timeout >= 0 {
+		ts = unix.NsecToTimespec(int64(timeout))
+		tsp = &ts
+	}
+	var p unsafe.Pointer
+	if len(fds) > 0 {
+		p = unsafe.Pointer(&fds[0])
+	}
+	var r uintptr
+	var e syscall.Errno
+	if schedule {
+		r, _, e = syscall.Syscall6(unix.SYS_PPOLL, uintptr(p), uintptr(len(fds)), uintptr(unsafe.Pointer(tsp)), 0, 0, 0)
+	} else {
+		r, _, e = syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(p), uintptr(len(fds)), uintptr(unsafe.Pointer(tsp)), 0, 0, 0)
+	}
+	return int(r), e
+}
+
+// Precise asks the kernel to end the waits of the calling thread on time:
+// its default is to let them run 50 µs over (PR_SET_TIMERSLACK), which is as
+// long as the waits themselves. Lock the goroutine to its thread first.
+func Precise() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1000, 0, 0, 0) }
+
+// errno makes the error without allocating for the common values.
+func errno(e syscall.Errno) error {
+	switch e {
+	case unix.EAGAIN:
+		return errAgain
+	case unix.EINTR:
+		return errIntr
+	}
+	return e
+}
+
+var (
+	errAgain error = unix.EAGAIN
+	errIntr  error = unix.EINTR
+)

@@ -1,0 +1,79 @@
+//go:build !linux
+
+package fdio
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func inputKind(fd int) kind {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil && uint32(st.Mode)&unix.S_IFMT == unix.S_IFREG {
+		return regular
+	}
+	return plain
+}
+
+func outputKind(int) kind { return plain }
+
+// Grow does nothing: the pipes of these systems grow by themselves.
+func Grow(int) {}
+
+// TryRead reads what is there. n = 0 without an error is the end of the
+// input; EAGAIN means that nothing is there yet.
+func (in *Input) TryRead(p []byte) (int, error) {
+	if in.kind != regular {
+		fds := [1]PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}}
+		if ready, err := Wait(fds[:], 0); err != nil || ready == 0 {
+			if err == nil {
+				err = unix.EAGAIN
+			}
+			return 0, err
+		}
+	}
+	n, err := unix.Read(in.fd, p)
+	return max(n, 0), err
+}
+
+func (out *Output) tryWrite(p []byte) (int, error) {
+	n, err := unix.Write(out.fd, p)
+	return max(n, 0), err
+}
+
+func (out *Output) tryWritev(spans [][]byte) (int, error) { return out.tryWrite(spans[0]) }
+
+// Splice is Linux's.
+func Splice(in, out, n int) (int, error) { return 0, unix.EINVAL }
+
+// Tee is Linux's.
+func Tee(in, out, n int) (int, error) { return 0, unix.EINVAL }
+
+// IsPipe reports whether Splice and Tee would work on fd: never, here.
+func IsPipe(int) bool { return false }
+
+// Buffered returns 0: how much waits in a pipe is not asked here.
+func Buffered(int) int { return 0 }
+
+// Wait waits until one of fds is ready, at most for timeout (Forever for no
+// limit), and returns how many are.
+func Wait(fds []PollFd, timeout time.Duration) (int, error) {
+	ms := -1
+	if timeout >= 0 {
+		ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
+	}
+	for {
+		n, err := unix.Poll(fds, ms)
+		if err == unix.EINTR {
+			if ms < 0 {
+				continue
+			}
+			return 0, nil
+		}
+		return n, err
+	}
+}
+
+// Precise does nothing: there is no timer slack to turn off.
+func Precise() {}

@@ -32,6 +32,7 @@ type Reader struct {
 	offset  int64
 	scanner scanner
 	need    int // size of the frame at r where its head told, else 0
+	limit   int // most bytes to read at once, if not 0
 	holder  *Writer
 	err     error
 	link    string
@@ -78,12 +79,42 @@ func (r *Reader) Buffered(rec *Record) (bool, error) {
 	if end := head + n; len(b) >= end {
 		rec.Frame = b[head:end:end]
 		rec.Extra, rec.Extras = nil, 0
+		rec.at = r.r + head
 		r.deliver(rec, end)
 		return true, nil
 	}
 	r.need = head + n
 	return false, nil
 }
+
+// Ahead looks at a frame of which only the beginning has been read: rec has
+// its time, its offload and the first bytes of its frame. missing is how many
+// are still to come, 0 if there is no such frame, or its encoding is not
+// canonical. After Skip the rest is taken to have gone another way.
+//
+// With the two, a stage that needs no more than the headers of a frame can let
+// the kernel move the rest from pipe to pipe.
+func (r *Reader) Ahead(rec *Record) (missing int) {
+	b := r.buf[r.r:r.w]
+	if r.need <= len(b) {
+		return 0
+	}
+	head, _ := canonical(b, rec)
+	rec.Frame = b[head:len(b):len(b)]
+	rec.Extra, rec.Extras = nil, 0
+	rec.src, rec.start, rec.end, rec.at = r, r.r, r.w, r.r+head
+	return r.need - len(b)
+}
+
+// Skip goes on behind the frame that Ahead looked at.
+func (r *Reader) Skip() {
+	r.offset += int64(r.need)
+	r.need = 0
+	r.r, r.w = Headroom, Headroom
+}
+
+// Limit bounds what the next Fill reads to n bytes; 0 means no bound.
+func (r *Reader) Limit(n int) { r.limit = n }
 
 func (r *Reader) deliver(rec *Record, size int) {
 	rec.src, rec.start, rec.end = r, r.r, r.r+size
@@ -122,6 +153,7 @@ func (r *Reader) foreign(b []byte, rec *Record) (bool, error) {
 			return false, r.fail(err)
 		}
 	}
+	rec.at += r.r
 	r.deliver(rec, len(b))
 	return true, nil
 }
@@ -168,7 +200,11 @@ func (r *Reader) Fill() error {
 		}
 	}
 	r.room()
-	n, err := r.src.Read(r.buf[r.w:])
+	to := r.buf[r.w:]
+	if r.limit > 0 && r.limit < len(to) {
+		to = to[:r.limit]
+	}
+	n, err := r.src.Read(to)
 	r.w += n
 	if n > 0 {
 		return nil // an error that came with data comes again

@@ -36,6 +36,7 @@ type Record struct {
 
 	src        *Reader // whose memory it is, nil for a record made by hand
 	start, end int     // where in src.buf
+	at         int     // where in src.buf Frame begins
 }
 
 // IsAnnotation reports whether the value is a map and not a frame.
@@ -49,6 +50,26 @@ func (r *Record) Raw() []byte {
 		return nil
 	}
 	return r.src.buf[r.start:r.end:r.end]
+}
+
+// Offset returns where in the stream the value begins, of a record that came
+// from a Reader and is the last one it delivered.
+func (r *Record) Offset() int64 {
+	if r.src == nil {
+		return 0
+	}
+	return r.src.offset - int64(r.src.r-r.start)
+}
+
+// Room returns Frame with Headroom bytes in front of it, nil if the record did
+// not come from a Reader. The bytes in front may be overwritten when Offload
+// and Raw are needed no more.
+func (r *Record) Room() []byte {
+	if r.src == nil || r.Frame == nil {
+		return nil
+	}
+	end := r.at + len(r.Frame)
+	return r.src.buf[r.at-Headroom : end : end]
 }
 
 // Clock returns the record's time.

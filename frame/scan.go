@@ -135,7 +135,7 @@ func element(b []byte) (size, children int, ok bool, err error) {
 	return 0, 0, false, errors.New("found byte 0xc1, which msgpack never uses")
 }
 
-// foreign decodes a whole value b in any encoding.
+// foreign decodes a whole value b in any encoding. rec.at counts from b.
 func foreign(b []byte, rec *Record) error {
 	count, pos, ok := arrayHead(b)
 	if !ok {
@@ -174,6 +174,7 @@ func foreign(b []byte, rec *Record) error {
 	}
 	pos += n
 	rec.Time, rec.Offload, rec.Frame = t, offload, f
+	rec.at = pos - len(f)
 	rec.Extra, rec.Extras = nil, 0
 	if count > 3 {
 		rec.Extra, rec.Extras = b[pos:], count-3

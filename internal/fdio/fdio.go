@@ -173,24 +173,24 @@ func (s *Stream) Read(p []byte) (int, error) {
 		default:
 			return 0, err
 		}
-		if err := s.Wait(Forever); err != nil {
+		if _, err := s.Wait(Forever); err != nil {
 			return 0, err
 		}
 	}
 }
 
-// Wait waits until the input is readable or has ended, at most for timeout.
-func (s *Stream) Wait(timeout time.Duration) error {
-	_, err := Wait(s.fds[:], timeout)
-	if err != nil {
-		return err
+// Wait waits until the input is readable or has ended, at most for timeout,
+// and reports whether it is.
+func (s *Stream) Wait(timeout time.Duration) (ready bool, err error) {
+	if _, err := Wait(s.fds[:], timeout); err != nil {
+		return false, err
 	}
 	// An output can break while input is still there to be read: what is
 	// read could be delivered to nobody.
 	if Broken(s.fds[1]) {
-		return ErrReaderGone
+		return false, ErrReaderGone
 	}
-	return nil
+	return s.fds[0].Revents != 0, nil
 }
 
 // Broken reports whether the wait found the other end of an output closed.

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"runtime"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/fdio"
+	"framepipe/internal/hist"
+	"framepipe/internal/offload"
+	"framepipe/internal/packet"
+)
+
+// counter counts what goes by.
+type counter struct {
+	in     *fdio.TeeStream
+	every  time.Duration
+	sample int
+	report func(hist.Report) error
+
+	hist *hist.Counter
+	skip int
+	link packet.Link
+}
+
+// run passes the stream on until it ends, and counts it behind its back.
+func (t *counter) run() error {
+	runtime.LockOSThread()
+	fdio.Grow(t.in.Fd())
+	r := frame.NewReader(t.in)
+	next := time.Now().Add(t.every)
+	var rec frame.Record
+	for {
+		ok, err := r.Buffered(&rec)
+		switch {
+		case err != nil:
+		case ok && rec.IsAnnotation():
+			t.link, err = packet.ParseLink(r.Link())
+		case ok:
+			t.count(&rec)
+		default:
+			// Everything that came has been counted: the moment to look at
+			// the clock.
+			now := time.Now()
+			if !now.Before(next) {
+				if err = t.report(t.hist.Snapshot(now)); err != nil {
+					return err
+				}
+				for next = next.Add(t.every); next.Before(now); {
+					next = now.Add(t.every)
+				}
+			}
+			var ready bool
+			if ready, err = t.in.Wait(next.Sub(now)); ready && err == nil {
+				err = r.Fill()
+			}
+		}
+		if err == nil {
+			continue
+		}
+		if end := t.report(t.hist.Snapshot(time.Now())); end != nil {
+			return end
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, fdio.ErrReaderGone) {
+			return nil
+		}
+		return err
+	}
+}
+
+// count counts one frame in sample.
+func (t *counter) count(rec *frame.Record) {
+	if t.skip++; t.skip < t.sample {
+		return
+	}
+	t.skip = 0
+	segments := 1
+	if rec.Offload != nil {
+		if h, err := offload.Parse(rec.Offload); err == nil && h.Super() {
+			if n, _, _, err := offload.Split(h, rec.Frame, t.link); err == nil {
+				segments = n
+			}
+		}
+	}
+	t.hist.Add(rec.Frame, segments)
+}

@@ -1,0 +1,252 @@
+// Package cli holds the manners that all tools of this project share: what
+// their messages look like, how flags are read, what signals do, and what the
+// exit status means.
+//
+// # Messages
+//
+// Messages go to stderr, one line each, in lower case and without a full stop,
+// behind the name of the tool:
+//
+//	tunread: tap0: no such device
+//	tunread: hint: ip tuntap add dev tap0 mode tap multi_queue vnet_hdr
+//
+// The first line says what happened and to what. A hint follows where it helps,
+// and says what to do.
+//
+// # Exit status
+//
+// 0 at the end of the input, on a requested stop, and when the reader of the
+// output has gone away; 1 on failure; 2 on wrong usage.
+package cli
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+// Tool is a command.
+type Tool struct {
+	Name  string
+	Usage string // all that -h prints, written by hand
+	Args  int    // how many arguments it takes
+	Flags *flag.FlagSet
+	// Run does the work. Its error is printed and makes the status 1, or 2 if
+	// it came from Usagef.
+	Run func(t *Tool, args []string) error
+
+	// Verbose is the flag -v.
+	Verbose bool
+	// Source marks the first stage of a pipeline: INT and TERM make Stop
+	// readable instead of being left to the end of the input.
+	Source bool
+
+	stop     *os.File
+	counters atomic.Pointer[func() string]
+}
+
+// Counters sets what makes the line that SIGUSR1 prints. It is called by
+// another goroutine than Run's.
+func (t *Tool) Counters(line func() string) { t.counters.Store(&line) }
+
+// Main runs the tool with the arguments of the process, and exits.
+func (t *Tool) Main() { os.Exit(t.main(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
+	t.Flags.Init(t.Name, flag.ContinueOnError)
+	t.Flags.SetOutput(io.Discard)
+	t.Flags.BoolVar(&t.Verbose, "v", false, "")
+	version := t.Flags.Bool("version", false, "")
+	defer func() {
+		if r := recover(); r != nil {
+			fmt.Fprintf(stderr, "%s: internal error: %v\n", t.Name, r)
+			if t.Verbose {
+				fmt.Fprintf(stderr, "%s", debug.Stack())
+			}
+			status = 1
+		}
+	}()
+	err := t.Flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, t.Usage)
+		return 0
+	case err != nil:
+		err = usage{errors.New(strings.Replace(err.Error(), "flag provided but not defined:", "there is no flag", 1))}
+	case *version:
+		fmt.Fprintf(stdout, "%s %s\n", t.Name, Version())
+		return 0
+	case t.Flags.NArg() != t.Args:
+		err = Usagef("%s wanted, %d given", plural(t.Args, "argument"), t.Flags.NArg())
+	default:
+		if err = t.signals(); err == nil {
+			err = t.Run(t, t.Flags.Args())
+		}
+	}
+	return t.report(err, stderr)
+}
+
+func plural(n int, noun string) string {
+	switch n {
+	case 0:
+		return "no " + noun + " is"
+	case 1:
+		return "one " + noun + " is"
+	}
+	return fmt.Sprintf("%d %ss are", n, noun)
+}
+
+// report prints an error as the messages are, and returns the exit status.
+func (t *Tool) report(err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", t.Name, err)
+	var h hinted
+	if errors.As(err, &h) {
+		for _, line := range strings.Split(h.hint, "\n") {
+			fmt.Fprintf(stderr, "%s: hint: %s\n", t.Name, line)
+		}
+	}
+	var u usage
+	if errors.As(err, &u) {
+		if h.hint == "" {
+			fmt.Fprintf(stderr, "%s: hint: %s -h shows the usage\n", t.Name, t.Name)
+		}
+		return 2
+	}
+	return 1
+}
+
+// Warnf prints a message that does not end the tool.
+func (t *Tool) Warnf(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, t.Name+": "+format+"\n", args...)
+}
+
+// Verbosef prints a message if the flag -v was given.
+func (t *Tool) Verbosef(format string, args ...any) {
+	if t.Verbose {
+		t.Warnf(format, args...)
+	}
+}
+
+type usage struct{ error }
+
+func (u usage) Unwrap() error { return u.error }
+
+// Usagef is the error for a command line that is wrong.
+func Usagef(format string, args ...any) error { return usage{fmt.Errorf(format, args...)} }
+
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+// Hint adds to an error what to do about it, in a line or several.
+func Hint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// Version returns the version that the build recorded: the module's, or the
+// revision and whether it was modified.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown " + runtime.Version()
+	}
+	version := info.Main.Version
+	if version == "" || version == "(devel)" {
+		version = "devel"
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				version += "-" + s.Value[:min(12, len(s.Value))]
+			case s.Key == "vcs.modified" && s.Value == "true":
+				version += "+changes"
+			}
+		}
+	}
+	return version + " " + runtime.Version()
+}
+
+// Counter is a number that the loop of a tool counts up and another goroutine
+// reads. It has one writer only, so that counting is an ordinary add and a
+// store, and not a locked instruction.
+type Counter struct{ v atomic.Uint64 }
+
+// Add counts n.
+func (c *Counter) Add(n uint64) { c.v.Store(c.v.Load() + n) }
+
+// Set sets the counter.
+func (c *Counter) Set(n uint64) { c.v.Store(n) }
+
+// Load returns the count.
+func (c *Counter) Load() uint64 { return c.v.Load() }
+
+// Stop returns a descriptor that becomes readable when a Source is asked to
+// stop, for use with poll.
+func (t *Tool) Stop() int {
+	if t.stop == nil {
+		return -1
+	}
+	c, err := t.stop.SyscallConn()
+	if err != nil {
+		return -1
+	}
+	fd := -1
+	_ = c.Control(func(f uintptr) { fd = int(f) })
+	return fd
+}
+
+// signals sets up what signals do.
+//
+// SIGUSR1 prints the counters. At INT or TERM the source of a pipeline stops,
+// and the stages behind it come to the end of their input and drain what they
+// hold; so a stage lets the first of these signals pass and goes at once at
+// the second. SIGPIPE does nothing: the write that caused it fails with EPIPE.
+func (t *Tool) signals() error {
+	signal.Ignore(syscall.SIGPIPE)
+	var wake *os.File
+	if t.Source {
+		var err error
+		if t.stop, wake, err = os.Pipe(); err != nil {
+			return err
+		}
+	}
+	c := make(chan os.Signal, 4)
+	signal.Notify(c, syscall.SIGUSR1, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		asked := false
+		for s := range c {
+			switch {
+			case s == syscall.SIGUSR1:
+				if line := t.counters.Load(); line != nil {
+					fmt.Fprintf(os.Stderr, "%s: %s\n", t.Name, (*line)())
+				}
+			case asked:
+				t.Verbosef("asked again: gone")
+				os.Exit(0)
+			case wake != nil:
+				asked = true
+				wake.Close() // the other end is now at its end, which is readable
+			default:
+				asked = true
+				t.Verbosef("draining to the end of the input; once more stops at once")
+			}
+		}
+	}()
+	return nil
+}

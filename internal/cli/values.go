@@ -1,0 +1,251 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/big"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Size is a number of bytes: 10GB is 10^10, 10GiB is 10·2^30.
+type Size int64
+
+// Set is flag.Value's.
+func (s *Size) Set(text string) error {
+	number, unit := split(text)
+	if unit == "" && number != "0" {
+		return fmt.Errorf("a size needs a unit: %sB, %sMB, %sGiB", text, text, text)
+	}
+	factor, ok := prefix(strings.TrimSuffix(unit, "B"))
+	if unit != "" && (!ok || !strings.HasSuffix(unit, "B")) {
+		return fmt.Errorf("unknown unit %q: want B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB or PiB", unit)
+	}
+	n, err := scale(number, factor)
+	if err != nil {
+		return err
+	}
+	*s = Size(n)
+	return nil
+}
+
+func (s Size) String() string {
+	return inUnits(int64(s), "B")
+}
+
+// Rate is a number of bits per second: 100Mbit/s, 12.5MB/s.
+type Rate int64
+
+// Set is flag.Value's.
+func (r *Rate) Set(text string) error {
+	number, unit := split(text)
+	if unit == "" {
+		return fmt.Errorf("a rate needs a unit: %sMbit/s is %s million bits a second, %sMB/s eight times that", text, text, text)
+	}
+	if l := strings.ToLower(unit); strings.HasSuffix(l, "bps") {
+		return fmt.Errorf("%q means bits to some and bytes to others (tc): write %sMbit/s or %sMB/s", unit, number, number)
+	}
+	per, ok := strings.CutSuffix(unit, "/s")
+	bits, perByte := strings.CutSuffix(per, "bit")
+	factor, known := prefix(bits)
+	if !perByte {
+		var bytes string
+		if bytes, perByte = strings.CutSuffix(per, "B"); perByte {
+			factor, known = prefix(bytes)
+			factor *= 8
+		}
+	}
+	if !ok || !known || !perByte {
+		return fmt.Errorf("unknown unit %q: want bit/s, kbit/s, Mbit/s, Gbit/s, or B/s, kB/s, MB/s, MiB/s and so on", unit)
+	}
+	n, err := scale(number, factor)
+	if err != nil {
+		return err
+	}
+	*r = Rate(n)
+	return nil
+}
+
+func (r Rate) String() string {
+	return inUnits(int64(r), "bit/s")
+}
+
+// BytesPerSecond returns the rate in bytes per second.
+func (r Rate) BytesPerSecond() float64 { return float64(r) / 8 }
+
+// Duration is a time as Go writes it, with d for days besides.
+type Duration time.Duration
+
+// Set is flag.Value's.
+func (d *Duration) Set(text string) error {
+	if number, unit := split(text); unit == "d" {
+		n, err := scale(number, int64(24*time.Hour))
+		*d = Duration(n)
+		return err
+	}
+	n, err := time.ParseDuration(text)
+	if err != nil {
+		return errors.New("want a duration, such as 50us, 100ms, 5m, 1h30m or 30d")
+	}
+	if n < 0 {
+		return errors.New("a duration is not negative")
+	}
+	*d = Duration(n)
+	return nil
+}
+
+func (d Duration) String() string {
+	const day = Duration(24 * time.Hour)
+	if d >= day && d%day == 0 {
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// Window is a Duration, or a month.
+type Window struct {
+	Duration Duration
+	Month    bool
+}
+
+// Set is flag.Value's.
+func (w *Window) Set(text string) error {
+	if text == "month" {
+		*w = Window{Month: true}
+		return nil
+	}
+	w.Month = false
+	if err := w.Duration.Set(text); err != nil {
+		return errors.New("want a duration, such as 5m, 1h or 30d, or month")
+	}
+	if w.Duration == 0 {
+		return errors.New("a window lasts longer than nothing")
+	}
+	return nil
+}
+
+func (w Window) String() string {
+	if w.Month {
+		return "month"
+	}
+	return w.Duration.String()
+}
+
+// Share is a part of a whole: 75% or 0.75.
+type Share float64
+
+// Set is flag.Value's.
+func (s *Share) Set(text string) error {
+	number, percent := strings.CutSuffix(text, "%")
+	f, err := strconv.ParseFloat(number, 64)
+	if percent {
+		f /= 100
+	}
+	switch {
+	case err != nil || math.IsNaN(f) || f < 0:
+		return errors.New("want a share, such as 75% or 0.75")
+	case f > 1 && !percent && f <= 100:
+		return fmt.Errorf("a share is not over 1: did you mean %s%%?", text)
+	case f > 1:
+		return errors.New("a share is not over 100%")
+	}
+	*s = Share(f)
+	return nil
+}
+
+func (s Share) String() string { return strconv.FormatFloat(float64(s), 'g', -1, 64) }
+
+// Prefixes is a list of networks and addresses, separated by commas. Given
+// again, it grows.
+type Prefixes []netip.Prefix
+
+// Set is flag.Value's.
+func (p *Prefixes) Set(text string) error {
+	for field := range strings.SplitSeq(text, ",") {
+		prefix, err := netip.ParsePrefix(field)
+		if err != nil {
+			addr, e := netip.ParseAddr(field)
+			if e != nil || addr.Zone() != "" {
+				return fmt.Errorf("%q is neither a network, such as 10.0.0.0/8, nor an address", field)
+			}
+			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		*p = append(*p, prefix.Masked())
+	}
+	return nil
+}
+
+func (p Prefixes) String() string {
+	var s []string
+	for _, x := range p {
+		s = append(s, x.String())
+	}
+	return strings.Join(s, ",")
+}
+
+// split parts the number at the start of text from its unit.
+func split(text string) (number, unit string) {
+	i := strings.IndexFunc(text, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
+	if i < 0 {
+		i = len(text)
+	}
+	return text[:i], text[i:]
+}
+
+var prefixes = []struct {
+	name   string
+	factor int64
+}{
+	{"P", 1e15}, {"T", 1e12}, {"G", 1e9}, {"M", 1e6}, {"k", 1e3}, {"K", 1e3}, {"", 1},
+	{"Pi", 1 << 50}, {"Ti", 1 << 40}, {"Gi", 1 << 30}, {"Mi", 1 << 20}, {"Ki", 1 << 10},
+}
+
+func prefix(name string) (factor int64, ok bool) {
+	for _, p := range prefixes {
+		if p.name == name {
+			return p.factor, true
+		}
+	}
+	return 0, false
+}
+
+// scale multiplies a decimal number by a factor, exactly, and cuts off what is not whole. It must
+// not be nothing.
+func scale(number string, factor int64) (int64, error) {
+	if len(number) > 40 {
+		return 0, errors.New("that number is too long")
+	}
+	r, ok := new(big.Rat).SetString(number)
+	if !ok || number == "" {
+		return 0, errors.New("it does not begin with a number")
+	}
+	r.Mul(r, new(big.Rat).SetInt64(factor))
+	n := new(big.Int).Quo(r.Num(), r.Denom())
+	if !n.IsInt64() || n.Int64() > 1<<60 {
+		return 0, errors.New("that is too much")
+	}
+	if n.Sign() == 0 && r.Sign() != 0 {
+		return 0, errors.New("that is less than one")
+	}
+	return n.Int64(), nil
+}
+
+// inUnits writes n with the largest prefix that leaves it a whole number.
+func inUnits(n int64, unit string) string {
+	for _, p := range prefixes {
+		if p.name != "K" && n != 0 && n%p.factor == 0 {
+			return strconv.FormatInt(n/p.factor, 10) + p.name + unit
+		}
+	}
+	return "0" + unit
+}

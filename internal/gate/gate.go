@@ -1,0 +1,400 @@
+// Package gate decides which frames pass. It is given times and sizes and
+// returns verdicts; it knows nothing of pipes, clocks or the bytes of a frame.
+//
+// A window counts the bytes that passed lately (window.go). While it holds less
+// than the threshold's share of the quota, everything passes. From there on,
+// with the policy Pace, frames pass at the rate that what is left of the quota
+// can sustain until old traffic leaves the window: a token bucket lets them out
+// of a short fair queue (queue.go), and as the queue fills, frames are dropped
+// from its fullest flow with rising probability. With the policy Random nothing
+// waits: frames are dropped with a probability that rises from 0 at the
+// threshold to 1 at the quota.
+//
+// In both, no frame passes that would take the window over its quota, except
+// those the link needs to live.
+package gate
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// Config is what a gate is made of. Exactly one of Quota and Rate is positive.
+type Config struct {
+	Quota     int64         // bytes a window
+	Rate      float64       // bytes a second; the quota is this times the window
+	Window    time.Duration // its length; 0 if Cycle is set
+	Align     bool          // windows start on the clock instead of sliding
+	Cycle     func(now int64) (start, end int64)
+	Threshold float64 // share of the quota up to which everything passes
+	Policy    Policy
+	Queue     time.Duration // how long the paced queue is, at the paced rate
+	Offered   bool          // dropped frames are charged too
+	ECN       bool          // mark frames that can be marked, instead of an early drop
+	Seed      uint64
+}
+
+// maxQuota keeps sums and products of byte counts well inside an int64.
+const maxQuota = 1 << 60
+
+// maxTime bounds times likewise, in nanoseconds: the year 2116.
+const maxTime = 1 << 62
+
+// Packet is what a gate needs to know of a frame.
+type Packet struct {
+	Bytes     int64  // its size, as counted
+	Flow      uint64 // a hash of what flow it belongs to
+	Control   bool   // the link needs it to live: passes always
+	Unmetered bool   // neither counted nor held up
+	Super     bool   // can be cut into smaller frames
+	ECN       bool   // can be marked
+}
+
+// Verdict is what is to be done with a frame.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Pass Verdict = iota
+	Mark         // pass it with a congestion mark
+	Drop
+	Hold // hand it to Hold, and get it back from Release
+	Cut  // cut it into segments, and ask again for each
+)
+
+// Tally counts frames and their bytes.
+type Tally struct{ Frames, Bytes uint64 }
+
+func (t *Tally) add(bytes int64) {
+	t.Frames++
+	t.Bytes += uint64(bytes)
+}
+
+// Stats is what a gate has counted since it was made. In is the sum of Passed,
+// the Dropped, and what is held. Control and Unmetered frames are in Passed
+// too.
+type Stats struct {
+	In, Passed         Tally
+	Control, Unmetered Tally
+	Marked             Tally
+	DroppedEarly       Tally // to make senders slow down before the queue is full
+	DroppedFull        Tally // the queue was full
+	DroppedQuota       Tally // the quota was used up
+	Malformed          Tally // could not be cut, so that the gate was not asked
+}
+
+// State is how a gate stands.
+type State struct {
+	Stats
+	Open       bool    // below the threshold, and nothing held
+	Used       int64   // bytes in the window
+	Quota      int64   // bytes
+	Rate       float64 // bytes per second that are let out, +Inf while open
+	HeldFrames int
+	HeldBytes  int64
+	Delay      time.Duration // of the last frame that was held
+}
+
+// Gate decides. It is not safe for concurrent use.
+type Gate struct {
+	cfg       Config
+	win       window
+	threshold int64
+	known     int64 // the quota threshold was made of
+	now       int64
+	rng       *rand.Rand
+	q         *queue
+
+	rate    float64 // bytes per second
+	renew   int64   // when to find the rate anew
+	tokens  float64 // bytes; may be negative: a frame passes on credit
+	filled  int64   // when tokens were last added
+	clamped bool
+	delay   int64
+
+	stats Stats
+}
+
+const (
+	// bucket is how much of the paced rate may be saved up: long enough to
+	// ride out a late wake-up, too short to be seen as a burst.
+	bucket = 10 * time.Millisecond
+	// renewal is how long a rate holds at the most. In a sliding window it
+	// also changes with each slot.
+	renewal = 20 * time.Millisecond
+	// shortest is the least a queue holds, in full frames: below that TCP
+	// cannot repair a loss without waiting for its timer.
+	shortest = 8
+	// earliness is how steeply the drop probability rises with the fill of
+	// the queue: p = fill^earliness.
+	earliness = 6
+)
+
+// New makes a gate.
+func New(cfg Config) (*Gate, error) {
+	g := &Gate{cfg: cfg, q: new(queue), rng: rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15))}
+	if !(cfg.Threshold >= 0 && cfg.Threshold <= 1) {
+		return nil, fmt.Errorf("the threshold %v is not between 0 and 1", cfg.Threshold)
+	}
+	if (cfg.Quota > 0) == (cfg.Rate > 0) {
+		return nil, fmt.Errorf("either a quota or a rate is needed")
+	}
+	limit := func(start, end int64) int64 {
+		if cfg.Quota > 0 {
+			return min(cfg.Quota, maxQuota)
+		}
+		return int64(min(cfg.Rate*float64(end-start)/1e9, maxQuota))
+	}
+	switch {
+	case cfg.Cycle != nil:
+		g.win = newAligned(limit, cfg.Cycle)
+	case cfg.Window < time.Millisecond:
+		return nil, fmt.Errorf("the window %v is shorter than a millisecond", cfg.Window)
+	case cfg.Align:
+		g.win = newAligned(limit, every(cfg.Window))
+	default:
+		quota := limit(0, int64(cfg.Window))
+		if quota < 1 {
+			return nil, fmt.Errorf("the quota comes to less than a byte in %v", cfg.Window)
+		}
+		g.win = newSliding(quota, cfg.Window)
+	}
+	return g, nil
+}
+
+// tick moves to now. Time does not go back: an earlier now is the same as the
+// latest.
+func (g *Gate) tick(now int64) {
+	g.now = max(g.now, min(now, maxTime))
+	g.win.advance(g.now)
+	if q := g.win.quota(); q != g.known {
+		g.known = q
+		g.threshold = int64(g.cfg.Threshold * float64(q))
+	}
+}
+
+// Would reports whether Arrive would let a frame of so many bytes pass, because
+// the gate is open.
+func (g *Gate) Would(now, bytes int64) bool {
+	g.tick(now)
+	return g.q.frames == 0 && g.win.used() < g.threshold && g.win.used()+bytes <= g.win.quota()
+}
+
+// Arrive decides about a frame that arrives now. After Cut the frame counts as
+// not having arrived; after Hold it has to be handed to Hold.
+func (g *Gate) Arrive(now int64, p *Packet) Verdict {
+	g.tick(now)
+	if p.Unmetered {
+		g.stats.In.add(p.Bytes)
+		g.stats.Unmetered.add(p.Bytes)
+		g.stats.Passed.add(p.Bytes)
+		return Pass
+	}
+	used := g.win.used()
+	open := used < g.threshold && g.q.frames == 0
+	fits := used+p.Bytes <= g.win.quota()
+	if p.Super && !p.Control && !(open && fits) {
+		return Cut
+	}
+	g.stats.In.add(p.Bytes)
+	if g.cfg.Offered {
+		g.win.add(p.Bytes)
+	}
+	switch {
+	case p.Control:
+		g.stats.Control.add(p.Bytes)
+		return g.pass(p.Bytes)
+	case p.Bytes > g.win.quota(): // it would wait for ever
+		g.stats.DroppedQuota.add(p.Bytes)
+		return Drop
+	case open && fits:
+		g.clamped = false
+		return g.pass(p.Bytes)
+	case g.cfg.Policy == Random:
+		return g.toss(p, used, fits)
+	}
+	if g.q.frames == 0 && fits {
+		if g.refill(); g.tokens > 0 {
+			g.tokens -= float64(p.Bytes)
+			return g.pass(p.Bytes)
+		}
+	}
+	return Hold
+}
+
+func (g *Gate) pass(bytes int64) Verdict {
+	if !g.cfg.Offered {
+		g.win.add(bytes)
+	}
+	g.stats.Passed.add(bytes)
+	return Pass
+}
+
+// toss is the policy Random.
+func (g *Gate) toss(p *Packet, used int64, fits bool) Verdict {
+	chance := 1.0
+	if room := g.win.quota() - g.threshold; room > 0 {
+		chance = float64(used-g.threshold) / float64(room)
+	}
+	switch {
+	case !fits:
+		g.stats.DroppedQuota.add(p.Bytes)
+		return Drop
+	case g.rng.Float64() >= chance:
+		return g.pass(p.Bytes)
+	case g.cfg.ECN && p.ECN:
+		g.stats.Marked.add(p.Bytes)
+		g.pass(p.Bytes)
+		return Mark
+	}
+	g.stats.DroppedEarly.add(p.Bytes)
+	return Drop
+}
+
+// refill brings the rate and the tokens up to now.
+func (g *Gate) refill() {
+	if !g.clamped {
+		g.clamped = true
+		g.tokens, g.filled, g.renew = 0, g.now, 0
+	}
+	if g.now >= g.renew {
+		g.rate = g.win.sustainable(g.now)
+		g.renew = g.now + int64(renewal)
+		if r := g.win.refresh(); r > g.now {
+			g.renew = min(g.renew, r)
+		}
+	}
+	g.tokens += g.rate * float64(g.now-g.filled) / 1e9
+	g.tokens = min(g.tokens, max(g.rate*bucket.Seconds(), quantum))
+	g.filled = g.now
+}
+
+// Hold queues a frame for which Arrive said so, and returns it with room for
+// the caller's size bytes of data, which stay in it until Release gives it
+// back. Frames that have to make way are dropped.
+func (g *Gate) Hold(p *Packet, hash uint64, size int) *Held {
+	limit := max(int64(g.rate*g.cfg.Queue.Seconds()), shortest*quantum)
+	if g.win.used() < g.threshold && g.win.used()+p.Bytes <= g.win.quota() {
+		limit = maxHeld // about to be let out
+	}
+	fill := float64(g.q.bytes+p.Bytes) / float64(limit)
+	if fill < 1 {
+		if g.rng.Float64() < math.Pow(fill, earliness) {
+			g.early(p)
+		}
+	} else {
+		for g.q.frames > 0 && g.q.bytes+p.Bytes > limit {
+			g.discard(g.q.fattest(), &g.stats.DroppedFull)
+		}
+	}
+	for g.q.frames > 0 && g.q.memory+size > maxHeld {
+		g.discard(g.q.fattest(), &g.stats.DroppedFull)
+	}
+	h := g.q.take(size)
+	h.Bytes, h.Since, h.ECN = p.Bytes, g.now, p.ECN
+	g.q.push(h, hash)
+	return h
+}
+
+// early tells the sender of the fullest flow to slow down.
+func (g *Gate) early(p *Packet) {
+	f := g.q.fattest()
+	if f == nil {
+		return
+	}
+	if h := f.head; g.cfg.ECN && h.ECN {
+		if !h.Marked {
+			h.Marked = true
+			g.stats.Marked.add(h.Bytes)
+		}
+		return
+	}
+	g.discard(f, &g.stats.DroppedEarly)
+}
+
+func (g *Gate) discard(f *flow, why *Tally) {
+	h := g.q.unlink(f)
+	why.add(h.Bytes)
+	g.q.free(h)
+}
+
+// Release returns the next frame that may pass now, nil if none may. It is
+// valid until given back with Done.
+func (g *Gate) Release(now int64) *Held {
+	if g.q.frames == 0 {
+		return nil
+	}
+	g.tick(now)
+	h := g.q.peek()
+	if !g.fits(h) {
+		return nil
+	}
+	if g.win.used() >= g.threshold {
+		if g.refill(); g.tokens <= 0 {
+			return nil
+		}
+		g.tokens -= float64(h.Bytes)
+	} else {
+		g.clamped = false
+	}
+	g.q.pop()
+	g.delay = g.now - h.Since
+	g.pass(h.Bytes)
+	return h
+}
+
+// fits reports whether a held frame may pass without taking the window over
+// its quota.
+func (g *Gate) fits(h *Held) bool {
+	if g.cfg.Offered {
+		return g.win.used() <= g.win.quota() // it was charged when it came
+	}
+	return g.win.used()+h.Bytes <= g.win.quota()
+}
+
+// Done gives a frame back.
+func (g *Gate) Done(h *Held) { g.q.free(h) }
+
+// Due returns the time at which Release is to be called again: when the next
+// held frame may pass, or when it is worth a look whether it may. ok is false
+// when none is held.
+func (g *Gate) Due(now int64) (at int64, ok bool) {
+	if g.q.frames == 0 {
+		return 0, false
+	}
+	g.tick(now)
+	if g.win.used() < g.threshold && g.fits(g.q.peek()) {
+		return g.now, true
+	}
+	g.refill()
+	if !g.fits(g.q.peek()) || g.rate <= 0 {
+		return max(g.renew, g.now+1), true
+	}
+	if g.tokens > 0 {
+		return g.now, true
+	}
+	wait := int64((1 - g.tokens) / g.rate * 1e9)
+	return g.now + min(max(wait, 1), max(g.renew-g.now, 1)), true
+}
+
+// Reject counts a frame that could not be cut and is dropped.
+func (g *Gate) Reject(bytes int) {
+	g.stats.In.add(int64(bytes))
+	g.stats.Malformed.add(int64(bytes))
+}
+
+// State returns how the gate stands now.
+func (g *Gate) State(now int64) State {
+	g.tick(now)
+	s := State{
+		Stats: g.stats, Used: g.win.used(), Quota: g.win.quota(), Rate: math.Inf(1),
+		HeldFrames: g.q.frames, HeldBytes: g.q.bytes, Delay: time.Duration(g.delay),
+	}
+	s.Open = g.q.frames == 0 && s.Used < g.threshold
+	if !s.Open && g.cfg.Policy == Pace {
+		s.Rate = g.win.sustainable(g.now)
+	}
+	return s
+}

@@ -1,0 +1,448 @@
+package gate
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+const second = int64(time.Second)
+
+// event is bytes that passed at a time.
+type event struct {
+	at    int64
+	bytes int64
+	flow  uint64
+	wait  int64 // how long it was held
+}
+
+// source offers frames to a gate: next returns when the frame after the one at
+// now comes, and the frame.
+type source func(now int64) (at int64, p Packet)
+
+// play runs frames of a source through a gate as quotagate does, until the
+// given time, and returns what passed.
+func play(g *Gate, next source, start, until int64) (passed []event) {
+	release := func(to int64) {
+		for {
+			at, ok := g.Due(g.now)
+			if !ok || at > to {
+				return
+			}
+			h := g.Release(at)
+			if h == nil {
+				if again, _ := g.Due(at); again <= at {
+					panic("due, and nothing is released")
+				}
+				continue
+			}
+			passed = append(passed, event{at, h.Bytes, uint64(h.Meta), at - h.Since})
+			g.Done(h)
+		}
+	}
+	g.tick(start)
+	at, p := next(start)
+	for at < until {
+		release(at)
+		switch g.Arrive(at, &p) {
+		case Pass, Mark:
+			passed = append(passed, event{at, p.Bytes, p.Flow, 0})
+		case Hold:
+			g.Hold(&p, p.Flow*0x9e3779b97f4a7c15>>20, 64).Meta = int32(p.Flow)
+		case Cut:
+			panic("nothing here is a super-frame")
+		}
+		at, p = next(at)
+	}
+	release(until)
+	return passed
+}
+
+// worst returns the most bytes in any span of the given length.
+func worst(events []event, length int64) (most int64) {
+	sum, first := int64(0), 0
+	for _, e := range events {
+		sum += e.bytes
+		for events[first].at <= e.at-length {
+			sum -= events[first].bytes
+			first++
+		}
+		most = max(most, sum)
+	}
+	return most
+}
+
+func between(events []event, from, to int64) (sum int64) {
+	for _, e := range events {
+		if e.at >= from && e.at < to {
+			sum += e.bytes
+		}
+	}
+	return sum
+}
+
+// steady offers full frames of one flow at a rate in bytes per second.
+func steady(rate float64, flow uint64) source {
+	gap := int64(1538 / rate * 1e9)
+	return func(now int64) (int64, Packet) { return now + gap, Packet{Bytes: 1538, Flow: flow} }
+}
+
+func must(t testing.TB, cfg Config) *Gate {
+	t.Helper()
+	if cfg.Threshold == 0 {
+		cfg.Threshold = 0.75
+	}
+	if cfg.Queue == 0 {
+		cfg.Queue = 100 * time.Millisecond
+	}
+	g, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// TestPaceNeverDark is the promise of the default policy: a flow that would
+// fill ten times the quota gets three quarters of it at once, and is then never
+// under a fifth of the sustained rate, while the quota is used to the full.
+func TestPaceNeverDark(t *testing.T) {
+	for _, quota := range []int64{2e6, 100e6, 5e9} {
+		t.Run(fmt.Sprint(quota), func(t *testing.T) {
+			const start = 1_700_000_000 * second
+			g := must(t, Config{Quota: quota, Window: 5 * time.Second})
+			sustained := float64(quota) / 5
+			passed := play(g, steady(min(10*sustained, 3e8), 1), start, start+30*second)
+			if w := worst(passed, 5*second); w > quota {
+				t.Errorf("a window of 5 s holds %d bytes, quota %d", w, quota)
+			}
+			if first := between(passed, start, start+second); first < quota*74/100 {
+				if quota < 1e9 {
+					t.Errorf("only %d bytes passed in the first second", first)
+				}
+			}
+			for s := start; s < start+30*second; s += second / 10 {
+				if n := between(passed, s, s+second); s < start+29*second && float64(n) < 0.23*sustained {
+					t.Errorf("at %.1f s: %d bytes in a second, %.0f %% of the sustained rate", float64(s-start)/1e9, n, 100*float64(n)/sustained)
+				}
+			}
+			if n := between(passed, start, start+20*second); float64(n) < 0.98*4*float64(quota) && quota < 1e9 {
+				t.Errorf("%.1f %% of the quota was used over 20 s", 100*float64(n)/4/float64(quota))
+			}
+		})
+	}
+}
+
+// TestSparseFlowsGoFirst: a frame now and then is not held up by a flow that
+// fills the queue, and not dropped.
+func TestSparseFlowsGoFirst(t *testing.T) {
+	const start = 1_700_000_000 * second
+	g := must(t, Config{Quota: 20e6, Window: 5 * time.Second})
+	heavy, count := steady(40e6, 1), 0
+	var ping int64 = start
+	passed := play(g, func(now int64) (int64, Packet) {
+		at, p := heavy(now)
+		if at > ping {
+			count++
+			ping += second / 100
+			return max(now, ping-second/100), Packet{Bytes: 102, Flow: 2}
+		}
+		return at, p
+	}, start, start+20*second)
+	var waits []int64
+	for _, e := range passed {
+		if e.flow == 2 {
+			waits = append(waits, e.wait)
+		}
+	}
+	slices.Sort(waits)
+	if len(waits) < count*99/100 {
+		t.Errorf("%d of %d sparse frames passed", len(waits), count)
+	}
+	if m := waits[len(waits)-1]; m > 20e6 {
+		t.Errorf("a sparse frame waited %v", time.Duration(m))
+	}
+}
+
+// TestFlowsShare: four flows of unlike appetite get alike.
+func TestFlowsShare(t *testing.T) {
+	const start = 1_700_000_000 * second
+	g := must(t, Config{Quota: 50e6, Window: 5 * time.Second})
+	n := 0
+	passed := play(g, func(now int64) (int64, Packet) {
+		n++
+		flow := uint64([]int{1, 1, 1, 1, 2, 1, 2, 1, 3, 2, 1, 4, 1, 1, 2, 3}[n%16])
+		return now + 10_000, Packet{Bytes: 1538, Flow: flow}
+	}, start, start+25*second)
+	share := map[uint64]int64{}
+	for _, e := range passed {
+		if e.at > start+5*second && e.wait > 0 {
+			share[e.flow] += e.bytes
+		}
+	}
+	least, most := share[1], share[1]
+	for _, s := range share {
+		least, most = min(least, s), max(most, s)
+	}
+	if len(share) != 4 || least < most*8/10 {
+		t.Errorf("shares %v", share)
+	}
+}
+
+// TestRandomCurve: the original's drop probability, measured.
+func TestRandomCurve(t *testing.T) {
+	g := must(t, Config{Quota: 1e9, Window: 5 * time.Second, Policy: Random, Threshold: 0.5, Seed: 1})
+	passed := 0
+	at, try := int64(second), 0
+	for used := int64(0); used < 1e9; {
+		p := Packet{Bytes: 1000}
+		v := g.Arrive(at, &p)
+		try++
+		if v == Pass {
+			passed++
+			used += 1000
+		}
+		if try%50000 == 0 {
+			want := 1.0
+			if u := float64(used) / 1e9; u > 0.5 {
+				want = (1 - u) / 0.5
+			}
+			// 50,000 tries: 0.02 is many standard deviations and the drift
+			// of the curve within the batch.
+			if got := float64(passed) / 50000; got < want-0.02 || got > want+0.06 {
+				t.Errorf("at %.2f of the quota %.3f passed, want about %.3f", float64(used)/1e9, got, want)
+			}
+			if passed == 0 {
+				break
+			}
+			passed = 0
+		}
+		if try > 5e6 {
+			break
+		}
+	}
+}
+
+// TestNoWindowOverQuota holds the promise for any traffic, any configuration
+// and any phase.
+func TestNoWindowOverQuota(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cfg := Config{
+			Quota:     rapid.Int64Range(1, 3e6).Draw(t, "quota"),
+			Window:    time.Duration(rapid.Int64Range(1e6, 10e9).Draw(t, "window")),
+			Threshold: rapid.Float64Range(0, 1).Draw(t, "threshold"),
+			Queue:     time.Duration(rapid.Int64Range(0, 1e9).Draw(t, "queue")),
+			Policy:    Policy(rapid.IntRange(0, 1).Draw(t, "policy")),
+			Offered:   rapid.Bool().Draw(t, "offered"),
+			Align:     rapid.Bool().Draw(t, "align"),
+			ECN:       rapid.Bool().Draw(t, "ecn"),
+			Seed:      rapid.Uint64().Draw(t, "seed"),
+		}
+		rng := rand.New(rand.NewPCG(cfg.Seed, 1))
+		g, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := rapid.Int64Range(0, 2e18).Draw(t, "start")
+		load := rapid.Float64Range(0.01, 100).Draw(t, "load")
+		gap := 700 / (load * float64(cfg.Quota) / cfg.Window.Seconds()) * 1e9
+		n, control := 0, int64(0)
+		passed := play(g, func(now int64) (int64, Packet) {
+			if n++; n > 4000 {
+				return 1 << 62, Packet{}
+			}
+			p := Packet{Bytes: 64 + rng.Int64N(1454), Flow: rng.Uint64N(20), ECN: rng.IntN(2) == 0}
+			if p.Control = rng.IntN(100) == 0; p.Control {
+				control += p.Bytes
+			}
+			if rng.IntN(50) == 0 {
+				return now, p // several at once
+			}
+			if rng.IntN(500) == 0 {
+				return now + rng.Int64N(2*int64(cfg.Window)), p
+			}
+			return now + int64(rng.ExpFloat64()*gap), p
+		}, start, 1<<61)
+		s := g.State(1 << 61)
+		if cfg.Align {
+			sums := map[int64]int64{}
+			for _, e := range passed {
+				sums[e.at/int64(cfg.Window)] += e.bytes
+			}
+			for _, n := range sums {
+				if n > cfg.Quota+control {
+					t.Fatalf("a window holds %d bytes, quota %d, control %d", n, cfg.Quota, control)
+				}
+			}
+		} else if w := worst(passed, int64(cfg.Window)); w > cfg.Quota+control {
+			t.Fatalf("a window holds %d bytes, quota %d, control %d", w, cfg.Quota, control)
+		}
+		// Nothing is lost sight of.
+		sum := s.Passed.Frames + s.DroppedEarly.Frames + s.DroppedFull.Frames + s.DroppedQuota.Frames + uint64(s.HeldFrames)
+		if sum != s.In.Frames {
+			t.Fatalf("%d frames in, %d accounted for: %+v", s.In.Frames, sum, s)
+		}
+		if s.HeldFrames > 0 && !(cfg.Offered) {
+			t.Fatalf("%d frames still held at the end of time", s.HeldFrames)
+		}
+	})
+}
+
+// TestOffered: what is dropped is charged as well.
+func TestOffered(t *testing.T) {
+	g := must(t, Config{Quota: 10e6, Window: time.Second, Offered: true, Policy: Random, Align: true})
+	for i := range int64(100_000) {
+		g.Arrive(second+i, &Packet{Bytes: 1000})
+	}
+	s := g.State(second + 100_000)
+	if s.Used != 100e6 {
+		t.Errorf("%d bytes charged, 100000000 were offered", s.Used)
+	}
+	if s.Passed.Bytes > 10e6 || s.Passed.Bytes < 7.5e6 {
+		t.Errorf("%d bytes passed of a quota of 10000000", s.Passed.Bytes)
+	}
+}
+
+// TestExempt: control frames pass a closed gate and are counted, unmetered ones
+// are not counted either.
+func TestExempt(t *testing.T) {
+	g := must(t, Config{Quota: 10_000, Window: time.Second, Policy: Random})
+	for range 1000 {
+		g.Arrive(second, &Packet{Bytes: 1000})
+	}
+	before := g.State(second)
+	if v := g.Arrive(second, &Packet{Bytes: 64, Control: true}); v != Pass {
+		t.Errorf("control: verdict %d", v)
+	}
+	if s := g.State(second); s.Used != before.Used+64 || s.Control.Frames != 1 {
+		t.Errorf("control: %+v", s)
+	}
+	if v := g.Arrive(second, &Packet{Bytes: 9000, Unmetered: true}); v != Pass {
+		t.Errorf("unmetered: verdict %d", v)
+	}
+	if s := g.State(second); s.Used != before.Used+64 || s.Unmetered.Bytes != 9000 {
+		t.Errorf("unmetered: %+v", s)
+	}
+}
+
+// TestSuper: whole while the gate is open, in pieces when not.
+func TestSuper(t *testing.T) {
+	g := must(t, Config{Quota: 1e6, Window: time.Second})
+	super := Packet{Bytes: 66_000, Super: true}
+	n := 0
+	for g.Arrive(second, &super) == Pass {
+		n++
+	}
+	if want := 12; n != want { // the twelfth crosses 750,000
+		t.Errorf("%d super-frames passed, want %d", n, want)
+	}
+	if in := g.State(second).In.Frames; in != uint64(n) {
+		t.Errorf("%d frames in, want %d: one to be cut has not arrived", in, n)
+	}
+}
+
+func TestMonth(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Skip("no time zone database: ", err)
+	}
+	const form = "2006-01-02 15:04:05"
+	for _, c := range []struct {
+		day              int
+		now, start, next string
+	}{
+		{1, "2026-03-29 03:00:00", "2026-03-01 00:00:00", "2026-04-01 00:00:00"}, // a day of 23 hours
+		{5, "2026-01-04 23:59:59", "2025-12-05 00:00:00", "2026-01-05 00:00:00"},
+		{5, "2026-01-05 00:00:00", "2026-01-05 00:00:00", "2026-02-05 00:00:00"},
+		{31, "2026-02-28 00:00:00", "2026-02-28 00:00:00", "2026-03-31 00:00:00"},
+		{31, "2026-02-27 00:00:00", "2026-01-31 00:00:00", "2026-02-28 00:00:00"},
+		{31, "2024-03-01 00:00:00", "2024-02-29 00:00:00", "2024-03-31 00:00:00"},
+	} {
+		now, _ := time.ParseInLocation(form, c.now, berlin)
+		start, end := Month(c.day, berlin)(now.UnixNano())
+		if got := time.Unix(0, start).In(berlin).Format(form); got != c.start {
+			t.Errorf("day %d, %s: starts %s, want %s", c.day, c.now, got, c.start)
+		}
+		if got := time.Unix(0, end).In(berlin).Format(form); got != c.next {
+			t.Errorf("day %d, %s: ends %s, want %s", c.day, c.now, got, c.next)
+		}
+	}
+}
+
+func TestCounting(t *testing.T) {
+	for _, c := range []struct {
+		size, l2, ip             int
+		frame, ipB, ether, onAir int64
+	}{
+		{60, 14, 40, 60, 40, 64, 84}, // a padded TCP acknowledgement
+		{54, 14, 40, 54, 40, 64, 84}, // the same on a tap
+		{1514, 14, 1500, 1514, 1500, 1518, 1538},
+		{1518, 18, 1500, 1518, 1500, 1522, 1542}, // with a VLAN tag
+		{64, 18, 40, 64, 40, 68, 88},
+		{1500, 0, 1500, 1500, 1500, 1518, 1538}, // from a tun
+	} {
+		for _, m := range []struct {
+			mode Counting
+			want int64
+		}{{Frame, c.frame}, {IP, c.ipB}, {Ethernet, c.ether}, {Wire, c.onAir}} {
+			if got := m.mode.Bytes(c.size, c.l2, c.ip); got != m.want {
+				t.Errorf("%v of %d bytes: %d, want %d", m.mode, c.size, got, m.want)
+			}
+		}
+	}
+}
+
+// TestNoAllocation: a gate in full swing takes no memory.
+func TestNoAllocation(t *testing.T) {
+	for _, policy := range []Policy{Pace, Random} {
+		g := must(t, Config{Quota: 20e6, Window: time.Second, Policy: policy})
+		now := second
+		step := func() {
+			for range 100 {
+				now += 10_000
+				for h := g.Release(now); h != nil; h = g.Release(now) {
+					g.Done(h)
+				}
+				p := Packet{Bytes: 1538, Flow: uint64(now / 10_000 % 5)}
+				if g.Arrive(now, &p) == Hold {
+					g.Hold(&p, p.Flow, 1541)
+				}
+				g.Due(now)
+			}
+		}
+		for range 2000 {
+			step()
+		}
+		if n := testing.AllocsPerRun(1000, step); n != 0 {
+			t.Errorf("policy %d: %v allocations in 100 frames", policy, n)
+		}
+	}
+}
+
+func BenchmarkArriveOpen(b *testing.B) {
+	g := must(b, Config{Quota: 1e18, Window: 5 * time.Minute})
+	now := int64(1e18)
+	p := Packet{Bytes: 1518}
+	for b.Loop() {
+		now += 1200
+		g.Arrive(now, &p)
+	}
+}
+
+func BenchmarkArrivePaced(b *testing.B) {
+	g := must(b, Config{Quota: 100e6, Window: 5 * time.Second})
+	now := int64(1e18)
+	p := Packet{Bytes: 1518}
+	for b.Loop() {
+		now += 12000
+		for h := g.Release(now); h != nil; h = g.Release(now) {
+			g.Done(h)
+		}
+		if g.Arrive(now, &p) == Hold {
+			g.Hold(&p, 7, 1541)
+		}
+	}
+}

@@ -1,0 +1,163 @@
+package gate
+
+import "time"
+
+// window keeps count of the bytes that a limit looks at. Times are
+// nanoseconds since the Unix epoch and never go back.
+type window interface {
+	// advance moves to now, forgetting what has left.
+	advance(now int64)
+	// add charges bytes at the time last advanced to.
+	add(bytes int64)
+	// used is what the window holds.
+	used() int64
+	// quota is the most it may hold, in bytes.
+	quota() int64
+	// sustainable is the rate, in bytes per second, that can be kept up from
+	// now until all that is counted has left, without ever going over quota.
+	sustainable(now int64) float64
+	// refresh is the time from which sustainable may have changed by itself.
+	refresh() int64
+}
+
+// slotsPerWindow is how finely a sliding window is divided. One slot more than
+// the window is counted (see sliding), which gives away 1/500 of the quota.
+const slotsPerWindow = 500
+
+// sliding bounds every span of its length, whatever its phase.
+//
+// Time is divided into slots of length/500, and the window counts the current
+// slot and the 500 before it: 501 slots. A span of the window's length that
+// begins anywhere inside a slot touches 501 slots at most, so if no 501
+// slots in a row hold more than the quota, no such span does.
+type sliding struct {
+	limit int64
+	slot  int64   // nanoseconds
+	ring  []int64 // bytes of slot i at ring[i%len(ring)]
+	now   int64   // current slot's number
+	end   int64   // when it ends
+	sum   int64
+}
+
+func newSliding(quota int64, length time.Duration) *sliding {
+	return &sliding{
+		limit: quota,
+		slot:  max((int64(length)+slotsPerWindow-1)/slotsPerWindow, 1),
+		ring:  make([]int64, slotsPerWindow+1),
+	}
+}
+
+func (s *sliding) quota() int64   { return s.limit }
+func (s *sliding) used() int64    { return s.sum }
+func (s *sliding) refresh() int64 { return s.end }
+
+func (s *sliding) add(bytes int64) {
+	s.ring[s.now%int64(len(s.ring))] += bytes
+	s.sum += bytes
+}
+
+func (s *sliding) advance(now int64) {
+	if now < s.end {
+		return
+	}
+	to := now / s.slot
+	if to-s.now >= int64(len(s.ring)) {
+		clear(s.ring)
+		s.sum = 0
+		s.now = to
+	}
+	for s.now < to {
+		s.now++
+		i := s.now % int64(len(s.ring))
+		s.sum -= s.ring[i]
+		s.ring[i] = 0
+	}
+	s.end = (s.now + 1) * s.slot
+}
+
+// sustainable finds the steepest straight line of future traffic that stays
+// under the quota. Just before slot j leaves, the window still holds slots j
+// to now, and what was admitted from now on: the rate is bounded by
+// (quota - rest(j)) / (leaves(j) - now) for every j, and the least of these
+// bounds is the rate. Spending at it reaches the quota exactly when the slot
+// leaves that decided.
+func (s *sliding) sustainable(now int64) float64 {
+	n := int64(len(s.ring))
+	rest := s.sum
+	rate := -1.0
+	for j := s.now - n + 1; j <= s.now; j++ {
+		leaves := (j + n) * s.slot
+		r := float64(s.limit-rest) / float64(leaves-now) * 1e9
+		if rate < 0 || r < rate {
+			rate = r
+		}
+		if rate <= 0 {
+			return 0
+		}
+		if j >= 0 {
+			rest -= s.ring[j%n]
+		}
+	}
+	return rate
+}
+
+// aligned begins anew at fixed times: on the clock, or with a billing cycle.
+type aligned struct {
+	limit  func(start, end int64) int64
+	bounds func(now int64) (start, end int64)
+	most   int64
+	until  int64
+	sum    int64
+}
+
+func newAligned(limit func(start, end int64) int64, bounds func(now int64) (start, end int64)) *aligned {
+	return &aligned{limit: limit, bounds: bounds}
+}
+
+func (a *aligned) quota() int64 { return a.most }
+func (a *aligned) used() int64  { return a.sum }
+
+func (a *aligned) add(bytes int64) { a.sum += bytes }
+
+func (a *aligned) advance(now int64) {
+	if now < a.until {
+		return
+	}
+	start, end := a.bounds(now)
+	a.most, a.until, a.sum = a.limit(start, end), end, 0
+}
+
+func (a *aligned) sustainable(now int64) float64 {
+	return max(float64(a.most-a.sum)/float64(max(a.until-now, 1))*1e9, 0)
+}
+
+// refresh: every millisecond or so is often enough, as the rate only follows
+// what was spent.
+func (a *aligned) refresh() int64 { return 0 }
+
+// every divides time into windows of the same length that start on the clock:
+// at multiples of it since the epoch, which is midnight UTC for a day.
+func every(length time.Duration) func(now int64) (start, end int64) {
+	return func(now int64) (int64, int64) {
+		start := now - now%int64(length)
+		return start, start + int64(length)
+	}
+}
+
+// Month returns the bounds of the billing cycle that now lies in: from
+// midnight of the given day of a month to that of the next. A day that a month
+// does not have is its last.
+func Month(day int, zone *time.Location) func(now int64) (start, end int64) {
+	begin := func(year int, month time.Month) time.Time {
+		last := time.Date(year, month+1, 0, 0, 0, 0, 0, zone).Day()
+		return time.Date(year, month, min(day, last), 0, 0, 0, 0, zone)
+	}
+	return func(now int64) (int64, int64) {
+		y, m, _ := time.Unix(0, now).In(zone).Date()
+		start := begin(y, m)
+		if start.UnixNano() > now {
+			return begin(y, m-1).UnixNano(), start.UnixNano()
+		}
+		return start.UnixNano(), begin(y, m+1).UnixNano()
+	}
+}

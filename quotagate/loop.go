@@ -1,0 +1,369 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"math"
+	"net/netip"
+	"runtime"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/fdio"
+	"framepipe/internal/gate"
+	"framepipe/internal/offload"
+	"framepipe/internal/packet"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// spliceFrom is the least that must be missing of a frame for the kernel
+	// to move it from pipe to pipe: below, reading and writing it is cheaper.
+	spliceFrom = 16 << 10
+	// peek is how much is read after a frame was spliced: the head of the next
+	// record and its headers, as it will probably be spliced too.
+	peek = 512
+	// tick is how long a wait for the paced queue is at the least. What is due
+	// meanwhile goes out together.
+	tick = 500 * time.Microsecond
+)
+
+// filter runs a stream through a gate.
+type filter struct {
+	gate      *gate.Gate
+	count     gate.Counting
+	unmetered []netip.Prefix
+	ecn       bool
+	stream    bool // time is the records'
+	in        *fdio.Stream
+	out       *fdio.Output
+	publish   func(gate.State)
+	warn      func(format string, args ...any)
+
+	r       *frame.Reader
+	w       *frame.Writer
+	seg     offload.Segmenter
+	link    packet.Link
+	seed    uint64
+	wall    func() int64
+	now     int64
+	splice  bool
+	next    int64 // when to publish again
+	invalid bool  // a frame that could not be cut was reported
+}
+
+// run passes on what the gate lets through, until the input ends and the gate
+// has let go of what it holds.
+func (t *filter) run() error {
+	runtime.LockOSThread()
+	fdio.Precise()
+	fdio.Grow(t.in.Fd())
+	fdio.Grow(t.out.Fd())
+	t.r, t.w = frame.NewReader(t.in), frame.NewWriter(t.out)
+	t.splice = fdio.IsPipe(t.in.Fd()) && fdio.IsPipe(t.out.Fd())
+	err := t.loop()
+	if errors.Is(err, fdio.ErrReaderGone) {
+		err = nil
+	} else {
+		// The input has ended, well or badly: what is held is still owed.
+		if e := t.drain(); e != nil && !errors.Is(e, fdio.ErrReaderGone) && err == io.EOF {
+			err = e
+		}
+	}
+	t.publish(t.gate.State(t.now))
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+func (t *filter) loop() error {
+	var rec frame.Record
+	t.tock()
+	for {
+		ok, err := t.r.Buffered(&rec)
+		switch {
+		case err != nil:
+			return err
+		case ok && rec.IsAnnotation():
+			if t.link, err = packet.ParseLink(t.r.Link()); err != nil {
+				return err
+			}
+			err = t.w.Pass(&rec)
+		case ok:
+			err = t.frame(&rec)
+		default:
+			err = t.more(&rec)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// tock reads the wall clock, unless time is the records'.
+func (t *filter) tock() {
+	if !t.stream {
+		t.now = t.wall()
+	}
+	if t.now >= t.next {
+		t.publish(t.gate.State(t.now))
+		t.next = t.now + int64(time.Second)
+	}
+}
+
+// more gets more of the stream, when all that was read has been dealt with.
+func (t *filter) more(rec *frame.Record) error {
+	if t.splice {
+		if missing := t.r.Ahead(rec); missing >= spliceFrom {
+			if done, err := t.move(rec, missing); done || err != nil {
+				return err
+			}
+		}
+	}
+	if err := t.release(); err != nil {
+		return err
+	}
+	if err := t.w.Flush(); err != nil {
+		return err
+	}
+	timeout := fdio.Forever
+	if at, ok := t.gate.Due(t.now); ok && !t.stream {
+		timeout = max(time.Duration(at-t.now), tick)
+	}
+	if timeout != fdio.Forever {
+		ready, err := t.in.Wait(timeout)
+		if err != nil {
+			return err
+		}
+		if !ready {
+			t.tock()
+			return nil
+		}
+	}
+	err := t.r.Fill()
+	t.r.Limit(0)
+	t.tock()
+	return err
+}
+
+// move has the kernel move the rest of a large frame from pipe to pipe, if the
+// gate is open to it. Only its head was read.
+func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
+	if t.stream {
+		t.now = int64(min(rec.Time, math.MaxInt64))
+	}
+	size := len(rec.Frame) + missing
+	p, _ := t.look(rec, size)
+	if !p.Unmetered && !p.Control && !t.gate.Would(t.now, p.Bytes) {
+		return false, nil
+	}
+	t.gate.Arrive(t.now, &p)
+	if err := t.w.Pass(rec); err != nil {
+		return false, err
+	}
+	if err := t.w.Flush(); err != nil {
+		return false, err
+	}
+	offset := t.r.Offset()
+	t.r.Skip()
+	t.r.Limit(peek)
+	for missing > 0 {
+		n, err := fdio.Splice(t.in.Fd(), t.out.Fd(), missing)
+		switch {
+		case err == nil && n == 0:
+			return false, &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: io.ErrUnexpectedEOF}
+		case err == nil:
+			missing -= n
+		case err == unix.EAGAIN:
+			if err := t.stall(); err != nil {
+				return false, err
+			}
+		case err == unix.EPIPE:
+			return false, fdio.ErrReaderGone
+		case err != unix.EINTR:
+			return false, err
+		}
+	}
+	t.tock()
+	return true, nil
+}
+
+// stall waits until there is something to splice and room for it.
+func (t *filter) stall() error {
+	if _, err := t.in.Wait(fdio.Forever); err != nil {
+		return err
+	}
+	full := [1]fdio.PollFd{{Fd: int32(t.out.Fd()), Events: unix.POLLOUT}}
+	if _, err := fdio.Wait(full[:], fdio.Forever); err != nil {
+		return err
+	}
+	if fdio.Broken(full[0]) {
+		return fdio.ErrReaderGone
+	}
+	return nil
+}
+
+// look finds out what the gate needs to know of a frame of so many bytes, of
+// which rec holds the first or all.
+func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers) {
+	l := packet.Dissect(rec.Frame, t.link)
+	p := gate.Packet{
+		Control: l.Control(rec.Frame),
+		ECN:     t.ecn && l.ECT(rec.Frame),
+	}
+	ip := 0
+	if l.Version != 0 {
+		ip = l.End - l.L3
+	}
+	p.Bytes = t.count.Bytes(size, l.L2Len, ip)
+	if rec.Offload != nil {
+		if h, err := offload.Parse(rec.Offload); err == nil && h.Super() {
+			if n, head, last, err := offload.Measure(h, rec.Frame, size, t.link); err == nil && n > 1 {
+				p.Super = true
+				p.Bytes = int64(n-1)*t.count.Bytes(head+int(h.GSOSize), l.L2Len, 0) + t.count.Bytes(last, l.L2Len, 0)
+			}
+		}
+	}
+	if len(t.unmetered) > 0 {
+		p.Unmetered = t.exempt(&l, rec.Frame)
+	}
+	return p, l
+}
+
+func (t *filter) exempt(l *packet.Layers, f []byte) bool {
+	src, dst, ok := l.Addrs(f)
+	if !ok {
+		return false
+	}
+	for _, p := range t.unmetered {
+		if p.Contains(src) || p.Contains(dst) {
+			return true
+		}
+	}
+	return false
+}
+
+// frame does with a frame what the gate says.
+func (t *filter) frame(rec *frame.Record) error {
+	if t.stream {
+		t.now = int64(min(rec.Time, math.MaxInt64))
+		if err := t.release(); err != nil {
+			return err
+		}
+	}
+	p, l := t.look(rec, len(rec.Frame))
+	switch t.gate.Arrive(t.now, &p) {
+	case gate.Pass:
+		return t.w.Pass(rec)
+	case gate.Mark:
+		l.SetCE(rec.Frame)
+		return t.w.Pass(rec)
+	case gate.Hold:
+		t.hold(rec, &p, &l)
+	case gate.Cut:
+		return t.cut(rec)
+	}
+	return nil
+}
+
+func (t *filter) hold(rec *frame.Record, p *gate.Packet, l *packet.Layers) {
+	raw := rec.Raw()
+	h := t.gate.Hold(p, l.Flow(rec.Frame, t.seed), len(raw))
+	copy(h.Data, raw)
+	h.Meta = int32(len(raw) - len(rec.Extra) - len(rec.Frame))
+}
+
+// cut offers each segment of a super-frame to the gate, so that a drop costs
+// one frame and not forty-five in a row.
+func (t *filter) cut(rec *frame.Record) error {
+	hdr, err := offload.Parse(rec.Offload)
+	if err == nil {
+		part := frame.Record{Time: rec.Time, Extra: rec.Extra, Extras: rec.Extras}
+		var failed error
+		err = t.seg.Segment(hdr, rec.Frame, t.link, func(f []byte) error {
+			part.Frame = f
+			failed = t.part(&part)
+			return failed
+		})
+		if failed != nil {
+			return failed
+		}
+	}
+	if err != nil {
+		t.gate.Reject(len(rec.Frame))
+		if !t.invalid {
+			t.invalid = true
+			t.warn("offset %d: frame dropped: %v", rec.Offset(), err)
+		}
+	}
+	return nil
+}
+
+// part is frame for a segment, which is in no reader's memory.
+func (t *filter) part(rec *frame.Record) error {
+	p, l := t.look(rec, len(rec.Frame))
+	switch t.gate.Arrive(t.now, &p) {
+	case gate.Mark:
+		l.SetCE(rec.Frame)
+		return t.w.Write(rec)
+	case gate.Pass:
+		return t.w.Write(rec)
+	case gate.Hold:
+		size := frame.HeadSize + 4 + len(rec.Frame) + len(rec.Extra)
+		h := t.gate.Hold(&p, l.Flow(rec.Frame, t.seed), size)
+		h.Data = rec.Append(h.Data[:0])
+		h.Meta = int32(len(h.Data) - len(rec.Extra) - len(rec.Frame))
+	}
+	return nil
+}
+
+// release writes what the gate lets go of by now.
+func (t *filter) release() error {
+	for {
+		h := t.gate.Release(t.now)
+		if h == nil {
+			return nil
+		}
+		if h.Marked {
+			f := h.Data[h.Meta:]
+			l := packet.Dissect(f, t.link)
+			l.SetCE(f)
+		}
+		err := t.w.WriteRaw(h.Data)
+		t.gate.Done(h)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// drain lets out what is held after the input has ended: as time goes by, or,
+// where time is the records', as it would have gone by.
+func (t *filter) drain() error {
+	for {
+		if err := t.release(); err != nil {
+			return err
+		}
+		at, ok := t.gate.Due(t.now)
+		if !ok {
+			return t.w.Flush()
+		}
+		if t.stream {
+			t.now = max(at, t.now+1)
+			continue
+		}
+		if err := t.w.Flush(); err != nil {
+			return err
+		}
+		fds := [1]fdio.PollFd{{Fd: int32(t.out.Fd())}}
+		if _, err := fdio.Wait(fds[:], max(time.Duration(at-t.now), tick)); err != nil {
+			return err
+		}
+		if fdio.Broken(fds[0]) {
+			return fdio.ErrReaderGone
+		}
+		t.tock()
+	}
+}

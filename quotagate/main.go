@@ -1,0 +1,167 @@
+// Quotagate passes a stream on as far as a quota allows.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"framepipe/internal/cli"
+	"framepipe/internal/fdio"
+	"framepipe/internal/gate"
+)
+
+const usage = `usage: quotagate {-quota SIZE | -rate RATE} [-window 5m] [flags] < stream > stream
+
+Passes frames at full speed while less than the threshold's share of the quota was
+used in the last window, and then no faster than what is left of it can sustain.
+
+  -quota SIZE      bytes that may pass in any window: 10GB, 500MiB
+  -rate RATE       the same as a mean rate over the window: 100Mbit/s, 12.5MB/s
+  -window D        the window: 5m (default), 1h, 30d, month
+  -align           windows begin on the clock instead of sliding along
+  -cycle-day N     with -window month: the day of the month it begins on; default 1
+  -tz NAME         with -window month: the time zone it begins in; default UTC
+  -threshold S     share of the quota that passes untouched; default 75%
+  -policy P        above the threshold: pace (default) lets frames out of a short
+                   fair queue at the rate the quota can sustain; random drops them
+                   with a probability that rises to 1 at the quota
+  -queue D         how long the paced queue is; default 100ms
+  -ecn             mark packets that can be marked, instead of an early drop
+  -count C         what counts: ethernet (default: with padding and check sequence,
+                   as switches count), wire (with preamble and gap too), frame (as
+                   on the tap), ip
+  -charge C        passed (default), or offered: dropped frames count as well
+  -unmetered P,..  networks and addresses that are neither counted nor held up
+  -clock C         wall (default), or stream: time is that of the records
+  -seed N          makes the random choices repeatable
+  -metrics FILE    write counters for Prometheus to FILE, every second and at the end
+  -v               say on stderr when the gate opens and closes
+  -version         print the version
+  -h               print this
+
+ARP, IPv6 neighbour discovery and what else a link needs to live always passes.
+SIGUSR1 prints counters. It ends at the end of the stream. INT and TERM leave it
+time to come there; the second one stops it at once.
+
+  tunread tap0 | quotagate -rate 100Mbit/s | tunwrite tap1
+  quotagate -quota 20TB -window month -cycle-day 5 < in > out
+  quotagate -quota 10GB -clock stream -seed 1 -v < yesterday.frames > /dev/null
+`
+
+type config struct {
+	quota     cli.Size
+	rate      cli.Rate
+	window    cli.Window
+	align     bool
+	cycleDay  int
+	zone      string
+	threshold cli.Share
+	policy    gate.Policy
+	queue     cli.Duration
+	ecn       bool
+	count     gate.Counting
+	charge    gate.Charge
+	unmetered cli.Prefixes
+	clock     clock
+	seed      uint64
+	metrics   string
+}
+
+func main() {
+	c := config{
+		window:    cli.Window{Duration: cli.Duration(5 * time.Minute)},
+		threshold: 0.75,
+		queue:     cli.Duration(100 * time.Millisecond),
+	}
+	flags := flag.NewFlagSet("quotagate", flag.ContinueOnError)
+	flags.Var(&c.quota, "quota", "")
+	flags.Var(&c.rate, "rate", "")
+	flags.Var(&c.window, "window", "")
+	flags.BoolVar(&c.align, "align", false, "")
+	flags.IntVar(&c.cycleDay, "cycle-day", 1, "")
+	flags.StringVar(&c.zone, "tz", "UTC", "")
+	flags.Var(&c.threshold, "threshold", "")
+	flags.Var(&c.policy, "policy", "")
+	flags.Var(&c.queue, "queue", "")
+	flags.BoolVar(&c.ecn, "ecn", false, "")
+	flags.Var(&c.count, "count", "")
+	flags.Var(&c.charge, "charge", "")
+	flags.Var(&c.unmetered, "unmetered", "")
+	flags.Var(&c.clock, "clock", "")
+	flags.Uint64Var(&c.seed, "seed", 0, "")
+	flags.StringVar(&c.metrics, "metrics", "", "")
+	tool := &cli.Tool{Name: "quotagate", Usage: usage, Flags: flags}
+	tool.Run = func(t *cli.Tool, _ []string) error { return run(t, c) }
+	tool.Main()
+}
+
+// gateConfig checks the flags against one another and makes a gate's.
+func (c *config) gateConfig() (gate.Config, error) {
+	g := gate.Config{
+		Quota:     int64(c.quota),
+		Rate:      c.rate.BytesPerSecond(),
+		Window:    time.Duration(c.window.Duration),
+		Align:     c.align,
+		Threshold: float64(c.threshold),
+		Policy:    c.policy,
+		Queue:     time.Duration(c.queue),
+		Offered:   c.charge == gate.Offered,
+		ECN:       c.ecn,
+		Seed:      c.seed,
+	}
+	switch {
+	case c.quota == 0 && c.rate == 0:
+		return g, cli.Usagef("a quota is needed: -quota 10GB, or -rate 100Mbit/s")
+	case c.quota != 0 && c.rate != 0:
+		return g, cli.Usagef("-quota and -rate both say how much may pass: give one")
+	case c.cycleDay < 1 || c.cycleDay > 31:
+		return g, cli.Usagef("-cycle-day %d: a month has days 1 to 31", c.cycleDay)
+	case !c.window.Month && (c.cycleDay != 1 || c.zone != "UTC"):
+		return g, cli.Usagef("-cycle-day and -tz go with -window month")
+	}
+	if c.window.Month {
+		zone, err := time.LoadLocation(c.zone)
+		if err != nil {
+			return g, cli.Usagef("-tz %s: no such time zone", c.zone)
+		}
+		g.Cycle = gate.Month(c.cycleDay, zone)
+		g.Align = true
+	}
+	return g, nil
+}
+
+func run(t *cli.Tool, c config) error {
+	cfg, err := c.gateConfig()
+	if err != nil {
+		return err
+	}
+	if c.seed == 0 {
+		cfg.Seed = rand.Uint64()
+		if c.clock == streamClock {
+			cfg.Seed = 0 // repeatable unless asked otherwise
+		}
+	}
+	g, err := gate.New(cfg)
+	if err != nil {
+		return cli.Usagef("%w", err)
+	}
+	const example = "tunread tap0 | quotagate -rate 100Mbit/s | tunwrite tap1"
+	if err := errors.Join(cli.Stdin(example), cli.Stdout(example)); err != nil {
+		return err
+	}
+	m := &monitor{tool: t, file: c.metrics, policy: c.policy}
+	t.Counters(m.line)
+	f := &filter{
+		gate: g, count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed,
+		stream: c.clock == streamClock, wall: wallClock(cfg.Align),
+		in: fdio.NewStream(fdio.NewInput(0), 1), out: fdio.NewOutput(1),
+		publish: m.publish, warn: t.Warnf,
+	}
+	if err := f.run(); err != nil {
+		return fmt.Errorf("stdin: %w", err)
+	}
+	return m.err
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+
+	"framepipe/internal/cli"
+	"framepipe/internal/gate"
+)
+
+// monitor shows how a gate stands: to SIGUSR1, to Prometheus, and with -v.
+type monitor struct {
+	tool   *cli.Tool
+	file   string
+	policy gate.Policy
+	state  atomic.Pointer[gate.State]
+	shut   bool
+	failed bool
+	err    error
+}
+
+// publish takes over a state. A metrics file that cannot be written is said
+// once and tried again: a full disk is no reason to stop the traffic.
+func (m *monitor) publish(s gate.State) {
+	m.state.Store(&s)
+	if m.shut == s.Open {
+		m.shut = !s.Open
+		m.tool.Verbosef("%s", m.line())
+	}
+	if m.file == "" {
+		return
+	}
+	err := replace(m.file, m.prometheus(&s))
+	if err != nil && !m.failed {
+		m.tool.Warnf("%v", err)
+	}
+	m.failed = err != nil
+}
+
+func word(s *gate.State) string {
+	switch {
+	case s.Open:
+		return "open"
+	case s.Rate > 0 && !math.IsInf(s.Rate, 0):
+		return "pacing"
+	}
+	return "clamped"
+}
+
+// line is what SIGUSR1 prints.
+func (m *monitor) line() string {
+	s := m.state.Load()
+	if s == nil {
+		return "no frame yet"
+	}
+	line := fmt.Sprintf("state=%s used=%d quota=%d used_share=%.4f", word(s), s.Used, s.Quota, float64(s.Used)/float64(max(s.Quota, 1)))
+	if !math.IsInf(s.Rate, 0) {
+		line += fmt.Sprintf(" rate_bytes=%.0f", s.Rate)
+	}
+	for _, c := range tallies(s) {
+		if c.label == "" || c.Frames > 0 {
+			line += fmt.Sprintf(" %s=%d %s_bytes=%d", c.short, c.Frames, c.short, c.Bytes)
+		}
+	}
+	return line + fmt.Sprintf(" held=%d delay=%v", s.HeldFrames, s.Delay)
+}
+
+type tally struct {
+	name, label, short string
+	gate.Tally
+}
+
+func tallies(s *gate.State) []tally {
+	return []tally{
+		{"in", "", "in", s.In},
+		{"passed", "", "passed", s.Passed},
+		{"dropped", `reason="early"`, "dropped_early", s.DroppedEarly},
+		{"dropped", `reason="full"`, "dropped_full", s.DroppedFull},
+		{"dropped", `reason="quota"`, "dropped_quota", s.DroppedQuota},
+		{"dropped", `reason="malformed"`, "dropped_malformed", s.Malformed},
+		{"marked", "", "marked", s.Marked},
+		{"control", "", "control", s.Control},
+		{"unmetered", "", "unmetered", s.Unmetered},
+	}
+}
+
+// prometheus writes the state in the text format of Prometheus
+// (https://prometheus.io/docs/instrumenting/exposition_formats/).
+func (m *monitor) prometheus(s *gate.State) []byte {
+	var b bytes.Buffer
+	all := tallies(s)
+	for _, unit := range []string{"frames", "bytes"} {
+		last := ""
+		for _, c := range all {
+			name := "quotagate_" + c.name + "_" + unit + "_total"
+			if c.name != last {
+				fmt.Fprintf(&b, "# TYPE %s counter\n", name)
+				last = c.name
+			}
+			n := c.Frames
+			if unit == "bytes" {
+				n = c.Bytes
+			}
+			if c.label != "" {
+				name += "{" + c.label + "}"
+			}
+			fmt.Fprintf(&b, "%s %d\n", name, n)
+		}
+	}
+	gauge := func(name string, v float64) {
+		fmt.Fprintf(&b, "# TYPE quotagate_%s gauge\nquotagate_%s %v\n", name, name, v)
+	}
+	open := 0.0
+	if s.Open {
+		open = 1
+	}
+	gauge("open", open)
+	gauge("window_used_bytes", float64(s.Used))
+	gauge("window_quota_bytes", float64(s.Quota))
+	rate := s.Rate
+	if math.IsInf(rate, 1) {
+		fmt.Fprintf(&b, "# TYPE quotagate_paced_bytes_per_second gauge\nquotagate_paced_bytes_per_second +Inf\n")
+	} else {
+		gauge("paced_bytes_per_second", rate)
+	}
+	gauge("held_frames", float64(s.HeldFrames))
+	gauge("held_bytes", float64(s.HeldBytes))
+	gauge("delay_seconds", s.Delay.Seconds())
+	return b.Bytes()
+}
+
+// replace writes a file anew so that whoever reads it sees the old one or the
+// new one whole.
+func replace(name string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}

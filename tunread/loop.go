@@ -1,0 +1,164 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/cli"
+	"framepipe/internal/fdio"
+	"framepipe/internal/offload"
+	"framepipe/internal/tap"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// batch is how much is gathered for one write: four super-frames.
+	batch = 256 << 10
+	// longest is the most a device hands over as one frame: 64 KiB and its
+	// headers. What is longer than the room for it the kernel cuts off.
+	longest = 128 << 10
+)
+
+// reader turns what comes out of a device into a stream.
+type reader struct {
+	dev      *tap.Device
+	out      *fdio.Output
+	coalesce time.Duration
+	stop     int // a descriptor that becomes readable when it is time to go
+
+	buf  []byte
+	head int // size of the head that the next frame will probably need
+	n    counters
+}
+
+// counters is what SIGUSR1 shows.
+type counters struct {
+	frames, bytes, super, errors cli.Counter
+}
+
+// run reads until the device ends, a signal says stop, or nobody reads what is
+// written.
+func (t *reader) run(link, source string) error {
+	// One thread, so that its timer slack and its place in the caches stay.
+	runtime.LockOSThread()
+	fdio.Precise()
+	fdio.Grow(t.out.Fd())
+	t.buf = make([]byte, batch+longest)
+	t.head = frame.HeadSize
+
+	w := frame.NewWriter(t.out)
+	if err := w.Header(link, source); err != nil {
+		return err
+	}
+	err := w.Flush()
+	for err == nil {
+		err = t.turn()
+	}
+	if errors.Is(err, errStop) || errors.Is(err, fdio.ErrReaderGone) {
+		return nil
+	}
+	return err
+}
+
+var errStop = errors.New("asked to stop")
+
+// turn waits for frames and passes them on until there are no more.
+//
+// The first frame after a quiet moment goes at once. While frames keep coming
+// the device is left alone for the coalescing time after each write: frames
+// gather in its queue meanwhile, and one wake-up of each stage moves them
+// all. Waking up costs more than moving a frame.
+func (t *reader) turn() error {
+	fds := [3]fdio.PollFd{
+		{Fd: int32(t.stop), Events: unix.POLLIN},
+		{Fd: int32(t.out.Fd())},
+		{Fd: int32(t.dev.Fd()), Events: unix.POLLIN},
+	}
+	if _, err := fdio.Wait(fds[:], fdio.Forever); err != nil {
+		return err
+	}
+	for {
+		switch {
+		case fds[0].Revents != 0:
+			// What is in the device's queue now was sent before the signal.
+			if n, err := t.drain(); n > 0 {
+				_, err = t.out.Write(t.buf[:n])
+				if err != nil {
+					return err
+				}
+			}
+			return errStop
+		case fdio.Broken(fds[1]):
+			return fdio.ErrReaderGone
+		}
+		n, err := t.drain()
+		if n > 0 {
+			if _, err := t.out.Write(t.buf[:n]); err != nil {
+				return err
+			}
+		}
+		if n == 0 || err != nil {
+			return err
+		}
+		if n < batch && t.coalesce > 0 {
+			if _, err := fdio.Wait(fds[:2], t.coalesce); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// drain fills the buffer with the frames that wait, and returns how many bytes
+// of stream they make.
+func (t *reader) drain() (n int, err error) {
+	for n < batch {
+		// The kernel writes its header and the frame in one piece. The piece
+		// is put where the frame is right if it needs the head that the last
+		// one needed; else it is moved.
+		at := n + t.head
+		size, err := t.dev.Read(t.buf, at)
+		if err != nil {
+			if err == unix.EAGAIN {
+				return n, nil
+			}
+			if tap.Fatal(err) {
+				return n, err
+			}
+			t.n.errors.Add(1)
+			return n, nil
+		}
+		var hdr []byte
+		want := frame.HeadSize
+		if t.dev.VNetHdr() {
+			if h := t.buf[at-offload.HeaderSize : at]; offload.Needed(h) {
+				hdr, want = h, frame.HeadSizeOffload
+				t.n.super.Add(1)
+			}
+		}
+		if want != t.head {
+			if hdr != nil {
+				var keep [offload.HeaderSize]byte
+				copy(keep[:], hdr)
+				hdr = keep[:]
+			}
+			copy(t.buf[n+want:], t.buf[at:at+size])
+			t.head = want
+		}
+		frame.PutHead(t.buf[n:], uint64(time.Now().UnixNano()), hdr, size)
+		n += want + size
+		t.n.frames.Add(1)
+		t.n.bytes.Add(uint64(size))
+	}
+	return n, nil
+}
+
+func describe(dev string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", dev, err)
+}

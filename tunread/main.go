@@ -1,0 +1,81 @@
+// Tunread reads the frames of a tap device and writes them as a stream.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/cli"
+	"framepipe/internal/fdio"
+	"framepipe/internal/tap"
+)
+
+const usage = `usage: tunread [-l3] [-offload=true] [-coalesce 50us] [-v] DEVICE > stream
+
+Reads frames from a network interface and writes each as a record of a stream.
+
+  DEVICE         a tap by name (tap0), by path (/dev/tap7 of a macvtap, /dev/tap0
+                 on a BSD), or fd:N, a descriptor that was inherited
+  -coalesce D    while frames keep coming, write at most every D; default 50us.
+                 The first frame after a quiet moment goes at once. 0: never wait
+  -l3            DEVICE is a tun: it carries IP packets, without Ethernet
+  -offload=false have the kernel finish checksums and segment TCP and UDP, instead
+                 of handing over super-frames of up to 64 KiB
+  -v             say more on stderr
+  -version       print the version
+  -h             print this
+
+INT and TERM end it with status 0. SIGUSR1 prints counters. It ends when nobody
+reads what it writes. Several on one tap share its flows.
+
+  ip tuntap add dev tap0 mode tap multi_queue vnet_hdr && ip link set tap0 up
+  tunread tap0 | bytehist | tunwrite tap1
+  tunread tap0 | tee capture.frames | quotagate -rate 100Mbit/s | tunwrite tap1
+`
+
+func main() {
+	flags := flag.NewFlagSet("tunread", flag.ContinueOnError)
+	l3 := flags.Bool("l3", false, "")
+	off := flags.Bool("offload", true, "")
+	coalesce := cli.Duration(50 * time.Microsecond)
+	flags.Var(&coalesce, "coalesce", "")
+	tool := &cli.Tool{Name: "tunread", Usage: usage, Args: 1, Flags: flags, Source: true}
+	tool.Run = func(t *cli.Tool, args []string) error {
+		return run(t, config{args[0], *l3, *off, time.Duration(coalesce)})
+	}
+	tool.Main()
+}
+
+type config struct {
+	device   string
+	l3       bool
+	offload  bool
+	coalesce time.Duration
+}
+
+func run(t *cli.Tool, c config) error {
+	if err := cli.Stdout("tunread " + c.device + " | bytehist | tunwrite tap1"); err != nil {
+		return err
+	}
+	mode, link := tap.Off, frame.LinkEthernet
+	if c.offload {
+		mode = tap.On
+	}
+	if c.l3 {
+		link = frame.LinkIP
+	}
+	dev, err := tap.Open(tap.Config{Name: c.device, L3: c.l3, Offload: mode})
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	r := &reader{dev: dev, out: fdio.NewOutput(1), coalesce: c.coalesce, stop: t.Stop()}
+	t.Counters(r.n.String)
+	return describe(c.device, r.run(link, c.device))
+}
+
+func (n *counters) String() string {
+	return fmt.Sprintf("frames=%d bytes=%d offloaded=%d errors=%d", n.frames.Load(), n.bytes.Load(), n.super.Load(), n.errors.Load())
+}

@@ -1,0 +1,75 @@
+// Tunwrite injects the frames of a stream into a tap device.
+package main
+
+import (
+	"flag"
+	"fmt"
+
+	"framepipe/internal/cli"
+	"framepipe/internal/fdio"
+	"framepipe/internal/packet"
+	"framepipe/internal/tap"
+)
+
+const usage = `usage: tunwrite [-l3] [-offload=auto] [-v] DEVICE < stream
+
+Reads a stream and injects its frames into a network interface.
+
+  DEVICE         a tap by name (tap0), by path (/dev/tap7 of a macvtap, /dev/tap0
+                 on a BSD), or fd:N, a descriptor that was inherited
+  -l3            DEVICE is a tun: it carries IP packets, without Ethernet
+  -offload=M     auto: hand super-frames and unfinished checksums to the device if
+                 it takes them. on: the same, and fail if it does not. off: finish
+                 checksums and segment here. Default auto
+  -v             say more on stderr
+  -version       print the version
+  -h             print this
+
+A frame that the device refuses is counted and reported, and the rest goes on. It
+ends at the end of the stream. SIGUSR1 prints counters. INT and TERM leave it time
+to come to the end of its input; the second one stops it at once.
+
+  tunread tap0 | tunwrite tap1
+  tunwrite tap1 < capture.frames
+`
+
+func main() {
+	flags := flag.NewFlagSet("tunwrite", flag.ContinueOnError)
+	l3 := flags.Bool("l3", false, "")
+	mode := tap.Auto
+	flags.TextVar(&mode, "offload", tap.Auto, "")
+	tool := &cli.Tool{Name: "tunwrite", Usage: usage, Args: 1, Flags: flags}
+	tool.Run = func(t *cli.Tool, args []string) error {
+		return run(t, config{args[0], *l3, mode})
+	}
+	tool.Main()
+}
+
+type config struct {
+	device  string
+	l3      bool
+	offload tap.Mode
+}
+
+func run(t *cli.Tool, c config) error {
+	if err := cli.Stdin("tunread tap0 | tunwrite " + c.device); err != nil {
+		return err
+	}
+	link := packet.Ethernet
+	if c.l3 {
+		link = packet.IP
+	}
+	dev, err := tap.Open(tap.Config{Name: c.device, L3: c.l3, Write: true, Offload: c.offload})
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	w := &writer{dev: dev, name: c.device, link: link, in: fdio.NewStream(fdio.NewInput(0), -1), warn: t.Warnf}
+	t.Counters(w.n.String)
+	return w.run()
+}
+
+func (n *counters) String() string {
+	return fmt.Sprintf("frames=%d bytes=%d segmented=%d refused=%d malformed=%d",
+		n.frames.Load(), n.bytes.Load(), n.segmented.Load(), n.refused.Load(), n.malformed.Load())
+}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"io"
-	"runtime"
 	"time"
 
 	"framepipe/frame"
@@ -27,7 +26,6 @@ type counter struct {
 
 // run passes the stream on until it ends, and counts it behind its back.
 func (t *counter) run() error {
-	runtime.LockOSThread()
 	fdio.Grow(t.in.Fd())
 	r := frame.NewReader(t.in)
 	next := time.Now().Add(t.every)

@@ -18,6 +18,10 @@ const readSize = 256 << 10
 // header. Ours has 60 bytes.
 const maxHeader = 4 << 10
 
+// maxEmptyReads is how often in a row a source may return neither data nor an
+// error, which io.Reader allows.
+const maxEmptyReads = 100
+
 // The links a stream can have.
 const (
 	LinkEthernet = "ethernet"
@@ -34,6 +38,7 @@ type Reader struct {
 	need    int // size of the frame at r where its head told, else 0
 	limit   int // most bytes to read at once, if not 0
 	holder  *Writer
+	late    error // came with data: what the next Fill finds
 	err     error
 	link    string
 }
@@ -76,14 +81,14 @@ func (r *Reader) Buffered(rec *Record) (bool, error) {
 	if n > MaxFrame {
 		return false, r.fail(tooLong(n))
 	}
-	if end := head + n; len(b) >= end {
+	if end := head + int(n); len(b) >= end {
 		rec.Frame = b[head:end:end]
 		rec.Extra, rec.Extras = nil, 0
 		rec.at = r.r + head
 		r.deliver(rec, end)
 		return true, nil
 	}
-	r.need = head + n
+	r.need = head + int(n)
 	return false, nil
 }
 
@@ -110,6 +115,7 @@ func (r *Reader) Ahead(rec *Record) (missing int) {
 func (r *Reader) Skip() {
 	r.offset += int64(r.need)
 	r.need = 0
+	r.scanner.reset()
 	r.r, r.w = Headroom, Headroom
 }
 
@@ -121,6 +127,7 @@ func (r *Reader) deliver(rec *Record, size int) {
 	r.r += size
 	r.offset += int64(size)
 	r.need = 0
+	r.scanner.reset() // it may have begun on a canonical head that came in two parts
 }
 
 // foreign delivers a value that is not in the canonical encoding.
@@ -144,7 +151,6 @@ func (r *Reader) foreign(b []byte, rec *Record) (bool, error) {
 		return false, nil
 	}
 	b = b[:r.scanner.pos:r.scanner.pos]
-	r.scanner.reset()
 	if err := foreign(b, rec); err != nil {
 		return false, r.fail(err)
 	}
@@ -204,13 +210,18 @@ func (r *Reader) Fill() error {
 	if r.limit > 0 && r.limit < len(to) {
 		to = to[:r.limit]
 	}
-	n, err := r.src.Read(to)
+	n, err := 0, r.late
+	for tries := 0; n == 0 && err == nil; tries++ {
+		if tries == maxEmptyReads {
+			err = io.ErrNoProgress
+			break
+		}
+		n, err = r.src.Read(to)
+	}
 	r.w += n
 	if n > 0 {
-		return nil // an error that came with data comes again
-	}
-	if err == nil {
-		err = io.ErrNoProgress
+		r.late = err
+		return nil
 	}
 	if errors.Is(err, io.EOF) && r.w > r.r {
 		err = ended(r.offset, r.w-r.r, r.need)

@@ -73,7 +73,7 @@ func (r *Record) Room() []byte {
 }
 
 // Clock returns the record's time.
-func (r *Record) Clock() time.Time { return time.Unix(0, int64(r.Time)) }
+func (r *Record) Clock() time.Time { return time.Unix(int64(r.Time/1e9), int64(r.Time%1e9)) }
 
 // Append appends the frame's encoding to b: the canonical one if the record
 // has no additions, and otherwise the same with a longer array around it. It
@@ -130,7 +130,7 @@ func PutHead(b []byte, time uint64, offload []byte, length int) int {
 // done for every frame (5 ns; the library takes 170 to 380). It returns the
 // size of the head and of the frame, and a head of 0 where b begins with
 // anything else, or with less than a head.
-func canonical(b []byte, rec *Record) (head, length int) {
+func canonical(b []byte, rec *Record) (head int, length uint32) {
 	if len(b) < HeadSize || b[0] != 0x93 || b[1] != 0xcf {
 		return 0, 0
 	}
@@ -138,11 +138,11 @@ func canonical(b []byte, rec *Record) (head, length int) {
 	case b[10] == 0xc0 && b[11] == 0xc6:
 		rec.Time = binary.BigEndian.Uint64(b[2:])
 		rec.Offload = nil
-		return HeadSize, int(binary.BigEndian.Uint32(b[12:]))
+		return HeadSize, binary.BigEndian.Uint32(b[12:])
 	case b[10] == 0xc4 && b[11] == OffloadSize && len(b) >= HeadSizeOffload && b[22] == 0xc6:
 		rec.Time = binary.BigEndian.Uint64(b[2:])
 		rec.Offload = b[12:22:22]
-		return HeadSizeOffload, int(binary.BigEndian.Uint32(b[23:]))
+		return HeadSizeOffload, binary.BigEndian.Uint32(b[23:])
 	}
 	return 0, 0
 }

@@ -170,7 +170,7 @@ func foreign(b []byte, rec *Record) error {
 		return fmt.Errorf("the frame is %s, want a bin", name(b[pos]))
 	}
 	if len(f) > MaxFrame {
-		return tooLong(len(f))
+		return tooLong(uint32(len(f)))
 	}
 	pos += n
 	rec.Time, rec.Offload, rec.Frame = t, offload, f
@@ -182,7 +182,7 @@ func foreign(b []byte, rec *Record) error {
 	return nil
 }
 
-func tooLong(n int) error {
+func tooLong(n uint32) error {
 	return fmt.Errorf("the frame claims %d bytes, the most is %d", n, MaxFrame)
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 
 	"framepipe/internal/fdio"
 )
@@ -27,6 +28,8 @@ func Run(in, out *os.File, do Func) error {
 	fdio.Grow(from)
 	fdio.Grow(to)
 	err = Loop(r, w, do)
+	runtime.KeepAlive(in) // or the collector closes them meanwhile
+	runtime.KeepAlive(out)
 	if errors.Is(err, fdio.ErrReaderGone) {
 		return nil
 	}

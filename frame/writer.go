@@ -65,18 +65,28 @@ func (w *Writer) Pass(rec *Record) error {
 	if err := w.close(); err != nil {
 		return err
 	}
+	if h := rec.src.holder; h != nil && h != w { // the Reader looks after one Writer
+		if err := h.Flush(); err != nil {
+			return err
+		}
+	}
 	w.src, w.start, w.end = rec.src, rec.start, rec.end
 	w.size += n
 	rec.src.holder = w
 	return nil
 }
 
-// Write encodes the record and writes it, annotations as they came.
+// Write encodes the record and writes it, annotations as they came. A frame
+// over MaxFrame, or over MaxValue with its additions, is an error.
 func (w *Writer) Write(rec *Record) error {
 	if rec.IsAnnotation() {
 		return w.copied(rec.Raw())
 	}
-	b, err := w.reserve(len(rec.Frame) + len(rec.Extra) + HeadSizeOffload + 4)
+	size := len(rec.Frame) + len(rec.Extra) + HeadSizeOffload + 4
+	if len(rec.Frame) > MaxFrame || size > MaxValue {
+		return fmt.Errorf("a frame of %d bytes with %d of additions, the most is %d, and %d in all", len(rec.Frame), len(rec.Extra), MaxFrame, MaxValue)
+	}
+	b, err := w.reserve(size)
 	if err != nil {
 		return err
 	}
@@ -89,6 +99,9 @@ func (w *Writer) WriteRaw(b []byte) error { return w.copied(b) }
 
 // Annotate writes an annotation, its keys in the order of the alphabet.
 func (w *Writer) Annotate(m map[string]any) error {
+	if m == nil {
+		m = map[string]any{} // the library makes nil of it, which is no annotation
+	}
 	var b bytes.Buffer
 	e := msgpack.NewEncoder(&b)
 	e.SetSortMapKeys(true)

@@ -5,7 +5,6 @@ import (
 	"io"
 	"math"
 	"net/netip"
-	"runtime"
 	"time"
 
 	"framepipe/frame"
@@ -56,7 +55,6 @@ type filter struct {
 // run passes on what the gate lets through, until the input ends and the gate
 // has let go of what it holds.
 func (t *filter) run() error {
-	runtime.LockOSThread()
 	fdio.Precise()
 	fdio.Grow(t.in.Fd())
 	fdio.Grow(t.out.Fd())

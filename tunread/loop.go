@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"framepipe/frame"
@@ -43,8 +42,6 @@ type counters struct {
 // run reads until the device ends, a signal says stop, or nobody reads what is
 // written.
 func (t *reader) run(link, source string) error {
-	// One thread, so that its timer slack and its place in the caches stay.
-	runtime.LockOSThread()
 	fdio.Precise()
 	fdio.Grow(t.out.Fd())
 	t.buf = make([]byte, batch+longest)

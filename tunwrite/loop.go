@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 
 	"framepipe/frame"
 	"framepipe/internal/cli"
@@ -37,7 +36,6 @@ type counters struct {
 
 // run writes frames until the input or the device ends.
 func (t *writer) run() error {
-	runtime.LockOSThread()
 	fdio.Grow(t.in.Fd())
 	t.room = make([]byte, tap.Headroom+frame.MaxFrame)
 	r := frame.NewReader(t.in)

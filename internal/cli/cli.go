@@ -49,7 +49,7 @@ type Tool struct {
 	// readable instead of being left to the end of the input.
 	Source bool
 
-	stop     *os.File
+	stop     int
 	counters atomic.Pointer[func() string]
 }
 
@@ -198,18 +198,7 @@ func (c *Counter) Load() uint64 { return c.v.Load() }
 
 // Stop returns a descriptor that becomes readable when a Source is asked to
 // stop, for use with poll.
-func (t *Tool) Stop() int {
-	if t.stop == nil {
-		return -1
-	}
-	c, err := t.stop.SyscallConn()
-	if err != nil {
-		return -1
-	}
-	fd := -1
-	_ = c.Control(func(f uintptr) { fd = int(f) })
-	return fd
-}
+func (t *Tool) Stop() int { return t.stop }
 
 // signals sets up what signals do.
 //
@@ -219,12 +208,21 @@ func (t *Tool) Stop() int {
 // the second. SIGPIPE does nothing: the write that caused it fails with EPIPE.
 func (t *Tool) signals() error {
 	signal.Ignore(syscall.SIGPIPE)
-	var wake *os.File
+	// One processor, which the loop gives away only when it has waited long
+	// (package fdio): with a second one idle, the runtime wakes a thread to
+	// look for work each time it preempts the loop, which is at each frame of
+	// a slow stream. A signal interrupts the wait, and the goroutine below
+	// gets its turn.
+	runtime.GOMAXPROCS(1)
+	wake := -1
+	t.stop = -1
 	if t.Source {
-		var err error
-		if t.stop, wake, err = os.Pipe(); err != nil {
+		// Not os.Pipe: it would have the runtime poll for it.
+		var p [2]int
+		if err := syscall.Pipe(p[:]); err != nil {
 			return err
 		}
+		t.stop, wake = p[0], p[1]
 	}
 	c := make(chan os.Signal, 4)
 	signal.Notify(c, syscall.SIGUSR1, syscall.SIGINT, syscall.SIGTERM)
@@ -239,9 +237,9 @@ func (t *Tool) signals() error {
 			case asked:
 				t.Verbosef("asked again: gone")
 				os.Exit(0)
-			case wake != nil:
+			case wake >= 0:
 				asked = true
-				wake.Close() // the other end is now at its end, which is readable
+				syscall.Close(wake) // the other end is now at its end, which is readable
 			default:
 				asked = true
 				t.Verbosef("draining to the end of the input; once more stops at once")

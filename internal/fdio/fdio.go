@@ -9,13 +9,17 @@
 //
 // On Linux the calls that cannot block are made without telling Go's
 // scheduler (syscall.RawSyscall), and waiting is done in ppoll the same way
-// for the first millisecond. A pipeline of processes that wake each other
+// for the first second. A pipeline of processes that wake each other
 // thousands of times a second otherwise spends a third of its time in
 // entersyscall, exitsyscall and the monitor thread that takes the processor
-// away from a goroutine in a system call. A wait that lasts longer goes on as
-// an ordinary system call, so an idle stage costs nothing. The collector and
-// signal handlers are not held up meanwhile: ppoll is interrupted by the
-// runtime's preemption signal.
+// away from a goroutine in a system call; and a ping through eight idle
+// stages takes five times as long. A wait that lasts longer goes on as an
+// ordinary system call, so that a stage without traffic costs nothing.
+//
+// A goroutine that waits so holds on to its P, one of GOMAXPROCS, and the
+// signal by which the runtime preempts goroutines (SIGURG) is blocked, which
+// would interrupt the wait every 10 ms. So the collector, which has little to do
+// here, may have to wait that second.
 package fdio
 
 import (

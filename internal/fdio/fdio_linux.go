@@ -9,13 +9,16 @@ import (
 )
 
 // rwfNowait makes one read or write return EAGAIN instead of blocking
-// (include/uapi/linux/fs.h; pipes take it since Linux 5.13 or so).
+// (include/uapi/linux/fs.h). The two ends of pipe(2) take it since Linux 6.4,
+// a named FIFO does not, and an end loses it for good when it is spliced from
+// or to (pipe_clear_nowait in fs/splice.c); tee leaves it.
 const rwfNowait = 0x8
 
-// brief is how long a wait is hidden from Go's scheduler. Long enough that a
-// busy pipeline never leaves it, short enough that the monitor thread, which
-// looks after 10 ms, has nothing to interrupt.
-const brief = time.Millisecond
+// brief is how long a wait is hidden from Go's scheduler: long enough that a
+// ping a second does not leave it. A system call that the scheduler knows of
+// starts the runtime's monitor thread, which then wakes up some fifty times in
+// the next milliseconds, in each process of the pipeline.
+const brief = time.Second + 100*time.Millisecond
 
 func inputKind(fd int) kind { return kindOf(fd) }
 
@@ -51,7 +54,7 @@ func (in *Input) TryRead(p []byte) (n int, err error) {
 	}
 	switch in.kind {
 	case nowait:
-		iov := unix.Iovec{Base: &p[0], Len: uint64(len(p))}
+		iov := iovec(p)
 		r, _, e := syscall.RawSyscall6(unix.SYS_PREADV2, uintptr(in.fd), uintptr(unsafe.Pointer(&iov)), 1, ^uintptr(0), ^uintptr(0), rwfNowait)
 		if e == unix.EOPNOTSUPP {
 			in.kind = plain
@@ -80,7 +83,7 @@ func (out *Output) tryWrite(p []byte) (int, error) {
 		n, err := unix.Write(out.fd, p)
 		return max(n, 0), err
 	}
-	iov := unix.Iovec{Base: &p[0], Len: uint64(len(p))}
+	iov := iovec(p)
 	return out.pwritev2(&iov, 1)
 }
 
@@ -94,7 +97,7 @@ func (out *Output) tryWritev(spans [][]byte) (int, error) {
 		if n == len(iov) {
 			break
 		}
-		iov[n] = unix.Iovec{Base: &s[0], Len: uint64(len(s))}
+		iov[n] = iovec(s)
 		n++
 	}
 	if n == 0 {
@@ -108,6 +111,13 @@ func (out *Output) tryWritev(spans [][]byte) (int, error) {
 		return int(r), nil
 	}
 	return out.pwritev2(&iov[0], n)
+}
+
+// iovec is a span for the kernel; its Len is 32 bits wide on some systems.
+func iovec(p []byte) unix.Iovec {
+	iov := unix.Iovec{Base: &p[0]}
+	iov.SetLen(len(p))
+	return iov
 }
 
 func (out *Output) pwritev2(iov *unix.Iovec, n int) (int, error) {
@@ -162,26 +172,23 @@ func Buffered(fd int) int {
 // limit), and returns how many are. A signal does not end it early, except
 // that a wait may return 0 a little before its time: callers look again.
 func Wait(fds []PollFd, timeout time.Duration) (int, error) {
-	for {
-		step := timeout
-		if step < 0 || step > brief {
-			step = brief
-		}
-		n, e := ppoll(fds, step, false)
-		if e == unix.EINTR {
-			continue // the runtime preempts so; being called again gives it way
-		}
-		if e != 0 {
-			return 0, errno(e)
-		}
-		if n > 0 || timeout >= 0 && timeout <= brief {
-			return n, nil
-		}
-		break
+	step := timeout
+	if step < 0 || step > brief {
+		step = brief
+	}
+	n, e := ppoll(fds, step, false)
+	switch {
+	case e == unix.EINTR: // let whoever waits for the signal have a turn
+	case e != 0:
+		return 0, errno(e)
+	case n > 0 || timeout >= 0 && timeout <= brief:
+		return n, nil
 	}
 	left := timeout
-	if left > 0 {
-		left -= brief
+	if left >= 0 {
+		if left -= brief; left <= 0 {
+			return 0, nil
+		}
 	}
 	for {
 		n, e := ppoll(fds, left, true)
@@ -197,6 +204,9 @@ func Wait(fds []PollFd, timeout time.Duration) (int, error) {
 		return n, nil
 	}
 }
+
+// preemption is the signal set with SIGURG in it, as the kernel has sets.
+var preemption = uint64(1) << (unix.SIGURG - 1)
 
 func ppoll(fds []PollFd, timeout time.Duration, schedule bool) (int, syscall.Errno) {
 	var ts unix.Timespec
@@ -214,7 +224,7 @@ func ppoll(fds []PollFd, timeout time.Duration, schedule bool) (int, syscall.Err
 	if schedule {
 		r, _, e = syscall.Syscall6(unix.SYS_PPOLL, uintptr(p), uintptr(len(fds)), uintptr(unsafe.Pointer(tsp)), 0, 0, 0)
 	} else {
-		r, _, e = syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(p), uintptr(len(fds)), uintptr(unsafe.Pointer(tsp)), 0, 0, 0)
+		r, _, e = syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(p), uintptr(len(fds)), uintptr(unsafe.Pointer(tsp)), uintptr(unsafe.Pointer(&preemption)), unsafe.Sizeof(preemption), 0)
 	}
 	return int(r), e
 }

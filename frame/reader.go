@@ -242,7 +242,7 @@ func (r *Reader) room() {
 		buf := make([]byte, Headroom+MaxValue+readSize)
 		copy(buf[Headroom:], r.buf[r.r:r.w])
 		r.buf = buf
-	} else {
+	} else if r.r > Headroom {
 		copy(r.buf[Headroom:], r.buf[r.r:r.w])
 	}
 	r.r, r.w = Headroom, Headroom+have

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package traffic
+
+import "errors"
+
+// tuneSocket is written for Linux.
+func tuneSocket(_ int, r *Request) error {
+	if r.Rate > 0 || r.Congestion[0] != 0 {
+		return errors.ErrUnsupported
+	}
+	return nil
+}

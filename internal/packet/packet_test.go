@@ -1,0 +1,288 @@
+package packet
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func unhex(s string) []byte {
+	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+const (
+	macs = "02 00 00 00 00 02  02 00 00 00 00 01 "
+	v4   = "45 00 00 24  00 01 40 00  40 11 00 00  0a 00 00 01  0a 00 00 02 "
+	v6   = "60 00 00 00  00 10 11 40 " + a6 + b6
+	a6   = "fd 00 00 00 00 00 00 00 00 00 00 00 00 00 00 01 "
+	b6   = "fd 00 00 00 00 00 00 00 00 00 00 00 00 00 00 02 "
+	udp  = "10 00 20 00  00 10 00 00  61 62 63 64 65 66 67 68 "
+	nd   = "60 00 00 00  00 08 3a ff " + a6 + b6
+)
+
+func TestDissect(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		link Link
+		f    string
+		want Layers
+	}{
+		{"nothing", Ethernet, "", Layers{}},
+		{"short", Ethernet, macs + "08", Layers{}},
+		{"IPv4", Ethernet, macs + "0800" + v4 + udp, Layers{14, 0x800, 4, UDP, false, 14, 34, 50}},
+		{"IPv4 padded", Ethernet, macs + "0800" + v4 + udp + "00 00 00", Layers{14, 0x800, 4, UDP, false, 14, 34, 50}},
+		{"IPv4 cut", Ethernet, macs + "0800" + v4 + udp[:6], Layers{14, 0x800, 4, UDP, false, 14, 34, 36}},
+		{"IPv4 alone", IP, v4 + udp, Layers{0, 0x800, 4, UDP, false, 0, 20, 36}},
+		{"IPv4 of no length", IP, "45 00 00 00" + v4[12:] + udp, Layers{0, 0x800, 4, UDP, false, 0, 20, 36}},
+		{"IPv4 with options", IP, "46 00 00 28 00 01 40 00 40 11 00 00 0a 00 00 01 0a 00 00 02 01 01 01 01" + udp, Layers{0, 0x800, 4, UDP, false, 0, 24, 40}},
+		{"IPv4, first fragment", IP, "45 00 00 24 00 01 20 00 40 11 00 00 0a 00 00 01 0a 00 00 02" + udp, Layers{0, 0x800, 4, UDP, true, 0, 20, 36}},
+		{"IPv4, later fragment", IP, "45 00 00 24 00 01 00 08 40 11 00 00 0a 00 00 01 0a 00 00 02" + udp, Layers{0, 0x800, 4, UDP, true, 0, 20, 36}},
+		{"IPv4, header longer than itself", IP, "4f" + v4[2:] + udp, Layers{EtherType: 0x800}},
+		{"IPv4, header too short", IP, "44" + v4[2:] + udp, Layers{EtherType: 0x800}},
+		{"IPv4, length less than the header", IP, "45 00 00 13" + v4[12:] + udp, Layers{EtherType: 0x800}},
+		{"IPv6 that says it is IPv4", Ethernet, macs + "0800" + v6 + udp, Layers{L2Len: 14, EtherType: 0x800}},
+		{"version 5", IP, "55" + v4[2:], Layers{}},
+		{"IPv6", Ethernet, macs + "86dd" + v6 + udp, Layers{14, 0x86dd, 6, UDP, false, 14, 54, 70}},
+		{"IPv6 alone", IP, v6 + udp, Layers{0, 0x86dd, 6, UDP, false, 0, 40, 56}},
+		{"IPv6 short", IP, v6[:60], Layers{EtherType: 0x86dd}},
+		{"IPv6, hop-by-hop, destination, UDP", IP, "60 00 00 00 00 28 00 40" + a6 + b6 + "3c 00 01 04 00 00 00 00" + "11 01 01 04 00 00 00 00 00 00 00 00 00 00 00 00" + udp,
+			Layers{0, 0x86dd, 6, UDP, false, 0, 64, 80}},
+		{"IPv6, AH", IP, "60 00 00 00 00 28 33 40" + a6 + b6 + "11 04 00 00 00 00 00 01 00 00 00 01 00 00 00 00 00 00 00 00 00 00 00 00" + udp,
+			Layers{0, 0x86dd, 6, UDP, false, 0, 64, 80}},
+		{"IPv6, first fragment", IP, "60 00 00 00 00 18 2c 40" + a6 + b6 + "11 00 00 01 00 00 00 01" + udp, Layers{0, 0x86dd, 6, UDP, true, 0, 48, 64}},
+		{"IPv6, atomic fragment", IP, "60 00 00 00 00 18 2c 40" + a6 + b6 + "11 00 00 00 00 00 00 01" + udp, Layers{0, 0x86dd, 6, UDP, false, 0, 48, 64}},
+		{"IPv6, extension that ends outside", IP, "60 00 00 00 00 10 00 40" + a6 + b6 + "11 09 01 04 00 00 00 00 00 00 00 00 00 00 00 00", Layers{0, 0x86dd, 6, 0, false, 0, 40, 56}},
+		{"VLAN", Ethernet, macs + "8100 0064 0800" + v4 + udp, Layers{18, 0x800, 4, UDP, false, 18, 38, 54}},
+		{"QinQ", Ethernet, macs + "88a8 0001 8100 0064 86dd" + v6 + udp, Layers{22, 0x86dd, 6, UDP, false, 22, 62, 78}},
+		{"VLAN cut", Ethernet, macs + "8100 00", Layers{L2Len: 14, EtherType: 0x8100}},
+		{"LLC", Ethernet, macs + "0026 42 42 03", Layers{L2Len: 14, EtherType: 0x26}},
+	} {
+		f := unhex(tt.f)
+		if got := Dissect(f, tt.link); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestControl(t *testing.T) {
+	frame := func(dst, rest string) string { return dst + " 02 00 00 00 00 01 " + rest }
+	const host, all = "02 00 00 00 00 02", "ff ff ff ff ff ff"
+	for _, tt := range []struct {
+		name string
+		f    string
+		want bool
+	}{
+		{"ARP", frame(all, "0806 0001 0800 0604 0001"), true},
+		{"ARP in a VLAN", frame(all, "8100 0064 0806 0001 0800 0604 0001"), true},
+		{"LACP", frame("01 80 c2 00 00 02", "8809 01 01"), true},
+		{"LLDP", frame("01 80 c2 00 00 0e", "88cc 02 07"), true},
+		{"802.1X", frame("01 80 c2 00 00 03", "888e 01 00"), true},
+		{"PPPoE discovery", frame(all, "8863 11 09"), true},
+		{"PPPoE session", frame(host, "8864 11 00"), false},
+		{"MPLS", frame(host, "8847 00 00"), false},
+		{"unknown", frame(host, "88b5 00 00"), false},
+		{"spanning tree", frame("01 80 c2 00 00 00", "0026 42 42 03"), true},
+		{"spanning tree in a VLAN", frame("01 80 c2 00 00 00", "8100 0001 0026 42 42 03"), true},
+		{"IS-IS", frame("01 80 c2 00 00 14", "0026 fe fe 03"), true},
+		{"PVST", frame("01 00 0c cc cc cd", "0026 aa aa 03 00 00 0c 01 0b"), true},
+		{"SNAP with ARP", frame(all, "0026 aa aa 03 00 00 00 08 06"), true},
+		{"SNAP with IPv4", frame(host, "0026 aa aa 03 00 00 00 08 00"), false},
+		{"NetBEUI", frame(host, "0026 f0 f0 03"), false},
+		{"no LLC", frame(host, "0026 42"), false},
+		{"IPv4", frame(host, "0800"+v4+udp), false},
+		{"IPv4 to the bridges", frame("01 80 c2 00 00 00", "0800"+v4+udp), false},
+		{"broken IPv4", frame(host, "0800 44"), false},
+		{"IPv6", frame(host, "86dd"+v6+udp), false},
+		{"neighbour solicitation", frame("33 33 ff 00 00 02", "86dd"+nd+"87 00 00 00 00 00 00 00"), true},
+		{"the same from afar", frame("33 33 ff 00 00 02", "86dd"+strings.Replace(nd, "ff", "fe", 1)+"87 00 00 00 00 00 00 00"), false},
+		{"redirect", frame(host, "86dd"+nd+"89 00 00 00 00 00 00 00"), true},
+		{"echo", frame(host, "86dd"+nd+"80 00 00 00 00 00 00 00"), false},
+		{"ICMPv6 cut", frame(host, "86dd"+nd), false},
+		{"listener report", frame("33 33 00 00 00 16", "86dd 60 00 00 00 00 10 00 01"+a6+b6+"3a 00 05 02 00 00 00 00 8f 00 00 00 00 00 00 00"), true},
+		{"short", "02 00", false},
+	} {
+		f := unhex(tt.f)
+		if l := Dissect(f, Ethernet); l.Control(f) != tt.want {
+			t.Errorf("%s: control %v, want %v (%+v)", tt.name, !tt.want, tt.want, l)
+		}
+	}
+}
+
+func TestFlow(t *testing.T) {
+	flow := func(s string, link Link) uint64 {
+		f := unhex(s)
+		l := Dissect(f, link)
+		return l.Flow(f, 7)
+	}
+	base := flow(macs+"0800"+v4+udp, Ethernet)
+	same := map[string]string{
+		"another payload": macs + "0800" + v4 + strings.Replace(udp, "61", "7a", 1),
+		"another id":      macs + "0800" + strings.Replace(v4, "00 01", "77 77", 1) + udp,
+		"in a VLAN":       macs + "8100 0064 0800" + v4 + udp,
+	}
+	for name, f := range same {
+		if flow(f, Ethernet) != base {
+			t.Errorf("%s: another flow", name)
+		}
+	}
+	others := map[string]string{
+		"another source":      macs + "0800" + strings.Replace(v4, "0a 00 00 01", "0a 00 00 03", 1) + udp,
+		"another destination": macs + "0800" + strings.Replace(v4, "0a 00 00 02", "0a 00 00 03", 1) + udp,
+		"the way back":        macs + "0800" + strings.Replace(v4, "0a 00 00 01  0a 00 00 02", "0a 00 00 02  0a 00 00 01", 1) + udp,
+		"another port":        macs + "0800" + v4 + strings.Replace(udp, "10 00", "10 01", 1),
+		"another protocol":    macs + "0800" + strings.Replace(v4, "40 11", "40 06", 1) + udp,
+		"a fragment":          macs + "0800" + strings.Replace(v4, "40 00", "20 00", 1) + udp,
+		"ARP":                 macs + "0806 0001",
+		"nothing":             "",
+		"IPv6":                macs + "86dd" + v6 + udp,
+		"IPv6, other port":    macs + "86dd" + v6 + strings.Replace(udp, "10 00", "10 01", 1),
+		"an echo":             macs + "0800" + strings.Replace(v4, "40 11", "40 01", 1) + "08 00 00 00 00 01 00 01",
+		"another echo":        macs + "0800" + strings.Replace(v4, "40 11", "40 01", 1) + "08 00 00 00 00 02 00 01",
+	}
+	seen := map[uint64]string{base: "the first"}
+	for name, f := range others {
+		h := flow(f, Ethernet)
+		if other, ok := seen[h]; ok {
+			t.Errorf("%s: the same flow as %s", name, other)
+		}
+		seen[h] = name
+	}
+	// The hash must spread well over the few bits that a queue takes of it.
+	counts := make([]int, 64)
+	f := unhex(v4 + udp)
+	for port := range 6400 {
+		binary.BigEndian.PutUint16(f[20:], uint16(port))
+		l := Dissect(f, IP)
+		counts[l.Flow(f, 1)%64]++
+	}
+	if most := slices.Max(counts); most > 160 {
+		t.Errorf("of 6400 flows %d fell in one of 64 places", most)
+	}
+}
+
+func TestAddrs(t *testing.T) {
+	for s, want := range map[string][2]string{v4 + udp: {"10.0.0.1", "10.0.0.2"}, v6 + udp: {"fd00::1", "fd00::2"}} {
+		f := unhex(s)
+		l := Dissect(f, IP)
+		src, dst, ok := l.Addrs(f)
+		if !ok || src != netip.MustParseAddr(want[0]) || dst != netip.MustParseAddr(want[1]) {
+			t.Errorf("%v %v %v, want %v", src, dst, ok, want)
+		}
+	}
+	var l Layers
+	if _, _, ok := l.Addrs(nil); ok {
+		t.Error("addresses of nothing")
+	}
+}
+
+// headerSum is the plain sum of RFC 791, which is 0 of a good header.
+func headerSum(h []byte) uint16 {
+	sum := uint32(0)
+	for i := 0; i < len(h); i += 2 {
+		sum += uint32(h[i])<<8 | uint32(h[i+1])
+	}
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}
+
+func TestSetCE(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		f := unhex(v4 + udp)
+		f[1], f[4], f[5] = byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32())
+		binary.BigEndian.PutUint16(f[10:], headerSum(f[:20]))
+		l := Dissect(f, IP)
+		if l.ECT(f) != (f[1]&3 != 0) {
+			t.Fatalf("tos %02x: ECT %v", f[1], l.ECT(f))
+		}
+		dscp := f[1] &^ 3
+		l.SetCE(f)
+		if f[1] != dscp|3 || headerSum(f[:20]) != 0 {
+			t.Fatalf("tos %02x, sum %04x: % x", f[1], headerSum(f[:20]), f[:20])
+		}
+	}
+	f := unhex(v6 + udp)
+	l := Dissect(f, IP)
+	if l.ECT(f) {
+		t.Error("ECT of traffic class 0")
+	}
+	f[1] = 0x2f // ECT(0), and some of the flow label
+	if !l.ECT(f) {
+		t.Error("ECT(0) not seen")
+	}
+	l.SetCE(f)
+	if f[0] != 0x60 || f[1] != 0x3f {
+		t.Errorf("% x", f[:4])
+	}
+}
+
+func check(t *testing.T, f []byte, link Link) {
+	l := Dissect(f, link)
+	if l.L2Len > len(f) || l.Version != 0 && (l.L3 != l.L2Len || l.L4 < l.L3+20 || l.L4 > l.End || l.End > len(f)) {
+		t.Fatalf("%+v of %d bytes % x", l, len(f), f[:min(len(f), 80)])
+	}
+	l.Control(f)
+	l.Flow(f, 1)
+	l.Addrs(f)
+	if l.ECT(f) {
+		l.SetCE(f)
+	}
+}
+
+func FuzzDissect(f *testing.F) {
+	for _, s := range []string{v4 + udp, v6 + udp, nd + "87 00", macs + "8100 0064 0800" + v4 + udp, macs + "0026 aa aa 03 00 00 00 08 06"} {
+		f.Add(unhex(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, link := range []Link{Ethernet, IP} {
+			check(t, slices.Clone(b), link)
+		}
+	})
+}
+
+// Captures of real traffic, where they are at hand.
+func TestCaptures(t *testing.T) {
+	files, _ := filepath.Glob("../../../shared/pcap/*.pcap")
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var order binary.ByteOrder = binary.LittleEndian
+		if b[0] == 0xa1 {
+			order = binary.BigEndian
+		}
+		if order.Uint32(b[20:])&0xffff != 1 { // Ethernet
+			continue
+		}
+		n := 0
+		for b = b[24:]; len(b) >= 16; n++ {
+			size := int(order.Uint32(b[8:]))
+			check(t, slices.Clone(b[16:16+size]), Ethernet)
+			b = b[16+size:]
+		}
+		t.Logf("%s: %d frames", filepath.Base(name), n)
+	}
+}
+
+func BenchmarkDissect(b *testing.B) {
+	f := unhex(macs + "0800" + v4 + udp)
+	for b.Loop() {
+		l := Dissect(f, Ethernet)
+		sink = l.Flow(f, 1)
+	}
+}
+
+var sink uint64

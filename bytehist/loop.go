@@ -77,7 +77,7 @@ func (t *counter) count(rec *frame.Record) {
 	segments := 1
 	if rec.Offload != nil {
 		if h, err := offload.Parse(rec.Offload); err == nil && h.Super() {
-			if n, _, _, err := offload.Split(h, rec.Frame, t.link); err == nil {
+			if n, _, _, err := offload.Measure(h, rec.Frame, len(rec.Frame), t.link); err == nil {
 				segments = n
 			}
 		}

@@ -276,24 +276,22 @@ func (t *filter) hold(rec *frame.Record, p *gate.Packet, l *packet.Layers) {
 // cut offers each segment of a super-frame to the gate, so that a drop costs
 // one frame and not forty-five in a row.
 func (t *filter) cut(rec *frame.Record) error {
-	hdr, err := offload.Parse(rec.Offload)
+	h, err := offload.Parse(rec.Offload)
 	if err == nil {
-		part := frame.Record{Time: rec.Time, Extra: rec.Extra, Extras: rec.Extras}
-		var failed error
-		err = t.seg.Segment(hdr, rec.Frame, t.link, func(f []byte) error {
-			part.Frame = f
-			failed = t.part(&part)
-			return failed
-		})
-		if failed != nil {
-			return failed
-		}
+		err = t.seg.Start(h, rec.Frame, t.link)
 	}
 	if err != nil {
 		t.gate.Reject(len(rec.Frame))
 		if !t.invalid {
 			t.invalid = true
 			t.warn("offset %d: frame dropped: %v", rec.Offset(), err)
+		}
+		return nil
+	}
+	part := frame.Record{Time: rec.Time, Extra: rec.Extra, Extras: rec.Extras}
+	for part.Frame = t.seg.Next(); part.Frame != nil; part.Frame = t.seg.Next() {
+		if err := t.part(&part); err != nil {
+			return err
 		}
 	}
 	return nil

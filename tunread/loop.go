@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"framepipe/frame"
@@ -20,6 +19,8 @@ const (
 	// longest is the most a device hands over as one frame: 64 KiB and its
 	// headers. What is longer than the room for it the kernel cuts off.
 	longest = 128 << 10
+	// pause is taken when a read failed, lest it fail a million times a second.
+	pause = 10 * time.Millisecond
 )
 
 // reader turns what comes out of a device into a stream.
@@ -28,6 +29,7 @@ type reader struct {
 	out      *fdio.Output
 	coalesce time.Duration
 	stop     int // a descriptor that becomes readable when it is time to go
+	warn     func(format string, args ...any)
 
 	buf  []byte
 	head int // size of the head that the next frame will probably need
@@ -79,6 +81,7 @@ func (t *reader) turn() error {
 		return err
 	}
 	for {
+		failed := t.n.errors.Load()
 		switch {
 		case fds[0].Revents != 0:
 			// What is in the device's queue now was sent before the signal.
@@ -99,6 +102,9 @@ func (t *reader) turn() error {
 			}
 		}
 		if n == 0 || err != nil {
+			if err == nil && t.n.errors.Load() != failed {
+				_, err = fdio.Wait(fds[:2], pause)
+			}
 			return err
 		}
 		if n < batch && t.coalesce > 0 {
@@ -125,7 +131,9 @@ func (t *reader) drain() (n int, err error) {
 			if tap.Fatal(err) {
 				return n, err
 			}
-			t.n.errors.Add(1)
+			if t.n.errors.Add(1); t.n.errors.Load() == 1 {
+				t.warn("reading: %v; this and further ones are counted", err)
+			}
 			return n, nil
 		}
 		var hdr []byte
@@ -151,11 +159,4 @@ func (t *reader) drain() (n int, err error) {
 		t.n.bytes.Add(uint64(size))
 	}
 	return n, nil
-}
-
-func describe(dev string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", dev, err)
 }

@@ -71,9 +71,13 @@ func run(t *cli.Tool, c config) error {
 		return err
 	}
 	defer dev.Close()
-	r := &reader{dev: dev, out: fdio.NewOutput(1), coalesce: c.coalesce, stop: t.Stop()}
+	t.Verbosef("%v", dev)
+	r := &reader{dev: dev, out: fdio.NewOutput(1), coalesce: c.coalesce, stop: t.Stop(), warn: t.Warnf}
 	t.Counters(r.n.String)
-	return describe(c.device, r.run(link, c.device))
+	if err := r.run(link, c.device); err != nil {
+		return fmt.Errorf("%s: %w", c.device, err)
+	}
+	return nil
 }
 
 func (n *counters) String() string {

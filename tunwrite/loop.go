@@ -23,10 +23,9 @@ type writer struct {
 	in   *fdio.Stream
 	warn func(format string, args ...any)
 
-	seg  offload.Segmenter
-	room []byte // for a segment and the header in front of it
-	n    counters
-	bad  complaints
+	seg offload.Segmenter
+	n   counters
+	bad complaints
 }
 
 // counters is what SIGUSR1 shows.
@@ -37,7 +36,7 @@ type counters struct {
 // run writes frames until the input or the device ends.
 func (t *writer) run() error {
 	fdio.Grow(t.in.Fd())
-	t.room = make([]byte, tap.Headroom+frame.MaxFrame)
+	t.seg.Headroom = tap.Headroom
 	r := frame.NewReader(t.in)
 	var rec frame.Record
 	for {
@@ -47,30 +46,33 @@ func (t *writer) run() error {
 		case !ok:
 			err = r.Fill()
 		case rec.IsAnnotation():
-			if link, err := packet.ParseLink(r.Link()); err != nil || link != t.link {
-				return fmt.Errorf("the stream's link is %q, and %s is a %s", r.Link(), t.name, kind(t.link))
+			if r.Link() != t.link.String() {
+				return fmt.Errorf("stdin: the stream's link is %s, and %s is a %s", r.Link(), t.name, kind(t.link))
 			}
 		default:
 			err = t.inject(&rec)
 		}
-		if errors.Is(err, io.EOF) {
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
 			return nil
-		}
-		if err != nil {
-			return err
+		case errors.Is(err, fdio.ErrReaderGone), tap.Fatal(err):
+			return fmt.Errorf("%s: %w", t.name, tap.ErrGone)
+		default:
+			return fmt.Errorf("stdin: %w", err)
 		}
 	}
 }
 
 func kind(link packet.Link) string {
 	if link == packet.IP {
-		return "tun (link \"ip\")"
+		return "tun, whose link is ip"
 	}
-	return "tap (link \"ethernet\")"
+	return "tap, whose link is ethernet"
 }
 
-// inject writes one frame, or the segments of one. An error is the device's
-// end; what is wrong with the frame is counted.
+// inject writes one frame, or the segments of one. An error is the end of the
+// device; what is wrong with a frame is counted.
 func (t *writer) inject(rec *frame.Record) error {
 	t.n.frames.Add(1)
 	t.n.bytes.Add(uint64(len(rec.Frame)))
@@ -88,22 +90,21 @@ func (t *writer) inject(rec *frame.Record) error {
 	}
 	h, err := offload.Parse(rec.Offload)
 	if err == nil {
-		if h.Super() {
-			t.n.segmented.Add(1)
-		}
-		var end error
-		err = t.seg.Segment(h, rec.Frame, t.link, func(f []byte) error {
-			end = t.write(t.room, copy(t.room[tap.Headroom:], f))
-			return end
-		})
-		if end != nil {
-			return end
-		}
+		err = t.seg.Start(h, rec.Frame, t.link)
 	}
 	if err != nil {
 		t.n.malformed.Add(1)
 		if t.bad.first(err) {
 			t.warn("offset %d: frame dropped: %v", rec.Offset(), err)
+		}
+		return nil
+	}
+	if h.Super() {
+		t.n.segmented.Add(1)
+	}
+	for b := t.seg.Next(); b != nil; b = t.seg.Next() {
+		if err := t.write(b, len(b)-tap.Headroom); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -127,7 +128,7 @@ func (t *writer) write(room []byte, n int) error {
 			}
 			continue
 		case tap.Fatal(err):
-			return fmt.Errorf("%s: %w", t.name, err)
+			return err
 		}
 		t.n.refused.Add(1)
 		if t.bad.first(err) {

@@ -37,7 +37,7 @@ func main() {
 	flags := flag.NewFlagSet("tunwrite", flag.ContinueOnError)
 	l3 := flags.Bool("l3", false, "")
 	mode := tap.Auto
-	flags.TextVar(&mode, "offload", tap.Auto, "")
+	flags.Var(&mode, "offload", "")
 	tool := &cli.Tool{Name: "tunwrite", Usage: usage, Args: 1, Flags: flags}
 	tool.Run = func(t *cli.Tool, args []string) error {
 		return run(t, config{args[0], *l3, mode})
@@ -64,7 +64,11 @@ func run(t *cli.Tool, c config) error {
 		return err
 	}
 	defer dev.Close()
-	w := &writer{dev: dev, name: c.device, link: link, in: fdio.NewStream(fdio.NewInput(0), -1), warn: t.Warnf}
+	t.Verbosef("%v", dev)
+	w := &writer{
+		dev: dev, name: c.device, link: link, warn: t.Warnf,
+		in: fdio.NewStream(fdio.NewInput(0), dev.Fd()), // it must end with the device, too
+	}
 	t.Counters(w.n.String)
 	return w.run()
 }

@@ -110,15 +110,15 @@ func (t *Tool) report(err error, stderr io.Writer) int {
 		return 0
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", t.Name, err)
-	var h hinted
-	if errors.As(err, &h) {
-		for _, line := range strings.Split(h.hint, "\n") {
+	hint := HintOf(err)
+	if hint != "" {
+		for line := range strings.SplitSeq(hint, "\n") {
 			fmt.Fprintf(stderr, "%s: hint: %s\n", t.Name, line)
 		}
 	}
 	var u usage
 	if errors.As(err, &u) {
-		if h.hint == "" {
+		if hint == "" {
 			fmt.Fprintf(stderr, "%s: hint: %s -h shows the usage\n", t.Name, t.Name)
 		}
 		return 2
@@ -158,6 +158,13 @@ func Hint(err error, format string, args ...any) error {
 		return nil
 	}
 	return hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// HintOf returns the hint that goes with an error, if there is one.
+func HintOf(err error) string {
+	var h hinted
+	errors.As(err, &h)
+	return h.hint
 }
 
 // Version returns the version that the build recorded: the module's, or the

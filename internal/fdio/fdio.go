@@ -61,6 +61,10 @@ const (
 // NewInput prepares fd for reading. It changes nothing about the descriptor.
 func NewInput(fd int) *Input { return &Input{fd: fd, kind: inputKind(fd)} }
 
+// NewDevice is NewInput for a character device whose driver may know how not
+// to block; a read finds out.
+func NewDevice(fd int) *Input { return &Input{fd: fd, kind: deviceKind} }
+
 // Fd returns the descriptor.
 func (in *Input) Fd() int { return in.fd }
 

@@ -20,6 +20,8 @@ const rwfNowait = 0x8
 // the next milliseconds, in each process of the pipeline.
 const brief = time.Second + 100*time.Millisecond
 
+const deviceKind = nowait
+
 func inputKind(fd int) kind { return kindOf(fd) }
 
 func outputKind(fd int) kind { return kindOf(fd) }

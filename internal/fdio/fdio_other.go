@@ -8,6 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const deviceKind = plain
+
 func inputKind(fd int) kind {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) == nil && uint32(st.Mode)&unix.S_IFMT == unix.S_IFREG {

@@ -1,115 +1,276 @@
+// Package offload finishes in software what a sender left to the hardware:
+// checksums that are not filled in, and super-frames, TCP and UDP, that are not
+// cut into segments. The struct virtio_net_hdr that comes with a frame says so
+// (include/uapi/linux/virtio_net.h).
+//
+// The result is what the kernel's own code makes of the same frame
+// (net/ipv4/tcp_offload.c, net/ipv4/udp_offload.c, net/core/dev.c), byte for
+// byte. The header comes from a stream, and may say anything: it is held
+// against the frame, and nothing is written before that.
 package offload
 
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"framepipe/internal/packet"
 )
 
+// HeaderSize is the size of a virtio_net_hdr, in bytes.
 const HeaderSize = 10
 
+// Bits of Header.Flags and values of Header.GSOType.
+const (
+	NeedsCsum = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
+
+	TCPv4 = 1
+	UFO   = 3 // UDP by IP fragmentation, which the kernel gave up with 4.14
+	TCPv6 = 4
+	UDPL4 = 5    // UDP datagrams of GSOSize bytes
+	ECN   = 0x80 // with either TCP: CWR is set
+)
+
+const (
+	tcpHeader  = 20
+	tcpFlags   = 13
+	flagFIN    = 0x01
+	flagPSH    = 0x08
+	flagCWR    = 0x80
+	udpHeader  = 8
+	leastTCP   = 8 // the kernel cuts no TCP segments below TCP_MIN_GSO_SIZE (include/net/tcp.h)
+	maxSegment = 1<<16 - 1
+)
+
+// Header is a virtio_net_hdr.
 type Header struct {
-	Flags, GSOType                         uint8
-	HdrLen, GSOSize, CsumStart, CsumOffset uint16
+	Flags, GSOType        uint8
+	HdrLen, GSOSize       uint16 // bytes
+	CsumStart, CsumOffset uint16 // where summing begins; where, from there, the sum goes
 }
 
-func Needed(h []byte) bool { return h[0]&1 != 0 || h[1] != 0 }
-
-func Parse(b []byte) (h Header, err error) {
-	if len(b) != 10 {
-		return h, errors.New("bad length")
+// Parse decodes a virtio_net_hdr, which is little-endian.
+func Parse(b []byte) (Header, error) {
+	if len(b) != HeaderSize {
+		return Header{}, fmt.Errorf("offload header of %d bytes, want %d", len(b), HeaderSize)
 	}
-	return Header{b[0], b[1], binary.LittleEndian.Uint16(b[2:]), binary.LittleEndian.Uint16(b[4:]), binary.LittleEndian.Uint16(b[6:]), binary.LittleEndian.Uint16(b[8:])}, nil
+	le := binary.LittleEndian
+	return Header{b[0], b[1], le.Uint16(b[2:]), le.Uint16(b[4:]), le.Uint16(b[6:]), le.Uint16(b[8:])}, nil
 }
 
-func (h Header) Super() bool { return h.GSOType&^0x80 != 0 }
-
-func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int, err error) {
-	l := packet.Dissect(f, link)
-	if l.Proto == 6 && l.L4+13 <= len(f) {
-		head = l.L4 + int(f[l.L4+12]>>4)*4
-	} else {
-		head = l.L4 + 8
-	}
-	if h.GSOSize == 0 {
-		return 0, 0, 0, errors.New("gso size 0")
-	}
-	pay := size - head
-	n = (pay + int(h.GSOSize) - 1) / int(h.GSOSize)
-	return n, head, head + pay - (n-1)*int(h.GSOSize), nil
+// Put encodes the header into b.
+func (h Header) Put(b []byte) {
+	le := binary.LittleEndian
+	b[0], b[1] = h.Flags, h.GSOType
+	le.PutUint16(b[2:], h.HdrLen)
+	le.PutUint16(b[4:], h.GSOSize)
+	le.PutUint16(b[6:], h.CsumStart)
+	le.PutUint16(b[8:], h.CsumOffset)
 }
 
-func Split(h Header, f []byte, link packet.Link) (n, head, last int, err error) {
-	return Measure(h, f, len(f), link)
+// Super reports whether the frame is a super-frame.
+func (h Header) Super() bool { return h.GSOType&^ECN != 0 }
+
+// Needed reports whether an encoded header asks for anything to be done.
+func Needed(h []byte) bool { return h[0]&NeedsCsum != 0 || h[1] != 0 }
+
+// layout is how a super-frame is cut.
+type layout struct {
+	packet.Layers
+	head int // bytes in front of each segment
+	sum  int // where the checksum is
 }
 
-type Segmenter struct{ buf []byte }
-
-func sum(b []byte, s uint64) uint64 {
-	for len(b) >= 4 {
-		s += uint64(binary.BigEndian.Uint32(b))
-		b = b[4:]
+// plan holds the header of a super-frame against the frame, of which f has the
+// headers at least.
+func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error) {
+	p.Layers = packet.Dissect(f, link)
+	version, proto := uint8(0), uint8(packet.TCP)
+	switch h.GSOType &^ ECN {
+	case TCPv4:
+		version = 4
+	case TCPv6:
+		version = 6
+	case UDPL4:
+		version, proto = p.Version, packet.UDP
+	default:
+		return p, fmt.Errorf("super-frame of type %d, which is not known", h.GSOType)
 	}
-	if len(b) >= 2 {
-		s += uint64(binary.BigEndian.Uint16(b))
-		b = b[2:]
+	switch {
+	case p.Version == 0 || p.Version != version || p.Proto != proto:
+		return p, fmt.Errorf("super-frame of type %d, but IP version %d and protocol %d", h.GSOType, p.Version, p.Proto)
+	case p.Fragment:
+		return p, errors.New("super-frame that is a fragment")
+	case h.GSOType&ECN != 0 && proto == packet.UDP:
+		return p, fmt.Errorf("super-frame of type %d, which is not known", h.GSOType)
 	}
-	if len(b) > 0 {
-		s += uint64(b[0]) << 8
-	}
-	return s
-}
-func fold(s uint64) uint16 {
-	for s>>16 != 0 {
-		s = s>>16 + s&0xffff
-	}
-	return ^uint16(s)
-}
-
-func (s *Segmenter) Segment(h Header, f []byte, link packet.Link, emit func([]byte) error) error {
-	l := packet.Dissect(f, link)
-	n, head, _, err := Measure(h, f, len(f), link)
-	gso := int(h.GSOSize)
-	if !h.Super() {
-		n, head, gso = 1, int(h.CsumStart)+int(h.CsumOffset)+2, len(f)
-		s.buf = append(s.buf[:0], f...)
-		if h.Flags&1 != 0 {
-			c := int(h.CsumStart) + int(h.CsumOffset)
-			binary.BigEndian.PutUint16(s.buf[c:], fold(sum(s.buf[h.CsumStart:], 0)))
+	if proto == packet.TCP {
+		p.sum = p.L4 + 16
+		if p.L4+tcpHeader > p.End {
+			return p, errors.New("super-frame without a whole TCP header")
 		}
-		return emit(s.buf)
+		p.head = p.L4 + int(f[p.L4+12]>>4)*4
+		if p.head < p.L4+tcpHeader || p.head > p.End {
+			return p, fmt.Errorf("super-frame with a TCP header of %d bytes", p.head-p.L4)
+		}
+	} else {
+		p.sum = p.L4 + 6
+		if p.head = p.L4 + udpHeader; p.head > p.End {
+			return p, errors.New("super-frame without a whole UDP header")
+		}
 	}
+	least := 1
+	if proto == packet.TCP {
+		least = leastTCP
+	}
+	switch {
+	case h.Flags&NeedsCsum != 0 && (int(h.CsumStart) != p.L4 || int(h.CsumStart)+int(h.CsumOffset) != p.sum):
+		return p, fmt.Errorf("super-frame with its checksum at %d+%d, want %d+%d", h.CsumStart, h.CsumOffset, p.L4, p.sum-p.L4)
+	case int(h.GSOSize) < least || p.head-p.L3+int(h.GSOSize) > maxSegment:
+		return p, fmt.Errorf("super-frame with segments of %d bytes", h.GSOSize)
+	}
+	return p, nil
+}
+
+// Measure tells what a super-frame of size bytes becomes, of which f has the
+// beginning, with all headers: n frames, each with head bytes in front of
+// GSOSize bytes, but the last, which has last bytes in all.
+func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int, err error) {
+	p, err := h.plan(f, size, link)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	payload, gso := size-p.head, int(h.GSOSize)
+	n = max((payload+gso-1)/gso, 1)
+	return n, p.head, p.head + payload - (n-1)*gso, nil
+}
+
+// Segmenter cuts frames. Its memory is that of the longest frame it gave.
+type Segmenter struct {
+	// Headroom is how many bytes Next leaves free in front of each frame.
+	Headroom int
+
+	buf    []byte
+	f      []byte // what is being cut
+	lay    layout
+	super  bool
+	tcp    bool
+	gso    int
+	next   int    // where in f the next segment's payload begins
+	count  int    // of segments so far
+	id     uint16 // of the IPv4 header
+	seq    uint32
+	ip     uint64 // sums of what does not change
+	pseudo uint64
+}
+
+// Start begins with a frame, and looks whether it is what its header says. f
+// must not change until Next is done with it.
+func (s *Segmenter) Start(h Header, f []byte, link packet.Link) error {
+	s.f, s.count, s.super = nil, 0, h.Super()
+	if !s.super {
+		at := int(h.CsumStart) + int(h.CsumOffset)
+		if h.Flags&NeedsCsum != 0 && at+2 > len(f) {
+			return fmt.Errorf("checksum at %d+%d of a frame of %d bytes", h.CsumStart, h.CsumOffset, len(f))
+		}
+		s.lay = layout{head: int(h.CsumStart), sum: at}
+		if h.Flags&NeedsCsum == 0 {
+			s.lay.sum = -1
+		}
+		s.f = f
+		return nil
+	}
+	p, err := h.plan(f, len(f), link)
 	if err != nil {
 		return err
 	}
-	seq := binary.BigEndian.Uint32(f[l.L4+4:])
-	id := binary.BigEndian.Uint16(f[l.L3+4:])
-	for i := range n {
-		p := f[head+i*gso : min(len(f), head+(i+1)*gso)]
-		s.buf = append(append(s.buf[:0], f[:head]...), p...)
-		b := s.buf
-		var ps uint64
-		if l.Version == 4 {
-			binary.BigEndian.PutUint16(b[l.L3+2:], uint16(len(b)-l.L3))
-			binary.BigEndian.PutUint16(b[l.L3+4:], id+uint16(i))
-			binary.BigEndian.PutUint16(b[l.L3+10:], 0)
-			binary.BigEndian.PutUint16(b[l.L3+10:], fold(sum(b[l.L3:l.L4], 0)))
-			ps = sum(b[l.L3+12:l.L3+20], 0)
-		} else {
-			binary.BigEndian.PutUint16(b[l.L3+4:], uint16(len(b)-l.L3-40))
-			ps = sum(b[l.L3+8:l.L3+40], 0)
-		}
-		ps += uint64(l.Proto) + uint64(len(b)-l.L4)
-		binary.BigEndian.PutUint32(b[l.L4+4:], seq+uint32(i*gso))
-		if i < n-1 {
-			b[l.L4+13] &^= 9
-		}
-		binary.BigEndian.PutUint16(b[l.L4+16:], 0)
-		binary.BigEndian.PutUint16(b[l.L4+16:], fold(sum(b[l.L4:], ps)))
-		if err := emit(b); err != nil {
-			return err
-		}
+	s.f, s.lay, s.gso, s.next = f, p, int(h.GSOSize), p.head
+	s.tcp = p.Proto == packet.TCP
+	if p.Version == 4 {
+		s.id = binary.BigEndian.Uint16(f[p.L3+4:])
+		s.pseudo = Sum(f[p.L3+12:p.L3+20], uint64(p.Proto))
+	} else {
+		s.pseudo = Sum(f[p.L3+8:p.L3+40], uint64(p.Proto))
+	}
+	if s.tcp {
+		s.seq = binary.BigEndian.Uint32(f[p.L4+4:])
 	}
 	return nil
+}
+
+// Next returns the next finished frame, behind Headroom bytes, and nil after
+// the last. It is valid until the next call.
+func (s *Segmenter) Next() []byte {
+	switch {
+	case s.f == nil:
+		return nil
+	case !s.super:
+		return s.whole()
+	}
+	p := &s.lay
+	end := min(s.next+s.gso, len(s.f))
+	first, last := s.count == 0, end == len(s.f)
+	b := append(s.room(), s.f[:p.head]...)
+	b = append(b, s.f[s.next:end]...)
+	s.buf = b
+	b = b[s.Headroom:]
+
+	if p.Version == 4 {
+		ip := b[p.L3:p.L4]
+		binary.BigEndian.PutUint16(ip[2:], uint16(len(b)-p.L3))
+		binary.BigEndian.PutUint16(ip[4:], s.id+uint16(s.count))
+		ip[10], ip[11] = 0, 0
+		binary.BigEndian.PutUint16(ip[10:], ^Fold(Sum(ip, 0)))
+	} else {
+		binary.BigEndian.PutUint16(b[p.L3+4:], uint16(len(b)-p.L3-40))
+	}
+	l4 := b[p.L4:]
+	if s.tcp {
+		binary.BigEndian.PutUint32(l4[4:], s.seq+uint32(s.next-p.head))
+		if !first {
+			l4[tcpFlags] &^= flagCWR
+		}
+		if !last {
+			l4[tcpFlags] &^= flagFIN | flagPSH
+		}
+	} else {
+		binary.BigEndian.PutUint16(l4[4:], uint16(len(l4)))
+	}
+	b[p.sum], b[p.sum+1] = 0, 0
+	sum := ^Fold(Sum(l4, s.pseudo+uint64(len(l4))))
+	if sum == 0 && !s.tcp {
+		sum = 0xffff // RFC 768: 0 is no checksum
+	}
+	binary.BigEndian.PutUint16(b[p.sum:], sum)
+
+	s.count++
+	if s.next = end; last {
+		s.f = nil
+	}
+	return s.buf
+}
+
+// whole finishes a frame that is not to be cut. Its checksum field holds the
+// sum of the pseudo-header, and is summed with the rest
+// (skb_checksum_help in net/core/dev.c).
+func (s *Segmenter) whole() []byte {
+	s.buf = append(s.room(), s.f...)
+	b := s.buf[s.Headroom:]
+	if at := s.lay.sum; at >= 0 {
+		sum := ^Fold(Sum(b[s.lay.head:], 0))
+		if sum == 0 {
+			sum = 0xffff
+		}
+		binary.BigEndian.PutUint16(b[at:], sum)
+	}
+	s.f = nil
+	return s.buf
+}
+
+// room returns the buffer with nothing but the headroom in it.
+func (s *Segmenter) room() []byte {
+	if cap(s.buf) < s.Headroom {
+		s.buf = make([]byte, s.Headroom, s.Headroom+2048)
+	}
+	return s.buf[:s.Headroom]
 }

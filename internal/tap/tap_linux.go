@@ -1,81 +1,264 @@
 package tap
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"unsafe"
+
+	"framepipe/internal/cli"
+	"framepipe/internal/offload"
 
 	"golang.org/x/sys/unix"
 )
 
-func Open(cfg Config) (*Device, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("/dev/net/tun: %w", err)
+// goneErrno is what the driver says when the interface was deleted under an
+// open descriptor (tun_get in drivers/net/tun.c).
+const goneErrno = unix.EBADFD
+
+const sendFlags = unix.MSG_NOSIGNAL
+
+// Offloads that a reader can ask for (include/uapi/linux/if_tun.h).
+const (
+	offloadTCP = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
+	offloadUDP = 0x20 | 0x40 // TUN_F_USO4 and TUN_F_USO6, since Linux 6.2
+)
+
+func (d *Device) openName(cfg Config) error {
+	if strings.Contains(cfg.Name, "/") {
+		return d.openPath(cfg)
 	}
+	kind := "tap"
+	if cfg.L3 {
+		kind = "tun"
+	}
+	add := fmt.Sprintf("ip tuntap add dev %s mode %s multi_queue vnet_hdr && ip link set %s up", cfg.Name, kind, cfg.Name)
 	ifr, err := unix.NewIfreq(cfg.Name)
-	if err != nil {
-		return nil, err
+	if err != nil || cfg.Name == "" {
+		return errors.New("no name of a network interface")
 	}
-	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
+	index, err := ifindex(ifr)
+	if err != nil {
+		return err
+	}
+	if index == 0 {
+		return cli.Hint(errors.New("no such network interface"), "%s", add)
+	}
+	d.fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	switch err {
+	case nil:
+	case unix.EACCES, unix.EPERM:
+		return cli.Hint(fmt.Errorf("/dev/net/tun: %w", err), "run as root, or open /dev/net/tun to this user; a systemd service needs PrivateDevices=no")
+	case unix.ENOENT, unix.ENODEV, unix.ENXIO:
+		return cli.Hint(fmt.Errorf("/dev/net/tun: %w", err), "modprobe tun; a container needs --device /dev/net/tun")
+	default:
+		return fmt.Errorf("/dev/net/tun: %w", err)
+	}
+	if err = d.attach(ifr, cfg, add); err == nil {
+		err = d.setup(cfg)
+	}
+	if err == nil && cfg.Write {
+		err = d.detach()
+	}
+	if err != nil {
+		_ = unix.Close(d.fd)
+	}
+	return err
+}
+
+// ifindex returns the number of an interface in this network namespace, 0 if
+// there is none. The kernel would make one of that name.
+func ifindex(ifr *unix.Ifreq) (uint32, error) {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(s)
+	err = unix.IoctlIfreq(s, unix.SIOCGIFINDEX, ifr)
+	if err == unix.ENODEV {
+		return 0, nil
+	}
+	return ifr.Uint32(), err
+}
+
+// attach attaches a queue. Whether the device has several is asked by trying:
+// the flag must be the one it was made with.
+func (d *Device) attach(ifr *unix.Ifreq, cfg Config, add string) error {
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 	if cfg.L3 {
 		flags = flags&^unix.IFF_TAP | unix.IFF_TUN
 	}
-	ifr.SetUint16(flags)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-		return nil, fmt.Errorf("%s: %w", cfg.Name, err)
+	ifr.SetUint16(flags | unix.IFF_MULTI_QUEUE)
+	err := unix.IoctlIfreq(d.fd, unix.TUNSETIFF, ifr)
+	if err == unix.EINVAL {
+		ifr.SetUint16(flags)
+		err = unix.IoctlIfreq(d.fd, unix.TUNSETIFF, ifr)
 	}
-	d := &Device{fd: fd, vnet: true, offload: cfg.Offload != Off}
+	switch err {
+	case unix.EBUSY:
+		return cli.Hint(errors.New("in use by another process, and it has only one queue"), "make it with several: ip link del %s; %s", cfg.Name, add)
+	case unix.E2BIG:
+		return errors.New("all its queues are in use")
+	case unix.EPERM:
+		return cli.Hint(err, "run as root, or make the device this user's: ip tuntap add ... user NAME")
+	case unix.EINVAL:
+		return mismatch(cfg, add)
+	}
+	return err
+}
+
+// mismatch says why a device cannot be attached to. It asks the driver:
+// sysfs may show another network namespace than the one we are in.
+func mismatch(cfg Config, add string) error {
+	var driver, kind string
+	if s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
+		if info, err := unix.IoctlGetEthtoolDrvinfo(s, cfg.Name); err == nil {
+			driver, kind = unix.ByteSliceToString(info.Driver[:]), unix.ByteSliceToString(info.Bus_info[:])
+		}
+		unix.Close(s)
+	}
+	switch {
+	case driver != "tun":
+		return cli.Hint(errors.New("it is no tap or tun device"), "make one: %s", strings.ReplaceAll(add, cfg.Name, "tap0"))
+	case kind == "tun" && !cfg.L3:
+		return errTun
+	case kind == "tap" && cfg.L3:
+		return errTap
+	}
+	return unix.EINVAL
+}
+
+var (
+	errTun = cli.Hint(errors.New("it is a tun: it carries IP packets"), "-l3")
+	errTap = cli.Hint(errors.New("it is a tap: it carries Ethernet frames"), "leave out -l3")
+)
+
+// openPath opens a device node, such as that of a macvtap.
+func (d *Device) openPath(cfg Config) error {
+	var st unix.Stat_t
+	if err := unix.Stat(cfg.Name, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
+		return errors.New("it is no device")
+	}
+	fd, err := unix.Open(cfg.Name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == unix.EACCES {
+		err = cli.Hint(err, "run as root, or open it to this user")
+	}
+	if err != nil {
+		return err
+	}
+	d.fd = fd
+	if ifr, err := unix.NewIfreq(""); err == nil {
+		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		_ = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr) // what came of it, setup finds out
+	}
+	if err = d.setup(cfg); err == nil && cfg.Write {
+		err = d.detach()
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+	}
+	return err
+}
+
+// setup finds out what goes in front of a frame and what the device can do.
+func (d *Device) setup(cfg Config) error {
+	// The flags that hold are those of the process that attached first.
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return err
+	}
+	switch err := unix.IoctlIfreq(d.fd, unix.TUNGETIFF, ifr); err {
+	case nil:
+	case unix.EBADFD:
+		return errors.New("it is not attached to an interface")
+	case unix.ENOTTY, unix.EINVAL:
+		return errors.New("it is no tap or tun device")
+	default:
+		return err
+	}
+	flags := ifr.Uint16()
+	switch {
+	case flags&unix.IFF_NO_PI == 0:
+		return errors.New("it is in use by a process that wants another header (IFF_NO_PI is off)")
+	case flags&unix.IFF_TUN != 0 && !cfg.L3:
+		return errTun
+	case flags&unix.IFF_TAP != 0 && cfg.L3:
+		return errTap
+	}
+	if flags&unix.IFF_VNET_HDR == 0 {
+		return nil
+	}
+	d.vnet, d.prefix = true, offload.HeaderSize
+	if err := unix.IoctlSetPointerInt(d.fd, unix.TUNSETVNETHDRSZ, offload.HeaderSize); err != nil {
+		return fmt.Errorf("setting the size of the offload header: %w", err)
+	}
+	if err := unix.IoctlSetPointerInt(d.fd, unix.TUNSETVNETLE, 1); err != nil {
+		return fmt.Errorf("setting the byte order of the offload header: %w", err)
+	}
+	d.offload = cfg.Offload != Off
 	if cfg.Write {
-		ifr.SetUint16(unix.IFF_DETACH_QUEUE)
-		if err := unix.IoctlIfreq(fd, unix.TUNSETQUEUE, ifr); err != nil {
-			return nil, fmt.Errorf("%s: %w", cfg.Name, err)
-		}
-	} else {
-		o := 0
-		if cfg.Offload != Off {
-			o = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40
-		}
-		if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, o); err != nil {
-			return nil, err
-		}
+		return nil // it takes super-frames whatever a reader asks for
 	}
-	return d, nil
-}
-
-func (d *Device) Read(buf []byte, off int) (int, error) {
-	h := 0
-	if d.vnet {
-		h = 10
+	ask := 0
+	if d.offload {
+		ask = offloadTCP | offloadUDP
 	}
-	p := buf[off-h:]
-	n, _, e := syscall.RawSyscall(unix.SYS_READ, uintptr(d.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	if e != 0 {
-		if e == unix.EAGAIN {
-			return 0, eagain
-		}
-		return 0, e
+	err = unix.IoctlSetInt(d.fd, unix.TUNSETOFFLOAD, ask)
+	if err == unix.EINVAL {
+		err = unix.IoctlSetInt(d.fd, unix.TUNSETOFFLOAD, ask&^offloadUDP)
 	}
-	return int(n) - h, nil
-}
-
-var eagain error = unix.EAGAIN
-
-func (d *Device) Write(buf []byte, off, n int) error {
-	h := 0
-	if d.vnet {
-		h = 10
-	}
-	p := buf[off-h : off+n]
-	_, _, e := syscall.RawSyscall(unix.SYS_WRITE, uintptr(d.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	if e != 0 {
-		return e
+	if err != nil {
+		return fmt.Errorf("asking for offload: %w", err)
 	}
 	return nil
 }
 
-func (d *Device) Close() error { return unix.Close(d.fd) }
-
-func Fatal(err error) bool {
-	return err == unix.EBADFD || err == unix.EBADF || err == unix.ENODEV || err == unix.ENXIO
+// detach takes the queue away from those that the kernel sends to. A device
+// with one queue has none to take away, and nobody else to read it.
+func (d *Device) detach() error {
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_DETACH_QUEUE)
+	if err := unix.IoctlIfreq(d.fd, unix.TUNSETQUEUE, ifr); err != nil && err != unix.EINVAL {
+		return fmt.Errorf("detaching the queue: %w", err)
+	}
+	return nil
 }
+
+// read and write are calls that cannot block, on descriptors in non-blocking
+// mode, so that Go's scheduler need not hear of them (see package fdio). A tap
+// takes a write at once or drops it.
+func read(fd int, p []byte) (int, error) {
+	n, _, e := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	if e != 0 {
+		return 0, errno(e)
+	}
+	return int(n), nil
+}
+
+func write(fd int, p []byte) error {
+	_, _, e := syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	if e != 0 {
+		return errno(e)
+	}
+	return nil
+}
+
+// errno makes the error of the common case without allocating.
+func errno(e syscall.Errno) error {
+	if e == unix.EAGAIN {
+		return errAgain
+	}
+	return e
+}
+
+var errAgain error = unix.EAGAIN
+
+// putFamily is for systems whose tuns have the address family before a packet.
+func putFamily([]byte) {}

@@ -1,0 +1,574 @@
+package tap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"framepipe/internal/cli"
+	"framepipe/internal/fdio"
+	"framepipe/internal/nettest"
+	"framepipe/internal/offload"
+	"framepipe/internal/packet"
+
+	"golang.org/x/sys/unix"
+)
+
+// inside runs f where it may make interfaces.
+func inside(t *testing.T, f func(ip func(string))) {
+	t.Helper()
+	nettest.Need(t)
+	nettest.Inside(t, func() {
+		f(func(args string) { t.Helper(); nettest.Run(t, "ip", strings.Fields(args)...) })
+	})
+}
+
+func mustOpen(t *testing.T, cfg Config) *Device {
+	t.Helper()
+	d, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// settle waits until the kernel has noticed that somebody attached to an
+// interface, which takes it up to a second: before, it drops what it is to send.
+func settle(t *testing.T, names ...string) {
+	t.Helper()
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(s)
+	for _, name := range names {
+		ifr, _ := unix.NewIfreq(name)
+		for i := 0; ; i++ {
+			if err := unix.IoctlIfreq(s, unix.SIOCGIFFLAGS, ifr); err != nil || i == 500 {
+				t.Fatalf("%s is not running: %v", name, err)
+			}
+			if ifr.Uint16()&unix.IFF_RUNNING != 0 {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
+// readFrame waits for a frame, for a second at most, and returns it with what
+// stands in front of it.
+func readFrame(t *testing.T, d *Device) (header, f []byte) {
+	t.Helper()
+	buf := make([]byte, 100000)
+	for deadline := time.Now().Add(time.Second); ; {
+		n, err := d.Read(buf, Headroom)
+		if err == nil {
+			return buf[Headroom-offload.HeaderSize : Headroom], buf[Headroom : Headroom+n]
+		}
+		if err != unix.EAGAIN || time.Now().After(deadline) {
+			t.Fatalf("no frame: %v", err)
+		}
+		fds := []fdio.PollFd{{Fd: int32(d.Fd()), Events: unix.POLLIN}}
+		if _, err := fdio.Wait(fds, 10*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func writeFrame(d *Device, f []byte) error {
+	return d.Write(append(make([]byte, Headroom), f...), Headroom, len(f))
+}
+
+// test frames have a local experimental EtherType, so that nobody answers.
+func testFrame(i int) []byte {
+	f := []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5}
+	return binary.BigEndian.AppendUint32(append(f, make([]byte, 60)...), uint32(i))
+}
+
+// Two processes on one tap, in either order, however many: all that the kernel
+// sends comes to the reader, none to the writers.
+func TestReaderAndWriters(t *testing.T) {
+	for _, order := range []string{"rww", "wrw", "wwr"} {
+		t.Run(order, func(t *testing.T) {
+			inside(t, func(ip func(string)) {
+				ip("tuntap add dev tap0 mode tap multi_queue vnet_hdr")
+				ip("link set tap0 up")
+				nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6")
+				var r *Device
+				var ws []*Device
+				for _, c := range order {
+					if c == 'r' {
+						r = mustOpen(t, Config{Name: "tap0", Offload: On})
+						defer r.Close()
+					} else {
+						w := mustOpen(t, Config{Name: "tap0", Write: true})
+						defer w.Close()
+						ws = append(ws, w)
+					}
+				}
+				if !r.Offload() || !ws[0].Offload() || !r.VNetHdr() {
+					t.Errorf("%v, %v", r, ws[0])
+				}
+				settle(t, "tap0")
+				// Into the kernel, and by a packet socket out of it again.
+				s := packetSocket(t, "tap0")
+				defer unix.Close(s)
+				for i := range 200 {
+					if err := unix.Send(s, testFrame(i), 0); err != nil {
+						t.Fatal(err)
+					}
+					if _, f := readFrame(t, r); !bytes.Equal(f, testFrame(i)) {
+						t.Fatalf("frame %d came as % x", i, f)
+					}
+				}
+				for i, w := range ws {
+					if err := writeFrame(w, testFrame(1000+i)); err != nil {
+						t.Fatal(err)
+					}
+					if f := receive(t, s); !bytes.Equal(f, testFrame(1000+i)) {
+						t.Fatalf("written, and received as % x", f)
+					}
+				}
+			})
+		})
+	}
+}
+
+// packetSocket returns a socket that sends out of an interface and receives
+// what comes in by it.
+func packetSocket(t *testing.T, name string) int {
+	t.Helper()
+	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ifr, _ := unix.NewIfreq(name)
+	index, err := ifindex(ifr)
+	if err != nil || index == 0 {
+		t.Fatal(name, index, err)
+	}
+	all := uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)
+	if err := unix.Bind(s, &unix.SockaddrLinklayer{Protocol: all, Ifindex: int(index)}); err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1})
+	return s
+}
+
+func receive(t *testing.T, s int) []byte {
+	t.Helper()
+	b := make([]byte, 100000)
+	for {
+		n, from, err := unix.Recvfrom(s, b, 0)
+		if err != nil {
+			t.Fatal("nothing received: ", err)
+		}
+		if from.(*unix.SockaddrLinklayer).Pkttype != unix.PACKET_OUTGOING {
+			return b[:n]
+		}
+	}
+}
+
+// What cannot be opened says why and what to do.
+func TestOpenErrors(t *testing.T) {
+	inside(t, func(ip func(string)) {
+		ip("tuntap add dev single mode tap")
+		ip("tuntap add dev many mode tap multi_queue")
+		ip("tuntap add dev tun0 mode tun multi_queue")
+		ip("link add veth0 type veth peer name veth1")
+		first := mustOpen(t, Config{Name: "single"})
+		defer first.Close()
+		null, _ := os.Open(os.DevNull)
+		defer null.Close()
+		file, _ := os.Open(os.Args[0])
+		defer file.Close()
+		tun, _ := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+		defer tun.Close()
+		p, _ := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		for _, tt := range []struct {
+			cfg  Config
+			want string
+		}{
+			{Config{Name: "tap7"}, "tap7: no such network interface; ip tuntap add dev tap7 mode tap multi_queue vnet_hdr && ip link set tap7 up"},
+			{Config{Name: "tun7", L3: true}, "tun7: no such network interface; ip tuntap add dev tun7 mode tun"},
+			{Config{Name: "single", Write: true}, "single: in use by another process, and it has only one queue; make it with several: ip link del single; ip tuntap add dev single"},
+			{Config{Name: "veth0"}, "veth0: it is no tap or tun device"},
+			{Config{Name: "lo"}, "lo: it is no tap or tun device"},
+			{Config{Name: "tun0"}, "tun0: it is a tun: it carries IP packets; -l3"},
+			{Config{Name: "many", L3: true}, "many: it is a tap: it carries Ethernet frames; leave out -l3"},
+			{Config{Name: "averylongnameforaninterface"}, "no name of a network interface"},
+			{Config{Name: ""}, "no name"},
+			{Config{Name: "/dev/null"}, "/dev/null: it is no tap or tun device"},
+			{Config{Name: "/dev/tap9999"}, "/dev/tap9999: no such file or directory"},
+			{Config{Name: "/etc/passwd"}, "/etc/passwd: it is no device"},
+			{Config{Name: "fd:x"}, "fd:x: want fd: and the number"},
+			{Config{Name: "fd:999"}, "fd:999: the descriptor is not open"},
+			{Config{Name: fmt.Sprintf("fd:%d", null.Fd())}, "it is no tap or tun device"},
+			{Config{Name: fmt.Sprintf("fd:%d", file.Fd())}, "neither a device nor a socket"},
+			{Config{Name: fmt.Sprintf("fd:%d", tun.Fd())}, "it is not attached to an interface"},
+			{Config{Name: fmt.Sprintf("fd:%d", p[0])}, "want SOCK_DGRAM or SOCK_SEQPACKET"},
+		} {
+			d, err := Open(tt.cfg)
+			if err == nil {
+				d.Close()
+				t.Errorf("%+v: opened", tt.cfg)
+				continue
+			}
+			msg := err.Error()
+			if h := cli.HintOf(err); h != "" {
+				msg += "; " + h
+			}
+			if !strings.Contains(msg, tt.want) {
+				t.Errorf("%+v: %q, want %q", tt.cfg, msg, tt.want)
+			}
+		}
+		// Nothing was made on the way.
+		if out := nettest.Run(t, "ip", "-o", "link"); strings.Count(out, "\n") != 6 {
+			t.Errorf("there are other interfaces now:\n%s", out)
+		}
+	})
+}
+
+// A device that another process has without offload headers is used without.
+func TestWithoutVNetHdr(t *testing.T) {
+	inside(t, func(ip func(string)) {
+		ip("tuntap add dev tap0 mode tap multi_queue")
+		ip("link set tap0 up")
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		ifr, _ := unix.NewIfreq("tap0")
+		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_MULTI_QUEUE)
+		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
+			t.Fatal(err)
+		}
+		w := mustOpen(t, Config{Name: "tap0", Write: true})
+		defer w.Close()
+		if w.VNetHdr() || w.Offload() {
+			t.Errorf("%v", w)
+		}
+		s := packetSocket(t, "tap0")
+		defer unix.Close(s)
+		if err := writeFrame(w, testFrame(5)); err != nil {
+			t.Fatal(err)
+		}
+		if f := receive(t, s); !bytes.Equal(f, testFrame(5)) {
+			t.Errorf("received % x", f)
+		}
+		if _, err := Open(Config{Name: "tap0", Write: true, Offload: On}); err == nil || !strings.Contains(err.Error(), "cannot take super-frames") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// Down, a device refuses frames; deleted, it is gone, and a wait ends.
+func TestDeviceGoes(t *testing.T) {
+	inside(t, func(ip func(string)) {
+		ip("tuntap add dev tap0 mode tap multi_queue vnet_hdr")
+		r := mustOpen(t, Config{Name: "tap0", Offload: On})
+		defer r.Close()
+		w := mustOpen(t, Config{Name: "tap0", Write: true})
+		defer w.Close()
+		if err := writeFrame(w, testFrame(1)); err != unix.EIO || Fatal(err) {
+			t.Errorf("down: %v", err)
+		}
+		ip("link set tap0 up")
+		if err := writeFrame(w, testFrame(1)); err != nil {
+			t.Errorf("up: %v", err)
+		}
+		if err := w.Write(make([]byte, Headroom+5), Headroom, 5); err == nil || Fatal(err) {
+			t.Errorf("a frame of 5 bytes: %v", err)
+		}
+		ip("link del tap0")
+		for _, d := range []*Device{r, w} {
+			fds := []fdio.PollFd{{Fd: int32(d.Fd())}}
+			if n, err := fdio.Wait(fds, time.Second); n != 1 || err != nil || !fdio.Broken(fds[0]) {
+				t.Errorf("deleted, but a wait says %d, %v", n, err)
+			}
+		}
+		if _, err := r.Read(make([]byte, 100), Headroom); !Fatal(err) {
+			t.Errorf("deleted, Read: %v", err)
+		}
+		if err := writeFrame(w, testFrame(1)); !Fatal(err) {
+			t.Errorf("deleted, Write: %v", err)
+		}
+	})
+}
+
+func TestTun(t *testing.T) {
+	inside(t, func(ip func(string)) {
+		ip("tuntap add dev tun0 mode tun multi_queue vnet_hdr")
+		ip("addr add 10.9.0.1/24 dev tun0")
+		ip("link set tun0 up")
+		r := mustOpen(t, Config{Name: "tun0", L3: true, Offload: Off})
+		defer r.Close()
+		settle(t, "tun0")
+		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(s)
+		if err := unix.Sendto(s, []byte("hello"), 0, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{10, 9, 0, 2}}); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			h, f := readFrame(t, r)
+			l := packet.Dissect(f, packet.IP)
+			if l.Version == 6 { // the interface has found its address
+				continue
+			}
+			if l.Proto != packet.UDP || string(f[l.L4+8:]) != "hello" || offload.Needed(h) {
+				t.Errorf("% x | % x", h, f)
+			}
+			return
+		}
+	})
+}
+
+// A macvtap is opened by its path, and by a descriptor of a shell's.
+func TestMacvtap(t *testing.T) {
+	inside(t, func(ip func(string)) {
+		ip("link add veth0 type veth peer name veth1")
+		ip("link set veth1 up")
+		ip("link add link veth0 name mvt type macvtap mode passthru")
+		ip("link set mvt up")
+		ip("link set veth0 up")
+		ifr, _ := unix.NewIfreq("mvt")
+		index, err := ifindex(ifr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// udev would make the node; in a namespace nobody does.
+		numbers, err := os.ReadFile(fmt.Sprintf("/sys/devices/virtual/net/mvt/tap%d/dev", index))
+		if err != nil {
+			nettest.Run(t, "mount", "-t", "sysfs", "sysfs", "/sys") // this thread's namespace
+			t.Cleanup(func() { _ = unix.Unmount("/sys", 0) })
+			if numbers, err = os.ReadFile(fmt.Sprintf("/sys/devices/virtual/net/mvt/tap%d/dev", index)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		major, minor, _ := strings.Cut(strings.TrimSpace(string(numbers)), ":")
+		ma, _ := strconv.ParseUint(major, 10, 32)
+		mi, _ := strconv.ParseUint(minor, 10, 32)
+		node := t.TempDir() + "/tap"
+		if err := unix.Mknod(node, unix.S_IFCHR|0o600, int(unix.Mkdev(uint32(ma), uint32(mi)))); err != nil {
+			t.Fatal(err)
+		}
+		shell, err := os.OpenFile(node, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := packetSocket(t, "veth1")
+		defer unix.Close(other)
+		for _, name := range []string{node, fmt.Sprintf("fd:%d", shell.Fd())} {
+			r := mustOpen(t, Config{Name: name, Offload: On})
+			w := mustOpen(t, Config{Name: name, Write: true})
+			if err := writeFrame(w, testFrame(3)); err != nil {
+				t.Fatal(err)
+			}
+			for {
+				if f := receive(t, other); bytes.Equal(f, testFrame(3)) {
+					break
+				}
+			}
+			if err := unix.Send(other, testFrame(4), 0); err != nil {
+				t.Fatal(err)
+			}
+			for {
+				if _, f := readFrame(t, r); bytes.Equal(f, testFrame(4)) {
+					break
+				}
+			}
+			if name == node {
+				r.Close()
+				w.Close()
+			}
+		}
+		shell.Close()
+	})
+}
+
+// A socket in a device's place.
+func TestSocket(t *testing.T) {
+	for _, kind := range []int{unix.SOCK_SEQPACKET, unix.SOCK_DGRAM} {
+		p, err := unix.Socketpair(unix.AF_UNIX, kind, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := mustOpen(t, Config{Name: fmt.Sprintf("fd:%d", p[0])})
+		w := mustOpen(t, Config{Name: fmt.Sprintf("fd:%d", p[1]), Write: true})
+		buf := make([]byte, 200)
+		if _, err := r.Read(buf, Headroom); err != unix.EAGAIN {
+			t.Errorf("Read of nothing: %v", err)
+		}
+		if err := writeFrame(w, testFrame(1)); err != nil {
+			t.Error(err)
+		}
+		if _, f := readFrame(t, r); !bytes.Equal(f, testFrame(1)) {
+			t.Errorf("% x", f)
+		}
+		for err = nil; err == nil; {
+			err = writeFrame(w, testFrame(1))
+		}
+		if err != unix.EAGAIN {
+			t.Errorf("Write to a full socket: %v", err)
+		}
+		unix.Close(p[0])
+		if err := writeFrame(w, testFrame(1)); !Fatal(err) {
+			t.Errorf("Write to nobody: %v", err)
+		}
+		unix.Close(p[1])
+	}
+}
+
+// The kernel cuts the same super-frame, which must come to the same bytes:
+// written into one tap with its header, it crosses a bridge into one that was
+// not asked for offload.
+func TestKernelSegments(t *testing.T) {
+	inside(t, func(ip func(string)) {
+		ip("link add br0 type bridge mcast_snooping 0")
+		ip("link set br0 up")
+		for _, name := range []string{"tap0", "tap1"} {
+			ip("tuntap add dev " + name + " mode tap multi_queue vnet_hdr")
+			nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6")
+			ip("link set " + name + " master br0 up mtu 1500")
+		}
+		w := mustOpen(t, Config{Name: "tap0", Write: true})
+		defer w.Close()
+		r := mustOpen(t, Config{Name: "tap1", Offload: Off})
+		defer r.Close()
+		settle(t, "tap0", "tap1", "br0")
+		cases := 0
+		for _, s := range supers() {
+			h, f := s.header, s.frame
+			var seg offload.Segmenter
+			if err := seg.Start(h, f, packet.Ethernet); err != nil {
+				t.Fatalf("%s: %v", s.name, err)
+			}
+			room := append(make([]byte, Headroom), f...)
+			h.Put(room[Headroom-offload.HeaderSize:])
+			if err := w.Write(room, Headroom, len(f)); err != nil {
+				t.Fatalf("%s: %v", s.name, err)
+			}
+			for i := 0; ; i++ {
+				want := seg.Next()
+				if want == nil {
+					break
+				}
+				got := ours(t, r)
+				if !bytes.Equal(got, want) {
+					t.Errorf("%s: segment %d of %d bytes\nours     % x\nkernel's % x", s.name, i, len(want), want[:min(len(want), 90)], got[:min(len(got), 90)])
+				}
+				cases++
+			}
+		}
+		if cases < 50 {
+			t.Errorf("only %d segments", cases)
+		}
+	})
+}
+
+// ours is the next frame that is a test's, and not the bridge's.
+func ours(t *testing.T, r *Device) []byte {
+	t.Helper()
+	for {
+		_, f := readFrame(t, r)
+		if l := packet.Dissect(f, packet.Ethernet); l.Version != 0 && l.Proto != packet.ICMPv6 {
+			return f
+		}
+	}
+}
+
+type super struct {
+	name   string
+	header offload.Header
+	frame  []byte
+}
+
+// supers are super-frames as a kernel makes them.
+func supers() (all []super) {
+	payload := make([]byte, 5000)
+	for i := range payload {
+		payload[i] = byte(i * i)
+	}
+	be := binary.BigEndian
+	for _, v6 := range []bool{false, true} {
+		for _, udp := range []bool{false, true} {
+			for _, vlan := range []bool{false, true} {
+				for _, size := range []int{5000, 4200, 1400, 100} {
+					f := []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1}
+					if vlan {
+						f = append(f, 0x81, 0, 0, 100)
+					}
+					proto, l4len := byte(packet.TCP), 32
+					if udp {
+						proto, l4len = packet.UDP, 8
+					}
+					pseudo := uint64(proto) + uint64(l4len+size)
+					var l3 int
+					if v6 {
+						f = append(f, 0x86, 0xdd)
+						l3 = len(f)
+						f = append(f, 0x60, 1, 2, 3, 0, 0, proto, 64)
+						be.PutUint16(f[l3+4:], uint16(l4len+size))
+						f = append(f, "\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02"...)
+						pseudo = offload.Sum(f[l3+8:], pseudo)
+					} else {
+						f = append(f, 8, 0)
+						l3 = len(f)
+						f = append(f, 0x45, 0, 0, 0, 0xff, 0xfe, 0x40, 0, 64, proto, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2)
+						be.PutUint16(f[l3+2:], uint16(20+l4len+size))
+						be.PutUint16(f[l3+10:], ^offload.Fold(offload.Sum(f[l3:], 0)))
+						pseudo = offload.Sum(f[l3+12:], pseudo)
+					}
+					h := offload.Header{Flags: offload.NeedsCsum, GSOSize: 1400, CsumStart: uint16(len(f))}
+					if udp {
+						h.GSOType, h.CsumOffset = offload.UDPL4, 6
+						f = append(f, 0x10, 0, 0x20, 0)
+						f = be.AppendUint16(f, uint16(8+size))
+						f = be.AppendUint16(f, offload.Fold(pseudo))
+					} else {
+						h.GSOType, h.CsumOffset = offload.TCPv4|offload.ECN, 16
+						if v6 {
+							h.GSOType = offload.TCPv6 | offload.ECN
+						}
+						f = append(f, 0x10, 0, 0x20, 0, 0xff, 0xff, 0xff, 0, 0, 0, 0, 7, 0x80, 0x99, 1, 0) // CWR, ACK, PSH, FIN
+						f = be.AppendUint16(f, offload.Fold(pseudo))
+						f = append(f, 0, 0, 1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8)
+					}
+					h.HdrLen = uint16(len(f))
+					f = append(f, payload[:size]...)
+					if size <= int(h.GSOSize) { // the kernel would not call that a super-frame
+						h.GSOType, h.GSOSize = 0, 0
+					}
+					all = append(all, super{fmt.Sprintf("v6 %v, udp %v, vlan %v, %d bytes", v6, udp, vlan, size), h, f})
+				}
+			}
+		}
+	}
+	return all
+}
+
+func TestMode(t *testing.T) {
+	for s, want := range map[string]Mode{"auto": Auto, "on": On, "true": On, "off": Off, "false": Off} {
+		var m Mode = 7
+		if err := m.Set(s); err != nil || m != want {
+			t.Errorf("%s: %v, %v", s, m, err)
+		}
+	}
+	var m Mode
+	if err := m.Set("maybe"); err == nil {
+		t.Error("maybe is a mode")
+	}
+	if !errors.Is(fmt.Errorf("x: %w", ErrGone), ErrGone) || Fatal(unix.EIO) {
+		t.Error("Fatal")
+	}
+}

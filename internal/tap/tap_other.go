@@ -1,0 +1,77 @@
+//go:build !linux
+
+package tap
+
+import (
+	"encoding/binary"
+	"errors"
+	"runtime"
+	"strings"
+
+	"framepipe/internal/cli"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	goneErrno = unix.EIO // what a destroyed interface says to its device
+	sendFlags = 0
+)
+
+// openName opens the device node: /dev/tap0 for tap0.
+func (d *Device) openName(cfg Config) error {
+	path := cfg.Name
+	if !strings.Contains(path, "/") {
+		path = "/dev/" + path
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	switch err {
+	case nil:
+	case unix.EACCES, unix.EPERM:
+		return cli.Hint(err, "run as root, or open %s to this user", path)
+	case unix.EBUSY:
+		return cli.Hint(err, "a tap opens once here: exec 3<>%s, and give fd:3 to both tools", path)
+	default:
+		return err
+	}
+	d.fd = fd
+	if err := d.setup(cfg); err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	return nil
+}
+
+// setup knows what goes in front of a packet: OpenBSD's tun(4) and macOS's utun
+// have the address family there, FreeBSD's tun(4) by default nothing.
+func (d *Device) setup(cfg Config) error {
+	if cfg.L3 && runtime.GOOS != "freebsd" {
+		d.prefix = 4
+	}
+	if cfg.Offload == On && cfg.Write {
+		return errors.New("taps take no super-frames on this system")
+	}
+	return nil
+}
+
+// putFamily writes the address family of the packet behind it.
+func putFamily(p []byte) {
+	family := uint32(unix.AF_INET)
+	if len(p) > 4 && p[4]>>4 == 6 {
+		family = unix.AF_INET6
+	}
+	binary.BigEndian.PutUint32(p, family)
+}
+
+func read(fd int, p []byte) (int, error) {
+	n, err := unix.Read(fd, p)
+	if err == nil && n == 0 {
+		err = ErrGone
+	}
+	return n, err
+}
+
+func write(fd int, p []byte) error {
+	_, err := unix.Write(fd, p)
+	return err
+}

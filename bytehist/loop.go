@@ -2,10 +2,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
 	"framepipe/frame"
+	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/hist"
 	"framepipe/internal/offload"
@@ -19,16 +21,24 @@ type counter struct {
 	sample int
 	report func(hist.Report) error
 
-	hist *hist.Counter
+	hist hist.Counter
 	skip int
 	link packet.Link
+	n    struct{ frames, bytes cli.Counter }
+}
+
+// line is what SIGUSR1 prints.
+func (t *counter) line() string {
+	return fmt.Sprintf("frames=%d bytes=%d", t.n.frames.Load(), t.n.bytes.Load())
 }
 
 // run passes the stream on until it ends, and counts it behind its back.
 func (t *counter) run() error {
 	fdio.Grow(t.in.Fd())
 	r := frame.NewReader(t.in)
-	next := time.Now().Add(t.every)
+	start := time.Now()
+	t.hist.Start(start)
+	next := start.Add(t.every)
 	var rec frame.Record
 	for {
 		ok, err := r.Buffered(&rec)
@@ -46,7 +56,7 @@ func (t *counter) run() error {
 				if err = t.report(t.hist.Snapshot(now)); err != nil {
 					return err
 				}
-				for next = next.Add(t.every); next.Before(now); {
+				if next = next.Add(t.every); next.Before(now) {
 					next = now.Add(t.every)
 				}
 			}
@@ -68,12 +78,8 @@ func (t *counter) run() error {
 	}
 }
 
-// count counts one frame in sample.
+// count counts a frame.
 func (t *counter) count(rec *frame.Record) {
-	if t.skip++; t.skip < t.sample {
-		return
-	}
-	t.skip = 0
 	segments := 1
 	if rec.Offload != nil {
 		if h, err := offload.Parse(rec.Offload); err == nil && h.Super() {
@@ -82,5 +88,11 @@ func (t *counter) count(rec *frame.Record) {
 			}
 		}
 	}
-	t.hist.Add(rec.Frame, segments)
+	t.hist.Frame(len(rec.Frame), segments)
+	t.n.frames.Add(1)
+	t.n.bytes.Add(uint64(len(rec.Frame)))
+	if t.skip++; t.skip >= t.sample {
+		t.skip = 0
+		t.hist.Bytes(rec.Frame)
+	}
 }

@@ -3,27 +3,91 @@ package main
 
 import (
 	"flag"
+	"fmt"
+	"os"
 	"time"
 
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
-	"framepipe/internal/hist"
 )
 
-const usage = `usage: bytehist`
+const usage = `usage: bytehist [-every 10s] [-format text|json|msgpack] [-o FILE] [-sample N] < stream > stream
+
+Passes everything on and then counts it: which bytes the frames are made of, how
+large they are, how many a second.
+
+  -every D      report every D, and at the end; default 10s
+  -format F     text (default): a square of the 256 values, shaded by how frequent
+                each is, with the entropy, the sizes and the rates. json, msgpack:
+                one object a report, for programs
+  -o FILE       append reports to FILE; default stderr
+  -sample N     count the bytes of every Nth frame only; default 1
+  -v            say more on stderr
+  -version      print the version
+  -h            print this
+
+Text has colour on a terminal, unless NO_COLOR is set. Super-frames count as what
+they become on the wire in the frames a second. A report is left out when whoever
+reads the reports does not: the stream does not wait. SIGUSR1 prints counters.
+
+  tunread tap0 | bytehist | tunwrite tap1
+  bytehist -format json -o hist.json < capture.frames > /dev/null
+`
 
 func main() {
 	flags := flag.NewFlagSet("bytehist", flag.ContinueOnError)
-	every := cli.Duration(10 * time.Second)
-	flags.Var(&every, "every", "")
-	output := flags.String("o", "", "")
-	sample := flags.Int("sample", 1, "")
+	c := config{every: cli.Duration(10 * time.Second)}
+	flags.Var(&c.every, "every", "")
+	flags.Var(&c.format, "format", "")
+	flags.StringVar(&c.output, "o", "", "")
+	flags.IntVar(&c.sample, "sample", 1, "")
 	tool := &cli.Tool{Name: "bytehist", Usage: usage, Flags: flags}
-	tool.Run = func(t *cli.Tool, _ []string) error {
-		_ = output
-		c := &counter{in: fdio.NewTeeStream(fdio.NewInput(0), fdio.NewOutput(1)), every: time.Duration(every), sample: *sample,
-			report: func(hist.Report) error { return nil }, hist: new(hist.Counter)}
-		return c.run()
-	}
+	tool.Run = func(t *cli.Tool, _ []string) error { return run(t, c) }
 	tool.Main()
+}
+
+type config struct {
+	every  cli.Duration
+	format format
+	output string
+	sample int
+}
+
+func run(t *cli.Tool, c config) error {
+	switch {
+	case c.every <= 0:
+		return cli.Usagef("-every %v: want a time longer than nothing", c.every)
+	case c.sample < 1:
+		return cli.Usagef("-sample %d: want 1 or more", c.sample)
+	}
+	const example = "tunread tap0 | bytehist | tunwrite tap1"
+	if err := cli.Stdin(example); err != nil {
+		return err
+	}
+	if err := cli.Stdout(example); err != nil {
+		return err
+	}
+	out := os.Stderr
+	if c.output != "" {
+		f, err := os.OpenFile(c.output, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		out = f
+	}
+	r := newReporter(c.format, out, c.sample)
+	h := &counter{
+		in:     fdio.NewTeeStream(fdio.NewInput(0), fdio.NewOutput(1)),
+		every:  time.Duration(c.every),
+		sample: c.sample,
+		report: r.report,
+	}
+	t.Counters(func() string {
+		return h.line() + fmt.Sprintf(" reports=%d left_out=%d", r.written.Load(), r.leftOut.Load())
+	})
+	if err := h.run(); err != nil {
+		return fmt.Errorf("stdin: %w", err)
+	}
+	return nil
 }

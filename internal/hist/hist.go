@@ -1,29 +1,183 @@
+// Package hist counts the bytes of frames, and shows what it counted.
 package hist
 
-import "time"
+import (
+	"encoding/binary"
+	"math"
+	"slices"
+	"time"
+)
 
+// Classes are the names of the frame-size classes: those of RMON
+// (RFC 2819, etherStatsPkts64Octets and its neighbours), in bytes with the check
+// sequence, then what is longer than a frame used to be, and super-frames,
+// which are to be cut.
+var Classes = [...]string{"64", "65-127", "128-255", "256-511", "512-1023", "1024-1518", "1519-", "super"}
+
+const (
+	jumbo = len(Classes) - 2
+	super = len(Classes) - 1
+	fcs   = 4
+)
+
+// Counter counts frames and the values of their bytes. The zero value is ready.
 type Counter struct {
-	c [4][256]uint32
-	n uint64
-}
-type Report struct{}
+	// Four tables take turns, so that a run of the same value does not have
+	// each increment wait for the one before it to be stored.
+	tables [4][256]uint32
+	fresh  uint64 // bytes in tables, which are folded into counts before they can overflow
+	counts [256]uint64
 
-func (c *Counter) Add(f []byte, wire int) {
-	c.n += uint64(len(f))
+	frames, bytes, wire uint64
+	sizes               [len(Classes)]uint64
+	totalFrames         uint64
+	totalBytes          uint64
+	since               time.Time
+}
+
+// Frame counts a frame of size bytes that becomes segments frames on the wire.
+func (c *Counter) Frame(size, segments int) {
+	c.frames++
+	c.bytes += uint64(size)
+	c.wire += uint64(segments)
+	c.sizes[class(size, segments)]++
+}
+
+func class(size, segments int) int {
+	switch size += fcs; {
+	case segments > 1:
+		return super
+	case size <= 64:
+		return 0
+	case size <= 127:
+		return 1
+	case size <= 255:
+		return 2
+	case size <= 511:
+		return 3
+	case size <= 1023:
+		return 4
+	case size <= 1518:
+		return 5
+	}
+	return jumbo
+}
+
+// Bytes counts the values of a frame's bytes.
+func (c *Counter) Bytes(f []byte) {
+	if c.fresh += uint64(len(f)); c.fresh > math.MaxUint32/2 {
+		c.fold()
+		c.fresh = uint64(len(f))
+	}
+	t0, t1, t2, t3 := &c.tables[0], &c.tables[1], &c.tables[2], &c.tables[3]
+	// Half of the bytes are loaded one by one, half are shifted out of a word:
+	// either alone keeps the processor's load ports or its adders waiting
+	// (2.5 to 3.3 GB/s this way, 1.9 to 2.7 by shifting only).
 	for len(f) >= 8 {
-		v := uint64(f[0]) | uint64(f[1])<<8 | uint64(f[2])<<16 | uint64(f[3])<<24 | uint64(f[4])<<32 | uint64(f[5])<<40 | uint64(f[6])<<48 | uint64(f[7])<<56
-		c.c[0][byte(v)]++
-		c.c[1][byte(v>>8)]++
-		c.c[2][byte(v>>16)]++
-		c.c[3][byte(v>>24)]++
-		c.c[0][byte(v>>32)]++
-		c.c[1][byte(v>>40)]++
-		c.c[2][byte(v>>48)]++
-		c.c[3][byte(v>>56)]++
+		p := (*[8]byte)(f)
+		v := binary.LittleEndian.Uint32(f[4:])
+		t0[p[0]]++
+		t1[p[1]]++
+		t2[p[2]]++
+		t3[p[3]]++
+		t0[byte(v)]++
+		t1[byte(v>>8)]++
+		t2[byte(v>>16)]++
+		t3[byte(v>>24)]++
 		f = f[8:]
 	}
 	for _, b := range f {
-		c.c[0][b]++
+		t0[b]++
 	}
 }
-func (c *Counter) Snapshot(time.Time) Report { return Report{} }
+
+func (c *Counter) fold() {
+	for i := range c.tables {
+		for b, n := range c.tables[i] {
+			c.counts[b] += uint64(n)
+		}
+	}
+	c.tables = [4][256]uint32{}
+	c.fresh = 0
+}
+
+// Report is what was counted in an interval. Its names are those of the
+// formats json and msgpack.
+type Report struct {
+	Time     time.Time         `json:"time" msgpack:"time"`             // the interval's end
+	Interval float64           `json:"interval_s" msgpack:"interval_s"` // seconds
+	Frames   uint64            `json:"frames" msgpack:"frames"`         // as they stand in the stream
+	Wire     uint64            `json:"wire_frames" msgpack:"wire_frames"`
+	Bytes    uint64            `json:"bytes" msgpack:"bytes"`
+	BPS      float64           `json:"bps" msgpack:"bps"` // bits per second
+	FPS      float64           `json:"fps" msgpack:"fps"` // frames per second, super-frames as what they become
+	Entropy  float64           `json:"entropy" msgpack:"entropy"`
+	Counts   [256]uint64       `json:"counts" msgpack:"counts"` // how often each value occurred in the frames that were sampled
+	Sizes    map[string]uint64 `json:"sizes" msgpack:"sizes"`   // frames by class
+	Sample   int               `json:"sample" msgpack:"sample"` // every so many frames' bytes were counted
+
+	TotalFrames uint64 `json:"total_frames" msgpack:"total_frames"` // since the start
+	TotalBytes  uint64 `json:"total_bytes" msgpack:"total_bytes"`
+}
+
+// Start begins the first interval.
+func (c *Counter) Start(now time.Time) { c.since = now }
+
+// Snapshot returns what was counted since the last one, or since Start, and
+// begins a new interval.
+func (c *Counter) Snapshot(now time.Time) Report {
+	c.fold()
+	c.totalFrames += c.frames
+	c.totalBytes += c.bytes
+	r := Report{
+		Time: now, Interval: now.Sub(c.since).Seconds(), Frames: c.frames, Wire: c.wire, Bytes: c.bytes,
+		Entropy: Entropy(&c.counts), Counts: c.counts, Sizes: make(map[string]uint64, len(Classes)),
+		TotalFrames: c.totalFrames, TotalBytes: c.totalBytes,
+	}
+	if r.Interval > 0 {
+		r.BPS = float64(8*r.Bytes) / r.Interval
+		r.FPS = float64(r.Wire) / r.Interval
+	}
+	for i, name := range Classes {
+		r.Sizes[name] = c.sizes[i]
+	}
+	*c = Counter{totalFrames: c.totalFrames, totalBytes: c.totalBytes, since: now}
+	return r
+}
+
+// Entropy returns how many bits each byte is worth if the next could not be
+// foretold but by how often it occurs: 8 for noise, 0 for a single value.
+func Entropy(counts *[256]uint64) float64 {
+	total := 0.0
+	for _, n := range counts {
+		total += float64(n)
+	}
+	h := 0.0
+	for _, n := range counts {
+		if n > 0 {
+			p := float64(n) / total
+			h -= p * math.Log2(p)
+		}
+	}
+	return h
+}
+
+// Most returns the n values that occurred most often, of those that occurred.
+func (r *Report) Most(n int) []byte {
+	var all []byte
+	for b, count := range r.Counts {
+		if count > 0 {
+			all = append(all, byte(b))
+		}
+	}
+	slices.SortStableFunc(all, func(a, b byte) int {
+		switch x, y := r.Counts[a], r.Counts[b]; {
+		case x > y:
+			return -1
+		case x < y:
+			return 1
+		}
+		return 0
+	})
+	return all[:min(n, len(all))]
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+
+	"framepipe/internal/cli"
+	"framepipe/internal/fdio"
+	"framepipe/internal/hist"
+
+	"github.com/vmihailenco/msgpack/v5"
+	"golang.org/x/sys/unix"
+)
+
+// format is how reports are written.
+type format uint8
+
+const (
+	text format = iota
+	jsonLines
+	msgpackMaps
+)
+
+func (f format) String() string { return [...]string{"text", "json", "msgpack"}[f] }
+
+// Set is flag.Value's.
+func (f *format) Set(s string) error {
+	for _, x := range []format{text, jsonLines, msgpackMaps} {
+		if s == x.String() {
+			*f = x
+			return nil
+		}
+	}
+	return errors.New("want text, json or msgpack")
+}
+
+// reporter writes reports.
+type reporter struct {
+	format           format
+	out              *os.File
+	fd               int
+	style            hist.Style
+	sample           int
+	buf              bytes.Buffer
+	written, leftOut cli.Counter
+}
+
+func newReporter(f format, out *os.File, sample int) *reporter {
+	r := &reporter{format: f, out: out, fd: int(out.Fd()), sample: sample}
+	_, off := os.LookupEnv("NO_COLOR") // https://no-color.org
+	off = off && os.Getenv("NO_COLOR") != ""
+	r.style = hist.Style{Colour: cli.IsTerminal(r.fd) && !off && os.Getenv("TERM") != "dumb", ASCII: !utf8Locale()}
+	return r
+}
+
+// utf8Locale reports whether the environment asks for UTF-8: by the first of
+// these variables that is set, as setlocale(3) has it.
+func utf8Locale() bool {
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if v := strings.ToLower(os.Getenv(name)); v != "" {
+			return strings.Contains(v, "utf-8") || strings.Contains(v, "utf8")
+		}
+	}
+	return false
+}
+
+// report writes one, or leaves it out if that would block: a stream does not
+// wait for somebody to read its statistics.
+func (r *reporter) report(h hist.Report) error {
+	h.Sample = r.sample
+	r.buf.Reset()
+	var err error
+	switch r.format {
+	case text:
+		err = h.Text(&r.buf, r.style)
+	case jsonLines:
+		err = json.NewEncoder(&r.buf).Encode(h)
+	case msgpackMaps:
+		err = msgpack.NewEncoder(&r.buf).Encode(h)
+	}
+	if err != nil {
+		return err
+	}
+	fds := [1]fdio.PollFd{{Fd: int32(r.fd), Events: unix.POLLOUT}}
+	if n, err := fdio.Wait(fds[:], 0); err != nil || n == 0 || fdio.Broken(fds[0]) {
+		r.leftOut.Add(1)
+		return nil
+	}
+	if _, err := r.out.Write(r.buf.Bytes()); err != nil {
+		r.leftOut.Add(1)
+		return nil
+	}
+	r.written.Add(1)
+	return nil
+}

@@ -1,0 +1,205 @@
+package hist
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"math"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
+	"pgregory.net/rapid"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// Whatever the lengths and places of the frames, each byte is counted once.
+func TestBytes(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var c Counter
+		var want [256]uint64
+		for _, f := range rapid.SliceOfN(rapid.SliceOfN(rapid.Byte(), 0, 70), 0, 20).Draw(rt, "frames") {
+			c.Bytes(f)
+			for _, b := range f {
+				want[b]++
+			}
+		}
+		if got := c.Snapshot(time.Now()); got.Counts != want {
+			rt.Fatalf("%v, want %v", got.Counts, want)
+		}
+	})
+}
+
+// The tables do not overflow.
+func TestBytesOverflow(t *testing.T) {
+	var c Counter
+	f := make([]byte, 1<<20)
+	c.Bytes(f)
+	c.tables[1][0] = math.MaxUint32 - 5 // as after gigabytes
+	c.fresh = math.MaxUint32 / 2
+	c.Bytes(f)
+	if got, want := c.Snapshot(time.Now()).Counts[0], uint64(math.MaxUint32-5)+7*(1<<18); got != want {
+		t.Errorf("%d, want %d", got, want)
+	}
+}
+
+func TestFrame(t *testing.T) {
+	var c Counter
+	start := time.Unix(1000, 0)
+	c.Start(start)
+	for size, n := range map[int]int{14: 1, 60: 1, 61: 1, 1514: 1, 1515: 1, 65000: 45, 9014: 1} {
+		c.Frame(size, n)
+	}
+	r := c.Snapshot(start.Add(2 * time.Second))
+	want := map[string]uint64{"64": 2, "65-127": 1, "128-255": 0, "256-511": 0, "512-1023": 0, "1024-1518": 1, "1519-": 2, "super": 1}
+	for name, n := range want {
+		if r.Sizes[name] != n {
+			t.Errorf("%s: %d, want %d", name, r.Sizes[name], n)
+		}
+	}
+	if len(r.Sizes) != len(want) || r.Frames != 7 || r.Wire != 51 || r.Bytes != 77178 || r.Interval != 2 || r.FPS != 25.5 || r.BPS != 4*77178 {
+		t.Errorf("%+v", r)
+	}
+	c.Frame(100, 1)
+	r = c.Snapshot(start.Add(3 * time.Second))
+	if r.Frames != 1 || r.TotalFrames != 8 || r.TotalBytes != 77278 || r.Interval != 1 || r.Sizes["super"] != 0 {
+		t.Errorf("the second: %+v", r)
+	}
+	if r := c.Snapshot(start.Add(3 * time.Second)); r.BPS != 0 || r.FPS != 0 || r.Entropy != 0 {
+		t.Errorf("of no time: %+v", r)
+	}
+}
+
+func TestEntropy(t *testing.T) {
+	var none, one, two, all [256]uint64
+	one[7] = 99
+	two[0], two[255] = 5, 5
+	for i := range all {
+		all[i] = 3
+	}
+	for want, c := range map[float64]*[256]uint64{1: &two, 8: &all} {
+		if h := Entropy(c); math.Abs(h-want) > 1e-9 {
+			t.Errorf("%v, want %v", h, want)
+		}
+	}
+	if Entropy(&none) != 0 || Entropy(&one) != 0 {
+		t.Error("of nothing, or one value")
+	}
+}
+
+func sample() Report {
+	var c Counter
+	c.Start(time.Date(2014, 7, 1, 12, 0, 0, 0, time.UTC))
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range 1000 {
+		f := make([]byte, 60+rng.IntN(1454))
+		for j := range f {
+			if j > 100 {
+				f[j] = "the quick brown fox "[j%20]
+			} else if j > 40 {
+				f[j] = byte(rng.Uint32())
+			}
+		}
+		c.Frame(len(f), 1+i%50/49*44)
+		c.Bytes(f)
+	}
+	r := c.Snapshot(time.Date(2014, 7, 1, 12, 0, 10, 0, time.UTC))
+	r.Sample = 1
+	return r
+}
+
+func TestText(t *testing.T) {
+	r := sample()
+	for name, s := range map[string]Style{"text": {}, "colour": {Colour: true}, "ascii": {ASCII: true}} {
+		var b bytes.Buffer
+		if err := r.Text(&b, s); err != nil {
+			t.Fatal(err)
+		}
+		golden := "testdata/" + name + ".golden"
+		if *update {
+			if err := os.WriteFile(golden, b.Bytes(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil || b.String() != string(want) {
+			t.Errorf("%s: %v\n%swant\n%s", name, err, b.String(), want)
+		}
+		if s.ASCII && strings.ContainsFunc(b.String(), func(r rune) bool { return r > 126 }) {
+			t.Error("not ASCII")
+		}
+		if !s.Colour && strings.Contains(b.String(), "\x1b") {
+			t.Errorf("%s: escape sequences", name)
+		}
+	}
+	// Of nothing, too.
+	var b bytes.Buffer
+	var c Counter
+	empty := c.Snapshot(time.Unix(0, 0))
+	if err := empty.Text(&b, Style{}); err != nil || strings.Contains(b.String(), "NaN") || strings.Contains(b.String(), "Inf") {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+}
+
+// For programs: the same again from JSON and msgpack.
+func TestEncodings(t *testing.T) {
+	r := sample()
+	j, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := msgpack.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fromJSON, fromMsgpack Report
+	if err := json.Unmarshal(j, &fromJSON); err != nil {
+		t.Fatal(err)
+	}
+	if err := msgpack.Unmarshal(m, &fromMsgpack); err != nil {
+		t.Fatal(err)
+	}
+	if !fromJSON.Time.Equal(r.Time) || !fromMsgpack.Time.Equal(r.Time) {
+		t.Errorf("times %v and %v, want %v", fromJSON.Time, fromMsgpack.Time, r.Time)
+	}
+	for _, key := range []string{"time", "interval_s", "frames", "wire_frames", "bytes", "bps", "fps", "entropy", "counts", "sizes", "sample", "total_frames", "total_bytes"} {
+		if !bytes.Contains(j, []byte(`"`+key+`":`)) || !bytes.Contains(m, []byte(key)) {
+			t.Errorf("%s is missing", key)
+		}
+	}
+	if fromJSON.Counts != r.Counts || fromMsgpack.Counts != r.Counts || fromJSON.Sizes["1024-1518"] != r.Sizes["1024-1518"] {
+		t.Error("other counts")
+	}
+}
+
+func TestCountAllocates(t *testing.T) {
+	var c Counter
+	f := make([]byte, 1514)
+	if n := testing.AllocsPerRun(100, func() { c.Frame(len(f), 1); c.Bytes(f) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkBytes(b *testing.B) {
+	for name, fill := range map[string]func(i int) byte{
+		"noise": func(int) byte { return byte(rand.Uint32()) },
+		"zeros": func(int) byte { return 0 },
+		"text":  func(i int) byte { return "the quick brown fox "[i%20] },
+	} {
+		b.Run(name, func(b *testing.B) {
+			f := make([]byte, 1514)
+			for i := range f {
+				f[i] = fill(i)
+			}
+			var c Counter
+			b.SetBytes(int64(len(f)))
+			for b.Loop() {
+				c.Bytes(f)
+			}
+		})
+	}
+}

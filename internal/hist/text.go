@@ -1,0 +1,125 @@
+package hist
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strings"
+
+	"framepipe/internal/cli"
+)
+
+// Style is how a report is drawn.
+type Style struct {
+	Colour bool
+	ASCII  bool
+}
+
+// shades are how the share of a value looks. It is compared with noise, in
+// which all are equally frequent, so that two pictures can be compared, too.
+var shades = []struct {
+	upto   float64 // times as frequent as in noise
+	block  string
+	ascii  string
+	colour int // of the 256 of xterm
+}{
+	{0, "  ", "  ", 235},
+	{1. / 16, "··", "..", 24},
+	{1. / 4, "░░", "::", 31},
+	{1. / 2, "░░", "--", 37},
+	{1, "▒▒", "==", 71},
+	{2, "▒▒", "++", 107},
+	{8, "▓▓", "**", 143},
+	{32, "██", "##", 214},
+	{math.Inf(1), "██", "@@", 203},
+}
+
+// cell returns a value of the grid.
+func (s Style) cell(n uint64, total float64) string {
+	share := 0.0
+	if total > 0 {
+		share = float64(n) * 256 / total
+	}
+	i := 0
+	for share > shades[i].upto {
+		i++
+	}
+	text := shades[i].block
+	if s.ASCII {
+		text = shades[i].ascii
+	}
+	if s.Colour {
+		return fmt.Sprintf("\x1b[38;5;%dm%s", shades[i].colour, text)
+	}
+	return text
+}
+
+// bar returns a bar for a share of 1.
+func (s Style) bar(share float64) string {
+	const width = 12
+	full, eighths := "█", []rune(" ▏▎▍▌▋▊▉")
+	if s.ASCII {
+		full, eighths = "#", []rune("        ")
+	}
+	n := int(math.Round(share * width * 8))
+	b := strings.Repeat(full, n/8)
+	if n%8 > 0 {
+		b += string(eighths[n%8])
+	}
+	return b
+}
+
+// Text writes the report for people: the values of all bytes as a square of 16
+// by 16, the shade saying how frequent each is; beside it the most frequent, and
+// the sizes of the frames.
+func (r *Report) Text(w io.Writer, s Style) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  %.1f s  %sframes  %s  %s  %s  entropy %.2f of 8 bits\n",
+		r.Time.Format("15:04:05"), r.Interval, cli.Human(float64(r.Frames), ""), cli.Human(float64(r.Bytes), "B"),
+		cli.Human(r.BPS, "bit/s"), cli.Human(r.FPS, "frames/s"), r.Entropy)
+	total := 0.0
+	for _, n := range r.Counts {
+		total += float64(n)
+	}
+	side := r.side(s, total)
+	b.WriteString("     0 1 2 3 4 5 6 7 8 9 a b c d e f\n")
+	for row := range 16 {
+		fmt.Fprintf(&b, " %x0  ", row)
+		for col := range 16 {
+			b.WriteString(s.cell(r.Counts[16*row+col], total))
+		}
+		if s.Colour {
+			b.WriteString("\x1b[0m")
+		}
+		line := "   " + side[row]
+		b.WriteString(strings.TrimRight(line, " "))
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// side returns what stands beside each row of the square.
+func (r *Report) side(s Style, total float64) (lines [16]string) {
+	lines[0] = "most frequent"
+	if r.Sample > 1 {
+		lines[0] += fmt.Sprintf(" (of every %d. frame)", r.Sample)
+	}
+	for i, v := range r.Most(5) {
+		name := ""
+		if v > ' ' && v < 0x7f {
+			name = "'" + string(rune(v)) + "'"
+		}
+		share := float64(r.Counts[v]) / total
+		lines[1+i] = fmt.Sprintf("  %02x %-4s     %5.1f%%  %s", v, name, 100*share, s.bar(share))
+	}
+	lines[7] = "frame size, with check sequence"
+	for i, name := range Classes {
+		share := 0.0
+		if r.Frames > 0 {
+			share = float64(r.Sizes[name]) / float64(r.Frames)
+		}
+		lines[8+i] = fmt.Sprintf("  %-10s  %5.1f%%  %s", name, 100*share, s.bar(share))
+	}
+	return lines
+}

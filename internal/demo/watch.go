@@ -1,0 +1,154 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"framepipe/internal/cli"
+	"framepipe/internal/traffic"
+)
+
+// The three acts.
+const (
+	row   = 500 * time.Millisecond
+	first = 11 * time.Second
+	pause = 5 * time.Second
+	again = 3 * time.Second
+)
+
+// watcher receives, and draws what arrives.
+type watcher struct {
+	addr      string
+	port      cli.Rate
+	quota     cli.Size
+	window    cli.Duration
+	threshold float64
+
+	log  *traffic.Log
+	mu   sync.Mutex
+	rtts []time.Duration // of the pings that came back
+}
+
+func (w *watcher) run(out io.Writer) error {
+	if err := wait(w.addr); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "A port of %s. The quota is %s in any %v, %s on the average;\nthree quarters of it pass at full speed. All through, a ping every 20 ms.\n\n",
+		cli.Human(float64(w.port), "bit/s"), cli.Human(float64(w.quota), "B"), w.window, cli.Human(float64(w.quota)*8/w.span().Seconds(), "bit/s"))
+	fmt.Fprintf(out, "%6s  %-32s %-20s %s\n", "s", "Mbit/s", fmt.Sprintf("in the last %v", w.window), "ping")
+
+	w.log = traffic.NewLog(first + pause + again)
+	done, pings := make(chan struct{}), make(chan int, 1)
+	go func() {
+		sent, _ := traffic.Pings(w.addr, 20*time.Millisecond, done, func(rtt time.Duration) {
+			w.mu.Lock()
+			w.rtts = append(w.rtts, rtt)
+			w.mu.Unlock()
+		})
+		pings <- sent
+	}()
+	failed := make(chan error, 1)
+	go func() {
+		err := w.fetch(first)
+		if err == nil {
+			time.Sleep(time.Until(w.log.Start.Add(first + pause)))
+			err = w.fetch(first + pause + again)
+		}
+		failed <- err
+	}()
+	seen := 0
+	for at := row; at <= first+pause+again; at += row {
+		time.Sleep(time.Until(w.log.Start.Add(at + traffic.Bucket)))
+		select {
+		case err := <-failed:
+			if err != nil {
+				return err
+			}
+		default:
+		}
+		w.mu.Lock()
+		last := slices.Clone(w.rtts[seen:])
+		seen = len(w.rtts)
+		w.mu.Unlock()
+		w.draw(out, at, median(last))
+	}
+	close(done)
+	w.tell(out, <-pings)
+	return nil
+}
+
+func (w *watcher) span() time.Duration { return time.Duration(w.window) }
+
+// fetch receives until so long after the start, as fast as the port is.
+func (w *watcher) fetch(until time.Duration) error {
+	_, err := traffic.Fetch(w.addr, traffic.Request{Rate: uint64(w.port.BytesPerSecond())}, w.log.Start.Add(until), w.log)
+	return err
+}
+
+// rate is the mean rate in a span, in bits per second.
+func (w *watcher) rate(from, to time.Duration) float64 {
+	return float64(8*w.log.Between(from, to)) / (to - from).Seconds()
+}
+
+func (w *watcher) draw(out io.Writer, at, rtt time.Duration) {
+	const width = 24
+	rate := w.rate(at-row, at)
+	bar := strings.Repeat(block, int(math.Round(min(rate/float64(w.port), 1)*width)))
+	used := w.log.Between(at-w.span(), at)
+	share := float64(used) / float64(w.quota)
+	act := "paced"
+	switch {
+	case at > first && at <= first+pause:
+		act = "pause"
+	case rate > 0.8*float64(w.port):
+		act = "full speed"
+	}
+	fmt.Fprintf(out, "%6.1f  %4.0f %s%s  %6s %3.0f%%          %5.1f ms  %s\n", at.Seconds(), rate/1e6, bar, strings.Repeat(" ", width-len([]rune(bar))),
+		cli.Human(float64(used), "B"), 100*share, rtt.Seconds()*1000, act)
+}
+
+// block is what bars are made of.
+var block = func() string {
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if v := strings.ToLower(os.Getenv(name)); v != "" {
+			if strings.Contains(v, "utf") {
+				return "█"
+			}
+			break
+		}
+	}
+	return "#"
+}()
+
+// tell says what one saw, from what was measured.
+func (w *watcher) tell(out io.Writer, sent int) {
+	full := 100 * time.Millisecond // how long the first burst was: until the rate breaks in
+	for full < first && w.rate(full-100*time.Millisecond, full) > 0.6*float64(w.port) {
+		full += 100 * time.Millisecond
+	}
+	full -= 100 * time.Millisecond
+	least := math.Inf(1)
+	for from := full + time.Second; from+time.Second <= first; from += 100 * time.Millisecond {
+		least = min(least, w.rate(from, from+time.Second))
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fmt.Fprintf(out, "\nFor %.1f s the port ran at %s, until three quarters of the quota were used. Then\nthe gate held it to what was left, and never under %s in a second; no %v\nbrought more than %s. Of %d pings %d came back, the median in %.1f ms, the slowest\nin %.0f ms. After the pause there was quota again, and %s.\n",
+		full.Seconds(), cli.Human(w.rate(0, full), "bit/s"), cli.Human(least, "bit/s"), w.window,
+		cli.Human(float64(w.log.Most(w.span())), "B"), sent, len(w.rtts), median(w.rtts).Seconds()*1000,
+		slices.Max(append(w.rtts, 0)).Seconds()*1000, cli.Human(w.rate(first+pause+200*time.Millisecond, first+pause+1200*time.Millisecond), "bit/s"))
+}
+
+func median(d []time.Duration) time.Duration {
+	if len(d) == 0 {
+		return 0
+	}
+	d = slices.Sorted(slices.Values(d))
+	return d[len(d)/2]
+}

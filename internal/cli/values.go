@@ -17,6 +17,9 @@ type Size int64
 // Set is flag.Value's.
 func (s *Size) Set(text string) error {
 	number, unit := split(text)
+	if number == "" {
+		return errNumber
+	}
 	if unit == "" && number != "0" {
 		return fmt.Errorf("a size needs a unit: %sB, %sMB, %sGiB", text, text, text)
 	}
@@ -42,6 +45,9 @@ type Rate int64
 // Set is flag.Value's.
 func (r *Rate) Set(text string) error {
 	number, unit := split(text)
+	if number == "" {
+		return errNumber
+	}
 	if unit == "" {
 		return fmt.Errorf("a rate needs a unit: %sMbit/s is %s million bits a second, %sMB/s eight times that", text, text, text)
 	}
@@ -206,8 +212,8 @@ var prefixes = []struct {
 	name   string
 	factor int64
 }{
-	{"P", 1e15}, {"T", 1e12}, {"G", 1e9}, {"M", 1e6}, {"k", 1e3}, {"K", 1e3}, {"", 1},
-	{"Pi", 1 << 50}, {"Ti", 1 << 40}, {"Gi", 1 << 30}, {"Mi", 1 << 20}, {"Ki", 1 << 10},
+	{"Pi", 1 << 50}, {"P", 1e15}, {"Ti", 1 << 40}, {"T", 1e12}, {"Gi", 1 << 30}, {"G", 1e9},
+	{"Mi", 1 << 20}, {"M", 1e6}, {"Ki", 1 << 10}, {"k", 1e3}, {"K", 1e3}, {"", 1},
 }
 
 func prefix(name string) (factor int64, ok bool) {
@@ -219,15 +225,17 @@ func prefix(name string) (factor int64, ok bool) {
 	return 0, false
 }
 
-// scale multiplies a decimal number by a factor, exactly, and cuts off what is not whole. It must
-// not be nothing.
+var errNumber = errors.New("it does not begin with a number")
+
+// scale multiplies a decimal number by a factor, exactly, and cuts off what is
+// not whole. Something must not become nothing.
 func scale(number string, factor int64) (int64, error) {
 	if len(number) > 40 {
 		return 0, errors.New("that number is too long")
 	}
 	r, ok := new(big.Rat).SetString(number)
 	if !ok || number == "" {
-		return 0, errors.New("it does not begin with a number")
+		return 0, errNumber
 	}
 	r.Mul(r, new(big.Rat).SetInt64(factor))
 	n := new(big.Int).Quo(r.Num(), r.Denom())

@@ -16,6 +16,7 @@ import (
 	"framepipe/internal/nettest"
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
+	"framepipe/internal/packettest"
 
 	"golang.org/x/sys/unix"
 )
@@ -447,7 +448,7 @@ func TestKernelSegments(t *testing.T) {
 		defer r.Close()
 		settle(t, "tap0", "tap1", "br0")
 		cases := 0
-		for _, s := range supers() {
+		for _, s := range supers(t) {
 			h, f := s.header, s.frame
 			var seg offload.Segmenter
 			if err := seg.Start(h, f, packet.Ethernet); err != nil {
@@ -494,65 +495,23 @@ type super struct {
 }
 
 // supers are super-frames as a kernel makes them.
-func supers() (all []super) {
-	payload := make([]byte, 5000)
-	for i := range payload {
-		payload[i] = byte(i * i)
-	}
-	be := binary.BigEndian
-	for _, v6 := range []bool{false, true} {
-		for _, udp := range []bool{false, true} {
-			for _, vlan := range []bool{false, true} {
-				for _, size := range []int{5000, 4200, 1400, 100} {
-					f := []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1}
-					if vlan {
-						f = append(f, 0x81, 0, 0, 100)
-					}
-					proto, l4len := byte(packet.TCP), 32
-					if udp {
-						proto, l4len = packet.UDP, 8
-					}
-					pseudo := uint64(proto) + uint64(l4len+size)
-					var l3 int
-					if v6 {
-						f = append(f, 0x86, 0xdd)
-						l3 = len(f)
-						f = append(f, 0x60, 1, 2, 3, 0, 0, proto, 64)
-						be.PutUint16(f[l3+4:], uint16(l4len+size))
-						f = append(f, "\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02"...)
-						pseudo = offload.Sum(f[l3+8:], pseudo)
-					} else {
-						f = append(f, 8, 0)
-						l3 = len(f)
-						f = append(f, 0x45, 0, 0, 0, 0xff, 0xfe, 0x40, 0, 64, proto, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2)
-						be.PutUint16(f[l3+2:], uint16(20+l4len+size))
-						be.PutUint16(f[l3+10:], ^offload.Fold(offload.Sum(f[l3:], 0)))
-						pseudo = offload.Sum(f[l3+12:], pseudo)
-					}
-					h := offload.Header{Flags: offload.NeedsCsum, GSOSize: 1400, CsumStart: uint16(len(f))}
-					if udp {
-						h.GSOType, h.CsumOffset = offload.UDPL4, 6
-						f = append(f, 0x10, 0, 0x20, 0)
-						f = be.AppendUint16(f, uint16(8+size))
-						f = be.AppendUint16(f, offload.Fold(pseudo))
-					} else {
-						h.GSOType, h.CsumOffset = offload.TCPv4|offload.ECN, 16
-						if v6 {
-							h.GSOType = offload.TCPv6 | offload.ECN
-						}
-						f = append(f, 0x10, 0, 0x20, 0, 0xff, 0xff, 0xff, 0, 0, 0, 0, 7, 0x80, 0x99, 1, 0) // CWR, ACK, PSH, FIN
-						f = be.AppendUint16(f, offload.Fold(pseudo))
-						f = append(f, 0, 0, 1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8)
-					}
-					h.HdrLen = uint16(len(f))
-					f = append(f, payload[:size]...)
-					if size <= int(h.GSOSize) { // the kernel would not call that a super-frame
-						h.GSOType, h.GSOSize = 0, 0
-					}
-					all = append(all, super{fmt.Sprintf("v6 %v, udp %v, vlan %v, %d bytes", v6, udp, vlan, size), h, f})
-				}
-			}
+func supers(t *testing.T) (all []super) {
+	for i := range 32 {
+		s := packettest.Spec{V6: i&1 != 0, UDP: i&2 != 0, Tags: i >> 2 & 1, ID: 0xfffe, Seq: 0xffffff00, Flags: 0x99} // CWR, ACK, PSH, FIN
+		if !s.UDP {
+			s.Options = 3
 		}
+		s.Payload = packettest.Bytes([]int{5000, 4200, 1400, 100}[i>>3])
+		gso := 1400
+		if len(s.Payload) <= gso { // the kernel would not call that a super-frame
+			gso = 0
+		}
+		b, f := s.Super(gso)
+		h, err := offload.Parse(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, super{fmt.Sprintf("v6 %v, udp %v, %d tags, %d bytes", s.V6, s.UDP, s.Tags, len(s.Payload)), h, f})
 	}
 	return all
 }

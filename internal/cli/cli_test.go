@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"os"
+	"testing"
+)
+
+func TestMainMessages(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		args           []string
+		run            error
+		status         int
+		stdout, stderr string
+	}{
+		{"nothing wrong", []string{"x"}, nil, 0, "", ""},
+		{"usage", []string{"-h"}, nil, 0, "usage: tool ARG\n", ""},
+		{"usage, longer", []string{"--help"}, nil, 0, "usage: tool ARG\n", ""},
+		{"unknown flag", []string{"-x"}, nil, 2, "", "tool: there is no flag -x\ntool: hint: tool -h shows the usage\n"},
+		{"bad value", []string{"-n", "1", "x"}, nil, 2, "", "tool: invalid value \"1\" for flag -n: a size needs a unit: 1B, 1MB, 1GiB\ntool: hint: tool -h shows the usage\n"},
+		{"no argument", nil, nil, 2, "", "tool: one argument is wanted, 0 given\ntool: hint: tool -h shows the usage\n"},
+		{"failure", []string{"x"}, errors.New("it broke"), 1, "", "tool: it broke\n"},
+		{"hint", []string{"x"}, Hint(errors.New("it broke"), "mend it\nthen try again"), 1, "", "tool: it broke\ntool: hint: mend it\ntool: hint: then try again\n"},
+		{"wrong use", []string{"x"}, Usagef("not like this"), 2, "", "tool: not like this\ntool: hint: tool -h shows the usage\n"},
+		{"wrong use with a hint", []string{"x"}, Hint(Usagef("not like this"), "but so"), 2, "", "tool: not like this\ntool: hint: but so\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			tool := &Tool{Name: "tool", Usage: "usage: tool ARG\n", Args: 1, Flags: flag.NewFlagSet("tool", flag.ContinueOnError)}
+			tool.Flags.Var(new(Size), "n", "")
+			tool.Run = func(*Tool, []string) error { return tt.run }
+			if status := tool.main(tt.args, &stdout, &stderr); status != tt.status || stdout.String() != tt.stdout || stderr.String() != tt.stderr {
+				t.Errorf("status %d\nstdout %q\nstderr %q\nwant %d\n%q\n%q", status, &stdout, &stderr, tt.status, tt.stdout, tt.stderr)
+			}
+		})
+	}
+}
+
+// A fault of ours is said in a line, and the trace only where it is asked for.
+func TestPanic(t *testing.T) {
+	for _, verbose := range []bool{false, true} {
+		var stderr bytes.Buffer
+		tool := &Tool{Name: "tool", Flags: flag.NewFlagSet("tool", flag.ContinueOnError), Run: func(*Tool, []string) error { panic("oh") }}
+		var args []string
+		if verbose {
+			args = []string{"-v"}
+		}
+		if status := tool.main(args, os.Stdout, &stderr); status != 1 || !bytes.HasPrefix(stderr.Bytes(), []byte("tool: internal error: oh\n")) || bytes.Contains(stderr.Bytes(), []byte("goroutine")) != verbose {
+			t.Errorf("status %d, %s", status, &stderr)
+		}
+	}
+}
+
+func TestCounter(t *testing.T) {
+	var c Counter
+	c.Add(2)
+	c.Add(3)
+	if c.Load() != 5 {
+		t.Error(c.Load())
+	}
+	if c.Set(1); c.Load() != 1 {
+		t.Error(c.Load())
+	}
+	if HintOf(errors.New("x")) != "" || Hint(nil, "x") != nil {
+		t.Error("a hint of nothing")
+	}
+}

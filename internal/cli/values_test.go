@@ -1,0 +1,167 @@
+package cli
+
+import (
+	"flag"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// set parses a text as a value and returns how it prints, or the error.
+func set(v flag.Value, text string) string {
+	if err := v.Set(text); err != nil {
+		return "error: " + err.Error()
+	}
+	return v.String()
+}
+
+func TestValues(t *testing.T) {
+	size := func() flag.Value { return new(Size) }
+	rate := func() flag.Value { return new(Rate) }
+	duration := func() flag.Value { return new(Duration) }
+	window := func() flag.Value { return new(Window) }
+	share := func() flag.Value { return new(Share) }
+	prefixes := func() flag.Value { return new(Prefixes) }
+	for _, tt := range []struct {
+		of         func() flag.Value
+		text, want string
+	}{
+		{size, "10GB", "10GB"},
+		{size, "10GiB", "10GiB"},
+		{size, "1000MB", "1GB"},
+		{size, "0.5kB", "500B"},
+		{size, "1.5GB", "1500MB"},
+		{size, "1KB", "1kB"},
+		{size, "1PB", "1PB"},
+		{size, "0", "0B"},
+		{size, "1", "error: a size needs a unit: 1B, 1MB, 1GiB"},
+		{size, "1M", "error: unknown unit"},
+		{size, "1Gbit", "error: unknown unit"},
+		{size, "1gb", "error: unknown unit"},
+		{size, "-1GB", "error: it does not begin with a number"},
+		{size, "GB", "error: it does not begin with a number"},
+		{size, "1.2.3GB", "error: it does not begin with a number"},
+		{size, "0.1B", "error: that is less than one"},
+		{size, "9999999PB", "error: that is too much"},
+		{size, strings.Repeat("9", 50) + "B", "error: that number is too long"},
+		{size, "", "error: it does not begin with a number"},
+		{rate, "100Mbit/s", "100Mbit/s"},
+		{rate, "12.5MB/s", "100Mbit/s"},
+		{rate, "1MiB/s", "8Mibit/s"},
+		{rate, "1.5Gbit/s", "1500Mbit/s"},
+		{rate, "100", "error: a rate needs a unit: 100Mbit/s is 100 million bits a second, 100MB/s eight times that"},
+		{rate, "100mbps", `error: "mbps" means bits to some and bytes to others (tc): write 100Mbit/s or 100MB/s`},
+		{rate, "100Mbps", "error: \"Mbps\" means bits to some"},
+		{rate, "100Mbit", "error: unknown unit"},
+		{rate, "100MB", "error: unknown unit"},
+		{rate, "100M/s", "error: unknown unit"},
+		{rate, "100Xbit/s", "error: unknown unit"},
+		{duration, "50us", "50µs"},
+		{duration, "5m", "5m"},
+		{duration, "1h", "1h"},
+		{duration, "90m", "1h30m"},
+		{duration, "1.5s", "1.5s"},
+		{duration, "30d", "30d"},
+		{duration, "0.5d", "12h"},
+		{duration, "0", "0s"},
+		{duration, "-5m", "error: a duration is not negative"},
+		{duration, "5", "error: want a duration"},
+		{duration, "99999999d", "error: that is too much"},
+		{window, "month", "month"},
+		{window, "5m", "5m"},
+		{window, "1d", "1d"},
+		{window, "0s", "error: a window lasts longer than nothing"},
+		{window, "year", "error: want a duration, such as 5m, 1h or 30d, or month"},
+		{share, "75%", "0.75"},
+		{share, "0.75", "0.75"},
+		{share, "100%", "1"},
+		{share, "0", "0"},
+		{share, "75", "error: a share is not over 1: did you mean 75%?"},
+		{share, "101%", "error: a share is not over 100%"},
+		{share, "-1%", "error: want a share"},
+		{share, "NaN", "error: want a share"},
+		{share, "lots", "error: want a share"},
+		{prefixes, "10.0.0.0/8", "10.0.0.0/8"},
+		{prefixes, "10.1.2.3/8,fd00::1", "10.0.0.0/8,fd00::1/128"},
+		{prefixes, "10.0.0.1,", "error: \"\" is neither"},
+		{prefixes, "fe80::1%eth0", "error: \"fe80::1%eth0\" is neither a network, such as 10.0.0.0/8, nor an address"},
+		{prefixes, "example.org", "error: \"example.org\" is neither"},
+	} {
+		got := set(tt.of(), tt.text)
+		if got != tt.want && !(strings.HasPrefix(tt.want, "error") && strings.HasPrefix(got, tt.want)) {
+			t.Errorf("%T %q: %s, want %s", tt.of(), tt.text, got, tt.want)
+		}
+	}
+}
+
+// What is printed reads back as the same.
+func TestValuesRoundTrip(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		n := rapid.Int64Range(1, 1<<60).Draw(rt, "n")
+		var s Size
+		if err := s.Set(Size(n).String()); err != nil || int64(s) != n {
+			rt.Fatalf("size %d: %v, %v", n, s, err)
+		}
+		var r Rate
+		if err := r.Set(Rate(n).String()); err != nil || int64(r) != n {
+			rt.Fatalf("rate %d: %v, %v", n, r, err)
+		}
+		var d Duration
+		if err := d.Set(Duration(n).String()); err != nil || int64(d) != n {
+			rt.Fatalf("duration %d: %v, %v", n, d, err)
+		}
+	})
+}
+
+// FuzzValues: whatever the text, no panic, nothing negative, and what is taken
+// prints as something that is taken.
+func FuzzValues(f *testing.F) {
+	for _, s := range []string{"10GB", "12.5MB/s", "1.5s", "month", "75%", "10.0.0.0/8,fd00::1", "1e9B", "0x10MB", "1_0MB", "٣MB"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, v := range []flag.Value{new(Size), new(Rate), new(Duration), new(Window), new(Share), new(Prefixes)} {
+			if v.Set(s) != nil {
+				continue
+			}
+			switch x := v.(type) {
+			case *Size:
+				if *x < 0 {
+					t.Fatalf("%q is a size of %d", s, *x)
+				}
+			case *Rate:
+				if *x < 0 {
+					t.Fatalf("%q is a rate of %d", s, *x)
+				}
+			case *Duration:
+				if *x < 0 {
+					t.Fatalf("%q is a duration of %d", s, *x)
+				}
+			case *Share:
+				if !(*x >= 0 && *x <= 1) {
+					t.Fatalf("%q is a share of %v", s, *x)
+				}
+			}
+			if again := v.String(); v.Set(again) != nil {
+				t.Fatalf("%T: %q is taken, and printed as %q, which is not", v, s, again)
+			}
+		}
+	})
+}
+
+func TestHuman(t *testing.T) {
+	for n, want := range map[float64]string{
+		0: "0 B", 7: "7 B", 999: "999 B", 999.4: "999 B", 999.6: "1.00 kB", 1000: "1.00 kB", 12345: "12.3 kB", 123456: "123 kB",
+		9.996e6: "10.0 MB", 99.96e6: "100 MB", 1e9: "1.00 GB", 1.5: "1.50 B", 1e21: "1000 EB", math.Inf(1): "+Inf B", -2e6: "-2.00 MB",
+	} {
+		if got := Human(n, "B"); got != want {
+			t.Errorf("%v: %q, want %q", n, got, want)
+		}
+	}
+	if got := Duration(100 * time.Millisecond).String(); got != "100ms" {
+		t.Error(got)
+	}
+}

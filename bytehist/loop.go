@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"framepipe/frame"
@@ -60,9 +61,9 @@ func (t *counter) run() error {
 					next = now.Add(t.every)
 				}
 			}
-			var ready bool
-			if ready, err = t.in.Wait(next.Sub(now)); ready && err == nil {
-				err = r.Fill()
+			t.in.Timeout = next.Sub(now)
+			if err = r.Fill(); errors.Is(err, os.ErrDeadlineExceeded) {
+				err = nil
 			}
 		}
 		if err == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
@@ -196,6 +197,8 @@ func (r *Reader) header(b []byte) error {
 
 // Fill reads once from the source, which may block, and makes what Buffered
 // delivered invalid. A Writer that still holds some of it is flushed first.
+// After os.ErrDeadlineExceeded, from a source that has a deadline, reading may
+// go on.
 func (r *Reader) Fill() error {
 	if r.err != nil {
 		return r.err
@@ -222,6 +225,9 @@ func (r *Reader) Fill() error {
 	if n > 0 {
 		r.late = err
 		return nil
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err // it may go on
 	}
 	if errors.Is(err, io.EOF) && r.w > r.r {
 		err = ended(r.offset, r.w-r.r, r.need)

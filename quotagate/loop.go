@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net/netip"
+	"os"
 	"time"
 
 	"framepipe/frame"
@@ -49,6 +50,7 @@ type filter struct {
 	now     int64
 	splice  bool
 	next    int64 // when to publish again
+	quiet   bool  // there will be nothing new to publish until a frame comes
 	invalid bool  // a frame that could not be cut was reported
 }
 
@@ -105,10 +107,13 @@ func (t *filter) tock() {
 	if !t.stream {
 		t.now = t.wall()
 	}
-	if t.now >= t.next {
-		t.publish(t.gate.State(t.now))
-		t.next = t.now + int64(time.Second)
+	if t.now < t.next {
+		return
 	}
+	s := t.gate.State(t.now)
+	t.publish(s)
+	t.next = t.now + int64(time.Second)
+	t.quiet = s.Used == 0
 }
 
 // more gets more of the stream, when all that was read has been dealt with.
@@ -126,23 +131,21 @@ func (t *filter) more(rec *frame.Record) error {
 	if err := t.w.Flush(); err != nil {
 		return err
 	}
-	timeout := fdio.Forever
-	if at, ok := t.gate.Due(t.now); ok && !t.stream {
-		timeout = max(time.Duration(at-t.now), tick)
-	}
-	if timeout != fdio.Forever {
-		ready, err := t.in.Wait(timeout)
-		if err != nil {
-			return err
+	t.in.Timeout = fdio.Forever
+	if !t.stream {
+		if !t.quiet {
+			t.in.Timeout = time.Duration(t.next - t.now)
 		}
-		if !ready {
-			t.tock()
-			return nil
+		if at, ok := t.gate.Due(t.now); ok {
+			t.in.Timeout = max(time.Duration(at-t.now), tick)
 		}
 	}
 	err := t.r.Fill()
 	t.r.Limit(0)
 	t.tock()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
 	return err
 }
 
@@ -157,6 +160,7 @@ func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 	if !p.Unmetered && !p.Control && !t.gate.Would(t.now, p.Bytes) {
 		return false, nil
 	}
+	t.quiet = false
 	t.gate.Arrive(t.now, &p)
 	if err := t.w.Pass(rec); err != nil {
 		return false, err
@@ -251,6 +255,7 @@ func (t *filter) frame(rec *frame.Record) error {
 			return err
 		}
 	}
+	t.quiet = false
 	p, l := t.look(rec, len(rec.Frame))
 	switch t.gate.Arrive(t.now, &p) {
 	case gate.Pass:

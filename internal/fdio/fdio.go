@@ -25,6 +25,7 @@ package fdio
 import (
 	"errors"
 	"io"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -152,20 +153,24 @@ func (out *Output) blocked(err error) error {
 // also notices, while no data comes, that the reader of the output has gone.
 type Stream struct {
 	*Input
+	// Timeout is how long a Read waits for data, Forever as a rule.
+	Timeout time.Duration
+
 	fds [2]PollFd
 }
 
 // NewStream returns a Stream over in. out is the descriptor whose reader is
 // watched, or -1.
 func NewStream(in *Input, out int) *Stream {
-	s := &Stream{Input: in}
+	s := &Stream{Input: in, Timeout: Forever}
 	s.fds[0] = PollFd{Fd: int32(in.fd), Events: unix.POLLIN}
 	s.fds[1] = PollFd{Fd: int32(out)} // a negative one is passed over by poll
 	return s
 }
 
 // Read waits until there is data and reads it. The error is io.EOF at the end
-// of the input and ErrReaderGone if the output's reader left first.
+// of the input, ErrReaderGone if the output's reader left first, and
+// os.ErrDeadlineExceeded when the timeout is over.
 func (s *Stream) Read(p []byte) (int, error) {
 	for {
 		n, err := s.TryRead(p)
@@ -181,10 +186,18 @@ func (s *Stream) Read(p []byte) (int, error) {
 		default:
 			return 0, err
 		}
-		if _, err := s.Wait(Forever); err != nil {
-			return 0, err
+		if ready, err := s.Wait(s.Timeout); err != nil || !ready {
+			return 0, late(err)
 		}
 	}
+}
+
+// late is the error of a wait that found nothing.
+func late(err error) error {
+	if err == nil {
+		err = os.ErrDeadlineExceeded
+	}
+	return err
 }
 
 // Wait waits until the input is readable or has ended, at most for timeout,

@@ -67,8 +67,8 @@ func (t *TeeStream) pass() error {
 		}
 		// Nothing there, or no room. To wait for room while nothing is there
 		// would not hear of the end of the input.
-		if _, err := t.Wait(Forever); err != nil {
-			return err
+		if ready, err := t.Wait(t.Timeout); err != nil || !ready {
+			return late(err)
 		}
 		full := [1]PollFd{{Fd: int32(t.out.fd), Events: unix.POLLOUT}}
 		if _, err := Wait(full[:], Forever); err != nil {

@@ -1,0 +1,191 @@
+// Package e2e tests the tools as they are used: the real binaries, joined by
+// real pipes, on real taps with real TCP.
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/packettest"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// bin is where the tools were built.
+var bin string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if name := os.Getenv(meterFile); name != "" {
+		os.Exit(meter(name))
+	}
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "framepipe-bin-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	bin = dir
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", "framepipe/tunread", "framepipe/tunwrite", "framepipe/quotagate", "framepipe/bytehist")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+		return 1
+	}
+	os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	return m.Run()
+}
+
+// The scripts in testdata/script are the behaviour at the command line.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			return os.CopyFS(filepath.Join(e.WorkDir, "vectors"), os.DirFS("../../frame/testdata/vectors"))
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"stream": makeStream,
+			"exits":  exits,
+			"same":   same,
+		},
+	})
+}
+
+// makeStream FILE FRAMES SIZE INTERVAL writes a stream of UDP frames of three
+// flows; SIZE 0 makes TCP super-frames.
+func makeStream(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: stream FILE FRAMES SIZE INTERVAL")
+	}
+	n, err1 := strconv.Atoi(args[1])
+	size, err2 := strconv.Atoi(args[2])
+	interval, err3 := time.ParseDuration(args[3])
+	ts.Check(errors.Join(err1, err2, err3))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), stream(n, size, interval), 0o644))
+}
+
+func stream(n, size int, interval time.Duration) []byte {
+	var b bytes.Buffer
+	w := frame.NewWriter(&b)
+	_ = w.Header(frame.LinkEthernet, "tap0")
+	for i := range n {
+		s := packettest.Spec{UDP: true, Port: uint16(5000 + i%3)}
+		rec := frame.Record{Time: 1e18 + uint64(i)*uint64(interval)}
+		if size > 0 {
+			s.Payload = packettest.Bytes(size - 42)
+			rec.Frame = s.Frame()
+		} else {
+			s.UDP, s.Payload = false, packettest.Bytes(43800)
+			rec.Offload, rec.Frame = s.Super(1460)
+		}
+		_ = w.Write(&rec)
+	}
+	_ = w.Flush()
+	return b.Bytes()
+}
+
+// exits STATUS COMMAND... runs a shell command, whose stdout and stderr the
+// script can look at, and wants it to exit so. A trace on stderr is never
+// right.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS COMMAND...")
+	}
+	ts.Check(ts.Exec("bash", "-c", "("+strings.Join(args[1:], " ")+"); echo \"status $?\" >status.txt"))
+	if got := strings.TrimSpace(ts.ReadFile("status.txt")); got != "status "+args[0] {
+		ts.Fatalf("%s, want %s", got, args[0])
+	}
+	if e := ts.ReadFile("stderr"); strings.Contains(e, "goroutine") || strings.Contains(e, "panic") {
+		ts.Fatalf("a trace:\n%s", e)
+	}
+}
+
+// same FILE FILE compares files of any bytes.
+func same(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: same FILE FILE")
+	}
+	if (ts.ReadFile(args[0]) == ts.ReadFile(args[1])) == neg {
+		ts.Fatalf("%s and %s: the same is %v", args[0], args[1], neg)
+	}
+}
+
+// --- pipelines -------------------------------------------------------------
+
+// stage is a running process of a pipeline.
+type stage struct {
+	*exec.Cmd
+	stderr bytes.Buffer
+	done   chan struct{}
+	ended  time.Time
+}
+
+func (s *stage) wait(t testing.TB, limit time.Duration) error {
+	t.Helper()
+	select {
+	case <-s.done:
+		return nil
+	case <-time.After(limit):
+		return fmt.Errorf("%s is still there after %v", s.Args[0], limit)
+	}
+}
+
+// pipeline starts commands joined by pipes. stdin and stdout may be nil, which
+// is /dev/null. What is still running when the test ends is killed.
+func pipeline(t testing.TB, stdin io.Reader, stdout io.Writer, cmds ...*exec.Cmd) []*stage {
+	t.Helper()
+	var all []*stage
+	var ends []*os.File
+	for i, c := range cmds {
+		s := &stage{Cmd: c, done: make(chan struct{})}
+		c.Stderr = &s.stderr
+		all = append(all, s)
+		if i == 0 {
+			c.Stdin = stdin
+		}
+		if i == len(cmds)-1 {
+			c.Stdout = stdout
+			break
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, r, w)
+		c.Stdout, cmds[i+1].Stdin = w, r
+	}
+	for _, s := range all {
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Process.Kill(); <-s.done })
+		go func() {
+			_ = s.Wait()
+			s.ended = time.Now()
+			close(s.done)
+		}()
+	}
+	for _, f := range ends { // the children have them
+		f.Close()
+	}
+	return all
+}
+
+// tool is a command of ours.
+func tool(name string, args ...string) *exec.Cmd {
+	return exec.Command(filepath.Join(bin, name), args...)
+}

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/fdio"
+	"framepipe/internal/gate"
+	"framepipe/internal/packet"
+	"framepipe/internal/packettest"
+)
+
+// through runs a stream through a gate whose time is that of the records, from
+// a file into a file.
+func through(t testing.TB, cfg gate.Config, stream []byte, change func(*filter)) (out []byte, last gate.State, err error) {
+	t.Helper()
+	in, e1 := os.Create(t.TempDir() + "/in")
+	to, e2 := os.Create(t.TempDir() + "/out")
+	if err := errors.Join(e1, e2); err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	defer to.Close()
+	if _, err := in.Write(stream); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Seek(0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	g, err := gate.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &filter{
+		gate: g, stream: true, seed: cfg.Seed,
+		in: fdio.NewStream(fdio.NewInput(int(in.Fd())), int(to.Fd())), out: fdio.NewOutput(int(to.Fd())),
+		publish: func(s gate.State) { last = s },
+		warn:    func(string, ...any) {},
+	}
+	if change != nil {
+		change(f)
+	}
+	err = f.run()
+	out, e := os.ReadFile(to.Name())
+	if e != nil {
+		t.Fatal(e)
+	}
+	return out, last, err
+}
+
+// records encodes frames that arrive at intervals.
+func records(n int, interval time.Duration, f func(i int) (offload, frame []byte)) (b []byte) {
+	for i := range n {
+		o, p := f(i)
+		r := frame.Record{Time: uint64(1e18 + int64(i)*int64(interval)), Offload: o, Frame: p}
+		b = r.Append(b)
+	}
+	return b
+}
+
+func read(t testing.TB, stream []byte, do func(r *frame.Record)) {
+	t.Helper()
+	r := frame.NewReader(bytes.NewReader(stream))
+	var rec frame.Record
+	for {
+		err := r.Next(&rec)
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		do(&rec)
+	}
+}
+
+var quota = gate.Config{Quota: 1e6, Window: time.Second, Threshold: 0.75, Queue: 100 * time.Millisecond, Seed: 1}
+
+// plain is a frame of 1514 bytes of one of several flows.
+func plain(i int) (offload, f []byte) {
+	return nil, packettest.Spec{Payload: make([]byte, 1460), Port: uint16(5000 + i%3), TOS: 2}.Frame()
+}
+
+// An open gate changes nothing, whatever the encoding.
+func TestOpen(t *testing.T) {
+	stream := records(300, time.Millisecond, plain)
+	stream = append([]byte{0x81, 0xa1, 'a', 1}, stream...) // an annotation
+	stream = append(stream, 0x94, 1, 0xc0, 0xc4, 3, 1, 2, 3, 7)
+	out, s, err := through(t, gate.Config{Quota: 1e9, Window: time.Second, Threshold: 0.75}, stream, nil)
+	if err != nil || !bytes.Equal(out, stream) {
+		t.Errorf("%d bytes became %d, %v", len(stream), len(out), err)
+	}
+	if s.Passed.Frames != 301 || !s.Open || s.Passed.Bytes != 300*1518+64 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Twice the same: the stream's time and the seed decide.
+func TestRepeatable(t *testing.T) {
+	stream := records(3000, 300*time.Microsecond, plain)
+	for _, policy := range []gate.Policy{gate.Pace, gate.Random} {
+		cfg := quota
+		cfg.Policy = policy
+		one, _, err1 := through(t, cfg, stream, nil)
+		two, _, err2 := through(t, cfg, stream, nil)
+		cfg.Seed = 2
+		other, s, err3 := through(t, cfg, stream, nil)
+		if err := errors.Join(err1, err2, err3); err != nil || !bytes.Equal(one, two) {
+			t.Errorf("%v: another output with the same seed, %v", policy, err)
+		}
+		if bytes.Equal(one, other) || s.DroppedEarly.Frames == 0 {
+			t.Errorf("%v: another seed makes no difference: %+v", policy, s)
+		}
+	}
+}
+
+// Clamped, a super-frame is cut, and no window is over the quota; control
+// frames and what is not metered pass.
+func TestClamped(t *testing.T) {
+	header, super := packettest.Spec{Payload: packettest.Bytes(43800), Options: 3}.Super(1448)
+	arp := append(bytes.Repeat([]byte{0xff}, 12), 8, 6, 0, 1)
+	free := packettest.Spec{UDP: true, V6: true, Payload: make([]byte, 100)}.Frame()
+	stream := records(400, 10*time.Millisecond, func(i int) (o, f []byte) {
+		switch i % 4 {
+		case 0:
+			return nil, arp
+		case 1:
+			return nil, free
+		}
+		return header, super
+	})
+	out, s, err := through(t, quota, stream, func(f *filter) {
+		f.unmetered = []netip.Prefix{netip.MustParsePrefix("fd00::2/128")}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	supers, segments, arps, frees, metered := 0, 0, 0, 0, int64(0)
+	read(t, out, func(r *frame.Record) {
+		switch {
+		case bytes.Equal(r.Frame, arp):
+			arps++
+		case bytes.Equal(r.Frame, free):
+			frees++
+		case r.Offload != nil:
+			supers++
+			metered += 30*1518 + 4*52 // about
+		default:
+			segments++
+			metered += int64(len(r.Frame) + 4)
+			l := packet.Dissect(r.Frame, packet.Ethernet)
+			if len(r.Frame) > 1514 || packettest.Sum(r.Frame[l.L3:l.L4]) != 0xffff {
+				t.Fatalf("a bad segment of %d bytes", len(r.Frame))
+			}
+		}
+	})
+	if arps != 100 || frees != 100 {
+		t.Errorf("%d of 100 control frames and %d of 100 that are not metered passed", arps, frees)
+	}
+	if supers < 10 || segments < 1000 || metered > 5.1e6 || metered < 3.5e6 {
+		t.Errorf("%d super-frames and %d segments passed, %d bytes", supers, segments, metered)
+	}
+	if s.Used > s.Quota || s.Control.Frames != 100 || s.Unmetered.Frames != 100 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// With -ecn, what can be marked is marked.
+func TestECN(t *testing.T) {
+	cfg := quota
+	cfg.ECN = true
+	out, s, err := through(t, cfg, records(3000, 300*time.Microsecond, plain), func(f *filter) { f.ecn = true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	marked := uint64(0)
+	read(t, out, func(r *frame.Record) {
+		if l := packet.Dissect(r.Frame, packet.Ethernet); packettest.Sum(r.Frame[l.L3:l.L4]) != 0xffff {
+			t.Fatal("bad checksum")
+		}
+		if r.Frame[15]&3 == 3 {
+			marked++
+		}
+	})
+	if marked == 0 || marked > s.Marked.Frames || s.DroppedEarly.Frames != 0 {
+		t.Errorf("%d frames are marked: %+v", marked, s)
+	}
+}
+
+// What was whole before the damage passes, and the error says where it is.
+func TestDamage(t *testing.T) {
+	good := records(10, time.Millisecond, plain)
+	for name, tail := range map[string][]byte{"garbage": []byte("GET / HTTP/1.1"), "cut": good[:100], "4 GB": append(bytes.Clone(good[:12]), 0xff, 0xff, 0xff, 0xff)} {
+		out, _, err := through(t, quota, append(bytes.Clone(good), tail...), nil)
+		if !bytes.Equal(out, good) {
+			t.Errorf("%s: %d bytes passed, want %d", name, len(out), len(good))
+		}
+		if err == nil || !strings.Contains(err.Error(), "offset 15300:") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A header that lies costs its frame, and no more.
+func TestLies(t *testing.T) {
+	header, super := packettest.Spec{Payload: packettest.Bytes(43800)}.Super(1460)
+	stream := records(200, time.Millisecond, func(i int) (o, f []byte) {
+		h := bytes.Clone(header)
+		if i%2 == 1 {
+			binary.LittleEndian.PutUint16(h[6:], 9999)
+		}
+		return h, super
+	})
+	_, s, err := through(t, quota, stream, nil)
+	if err != nil || s.Malformed.Frames == 0 && s.DroppedQuota.Frames+s.DroppedFull.Frames == 0 {
+		t.Errorf("%v, %+v", err, s)
+	}
+}
+
+// Nothing is allocated for a frame, be the gate open or clamped, be it whole
+// or to be cut.
+func TestAllocates(t *testing.T) {
+	header, super := packettest.Spec{Payload: packettest.Bytes(43800), Options: 3}.Super(1448)
+	supers := func(int) (o, f []byte) { return header, super }
+	for _, tt := range []struct {
+		name string
+		n    int
+		at   time.Duration
+		f    func(int) (o, f []byte)
+	}{
+		{"open", 20000, 10 * time.Millisecond, plain},
+		{"clamped", 20000, 500 * time.Microsecond, plain},
+		{"cut", 2000, 5 * time.Millisecond, supers},
+	} {
+		stream := records(tt.n, tt.at, tt.f)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, s, err := through(t, quota, stream, nil)
+		runtime.ReadMemStats(&after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Beside the buffers, and the frames that may be held at once.
+		const fixed = 1000
+		if n := after.Mallocs - before.Mallocs; n > fixed {
+			t.Errorf("%s: %d allocations for %d frames", tt.name, n, tt.n)
+		}
+		t.Logf("%s: %d allocations, %d frames, %d passed", tt.name, after.Mallocs-before.Mallocs, s.In.Frames, s.Passed.Frames)
+	}
+}

@@ -26,6 +26,9 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(residentOf) != "" {
+		os.Exit(printResident(os.Args[1:]))
+	}
 	flag.Parse()
 	if name := os.Getenv(meterFile); name != "" {
 		os.Exit(meter(name))

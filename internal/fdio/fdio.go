@@ -18,8 +18,8 @@
 //
 // A goroutine that waits so holds on to its P, one of GOMAXPROCS, and the
 // signal by which the runtime preempts goroutines (SIGURG) is blocked, which
-// would interrupt the wait every 10 ms. So the collector, which has little to do
-// here, may have to wait that second.
+// would interrupt the wait every 10 ms. It gives others a turn twenty times a
+// second: so long the collector, which has little to do here, may have to wait.
 package fdio
 
 import (

@@ -1,6 +1,7 @@
 package fdio
 
 import (
+	"runtime"
 	"syscall"
 	"time"
 	"unsafe"
@@ -19,6 +20,10 @@ const rwfNowait = 0x8
 // starts the runtime's monitor thread, which then wakes up some fifty times in
 // the next milliseconds, in each process of the pipeline.
 const brief = time.Second + 100*time.Millisecond
+
+// slice is how long the scheduler waits, at the most, for a turn in that time:
+// so much later a signal may be dealt with that came while nothing waited.
+const slice = 50 * time.Millisecond
 
 const deviceKind = nowait
 
@@ -174,37 +179,53 @@ func Buffered(fd int) int {
 // limit), and returns how many are. A signal does not end it early, except
 // that a wait may return 0 a little before its time: callers look again.
 func Wait(fds []PollFd, timeout time.Duration) (int, error) {
-	step := timeout
-	if step < 0 || step > brief {
-		step = brief
+	hidden := timeout
+	if timeout < 0 || timeout > brief {
+		hidden = brief
 	}
-	n, e := ppoll(fds, step, false)
-	switch {
-	case e == unix.EINTR: // let whoever waits for the signal have a turn
-	case e != 0:
-		return 0, errno(e)
-	case n > 0 || timeout >= 0 && timeout <= brief:
-		return n, nil
-	}
-	left := timeout
-	if left >= 0 {
-		if left -= brief; left <= 0 {
-			return 0, nil
-		}
-	}
-	for {
-		n, e := ppoll(fds, left, true)
-		if e == unix.EINTR {
-			if left < 0 {
-				continue
-			}
-			return 0, nil
-		}
-		if e != 0 {
+	for left := hidden; ; left -= slice {
+		n, e := ppoll(fds, min(left, slice), false)
+		if e != 0 && e != unix.EINTR {
 			return 0, errno(e)
 		}
-		return n, nil
+		if n > 0 {
+			return n, nil
+		}
+		if e == unix.EINTR { // whoever deals with the signal needs a moment
+			if timeout < 0 {
+				break
+			}
+			return wait(fds, min(left, slice))
+		}
+		if left <= slice {
+			break
+		}
+		runtime.Gosched()
 	}
+	if timeout == hidden {
+		return 0, nil
+	}
+	if timeout > 0 {
+		timeout -= brief
+	}
+	for {
+		n, err := wait(fds, timeout)
+		if n != 0 || err != nil || timeout >= 0 {
+			return n, err
+		}
+	}
+}
+
+// wait is a wait that the scheduler knows of. It returns 0 at a signal.
+func wait(fds []PollFd, timeout time.Duration) (int, error) {
+	n, e := ppoll(fds, timeout, true)
+	if e == unix.EINTR {
+		return 0, nil
+	}
+	if e != 0 {
+		return 0, errno(e)
+	}
+	return n, nil
 }
 
 // preemption is the signal set with SIGURG in it, as the kernel has sets.

@@ -1,0 +1,246 @@
+// Bench measures the pipeline beside its peers, on this machine, in one run: a
+// veth pair, which is the kernel alone; VDE; a LuaJIT program that is what this
+// project began as; and all four tools in both directions.
+//
+// Each round measures each of them once, one after the other, so that what else
+// the machine does falls on all alike. It needs root, iperf3, ping, and for the
+// peers vde2 and luajit.
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const usage = `usage: go run ./bench [-rounds 5] [-seconds 3] [-congestion cubic]
+                      [-peers veth,vde,luajit,pipeline] [-json]
+
+Measures TCP with one and four flows, 64-byte UDP frames, round trips idle and
+under load, and processor time per gigabyte. Prints medians and ranges.
+`
+
+// measure is a thing that is measured.
+type measure struct {
+	name, unit string
+	digits     int
+}
+
+var measures = []measure{
+	{"tcp 1 flow", "Gbit/s", 2},
+	{"tcp 4 flows", "Gbit/s", 2},
+	{"udp 64 bytes", "kframes/s", 1},
+	{"ping idle", "ms", 3},
+	{"ping loaded", "ms", 2},
+	{"cpu", "s/GB", 2},
+}
+
+// result is what one round gave of one peer, in the order of measures.
+type result []float64
+
+func main() {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "flood":
+			exit(flood(os.Args[2], os.Args[3]))
+		case "sink":
+			exit(sink(os.Args[2], os.Args[3]))
+		}
+	}
+	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	rounds := flag.Int("rounds", 5, "")
+	seconds := flag.Int("seconds", 3, "")
+	congestion := flag.String("congestion", "cubic", "")
+	names := flag.String("peers", "veth,vde,luajit,pipeline", "")
+	asJSON := flag.Bool("json", false, "")
+	flag.Parse()
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+	b := &bench{seconds: *seconds, congestion: *congestion}
+	go func() {
+		<-stop
+		b.clean()
+		os.Exit(130)
+	}()
+	err := b.run(*rounds, strings.Split(*names, ","), *asJSON)
+	b.clean()
+	exit(err)
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func (b *bench) run(rounds int, names []string, asJSON bool) error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("needs root: it makes network namespaces")
+	}
+	for _, name := range names {
+		p, ok := peers[name]
+		if !ok {
+			return fmt.Errorf("there is no peer %q; there are %s", name, strings.Join(slices.Sorted(keys(peers)), ", "))
+		}
+		for _, need := range append(p.needs, "ip", "iperf3", "ping") {
+			if _, err := exec.LookPath(need); err != nil {
+				return fmt.Errorf("%s needs %s, which is not installed", name, need)
+			}
+		}
+	}
+	if err := b.build(); err != nil {
+		return err
+	}
+	all := map[string][]result{}
+	for round := range rounds {
+		for _, name := range names {
+			fmt.Fprintf(os.Stderr, "round %d of %d: %-10s ", round+1, rounds, name)
+			r, err := b.one(peers[name])
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			for i, v := range r {
+				fmt.Fprintf(os.Stderr, " %.*f", measures[i].digits, v)
+			}
+			fmt.Fprintln(os.Stderr)
+			all[name] = append(all[name], r)
+		}
+	}
+	if asJSON {
+		return writeJSON(os.Stdout, names, all)
+	}
+	table(os.Stdout, names, all)
+	return nil
+}
+
+func keys[M ~map[K]V, K comparable, V any](m M) func(func(K) bool) {
+	return func(yield func(K) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// build builds the tools, and notes where this program is.
+func (b *bench) build() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b.self = self
+	if b.dir, err = os.MkdirTemp("", "bench-"); err != nil {
+		return err
+	}
+	out, err := exec.Command("go", "list", "-f", "{{.Dir}}", "framepipe/bench").Output()
+	if err != nil {
+		return fmt.Errorf("run it in the project's folder: %w", err)
+	}
+	b.source = strings.TrimSpace(string(out))
+	c := exec.Command("go", "build", "-buildvcs=false", "-o", b.dir+"/", "./tunread", "./tunwrite", "./quotagate", "./bytehist")
+	c.Dir = filepath.Dir(b.source)
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+// column returns what all rounds gave of one measure, in order of size.
+func column(rounds []result, i int) (v []float64) {
+	for _, r := range rounds {
+		if !math.IsNaN(r[i]) {
+			v = append(v, r[i])
+		}
+	}
+	slices.Sort(v)
+	return v
+}
+
+func median(v []float64) float64 {
+	if len(v) == 0 {
+		return math.NaN()
+	}
+	return v[len(v)/2]
+}
+
+func table(w io.Writer, names []string, all map[string][]result) {
+	fmt.Fprintf(w, "%-24s", "median (least - most)")
+	for _, name := range names {
+		fmt.Fprintf(w, "%26s", name)
+	}
+	fmt.Fprintln(w)
+	for i, m := range measures {
+		fmt.Fprintf(w, "%-24s", m.name+", "+m.unit)
+		for _, name := range names {
+			cell := "-"
+			if v := column(all[name], i); len(v) > 0 {
+				cell = fmt.Sprintf("%.*f (%.*f - %.*f)", m.digits, median(v), m.digits, v[0], m.digits, v[len(v)-1])
+			}
+			fmt.Fprintf(w, "%26s", cell)
+		}
+		fmt.Fprintln(w)
+	}
+	if _, ok := all["pipeline"]; !ok {
+		return
+	}
+	fmt.Fprintln(w, "\nThe pipeline's median over that of")
+	for i, m := range measures {
+		line := ""
+		for _, name := range names {
+			theirs := median(column(all[name], i))
+			if ratio := median(column(all["pipeline"], i)) / theirs; name != "pipeline" && theirs > 0 && !math.IsNaN(ratio) {
+				line += fmt.Sprintf("   %s %.2f", name, ratio)
+			}
+		}
+		if line != "" {
+			fmt.Fprintf(w, "  %-14s%s\n", m.name, line)
+		}
+	}
+}
+
+func writeJSON(w io.Writer, names []string, all map[string][]result) error {
+	type row struct {
+		Peer    string    `json:"peer"`
+		Measure string    `json:"measure"`
+		Unit    string    `json:"unit"`
+		Median  float64   `json:"median"`
+		Rounds  []float64 `json:"rounds"`
+	}
+	var rows []row
+	for _, name := range names {
+		for i, m := range measures {
+			if v := column(all[name], i); len(v) > 0 {
+				rows = append(rows, row{name, m.name, m.unit, median(v), v})
+			}
+		}
+	}
+	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.Measure, b.Measure) })
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(rows)
+}
+
+// sleepUntil waits for something to be so, for some seconds.
+func sleepUntil(what string, ok func() bool) error {
+	for range 100 {
+		if ok() {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return fmt.Errorf("%s: not after five seconds", what)
+}

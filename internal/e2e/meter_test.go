@@ -1,5 +1,90 @@
 package e2e
 
+import (
+	"bytes"
+	"encoding/gob"
+	"fmt"
+	"os"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/offload"
+	"framepipe/internal/packet"
+)
+
+// meterFile is the environment variable that makes this program a stage, which
+// passes a stream on and notes in the file of that name what went by when.
 const meterFile = "FRAMEPIPE_METER"
 
-func meter(string) int { return 0 }
+// meterBucket is how finely it notes.
+const meterBucket = 5 * time.Millisecond
+
+// metered is what it notes.
+type metered struct {
+	Start   time.Time
+	Buckets []uint64 // bytes, as a switch counts them
+}
+
+func meter(name string) int {
+	m := metered{Start: time.Now()}
+	err := frame.Run(os.Stdin, os.Stdout, func(r *frame.Record, w *frame.Writer) error {
+		n := uint64(max(len(r.Frame), 60) + 4)
+		if r.Offload != nil {
+			if h, err := offload.Parse(r.Offload); err == nil && h.Super() {
+				if segments, head, _, err := offload.Measure(h, r.Frame, len(r.Frame), packet.Ethernet); err == nil {
+					n += uint64((segments - 1) * (head + 4))
+				}
+			}
+		}
+		i := int(time.Since(m.Start) / meterBucket)
+		for len(m.Buckets) <= i {
+			m.Buckets = append(m.Buckets, 0)
+		}
+		m.Buckets[i] += n
+		return w.Pass(r)
+	})
+	var b bytes.Buffer
+	if err == nil {
+		err = gob.NewEncoder(&b).Encode(m)
+	}
+	if err == nil {
+		err = os.WriteFile(name, b.Bytes(), 0o600)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "meter:", err)
+		return 1
+	}
+	return 0
+}
+
+func readMeter(name string) (m metered, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return m, err
+	}
+	defer f.Close()
+	return m, gob.NewDecoder(f).Decode(&m)
+}
+
+// most returns the most bytes in any span.
+func (m *metered) most(span time.Duration) (most uint64) {
+	n := int(span / meterBucket)
+	sum := uint64(0)
+	for i, b := range m.Buckets {
+		sum += b
+		if i >= n {
+			sum -= m.Buckets[i-n]
+		}
+		most = max(most, sum)
+	}
+	return most
+}
+
+// between returns the bytes between two times since from.
+func (m *metered) between(since time.Time, from, to time.Duration) (sum uint64) {
+	at := since.Sub(m.Start)
+	for i := max((at+from)/meterBucket, 0); i < min((at+to)/meterBucket, time.Duration(len(m.Buckets))); i++ {
+		sum += m.Buckets[i]
+	}
+	return sum
+}

@@ -1,0 +1,603 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"hash"
+	"io"
+	"math"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"framepipe/internal/nettest"
+	"framepipe/internal/packettest"
+	"framepipe/internal/traffic"
+
+	"golang.org/x/sys/unix"
+)
+
+// full makes the tests of the quota as long as the figures in the README.
+var full = flag.Bool("full", false, "test the quota with 100 MB in 5 s for 20 s each")
+
+// The network of these tests: two hosts that see each other by no other way
+// than a pipeline in each direction.
+//
+//	namespace a                                        namespace b
+//	10.0.0.1, fd00::1 ─ tap0 ─── in: a → b ───── tap1 ─ 10.0.0.2, fd00::2
+//	                        ╰─── out: b → a ────╯
+type network struct {
+	t    testing.TB
+	a, b *nettest.Namespace
+	in   []*stage
+	out  []*stage
+}
+
+// setup says how the taps and the pipelines are made.
+type setup struct {
+	plain bool   // taps without offload headers, with one queue for each direction
+	read  string // flags of tunread
+	write string // of tunwrite
+	mtu   int
+	in    []string // stages of the direction a → b
+	out   []string
+}
+
+func newNetwork(t testing.TB, s setup) *network {
+	t.Helper()
+	nettest.Need(t)
+	n := &network{t: t, a: nettest.New(t), b: nettest.New(t)}
+	mode := "vnet_hdr"
+	for _, x := range []struct {
+		ns   *nettest.Namespace
+		tap  string
+		host int
+	}{{n.a, "tap0", 1}, {n.b, "tap1", 2}} {
+		args := strings.Fields(fmt.Sprintf("tuntap add dev %s mode tap multi_queue %s", x.tap, mode))
+		x.ns.Run("ip", args...)
+		// No duplicate address detection: the addresses are to be used at once.
+		x.ns.Run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/"+x.tap+"/accept_dad")
+		x.ns.Run("ip", "addr", "add", fmt.Sprintf("10.0.0.%d/24", x.host), "dev", x.tap)
+		x.ns.Run("ip", "addr", "add", fmt.Sprintf("fd00::%d/64", x.host), "dev", x.tap)
+		if s.mtu > 0 {
+			x.ns.Run("ip", "link", "set", x.tap, "mtu", fmt.Sprint(s.mtu))
+		}
+		x.ns.Run("ip", "link", "set", x.tap, "up")
+		if s.plain {
+			// Somebody who has it without offload headers keeps all others
+			// from having it with them.
+			hold(t, x.ns, x.tap)
+		}
+	}
+	n.in = n.pipeline(n.a, "tap0", n.b, "tap1", s, s.in)
+	n.out = n.pipeline(n.b, "tap1", n.a, "tap0", s, s.out)
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, p := range [][]*stage{n.in, n.out} {
+				for _, s := range p {
+					t.Logf("%v: %s", s.Args, &s.stderr)
+				}
+			}
+		}
+	})
+	for range 50 {
+		if n.a.Command("ping", "-c1", "-W1", "10.0.0.2").Run() == nil {
+			return n
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("no answer through the pipelines")
+	return nil
+}
+
+// hold attaches a detached queue without offload headers to a tap.
+func hold(t testing.TB, ns *nettest.Namespace, name string) {
+	ns.Do(func() {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		ifr, _ := unix.NewIfreq(name)
+		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_MULTI_QUEUE)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+		ifr.SetUint16(unix.IFF_DETACH_QUEUE)
+		if err = errors.Join(err, unix.IoctlIfreq(fd, unix.TUNSETQUEUE, ifr)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (n *network) pipeline(from *nettest.Namespace, tap0 string, to *nettest.Namespace, tap1 string, s setup, stages []string) []*stage {
+	cmds := []*exec.Cmd{from.Command("tunread", append(strings.Fields(s.read), tap0)...)}
+	for _, line := range stages {
+		words := strings.Fields(line)
+		cmds = append(cmds, exec.Command(words[0], words[1:]...))
+	}
+	cmds = append(cmds, to.Command("tunwrite", append(strings.Fields(s.write), tap1)...))
+	return pipeline(n.t, nil, nil, cmds...)
+}
+
+// stop ends both pipelines from their sources.
+func (n *network) stop() {
+	n.t.Helper()
+	for _, p := range [][]*stage{n.in, n.out} {
+		_ = p[0].Process.Signal(unix.SIGTERM)
+	}
+	for _, p := range [][]*stage{n.in, n.out} {
+		for _, s := range p {
+			if err := s.wait(n.t, 5*time.Second); err != nil {
+				n.t.Error(err)
+			} else if status := s.ProcessState.ExitCode(); status != 0 {
+				n.t.Errorf("%v: status %d: %s", s.Args, status, &s.stderr)
+			}
+		}
+	}
+}
+
+// variants are the ways in which offload is dealt with.
+var variants = []struct {
+	name string
+	setup
+}{
+	{"offload", setup{}},
+	{"segmented by tunwrite", setup{write: "-offload=off"}},
+	{"without offload", setup{read: "-offload=false", write: "-offload=off"}},
+	{"taps without it", setup{plain: true}},
+}
+
+var stages = []string{"quotagate -quota 1PB", "bytehist -o /dev/null"}
+
+// A gigabyte of TCP arrives as it was sent.
+func TestTransfer(t *testing.T) {
+	for _, v := range variants {
+		t.Run(v.name, func(t *testing.T) {
+			s := v.setup
+			s.in, s.out = stages, stages
+			n := newNetwork(t, s)
+			const size = 1 << 30
+			var l net.Listener
+			n.a.Do(func() {
+				var err error
+				if l, err = net.Listen("tcp", "10.0.0.1:7"); err != nil {
+					t.Error(err)
+				}
+			})
+			defer l.Close()
+			sent := make(chan hash.Hash, 1)
+			go func() {
+				c, err := l.Accept()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				sum := sha256.New()
+				if _, err := io.Copy(io.MultiWriter(c, sum), io.LimitReader(noise{}, size)); err != nil {
+					t.Error(err)
+				}
+				sent <- sum
+			}()
+			var c net.Conn
+			n.b.Do(func() {
+				var err error
+				if c, err = net.DialTimeout("tcp", "10.0.0.1:7", 5*time.Second); err != nil {
+					t.Error(err)
+				}
+			})
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(90 * time.Second))
+			start := time.Now()
+			got := sha256.New()
+			m, err := io.Copy(got, c)
+			if err != nil || m != size {
+				t.Fatalf("%d of %d bytes, %v", m, size, err)
+			}
+			t.Logf("%.2f Gbit/s", 8*size/time.Since(start).Seconds()/1e9)
+			if a, b := (<-sent).Sum(nil), got.Sum(nil); string(a) != string(b) {
+				t.Errorf("sent %x, received %x", a, b)
+			}
+			if v.name == "segmented by tunwrite" {
+				_ = n.in[3].Process.Signal(unix.SIGUSR1)
+				time.Sleep(300 * time.Millisecond)
+			}
+			for _, s := range slices.Concat(n.in, n.out) {
+				if mb := residentNow(t, s.Process.Pid); mb >= 20 {
+					t.Errorf("%v: %d MB resident", s.Args, mb)
+				}
+			}
+			n.stop()
+			if v.name == "segmented by tunwrite" && !regexp.MustCompile(` segmented=[1-9]\d*`).MatchString(n.in[3].stderr.String()) {
+				t.Errorf("tunwrite says %s", &n.in[3].stderr)
+			}
+		})
+	}
+}
+
+// residentNow is the most memory that a process has had so far, in MB.
+func residentNow(t testing.TB, pid int) (mb int) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	if _, err := fmt.Sscan(rest, &mb); err != nil {
+		t.Fatal(err)
+	}
+	return mb / 1024
+}
+
+// noise is what no two blocks of are the same.
+type noise struct{}
+
+var noiseBlock = packettest.Bytes(1 << 20)
+
+func (noise) Read(p []byte) (int, error) {
+	n := copy(p, noiseBlock)
+	binary.LittleEndian.PutUint64(noiseBlock, binary.LittleEndian.Uint64(noiseBlock)*6364136223846793005+1442695040888963407)
+	return n, nil
+}
+
+// Datagrams of all sizes arrive as they were sent, in IPv4 and IPv6, in frames
+// of 1500 and 9000 bytes.
+func TestDatagrams(t *testing.T) {
+	for _, v := range variants {
+		for _, mtu := range []int{1500, 9216} {
+			t.Run(fmt.Sprintf("%s, mtu %d", v.name, mtu), func(t *testing.T) {
+				s := v.setup
+				s.in, s.out, s.mtu = stages, stages, mtu
+				n := newNetwork(t, s)
+				for _, family := range []struct{ addr, bind string }{{"10.0.0.2:9", "10.0.0.1:0"}, {"[fd00::2]:9", "[fd00::1]:0"}} {
+					datagrams(t, n, family.addr)
+				}
+				n.stop()
+			})
+		}
+	}
+}
+
+func datagrams(t *testing.T, n *network, addr string) {
+	var server net.PacketConn
+	var client net.Conn
+	var err1, err2 error
+	n.b.Do(func() { server, err1 = net.ListenPacket("udp", addr) })
+	n.a.Do(func() { client, err2 = net.Dial("udp", addr) })
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	defer client.Close()
+	const most, window = 9000, 16
+	body := packettest.Bytes(most)
+	free := make(chan struct{}, window)
+	failed := make(chan error, 1)
+	go func() {
+		buf := make([]byte, most+1)
+		for size := range most + 1 {
+			_ = server.SetReadDeadline(time.Now().Add(3 * time.Second))
+			m, _, err := server.ReadFrom(buf)
+			if err != nil {
+				failed <- fmt.Errorf("%s: waiting for the datagram of %d bytes: %w", addr, size, err)
+				return
+			}
+			// The places of the bytes depend on the size.
+			if m != size || string(buf[:m]) != string(body[most-size:]) {
+				failed <- fmt.Errorf("%s: a datagram of %d bytes came as %d, or as others", addr, size, m)
+				return
+			}
+			<-free
+		}
+		failed <- nil
+	}()
+	for size := range most + 1 {
+		select {
+		case free <- struct{}{}:
+		case err := <-failed:
+			t.Fatal(err)
+		}
+		if _, err := client.Write(body[most-size:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-failed; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Frames with VLAN tags, and of sizes up to jumbo, arrive as they were sent.
+func TestVLAN(t *testing.T) {
+	for _, v := range variants {
+		t.Run(v.name, func(t *testing.T) {
+			s := v.setup
+			s.in, s.out, s.mtu = stages, stages, 9216
+			n := newNetwork(t, s)
+			var from, to int
+			n.a.Do(func() { from = rawSocket(t, "tap0") })
+			n.b.Do(func() { to = rawSocket(t, "tap1") })
+			defer unix.Close(from)
+			defer unix.Close(to)
+			for tags := range 3 {
+				for _, size := range []int{0, 1, 46, 1400, 1472, 8000, 9100} {
+					f := packettest.Spec{UDP: true, Tags: tags, Payload: packettest.Bytes(size)}.Frame()
+					if err := unix.Send(from, f, 0); err != nil {
+						t.Fatal(err)
+					}
+					if got := receiveTagged(t, to); string(got) != string(f) {
+						t.Fatalf("%d tags, %d bytes: % x\nwant % x", tags, size, got[:min(len(got), 60)], f[:min(len(f), 60)])
+					}
+				}
+			}
+			n.stop()
+		})
+	}
+}
+
+func rawSocket(t testing.TB, name string) int {
+	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Error(err)
+		return -1
+	}
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		t.Error(err)
+		return -1
+	}
+	all := uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)
+	err = errors.Join(
+		unix.Bind(s, &unix.SockaddrLinklayer{Protocol: all, Ifindex: i.Index}),
+		unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
+		unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2}))
+	if err != nil {
+		t.Error(err)
+	}
+	return s
+}
+
+// receiveTagged returns the next frame of a test that comes in. The kernel takes
+// the outermost tag off and tells it beside (struct tpacket_auxdata).
+func receiveTagged(t testing.TB, s int) []byte {
+	t.Helper()
+	b, oob := make([]byte, 10000), make([]byte, 200)
+	for {
+		n, m, _, from, err := unix.Recvmsg(s, b, oob, 0)
+		if err != nil {
+			t.Fatal("nothing received: ", err)
+		}
+		if from.(*unix.SockaddrLinklayer).Pkttype == unix.PACKET_OUTGOING || string(b[:12]) != "\x02\x00\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01" {
+			continue
+		}
+		f := b[:n]
+		messages, err := unix.ParseSocketControlMessage(oob[:m])
+		if err != nil || len(messages) == 0 {
+			t.Fatal("no auxiliary data", err)
+		}
+		aux := messages[0].Data
+		if status := binary.NativeEndian.Uint32(aux); status&0x10 != 0 { // TP_STATUS_VLAN_VALID
+			tag := binary.BigEndian.AppendUint16(nil, binary.NativeEndian.Uint16(aux[18:]))
+			tag = binary.BigEndian.AppendUint16(tag, binary.NativeEndian.Uint16(aux[16:]))
+			f = slices.Concat(f[:12], tag, f[12:])
+		}
+		return f
+	}
+}
+
+// --- the quota -------------------------------------------------------------
+
+// scale is how long the quota is tested.
+type scale struct {
+	quota  uint64
+	window time.Duration
+	length time.Duration
+}
+
+func scaled() scale {
+	if *full {
+		return scale{100e6, 5 * time.Second, 20 * time.Second}
+	}
+	return scale{40e6, 2 * time.Second, 8 * time.Second}
+}
+
+// observed is what came of a saturating transfer through a gate.
+type observed struct {
+	most      float64   // of any window, over the quota
+	used      float64   // of the quota, in all
+	least     float64   // second after the first burst, over the sustained rate
+	seconds   []float64 // bytes in each
+	flows     []float64 // bytes of each
+	pings     int
+	lost      float64
+	median    time.Duration
+	slowest   time.Duration
+	sustained float64 // bytes per second
+}
+
+func (o *observed) String() string {
+	s := fmt.Sprintf("most in a window %.4f of the quota, used %.3f, least second %.2f of the sustained rate, %d pings, lost %.2f%%, median %.2f ms, slowest %.0f ms; MB in each second:",
+		o.most, o.used, o.least, o.pings, 100*o.lost, o.median.Seconds()*1e3, o.slowest.Seconds()*1e3)
+	for _, b := range o.seconds {
+		s += fmt.Sprintf(" %.1f", b/1e6)
+	}
+	return s
+}
+
+// saturate sends from a to b with TCP as fast as the gate lets it, with pings
+// beside.
+func saturate(t *testing.T, sc scale, congestion string, flows int, s setup, gate string) *observed {
+	t.Helper()
+	meterAt := t.TempDir() + "/meter"
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.in = []string{
+		fmt.Sprintf("quotagate -quota %dB -window %v %s", sc.quota, sc.window, gate),
+		"bytehist -o /dev/null",
+		"env " + meterFile + "=" + meterAt + " " + self,
+	}
+	s.out = stages
+	n := newNetwork(t, s)
+	time.Sleep(sc.window) // what it took to get here has left the window
+	var l net.Listener
+	var p net.PacketConn
+	n.a.Do(func() {
+		var e1, e2 error
+		l, e1 = net.Listen("tcp", "10.0.0.1:7")
+		p, e2 = net.ListenPacket("udp", "10.0.0.1:7")
+		if err := errors.Join(e1, e2); err != nil {
+			t.Fatal(err)
+		}
+	})
+	go func() { _ = traffic.Serve(l, p) }()
+	defer l.Close()
+
+	o := &observed{sustained: float64(sc.quota) / sc.window.Seconds(), flows: make([]float64, flows)}
+	done := make(chan struct{})
+	var wg, pings sync.WaitGroup
+	var mu sync.Mutex
+	var rtts []time.Duration
+	pings.Go(func() {
+		n.b.Do(func() {
+			sent, err := traffic.Pings("10.0.0.1:7", 10*time.Millisecond, done, func(rtt time.Duration) {
+				mu.Lock()
+				rtts = append(rtts, rtt)
+				mu.Unlock()
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			o.pings = sent
+		})
+	})
+	start := time.Now()
+	for i := range flows {
+		wg.Go(func() {
+			n.b.Do(func() {
+				r := traffic.Request{}
+				copy(r.Congestion[:], congestion)
+				bytes, err := traffic.Fetch("10.0.0.1:7", r, start.Add(sc.length), nil)
+				if err != nil {
+					t.Error(err)
+				}
+				o.flows[i] = float64(bytes)
+			})
+		})
+	}
+	wg.Wait()
+	close(done)
+	pings.Wait()
+	n.stop()
+	m, err := readMeter(meterAt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(rtts)
+	o.lost = 1 - float64(len(rtts))/float64(o.pings)
+	if len(rtts) > 0 {
+		o.median, o.slowest = rtts[len(rtts)/2], rtts[len(rtts)-1]
+	}
+	o.most = float64(m.most(sc.window)) / float64(sc.quota)
+	o.used = float64(m.between(start, 0, sc.length)) / (o.sustained * sc.length.Seconds())
+	for at := time.Duration(0); at < sc.length; at += time.Second {
+		o.seconds = append(o.seconds, float64(m.between(start, at, at+time.Second)))
+	}
+	// Any second after the first burst, not only those that begin with one.
+	o.least = math.Inf(1)
+	for at := time.Second; at+time.Second <= sc.length; at += 50 * time.Millisecond {
+		o.least = min(o.least, float64(m.between(start, at, at+time.Second))/o.sustained)
+	}
+	t.Log(o)
+	return o
+}
+
+// No window of what arrives is over the quota, it is used, no second is dark,
+// and other traffic stays alive: with either congestion control, with offload
+// and without.
+func TestQuota(t *testing.T) {
+	sc := scaled()
+	for _, congestion := range []string{"cubic", "bbr"} {
+		for _, v := range []struct {
+			name string
+			setup
+		}{{"offload", setup{}}, {"no offload", setup{read: "-offload=false", write: "-offload=off"}}} {
+			t.Run(congestion+", "+v.name, func(t *testing.T) {
+				needCongestion(t, congestion)
+				o := saturate(t, sc, congestion, 1, v.setup, "")
+				if o.most > 1.01 {
+					t.Errorf("a window held %.4f of the quota", o.most)
+				}
+				if o.used < 0.92 {
+					t.Errorf("%.3f of the quota was used", o.used)
+				}
+				if o.least < 0.20 {
+					t.Errorf("a second carried %.2f of the sustained rate", o.least)
+				}
+				if o.lost >= 0.01 || o.median >= 20*time.Millisecond || o.slowest > 150*time.Millisecond {
+					t.Errorf("pings: lost %.2f%%, median %v, slowest %v", 100*o.lost, o.median, o.slowest)
+				}
+			})
+		}
+	}
+}
+
+func needCongestion(t *testing.T, name string) {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_available_congestion_control")
+	if err != nil || !slices.Contains(strings.Fields(string(b)), name) {
+		_ = exec.Command("modprobe", "tcp_"+name).Run()
+		if b, _ = os.ReadFile("/proc/sys/net/ipv4/tcp_available_congestion_control"); !slices.Contains(strings.Fields(string(b)), name) {
+			nettest.Skip(t, "this kernel has no %s", name)
+		}
+	}
+}
+
+// Four flows share a quota.
+func TestQuotaShared(t *testing.T) {
+	o := saturate(t, scaled(), "cubic", 4, setup{}, "")
+	sum := 0.0
+	for _, b := range o.flows {
+		sum += b
+	}
+	t.Logf("shares %.2f", scaleBy(o.flows, 1/sum))
+	for i, b := range o.flows {
+		if b/sum < 0.10 {
+			t.Errorf("flow %d has %.2f of what four share", i, b/sum)
+		}
+	}
+	if o.most > 1.01 || o.used < 0.92 {
+		t.Errorf("most %.4f, used %.3f", o.most, o.used)
+	}
+}
+
+func scaleBy(v []float64, f float64) (out []float64) {
+	for _, x := range v {
+		out = append(out, x*f)
+	}
+	return out
+}
+
+// The original curve spends its quota in a moment and is dark for the rest of
+// the window.
+func TestQuotaRandom(t *testing.T) {
+	sc := scaled()
+	o := saturate(t, sc, "cubic", 1, setup{}, "-policy random")
+	if o.most > 1.01 {
+		t.Errorf("a window held %.4f of the quota", o.most)
+	}
+	if o.least > 0.05 {
+		t.Errorf("no second is dark: %.2f", o.least)
+	}
+	if first := o.seconds[0] / float64(sc.quota); first < 0.7 {
+		t.Errorf("the first second carried %.2f of the quota", first)
+	}
+}

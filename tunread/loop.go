@@ -81,38 +81,38 @@ func (t *reader) turn() error {
 		return err
 	}
 	for {
-		failed := t.n.errors.Load()
-		switch {
-		case fds[0].Revents != 0:
-			// What is in the device's queue now was sent before the signal.
-			if n, err := t.drain(); n > 0 {
-				_, err = t.out.Write(t.buf[:n])
-				if err != nil {
-					return err
-				}
-			}
-			return errStop
-		case fdio.Broken(fds[1]):
+		if fdio.Broken(fds[1]) {
 			return fdio.ErrReaderGone
 		}
-		n, err := t.drain()
-		if n > 0 {
-			if _, err := t.out.Write(t.buf[:n]); err != nil {
-				return err
-			}
-		}
-		if n == 0 || err != nil {
-			if err == nil && t.n.errors.Load() != failed {
-				_, err = fdio.Wait(fds[:2], pause)
-			}
+		failed := t.n.errors.Load()
+		n, err := t.pass()
+		switch {
+		case err != nil:
 			return err
-		}
-		if n < batch && t.coalesce > 0 {
+		case fds[0].Revents != 0: // what was sent before the signal has been passed on
+			return errStop
+		case t.n.errors.Load() != failed:
+			_, err = fdio.Wait(fds[:2], pause)
+			return err
+		case n == 0:
+			return nil
+		case n < batch && t.coalesce > 0:
 			if _, err := fdio.Wait(fds[:2], t.coalesce); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// pass passes on the frames that wait, as many as one write takes.
+func (t *reader) pass() (n int, err error) {
+	n, err = t.drain()
+	if n > 0 {
+		if _, err := t.out.Write(t.buf[:n]); err != nil {
+			return n, err
+		}
+	}
+	return n, err
 }
 
 // drain fills the buffer with the frames that wait, and returns how many bytes

@@ -160,8 +160,7 @@ type Segmenter struct {
 	count  int    // of segments so far
 	id     uint16 // of the IPv4 header
 	seq    uint32
-	ip     uint64 // sums of what does not change
-	pseudo uint64
+	pseudo uint64 // sum of the pseudo-header without its length
 }
 
 // Start begins with a frame, and looks whether it is what its header says. f

@@ -35,6 +35,7 @@ func (t *counter) line() string {
 
 // run passes the stream on until it ends, and counts it behind its back.
 func (t *counter) run() error {
+	fdio.Steady()
 	fdio.Grow(t.in.Fd())
 	r := frame.NewReader(t.in)
 	start := time.Now()

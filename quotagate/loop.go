@@ -57,7 +57,7 @@ type filter struct {
 // run passes on what the gate lets through, until the input ends and the gate
 // has let go of what it holds.
 func (t *filter) run() error {
-	fdio.Precise()
+	fdio.Steady()
 	fdio.Grow(t.in.Fd())
 	fdio.Grow(t.out.Fd())
 	t.r, t.w = frame.NewReader(t.in), frame.NewWriter(t.out)

@@ -31,9 +31,10 @@ type reader struct {
 	stop     int // a descriptor that becomes readable when it is time to go
 	warn     func(format string, args ...any)
 
-	buf  []byte
-	head int // size of the head that the next frame will probably need
-	n    counters
+	buf   []byte
+	head  int       // size of the head that the next frame will probably need
+	wrote time.Time // when the last frames before a quiet moment were passed on
+	n     counters
 }
 
 // counters is what SIGUSR1 shows.
@@ -44,7 +45,7 @@ type counters struct {
 // run reads until the device ends, a signal says stop, or nobody reads what is
 // written.
 func (t *reader) run(link, source string) error {
-	fdio.Precise()
+	fdio.Steady()
 	fdio.Grow(t.out.Fd())
 	t.buf = make([]byte, batch+longest)
 	t.head = frame.HeadSize
@@ -67,10 +68,10 @@ var errStop = errors.New("asked to stop")
 
 // turn waits for frames and passes them on until there are no more.
 //
-// The first frame after a quiet moment goes at once. While frames keep coming
-// the device is left alone for the coalescing time after each write: frames
-// gather in its queue meanwhile, and one wake-up of each stage moves them
-// all. Waking up costs more than moving a frame.
+// The first frame after a quiet moment goes at once. If another comes within
+// the coalescing time, and as long as more do, the device is left alone for that
+// time after each write: frames gather in its queue meanwhile, and one wake-up
+// of each stage moves them all. Waking up costs more than moving a frame.
 func (t *reader) turn() error {
 	fds := [3]fdio.PollFd{
 		{Fd: int32(t.stop), Events: unix.POLLIN},
@@ -80,7 +81,14 @@ func (t *reader) turn() error {
 	if _, err := fdio.Wait(fds[:], fdio.Forever); err != nil {
 		return err
 	}
+	wait := t.coalesce - time.Since(t.wrote)
+	coming := wait > 0
 	for {
+		if wait > 0 {
+			if _, err := fdio.Wait(fds[:2], wait); err != nil {
+				return err
+			}
+		}
 		if fdio.Broken(fds[1]) {
 			return fdio.ErrReaderGone
 		}
@@ -94,12 +102,13 @@ func (t *reader) turn() error {
 		case t.n.errors.Load() != failed:
 			_, err = fdio.Wait(fds[:2], pause)
 			return err
-		case n == 0:
+		case n == 0 || !coming:
+			t.wrote = time.Now()
 			return nil
-		case n < batch && t.coalesce > 0:
-			if _, err := fdio.Wait(fds[:2], t.coalesce); err != nil {
-				return err
-			}
+		case n < batch:
+			wait = t.coalesce
+		default:
+			wait = 0
 		}
 	}
 }

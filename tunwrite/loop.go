@@ -35,6 +35,7 @@ type counters struct {
 
 // run writes frames until the input or the device ends.
 func (t *writer) run() error {
+	fdio.Steady()
 	fdio.Grow(t.in.Fd())
 	t.seg.Headroom = tap.Headroom
 	r := frame.NewReader(t.in)

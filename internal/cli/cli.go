@@ -57,11 +57,6 @@ type Tool struct {
 // another goroutine than Run's.
 func (t *Tool) Counters(line func() string) { t.counters.Store(&line) }
 
-// The loop of a tool is on the first thread, which is the one that the kernel
-// prefers to interrupt for a signal: it waits where the runtime does not see
-// it (package fdio), and a signal is what ends such a wait early.
-func init() { runtime.LockOSThread() }
-
 // Main runs the tool with the arguments of the process, and exits.
 func (t *Tool) Main() { os.Exit(t.main(os.Args[1:], os.Stdout, os.Stderr)) }
 

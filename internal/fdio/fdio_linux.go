@@ -22,8 +22,13 @@ const rwfNowait = 0x8
 const brief = time.Second + 100*time.Millisecond
 
 // slice is how long the scheduler waits, at the most, for a turn in that time:
-// so much later a signal may be dealt with that came while nothing waited.
-const slice = 50 * time.Millisecond
+// so much later a signal may be dealt with that came while nothing waited. The
+// turns come more often at first, as a P that is not given away for 10 ms is
+// asked for by the runtime, and that delays the next frame by 15 µs in each stage.
+const (
+	slice      = 50 * time.Millisecond
+	firstSlice = 4 * time.Millisecond
+)
 
 const deviceKind = nowait
 
@@ -183,8 +188,8 @@ func Wait(fds []PollFd, timeout time.Duration) (int, error) {
 	if timeout < 0 || timeout > brief {
 		hidden = brief
 	}
-	for left := hidden; ; left -= slice {
-		n, e := ppoll(fds, min(left, slice), false)
+	for turn, left := firstSlice, hidden; ; turn = min(max(firstSlice, (hidden-left)/32), slice) {
+		n, e := ppoll(fds, min(left, turn), false)
 		if e != 0 && e != unix.EINTR {
 			return 0, errno(e)
 		}
@@ -197,10 +202,11 @@ func Wait(fds []PollFd, timeout time.Duration) (int, error) {
 			}
 			return wait(fds, min(left, slice))
 		}
-		if left <= slice {
+		if left -= turn; left <= 0 {
 			break
 		}
 		runtime.Gosched()
+		settle()
 	}
 	if timeout == hidden {
 		return 0, nil
@@ -219,6 +225,7 @@ func Wait(fds []PollFd, timeout time.Duration) (int, error) {
 // wait is a wait that the scheduler knows of. It returns 0 at a signal.
 func wait(fds []PollFd, timeout time.Duration) (int, error) {
 	n, e := ppoll(fds, timeout, true)
+	settle()
 	if e == unix.EINTR {
 		return 0, nil
 	}
@@ -252,10 +259,29 @@ func ppoll(fds []PollFd, timeout time.Duration, schedule bool) (int, syscall.Err
 	return int(r), e
 }
 
-// Precise asks the kernel to end the waits of the calling thread on time:
-// its default is to let them run 50 µs over (PR_SET_TIMERSLACK), which is as
-// long as the waits themselves. Lock the goroutine to its thread first.
-func Precise() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1000, 0, 0, 0) }
+// Steady prepares for a loop of short waits. It asks the kernel to end them on
+// time (its default is to let them run 50 µs over, as long as the waits
+// themselves: PR_SET_TIMERSLACK), and blocks the runtime's preemption signal on
+// the thread that runs the loop. That signal is sent to whoever has had a P for
+// 10 ms, which a hidden wait has; delivered as the wait ends, it would cost
+// each frame of a slow stream 15 µs in each stage. The runtime asks by other
+// means, too, which the next function call notices.
+func Steady() {
+	steady = true
+	settle()
+}
+
+// steady is set once, before the loop.
+var steady bool
+
+// settle does what Steady says for the thread we are on: after the scheduler
+// has had a turn, it may be another.
+func settle() {
+	if steady {
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1000, 0, 0, 0)
+		_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, uintptr(unsafe.Pointer(&preemption)), 0, unsafe.Sizeof(preemption), 0, 0)
+	}
+}
 
 // errno makes the error without allocating for the common values.
 func errno(e syscall.Errno) error {

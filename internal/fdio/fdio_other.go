@@ -77,5 +77,5 @@ func Wait(fds []PollFd, timeout time.Duration) (int, error) {
 	}
 }
 
-// Precise does nothing: there is no timer slack to turn off.
-func Precise() {}
+// Steady does nothing: what it is for is done otherwise here.
+func Steady() {}

@@ -173,7 +173,19 @@ func NewStream(in *Input, out int) *Stream {
 // os.ErrDeadlineExceeded when the timeout is over.
 func (s *Stream) Read(p []byte) (int, error) {
 	for {
-		n, err := s.TryRead(p)
+		var n int
+		var err error
+		if s.kind == plain && s.Timeout != 0 { // it would poll first: let that be the wait
+			if len(p) == 0 {
+				return 0, unix.EINVAL
+			}
+			if ready, err := s.Wait(s.Timeout); err != nil || !ready {
+				return 0, late(err)
+			}
+			n, err = s.readReady(p)
+		} else {
+			n, err = s.TryRead(p)
+		}
 		switch err {
 		case nil:
 			if n == 0 {

@@ -85,14 +85,19 @@ func (in *Input) TryRead(p []byte) (n int, err error) {
 			}
 			return 0, err
 		}
-		r, _, e := syscall.RawSyscall(unix.SYS_READ, uintptr(in.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-		if e != 0 {
-			return 0, errno(e)
-		}
-		return int(r), nil
+		return in.readReady(p)
 	}
 	n, err = unix.Read(in.fd, p)
 	return max(n, 0), err
+}
+
+// readReady reads what a poll has found to be there.
+func (in *Input) readReady(p []byte) (int, error) {
+	r, _, e := syscall.RawSyscall(unix.SYS_READ, uintptr(in.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	if e != 0 {
+		return 0, errno(e)
+	}
+	return int(r), nil
 }
 
 func (out *Output) tryWrite(p []byte) (int, error) {

@@ -39,6 +39,12 @@ func (in *Input) TryRead(p []byte) (int, error) {
 	return max(n, 0), err
 }
 
+// readReady reads what a poll has found to be there.
+func (in *Input) readReady(p []byte) (int, error) {
+	n, err := unix.Read(in.fd, p)
+	return max(n, 0), err
+}
+
 func (out *Output) tryWrite(p []byte) (int, error) {
 	n, err := unix.Write(out.fd, p)
 	return max(n, 0), err

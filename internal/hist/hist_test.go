@@ -39,10 +39,10 @@ func TestBytesOverflow(t *testing.T) {
 	var c Counter
 	f := make([]byte, 1<<20)
 	c.Bytes(f)
-	c.tables[1][0] = math.MaxUint32 - 5 // as after gigabytes
-	c.fresh = math.MaxUint32 / 2
+	c.pairs[0] = math.MaxUint32 - 5 // as after gigabytes
+	c.fresh = math.MaxUint32 - 5
 	c.Bytes(f)
-	if got, want := c.Snapshot(time.Now()).Counts[0], uint64(math.MaxUint32-5)+7*(1<<18); got != want {
+	if got, want := c.Snapshot(time.Now()).Counts[0], 2*uint64(math.MaxUint32-5)+1<<20; got != want {
 		t.Errorf("%d, want %d", got, want)
 	}
 }

@@ -18,8 +18,10 @@ Reads frames from a network interface and writes each as a record of a stream.
 
   DEVICE         a tap by name (tap0), by path (/dev/tap7 of a macvtap, /dev/tap0
                  on a BSD), or fd:N, a descriptor that was inherited
-  -coalesce D    while frames keep coming, write at most every D; default 50us.
-                 The first frame after a quiet moment goes at once. 0: never wait
+  -coalesce D    while frames keep coming, write at most every D; default 50us. The
+                 first frame after a quiet moment goes at once. A steady stream of
+                 slower frames is gathered for 8 D if that gathers more than one
+                 each time. 0: never wait
   -l3            DEVICE is a tun: it carries IP packets, without Ethernet
   -offload=false have the kernel finish checksums and segment TCP and UDP, instead
                  of handing over super-frames of up to 64 KiB

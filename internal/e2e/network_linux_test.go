@@ -325,8 +325,8 @@ func TestVLAN(t *testing.T) {
 			s.in, s.out, s.mtu = stages, stages, 9216
 			n := newNetwork(t, s)
 			var from, to int
-			n.a.Do(func() { from = rawSocket(t, "tap0") })
-			n.b.Do(func() { to = rawSocket(t, "tap1") })
+			n.a.Do(func() { from = nettest.PacketSocket(t, "tap0") })
+			n.b.Do(func() { to = nettest.PacketSocket(t, "tap1") })
 			defer unix.Close(from)
 			defer unix.Close(to)
 			for tags := range 3 {
@@ -343,28 +343,6 @@ func TestVLAN(t *testing.T) {
 			n.stop()
 		})
 	}
-}
-
-func rawSocket(t testing.TB, name string) int {
-	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Error(err)
-		return -1
-	}
-	i, err := net.InterfaceByName(name)
-	if err != nil {
-		t.Error(err)
-		return -1
-	}
-	all := uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)
-	err = errors.Join(
-		unix.Bind(s, &unix.SockaddrLinklayer{Protocol: all, Ifindex: i.Index}),
-		unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
-		unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2}))
-	if err != nil {
-		t.Error(err)
-	}
-	return s
 }
 
 // receiveTagged returns the next frame of a test that comes in. The kernel takes

@@ -39,29 +39,6 @@ func mustOpen(t *testing.T, cfg Config) *Device {
 	return d
 }
 
-// settle waits until the kernel has noticed that somebody attached to an
-// interface, which takes it up to a second: before, it drops what it is to send.
-func settle(t *testing.T, names ...string) {
-	t.Helper()
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(s)
-	for _, name := range names {
-		ifr, _ := unix.NewIfreq(name)
-		for i := 0; ; i++ {
-			if err := unix.IoctlIfreq(s, unix.SIOCGIFFLAGS, ifr); err != nil || i == 500 {
-				t.Fatalf("%s is not running: %v", name, err)
-			}
-			if ifr.Uint16()&unix.IFF_RUNNING != 0 {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-	}
-}
-
 // readFrame waits for a frame, for a second at most, and returns it with what
 // stands in front of it.
 func readFrame(t *testing.T, d *Device) (header, f []byte) {
@@ -116,9 +93,9 @@ func TestReaderAndWriters(t *testing.T) {
 				if !r.Offload() || !ws[0].Offload() || !r.VNetHdr() {
 					t.Errorf("%v, %v", r, ws[0])
 				}
-				settle(t, "tap0")
+				nettest.Running(t, "tap0")
 				// Into the kernel, and by a packet socket out of it again.
-				s := packetSocket(t, "tap0")
+				s := nettest.PacketSocket(t, "tap0")
 				defer unix.Close(s)
 				for i := range 200 {
 					if err := unix.Send(s, testFrame(i), 0); err != nil {
@@ -141,27 +118,6 @@ func TestReaderAndWriters(t *testing.T) {
 	}
 }
 
-// packetSocket returns a socket that sends out of an interface and receives
-// what comes in by it.
-func packetSocket(t *testing.T, name string) int {
-	t.Helper()
-	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ifr, _ := unix.NewIfreq(name)
-	index, err := ifindex(ifr)
-	if err != nil || index == 0 {
-		t.Fatal(name, index, err)
-	}
-	all := uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)
-	if err := unix.Bind(s, &unix.SockaddrLinklayer{Protocol: all, Ifindex: int(index)}); err != nil {
-		t.Fatal(err)
-	}
-	_ = unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1})
-	return s
-}
-
 func receive(t *testing.T, s int) []byte {
 	t.Helper()
 	b := make([]byte, 100000)
@@ -174,6 +130,41 @@ func receive(t *testing.T, s int) []byte {
 			return b[:n]
 		}
 	}
+}
+
+// Several readers share the flows of a tap, and lose none.
+func TestReadersShare(t *testing.T) {
+	inside(t, func(ip func(string)) {
+		ip("tuntap add dev tap0 mode tap multi_queue vnet_hdr")
+		ip("link set tap0 up")
+		nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6")
+		readers := []*Device{mustOpen(t, Config{Name: "tap0"}), mustOpen(t, Config{Name: "tap0"})}
+		defer readers[0].Close()
+		defer readers[1].Close()
+		w := mustOpen(t, Config{Name: "tap0", Write: true})
+		defer w.Close()
+		nettest.Running(t, "tap0")
+		s := nettest.PacketSocket(t, "tap0")
+		defer unix.Close(s)
+		const flows = 200
+		for port := range flows {
+			if err := unix.Send(s, packettest.Spec{UDP: true, Port: uint16(1000 + port)}.Frame(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var got [2]int
+		buf := make([]byte, 2000)
+		for start := time.Now(); got[0]+got[1] < flows && time.Since(start) < time.Second; {
+			for i, r := range readers {
+				if _, err := r.Read(buf, Headroom); err == nil {
+					got[i]++
+				}
+			}
+		}
+		if got[0]+got[1] != flows || min(got[0], got[1]) < flows/10 {
+			t.Errorf("two readers got %v of %d frames", got, flows)
+		}
+	})
 }
 
 // What cannot be opened says why and what to do.
@@ -256,7 +247,7 @@ func TestWithoutVNetHdr(t *testing.T) {
 		if w.VNetHdr() || w.Offload() {
 			t.Errorf("%v", w)
 		}
-		s := packetSocket(t, "tap0")
+		s := nettest.PacketSocket(t, "tap0")
 		defer unix.Close(s)
 		if err := writeFrame(w, testFrame(5)); err != nil {
 			t.Fatal(err)
@@ -311,7 +302,7 @@ func TestTun(t *testing.T) {
 		ip("link set tun0 up")
 		r := mustOpen(t, Config{Name: "tun0", L3: true, Offload: Off})
 		defer r.Close()
-		settle(t, "tun0")
+		nettest.Running(t, "tun0")
 		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -367,7 +358,7 @@ func TestMacvtap(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		other := packetSocket(t, "veth1")
+		other := nettest.PacketSocket(t, "veth1")
 		defer unix.Close(other)
 		for _, name := range []string{node, fmt.Sprintf("fd:%d", shell.Fd())} {
 			r := mustOpen(t, Config{Name: name, Offload: On})
@@ -446,7 +437,7 @@ func TestKernelSegments(t *testing.T) {
 		defer w.Close()
 		r := mustOpen(t, Config{Name: "tap1", Offload: Off})
 		defer r.Close()
-		settle(t, "tap0", "tap1", "br0")
+		nettest.Running(t, "tap0", "tap1", "br0")
 		cases := 0
 		for _, s := range supers(t) {
 			h, f := s.header, s.frame

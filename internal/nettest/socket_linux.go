@@ -1,0 +1,62 @@
+package nettest
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// PacketSocket returns a packet socket on an interface of the namespace it is
+// called in: what is sent leaves by the interface, and what is received, with
+// its VLAN tag in the auxiliary data, came in or went out by it. Receiving waits
+// for two seconds at most.
+func PacketSocket(t testing.TB, name string) int {
+	t.Helper()
+	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Error(err)
+		return -1
+	}
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		t.Error(err)
+		return -1
+	}
+	all := uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)
+	err = errors.Join(
+		unix.Bind(s, &unix.SockaddrLinklayer{Protocol: all, Ifindex: i.Index}),
+		unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
+		unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2}))
+	if err != nil {
+		t.Error(err)
+	}
+	return s
+}
+
+// Running waits until the kernel has noticed that somebody attached to an
+// interface, which takes it up to a second: before, it drops what it is to send.
+func Running(t testing.TB, names ...string) {
+	t.Helper()
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer unix.Close(s)
+	for _, name := range names {
+		ifr, _ := unix.NewIfreq(name)
+		for i := 0; ; i++ {
+			if err := unix.IoctlIfreq(s, unix.SIOCGIFFLAGS, ifr); err != nil || i == 500 {
+				t.Errorf("%s is not running: %v", name, err)
+				return
+			}
+			if ifr.Uint16()&unix.IFF_RUNNING != 0 {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}

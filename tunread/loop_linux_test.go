@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/fdio"
+	"framepipe/internal/nettest"
+	"framepipe/internal/packettest"
+	"framepipe/internal/tap"
+
+	"golang.org/x/sys/unix"
+)
+
+// How long frames gather depends on how they come.
+func TestPace(t *testing.T) {
+	const us = time.Microsecond
+	r := &reader{coalesce: 50 * us, gap: 50 * us}
+	want := func(what string, since, least, most time.Duration) {
+		t.Helper()
+		if got := r.pace(since); got < least || got > most {
+			t.Errorf("%s: %v after %v, want %v to %v", what, got, since, least, most)
+		}
+	}
+	want("after a quiet moment", time.Second, -time.Hour, 0)
+	want("soon after", 20*us, 30*us, 30*us)
+	for range tries - 1 {
+		want("one at a time", 150*us, -100*us, -100*us)
+	}
+	want("tried longer", 150*us, 250*us, 250*us)
+	want("and so on", 150*us, 250*us, 250*us)
+	want("quiet again", time.Second, -time.Hour, 0)
+	want("as at first", 150*us, -100*us, -100*us)
+	r = &reader{}
+	want("never", 0, 0, 0)
+	want("never", time.Microsecond, -time.Hour, 0)
+}
+
+// Through a real tap: what the kernel sends comes as a stream, and nothing is
+// allocated for a frame.
+func TestPass(t *testing.T) {
+	nettest.Need(t)
+	nettest.Inside(t, func() {
+		nettest.Run(t, "ip", "tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue", "vnet_hdr")
+		nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6; ip link set tap0 up")
+		dev, err := tap.Open(tap.Config{Name: "tap0", Offload: tap.On})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer dev.Close()
+		out, err := os.Create(t.TempDir() + "/stream")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer out.Close()
+		r := &reader{dev: dev, out: fdio.NewOutput(int(out.Fd())), warn: t.Logf, buf: make([]byte, batch+longest), head: frame.HeadSize}
+		s := nettest.PacketSocket(t, "tap0")
+		defer unix.Close(s)
+		small := packettest.Spec{UDP: true, Payload: packettest.Bytes(18)}.Frame()
+		large := packettest.Spec{UDP: true, Payload: packettest.Bytes(1400)}.Frame()
+		nettest.Running(t, "tap0")
+		sent := 0
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range 500 {
+			for _, f := range [][]byte{small, large, small} {
+				if err := unix.Send(s, f, 0); err != nil {
+					t.Error(err)
+					return
+				}
+				sent++
+			}
+			for start := time.Now(); r.n.frames.Load() < uint64(sent); {
+				if time.Since(start) > 2*time.Second {
+					t.Errorf("%d frames of %d came", r.n.frames.Load(), sent)
+					return
+				}
+				if _, err := r.pass(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.Mallocs - before.Mallocs; n > 50 {
+			t.Errorf("%d allocations for %d frames", n, sent)
+		}
+		b, err := os.ReadFile(out.Name())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		in := frame.NewReader(bytes.NewReader(b))
+		var rec frame.Record
+		last := uint64(0)
+		for i := 0; ; i++ {
+			if err := in.Next(&rec); err == io.EOF && i == sent {
+				return
+			} else if err != nil {
+				t.Errorf("after %d frames of %d: %v", i, sent, err)
+				return
+			}
+			want := small
+			if i%3 == 1 {
+				want = large
+			}
+			if !bytes.Equal(rec.Frame, want) || rec.Offload != nil || rec.Time < last {
+				t.Errorf("frame %d: % x", i, rec.Frame)
+				return
+			}
+			last = rec.Time
+		}
+	})
+}

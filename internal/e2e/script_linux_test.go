@@ -1,0 +1,98 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"framepipe/internal/nettest"
+
+	"golang.org/x/sys/unix"
+)
+
+// tools returns the processes of ours in a namespace, by number.
+func tools(t testing.TB, ns *nettest.Namespace) map[int]string {
+	t.Helper()
+	found := map[int]string{}
+	for _, text := range strings.Fields(nettest.Run(t, "ip", "netns", "pids", ns.Name)) {
+		pid, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		switch s := strings.TrimSpace(string(name)); s {
+		case "tunread", "tunwrite", "quotagate", "bytehist":
+			found[pid] = s
+		}
+	}
+	return found
+}
+
+func killOne(t testing.TB, ns *nettest.Namespace, name string) {
+	t.Helper()
+	for pid, s := range tools(t, ns) {
+		if s == name {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// pipeline.sh run joins two taps until it is told to stop, and takes the other
+// pipeline down when one ends.
+func TestPipelineScript(t *testing.T) {
+	nettest.Need(t, "bash")
+	for name, end := range map[string]func(script *stage, ns *nettest.Namespace){
+		"a signal":        func(s *stage, _ *nettest.Namespace) { _ = s.Process.Signal(unix.SIGTERM) },
+		"a tap goes":      func(_ *stage, ns *nettest.Namespace) { ns.Run("ip", "link", "del", "tap1") },
+		"a stage is gone": func(_ *stage, ns *nettest.Namespace) { killOne(t, ns, "quotagate") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := nettest.New(t)
+			for _, tap := range []string{"tap0", "tap1"} {
+				ns.Run("ip", "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr")
+				ns.Run("ip", "link", "set", tap, "up")
+			}
+			script := pipeline(t, nil, nil, ns.Command("../../pipeline.sh", "run", "tap0", "tap1",
+				"-in", "quotagate -quota 123GB | bytehist -o /dev/null", "-out", "cat"))[0]
+			t.Cleanup(func() { t.Logf("it said: %s", &script.stderr) })
+			// It stands when all the tools run.
+			for start := time.Now(); len(tools(t, ns)) < 6; {
+				if time.Since(start) > 20*time.Second {
+					t.Fatal("the pipelines do not come up")
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			time.Sleep(300 * time.Millisecond)
+			end(script, ns)
+			if err := script.wait(t, 5*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			status := script.ProcessState.ExitCode()
+			if want := name == "a signal"; (status == 0) != want {
+				t.Errorf("status %d", status)
+			}
+			if left := tools(t, ns); len(left) > 0 {
+				t.Errorf("processes are left: %v", left)
+			}
+		})
+	}
+	for args, want := range map[string]string{
+		"":                  "usage: pipeline.sh",
+		"fly":               "pipeline.sh: there is no command fly",
+		"run tap0":          "pipeline.sh: run wants two taps, 1 given",
+		"run tap0 tap1 -in": "pipeline.sh: -in wants stages",
+		"run tap0 tap1 -x":  "pipeline.sh: there is no flag -x",
+		"demo now":          "pipeline.sh: demo takes no arguments",
+	} {
+		out, _ := exec.Command("../../pipeline.sh", strings.Fields(args)...).CombinedOutput()
+		if !strings.HasPrefix(string(out), want) {
+			t.Errorf("%q: %s, want %s", args, out, want)
+		}
+	}
+}

@@ -23,21 +23,25 @@ type writer struct {
 	in   *fdio.Stream
 	warn func(format string, args ...any)
 
-	seg offload.Segmenter
-	n   counters
-	bad complaints
+	seg   offload.Segmenter
+	merge offload.Merger
+	first frame.Record // of those gathered in merge
+	whole bool         // the device is given every datagram by itself
+	n     counters
+	bad   complaints
 }
 
 // counters is what SIGUSR1 shows.
 type counters struct {
-	frames, bytes, segmented, refused, malformed cli.Counter
+	frames, bytes, segmented, merged, refused, malformed cli.Counter
 }
 
 // run writes frames until the input or the device ends.
 func (t *writer) run() error {
 	fdio.Steady()
 	fdio.Grow(t.in.Fd())
-	t.seg.Headroom = tap.Headroom
+	t.seg.Headroom, t.merge.Headroom = tap.Headroom, tap.Headroom
+	t.whole = !t.dev.Offload()
 	r := frame.NewReader(t.in)
 	var rec frame.Record
 	for {
@@ -45,13 +49,22 @@ func (t *writer) run() error {
 		switch {
 		case err != nil:
 		case !ok:
-			err = r.Fill()
+			if err = t.flush(); err == nil {
+				err = r.Fill()
+			}
 		case rec.IsAnnotation():
 			if r.Link() != t.link.String() {
-				return fmt.Errorf("stdin: the stream's link is %s, and %s is a %s", r.Link(), t.name, kind(t.link))
+				err = fmt.Errorf("the stream's link is %s, and %s is a %s", r.Link(), t.name, kind(t.link))
 			}
 		default:
-			err = t.inject(&rec)
+			t.n.frames.Add(1)
+			t.n.bytes.Add(uint64(len(rec.Frame)))
+			err = t.gather(&rec)
+		}
+		if err != nil && !tap.Fatal(err) { // what came whole before is still owed
+			if e := t.flush(); e != nil {
+				err = e
+			}
 		}
 		switch {
 		case err == nil:
@@ -72,11 +85,63 @@ func kind(link packet.Link) string {
 	return "tap, whose link is ethernet"
 }
 
+// gather merges datagrams of one flow that stand one behind the other, as far
+// as they have been read: the device takes a super-frame for little more than
+// one of them. The rest it injects.
+func (t *writer) gather(rec *frame.Record) error {
+	if t.whole {
+		return t.inject(rec)
+	}
+	if t.merge.Add(rec.Offload, rec.Frame, t.link) {
+		if t.merge.Len() == 1 {
+			t.first = *rec
+		}
+		return nil
+	}
+	if t.merge.Len() > 0 {
+		if err := t.flush(); err != nil {
+			return err
+		}
+		if t.merge.Add(rec.Offload, rec.Frame, t.link) {
+			t.first = *rec
+			return nil
+		}
+	}
+	return t.inject(rec)
+}
+
+// flush injects what was gathered.
+func (t *writer) flush() error {
+	n := t.merge.Len()
+	if n == 0 {
+		return nil
+	}
+	if n == 1 { // itself: it may have additions to its frame, but no device sees those
+		t.merge.Reset()
+		return t.inject(&t.first)
+	}
+	h, room := t.merge.Take()
+	h.Put(room[tap.Headroom-offload.HeaderSize : tap.Headroom])
+	f := room[tap.Headroom:]
+	err := t.dev.Write(room, tap.Headroom, len(f))
+	if err == unix.EINVAL {
+		// A kernel before 6.2 does not know such super-frames.
+		t.whole = true
+		if err := t.seg.Start(h, f, t.link); err != nil {
+			return err
+		}
+		return t.segments()
+	}
+	if err == nil {
+		t.n.merged.Add(uint64(n))
+		return nil
+	}
+	return t.failed(err, len(f))
+}
+
 // inject writes one frame, or the segments of one. An error is the end of the
 // device; what is wrong with a frame is counted.
 func (t *writer) inject(rec *frame.Record) error {
-	t.n.frames.Add(1)
-	t.n.bytes.Add(uint64(len(rec.Frame)))
 	if rec.Offload == nil || t.dev.Offload() {
 		room := rec.Room()
 		if t.dev.VNetHdr() {
@@ -103,6 +168,11 @@ func (t *writer) inject(rec *frame.Record) error {
 	if h.Super() {
 		t.n.segmented.Add(1)
 	}
+	return t.segments()
+}
+
+// segments writes what the segmenter makes.
+func (t *writer) segments() error {
 	for b := t.seg.Next(); b != nil; b = t.seg.Next() {
 		if err := t.write(b, len(b)-tap.Headroom); err != nil {
 			return err
@@ -115,28 +185,35 @@ func (t *writer) inject(rec *frame.Record) error {
 func (t *writer) write(room []byte, n int) error {
 	for {
 		err := t.dev.Write(room, tap.Headroom, n)
-		switch {
-		case err == nil:
+		switch err {
+		case nil:
 			t.bad.over()
 			return nil
-		case err == unix.EINTR:
+		case unix.EINTR:
 			continue
-		case err == unix.EAGAIN:
+		case unix.EAGAIN:
 			// A full socket in a device's place: worth waiting for.
 			fds := [1]fdio.PollFd{{Fd: int32(t.dev.Fd()), Events: unix.POLLOUT}}
 			if _, err := fdio.Wait(fds[:], fdio.Forever); err != nil {
 				return err
 			}
 			continue
-		case tap.Fatal(err):
-			return err
 		}
-		t.n.refused.Add(1)
-		if t.bad.first(err) {
-			t.warn("%s: frame of %d bytes refused: %v%s", t.name, n, err, why(err))
-		}
-		return nil
+		return t.failed(err, n)
 	}
+}
+
+// failed deals with the error of a write, which is the device's end or only
+// that of a frame.
+func (t *writer) failed(err error, n int) error {
+	if tap.Fatal(err) {
+		return err
+	}
+	t.n.refused.Add(1)
+	if t.bad.first(err) {
+		t.warn("%s: frame of %d bytes refused: %v%s", t.name, n, err, why(err))
+	}
+	return nil
 }
 
 // why explains what the device may have meant.

@@ -19,8 +19,9 @@ Reads a stream and injects its frames into a network interface.
                  on a BSD), or fd:N, a descriptor that was inherited
   -l3            DEVICE is a tun: it carries IP packets, without Ethernet
   -offload=M     auto: hand super-frames and unfinished checksums to the device if
-                 it takes them. on: the same, and fail if it does not. off: finish
-                 checksums and segment here. Default auto
+                 it takes them, and UDP datagrams of one flow together. on: the same,
+                 and fail if it does not. off: finish checksums and segment here.
+                 Default auto
   -v             say more on stderr
   -version       print the version
   -h             print this
@@ -74,6 +75,6 @@ func run(t *cli.Tool, c config) error {
 }
 
 func (n *counters) String() string {
-	return fmt.Sprintf("frames=%d bytes=%d segmented=%d refused=%d malformed=%d",
-		n.frames.Load(), n.bytes.Load(), n.segmented.Load(), n.refused.Load(), n.malformed.Load())
+	return fmt.Sprintf("frames=%d bytes=%d segmented=%d merged=%d refused=%d malformed=%d",
+		n.frames.Load(), n.bytes.Load(), n.segmented.Load(), n.merged.Load(), n.refused.Load(), n.malformed.Load())
 }

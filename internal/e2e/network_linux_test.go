@@ -317,6 +317,61 @@ func datagrams(t *testing.T, n *network, addr string) {
 	}
 }
 
+// Datagrams of one flow that come fast are handed to the device together, and
+// arrive one by one, in order and as they were sent.
+func TestMerged(t *testing.T) {
+	n := newNetwork(t, setup{in: stages, out: stages})
+	const count, size, window = 30000, 100, 128
+	for _, addr := range []string{"10.0.0.2:9", "[fd00::2]:9"} {
+		var server net.PacketConn
+		var client net.Conn
+		var err1, err2 error
+		n.b.Do(func() { server, err1 = net.ListenPacket("udp", addr) })
+		n.a.Do(func() { client, err2 = net.Dial("udp", addr) })
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		free := make(chan struct{}, window)
+		failed := make(chan error, 1)
+		go func() {
+			buf := make([]byte, 2*size)
+			for i := range count {
+				_ = server.SetReadDeadline(time.Now().Add(3 * time.Second))
+				m, _, err := server.ReadFrom(buf)
+				if err != nil || m != size || binary.BigEndian.Uint32(buf) != uint32(i) || string(buf[4:m]) != string(noiseBlock[i:i+size-4]) {
+					failed <- fmt.Errorf("%s: datagram %d came with %d bytes as number %d, %v", addr, i, m, binary.BigEndian.Uint32(buf), err)
+					return
+				}
+				<-free
+			}
+			failed <- nil
+		}()
+		for i := range count {
+			select {
+			case free <- struct{}{}:
+			case err := <-failed:
+				t.Fatal(err)
+			}
+			if _, err := client.Write(append(binary.BigEndian.AppendUint32(nil, uint32(i)), noiseBlock[i:i+size-4]...)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := <-failed; err != nil {
+			t.Fatal(err)
+		}
+		server.Close()
+		client.Close()
+	}
+	w := n.in[len(n.in)-1]
+	_ = w.Process.Signal(unix.SIGUSR1)
+	time.Sleep(300 * time.Millisecond)
+	n.stop()
+	if !regexp.MustCompile(` merged=[1-9]\d{2,} refused=0 malformed=0`).MatchString(w.stderr.String()) {
+		t.Errorf("tunwrite says %s", &w.stderr)
+	}
+	t.Logf("%s", &w.stderr)
+}
+
 // Frames with VLAN tags, and of sizes up to jumbo, arrive as they were sent.
 func TestVLAN(t *testing.T) {
 	for _, v := range variants {

@@ -112,7 +112,7 @@ func (t *reader) turn() error {
 		case frames == 0 || !coming:
 			t.wrote = time.Now()
 			return nil
-		case frames == 1:
+		case frames == 1 && wait > 0:
 			t.gap = t.coalesce
 		}
 		if wait = t.gap; n >= batch {

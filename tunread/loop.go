@@ -77,7 +77,7 @@ var errStop = errors.New("asked to stop")
 //
 // Frames that keep coming at a slower pace, such as the acknowledgements of a
 // bulk transfer, one every 100 µs, are given a longer time now and then; if that
-// gathers more than one, it stays so (10% more TCP through the pipeline). If
+// gathers more than one, it stays so (7% more TCP through the pipeline). If
 // it gathers one only, they are somebody's questions and answers, and he waits.
 func (t *reader) turn() error {
 	fds := [3]fdio.PollFd{

@@ -267,15 +267,20 @@ func TestDatagrams(t *testing.T) {
 	}
 }
 
-func datagrams(t *testing.T, n *network, addr string) {
-	var server net.PacketConn
-	var client net.Conn
+// udp returns a socket in b that receives at addr, and one in a that sends there.
+func (n *network) udp(addr string) (server net.PacketConn, client net.Conn) {
+	n.t.Helper()
 	var err1, err2 error
 	n.b.Do(func() { server, err1 = net.ListenPacket("udp", addr) })
 	n.a.Do(func() { client, err2 = net.Dial("udp", addr) })
 	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
+		n.t.Fatal(err)
 	}
+	return server, client
+}
+
+func datagrams(t *testing.T, n *network, addr string) {
+	server, client := n.udp(addr)
 	defer server.Close()
 	defer client.Close()
 	// What waits in the receiver's socket must fit there: by default, 200 KB,
@@ -323,14 +328,7 @@ func TestMerged(t *testing.T) {
 	n := newNetwork(t, setup{in: stages, out: stages})
 	const count, size, window = 30000, 100, 128
 	for _, addr := range []string{"10.0.0.2:9", "[fd00::2]:9"} {
-		var server net.PacketConn
-		var client net.Conn
-		var err1, err2 error
-		n.b.Do(func() { server, err1 = net.ListenPacket("udp", addr) })
-		n.a.Do(func() { client, err2 = net.Dial("udp", addr) })
-		if err := errors.Join(err1, err2); err != nil {
-			t.Fatal(err)
-		}
+		server, client := n.udp(addr)
 		free := make(chan struct{}, window)
 		failed := make(chan error, 1)
 		go func() {

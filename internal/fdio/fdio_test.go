@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"framepipe/internal/packettest"
+
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
@@ -131,17 +133,6 @@ func flags(t *testing.T, fds ...int) (all []int) {
 	return all
 }
 
-// noise is n bytes that tell their place.
-func noise(n int) []byte {
-	b := make([]byte, n)
-	x := uint32(1)
-	for i := range b {
-		x = x*1664525 + 1013904223
-		b[i] = byte(x >> 24)
-	}
-	return b
-}
-
 // within runs f and fails if it takes longer than a second or two.
 func within(t *testing.T, what string, f func()) {
 	t.Helper()
@@ -182,7 +173,7 @@ func drain(fd int) <-chan []byte {
 }
 
 func TestRoundTrip(t *testing.T) {
-	want := noise(3 << 20) // more than any of them holds
+	want := packettest.Bytes(3 << 20) // more than any of them holds
 	kinds(t, func(t *testing.T, e *ends) {
 		before := flags(t, e.r, e.w)
 		in, out := NewInput(e.r), NewOutput(e.w)
@@ -227,7 +218,7 @@ func TestRoundTrip(t *testing.T) {
 
 // A write that is larger than what fits, to a reader that is slow.
 func TestWriteSlowReader(t *testing.T) {
-	want := noise(300000)
+	want := packettest.Bytes(300000)
 	kinds(t, func(t *testing.T, e *ends) {
 		before := flags(t, e.r, e.w)
 		got := drain(e.r)
@@ -252,7 +243,7 @@ func TestWriteSlowReader(t *testing.T) {
 
 // Writev writes its spans one after the other, however few bytes go at once.
 func TestWritev(t *testing.T) {
-	all := noise(1 << 20)
+	all := packettest.Bytes(1 << 20)
 	rapid.Check(t, func(rt *rapid.T) {
 		sizes := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(0, 3), rapid.IntRange(0, 5000), rapid.IntRange(0, 20000)), 0, 150).Draw(rt, "sizes")
 		e := pipe(rt)
@@ -446,7 +437,7 @@ func TestRegularFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	want := noise(200000)
+	want := packettest.Bytes(200000)
 	out := NewOutput(int(w.Fd()))
 	if n, err := out.Write(want[:100000]); n != 100000 || err != nil {
 		t.Errorf("Write: %d, %v", n, err)

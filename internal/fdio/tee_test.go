@@ -6,13 +6,15 @@ import (
 	"testing"
 	"time"
 
+	"framepipe/internal/packettest"
+
 	"golang.org/x/sys/unix"
 )
 
 // Every byte has been passed on when Read returns it, all of them arrive, and
 // the flags stay.
 func TestTeeStream(t *testing.T) {
-	want := noise(1 << 20)
+	want := packettest.Bytes(1 << 20)
 	pairs(t, func(t *testing.T, in, out *ends) {
 		before := flags(t, in.r, out.w, out.r)
 		feed := in.w

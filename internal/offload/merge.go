@@ -26,10 +26,10 @@ type Merger struct {
 	Headroom int
 
 	buf  []byte
-	n    int    // datagrams
-	head int    // bytes in front of a payload
-	l3   int    // where the IP header begins
-	v4   bool   //
+	n    int // datagrams
+	head int // bytes in front of a payload
+	l3   int // where the IP header begins
+	v4   bool
 	id   uint16 // the identification that comes next
 	size int    // of a payload
 	last bool   // a shorter one has come, which must be the last

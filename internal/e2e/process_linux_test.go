@@ -205,6 +205,8 @@ func TestTerminal(t *testing.T) {
 		{tool("quotagate", "-quota", "1GB"), false, true, "quotagate: stdout is a terminal"},
 		{tool("bytehist"), true, false, "bytehist: stdin is a terminal"},
 		{tool("bytehist"), false, true, "bytehist: stdout is a terminal"},
+		{tool("framepcap"), true, false, "framepcap: stdin is a terminal; frames are not read from one\nframepcap: hint: framepcap < day.frames > day.pcap"},
+		{tool("framepcap", "-d"), false, true, "framepcap: stdout is a terminal"},
 	} {
 		var stderr bytes.Buffer
 		tt.cmd.Stderr = &stderr

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"framepipe/frame"
+	"framepipe/internal/offload"
+	"framepipe/internal/packet"
+	"framepipe/internal/pcap"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+// gather is how many bytes of a capture are written at once at the most.
+const gather = 256 << 10
+
+// encoder writes a stream as a capture.
+type encoder struct {
+	r       *frame.Reader
+	out     io.Writer
+	segment bool
+	warn    func(format string, args ...any)
+
+	buf   []byte
+	begun bool   // the file's header has been written
+	known bool   // the stream's header has been read
+	field uint32 // the file's link, as its header has it
+	link  packet.Link
+	form  cooked
+	fcs   int
+	seg   offload.Segmenter
+	n     counters
+}
+
+// run writes until the input ends. What came whole before an error has been
+// written.
+func (e *encoder) run() error {
+	e.field, e.form = pcap.LinkEthernet, links[pcap.LinkEthernet]
+	var rec frame.Record
+	for {
+		ok, err := e.r.Buffered(&rec)
+		switch {
+		case err != nil:
+		case !ok:
+			if e.known { // whoever reads may wait for the file's header
+				e.begin()
+			}
+			if err = e.flush(); err == nil {
+				err = e.r.Fill()
+			}
+		case rec.IsAnnotation():
+			err = e.annotation(&rec)
+		default:
+			e.begin()
+			err = e.frame(&rec)
+		}
+		if err == nil && len(e.buf) >= gather {
+			err = e.flush()
+		}
+		if err == nil {
+			continue
+		}
+		e.begin()
+		if flush := e.flush(); flush != nil {
+			err = flush
+		}
+		if err == io.EOF {
+			return nil
+		}
+		return err
+	}
+}
+
+func (e *encoder) flush() error {
+	if len(e.buf) == 0 {
+		return nil
+	}
+	_, err := e.out.Write(e.buf)
+	e.buf = e.buf[:0]
+	return err
+}
+
+// annotation looks for what the stream's header says of the link.
+func (e *encoder) annotation(rec *frame.Record) error {
+	const most = 4 << 10 // ours have less
+	var h struct {
+		Format string  `msgpack:"format"`
+		Link   *uint32 `msgpack:"pcap_link"`
+	}
+	if raw := rec.Raw(); len(raw) > most || msgpack.Unmarshal(raw, &h) != nil || h.Format != "frames" {
+		return nil
+	}
+	e.known = true
+	link, err := packet.ParseLink(e.r.Link())
+	if err != nil {
+		return err
+	}
+	if e.begun {
+		if link != e.link {
+			return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link changes from %v to %v, and a capture has one", e.link, link)}
+		}
+		return nil
+	}
+	e.link, e.field = link, pcap.LinkEthernet
+	if link == packet.IP {
+		e.field = pcap.LinkRaw
+	}
+	if h.Link != nil {
+		if c, ok := links[uint16(*h.Link)]; ok && c.link == e.r.Link() {
+			e.field = *h.Link
+		}
+	}
+	e.form, e.fcs = links[uint16(e.field)], pcap.FCS(e.field)
+	return nil
+}
+
+// begin writes the file's header, if that has not been done.
+func (e *encoder) begin() {
+	if !e.begun {
+		e.begun = true
+		e.buf = pcap.AppendHeader(e.buf, e.field)
+	}
+}
+
+// frame writes a frame, or the segments of one.
+func (e *encoder) frame(rec *frame.Record) error {
+	if rec.Offload == nil {
+		return e.original(rec)
+	}
+	h, err := offload.Parse(rec.Offload)
+	super := h.Super()
+	if !e.segment {
+		h.GSOType = 0
+	}
+	if err == nil {
+		err = e.seg.Start(h, rec.Frame, e.link)
+	}
+	if err != nil {
+		if e.n.malformed.Add(1); e.n.malformed.Load() == 1 {
+			e.warn("offset %d: written as it is: %v; this and further ones are counted", rec.Offset(), err)
+		}
+		return e.original(rec)
+	}
+	switch {
+	case e.segment && super:
+		e.n.segmented.Add(1)
+	case h.Flags&offload.NeedsCsum != 0:
+		e.n.finished.Add(1)
+	}
+	part := *rec
+	for part.Frame = e.seg.Next(); part.Frame != nil; part.Frame = e.seg.Next() {
+		if err := e.original(&part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// original writes a frame as it stood in a capture, if it came from one.
+func (e *encoder) original(rec *frame.Record) error {
+	o := restore(rec)
+	if e.form.strip == 0 { // nothing was made, or what was made is what the file is to have
+		if o.head != nil {
+			o = original{length: uint32(len(rec.Frame))}
+		}
+	} else if o.head == nil {
+		return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream began as a capture of link type %d, and this frame has not the %s of one", uint16(e.field), keyHead), Err: errForeign}
+	}
+	if e.fcs == 0 && o.tail != nil {
+		o.length -= uint32(len(o.tail))
+		o.tail = nil
+	}
+	e.n.frames.Add(1)
+	e.n.bytes.Add(uint64(len(rec.Frame)))
+	if len(o.head)+len(rec.Frame)-o.made+len(o.tail) > pcap.Snaplen {
+		if e.n.cut.Add(1); e.n.cut.Load() == 1 {
+			e.warn("offset %d: a frame of %d bytes is cut at %d, which is the most that readers of captures take; this and further ones are counted", rec.Offset(), len(rec.Frame), pcap.Snaplen)
+		}
+	}
+	e.buf = pcap.AppendPacket(e.buf, rec.Time, o.length, o.head, rec.Frame[o.made:], o.tail)
+	return nil
+}
+
+var errForeign = errors.New("frames of two kinds")

@@ -1,0 +1,297 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"strings"
+	"testing"
+
+	"framepipe/frame"
+	"framepipe/internal/packettest"
+	"framepipe/internal/pcap"
+)
+
+type captured struct {
+	time   uint64
+	length uint32
+	data   string
+}
+
+func capture(field uint32, packets ...captured) []byte {
+	b := pcap.AppendHeader(nil, field)
+	for _, p := range packets {
+		b = pcap.AppendPacket(b, p.time, p.length, []byte(p.data))
+	}
+	return b
+}
+
+func decode(in []byte) ([]byte, error) {
+	var out bytes.Buffer
+	d := &decoder{r: pcap.NewReader(bytes.NewReader(in)), w: frame.NewWriter(&out)}
+	err := d.run()
+	return out.Bytes(), err
+}
+
+func encode(in []byte, segment bool) ([]byte, *encoder, error) {
+	var out bytes.Buffer
+	e := &encoder{r: frame.NewReader(bytes.NewReader(in)), out: &out, segment: segment, warn: func(string, ...any) {}}
+	err := e.run()
+	return out.Bytes(), e, err
+}
+
+func frames(t testing.TB, in []byte) (all []frame.Record, r *frame.Reader) {
+	t.Helper()
+	r = frame.NewReader(bytes.NewReader(in))
+	for {
+		var rec frame.Record
+		if err := r.Next(&rec); err == io.EOF {
+			return all, r
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if !rec.IsAnnotation() {
+			rec.Frame = bytes.Clone(rec.Frame)
+			all = append(all, rec)
+		}
+	}
+}
+
+const ip4 = "\x45\x00\x00\x14\x00\x00\x00\x00\x40\x06\x00\x00\x0a\x00\x00\x01\x0a\x00\x00\x02"
+
+// Each link becomes what a stream can have, and is again what it was on the way
+// back.
+func TestLinks(t *testing.T) {
+	const sll = "\x00\x00\x00\x01\x00\x06\x02\x00\x00\x00\x00\x07\x00\x00\x08\x00"
+	const sll2 = "\x08\x00\x00\x00\x00\x00\x00\x05\x00\x01\x04\x06\x02\x00\x00\x00\x00\x07\x00\x00"
+	ethernet := "\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x07\x08\x00" + ip4
+	for _, tt := range []struct {
+		name       string
+		field      uint32
+		in         string
+		link, want string
+	}{
+		{"ethernet", 1, "\x02aaaaa\x02bbbbb\x08\x00" + ip4, "ethernet", "\x02aaaaa\x02bbbbb\x08\x00" + ip4},
+		{"raw", 101, ip4, "ip", ip4},
+		{"raw, of OpenBSD", 14, ip4, "ip", ip4},
+		{"ipv4", 228, ip4, "ip", ip4},
+		{"null", 0, "\x02\x00\x00\x00" + ip4, "ip", ip4},
+		{"loop", 108, "\x00\x00\x00\x02" + ip4, "ip", ip4},
+		{"cooked", 113, sll + ip4, "ethernet", ethernet},
+		{"cooked 2", 276, sll2 + ip4, "ethernet", ethernet},
+		{"cooked llc", 113, sll[:14] + "\x00\x04" + "\x42\x42\x03", "ethernet", ethernet[:12] + "\x00\x03\x42\x42\x03"},
+		{"cooked, cut off in its header", 113, sll[:9], "ethernet", ""},
+		{"frame check sequence", 1 | 1<<26 | 2<<28, ethernet + "FCS!", "ethernet", ethernet},
+		{"nothing", 1, "", "ethernet", ""},
+	} {
+		in := capture(tt.field, captured{5, uint32(len(tt.in)), tt.in}, captured{1700000000_000000001, uint32(len(tt.in)), tt.in}, captured{7, 1e6, tt.in})
+		stream, err := decode(in)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		got, r := frames(t, stream)
+		if len(got) != 3 || r.Link() != tt.link || string(got[0].Frame) != tt.want || got[1].Time != 1700000000_000000001 {
+			t.Errorf("%s: %d frames, %s, % x, want % x", tt.name, len(got), r.Link(), got[0].Frame, tt.want)
+		}
+		back, _, err := encode(stream, false)
+		if err != nil || !bytes.Equal(back, in) {
+			t.Errorf("%s: %v\n% x\n% x", tt.name, err, back, in)
+		}
+	}
+	_, err := decode(capture(127, captured{0, 1, "x"}))
+	if err == nil || !strings.HasPrefix(err.Error(), "the capture's link is of type 127") {
+		t.Errorf("radiotap: %v", err)
+	}
+}
+
+// Checksums are finished; super-frames are cut only if asked for.
+func TestOffload(t *testing.T) {
+	spec := packettest.Spec{Payload: packettest.Bytes(5000), Flags: 0x18}
+	h, super := spec.Super(1460)
+	small := packettest.Spec{UDP: true, Payload: []byte("hello")}
+	whole := small.Frame()
+	unfinished := bytes.Clone(whole)
+	// The sum of the pseudo-header alone, as the kernel leaves it.
+	pseudo := packettest.Sum(append(bytes.Clone(whole[26:34]), 0, 17, 0, byte(len(whole)-34)))
+	binary.BigEndian.PutUint16(unfinished[40:], pseudo)
+	var b bytes.Buffer
+	w := frame.NewWriter(&b)
+	for _, rec := range []frame.Record{
+		{Time: 1, Offload: h, Frame: super},
+		{Time: 2, Offload: []byte{1, 0, 0, 0, 0, 0, 34, 0, 6, 0}, Frame: unfinished},
+		{Time: 3, Offload: []byte{1, 0, 0, 0, 0, 0, 255, 0, 6, 0}, Frame: []byte("too short for that")},
+	} {
+		if err := w.Write(&rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = w.Flush()
+	for _, segment := range []bool{false, true} {
+		out, e, err := encode(b.Bytes(), segment)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := decode(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _ := frames(t, stream)
+		want := [][]byte{}
+		if segment {
+			for i := 0; i < 5000; i += 1460 {
+				s := spec
+				s.Payload, s.Seq, s.ID = spec.Payload[i:min(i+1460, 5000)], spec.Seq+uint32(i), spec.ID+uint16(i/1460)
+				if i+1460 < 5000 {
+					s.Flags = 0x10
+				}
+				want = append(want, s.Frame())
+			}
+		} else {
+			want = append(want, spec.Frame())
+		}
+		want = append(want, whole, []byte("too short for that"))
+		if len(got) != len(want) {
+			t.Fatalf("segment %v: %d frames, want %d", segment, len(got), len(want))
+		}
+		for i := range want {
+			if !bytes.Equal(got[i].Frame, want[i]) {
+				t.Errorf("segment %v, frame %d:\n% x\n% x", segment, i, got[i].Frame[:54], want[i][:54])
+			}
+		}
+		if n := e.n.String(); !strings.HasSuffix(n, map[bool]string{
+			false: "finished=2 segmented=0 malformed=1 cut_short=0", true: "finished=1 segmented=1 malformed=1 cut_short=0",
+		}[segment]) {
+			t.Errorf("segment %v: %s", segment, n)
+		}
+	}
+}
+
+func TestEncode(t *testing.T) {
+	stream := func(values ...any) []byte {
+		var b bytes.Buffer
+		w := frame.NewWriter(&b)
+		for _, v := range values {
+			var err error
+			switch v := v.(type) {
+			case map[string]any:
+				err = w.Annotate(v)
+			case frame.Record:
+				err = w.Write(&v)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = w.Flush()
+		return b.Bytes()
+	}
+	header := func(link string, number int) map[string]any {
+		return map[string]any{"format": "frames", "version": 1, "link": link, "pcap_link": number}
+	}
+	one := frame.Record{Time: 1, Frame: []byte("a frame of whatever")}
+	for _, tt := range []struct {
+		name    string
+		in      []byte
+		link    uint16
+		packets int
+		err     string
+	}{
+		{"nothing at all", nil, 1, 0, ""},
+		{"a header", stream(header("ip", 101)), 101, 0, ""},
+		{"no header", stream(one), 1, 1, ""},
+		{"two streams", stream(header("ethernet", 1), one, header("ethernet", 1), one), 1, 2, ""},
+		{"two links", stream(header("ethernet", 1), one, header("ip", 1), one), 1, 1, "offset 84: the stream's link changes from ethernet to ip"},
+		{"a link that is not the stream's", stream(header("ip", 113), one), 101, 1, ""},
+		{"an unknown link", stream(header("ethernet", 147), one), 1, 1, ""},
+		{"no cooked header", stream(header("ethernet", 113), one), 113, 0, "offset 49: the stream began as a capture of link type 113"},
+		{"cut off", stream(one, one)[:50], 1, 1, "offset 35: the input ends 15 bytes into a value"},
+		{"strange additions", stream(
+			frame.Record{Frame: []byte("x"), Extra: []byte{0x07}, Extras: 1},
+			frame.Record{Frame: []byte("x"), Extra: append([]byte{0x81, 0xa9}, "pcap_made\x05"...), Extras: 1},
+			frame.Record{Frame: []byte("x"), Extra: append([]byte{0x81, 0xa9}, "pcap_made\xff"...), Extras: 1},
+			frame.Record{Frame: []byte("x"), Extra: append([]byte{0x81, 0xab}, "pcap_length\xa1x"...), Extras: 1},
+		), 1, 4, ""},
+		{"too long for a capture", stream(frame.Record{Frame: make([]byte, pcap.Snaplen+1)}, one), 1, 2, ""},
+	} {
+		out, e, err := encode(tt.in, false)
+		if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.HasPrefix(err.Error(), tt.err)) {
+			t.Errorf("%s: %v, want %s", tt.name, err, tt.err)
+		}
+		r := pcap.NewReader(bytes.NewReader(out))
+		n := 0
+		for {
+			var p pcap.Packet
+			if ok, err := r.Buffered(&p); err != nil {
+				t.Fatalf("%s: %v", tt.name, err)
+			} else if ok {
+				n++
+			} else if err := r.Fill(); err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", tt.name, err)
+			}
+		}
+		if n != tt.packets || r.Header().Link != tt.link {
+			t.Errorf("%s: %d packets of link %d, want %d of %d", tt.name, n, r.Header().Link, tt.packets, tt.link)
+		}
+		if cut := e.n.cut.Load(); (cut == 1) != (tt.name == "too long for a capture") {
+			t.Errorf("%s: %d are cut short", tt.name, cut)
+		}
+	}
+}
+
+// A capture of any bytes survives being a stream, and a stream of any bytes
+// does no harm.
+func FuzzCapture(f *testing.F) {
+	f.Add(uint32(1), capture(1, captured{5, 20, ip4}, captured{6, 90, ip4}))
+	f.Add(uint32(113), capture(113, captured{5, 36, "\x00\x00\x00\x01\x00\x06\x02\x00\x00\x00\x00\x07\x00\x00\x08\x00" + ip4}))
+	f.Fuzz(func(t *testing.T, field uint32, in []byte) {
+		if len(in) >= pcap.HeaderSize {
+			binary.LittleEndian.PutUint32(in[20:], field)
+		}
+		stream, err := decode(in)
+		if len(stream) == 0 {
+			return
+		}
+		first, _, errBack := encode(stream, false)
+		if errBack != nil {
+			t.Fatalf("%v, after %v", errBack, err)
+		}
+		again, err := decode(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, _, err := encode(again, false)
+		if err != nil || !bytes.Equal(first, second) || !bytes.Equal(stream, again) {
+			t.Fatalf("%v\n% x\n% x", err, first, second)
+		}
+		_, _, _ = encode(in, true)
+	})
+}
+
+func TestAllocates(t *testing.T) {
+	const n = 1000
+	var p []captured
+	for range n {
+		p = append(p, captured{5, 60, strings.Repeat("x", 60)})
+	}
+	in := capture(1, p...)
+	stream, err := decode(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]func(){
+		"decode": func() {
+			d := &decoder{r: pcap.NewReader(bytes.NewReader(in)), w: frame.NewWriter(io.Discard)}
+			_ = d.run()
+		},
+		"encode": func() {
+			e := &encoder{r: frame.NewReader(bytes.NewReader(stream)), out: io.Discard}
+			_ = e.run()
+		},
+	} {
+		if a := testing.AllocsPerRun(5, f); a > n/10 {
+			t.Errorf("%s: %.0f allocations for %d frames", name, a, n)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+// Framepcap turns a stream into a capture file and back.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+
+	"framepipe/frame"
+	"framepipe/internal/cli"
+	"framepipe/internal/fdio"
+	"framepipe/internal/pcap"
+)
+
+const usage = `usage: framepcap [-segment] [-v] < stream > pcap
+       framepcap -d [-v] < pcap > stream
+
+Turns a stream into a classic pcap file, for tcpdump, Wireshark and tcpreplay,
+and back. Frames are written as they come, so that a capture can be watched.
+
+  -d        decode: read a capture, write a stream. Either byte order, microseconds
+            or nanoseconds; Ethernet, IP, loopback or Linux cooked
+  -segment  cut super-frames into the frames that they become on the wire. Without
+            it they stay whole. Checksums are finished in any case
+  -v        say more on stderr
+  -version  print the version
+  -h        print this
+
+A capture that is decoded and encoded again has the same frames and times, and
+what a stream has no place for goes along as an addition to the frame.
+SIGUSR1 prints counters.
+
+  framepcap < day.frames | tcpdump -nr -
+  tunread tap0 | tee >(framepcap | tcpdump -lnr -) | tunwrite tap1
+  framepcap -d < day.pcap | quotagate -quota 1GB -clock stream | framepcap > passed.pcap
+`
+
+func main() {
+	flags := flag.NewFlagSet("framepcap", flag.ContinueOnError)
+	decoding := flags.Bool("d", false, "")
+	segment := flags.Bool("segment", false, "")
+	tool := &cli.Tool{Name: "framepcap", Usage: usage, Flags: flags}
+	tool.Run = func(t *cli.Tool, _ []string) error {
+		if *decoding && *segment {
+			return cli.Usagef("-segment goes with writing a capture, and -d reads one")
+		}
+		return run(t, *decoding, *segment)
+	}
+	tool.Main()
+}
+
+func run(t *cli.Tool, decoding, segment bool) error {
+	example := "framepcap < day.frames > day.pcap"
+	if decoding {
+		example = "framepcap -d < day.pcap > day.frames"
+	}
+	if err := errors.Join(cli.Stdin(example), cli.Stdout(example)); err != nil {
+		return err
+	}
+	in, out := fdio.NewStream(fdio.NewInput(0), 1), fdio.NewOutput(1)
+	fdio.Grow(0)
+	fdio.Grow(1)
+	var err error
+	if decoding {
+		d := &decoder{r: pcap.NewReader(in), w: frame.NewWriter(out)}
+		t.Counters(d.n.String)
+		err = d.run()
+		if errors.Is(err, pcap.ErrNG) {
+			err = cli.Hint(err, "tcpdump -r FILE -w - | framepcap -d\neditcap -F nsecpcap FILE - | framepcap -d, which keeps nanoseconds")
+		}
+	} else {
+		e := &encoder{r: frame.NewReader(in), out: out, segment: segment, warn: t.Warnf}
+		t.Counters(e.n.String)
+		err = e.run()
+	}
+	if err == nil || errors.Is(err, fdio.ErrReaderGone) {
+		return nil
+	}
+	var damage *frame.FormatError
+	if errors.As(err, &damage) && damage.Offset == 0 && damage.Err == nil {
+		if decoding {
+			err = cli.Hint(err, "a stream is read without -d")
+		} else {
+			err = cli.Hint(err, "a capture is read with -d")
+		}
+	}
+	return fmt.Errorf("stdin: %w", err)
+}
+
+// counters is what SIGUSR1 shows.
+type counters struct {
+	frames, bytes, finished, segmented, malformed, cut cli.Counter
+}
+
+func (n *counters) String() string {
+	return fmt.Sprintf("frames=%d bytes=%d finished=%d segmented=%d malformed=%d cut_short=%d",
+		n.frames.Load(), n.bytes.Load(), n.finished.Load(), n.segmented.Load(), n.malformed.Load(), n.cut.Load())
+}

@@ -1,0 +1,182 @@
+package pcap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"framepipe/frame"
+)
+
+// file writes a capture plainly, in any of its forms.
+func file(order binary.ByteOrder, nano bool, packets ...Packet) []byte {
+	magic, unit := uint32(magicMicro), uint64(1000)
+	if nano {
+		magic, unit = magicNano, 1
+	}
+	var b bytes.Buffer
+	_ = binary.Write(&b, order, struct {
+		Magic         uint32
+		Major, Minor  uint16
+		Zone, Figures uint32
+		Snap, Link    uint32
+	}{magic, 2, 4, 0, 0, 65535, LinkEthernet})
+	for _, p := range packets {
+		_ = binary.Write(&b, order, [4]uint32{uint32(p.Time / 1e9), uint32(p.Time % 1e9 / unit), uint32(len(p.Data)), p.Length})
+		b.Write(p.Data)
+	}
+	return b.Bytes()
+}
+
+func all(src io.Reader) (packets []Packet, h Header, err error) {
+	r := NewReader(src)
+	for {
+		var p Packet
+		ok, err := r.Buffered(&p)
+		if err == nil && !ok {
+			err = r.Fill()
+		}
+		if err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return packets, r.Header(), err
+		}
+		if ok {
+			p.Data = bytes.Clone(p.Data)
+			packets = append(packets, p)
+		}
+	}
+}
+
+var some = []Packet{
+	{Time: 1700000000_123456000, Length: 3, Data: []byte("abc")},
+	{Time: 1700000001_000000000, Length: 1500, Data: []byte("cut")},
+	{Time: 4294967295_999999000, Length: 0, Data: []byte{}},
+	{Time: 0, Length: 300000, Data: bytes.Repeat([]byte("x"), 300000)},
+	{Time: 1, Length: 1, Data: []byte("y")}, // of which microseconds keep nothing
+}
+
+func TestReader(t *testing.T) {
+	for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
+		for _, nano := range []bool{false, true} {
+			f := file(order, nano, some...)
+			for name, src := range map[string]io.Reader{
+				"at once":           bytes.NewReader(f),
+				"a few bytes each":  iotest.HalfReader(bytes.NewReader(f)),
+				"the end with data": iotest.DataErrReader(bytes.NewReader(f)),
+			} {
+				got, h, err := all(src)
+				if err != nil || len(got) != len(some) || h.Order != order || h.Nano != nano || h.Link != LinkEthernet {
+					t.Fatalf("%v, nano %v, %s: %d packets, %+v, %v", order, nano, name, len(got), h, err)
+				}
+				for i, want := range some {
+					if !nano {
+						want.Time -= want.Time % 1000
+					}
+					if got[i].Time != want.Time || got[i].Length != want.Length || !bytes.Equal(got[i].Data, want.Data) {
+						t.Errorf("%v, nano %v, %s, packet %d: time %d, length %d, %d bytes", order, nano, name, i, got[i].Time, got[i].Length, len(got[i].Data))
+					}
+				}
+			}
+		}
+	}
+}
+
+// What came whole before the damage is delivered, and the error says where it is.
+func TestDamage(t *testing.T) {
+	good := file(binary.LittleEndian, true, some[0], some[1])
+	const first, second = HeaderSize, HeaderSize + RecordSize + 3
+	put := func(at int, v uint32) []byte {
+		b := bytes.Clone(good)
+		binary.LittleEndian.PutUint32(b[at:], v)
+		return b
+	}
+	for _, tt := range []struct {
+		name    string
+		in      []byte
+		packets int
+		want    string
+	}{
+		{"nothing", nil, 0, "offset 0: the input ends inside the file's header, of which it has 0 bytes"},
+		{"half a header", good[:20], 0, "offset 0: the input ends inside the file's header, of which it has 20 bytes"},
+		{"text", []byte("hello, world"), 0, "offset 0: no capture: it begins with 68 65 6c 6c"},
+		{"version", put(4, 1), 0, "offset 0: a capture of version 1.0, want 2.4"},
+		{"modified", put(0, magicModified), 0, "offset 0: a capture in Kuznetzov's"},
+		{"half a packet header", good[:second+7], 1, fmt.Sprintf("offset %d: the input ends inside a packet, of which it has 7 bytes", second)},
+		{"half a packet", good[:len(good)-1], 1, fmt.Sprintf("offset %d: the input ends inside a packet, of which it has 18 bytes", second)},
+		{"a length", put(second+8, MaxPacket+1), 1, fmt.Sprintf("offset %d: a packet of 1048577 bytes, the most is 1048576", second)},
+		{"a time", put(first+4, 1e9), 0, fmt.Sprintf("offset %d: a time with 1000000000 of 1000000000 parts of a second", first)},
+	} {
+		got, _, err := all(bytes.NewReader(tt.in))
+		var damage *frame.FormatError
+		if len(got) != tt.packets || err == nil || !strings.HasPrefix(err.Error(), tt.want) || !errors.As(err, &damage) {
+			t.Errorf("%s: %d packets, %v; want %d, %s", tt.name, len(got), err, tt.packets, tt.want)
+		}
+	}
+	if _, _, err := all(strings.NewReader("\x0a\x0d\x0d\x0a and more")); !errors.Is(err, ErrNG) {
+		t.Errorf("pcapng: %v", err)
+	}
+	failed := errors.New("failed")
+	if _, _, err := all(io.MultiReader(bytes.NewReader(good[:30]), iotest.ErrReader(failed))); !errors.Is(err, failed) {
+		t.Errorf("the source's own: %v", err)
+	}
+}
+
+// A length at the limit is taken, and memory stays bounded by it.
+func TestLargest(t *testing.T) {
+	big := Packet{Time: 5, Length: MaxPacket, Data: make([]byte, MaxPacket)}
+	got, _, err := all(bytes.NewReader(file(binary.BigEndian, true, big, big)))
+	if err != nil || len(got) != 2 || len(got[1].Data) != MaxPacket {
+		t.Errorf("%d packets, %v", len(got), err)
+	}
+}
+
+func TestAppend(t *testing.T) {
+	b := AppendHeader(nil, LinkRaw|1<<26|2<<28)
+	b = AppendPacket(b, 1700000000_123456789, 9, []byte("abc"), []byte("de"))
+	b = AppendPacket(b, 1<<63, Snaplen+1, make([]byte, Snaplen), []byte("z"))
+	got, h, err := all(bytes.NewReader(b))
+	if err != nil || len(got) != 2 || h.Link != LinkRaw || h.FCS != 4 || !h.Nano || h.Snaplen != Snaplen {
+		t.Fatalf("%+v, %d packets, %v", h, len(got), err)
+	}
+	if p := got[0]; p.Time != 1700000000_123456789 || p.Length != 9 || string(p.Data) != "abcde" {
+		t.Errorf("%+v", p)
+	}
+	if p := got[1]; p.Time != 4294967295_999999999 || p.Length != Snaplen+1 || len(p.Data) != Snaplen {
+		t.Errorf("time %d, length %d, %d bytes", p.Time, p.Length, len(p.Data))
+	}
+}
+
+// Whatever a file is, reading it ends, and what was read can be written and
+// read again.
+func FuzzReader(f *testing.F) {
+	f.Add(file(binary.LittleEndian, true, some[0], some[1], some[2]))
+	f.Add(file(binary.BigEndian, false, some[0], some[1], some[2]))
+	f.Add([]byte("\x0a\x0d\x0d\x0a\x1c\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		packets, h, err := all(iotest.HalfReader(bytes.NewReader(in)))
+		if _, _, again := all(bytes.NewReader(in)); fmt.Sprint(again) != fmt.Sprint(err) {
+			t.Fatalf("%v, and in other pieces %v", err, again)
+		}
+		b := AppendHeader(nil, h.Field)
+		for _, p := range packets {
+			b = AppendPacket(b, p.Time, p.Length, p.Data)
+		}
+		got, _, err := all(bytes.NewReader(b))
+		if err != nil || len(got) != len(packets) {
+			t.Fatalf("%d packets of %d, %v", len(got), len(packets), err)
+		}
+		for i, p := range packets {
+			want := p.Data[:min(len(p.Data), Snaplen)]
+			if got[i].Time != p.Time || got[i].Length != p.Length || !bytes.Equal(got[i].Data, want) {
+				t.Fatalf("packet %d: %+v, was %+v", i, got[i], p)
+			}
+		}
+	})
+}

@@ -6,21 +6,36 @@ usage() {
 	cat <<'END'
 usage: pipeline.sh demo
        pipeline.sh run TAP0 TAP1 [-in STAGES] [-out STAGES]
+       pipeline.sh up IFACE [-lan IFACE2] [-in STAGES] [-out STAGES]
+                      [-confirm TIME] [-foreground]
+       pipeline.sh confirm [IFACE]
+       pipeline.sh status [IFACE]
+       pipeline.sh down [IFACE]
 
-demo  Shapes real TCP between two network namespaces and draws the rate as it
-      happens. Takes half a minute, and leaves nothing behind.
+demo     Shapes real TCP between two network namespaces and draws the rate as it
+         happens. Takes half a minute, and leaves nothing behind.
+run      Runs both pipelines between two taps that exist, until one of them ends
+         or a signal comes:
+             in:   tunread TAP0 | STAGES | tunwrite TAP1
+             out:  tunread TAP1 | STAGES | tunwrite TAP0
+         STAGES is any shell pipeline; the tools of this project are found in it
+         without a path. Without -in or -out there is nothing between.
+up       Leads the traffic of a network interface through both pipelines. The
+         addresses and routes of IFACE move to the host's side of them. With -lan
+         IFACE2 the machine stands in the cable between the two, as a bridge.
+         Undoes everything if anything fails.
+           -confirm TIME  undo it after TIME (60s, 5m) unless confirm comes
+           -foreground    stay, until a signal comes; then undo it
+confirm  Keeps what up -confirm made.
+status   Shows devices, rates, processes and the state of each gate.
+down     Puts addresses, routes, MAC address and flags back as they were, also
+         after up was killed.
 
-run   Runs both pipelines between two taps that exist, until one of them ends or
-      a signal comes:
-          in:   tunread TAP0 | STAGES | tunwrite TAP1
-          out:  tunread TAP1 | STAGES | tunwrite TAP0
-      STAGES is any shell pipeline; the tools of this project are found in it
-      without a path. Without -in or -out there is nothing between.
-
-Both need root, and Go unless the tools are built already.
+All need root, and Go unless the tools are built already.
 
   sudo ./pipeline.sh demo
   sudo ./pipeline.sh run tap0 tap1 -in 'quotagate -rate 100Mbit/s | bytehist'
+  sudo ./pipeline.sh up eth0 -confirm 60s -out 'quotagate -rate 100Mbit/s'
 END
 }
 
@@ -47,15 +62,20 @@ build() {
 
 # --- pipelines -------------------------------------------------------------
 
-state=$(mktemp -d "${TMPDIR:-/tmp}/pipeline.XXXXXX") || exit 1
+state='' # a directory: what is known of the pipelines, and of what was there before
 jobs_running=() # process groups
+
+scratch() {
+	state=$(mktemp -d "${TMPDIR:-/tmp}/pipeline.XXXXXX") || exit 1
+	trap 'rm -rf "$state"' EXIT
+}
 
 # start NAME SOURCE REST runs SOURCE | REST in a process group of its own, and
 # notes the process of the source: ending that one lets the others drain.
 start() {
 	local name=$1 source=$2 rest=$3
 	set -m # a process group for each
-	bash -o pipefail -c "bash -c 'echo \$\$ >\"$state/$name.source\"; exec $source' </dev/null | $rest" &
+	PIPELINE_STATE=$state bash -o pipefail -c "bash -c 'echo \$\$ >\"$state/$name.source\"; exec $source' </dev/null | $rest" 9>&- &
 	jobs_running+=("$!")
 	set +m
 }
@@ -93,6 +113,7 @@ run() {
 	done
 	[ ${#taps[@]} -eq 2 ] || die "run wants two taps, ${#taps[@]} given" "$0 -h" 2
 	build
+	scratch
 	trap 'stop; rm -rf "$state"' EXIT
 	trap 'asked=1' INT TERM HUP
 	local asked='' a b status=0
@@ -126,6 +147,7 @@ demo() {
 	command -v ip >/dev/null || die "no ip" "install iproute2"
 	build ./internal/demo
 	net=fp-net-$$ host=fp-host-$$ server=''
+	scratch
 	trap clean EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
@@ -177,9 +199,596 @@ clean() {
 	rm -rf "$state"
 }
 
-trap 'rm -rf "$state"' EXIT
+# --- up and down -----------------------------------------------------------
+#
+#   network                                                            host
+#   IFACE ─ fpbrN ─ fpnetN ── in ──▶ fphostN   IFACE's addresses, routes and MAC
+#                          ◀── out ──           or, with -lan: ─ fplanN ─ IFACE2
+#
+# N is the number of IFACE. IFACE keeps its MAC address, which is the one that a
+# switch or a hypervisor lets through; it is only a cable now. What was there
+# before is noted in the state directory before anything is touched, so that it
+# can be put back by anybody, at any time.
+
+run_dir=${PIPELINE_RUN:-/run/pipeline}
+declare -A group # of processes, of each direction
+
+# names sets what the devices of an interface are called, and where its state is.
+names() {
+	iface=$1 state=$run_dir/$1
+	local n
+	if [ -r "$state/number" ]; then n=$(<"$state/number"); else n=$(<"/sys/class/net/$1/ifindex"); fi
+	bridge=fpbr$n net=fpnet$n host=fphost$n lan_bridge=fplan$n
+	lan=$(cat "$state/lan" 2>/dev/null)
+}
+
+up() {
+	local in='' out='' other='' confirm=0 foreground='' args=("$@") ifaces=()
+	while [ $# -gt 0 ]; do
+		case $1 in
+		-in | --in) [ $# -ge 2 ] || die "-in wants stages" "$0 -h" 2; in=$2; shift ;;
+		-out | --out) [ $# -ge 2 ] || die "-out wants stages" "$0 -h" 2; out=$2; shift ;;
+		-lan | --lan) [ $# -ge 2 ] || die "-lan wants an interface" "$0 -h" 2; other=$2; shift ;;
+		-confirm | --confirm)
+			[[ ${2-} =~ ^([0-9]+)(s|m|h)$ ]] || die "-confirm wants a time, such as 60s or 5m" "$0 -h" 2
+			confirm=$((10#${BASH_REMATCH[1]}))
+			case ${BASH_REMATCH[2]} in m) confirm=$((confirm * 60)) ;; h) confirm=$((confirm * 3600)) ;; esac
+			shift ;;
+		-foreground | --foreground) foreground=1 ;;
+		-*) die "there is no flag $1" "$0 -h" 2 ;;
+		*) ifaces+=("$1") ;;
+		esac
+		shift
+	done
+	[ ${#ifaces[@]} -eq 1 ] || die "up wants one interface, ${#ifaces[@]} given" "$0 -h" 2
+	iface=${ifaces[0]}
+	check_machine
+	check_interface "$iface"
+	check_routes "$iface"
+	if [ -n "$other" ]; then
+		check_interface "$other"
+		check_lan "$other"
+	fi
+	local name
+	for name in in out; do
+		bash -n -c "${!name}" 2>/dev/null || die "-$name: the shell does not understand ${!name}" "" 2
+	done
+	build
+	names "$iface"
+	if [ -n "$foreground" ]; then
+		hold
+	else
+		behind "${args[@]}"
+	fi
+}
+
+# What cannot be done safely is refused before anything is touched.
+
+check_machine() {
+	[ "$(id -u)" -eq 0 ] || die "this needs root" "sudo $0 ..."
+	[ -c /dev/net/tun ] || die "no /dev/net/tun" "modprobe tun"
+	local tool
+	for tool in ip bridge flock setsid; do
+		command -v "$tool" >/dev/null || die "no $tool" "install iproute2 and util-linux"
+	done
+	if [ "$(cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null)" = 1 ] &&
+		[ -n "$(cat /proc/net/ip_tables_names /proc/net/ip6_tables_names 2>/dev/null; nft list ruleset 2>/dev/null)" ]; then
+		die "the firewall looks into bridges here, and would see each frame twice" "sysctl net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0"
+	fi
+}
+
+check_interface() {
+	local dir=/sys/class/net/$1 upper
+	[[ $1 != */* && -d $dir ]] || die "there is no interface $1" "ip link"
+	if [ -e "$dir/wireless" ] || [ -e "$dir/phy80211" ]; then
+		die "$1 is wireless: an access point takes no frames but those of the station itself"
+	fi
+	if [ "$(<"$dir/type")" != 1 ]; then die "$1 is no Ethernet interface"; fi
+	if [ -e "$dir/master" ]; then
+		upper=$(basename "$(readlink "$dir/master")")
+		[ "$upper" = "fpbr$(<"$dir/ifindex")" ] && [ -d "$run_dir/$1" ] && return # a leftover of ours
+		die "$1 belongs to $upper already, a bridge or a bond" "$0 up $upper, if it is a bond; or take $1 out of it"
+	fi
+	[ ! -d "$dir/bridge" ] || die "$1 is a bridge, and a bridge cannot be a port of another"
+	for upper in "$dir"/upper_*; do
+		[ ! -e "$upper" ] || die "${upper##*/upper_} stands on $1, and its traffic would not go through the pipeline" "take it away first"
+	done
+	(($(<"$dir/flags") & 1)) || die "$1 is down" "ip link set $1 up"
+}
+
+check_routes() {
+	local weird
+	weird=$(ip route show table all; ip -6 route show table all)
+	if grep -Eq "nexthop .*dev $1 |nhid .*dev $1 " <<<"$weird "; then
+		die "a route has several next hops, one of them through $1, and would not come back as it was"
+	fi
+}
+
+check_lan() {
+	[ "$1" != "$iface" ] || die "-lan $1: that is the interface itself" "" 2
+	if [ -n "$(ip -o addr show dev "$1" scope global)" ]; then
+		die "-lan $1: it has addresses of its own, so that this machine routes between the two, and a bridge would make one network of them" "leave out -lan: what the machine forwards through $iface goes through the pipelines anyway"
+	fi
+}
+
+# behind runs the rest in the background, away from this terminal, and waits
+# until it stands or has failed.
+behind() {
+	local log pid
+	log=$(mktemp) || exit 1
+	setsid "$0" up -foreground "$@" </dev/null >"$log" 2>&1 &
+	pid=$!
+	trap 'kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; cat "$log" >&2; rm -f "$log"; exit 130' INT TERM HUP
+	until [ -e "$state/ready" ] && [ "$(cat "$state/pid" 2>/dev/null)" = "$pid" ]; do
+		if ! kill -0 "$pid" 2>/dev/null; then
+			wait "$pid"
+			local status=$?
+			cat "$log" >&2
+			rm -f "$log"
+			exit "$status"
+		fi
+		sleep 0.05
+	done
+	cat "$log" >&2
+	rm -f "$log"
+}
+
+# hold makes everything, keeps it running, and undoes it in the end, however that
+# comes.
+hold() {
+	claim
+	trap 'exit 0' INT TERM HUP
+	trap undo EXIT
+	echo $$ >"$state/pid"
+	note
+	devices || die "cannot make the devices"
+	in="tunread $net | ${in:+$in | }tunwrite $host" out="tunread $host | ${out:+$out | }tunwrite $net"
+	printf '%s\n' "$in" >"$state/in"
+	printf '%s\n' "$out" >"$state/out"
+	local name
+	for name in in out; do
+		: >"$state/$name.restarts"
+		launch "$name"
+	done
+	alive || { tail -n 5 "$state"/*.log >&2; die "the pipelines do not run"; }
+	local gateway
+	gateway=$(answers)
+	move || die "cannot move the addresses and routes of $iface"
+	if [ -n "$gateway" ] && ! ask "$gateway" 5; then
+		tail -n 5 "$state"/*.log >&2
+		die "$gateway, which answered before, does not answer through the pipelines"
+	fi
+	say "$iface goes through the pipelines; its addresses are on ${lan:+$lan_bridge}${lan:-$host}, messages in $state/*.log"
+	if [ "$confirm" -gt 0 ]; then
+		say "$0 confirm keeps it; without that it is undone in $confirm seconds"
+		echo $(($(date +%s) + confirm)) >"$state/until"
+	fi
+	: >"$state/ready"
+	exec >>"$state/up.log" 2>&1 || exit 1
+	supervise
+}
+
+# claim takes the state directory, and the lock that says somebody is there. What
+# an up left behind that was killed is undone first.
+claim() {
+	mkdir -p "$run_dir" && chmod 0700 "$run_dir" || exit 1
+	local i
+	for i in "$iface" ${other:+"$other"}; do
+		! grep -qxs "$i" "$run_dir"/*/lan || die "$i is the other side of a pipeline already" "$0 down"
+	done
+	[ -z "$other" ] || [ ! -d "$run_dir/$other" ] || die "$other goes through pipelines already" "$0 down $other"
+	if [ -d "$state" ]; then
+		locked && die "$iface goes through pipelines already" "$0 down $iface"
+		say "undoing first what is left of an up that was killed"
+		undo
+	fi
+	mkdir "$state" || exit 1
+	names "$iface"
+	lan=$other
+	cat "/sys/class/net/$iface/ifindex" >"$state/number"
+	exec 9>"$state/lock"
+	flock -n 9 || die "$iface is being dealt with by somebody else"
+}
+
+locked() {
+	[ -e "$state/lock" ] && ! flock -n "$state/lock" true
+}
+
+# note writes down what there is: as the kernel tells it, to be given back to it,
+# and as text, to be moved and compared.
+note() {
+	local f
+	date +%s >"$state/time"
+	[ -z "$lan" ] || printf '%s\n' "$lan" >"$state/lan"
+	for f in 4 6; do
+		ip "-$f" addr save dev "$iface" >"$state/addr$f" &&
+			ip "-$f" route save table all dev "$iface" >"$state/route$f" || exit 1
+	done
+	ip -o addr show dev "$iface" >"$state/addresses"
+	{ routes 4 "$iface"; routes 6 "$iface"; } >"$state/routes"
+	ip neigh show nud permanent dev "$iface" | grep -v ' NOARP' >"$state/neighbours"
+	cat "/proc/sys/net/ipv6/conf/$iface/addr_gen_mode" >"$state/addr_gen_mode" 2>/dev/null
+	{ command -v ethtool >/dev/null && ethtool -k "$iface" 2>/dev/null; } | grep -x 'large-receive-offload: on' >"$state/lro"
+	looks "$iface" >"$state/looks"
+}
+
+# routes 4|6 DEVICE prints the routes through a device, as ip route takes them.
+routes() {
+	ip "-$1" -d route show table all dev "$2" |
+		grep -Ev '^(local|broadcast|anycast|multicast) ' |
+		sed -E "s/ (linkdown|dead)\b//g; s/ expires ([0-9]+)sec/ expires \1/; s/^/$1 /; s/ *$//"
+}
+
+# looks prints what has to be the same before and after.
+looks() {
+	{
+		ip -o link show dev "$1" | sed -E 's/ (qlen|state) [^ ]+//g'
+		ip -d -o addr show dev "$1" | grep -v ' temporary '
+		routes 4 "$1" | sort
+		routes 6 "$1" | sort
+	} | sed -E 's/ expires [0-9]+//; s/(valid_lft|preferred_lft) [0-9]+sec/\1 some/g; s/ (tentative|optimistic)\b//g; s/ +/ /g'
+}
+
+# devices makes the taps and bridges. Nothing goes through them yet.
+devices() {
+	local mtu
+	mtu=$(<"/sys/class/net/$iface/mtu")
+	new_bridge "$bridge" &&
+		new_tap "$net" "$mtu" && ip link set "$net" master "$bridge" up &&
+		new_tap "$host" "$mtu" || return
+	if [ -n "$lan" ]; then
+		new_bridge "$lan_bridge" && ip link set "$host" master "$lan_bridge" up || return
+		host_side=$lan_bridge
+	else
+		host_side=$host
+	fi
+	ip link set "$host_side" addrgenmode none &&
+		ip link set "$host_side" address "$(<"/sys/class/net/$iface/address")" mtu "$mtu" up || return
+	# The host's side behaves as the interface did: forwarding, filters, router
+	# advertisements.
+	local f
+	for f in /proc/sys/net/ipv[46]/conf/"$iface"/*; do
+		case ${f##*/} in addr_gen_mode | stable_secret | mtu | disable_ipv6) continue ;; esac
+		cat "$f" 2>/dev/null >"${f/"/$iface/"/"/$host_side/"}"
+	done 2>/dev/null
+	return 0
+}
+
+# A bridge that passes on everything it may, link-local frames too, with an
+# address of its own, lest it take the interface's.
+new_bridge() {
+	ip link add "$1" type bridge stp_state 0 mcast_snooping 0 group_fwd_mask 65528 &&
+		ip link set "$1" address "$(<"/sys/class/net/$1/address")" &&
+		quiet "$1" && ip link set "$1" up
+}
+
+# A short transmit queue keeps what waits in it short: super-frames have 64 KiB.
+new_tap() {
+	ip tuntap add dev "$1" mode tap multi_queue vnet_hdr &&
+		ip link set "$1" mtu "$2" txqueuelen 128 && quiet "$1"
+}
+
+# quiet keeps a device that is only a cable from talking IPv6.
+quiet() {
+	[ ! -d "/proc/sys/net/ipv6/conf/$1" ] || [ "$1" = "$host" ] && [ -z "$lan" ] || [ "$1" = "$lan_bridge" ] ||
+		echo 1 >"/proc/sys/net/ipv6/conf/$1/disable_ipv6"
+}
+
+# move leads the traffic through the pipelines.
+move() {
+	: >"$state/moved" || return
+	printf '%s\n' "addr flush dev $iface" "link set $iface addrgenmode none" "link set $iface master $bridge" | ip -batch - || return
+	# IPv6 routes outlive the addresses, and would be next hops beside the new ones.
+	local table
+	while read -r table; do
+		ip -6 route flush table "$table" dev "$iface" || return
+	done < <(sed -nE 's/^6 .* table ([^ ]+) .*/\1/p' "$state/routes" | sort -u)
+	# The bridge takes frames to the addresses of its ports for itself. These are
+	# for the host, behind the other port.
+	bridge fdb show dev "$iface" | grep ' permanent' | grep -v ' self' | while read -r mac rest; do
+		case $rest in
+		*" vlan "*) rest=${rest#*vlan }; echo "fdb del $mac dev $iface vlan ${rest%% *} master" ;;
+		*) echo "fdb del $mac dev $iface master" ;;
+		esac
+	done | bridge -batch - || return
+	if [ -n "$lan" ]; then
+		ip link set "$lan" master "$lan_bridge" || return
+	fi
+	settle
+	local missing
+	missing=$(comm -23 <(carried <"$state/addresses") <(ip -o addr show dev "$host_side" | carried))
+	missing+=$(comm -23 <(sed -E 's/ expires [0-9]+//' "$state/routes" | sort) <({ routes 4 "$host_side"; routes 6 "$host_side"; } | sed -E 's/ expires [0-9]+//' | sort))
+	[ -z "$missing" ] || { cat "$state/up.log" >&2; say "these did not move: $missing"; return 1; }
+}
+
+# settle gives the host's side the addresses and routes that were noted, those
+# first that others go through.
+settle() {
+	local f
+	for f in 4 6; do
+		{
+			grep -E "^[^ ]+ +[^ ]+ +inet${f#4} " "$state/addresses" | words "add" "$host_side" 0
+			{ grep -v ' via ' "$state/routes"; grep ' via ' "$state/routes"; } | sed -n "s/^$f /route append /; T; s/\$/ dev $host_side/p"
+			[ "$f" = 6 ] || sed "s/^/neigh replace /; s/ PERMANENT.*/ nud permanent dev $host_side/" "$state/neighbours"
+		} | ip "-$f" -force -batch - 2>>"$state/up.log"
+	done
+	return 0 # what is there already is no error, and what is missing is found out
+}
+
+# carried prints the addresses of ip -o addr, sorted.
+carried() { awk '{ print $3, $4 }' | sort; }
+
+# words VERB DEVICE AGE turns ip -o addr into commands for ip -batch, with what
+# is left of lifetimes after so many seconds.
+words() {
+	local line word family verb=$1 device=$2 age=$3 command
+	while read -r _ _ family line; do
+		line=${line//\\/ }
+		command="addr $verb"
+		set -f
+		# shellcheck disable=SC2086 # words
+		set -- $line
+		set +f
+		command+=" $1"
+		shift
+		while [ $# -gt 0 ]; do
+			word=$1
+			shift
+			case $word in
+			peer | brd | scope | metric) command+=" $word $1"; shift ;;
+			noprefixroute | home | mngtmpaddr | autojoin) command+=" $word" ;;
+			valid_lft | preferred_lft)
+				if [ "$1" != forever ]; then
+					local left=$((${1%sec} - age))
+					command+=" $word $((left > 0 ? left : 0))"
+				fi
+				shift ;;
+			esac
+		done
+		# Nobody else has these: no need to wait for somebody to object.
+		[ "$family$verb" != inet6add ] || command+=" nodad"
+		echo "$command dev $device"
+	done
+}
+
+# answers prints the gateway, if it answers.
+answers() {
+	local gateway
+	gateway=$(sed -nE 's/^4 unicast default via ([^ ]+) .*/\1/p' "$state/routes" | head -n 1)
+	[ -z "$gateway" ] || ! ask "$gateway" 1 || echo "$gateway"
+}
+
+ask() {
+	local i
+	for ((i = 0; i < $2; i++)); do
+		ping -n -c 1 -W 1 "$1" >/dev/null 2>&1 && return
+	done
+	return 1
+}
+
+# launch IN|OUT starts a pipeline, as it was noted.
+launch() {
+	local line source rest
+	line=$(<"$state/$1")
+	source=${line%% | *} rest=${line#* | }
+	start "$1" "$source" "{ $rest; } 2>>\"$state/$1.log\"" 2>>"$state/$1.log"
+	group[$1]=${jobs_running[-1]}
+}
+
+# alive waits until both taps have somebody at each end, and looks whether that
+# lasts.
+alive() {
+	local i
+	for i in {1..100}; do
+		if [ "$(cat "/sys/class/net/$net/carrier" "/sys/class/net/$host/carrier" 2>/dev/null)" = $'1\n1' ]; then
+			break
+		fi
+		sleep 0.05
+	done
+	sleep 0.3
+	[ "$i" -lt 100 ] && running in && running out
+}
+
+running() { kill -0 "${group[$1]}" 2>/dev/null; }
+
+# supervise starts a pipeline again that has ended, and undoes everything if
+# nobody confirms. It ends with a signal.
+supervise() {
+	local since=$SECONDS name
+	# A read that finds nothing is a sleep without a process.
+	exec 8<> <(:)
+	while :; do
+		read -r -t 0.2 -u 8
+		if [ "$confirm" -gt 0 ]; then
+			if [ -e "$state/confirmed" ]; then
+				confirm=0
+				say "confirmed"
+			elif [ $((SECONDS - since)) -ge "$confirm" ]; then
+				say "not confirmed: undone"
+				exit 1
+			fi
+		fi
+		for name in in out; do
+			running "$name" && continue
+			wait "${group[$name]}"
+			say "the pipeline $name has ended with status $?, and is started again" 2>&1 | tee -a "$state/$name.log"
+			kill -KILL -- "-${group[$name]}" 2>/dev/null
+			launch "$name"
+			echo x >>"$state/$name.restarts"
+		done
+		trim
+	done
+}
+
+# trim keeps the logs from filling the memory they live in.
+trim() {
+	local f size
+	for f in "$state"/*.log; do
+		size=$(stat -c %s "$f") 2>/dev/null
+		if [ "${size:-0}" -gt 1048576 ]; then
+			tail -c 262144 "$f" >"$f.old"
+			: >"$f"
+		fi
+	done
+}
+
+# undo puts everything back. It may be called at any point, by anybody, and
+# again.
+undo() {
+	trap '' INT TERM HUP
+	[ -d "$state" ] || return
+	local f elsewhere
+	if [ -e "$state/moved" ] && [ -d "/sys/class/net/$iface" ]; then
+		elsewhere=$(comm -13 <(carried <"$state/addresses") <({ ip -o addr show dev "$host"; ip -o addr show dev "$lan_bridge"; } 2>/dev/null | carried))
+		[ -z "$elsewhere" ] || say "the host's side had other addresses by now, which are gone: $elsewhere"
+		ip link del "$host" 2>/dev/null
+		if [ -n "$lan" ]; then ip link set "$lan" nomaster 2>/dev/null; fi
+		ip link del "$lan_bridge" 2>/dev/null
+		[ ! -e "/sys/class/net/$iface/master" ] || ip link set "$iface" nomaster
+		restore $(($(date +%s) - $(<"$state/time")))
+		if [ -s "$state/addr_gen_mode" ]; then
+			f=$(<"$state/addr_gen_mode")
+			ip link set "$iface" addrgenmode "$(set -- eui64 none stable_secret random; shift "$f"; echo "$1")"
+		fi
+		[ ! -s "$state/lro" ] || ethtool -K "$iface" lro on 2>/dev/null
+		if ! diff <(cat "$state/looks") <(looks "$iface") >"$state/differs"; then
+			say "$iface is not quite as it was (< before, > now):"
+			cat "$state/differs" >&2
+		fi
+	fi
+	stop
+	processes | xargs -r kill -KILL 2>/dev/null
+	for f in "$host" "$net" "$bridge" "$lan_bridge"; do
+		[ ! -d "/sys/class/net/$f" ] || ip link del "$f"
+	done
+	rm -rf "$state"
+}
+
+# restore gives the kernel back what it told, and then what is left of the
+# lifetimes that were noted.
+restore() {
+	local f dad=/proc/sys/net/ipv6/conf/$iface/accept_dad
+	# Nobody else has the addresses: they need not wait for somebody to object.
+	[ ! -e "$dad" ] || { cat "$dad" >"$state/dad" && echo 0 >"$dad"; }
+	for f in 4 6; do ip "-$f" addr restore <"$state/addr$f"; done 2>/dev/null
+	for f in 4 6; do ip "-$f" route restore <"$state/route$f"; done 2>/dev/null
+	{
+		grep -v 'valid_lft forever preferred_lft forever' "$state/addresses" | words change "$iface" "$1"
+		sed -nE 's/^6 (.*) expires ([0-9]+)(.*)/\2 \1\3/p' "$state/routes" |
+			while read -r f line; do
+				[ "$f" -le "$1" ] || echo "route replace $line expires $((f - $1)) dev $iface"
+			done
+	} | ip -6 -force -batch - 2>/dev/null
+	for f in {1..20}; do
+		[ -n "$(ip -6 -o addr show dev "$iface" tentative)" ] || break
+		sleep 0.05
+	done
+	[ ! -s "$state/dad" ] || cat "$state/dad" >"$dad"
+}
+
+# processes prints the numbers of the processes of these pipelines, whoever
+# started them.
+processes() {
+	grep -lzFxs "PIPELINE_STATE=$state" /proc/[0-9]*/environ | sed 's/[^0-9]//g'
+}
+
+# each COMMAND [IFACE] runs a command for the interface, or for all there are.
+each() {
+	local command=$1 dir found=''
+	shift
+	[ "$(id -u)" -eq 0 ] || die "this needs root" "sudo $0 ..."
+	[ $# -le 1 ] || die "one interface at most, $# given" "$0 -h" 2
+	for dir in "$run_dir"/${1:-*}; do
+		[ -d "$dir" ] || continue
+		found=1
+		names "${dir##*/}"
+		"$command" || exit
+	done
+	[ -n "$found" ] || die "nothing is up${1:+ on $1}"
+}
+
+down() {
+	local pid
+	if locked; then
+		pid=$(cat "$state/pid" 2>/dev/null)
+		[ -z "$pid" ] || kill -TERM "$pid" 2>/dev/null
+		flock -w 30 "$state/lock" true 2>/dev/null
+	fi
+	undo
+}
+
+# status shows one interface. What the tools count they tell when asked.
+status() {
+	local held=nobody pid line name
+	local -A before after size ours=()
+	if locked; then held=; fi
+	while read -r pid; do
+		read -r name 2>/dev/null <"/proc/$pid/comm" || continue
+		case $name in
+		tunread | tunwrite | quotagate | bytehist | framepcap) ours[$pid]=$name ;;
+		esac
+	done < <(processes)
+	for name in in out; do size[$name]=$(stat -c %s "$state/$name.log" 2>/dev/null || echo 0); done
+	measure before
+	[ ${#ours[@]} -eq 0 ] || kill -USR1 "${!ours[@]}" 2>/dev/null
+	sleep 1
+	measure after
+	echo "$iface: for $(age $(($(date +%s) - $(<"$state/time")))), the host's side is $(host_side)"
+	if [ -n "$held" ]; then
+		echo "  up was killed, and nobody keeps it running: $0 down"
+	elif [ -s "$state/until" ] && [ ! -e "$state/confirmed" ]; then
+		echo "  undone in $(($(<"$state/until") - $(date +%s))) seconds, unless confirmed: $0 confirm"
+	fi
+	for name in "$iface" "$bridge" "$net" "$host" ${lan:+"$lan_bridge" "$lan"}; do
+		[ -d "/sys/class/net/$name" ] || { echo "  $name is missing"; continue; }
+		line=$(<"/sys/class/net/$name/operstate")
+		printf '  %-10s %-8s received %12s, sent %12s\n' "$name" "$line" \
+			"$(rate $((after[$name.rx_bytes] - before[$name.rx_bytes])))" "$(rate $((after[$name.tx_bytes] - before[$name.tx_bytes])))"
+	done
+	local device=$net
+	for name in in out; do
+		printf '\n%-4s %s\n' "$name:" "$(<"$state/$name")"
+		printf '  %s, %s dropped in the queue of %s since it was made, %s restarts\n' \
+			"$(rate $((after[$device.tx_bytes] - before[$device.tx_bytes])))" "${after[$device.tx_dropped]}" "$device" \
+			"$(wc -l <"$state/$name.restarts")"
+		tail -c "+$((size[$name] + 1))" "$state/$name.log" 2>/dev/null | grep -E '^(tunread|tunwrite|quotagate|bytehist|framepcap): ([a-z_]+=|no frame)' | sed 's/^/  /'
+		device=$host
+	done
+	for pid in "${!ours[@]}"; do printf '%s %s %s\n' "$pid" "${ours[$pid]}" "$(sed -n 's/^VmRSS:[^0-9]*//p' "/proc/$pid/status" 2>/dev/null)"; done |
+		sort -n | awk 'BEGIN { printf "\nprocesses:" } { printf "%s %s (%d, %.1f MB)", (NR == 1 ? "" : ","), $2, $1, $3 / 1024 } END { print (NR ? "" : " none") }'
+}
+
+# measure NAME reads the counters of all devices into an associative array.
+measure() {
+	local -n into=$1
+	local f d
+	for d in "$iface" "$bridge" "$net" "$host" "$lan_bridge" ${lan:+"$lan"}; do
+		for f in rx_bytes tx_bytes tx_dropped; do
+			# shellcheck disable=SC2034 # it is the caller's
+			into[$d.$f]=$(cat "/sys/class/net/$d/statistics/$f" 2>/dev/null || echo 0)
+		done
+	done
+}
+
+rate() { awk -v b="$1" 'BEGIN { b *= 8; split("bit/s kbit/s Mbit/s Gbit/s", u); for (i = 1; b >= 1000 && i < 4; i++) b /= 1000; printf "%.4g %s", b, u[i] }'; }
+
+age() {
+	if [ "$1" -ge 86400 ]; then printf '%dd%dh' $(($1 / 86400)) $(($1 % 86400 / 3600))
+	elif [ "$1" -ge 3600 ]; then printf '%dh%dm' $(($1 / 3600)) $(($1 % 3600 / 60))
+	else printf '%dm%ds' $(($1 / 60)) $(($1 % 60)); fi
+}
+
+# host_side prints the device that has the addresses now.
+host_side() { if [ -e "$state/lan" ]; then echo "$lan_bridge"; else echo "$host"; fi; }
+
+confirm() {
+	locked || die "$iface: nobody is there who waits for it" "$0 down $iface"
+	: >"$state/confirmed"
+}
+
 case ${1-} in
-run | demo) "$@" ;;
+run | demo | up) "$@" ;;
+down | status | confirm) each "$@" ;;
 -h | --help | help) usage ;;
 '') usage >&2; exit 2 ;;
 *) die "there is no command $1" "$0 -h" 2 ;;

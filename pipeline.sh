@@ -338,8 +338,7 @@ behind() {
 hold() {
 	claim
 	trap 'exit 0' INT TERM HUP
-	trap undo EXIT
-	echo $$ >"$state/pid"
+	trap 'if [ -e "$state/leave" ]; then exit; fi; undo' EXIT
 	note
 	devices || die "cannot make the devices"
 	in="tunread $net | ${in:+$in | }tunwrite $host" out="tunread $host | ${out:+$out | }tunwrite $net"
@@ -387,30 +386,58 @@ claim() {
 	lan=$other
 	cat "/sys/class/net/$iface/ifindex" >"$state/number"
 	exec 9>"$state/lock"
-	flock -n 9 || die "$iface is being dealt with by somebody else"
+	echo $$ >"$state/pid"
+	flock -w 5 9 || die "$iface is being dealt with by somebody else"
 }
 
+# locked tells whether somebody keeps it running. A child of one that was killed
+# may hold the lock for a moment longer, and what was killed has no command line.
 locked() {
-	[ -e "$state/lock" ] && ! flock -n "$state/lock" true
+	[ -e "$state/lock" ] && ! flock -n "$state/lock" true &&
+		grep -qaF "${0##*/}" "/proc/$(cat "$state/pid" 2>/dev/null)/cmdline" 2>/dev/null
 }
 
 # note writes down what there is: as the kernel tells it, to be given back to it,
 # and as text, to be moved and compared.
 note() {
-	local f
+	local f table
 	date +%s >"$state/time"
 	[ -z "$lan" ] || printf '%s\n' "$lan" >"$state/lan"
-	for f in 4 6; do
-		ip "-$f" addr save dev "$iface" >"$state/addr$f" &&
-			ip "-$f" route save table all dev "$iface" >"$state/route$f" || exit 1
-	done
 	ip -o addr show dev "$iface" >"$state/addresses"
 	{ routes 4 "$iface"; routes 6 "$iface"; } >"$state/routes"
+	ip -4 addr save dev "$iface" >"$state/addr4" || exit 1
+	ip -6 addr save dev "$iface" | reverse >"$state/addr6" || exit 1
+	while read -r f table; do
+		ip "-$f" route save table "$table" dev "$iface" >"$state/route$f.$table" || exit 1
+	done < <(tables)
 	ip neigh show nud permanent dev "$iface" | grep -v ' NOARP' >"$state/neighbours"
-	cat "/proc/sys/net/ipv6/conf/$iface/addr_gen_mode" >"$state/addr_gen_mode" 2>/dev/null
 	{ command -v ethtool >/dev/null && ethtool -k "$iface" 2>/dev/null; } | grep -x 'large-receive-offload: on' >"$state/lro"
 	looks "$iface" >"$state/looks"
 }
+
+# moving prints those of ip -o addr that the interface does not keep. It keeps
+# its link-local address, which means nothing anywhere else.
+moving() { grep -v ' inet6 .* scope link '; }
+
+# reverse turns round what ip -6 addr save writes: of the addresses of one scope,
+# the kernel puts the newest first. A magic number, and then netlink messages,
+# whose length, a multiple of 4, stands first in them.
+reverse() {
+	local dump=$state/dump at=4 size length all=()
+	cat >"$dump" && size=$(stat -c %s "$dump") || return
+	while [ "$at" -lt "$size" ]; do
+		length=$(od -A n -t u4 -j "$at" -N 4 "$dump")
+		length=$(((length + 3) / 4 * 4))
+		[ "$length" -ge 16 ] || return
+		all=("$((at + 1)) $length" "${all[@]}")
+		at=$((at + length))
+	done
+	head -c 4 "$dump"
+	for at in "${all[@]}"; do tail -c "+${at% *}" "$dump" | head -c "${at#* }"; done
+}
+
+# tables prints the address families and tables in which there are routes.
+tables() { sed -nE 's/^([46]) .* table ([^ ]+) .*/\1 \2/p' "$state/routes" | sort -u; }
 
 # routes 4|6 DEVICE prints the routes through a device, as ip route takes them.
 routes() {
@@ -447,8 +474,8 @@ devices() {
 	# The host's side behaves as the interface did: forwarding, filters, router
 	# advertisements.
 	local f
-	for f in /proc/sys/net/ipv[46]/conf/"$iface"/*; do
-		case ${f##*/} in addr_gen_mode | stable_secret | mtu | disable_ipv6) continue ;; esac
+	for f in /proc/sys/net/ipv6/conf/"$iface"/disable_ipv6 /proc/sys/net/ipv[46]/conf/"$iface"/*; do
+		case ${f##*/} in addr_gen_mode | stable_secret | mtu) continue ;; esac
 		cat "$f" 2>/dev/null >"${f/"/$iface/"/"/$host_side/"}"
 	done 2>/dev/null
 	return 0
@@ -477,12 +504,15 @@ quiet() {
 # move leads the traffic through the pipelines.
 move() {
 	: >"$state/moved" || return
-	printf '%s\n' "addr flush dev $iface" "link set $iface addrgenmode none" "link set $iface master $bridge" | ip -batch - || return
-	# IPv6 routes outlive the addresses, and would be next hops beside the new ones.
-	local table
-	while read -r table; do
-		ip -6 route flush table "$table" dev "$iface" || return
-	done < <(sed -nE 's/^6 .* table ([^ ]+) .*/\1/p' "$state/routes" | sort -u)
+	{
+		moving <"$state/addresses" | awk '{ print "addr del", $4, ($5 == "peer" ? "peer " $6 : ""), "dev", $2 }'
+		echo "link set $iface master $bridge"
+	} | ip -force -batch - 2>/dev/null # the kernel may have taken a secondary one along
+	# IPv6 routes outlive the addresses, and would be next hops beside the new
+	# ones; multicast would go the old way.
+	ip -6 route del multicast ff00::/8 dev "$iface" table local 2>/dev/null
+	sed -n 's/^6 //p' "$state/routes" | grep -v ' fe80::/64 ' | sed "s/ expires [0-9]*//; s/^/route del /; s/\$/ dev $iface/" | ip -6 -force -batch - 2>/dev/null
+	[ "$(readlink "/sys/class/net/$iface/master")" != '' ] && [ -z "$(ip -o addr show dev "$iface" | moving)" ] || return
 	# The bridge takes frames to the addresses of its ports for itself. These are
 	# for the host, behind the other port.
 	bridge fdb show dev "$iface" | grep ' permanent' | grep -v ' self' | while read -r mac rest; do
@@ -507,7 +537,7 @@ settle() {
 	local f
 	for f in 4 6; do
 		{
-			grep -E "^[^ ]+ +[^ ]+ +inet${f#4} " "$state/addresses" | words "add" "$host_side" 0
+			grep -E "^[^ ]+ +[^ ]+ +inet${f#4} " "$state/addresses" | { if [ "$f" = 6 ]; then tac; else cat; fi; } | words add "$host_side" 0
 			{ grep -v ' via ' "$state/routes"; grep ' via ' "$state/routes"; } | sed -n "s/^$f /route append /; T; s/\$/ dev $host_side/p"
 			[ "$f" = 6 ] || sed "s/^/neigh replace /; s/ PERMANENT.*/ nud permanent dev $host_side/" "$state/neighbours"
 		} | ip "-$f" -force -batch - 2>>"$state/up.log"
@@ -554,7 +584,7 @@ words() {
 # answers prints the gateway, if it answers.
 answers() {
 	local gateway
-	gateway=$(sed -nE 's/^4 unicast default via ([^ ]+) .*/\1/p' "$state/routes" | head -n 1)
+	gateway=$(sed -nE 's/^4 unicast default via ([^ ]+) .*table main .*/\1/p' "$state/routes" | head -n 1)
 	[ -z "$gateway" ] || ! ask "$gateway" 1 || echo "$gateway"
 }
 
@@ -636,7 +666,7 @@ trim() {
 # again.
 undo() {
 	trap '' INT TERM HUP
-	[ -d "$state" ] || return
+	[ -d "$state" ] || return 0
 	local f elsewhere
 	if [ -e "$state/moved" ] && [ -d "/sys/class/net/$iface" ]; then
 		elsewhere=$(comm -13 <(carried <"$state/addresses") <({ ip -o addr show dev "$host"; ip -o addr show dev "$lan_bridge"; } 2>/dev/null | carried))
@@ -645,11 +675,7 @@ undo() {
 		if [ -n "$lan" ]; then ip link set "$lan" nomaster 2>/dev/null; fi
 		ip link del "$lan_bridge" 2>/dev/null
 		[ ! -e "/sys/class/net/$iface/master" ] || ip link set "$iface" nomaster
-		restore $(($(date +%s) - $(<"$state/time")))
-		if [ -s "$state/addr_gen_mode" ]; then
-			f=$(<"$state/addr_gen_mode")
-			ip link set "$iface" addrgenmode "$(set -- eui64 none stable_secret random; shift "$f"; echo "$1")"
-		fi
+		restore $(($(date +%s) - $(<"$state/time"))) 2>"$state/restore.log" # what is there already is no error
 		[ ! -s "$state/lro" ] || ethtool -K "$iface" lro on 2>/dev/null
 		if ! diff <(cat "$state/looks") <(looks "$iface") >"$state/differs"; then
 			say "$iface is not quite as it was (< before, > now):"
@@ -667,18 +693,23 @@ undo() {
 # restore gives the kernel back what it told, and then what is left of the
 # lifetimes that were noted.
 restore() {
-	local f dad=/proc/sys/net/ipv6/conf/$iface/accept_dad
+	local f table left line dad=/proc/sys/net/ipv6/conf/$iface/accept_dad
 	# Nobody else has the addresses: they need not wait for somebody to object.
 	[ ! -e "$dad" ] || { cat "$dad" >"$state/dad" && echo 0 >"$dad"; }
-	for f in 4 6; do ip "-$f" addr restore <"$state/addr$f"; done 2>/dev/null
-	for f in 4 6; do ip "-$f" route restore <"$state/route$f"; done 2>/dev/null
-	{
-		grep -v 'valid_lft forever preferred_lft forever' "$state/addresses" | words change "$iface" "$1"
-		sed -nE 's/^6 (.*) expires ([0-9]+)(.*)/\2 \1\3/p' "$state/routes" |
-			while read -r f line; do
-				[ "$f" -le "$1" ] || echo "route replace $line expires $((f - $1)) dev $iface"
-			done
-	} | ip -6 -force -batch - 2>/dev/null
+	ip -4 addr restore <"$state/addr4"
+	ip -6 addr restore <"$state/addr6"
+	while read -r f table; do ip "-$f" route restore <"$state/route$f.$table"; done < <(tables)
+	ip -6 route append multicast ff00::/8 dev "$iface" table local proto kernel metric 256
+	for f in 4 6; do
+		{
+			grep -E "^[^ ]+ +[^ ]+ +inet${f#4} .*[0-9]sec" "$state/addresses" | words change "$iface" "$1"
+			sed -nE "s/^$f (.*) expires ([0-9]+)(.*)/\\2 \\1\\3/p" "$state/routes" |
+				while read -r left line; do
+					[ "$left" -le "$1" ] || echo "route replace $line expires $((left - $1)) dev $iface"
+				done
+			[ "$f" = 6 ] || sed "s/^/neigh replace /; s/ PERMANENT.*/ nud permanent dev $iface/" "$state/neighbours"
+		} | ip "-$f" -force -batch -
+	done
 	for f in {1..20}; do
 		[ -n "$(ip -6 -o addr show dev "$iface" tentative)" ] || break
 		sleep 0.05
@@ -708,10 +739,9 @@ each() {
 }
 
 down() {
-	local pid
 	if locked; then
-		pid=$(cat "$state/pid" 2>/dev/null)
-		[ -z "$pid" ] || kill -TERM "$pid" 2>/dev/null
+		: >"$state/leave" # this is where it is undone
+		kill -TERM "$(<"$state/pid")" 2>/dev/null
 		flock -w 30 "$state/lock" true 2>/dev/null
 	fi
 	undo

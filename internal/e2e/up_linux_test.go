@@ -1,0 +1,543 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"framepipe/internal/nettest"
+
+	"golang.org/x/sys/unix"
+)
+
+// uplink is a host on a cable to a router, and, behind the host's second
+// interface, another one:
+//
+//	namespace router              namespace host            namespace behind
+//	e1 10.0.0.1, fd00::1 ──── e0 10.0.0.2, fd00::2
+//	                          l0 ─────────────────── b0 10.0.0.3, fd00::3
+type uplink struct {
+	t                    testing.TB
+	router, host, behind *nettest.Namespace
+	state                string
+	routes               bool
+}
+
+func newUplink(t testing.TB, addresses bool) *uplink {
+	t.Helper()
+	nettest.Need(t, "bash", "bridge", "flock", "setsid", "ping")
+	u := &uplink{t: t, router: nettest.New(t), host: nettest.New(t), behind: nettest.New(t), state: t.TempDir()}
+	nettest.Run(t, "ip", "link", "add", "e0", "netns", u.host.Name, "type", "veth", "peer", "name", "e1", "netns", u.router.Name)
+	nettest.Run(t, "ip", "link", "add", "l0", "netns", u.host.Name, "type", "veth", "peer", "name", "b0", "netns", u.behind.Name)
+	for _, x := range []struct {
+		ns   *nettest.Namespace
+		dev  string
+		host int
+	}{{u.router, "e1", 1}, {u.host, "e0", 2}, {u.behind, "b0", 3}, {u.host, "l0", 0}} {
+		x.ns.Run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/"+x.dev+"/accept_dad")
+		x.ns.Run("ip", "link", "set", x.dev, "up")
+		if x.host == 0 || x.host == 2 && !addresses {
+			continue
+		}
+		x.ns.Run("ip", "addr", "add", fmt.Sprintf("10.0.0.%d/24", x.host), "brd", "+", "dev", x.dev)
+		x.ns.Run("ip", "addr", "add", fmt.Sprintf("fd00::%d/64", x.host), "dev", x.dev)
+	}
+	if addresses {
+		for _, line := range []string{
+			"addr add 10.0.1.2/24 dev e0 valid_lft 5000 preferred_lft 4000",
+			"addr add 192.0.2.1/32 dev e0 noprefixroute",
+			"addr add 10.0.0.22/24 dev e0 label e0:more",
+			"addr add fd00:1::2/64 dev e0 valid_lft 5000 preferred_lft 4000 noprefixroute",
+			"route add default via 10.0.0.1 proto dhcp metric 100",
+			"route add 198.51.100.0/24 via 10.0.1.9 src 10.0.1.2 mtu 1400",
+			"route add 203.0.113.0/24 dev e0 scope link",
+			"route add default via 10.0.0.9 table 77",
+			"route add 172.16.0.0/12 via 10.66.66.66 dev e0 onlink",
+			"route add blackhole 192.168.0.0/16",
+			"-6 route add default via fd00::1 metric 1024 proto ra expires 3000",
+			"-6 route add fd00:2::/64 via fe80::99 dev e0",
+			"-6 route add fd00:3::/64 dev e0 table 77",
+			"neigh add 10.0.0.77 lladdr 02:00:00:00:00:77 dev e0 nud permanent",
+		} {
+			u.host.Run("ip", strings.Fields(line)...)
+		}
+		u.host.Run("ip", "link", "set", "e0", "txqueuelen", "555", "alias", "the uplink")
+	}
+	t.Cleanup(func() {
+		_ = u.script("down").Run()
+		if left := u.processes(); len(left) > 0 {
+			t.Errorf("processes are left in the host: %v", left)
+			for pid := range left {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		if t.Failed() {
+			names, _ := filepath.Glob(u.state + "/*/*")
+			for _, name := range names {
+				b, _ := os.ReadFile(name)
+				t.Logf("%s: %q", name, b)
+			}
+		}
+	})
+	return u
+}
+
+func (u *uplink) script(args ...string) *exec.Cmd {
+	c := u.host.Command("../../pipeline.sh", args...)
+	c.Env = append(os.Environ(), "PIPELINE_RUN="+u.state)
+	return c
+}
+
+// run runs pipeline.sh and returns what it says and its status.
+func (u *uplink) run(args ...string) (string, int) {
+	u.t.Helper()
+	c := u.script(args...)
+	out, _ := c.CombinedOutput()
+	return string(out), c.ProcessState.ExitCode()
+}
+
+func (u *uplink) must(args ...string) string {
+	u.t.Helper()
+	out, status := u.run(args...)
+	if status != 0 {
+		u.t.Fatalf("pipeline.sh %v: status %d\n%s", args, status, out)
+	}
+	return out
+}
+
+var ours = regexp.MustCompile(`^(tunread|tunwrite|quotagate|bytehist|bash|cat)\b|pipeline\.sh`)
+
+// processes are those of the pipelines in the host's namespace, by number.
+func (u *uplink) processes() map[int]string {
+	all := map[int]string{}
+	for _, text := range strings.Fields(nettest.Run(u.t, "ip", "netns", "pids", u.host.Name)) {
+		pid, _ := strconv.Atoi(text)
+		b, err := os.ReadFile("/proc/" + text + "/cmdline")
+		if err == nil && ours.Match(b) {
+			all[pid] = strings.ReplaceAll(string(b), "\x00", " ")
+		}
+	}
+	return all
+}
+
+var passing = regexp.MustCompile(`(valid_lft|preferred_lft|expires) \d+sec`)
+
+// looks is all that is to be the same before and after.
+func (u *uplink) looks() string {
+	var b strings.Builder
+	for _, line := range []string{
+		"-d addr show dev e0", "-d addr show dev l0", "route show", "-6 route show", "route show table all", "-6 route show table all",
+		"neigh show nud permanent", "-o link",
+	} {
+		out := u.host.Run("ip", strings.Fields(line)...)
+		if strings.HasSuffix(line, " all") { // in the table local, the order is of no consequence
+			lines := strings.Split(out, "\n")
+			slices.Sort(lines)
+			out = strings.Join(lines, "\n")
+		}
+		fmt.Fprintf(&b, "ip %s\n%s", line, out)
+	}
+	return passing.ReplaceAllString(b.String(), "$1 some")
+}
+
+// same wants the host to look as it did.
+func (u *uplink) same(before string) {
+	u.t.Helper()
+	after := u.looks()
+	if after == before {
+		return
+	}
+	was := strings.Split(before, "\n")
+	now := strings.Split(after, "\n")
+	for _, line := range now {
+		if !slices.Contains(was, line) {
+			u.t.Errorf("now  %s", line)
+		}
+	}
+	for _, line := range was {
+		if !slices.Contains(now, line) {
+			u.t.Errorf("was  %s", line)
+		}
+	}
+	u.t.Fatalf("the host is not as it was, or in another order; now\n%s\nand was\n%s", after, before)
+}
+
+// A connection that was open before up is open after down, with what was said
+// in between; pings go on; addresses, routes and all else are back.
+func TestUp(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	before := u.looks()
+	talk := u.connection("10.0.0.1:7", "[fd00::1]:7")
+	const pings, interval = 1000, 8 * time.Millisecond
+	var out bytes.Buffer
+	ping := u.host.Command("ping", "-n", "-q", "-c", fmt.Sprint(pings), "-i", fmt.Sprint(interval.Seconds()), "-W", "1", "10.0.0.1")
+	ping.Stdout = &out
+	if err := ping.Start(); err != nil {
+		t.Fatal(err)
+	}
+	talk("before")
+	said := u.must("up", "e0", "-in", "quotagate -rate 1Gbit/s | bytehist -o /dev/null", "-out", "quotagate -rate 500Mbit/s")
+	if !regexp.MustCompile(`^pipeline\.sh: e0 goes through the pipelines; its addresses are on fphost\d+, messages in `).MatchString(said) {
+		t.Errorf("up says %s", said)
+	}
+	talk("between")
+	for _, line := range []string{
+		"10.0.0.2/24 brd 10.0.0.255", "192.0.2.1/32", "10.0.1.2/24", "fd00::2/64", "fe80::",
+	} {
+		if s := u.host.Run("ip", "addr", "show", "dev", u.device("fphost")); !strings.Contains(s, line) {
+			t.Errorf("no %s on the host's side:\n%s", line, s)
+		}
+	}
+	if s := u.host.Run("ip", "-o", "addr", "show", "dev", "e0"); strings.Contains(s, "global") {
+		t.Errorf("still on e0: %s", s)
+	}
+	if a, b := u.mac("e0"), u.mac(u.device("fphost")); a != b {
+		t.Errorf("the MAC address of the host's side is %s, and was %s", b, a)
+	}
+	// All of it goes through the pipelines.
+	time.Sleep(1100 * time.Millisecond) // the gates publish once a second
+	status := u.must("status")
+	for _, want := range []string{
+		`(?m)^e0: for 0m\d+s, the host's side is fphost\d+$`,
+		`(?m)^in:  tunread fpnet\d+ \| quotagate -rate 1Gbit/s \| bytehist -o /dev/null \| tunwrite fphost\d+$`,
+		`(?m)^  tunread: frames=\d{2,} bytes=\d{3,} `,
+		`(?m)^  quotagate: state=open used=\d{3,} quota=37500000000 `,
+		`(?m)^  quotagate: state=open used=\d{3,} quota=18750000000 `,
+		`(?m)^processes: tunread \(\d+, [0-9.]+ MB\), `,
+	} {
+		if !regexp.MustCompile(want).MatchString(status) {
+			t.Errorf("status does not show %s:\n%s", want, status)
+		}
+	}
+	if n := strings.Count(status, "\n"); n > 24 {
+		t.Errorf("status has %d lines, which is more than a screen:\n%s", n, status)
+	}
+	if said, code := u.run("up", "e0"); code != 1 || !strings.Contains(said, "e0 goes through pipelines already") {
+		t.Errorf("up again: status %d, %s", code, said)
+	}
+	if said := u.must("down"); said != "" {
+		t.Errorf("down says %s", said)
+	}
+	talk("after")
+	u.same(before)
+	_ = ping.Wait()
+	m := regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`).FindStringSubmatch(out.String())
+	if m == nil {
+		t.Fatalf("ping says %s", &out)
+	}
+	sent, _ := strconv.Atoi(m[1])
+	received, _ := strconv.Atoi(m[2])
+	dark := time.Duration(sent-received) * interval
+	t.Logf("%d of %d pings lost, %v", sent-received, sent, dark)
+	if sent != pings || dark > 2*time.Second {
+		t.Errorf("dark for %v: %s", dark, &out)
+	}
+	if said, code := u.run("down"); code != 1 || said != "pipeline.sh: nothing is up\n" {
+		t.Errorf("down again: status %d, %s", code, said)
+	}
+}
+
+func (u *uplink) mac(dev string) string {
+	u.t.Helper()
+	return regexp.MustCompile(`link/ether (\S+)`).FindString(u.host.Run("ip", "-o", "link", "show", "dev", dev))
+}
+
+// device returns the name of a device of ours.
+func (u *uplink) device(prefix string) string {
+	u.t.Helper()
+	m := regexp.MustCompile(prefix + `\d+`).FindString(u.host.Run("ip", "-o", "link"))
+	if m == "" {
+		u.t.Fatalf("there is no %s", prefix)
+	}
+	return m
+}
+
+// connection opens TCP connections from the host to the router, and returns a
+// function that has a line cross each of them and come back.
+func (u *uplink) connection(addrs ...string) (talk func(string)) {
+	u.t.Helper()
+	var conns []net.Conn
+	for _, addr := range addrs {
+		var l net.Listener
+		var c net.Conn
+		var err error
+		u.router.Do(func() { l, err = net.Listen("tcp", addr) })
+		if err != nil {
+			u.t.Fatal(err)
+		}
+		u.t.Cleanup(func() { l.Close() })
+		go func() {
+			c, err := l.Accept()
+			if err == nil {
+				_, _ = io.Copy(c, c)
+				c.Close()
+			}
+		}()
+		u.host.Do(func() { c, err = net.DialTimeout("tcp", addr, 5*time.Second) })
+		if err != nil {
+			u.t.Fatal(err)
+		}
+		u.t.Cleanup(func() { c.Close() })
+		conns = append(conns, c)
+	}
+	return func(line string) {
+		u.t.Helper()
+		for _, c := range conns {
+			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			if _, err := fmt.Fprintln(c, line); err != nil {
+				u.t.Fatal(err)
+			}
+			if got, err := bufio.NewReader(c).ReadString('\n'); err != nil || got != line+"\n" {
+				u.t.Fatalf("%v: %q came back, %v; sent %s", c.RemoteAddr(), got, err, line)
+			}
+		}
+	}
+}
+
+// Killed at any moment, up leaves what down can put back, and up again works.
+func TestUpKilled(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	before := u.looks()
+	talk := u.connection("10.0.0.1:7", "[fd00::1]:7")
+	kill := func() (n int) {
+		for pid, line := range u.processes() {
+			if strings.Contains(line, "pipeline.sh") && !strings.Contains(line, " -c ") {
+				_ = unix.Kill(pid, unix.SIGKILL)
+				n++
+			}
+		}
+		return n
+	}
+	moments := 0
+	for delay := 100 * time.Millisecond; ; delay += 150 * time.Millisecond {
+		c := u.script("up", "e0", "-in", "bytehist -o /dev/null")
+		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() { _ = c.Wait(); close(done) }()
+		ended := false
+		select {
+		case <-done:
+			ended = true
+		case <-time.After(delay):
+		}
+		if kill() == 0 {
+			t.Fatal("nothing was there to be killed")
+		}
+		<-done
+		for kill() > 0 { // what they had started
+			time.Sleep(20 * time.Millisecond)
+		}
+		if _, err := os.Stat(u.state + "/e0"); err == nil {
+			moments++
+			if moments%2 == 0 { // up undoes it itself
+				u.must("up", "e0")
+				talk("again")
+			} else if s := u.must("status"); !strings.Contains(s, "up was killed, and nobody keeps it running") {
+				t.Errorf("status after the kill:\n%s", s)
+			}
+			u.must("down")
+		}
+		u.same(before)
+		if ended {
+			break
+		}
+	}
+	talk("after all")
+	if moments < 3 {
+		t.Errorf("killed at %d moments at which there was something to undo", moments)
+	}
+}
+
+// What cannot be done safely is refused, and what fails half-way is undone.
+func TestUpRefuses(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	u.host.Run("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6") // nothing that comes later
+	for _, line := range []string{
+		"link add br9 type bridge", "link add v0 type veth peer name v1", "link set v0 master br9",
+		"tuntap add dev tun9 mode tun", "link add v2 type veth peer name v3", "link set v3 up",
+		"link add v4 type veth peer name v5", "link set v4 up", "link set v5 up", "link add link v4 name m4 type macvlan",
+		"link add v6 type veth peer name v7", "link set v6 up", "link set v7 up", "addr add 10.9.9.1/24 dev v6",
+		"route add 10.8.0.0/16 nexthop via 10.9.9.2 dev v6 nexthop via 10.9.9.3 dev v6",
+	} {
+		u.host.Run("ip", strings.Fields(line)...)
+	}
+	before := u.looks()
+	for _, tt := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"up"}, 2, "up wants one interface, 0 given"},
+		{[]string{"up", "e0", "l0"}, 2, "up wants one interface, 2 given"},
+		{[]string{"up", "e0", "-x"}, 2, "there is no flag -x"},
+		{[]string{"up", "e0", "-confirm", "soon"}, 2, "-confirm wants a time, such as 60s or 5m"},
+		{[]string{"up", "e0", "-in", "bytehist |"}, 2, "-in: the shell does not understand bytehist |"},
+		{[]string{"up", "nothing"}, 1, "there is no interface nothing"},
+		{[]string{"up", "../e0"}, 1, "there is no interface ../e0"},
+		{[]string{"up", "lo"}, 1, "lo is no Ethernet interface"},
+		{[]string{"up", "tun9"}, 1, "tun9 is no Ethernet interface"},
+		{[]string{"up", "br9"}, 1, "br9 is a bridge, and a bridge cannot be a port of another"},
+		{[]string{"up", "v0"}, 1, "v0 belongs to br9 already, a bridge or a bond"},
+		{[]string{"up", "v2"}, 1, "v2 is down"},
+		{[]string{"up", "v4"}, 1, "m4 stands on v4, and its traffic would not go through the pipeline"},
+		{[]string{"up", "v6"}, 1, "a route has several next hops"},
+		{[]string{"up", "e0", "-lan", "e0"}, 2, "-lan e0: that is the interface itself"},
+		{[]string{"up", "l0", "-lan", "e0"}, 1, "-lan e0: it has addresses of its own"},
+		{[]string{"up", "e0", "-in", "no-such-program"}, 1, "the pipelines do not run"},
+		{[]string{"up", "e0", "-out", "cat >/dev/null"}, 1, "10.0.0.1, which answered before, does not answer through the pipelines"},
+		{[]string{"down", "e0"}, 1, "nothing is up on e0"},
+		{[]string{"confirm"}, 1, "nothing is up"},
+	} {
+		said, status := u.run(tt.args...)
+		if status != tt.status || !strings.Contains(said, "pipeline.sh: "+tt.want) {
+			t.Errorf("%v: status %d, %s; want %d, %s", tt.args, status, said, tt.status, tt.want)
+		}
+		u.same(before)
+		if names, _ := filepath.Glob(u.state + "/*"); len(names) > 0 {
+			t.Errorf("%v leaves %v", tt.args, names)
+		}
+	}
+}
+
+// Without confirmation it is undone in time.
+func TestUpConfirm(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	before := u.looks()
+	said := u.must("up", "e0", "-confirm", "2s")
+	if !strings.Contains(said, "without that it is undone in 2 seconds") {
+		t.Errorf("up says %s", said)
+	}
+	if s := u.must("status"); !strings.Contains(s, "seconds, unless confirmed") {
+		t.Errorf("status:\n%s", s)
+	}
+	for start := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		if _, err := os.Stat(u.state + "/e0"); err != nil {
+			break
+		}
+		if time.Since(start) > 20*time.Second {
+			t.Fatal("it is not undone")
+		}
+	}
+	u.same(before)
+
+	u.must("up", "e0", "-confirm", "2s")
+	u.must("confirm")
+	time.Sleep(4 * time.Second)
+	if s := u.must("status"); strings.Contains(s, "confirm") {
+		t.Errorf("status:\n%s", s)
+	}
+	// A stage that dies is there again.
+	for pid, line := range u.processes() {
+		if strings.HasPrefix(line, "tunwrite") {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			break
+		}
+	}
+	u.ping(u.host, "10.0.0.1")
+	u.must("down", "e0")
+	u.same(before)
+}
+
+func (u *uplink) ping(from *nettest.Namespace, addr string) {
+	u.t.Helper()
+	for range 20 {
+		if from.Command("ping", "-n", "-c1", "-W1", addr).Run() == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	u.t.Fatalf("%s does not answer", addr)
+}
+
+// In the cable between a router and a host behind, the two reach one another
+// through the gates, and the machine itself can be reached too.
+func TestUpLAN(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	before := u.looks()
+	u.must("up", "e0", "-lan", "l0", "-in", "quotagate -rate 1Gbit/s", "-out", "quotagate -rate 1Gbit/s")
+	for _, addr := range []string{"10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2"} {
+		u.ping(u.behind, addr)
+	}
+	for _, addr := range []string{"10.0.0.1", "fd00::1", "10.0.0.3", "fd00::3"} {
+		u.ping(u.host, addr)
+	}
+	for _, addr := range []string{"10.0.0.2", "fd00::2", "10.0.0.3", "fd00::3"} {
+		u.ping(u.router, addr)
+	}
+	passed := func() (n [2]int) {
+		for i, m := range regexp.MustCompile(`quotagate: .* passed=(\d+)`).FindAllStringSubmatch(u.must("status"), -1) {
+			n[i], _ = strconv.Atoi(m[1])
+		}
+		return n
+	}
+	was := passed()
+	u.behind.Run("ping", "-n", "-q", "-i", "0.002", "-c", "200", "-W", "1", "10.0.0.1")
+	u.behind.Run("ping", "-n", "-q", "-i", "0.002", "-c", "200", "-W", "1", "fd00::1")
+	time.Sleep(1100 * time.Millisecond) // the gates publish once a second
+	now := passed()
+	for i := range now {
+		if now[i]-was[i] < 400 {
+			t.Errorf("400 pings, and a gate passed %d frames", now[i]-was[i])
+		}
+	}
+	if said, code := u.run("up", "l0"); code != 1 || !strings.Contains(said, "belongs to") {
+		t.Errorf("up of the other side: status %d, %s", code, said)
+	}
+	u.must("down")
+	u.same(before)
+}
+
+// A DHCP client runs on the host's side.
+func TestUpDHCP(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "udhcpd", "udhcpc")
+	u := newUplink(t, false)
+	before := u.looks()
+	u.must("up", "e0")
+	dir := t.TempDir()
+	conf := fmt.Sprintf("start 10.0.0.50\nend 10.0.0.60\ninterface e1\nlease_file %s/leases\npidfile %s/pid\noption subnet 255.255.255.0\noption lease 3600\n", dir, dir)
+	if err := os.WriteFile(dir+"/leases", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/conf", []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	server := u.router.Command("udhcpd", "-f", dir+"/conf")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Process.Kill(); _ = server.Wait() }()
+	script := dir + "/script"
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" != bound ] || ip addr add $ip/24 dev $interface\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	out := u.host.Run("udhcpc", "-i", u.device("fphost"), "-s", script, "-n", "-q", "-t", "10", "-T", "1")
+	if !strings.Contains(out, "10.0.0.") {
+		t.Errorf("the client says %s", out)
+	}
+	u.ping(u.host, "10.0.0.1")
+	if said := u.must("down"); !strings.Contains(said, "the host's side had other addresses by now, which are gone: inet 10.0.0.") {
+		t.Errorf("down says %s", said)
+	}
+	u.same(before)
+}

@@ -26,20 +26,20 @@ set -o pipefail
 tap=$1
 shift
 
-# When one process ends, or a signal comes, the source stops; then the others come
-# to the end of their input.
-trap 'kill "${processes[@]}" 2>/dev/null' EXIT
-trap 'exit 0' INT TERM HUP
-
 if [ $# -gt 0 ]; then
+	# At a signal the source stops, and the others come to the end of their input.
+	trap 'kill "$source" 2>/dev/null' INT TERM HUP
 	tunread "$tap" | "$@" | tunwrite "$tap" &
-	mapfile -t processes < <(jobs -p) # of a pipeline, its first: tunread
-	wait "$!"
+	source=$(jobs -p) # of a pipeline, its first process
+	wait "$!" || wait "$!" # the second, if a signal has ended the first
 else
-	exec 3<&0 # or a job in the background would have /dev/null for it
-	tunread "$tap" 3<&- &
-	processes=("$!")
+	# The first to end takes the other along.
+	trap 'kill -KILL "${both[@]}" 2>/dev/null' EXIT
+	trap 'exit 0' INT TERM HUP
+	exec 3<&0 # in the background stdin would be /dev/null
+	tunread "$tap" &
+	both=("$!")
 	tunwrite "$tap" <&3 &
-	processes+=("$!")
+	both+=("$!")
 	wait -n
 fi

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -22,6 +23,7 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/nettest"
 	"framepipe/internal/packettest"
+	"framepipe/internal/traffic"
 
 	"golang.org/x/sys/unix"
 )
@@ -394,7 +396,7 @@ func (n *network) swap(stages ...string) {
 
 // pings reports whether b answers a's ping.
 func (n *network) pings(addr string) bool {
-	return n.a.Command("ping", "-c3", "-i0.1", "-W1", addr).Run() == nil
+	return n.a.Command("ping", "-c3", "-i0.1", "-W0.5", addr).Run() == nil
 }
 
 // arrivesUDP reports whether a datagram from a arrives in b.
@@ -755,7 +757,7 @@ func TestWirefilter(t *testing.T) {
 		defer close(done)
 		b := make([]byte, 2000)
 		for {
-			_ = server.SetReadDeadline(time.Now().Add(2 * time.Second))
+			_ = server.SetReadDeadline(time.Now().Add(time.Second))
 			m, _, err := server.ReadFrom(b)
 			if err != nil {
 				return
@@ -847,4 +849,229 @@ func TestVDEAdapter(t *testing.T) {
 	if status != 1 || !strings.Contains(says, "unexpected EOF") {
 		t.Errorf("half a frame: status %d, %s", status, says)
 	}
+}
+
+// The commands of shell.md do what it says.
+func TestShellPage(t *testing.T) {
+	examples(t)
+	needPrograms(t, "bash", "pv", "gzip", "cmp")
+	page, err := os.ReadFile("../../examples/shell.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(blocks) < 4 {
+		t.Fatalf("%d blocks", len(blocks))
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/day.frames", mixed(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range blocks {
+		c := exec.Command("bash", "-euo", "pipefail", "-c", string(b[1]))
+		c.Dir = dir
+		if out, err := c.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%s%v\n%s", b[1], err, out)
+		}
+	}
+}
+
+// tee and pv are stages: what goes by is captured as it is.
+func TestShellLive(t *testing.T) {
+	needPrograms(t, "pv")
+	capture := t.TempDir() + "/day.frames"
+	n := newNetwork(t, setup{in: []string{"tee " + capture, "pv -q"}})
+	const size = 8 << 20
+	if err := echoesTCP(n.connect(t, "10.0.0.2"), size); err != nil {
+		t.Error(err)
+	}
+	n.stop()
+	f, err := os.Open(capture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r := frame.NewReader(f)
+	var rec frame.Record
+	sum := 0
+	for err = r.Next(&rec); err == nil; err = r.Next(&rec) {
+		sum += len(rec.Frame)
+	}
+	if err != io.EOF || sum < size {
+		t.Errorf("captured %d bytes of frames, %v", sum, err)
+	}
+}
+
+// --- how fast they are -----------------------------------------------------
+
+var speed = flag.Bool("speed", false, "measure the examples, and print the table of examples/README.md")
+
+// TestExamplesSpeed measures the stages one after the other, five times.
+func TestExamplesSpeed(t *testing.T) {
+	if !*speed {
+		t.Skip("a measurement: -speed")
+	}
+	passers(t)
+	nettest.Need(t, "socat", "wirefilter")
+	t.Setenv("LINGER", "0s")
+	const rounds, length = 5, 2 * time.Second
+	dir := t.TempDir()
+	captures := []struct {
+		name   string
+		frames int
+		stream []byte
+	}{
+		{dir + "/frames", 400000, stream(20000, 1500, time.Microsecond)},
+		{dir + "/super", 14000, stream(700, 0, time.Microsecond)},
+	}
+	for _, c := range captures { // 600 MB each
+		if err := os.WriteFile(c.name, bytes.Repeat(c.stream, 20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	type row struct {
+		name  string
+		stage string
+		file  [2][]float64 // frames a second, of either capture
+		live  [2][]float64 // Mbit/s, of super-frames and of 1500 bytes
+	}
+	rows := []*row{
+		{name: "no stage"},
+		{name: "`cat`", stage: "cat"},
+		{name: "`tee`", stage: "tee /dev/null"},
+		{name: "`pv`", stage: "pv -q"},
+		{name: "`stage-go`", stage: "stage-go -most 2000000"},
+		{name: "`stage.py`", stage: stagePy + " 99"},
+		{name: "`quota.lua`", stage: quotaLua + " 1e15"},
+		{name: "`wirefilter.sh`", stage: wirefilter},
+		{name: "`link.sh`, `socat`"},
+	}
+	for range rounds {
+		for _, r := range rows {
+			for i, c := range captures {
+				if r.stage == "" || r.stage == wirefilter && i == 1 {
+					continue
+				}
+				r.file[i] = append(r.file[i], float64(c.frames)/replay(t, c.name, r.stage).Seconds())
+			}
+			for i, read := range []string{"", "-offload=false"} {
+				if r.stage == wirefilter && i == 0 {
+					continue
+				}
+				t.Run(strings.Trim(r.name, "`"), func(t *testing.T) {
+					var n *network
+					if strings.HasPrefix(r.name, "`link.sh") {
+						if i == 1 {
+							t.Skip("link.sh has no flags for tunread")
+						}
+						n = linked(t)
+					} else {
+						n = newNetwork(t, setup{read: read, in: stagesOf(r.stage)})
+					}
+					r.live[i] = append(r.live[i], n.throughput(t, length)/1e6)
+				})
+			}
+		}
+	}
+	var b strings.Builder
+	b.WriteString("| | 1500-byte frames, 1000/s | Mbit/s | super-frames, 1000/s | Mbit/s | live, Mbit/s | live, 1500 bytes, Mbit/s |\n|---|---|---|---|---|---|---|\n")
+	for _, r := range rows {
+		fmt.Fprintf(&b, "| %s", r.name)
+		for i, size := range []float64{1500, 43854} {
+			v := r.file[i]
+			fmt.Fprintf(&b, " | %s | %s", figures(scaleBy(v, 1e-3)), figures(scaleBy(v, 8*size/1e6)))
+		}
+		for _, v := range r.live {
+			fmt.Fprintf(&b, " | %s", figures(v))
+		}
+		b.WriteString(" |\n")
+	}
+	t.Logf("medians of %d rounds (least, most)\n%s", rounds, &b)
+}
+
+func stagesOf(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
+}
+
+// figures is a median, with the least and the most.
+func figures(v []float64) string {
+	if len(v) == 0 {
+		return ""
+	}
+	slices.Sort(v)
+	digits := 0
+	if v[len(v)/2] < 10 {
+		digits = 1
+	}
+	return fmt.Sprintf("%.*f (%.*f–%.*f)", digits, v[len(v)/2], digits, v[0], digits, v[len(v)-1])
+}
+
+// replay sends a capture through a stage, from a pipe to a pipe.
+func replay(t testing.TB, name, stage string) time.Duration {
+	t.Helper()
+	words := strings.Fields(stage)
+	start := time.Now()
+	p := pipeline(t, nil, nil, exec.Command("cat", name), exec.Command(words[0], words[1:]...), exec.Command("cat"))
+	for _, s := range p {
+		if err := s.wait(t, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if !s.ProcessState.Success() {
+			t.Fatalf("%v: %v, %s", s.Args, s.ProcessState, &s.stderr)
+		}
+	}
+	return time.Since(start)
+}
+
+// linked is a network whose hosts are linked by link.sh over a socket.
+func linked(t testing.TB) *network {
+	t.Helper()
+	a, b := segment(t)
+	for _, ns := range []*nettest.Namespace{a, b} {
+		ns.Run("ip", "link", "set", "tap0", "mtu", "1500")
+	}
+	b.Run("ip", "addr", "add", "10.0.0.2/24", "dev", "tap0")
+	socket := t.TempDir() + "/socket"
+	p := pipeline(t, nil, nil, a.Command(linkSh, "tap0", "socat", "-", "UNIX-LISTEN:"+socket))
+	pipeline(t, nil, nil, b.Command(linkSh, "tap0", "socat", "-", "UNIX-CONNECT:"+socket+",retry=100,interval=0.05"))
+	t.Cleanup(func() {
+		_ = p[0].Process.Signal(unix.SIGTERM)
+		if err := p[0].wait(t, 5*time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+	a.Run("ping", "-c1", "-W5", "10.0.0.2")
+	return &network{t: t, a: a, b: b}
+}
+
+// throughput is what one TCP connection gets from a to b, in bits a second.
+func (n *network) throughput(t testing.TB, length time.Duration) float64 {
+	t.Helper()
+	var l net.Listener
+	var p net.PacketConn
+	n.a.Do(func() {
+		var err1, err2 error
+		l, err1 = net.Listen("tcp", "10.0.0.1:7")
+		p, err2 = net.ListenPacket("udp", "10.0.0.1:7")
+		if err := errors.Join(err1, err2); err != nil {
+			t.Error(err)
+		}
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
+	go func() { _ = traffic.Serve(l, p) }()
+	defer l.Close()
+	defer p.Close()
+	got := uint64(0)
+	n.b.Do(func() {
+		var err error
+		if got, err = traffic.Fetch("10.0.0.1:7", traffic.Request{}, time.Now().Add(length), nil); err != nil {
+			t.Error(err)
+		}
+	})
+	return 8 * float64(got) / length.Seconds()
 }

@@ -16,7 +16,7 @@
 #   link.sh tap0 sh -c 'quotagate -rate 10Mbit/s | ssh root@other link.sh tap0'
 #
 # Whole Ethernet frames cross, of any size, and super-frames as one: set the MTU of
-# the taps as you like. ssh encrypts and knows who is there, a bare socket does not.
+# the taps as you like. tunread and tunwrite are on the PATH of both. ssh encrypts and knows who is there, a bare socket does not.
 set -o pipefail
 
 [ $# -gt 0 ] || {

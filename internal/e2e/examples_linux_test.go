@@ -1050,7 +1050,12 @@ func linked(t testing.TB) *network {
 		ns.Run("ip", "link", "set", "tap0", "mtu", "1500")
 	}
 	b.Run("ip", "addr", "add", "10.0.0.2/24", "dev", "tap0")
-	socket := t.TempDir() + "/socket"
+	dir, err := os.MkdirTemp("", "link-") // a short name: the path of a socket has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := dir + "/socket"
 	p := pipeline(t, nil, nil, a.Command(linkSh, "tap0", "socat", "-", "UNIX-LISTEN:"+socket))
 	pipeline(t, nil, nil, b.Command(linkSh, "tap0", "socat", "-", "UNIX-CONNECT:"+socket+",retry=100,interval=0.05"))
 	t.Cleanup(func() {

@@ -52,8 +52,8 @@ func readCapture(t testing.TB, b []byte) (link uint32, packets []captured) {
 	return link, packets
 }
 
-// through is the pipeline that a capture goes through without a changed bit.
-const through = "framepcap -d | quotagate -quota 1PB -clock stream | bytehist -o /dev/null | framepcap"
+// thereAndBack is the pipeline that a capture goes through without a changed bit.
+const thereAndBack = "framepcap -d | quotagate -quota 1PB -clock stream | bytehist -o /dev/null | framepcap"
 
 func shell(t testing.TB, in []byte, line string) []byte {
 	t.Helper()
@@ -112,7 +112,7 @@ func TestCaptures(t *testing.T) {
 	} {
 		for _, link := range []uint32{1, 101} {
 			in := allKinds()
-			out := shell(t, writeCapture(v.order, v.magic, link, in), through)
+			out := shell(t, writeCapture(v.order, v.magic, link, in), thereAndBack)
 			gotLink, got := readCapture(t, out)
 			if gotLink != link || len(got) != len(in) {
 				t.Fatalf("%s: link %d, %d packets, want %d, %d", v.name, gotLink, len(got), link, len(in))
@@ -151,7 +151,7 @@ func TestRealCaptures(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out := shell(t, in, through)
+		out := shell(t, in, thereAndBack)
 		_, packets := readCapture(t, out)
 		if a, b := tcpdump(t, in, len(packets)), tcpdump(t, out, len(packets)); a != b {
 			t.Errorf("%s: tcpdump shows\n%s\nof it, and\n%s\nof what came back", name, a, b)

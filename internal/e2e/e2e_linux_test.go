@@ -156,6 +156,7 @@ func pipeline(t testing.TB, stdin io.Reader, stdout io.Writer, cmds ...*exec.Cmd
 	for i, c := range cmds {
 		s := &stage{Cmd: c, done: make(chan struct{})}
 		c.Stderr = &s.stderr
+		c.WaitDelay = time.Second // what a killed shell leaves behind may hold stderr
 		all = append(all, s)
 		if i == 0 {
 			c.Stdin = stdin

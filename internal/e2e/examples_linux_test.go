@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -918,13 +917,9 @@ func TestShellLive(t *testing.T) {
 
 // --- how fast they are -----------------------------------------------------
 
-var speed = flag.Bool("speed", false, "measure the examples, and print the table of examples/README.md")
-
-// TestExamplesSpeed measures the stages one after the other, five times.
-func TestExamplesSpeed(t *testing.T) {
-	if !*speed {
-		t.Skip("a measurement: -speed")
-	}
+// BenchmarkExamples measures the stages one after the other, five times, and
+// prints the table of examples/README.md. Once is enough.
+func BenchmarkExamples(t *testing.B) {
 	passers(t)
 	nettest.Need(t, "socat", "wirefilter")
 	t.Setenv("LINGER", "0s")
@@ -973,7 +968,7 @@ func TestExamplesSpeed(t *testing.T) {
 				if r.stage == wirefilter && i == 0 || r.name == linkRow && i == 1 {
 					continue
 				}
-				t.Run(strings.Trim(r.name, "`"), func(t *testing.T) {
+				t.Run(strings.Trim(r.name, "`"), func(t *testing.B) {
 					var n *network
 					if r.name == linkRow {
 						n = linked(t)

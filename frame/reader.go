@@ -174,11 +174,8 @@ func (r *Reader) fail(err error) error {
 
 // header looks whether an annotation is the header of a stream.
 func (r *Reader) header(b []byte) error {
-	if len(b) > maxHeader || !bytes.Contains(b, []byte("format")) {
-		return nil
-	}
-	var m map[string]any
-	if err := msgpack.Unmarshal(b, &m); err != nil || m["format"] != "frames" {
+	m := asHeader(b)
+	if m == nil {
 		return nil // somebody else's
 	}
 	if v := fmt.Sprint(m["version"]); v != "1" {
@@ -253,6 +250,22 @@ func (r *Reader) room() {
 	}
 	r.r, r.w = Headroom, Headroom+have
 }
+
+// asHeader decodes an annotation if it is the header of a stream.
+func asHeader(b []byte) map[string]any {
+	if len(b) > maxHeader || !bytes.Contains(b, []byte("format")) {
+		return nil
+	}
+	var m map[string]any
+	if err := msgpack.Unmarshal(b, &m); err != nil || m["format"] != "frames" {
+		return nil
+	}
+	return m
+}
+
+// IsHeader reports whether the value is the annotation that a stream begins
+// with: of streams put one behind the other, each has its own.
+func (r *Record) IsHeader() bool { return r.IsAnnotation() && asHeader(r.Raw()) != nil }
 
 // Decode decodes an annotation with the msgpack library.
 func (r *Record) Decode() (map[string]any, error) {

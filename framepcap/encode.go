@@ -84,13 +84,14 @@ func (e *encoder) flush() error {
 
 // annotation looks for what the stream's header says of the link.
 func (e *encoder) annotation(rec *frame.Record) error {
-	const most = 4 << 10 // ours have less
-	var h struct {
-		Format string  `msgpack:"format"`
-		Link   *uint32 `msgpack:"pcap_link"`
-	}
-	if raw := rec.Raw(); len(raw) > most || msgpack.Unmarshal(raw, &h) != nil || h.Format != "frames" {
+	if !rec.IsHeader() {
 		return nil
+	}
+	var h struct {
+		Link *uint32 `msgpack:"pcap_link"`
+	}
+	if msgpack.Unmarshal(rec.Raw(), &h) != nil {
+		h.Link = nil // not ours
 	}
 	e.known = true
 	link, err := packet.ParseLink(e.r.Link())

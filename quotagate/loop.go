@@ -38,7 +38,7 @@ type filter struct {
 	stream    bool // time is the records'
 	in        *fdio.Stream
 	out       *fdio.Output
-	publish   func(gate.State)
+	publish   func(now int64, s gate.State)
 	warn      func(format string, args ...any)
 
 	r       *frame.Reader
@@ -71,7 +71,7 @@ func (t *filter) run() error {
 			err = e
 		}
 	}
-	t.publish(t.gate.State(t.now))
+	t.publish(t.now, t.gate.State(t.now))
 	if err == io.EOF {
 		return nil
 	}
@@ -111,7 +111,7 @@ func (t *filter) tock() {
 		return
 	}
 	s := t.gate.State(t.now)
-	t.publish(s)
+	t.publish(t.now, s)
 	t.next = t.now + int64(time.Second)
 	t.quiet = s.Used == 0
 }
@@ -253,6 +253,9 @@ func (t *filter) frame(rec *frame.Record) error {
 		t.now = int64(min(rec.Time, math.MaxInt64))
 		if err := t.release(); err != nil {
 			return err
+		}
+		if t.now >= t.next {
+			t.tock()
 		}
 	}
 	t.quiet = false

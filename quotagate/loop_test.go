@@ -43,7 +43,7 @@ func through(t testing.TB, cfg gate.Config, stream []byte, change func(*filter))
 	f := &filter{
 		gate: g, stream: true, seed: cfg.Seed,
 		in: fdio.NewStream(fdio.NewInput(int(in.Fd())), int(to.Fd())), out: fdio.NewOutput(int(to.Fd())),
-		publish: func(s gate.State) { last = s },
+		publish: func(_ int64, s gate.State) { last = s },
 		warn:    func(string, ...any) {},
 	}
 	if change != nil {

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"framepipe/internal/cli"
@@ -38,7 +39,8 @@ used in the last window, and then no faster than what is left of it can sustain.
   -clock C         wall (default), or stream: time is that of the records
   -seed N          makes the random choices repeatable
   -metrics FILE    write counters for Prometheus to FILE, every second and at the end
-  -v               say on stderr when the gate opens and closes
+  -v               say on stderr when the gate opens and closes, and with -clock
+                   stream in the end what it did
   -version         print the version
   -h               print this
 
@@ -160,8 +162,18 @@ func run(t *cli.Tool, c config) error {
 		in: fdio.NewStream(fdio.NewInput(0), 1), out: fdio.NewOutput(1),
 		publish: m.publish, warn: t.Warnf,
 	}
-	if err := f.run(); err != nil {
+	if f.stream {
+		m.replay = &replay{}
+	}
+	err = f.run()
+	if f.stream {
+		m.write()
+		for line := range strings.SplitSeq(m.replay.String(), "\n") {
+			t.Verbosef("%s", line)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("stdin: %w", err)
 	}
-	return m.err
+	return nil
 }

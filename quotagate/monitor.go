@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"framepipe/internal/cli"
 	"framepipe/internal/gate"
@@ -17,24 +18,40 @@ type monitor struct {
 	tool   *cli.Tool
 	file   string
 	policy gate.Policy
+	replay *replay // where time is the records'
 	state  atomic.Pointer[gate.State]
 	shut   bool
 	failed bool
-	err    error
+	wrote  time.Time
 }
 
 // publish takes over a state. A metrics file that cannot be written is said
 // once and tried again: a full disk is no reason to stop the traffic.
-func (m *monitor) publish(s gate.State) {
+func (m *monitor) publish(now int64, s gate.State) {
 	m.state.Store(&s)
+	at := ""
+	if m.replay != nil {
+		m.replay.observe(now, &s)
+		at = moment(now).Format("2006-01-02T15:04:05Z ")
+	}
 	if m.shut == s.Open {
 		m.shut = !s.Open
-		m.tool.Verbosef("%s", m.line())
+		m.tool.Verbosef("%s%s", at, m.line())
 	}
-	if m.file == "" {
+	// A replay has many seconds in one.
+	if m.replay == nil || time.Since(m.wrote) >= time.Second {
+		m.write()
+	}
+}
+
+// write writes the metrics file.
+func (m *monitor) write() {
+	s := m.state.Load()
+	if m.file == "" || s == nil {
 		return
 	}
-	err := replace(m.file, m.prometheus(&s))
+	m.wrote = time.Now()
+	err := replace(m.file, m.prometheus(s))
 	if err != nil && !m.failed {
 		m.tool.Warnf("%v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"framepipe/frame"
 	"framepipe/internal/cli"
@@ -22,6 +23,8 @@ type writer struct {
 	link packet.Link
 	in   *fdio.Stream
 	warn func(format string, args ...any)
+	// replay is nil unless frames have to wait for their time.
+	replay *replay
 
 	seg   offload.Segmenter
 	merge offload.Merger
@@ -53,13 +56,21 @@ func (t *writer) run() error {
 				err = r.Fill()
 			}
 		case rec.IsAnnotation():
+			if t.replay != nil && rec.IsHeader() {
+				t.replay.again()
+			}
 			if r.Link() != t.link.String() {
 				err = fmt.Errorf("the stream's link is %s, and %s is a %s", r.Link(), t.name, kind(t.link))
 			}
 		default:
-			t.n.frames.Add(1)
-			t.n.bytes.Add(uint64(len(rec.Frame)))
-			err = t.gather(&rec)
+			if t.replay != nil {
+				err = t.pace(&rec)
+			}
+			if err == nil {
+				t.n.frames.Add(1)
+				t.n.bytes.Add(uint64(len(rec.Frame)))
+				err = t.gather(&rec)
+			}
 		}
 		if err != nil && !tap.Fatal(err) { // what came whole before is still owed
 			if e := t.flush(); e != nil {
@@ -68,7 +79,7 @@ func (t *writer) run() error {
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF), errors.Is(err, errStop):
 			return nil
 		case errors.Is(err, fdio.ErrReaderGone), tap.Fatal(err):
 			return fmt.Errorf("%s: %w", t.name, tap.ErrGone)
@@ -76,6 +87,18 @@ func (t *writer) run() error {
 			return fmt.Errorf("stdin: %w", err)
 		}
 	}
+}
+
+// pace waits until it is time for a frame. What was gathered goes first.
+func (t *writer) pace(rec *frame.Record) error {
+	d := t.replay.due(rec.Time, time.Now())
+	if d <= 0 {
+		return nil
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	return t.replay.wait(d)
 }
 
 func kind(link packet.Link) string {

@@ -11,7 +11,7 @@ import (
 	"framepipe/internal/tap"
 )
 
-const usage = `usage: tunwrite [-l3] [-offload=auto] [-v] DEVICE < stream
+const usage = `usage: tunwrite [-l3] [-offload=auto] [-pace N] [-v] DEVICE < stream
 
 Reads a stream and injects its frames into a network interface.
 
@@ -22,16 +22,21 @@ Reads a stream and injects its frames into a network interface.
                  it takes them, and UDP datagrams of one flow together. on: the same,
                  and fail if it does not. off: finish checksums and segment here.
                  Default auto
+  -pace N        replay: keep the time between frames that their records tell, N
+                 times as fast. 1 is as recorded. Default 0: each frame at once
   -v             say more on stderr
   -version       print the version
   -h             print this
 
 A frame that the device refuses is counted and reported, and the rest goes on. It
 ends at the end of the stream. SIGUSR1 prints counters. INT and TERM leave it time
-to come to the end of its input; the second one stops it at once.
+to come to the end of its input; the second one stops it at once, and with -pace
+the first. With -pace, what begins with a header of its own, as captures do that
+stand one behind the other, begins without a wait.
 
   tunread tap0 | tunwrite tap1
   tunwrite tap1 < capture.frames
+  tunwrite -pace 1 tap1 < capture.frames
 `
 
 func main() {
@@ -40,8 +45,14 @@ func main() {
 	mode := tap.Auto
 	flags.Var(&mode, "offload", "")
 	tool := &cli.Tool{Name: "tunwrite", Usage: usage, Args: 1, Flags: flags}
+	var pace speed
+	flags.Func("pace", "", func(s string) error {
+		err := pace.Set(s)
+		tool.Source = pace > 0 // nothing comes by itself: a signal stops it
+		return err
+	})
 	tool.Run = func(t *cli.Tool, args []string) error {
-		return run(t, config{args[0], *l3, mode})
+		return run(t, config{args[0], *l3, mode, pace})
 	}
 	tool.Main()
 }
@@ -50,6 +61,7 @@ type config struct {
 	device  string
 	l3      bool
 	offload tap.Mode
+	pace    speed
 }
 
 func run(t *cli.Tool, c config) error {
@@ -69,6 +81,9 @@ func run(t *cli.Tool, c config) error {
 	w := &writer{
 		dev: dev, name: c.device, link: link, warn: t.Warnf,
 		in: fdio.NewStream(fdio.NewInput(0), dev.Fd()), // it must end with the device, too
+	}
+	if c.pace > 0 {
+		w.replay = &replay{speed: c.pace, stop: t.Stop(), device: dev.Fd()}
 	}
 	t.Counters(w.n.String)
 	return w.run()

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"framepipe/internal/cli"
+	"framepipe/internal/gate"
+)
+
+// replay is what a gate did to a stream that was not live: what -clock stream -v
+// says at the end.
+type replay struct {
+	begun       bool
+	first, last int64 // nanoseconds since the Unix epoch
+	shut        bool
+	times       int           // that the gate closed
+	clamped     time.Duration // in all
+	fullest     float64       // window, over its quota
+	quota       int64         // of that window
+	delay       time.Duration // the longest
+	state       gate.State
+}
+
+// observe takes over how the gate stands. It is asked at each second of the
+// stream, and at its end.
+func (r *replay) observe(now int64, s *gate.State) {
+	if !r.begun {
+		if s.In.Frames == 0 && now == 0 {
+			return // no frame has told the time
+		}
+		r.begun, r.first, r.last = true, now, now
+	}
+	if r.shut && now > r.last {
+		r.clamped += time.Duration(now - r.last)
+	}
+	if !s.Open && !r.shut {
+		r.times++
+	}
+	r.shut, r.last, r.state = !s.Open, max(r.last, now), *s
+	if full := float64(s.Used) / float64(max(s.Quota, 1)); full > r.fullest {
+		r.fullest, r.quota = full, s.Quota
+	}
+	r.delay = max(r.delay, s.Delay)
+}
+
+// String says what the gate did, in lines.
+func (r *replay) String() string {
+	if !r.begun {
+		return "no frame"
+	}
+	s := &r.state
+	dropped := gate.Tally{}
+	for _, d := range []gate.Tally{s.DroppedEarly, s.DroppedFull, s.DroppedQuota, s.Malformed} {
+		dropped.Frames += d.Frames
+		dropped.Bytes += d.Bytes
+	}
+	amount := func(t gate.Tally) string {
+		return fmt.Sprintf("%d frames, %s", t.Frames, cli.Human(float64(t.Bytes), "B"))
+	}
+	var b strings.Builder
+	const layout = "2006-01-02 15:04:05"
+	fmt.Fprintf(&b, "from %s to %s UTC: %s\n", moment(r.first).Format(layout), moment(r.last).Format(layout),
+		time.Duration(r.last-r.first).Round(time.Millisecond))
+	fmt.Fprintf(&b, "passed %s; dropped %s (%.2f%%)\n", amount(s.Passed), amount(dropped),
+		100*float64(dropped.Bytes)/float64(max(s.In.Bytes, 1)))
+	times := fmt.Sprintf("clamped %d times, %s in all", r.times, r.clamped.Round(time.Millisecond))
+	switch r.times {
+	case 0:
+		times = "never clamped"
+	case 1:
+		times = fmt.Sprintf("clamped once, for %s", r.clamped.Round(time.Millisecond))
+	}
+	fmt.Fprintf(&b, "%s; the fullest window had %.2f%% of %s", times, 100*r.fullest, cli.Human(float64(r.quota), "B"))
+	if r.delay > 0 {
+		fmt.Fprintf(&b, "; frames waited up to %s", r.delay.Round(time.Microsecond))
+	}
+	return b.String()
+}
+
+func moment(ns int64) time.Time { return time.Unix(0, ns).UTC() }

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/fdio"
+	"framepipe/internal/packet"
+	"framepipe/internal/packettest"
+	"framepipe/internal/tap"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestSpeed(t *testing.T) {
+	for text, want := range map[string]speed{"1": 1, "0": 0, "0.5": 0.5, "1e3": 1000} {
+		var s speed
+		if err := s.Set(text); err != nil || s != want {
+			t.Errorf("%s: %v, %v", text, s, err)
+		}
+	}
+	for _, text := range []string{"", "fast", "-1", "Inf", "NaN", "1x"} {
+		if err := new(speed).Set(text); err == nil {
+			t.Errorf("%q is taken", text)
+		}
+	}
+}
+
+func TestDue(t *testing.T) {
+	start := time.Unix(1e9, 0)
+	p := &replay{speed: 2}
+	for i, tt := range []struct {
+		record uint64
+		now    time.Duration // since the start
+		again  bool
+		want   time.Duration
+	}{
+		{record: 5e9, now: 0, want: 0},
+		{record: 7e9, now: 0, want: time.Second},
+		{record: 7e9, now: 900 * time.Millisecond, want: 100 * time.Millisecond},
+		{record: 9e9, now: 3 * time.Second, want: -time.Second}, // late; it does not add up
+		{record: 15e9, now: 3 * time.Second, want: 2 * time.Second},
+		{record: 1e9, now: 4 * time.Second, want: 0}, // the clock went back: anew
+		{record: 3e9, now: 4 * time.Second, want: time.Second},
+		{record: 100e9, now: 6 * time.Second, again: true, want: 0}, // another capture
+		{record: 102e9, now: 6 * time.Second, want: time.Second},
+	} {
+		if tt.again {
+			p.again()
+		}
+		if got := p.due(tt.record, start.Add(tt.now)); got != tt.want {
+			t.Errorf("%d: %v, want %v", i, got, tt.want)
+		}
+	}
+	// A time that is nonsense is far away, and not in the past.
+	p = &replay{speed: 0.001}
+	p.due(0, start)
+	if d := p.due(1<<64-1, start); d < 365*24*time.Hour {
+		t.Errorf("%v", d)
+	}
+}
+
+// device is a writer into a socket, whose other end a test reads.
+func device(t *testing.T, stream []byte, s speed) (w *writer, far, stop int) {
+	t.Helper()
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(p[0]) })
+	dev, err := tap.Open(tap.Config{Name: "fd:" + strconv.Itoa(p[1]), Write: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dev.Close() })
+	in, err := os.CreateTemp(t.TempDir(), "")
+	if err == nil {
+		_, err = in.Write(stream)
+	}
+	if err == nil {
+		_, err = in.Seek(0, 0)
+	}
+	var q [2]int
+	if err = errors.Join(err, unix.Pipe(q[:])); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); unix.Close(q[0]) })
+	return &writer{
+		dev: dev, name: "tap0", link: packet.Ethernet, warn: t.Logf,
+		in:     fdio.NewStream(fdio.NewInput(int(in.Fd())), dev.Fd()),
+		replay: &replay{speed: s, stop: q[0], device: dev.Fd()},
+	}, p[0], q[1]
+}
+
+// Frames keep the time between them, at once where a capture begins.
+func TestReplay(t *testing.T) {
+	const n, gap = 20, 20 * time.Millisecond
+	f := packettest.Spec{UDP: true, Payload: []byte("hello")}.Frame()
+	var b bytes.Buffer
+	w := frame.NewWriter(&b)
+	for _, day := range []uint64{3e18, 4e18} { // 31 years apart
+		_ = w.Header(frame.LinkEthernet, "tap0")
+		for i := range n {
+			_ = w.Write(&frame.Record{Time: day + uint64(i)*uint64(gap), Frame: f})
+			if i == n/2 {
+				_ = w.Annotate(map[string]any{"note": "not a header"})
+			}
+		}
+	}
+	_ = w.Flush()
+	took := func(s speed) time.Duration {
+		w, far, _ := device(t, b.Bytes(), s)
+		start := time.Now()
+		if err := w.run(); err != nil {
+			t.Fatal(err)
+		}
+		d := time.Since(start)
+		for i := range 2 * n {
+			got := make([]byte, 100)
+			if m, err := unix.Read(far, got); err != nil || !bytes.Equal(got[:m], f) {
+				t.Fatalf("frame %d: % x, %v", i, got[:m], err)
+			}
+		}
+		return d
+	}
+	slow, fast := took(1), took(4)
+	const recorded = 2 * (n - 1) * gap
+	if slow < recorded || fast < recorded/4 {
+		t.Errorf("what was recorded in %v took %v, and %v at 4 times the speed", recorded, slow, fast)
+	}
+	if slow > 10*recorded || fast > slow {
+		t.Errorf("what was recorded in %v took %v, and %v at 4 times the speed", recorded, slow, fast)
+	}
+}
+
+// Asked to stop, and when the device goes, it does not wait any longer.
+func TestReplayStops(t *testing.T) {
+	f := packettest.Spec{UDP: true}.Frame()
+	var stream []byte
+	for _, at := range []uint64{1e18, 2e18} {
+		rec := frame.Record{Time: at, Frame: f}
+		stream = rec.Append(stream)
+	}
+	for name, end := range map[string]func(far, stop int){
+		"a signal":        func(_, stop int) { unix.Close(stop) },
+		"the device goes": func(far, _ int) { _ = unix.Shutdown(far, unix.SHUT_RDWR) },
+	} {
+		w, far, stop := device(t, stream, 1)
+		done := make(chan error, 1)
+		go func() { done <- w.run() }()
+		got := make([]byte, 100)
+		if n, err := unix.Read(far, got); err != nil || !bytes.Equal(got[:n], f) {
+			t.Fatalf("% x, %v", got[:n], err)
+		}
+		end(far, stop)
+		select {
+		case err := <-done:
+			if (name == "a signal") != (err == nil) {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s: it still waits", name)
+		}
+	}
+}

@@ -11,6 +11,7 @@ usage: pipeline.sh demo
        pipeline.sh confirm [IFACE]
        pipeline.sh status [IFACE]
        pipeline.sh down [IFACE]
+       pipeline.sh install [DIR]
 
 demo     Shapes real TCP between two network namespaces and draws the rate as it
          happens. Takes half a minute, and leaves nothing behind.
@@ -49,7 +50,7 @@ tools=(tunread tunwrite quotagate bytehist framepcap)
 # build makes what is missing or older than its source. sudo may have left out
 # where Go is.
 build() {
-	PATH=$bin:$PATH:/usr/local/go/bin:/usr/lib/go/bin
+	PATH=$bin:$here:$PATH:/usr/local/go/bin:/usr/lib/go/bin
 	if [ -f "$here/go.mod" ] && command -v go >/dev/null; then
 		# Stamping asks git, which refuses a clone that belongs to somebody else.
 		(cd "$here" && go build -buildvcs=false -o bin/ "${tools[@]/#/./}" "$@") || die "the tools do not build"
@@ -96,6 +97,26 @@ stop() {
 	done
 	jobs_running=()
 	rm -f "$state"/*.source
+}
+
+# --- install ---------------------------------------------------------------
+
+put() {
+	[ $# -le 1 ] || die "one directory at most, $# given" "$0 -h" 2
+	local to=${1:-/usr/local} section tool
+	[ -d "$here/man" ] || die "the sources are not here" "run it where they are"
+	build
+	if ! install -d "$to/bin" "$to/share/bash-completion/completions" ||
+		! install -m 755 "${tools[@]/#/$bin/}" "$here/pipeline.sh" "$to/bin"; then
+		die "cannot install to $to" "sudo $0 install, or another directory"
+	fi
+	for section in 1 5 8; do
+		install -d "$to/share/man/man$section" && install -m 644 "$here"/man/*."$section" "$to/share/man/man$section" || exit 1
+	done
+	for tool in "${tools[@]}" pipeline.sh; do # a completion is found by the command's name
+		install -m 644 "$here/man/completion.bash" "$to/share/bash-completion/completions/$tool" || exit 1
+	done
+	say "installed to $to/bin and $to/share"
 }
 
 # --- run -------------------------------------------------------------------
@@ -145,6 +166,7 @@ demo() {
 	[ "$(id -u)" -eq 0 ] || die "the demonstration makes network namespaces, which needs root" "sudo $0 demo"
 	[ -c /dev/net/tun ] || die "no /dev/net/tun" "modprobe tun; a container needs --device /dev/net/tun"
 	command -v ip >/dev/null || die "no ip" "install iproute2"
+	[ -d "$here/internal/demo" ] || die "the demonstration is among the sources, which are not here"
 	build ./internal/demo
 	net=fp-net-$$ host=fp-host-$$ server=''
 	scratch
@@ -818,6 +840,7 @@ confirm() {
 
 case ${1-} in
 run | demo | up) "$@" ;;
+install) shift; put "$@" ;;
 down | status | confirm) each "$@" ;;
 -h | --help | help) usage ;;
 '') usage >&2; exit 2 ;;

@@ -31,7 +31,7 @@ what a stream has no place for goes along as an addition to the frame.
 SIGUSR1 prints counters.
 
   framepcap < day.frames | tcpdump -nr -
-  tunread tap0 | tee >(framepcap | tcpdump -lnr -) | tunwrite tap1
+  tunread tap0 | tee >(framepcap | tcpdump -lnr - >&2) | tunwrite tap1
   framepcap -d < day.pcap | quotagate -quota 1GB -clock stream | framepcap > passed.pcap
 `
 

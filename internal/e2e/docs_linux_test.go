@@ -1,0 +1,353 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/nettest"
+	"framepipe/internal/packettest"
+)
+
+// Every command of the README and the pages is run as it is written, by somebody
+// who has a server: in a copy of the project, with an interface eth0, in
+// namespaces of his own, of processes and files too.
+
+// blocks returns what stands in fenced blocks of a language in a page.
+func blocks(t testing.TB, page, language string) (all []string) {
+	t.Helper()
+	b, err := os.ReadFile("../../" + page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(string(b), -1) {
+		all = append(all, m[1])
+	}
+	if len(all) == 0 {
+		t.Fatalf("%s: no blocks of %s", page, language)
+	}
+	return all
+}
+
+// commands returns the lines of the blocks of shell in a page.
+func commands(t testing.TB, page string) (lines []string) {
+	t.Helper()
+	for _, block := range blocks(t, page, "sh") {
+		lines = append(lines, strings.Split(strings.TrimSuffix(block, "\n"), "\n")...)
+	}
+	return lines
+}
+
+// examplesOf returns the lines of the section EXAMPLES of a manual page.
+func examplesOf(t testing.TB, page string) (lines []string) {
+	t.Helper()
+	b, err := os.ReadFile("../../" + page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(b), "\n.Sh EXAMPLES\n")
+	text, _, _ = strings.Cut(text, "\n.Sh ")
+	literal := false
+	for line := range strings.SplitSeq(text, "\n") {
+		switch {
+		case strings.HasPrefix(line, ".Bd -literal"):
+			literal = true
+		case strings.HasPrefix(line, ".Ed"):
+			literal = false
+		case strings.HasPrefix(line, ".Dl "):
+			lines = append(lines, unquoteDl(strings.TrimPrefix(line, ".Dl ")))
+		case literal && line != "":
+			lines = append(lines, unescape(line))
+		}
+	}
+	var joined []string
+	for _, line := range lines {
+		line = strings.TrimPrefix(line, "# ")
+		line = strings.TrimPrefix(line, "$ ")
+		if n := len(joined); n > 0 && strings.HasSuffix(joined[n-1], "\\") {
+			joined[n-1] += "\n" + line
+			continue
+		}
+		joined = append(joined, line)
+	}
+	return joined
+}
+
+var escapes = strings.NewReplacer(`\e`, `\`, `\&`, ``, `\(aq`, `'`, `\(dq`, `"`, `\-`, `-`, `\(ti`, `~`, `\(ha`, `^`, `\(ga`, "`")
+
+func unescape(s string) string { return escapes.Replace(s) }
+
+// unquoteDl undoes the quoting of a macro's arguments.
+func unquoteDl(s string) string {
+	if strings.HasPrefix(s, `"`) && strings.HasSuffix(s, `"`) && strings.Count(s, `"`)%2 == 0 {
+		s = strings.ReplaceAll(s[1:len(s)-1], `""`, `"`)
+	}
+	return unescape(s)
+}
+
+// endless are commands that run until ^C.
+var endless = regexp.MustCompile(`\btunread [^|]*\|| run tap0|-pace|-foreground|ssh root|link\.sh`)
+
+// status is what a command ends with that does not succeed, on purpose.
+var status = map[string]string{
+	"head -c 100000 yesterday.frames | bytehist > /dev/null": "1",
+}
+
+// notRun are the commands that are not, and why.
+func notRun(line string) string {
+	switch {
+	case line == "go test ./...":
+		return "it is what runs this"
+	case strings.HasPrefix(line, "go test ") || strings.HasPrefix(line, "go run ./bench"):
+		return "it takes minutes; below it is made sure that it begins"
+	}
+	return ""
+}
+
+// sandbox runs lines one after the other, and fails the test where one fails.
+func sandbox(t *testing.T, taps bool, lines []string) {
+	t.Helper()
+	nettest.Need(t, "unshare", "setsid", "tcpdump", "pkill", "tc", "nstat")
+	dir := t.TempDir()
+	clone := dir + "/framepipe"
+	nettest.Run(t, "sh", "-c", "mkdir "+clone+" && cd ../.. && tar c --exclude=.git --exclude=bin . | tar x -C "+clone)
+	for name, b := range map[string][]byte{
+		"yesterday.frames": stream(3000, 500, time.Millisecond),
+		"day.frames":       stream(3000, 500, time.Millisecond),
+		"in":               stream(100, 500, time.Millisecond),
+	} {
+		if err := os.WriteFile(clone+"/"+name, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(clone+"/day.pcap", shell(t, stream(3000, 500, time.Millisecond), "framepcap"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(clone+"/sudo", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(clone+"/sudo/sudo", []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755); err != nil { // one is root already
+		t.Fatal(err)
+	}
+	router, host := nettest.New(t), nettest.New(t)
+	nettest.Run(t, "ip", "link", "add", "eth0", "netns", host.Name, "type", "veth", "peer", "name", "e1", "netns", router.Name)
+	router.Run("ip", "addr", "add", "10.0.0.1/24", "dev", "e1")
+	router.Run("ip", "link", "set", "e1", "up")
+	host.Run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "b1")
+	for _, dev := range []string{"eth0", "eth1", "b1"} {
+		host.Run("ip", "link", "set", dev, "up")
+	}
+	host.Run("ip", "addr", "add", "10.0.0.2/24", "dev", "eth0")
+	host.Run("ip", "route", "add", "default", "via", "10.0.0.1")
+
+	var script strings.Builder
+	fmt.Fprintf(&script, `set -m # so that ^C means something to them
+mount -t tmpfs none /usr/local/bin; mount -t tmpfs none /usr/local/share; mount -t tmpfs none /var/log
+mkdir /run/pipeline 2>/dev/null; mount -t tmpfs none /run/pipeline
+cd %s; export PATH=$PWD/sudo:$PWD/examples:%s:$PATH
+try() { # NUMBER LIMIT COMMAND
+	local pid i ended=by-itself
+	bash -c "$3" </dev/null >"../out.$1" 2>&1 &
+	pid=$!
+	for ((i = 0; i < $2 * 20; i++)); do kill -0 "$pid" 2>/dev/null || break; sleep 0.05; done
+	for i in {1..100}; do
+		kill -0 "$pid" 2>/dev/null || break
+		[ "$i" != 1 ] || { ended=by-signal; kill -INT -- "-$pid"; }
+		[ "$i" != 80 ] || { ended=killed; kill -KILL -- "-$pid"; }
+		sleep 0.05
+	done
+	wait "$pid"
+	echo "$1 $? $ended" >>../statuses
+}
+`, clone, bin)
+	if taps {
+		script.WriteString(`for t in tap0 tap1; do ip tuntap add dev $t mode tap multi_queue vnet_hdr; ip link set $t up; done
+ip addr add 10.5.0.1/24 dev tap0
+./pipeline.sh up eth0 -in 'quotagate -rate 1Gbit/s' >/dev/null 2>&1
+`)
+	}
+	script.WriteString("(sleep 0.3; ping -i 0.2 10.5.0.9) >/dev/null 2>&1 &\n") // ARP, at least
+	number := func(i int) string { return fmt.Sprintf("%03d", i) }
+	for i, line := range lines {
+		if notRun(line) != "" {
+			continue
+		}
+		limit := 60
+		if endless.MatchString(line) {
+			limit = 2
+		}
+		name := dir + "/line." + number(i)
+		if err := os.WriteFile(name, []byte(line), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&script, "try %s %d \"$(<%s)\"\n", number(i), limit, name)
+	}
+	script.WriteString("kill %1; exit 0\n")
+	driver := dir + "/driver"
+	if err := os.WriteFile(driver, []byte(script.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := host.Command("unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", "bash", driver)
+	var said bytes.Buffer
+	c.Stdout, c.Stderr = &said, &said
+	c.WaitDelay = time.Second
+	err := c.Run()
+	results, _ := os.ReadFile(dir + "/statuses")
+	for i, line := range lines {
+		if notRun(line) != "" {
+			continue
+		}
+		out, _ := os.ReadFile(dir + "/out." + number(i))
+		m := regexp.MustCompile(`(?m)^` + number(i) + ` (\d+) (\S+)$`).FindStringSubmatch(string(results))
+		if m == nil {
+			t.Errorf("%s\nwas not reached: %v %s", line, err, &said)
+			continue
+		}
+		want, known := status[line]
+		fine := m[1] == "0" || m[2] == "by-signal" && (m[1] == "130" || m[1] == "143")
+		if strings.HasPrefix(line, "timeout ") {
+			fine = fine || m[1] == "124"
+		}
+		if known {
+			fine = m[1] == want
+		}
+		if m[2] == "killed" || !fine || wrong.Match(out) && !known {
+			t.Errorf("%s\nends with status %s, %s, and says\n%s", line, m[1], m[2], out)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%v %s", err, &said)
+	}
+}
+
+// wrong is what no command says that does what it is for.
+var wrong = regexp.MustCompile(`command not found|No such file|[Ss]yntax error|: hint: |usage: `)
+
+func TestReadmeCommands(t *testing.T) {
+	t.Parallel()
+	sandbox(t, false, commands(t, "README.md"))
+}
+
+func TestPageCommands(t *testing.T) {
+	pages, err := filepath.Glob("../../man/*.[1-9]")
+	if err != nil || len(pages) == 0 {
+		t.Fatal("no pages", err)
+	}
+	var lines []string
+	for _, page := range pages {
+		more := examplesOf(t, "man/"+filepath.Base(page))
+		if len(more) == 0 && filepath.Ext(page) != ".5" {
+			t.Errorf("%s has no examples", page)
+		}
+		lines = append(lines, more...)
+	}
+	t.Parallel()
+	sandbox(t, true, lines)
+}
+
+func TestDebuggingCommands(t *testing.T) {
+	t.Parallel()
+	sandbox(t, true, commands(t, "man/debugging.md"))
+}
+
+// The stages in the README are what they say, too.
+func TestReadmeStages(t *testing.T) {
+	var in, want bytes.Buffer
+	w, kept := frame.NewWriter(&in), frame.NewWriter(&want)
+	_ = w.Header(frame.LinkEthernet, "tap0")
+	arp := append([]byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0}, make([]byte, 40)...)
+	for i := range 300 {
+		f := packettest.Spec{UDP: true, Payload: packettest.Bytes(i * 5)}.Frame()
+		if i%3 > 0 {
+			f = bytes.Clone(arp)
+			f[21] = byte(i % 3)
+		}
+		rec := frame.Record{Time: 1e18 + uint64(i), Frame: f}
+		_ = w.Write(&rec)
+		if i%3 < 2 {
+			_ = kept.Write(&rec)
+		}
+	}
+	_, _ = w.Flush(), kept.Flush()
+	frames := func(b []byte) (all []string) {
+		r := frame.NewReader(bytes.NewReader(b))
+		var rec frame.Record
+		for r.Next(&rec) == nil {
+			if !rec.IsAnnotation() {
+				all = append(all, fmt.Sprint(rec.Time, rec.Frame))
+			}
+		}
+		return all
+	}
+	dir := t.TempDir()
+	t.Run("Python", func(t *testing.T) {
+		needPython(t)
+		name := dir + "/stage.py"
+		if err := os.WriteFile(name, []byte(blocks(t, "README.md", "python")[0]), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		got, stderr, status := through(t, in.Bytes(), name)
+		if a, b := frames(got), frames(want.Bytes()); status != 0 || strings.Join(a, "\n") != strings.Join(b, "\n") {
+			t.Errorf("status %d, %s; %d frames, want %d", status, stderr, len(a), len(b))
+		}
+	})
+	t.Run("Go", func(t *testing.T) {
+		code := "package main\n\nimport (\n\t\"log\"\n\t\"os\"\n\n\t\"framepipe/frame\"\n)\n\n" + blocks(t, "README.md", "go")[0]
+		if err := os.WriteFile(dir+"/main.go", []byte(code), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/stage", dir+"/main.go")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		got, stderr, status := through(t, in.Bytes(), dir+"/stage")
+		n := 0
+		for _, f := range frames(in.Bytes()) {
+			if strings.Count(f, " ") <= 1000 {
+				n++
+			}
+		}
+		if a := frames(got); status != 0 || len(a) != n || n == 300 {
+			t.Errorf("status %d, %s; %d frames, want %d", status, stderr, len(a), n)
+		}
+	})
+}
+
+// The commands that take minutes begin as they should.
+func TestMeasuringCommands(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := os.ReadFile("../../examples/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := regexp.MustCompile("`(go (?:test|run) [^`]+)`").FindAllStringSubmatch(string(b)+string(more), -1)
+	if len(lines) < 4 {
+		t.Fatalf("%d commands found", len(lines))
+	}
+	for _, m := range lines {
+		line := m[1]
+		if strings.HasPrefix(line, "go test ") {
+			line += " -list ." // its flags and packages are there
+		} else {
+			line += " -h"
+		}
+		c := exec.Command("bash", "-c", "cd ../.. && "+line)
+		out, err := c.CombinedOutput()
+		if err != nil && !strings.Contains(string(out), "exit status 2") || strings.Contains(string(out), "flag provided but not defined") {
+			t.Errorf("%s: %v\n%s", line, err, out)
+		}
+		if strings.HasPrefix(line, "go test ") && !strings.Contains(string(out), "Test") && !strings.Contains(string(out), "Benchmark") {
+			t.Errorf("%s lists nothing: %s", line, out)
+		}
+	}
+}

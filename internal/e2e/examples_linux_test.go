@@ -471,9 +471,10 @@ func echoesTCP(c net.Conn, size int) error {
 // out one protocol, and leaves the others alone.
 func TestStagePythonLive(t *testing.T) {
 	needPython(t)
-	nettest.Need(t, "ping")
+	nettest.Need(t, "ping", "tcpdump")
 	n := newNetwork(t, setup{})
 	addresses := []string{"10.0.0.2", "fd00::2"}
+	before, after := t.TempDir()+"/before", t.TempDir()+"/after"
 	var conns []net.Conn
 	for _, addr := range addresses {
 		conns = append(conns, n.connect(t, addr))
@@ -482,7 +483,7 @@ func TestStagePythonLive(t *testing.T) {
 		stages    []string
 		icmp, udp bool
 	}{
-		{[]string{stagePy + " icmp"}, false, true},
+		{[]string{"tee " + before, stagePy + " icmp", "tee " + after}, false, true},
 		{[]string{stagePy + " udp", "bytehist -o /dev/null"}, true, false},
 		{nil, true, true},
 	} {
@@ -507,6 +508,21 @@ func TestStagePythonLive(t *testing.T) {
 		}
 	}
 	n.stop()
+	// The captures beside it show what was dropped, and what not.
+	for name, icmp := range map[string]bool{before: true, after: false} {
+		shown := string(shell(t, nil, "framepcap < "+name+" | tcpdump -nr - 2>/dev/null"))
+		for what, want := range map[string]bool{
+			"10.0.0.1 > 10.0.0.2: ICMP echo request": icmp,
+			"fd00::1 > fd00::2: ICMP6, echo request": icmp,
+			"Flags [P.]":                             true,
+			"UDP, length 6":                          true,
+			"neighbor ":                              true,
+		} {
+			if got := strings.Contains(shown, what); got != want {
+				t.Errorf("%s: tcpdump shows %q: %v, want %v", name, what, got, want)
+			}
+		}
+	}
 }
 
 var windowReport = regexp.MustCompile(`quota.lua: passed (\d+) bytes of (\d+), dropped (\d+) frames`)

@@ -75,6 +75,9 @@ func newUplink(t testing.TB, addresses bool) *uplink {
 		}
 		u.host.Run("ip", "link", "set", "e0", "txqueuelen", "555", "alias", "the uplink")
 	}
+	for u.host.Run("ip", "-6", "-o", "addr", "show", "tentative") != "" {
+		time.Sleep(50 * time.Millisecond)
+	}
 	t.Cleanup(func() {
 		_ = u.script("down").Run()
 		if left := u.processes(); len(left) > 0 {
@@ -141,7 +144,12 @@ func (u *uplink) looks() string {
 		"-d addr show dev e0", "-d addr show dev l0", "route show", "-6 route show", "route show table all", "-6 route show table all",
 		"neigh show nud permanent", "-o link",
 	} {
-		out := u.host.Run("ip", strings.Fields(line)...)
+		// ip complains of other namespaces that go meanwhile.
+		shown, err := u.host.Command("ip", strings.Fields(line)...).Output()
+		if err != nil {
+			u.t.Fatalf("ip %s: %v", line, err)
+		}
+		out := string(shown)
 		if strings.HasSuffix(line, " all") { // in the table local, the order is of no consequence
 			lines := strings.Split(out, "\n")
 			slices.Sort(lines)

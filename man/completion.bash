@@ -1,0 +1,185 @@
+# shellcheck shell=bash
+# Completion for the tools of framepipe. Source it, or put it where the package
+# bash-completion looks, which it does not need.
+
+# _framepipe_flags TOOL [COMMAND] prints its flags. One that ends in = is best
+# given its value so.
+_framepipe_flags() {
+	case $1 in
+	tunread) echo -coalesce -l3 -offload= ;;
+	tunwrite) echo -l3 -offload= -pace ;;
+	quotagate)
+		echo -align -charge -clock -count -cycle-day -ecn -metrics -policy -queue -quota \
+			-rate -seed -threshold -tz -unmetered -window
+		;;
+	bytehist) echo -every -format -o -sample ;;
+	framepcap) echo -d -segment ;;
+	pipeline.sh)
+		case ${2-} in
+		run) echo -in -out ;;
+		up) echo -confirm -foreground -in -lan -out ;;
+		'') echo -h ;;
+		esac
+		return
+		;;
+	esac
+	echo -h -v -version
+}
+
+# _framepipe_values TOOL FLAG prints the values of a flag that has few, or @ and
+# what they are. Nothing means that it takes none; ? that they are not known.
+_framepipe_values() {
+	case $1$2 in
+	tunread-offload) echo true false ;;
+	tunwrite-offload) echo auto on off ;;
+	tunwrite-pace) echo 1 10 60 ;;
+	quotagate-charge) echo passed offered ;;
+	quotagate-clock) echo wall stream ;;
+	quotagate-count) echo ethernet frame ip wire ;;
+	quotagate-cycle-day) echo {1..31} ;;
+	quotagate-metrics | bytehist-o) echo @file ;;
+	quotagate-policy) echo pace random ;;
+	quotagate-tz) echo @zone ;;
+	quotagate-window) echo 5m 1h 1d 30d month ;;
+	bytehist-format) echo text json msgpack ;;
+	pipeline.sh-lan) echo @iface ;;
+	pipeline.sh-confirm) echo 60s 5m ;;
+	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-seed | \
+		quotagate-threshold | quotagate-unmetered | bytehist-every | bytehist-sample | \
+		pipeline.sh-in | pipeline.sh-out) echo '?' ;;
+	esac
+}
+
+# _framepipe_interfaces tap|iface prints network interfaces: the taps and tuns,
+# or all that may be led through pipelines.
+_framepipe_interfaces() {
+	local dir
+	for dir in /sys/class/net/*; do
+		case $1 in
+		tap) [ -e "$dir/tun_flags" ] ;;
+		*) [ -e "$dir/address" ] && [ "${dir##*/}" != lo ] ;;
+		esac && echo "${dir##*/}"
+	done
+}
+
+# _framepipe_offer CUR WORDS has the words offered that begin so. Not by compgen
+# -W, which would run what stands in the name of an interface.
+_framepipe_offer() {
+	local word
+	local -a all=()
+	read -r -d '' -a all <<<"$2"
+	for word in "${all[@]}"; do
+		[[ $word != "$1"* ]] || COMPREPLY+=("$word")
+	done
+}
+
+# _framepipe_files CUR [-d] offers files, or directories. Where it finds none,
+# readline looks itself, which knows ~ and quotes.
+_framepipe_files() {
+	mapfile -t COMPREPLY < <(compgen "${2:--f}" -- "$1")
+	compopt -o filenames 2>/dev/null
+	[ ${#COMPREPLY[@]} -gt 0 ] || compopt -o default 2>/dev/null
+}
+
+# _framepipe_is CUR WHAT offers what stands for @WHAT, or words.
+_framepipe_is() {
+	case $2 in
+	@file) _framepipe_files "$1" ;;
+	@dir) _framepipe_files "$1" -d ;;
+	@tap)
+		case $1 in
+		fd:*) ;;
+		*/*) _framepipe_files "$1" ;;
+		*) _framepipe_offer "$1" "$(_framepipe_interfaces tap)" ;;
+		esac
+		;;
+	@iface) _framepipe_offer "$1" "$(_framepipe_interfaces iface)" ;;
+	@state) # those that are up
+		local dir all=''
+		for dir in "${PIPELINE_RUN:-/run/pipeline}"/*/; do
+			dir=${dir%/}
+			[ -d "$dir" ] && all+=" ${dir##*/}"
+		done
+		_framepipe_offer "$1" "$all"
+		;;
+	@zone)
+		local zone all='UTC Local'
+		while read -r _ _ zone _; do
+			all+=" $zone"
+		done < <(grep -v '^#' /usr/share/zoneinfo/zone1970.tab 2>/dev/null)
+		_framepipe_offer "$1" "$all"
+		;;
+	'?') ;;
+	*) _framepipe_offer "$1" "$2" ;;
+	esac
+}
+
+_framepipe() {
+	local IFS=$' \t\n'
+	local tool=${1##*/} last=${COMP_WORDS[COMP_CWORD]} cur flag='' command='' joined='' i
+	local -a words=() positional=()
+	COMPREPLY=()
+
+	# Bash takes -flag=value apart, and fd:3.
+	for ((i = 0; i <= COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		= | :) joined=1 ;;
+		*) [ -n "$joined" ] || words+=(''); joined='' ;;
+		esac
+		[ ${#words[@]} -gt 0 ] || return
+		words[-1]+=${COMP_WORDS[i]}
+	done
+	cur=${words[-1]}
+
+	# What stands before the word: flag is one that wants it as its value.
+	for ((i = 1; i < ${#words[@]} - 1; i++)); do
+		case ${words[i]} in
+		*'>'* | *'<'*) i=$((i + 1)) ;;
+		-*=*) ;;
+		-*)
+			flag=${words[i]/#--/-}
+			# What is true or false takes no value but behind =.
+			if [ -n "$(_framepipe_values "$tool" "$flag")" ] && [ "$tool$flag" != tunread-offload ]; then
+				i=$((i + 1))
+			fi
+			[ "$i" -eq $((${#words[@]} - 1)) ] || flag=''
+			;;
+		*) positional+=("${words[i]}") ;;
+		esac
+	done
+	if [ "$i" -ge ${#words[@]} ] && [ -z "$flag" ]; then # a redirection wants it
+		_framepipe_files "$cur"
+		return
+	fi
+	if [ "$tool" = pipeline.sh ] && [ ${#positional[@]} -gt 0 ]; then
+		command=${positional[0]}
+		positional=("${positional[@]:1}")
+	fi
+
+	case $flag:$cur in
+	-*:*) _framepipe_is "$cur" "$(_framepipe_values "$tool" "$flag")" ;;
+	:-*=*)
+		flag=${cur%%=*}
+		_framepipe_is "${cur#*=}" "$(_framepipe_values "$tool" "${flag/#--/-}")"
+		[ "$last" != "$cur" ] || COMPREPLY=("${COMPREPLY[@]/#/$flag=}")
+		;;
+	:-*)
+		_framepipe_offer "${cur/#--/-}" "$(_framepipe_flags "$tool" "$command")"
+		[[ $cur != --* ]] || COMPREPLY=("${COMPREPLY[@]/#/-}")
+		if [ ${#COMPREPLY[@]} -eq 1 ] && [[ ${COMPREPLY[0]} == *= ]]; then
+			compopt -o nospace 2>/dev/null
+		fi
+		;;
+	*)
+		case $tool:$command:${#positional[@]} in
+		tunread::0 | tunwrite::0 | pipeline.sh:run:[01]) _framepipe_is "$cur" @tap ;;
+		pipeline.sh::0) _framepipe_offer "$cur" 'confirm demo down help install run status up' ;;
+		pipeline.sh:up:0) _framepipe_is "$cur" @iface ;;
+		pipeline.sh:confirm:0 | pipeline.sh:status:0 | pipeline.sh:down:0) _framepipe_is "$cur" @state ;;
+		pipeline.sh:install:0) _framepipe_is "$cur" @dir ;;
+		esac
+		;;
+	esac
+}
+
+complete -F _framepipe tunread tunwrite quotagate bytehist framepcap pipeline.sh

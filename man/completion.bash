@@ -77,8 +77,8 @@ _framepipe_offer() {
 # readline looks itself, which knows ~ and quotes.
 _framepipe_files() {
 	mapfile -t COMPREPLY < <(compgen "${2:--f}" -- "$1")
-	compopt -o filenames 2>/dev/null
-	[ ${#COMPREPLY[@]} -gt 0 ] || compopt -o default 2>/dev/null
+	compopt -o filenames 2>/dev/null || : # it is being tried by hand
+	[ ${#COMPREPLY[@]} -gt 0 ] || compopt -o default 2>/dev/null || :
 }
 
 # _framepipe_is CUR WHAT offers what stands for @WHAT, or words.
@@ -167,7 +167,7 @@ _framepipe() {
 		_framepipe_offer "${cur/#--/-}" "$(_framepipe_flags "$tool" "$command")"
 		[[ $cur != --* ]] || COMPREPLY=("${COMPREPLY[@]/#/-}")
 		if [ ${#COMPREPLY[@]} -eq 1 ] && [[ ${COMPREPLY[0]} == *= ]]; then
-			compopt -o nospace 2>/dev/null
+			compopt -o nospace 2>/dev/null || :
 		fi
 		;;
 	*)

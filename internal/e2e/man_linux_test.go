@@ -1,0 +1,883 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/nettest"
+
+	"golang.org/x/sys/unix"
+)
+
+// The manual pages, the usage texts and the completion are written by hand, each
+// in its own words. What can be compared is held together here: that all know
+// the same flags, that the synopses agree, that the pages explain every number
+// that is printed, and that they are good mdoc.
+
+const root = "../.."
+
+// pages are the manual pages by name.
+func pages(t testing.TB) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	names, _ := filepath.Glob(root + "/man/*.[1-9]")
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[filepath.Base(name)] = string(b)
+	}
+	if len(all) < 7 {
+		t.Fatalf("only %d pages", len(all))
+	}
+	return all
+}
+
+var manTools = []string{"bytehist", "framepcap", "quotagate", "tunread", "tunwrite"}
+
+func usageOf(t testing.TB, name string) string {
+	t.Helper()
+	c := exec.Command(name, "-h")
+	if name == "pipeline.sh" {
+		c = exec.Command(root+"/pipeline.sh", "-h")
+	}
+	out, err := c.Output()
+	if err != nil {
+		t.Fatal(name, err)
+	}
+	return string(out)
+}
+
+// eachFile parses the Go files of a directory, but for tests.
+func eachFile(t testing.TB, dir string, do func(*ast.File)) {
+	t.Helper()
+	names, _ := filepath.Glob(filepath.Join(root, dir, "*.go"))
+	if len(names) == 0 {
+		t.Fatalf("no source in %s", dir)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		do(f)
+	}
+}
+
+// text is the value of a string literal.
+func text(e ast.Expr) (string, bool) {
+	if l, ok := e.(*ast.BasicLit); ok && l.Kind == token.STRING {
+		s, err := strconv.Unquote(l.Value)
+		return s, err == nil
+	}
+	return "", false
+}
+
+// declared returns the names of the flags that the source of a package declares:
+// the first string that is given to a method of flags or of a tool's Flags.
+func declared(t testing.TB, dir string) (names []string) {
+	t.Helper()
+	eachFile(t, dir, func(f *ast.File) {
+		ast.Inspect(f, func(n ast.Node) bool {
+			c, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			method, ok := c.Fun.(*ast.SelectorExpr)
+			if !ok || !regexp.MustCompile(`^(Bool|Int|Uint|Float|String|Duration|Text|Func|Var)\w*$`).MatchString(method.Sel.Name) {
+				return true
+			}
+			switch on := method.X.(type) {
+			case *ast.Ident:
+				if on.Name != "flags" {
+					return true
+				}
+			case *ast.SelectorExpr:
+				if on.Sel.Name != "Flags" {
+					return true
+				}
+			default:
+				return true
+			}
+			for _, a := range c.Args {
+				if s, ok := text(a); ok {
+					names = append(names, s)
+					break
+				}
+			}
+			return true
+		})
+	})
+	return names
+}
+
+// flagsOf returns all flags of a tool.
+func flagsOf(t testing.TB, name string) []string {
+	t.Helper()
+	own := declared(t, name)
+	if len(own) == 0 {
+		t.Fatalf("%s has no flags: are they declared in another way now?", name)
+	}
+	all := append(own, declared(t, "internal/cli")...)
+	all = append(all, "h") // package flag's
+	for _, f := range all {
+		// What the source says is true of the program.
+		out, _ := exec.Command(name, "-"+f+"=", "-h").CombinedOutput()
+		if strings.Contains(string(out), "there is no flag") {
+			t.Errorf("%s has no flag -%s after all", name, f)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// scriptFlags returns the flags of each command of pipeline.sh, as its cases
+// have them.
+func scriptFlags(t testing.TB) map[string][]string {
+	t.Helper()
+	b, err := os.ReadFile(root + "/pipeline.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, cases, ok := strings.Cut(string(b), "\ncase ${1-} in\n")
+	if !ok {
+		t.Fatal("pipeline.sh ends in another way now")
+	}
+	all := map[string][]string{}
+	for _, m := range regexp.MustCompile(`(?m)^([a-z]+(?: \| [a-z]+)*)\)`).FindAllStringSubmatch(cases, -1) {
+		for _, command := range strings.Split(m[1], " | ") {
+			all[command] = nil
+		}
+	}
+	function := ""
+	for line := range strings.SplitSeq(body, "\n") {
+		if m := regexp.MustCompile(`^([a-z_]+)\(\) \{`).FindStringSubmatch(line); m != nil {
+			function = m[1]
+		}
+		if m := regexp.MustCompile(`^\s*-([a-z]+) \| --([a-z]+)\)`).FindStringSubmatch(line); m != nil {
+			all[function] = append(all[function], m[1])
+		}
+	}
+	for _, f := range all {
+		slices.Sort(f)
+	}
+	if len(all["run"]) < 2 || len(all["up"]) < 5 || len(all) < 7 {
+		t.Fatalf("pipeline.sh has %v: are its commands declared in another way now?", all)
+	}
+	return all
+}
+
+func sorted(all ...[]string) []string {
+	s := slices.Concat(all...)
+	slices.Sort(s)
+	return slices.Compact(s)
+}
+
+func same3(t testing.TB, what string, got, want []string) {
+	t.Helper()
+	if got, want := sorted(got), sorted(want); !slices.Equal(got, want) {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+// matches returns what the first group of a pattern matches.
+func matches(pattern, in string) (all []string) {
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(in, -1) {
+		all = append(all, m[1])
+	}
+	return all
+}
+
+// section returns what stands under a heading of a page.
+func section(page, heading string) string {
+	_, s, _ := strings.Cut(page, "\n"+heading+"\n")
+	end := `\n\.Sh `
+	if strings.HasPrefix(heading, ".Ss") {
+		end = `\n\.S[hs] `
+	}
+	return regexp.MustCompile(end).Split(s, 2)[0]
+}
+
+// namedFlags returns the flags that a text names: words that begin with a dash.
+func namedFlags(s string) []string {
+	return matches(`(?m)(?:^|[\s\[({|',])-([a-z][a-z0-9-]*)`, s)
+}
+
+// checkCommands looks whether each tool of ours that is used in a text, which is
+// of shell commands, is given only flags that it has.
+func checkCommands(t testing.TB, where, commands string, have map[string][]string) {
+	t.Helper()
+	commands = strings.ReplaceAll(commands, "\\e\n", " ")
+	for _, c := range regexp.MustCompile(`[|;&()<>'"\n]+`).Split(commands, -1) {
+		words := strings.Fields(c)
+		for len(words) > 0 && slices.Contains([]string{"sudo", "#", "$", ".Dl", ".Ql", "in:", "out:"}, words[0]) {
+			words = words[1:]
+		}
+		if len(words) == 0 {
+			continue
+		}
+		name := strings.TrimPrefix(words[0], "./")
+		flags, ours := have[name]
+		if !ours {
+			continue
+		}
+		if name == "pipeline.sh" && len(words) > 1 {
+			flags = have[name+" "+words[1]]
+		}
+		for _, w := range words[1:] {
+			f, isFlag := strings.CutPrefix(w, "-")
+			f, _, _ = strings.Cut(f, "=")
+			f = strings.TrimRight(f, ".,")
+			if isFlag && f != "" && !slices.Contains(flags, f) {
+				t.Errorf("%s: %q: %s has no flag -%s", where, strings.TrimSpace(c), name, f)
+			}
+		}
+	}
+}
+
+// have returns the flags of everything.
+func allFlags(t testing.TB) map[string][]string {
+	have := map[string][]string{}
+	for _, name := range manTools {
+		have[name] = flagsOf(t, name)
+	}
+	have["pipeline.sh"] = []string{"h"}
+	for command, flags := range scriptFlags(t) {
+		have["pipeline.sh "+command] = flags
+		have["pipeline.sh"] = sorted(have["pipeline.sh"], flags)
+	}
+	return have
+}
+
+// parts parts a usage text: the synopsis, what explains it, and the examples,
+// which are last and stand in.
+func parts(usage string) (synopsis, prose, examples string) {
+	paragraphs := strings.Split(strings.TrimSpace(strings.TrimPrefix(usage, "usage: ")), "\n\n")
+	last := len(paragraphs) - 1
+	return paragraphs[0], strings.Join(paragraphs[1:last], "\n\n"), paragraphs[last]
+}
+
+// Each flag is in the usage text, on the page and in the completion, and no other.
+func TestManFlags(t *testing.T) {
+	have, all := allFlags(t), pages(t)
+	for _, name := range manTools {
+		usage, page := usageOf(t, name), all[name+".1"]
+		synopsis, prose, _ := parts(usage)
+		same3(t, name+": flags explained in the usage text", matches(`(?m)^  -([a-z0-9-]+)`, usage), have[name])
+		for _, f := range namedFlags(synopsis + "\n" + prose) {
+			if !slices.Contains(have[name], f) {
+				t.Errorf("%s: the usage text names a flag -%s", name, f)
+			}
+		}
+		same3(t, name+": flags explained on the page", matches(`(?m)^\.It Fl ([a-z0-9-]+)`, page), have[name])
+		same3(t, name+": flags in the page's synopsis", append(matches(`\bFl ([a-z0-9-]+)`, section(page, ".Sh SYNOPSIS")), "h", "v", "version"), have[name])
+		for _, f := range matches(`\bFl ([a-z0-9-]+)`, page) {
+			if !slices.Contains(have[name], f) {
+				t.Errorf("%s.1 names a flag -%s", name, f)
+			}
+		}
+		if listed := matches(`(?m)^\.It Fl ([a-z0-9-]+)`, page); !slices.IsSorted(listed) {
+			t.Errorf("%s.1: the options are not in the order of the alphabet: %v", name, listed)
+		}
+	}
+
+	page, usage := all["pipeline.sh.8"], usageOf(t, "pipeline.sh")
+	listed := matches(`(?m)^\.It Fl ([a-z0-9-]+)`, page)
+	same3(t, "pipeline.sh: flags explained on the page", append(listed, "h"), have["pipeline.sh"])
+	if !slices.IsSorted(listed) {
+		t.Errorf("pipeline.sh.8: the options are not in the order of the alphabet: %v", listed)
+	}
+	for _, f := range matches(`\bFl ([a-z0-9-]+)`, page) {
+		if !slices.Contains(have["pipeline.sh"], f) {
+			t.Errorf("pipeline.sh.8 names a flag -%s", f)
+		}
+	}
+	var commands []string
+	for c := range scriptFlags(t) {
+		commands = append(commands, c)
+	}
+	same3(t, "pipeline.sh: commands explained on the page", matches(`(?m)^\.It Cm ([a-z]+)`, section(page, ".Sh DESCRIPTION")), append(commands, "help"))
+	synopsis, prose, _ := parts(usage)
+	same3(t, "pipeline.sh: flags named in the usage text", append(namedFlags(synopsis+"\n"+strings.ReplaceAll(prose, "|", "")), "h"), have["pipeline.sh"])
+	for synopsis, flags := range groups(synopsis, "pipeline.sh") {
+		same3(t, "pipeline.sh: usage of "+synopsis, namedFlags(flags), have["pipeline.sh "+synopsis])
+	}
+}
+
+// groups parts the synopsis of the script by command.
+func groups(synopsis, name string) map[string]string {
+	all := map[string]string{}
+	for _, s := range strings.Split(" "+synopsis, name+" ")[1:] {
+		command, _, _ := strings.Cut(strings.TrimSpace(s), " ")
+		all[command] = s
+	}
+	return all
+}
+
+// Where a page or a usage text shows how our tools are used, they can be used so.
+func TestManExamples(t *testing.T) {
+	have := allFlags(t)
+	for name, page := range pages(t) {
+		var shown strings.Builder
+		literal := false
+		for line := range strings.Lines(page) {
+			switch {
+			case strings.HasPrefix(line, ".Bd"):
+				literal = true
+			case strings.HasPrefix(line, ".Ed"):
+				literal = false
+			case literal, strings.HasPrefix(line, ".Dl "), strings.HasPrefix(line, ".Ql "):
+				shown.WriteString(line)
+			}
+		}
+		checkCommands(t, name, shown.String(), have)
+	}
+	for _, name := range append(manTools, "pipeline.sh") {
+		_, _, examples := parts(usageOf(t, name))
+		if !strings.Contains(examples, name) {
+			t.Errorf("%s: the usage text does not end with examples", name)
+		}
+		checkCommands(t, name+" -h", examples, have)
+	}
+}
+
+// mandoc runs mandoc, for which the pages are where it looks for pages.
+func mandoc(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	if _, err := exec.LookPath("mandoc"); err != nil {
+		nettest.Skip(t, "needs mandoc")
+	}
+	dir := t.TempDir()
+	for name := range pages(t) {
+		to := dir + "/man" + name[len(name)-1:]
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		from, err := filepath.Abs(root + "/man/" + name)
+		if err == nil {
+			err = os.Symlink(from, to+"/"+name)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := exec.Command("mandoc", args...)
+	c.Env = append(os.Environ(), "MANPATH="+dir)
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
+
+// foreign are the pages of others that ours name.
+var foreign = []string{
+	"bash 1", "bridge 8", "cat 1", "editcap 1", "ethtool 8", "flock 1", "gzip 1", "ip 8", "ip-netns 8", "pcap-savefile 5",
+	"ping 8", "poll 2", "setsid 1", "ssh 1", "tcpdump 1", "tee 1",
+}
+
+func TestManLint(t *testing.T) {
+	var files []string
+	for name := range pages(t) {
+		files = append(files, root+"/man/"+name)
+	}
+	out, _ := mandoc(t, append([]string{"-T", "lint", "-W", "style"}, files...)...)
+	for line := range strings.Lines(out) {
+		// The pages of others need not be on this machine. They are in a list, so
+		// that one that is nowhere is found out.
+		if m := regexp.MustCompile(`referenced manual not found: Xr (\S+ \d)`).FindStringSubmatch(line); m != nil && slices.Contains(foreign, m[1]) {
+			continue
+		}
+		if strings.Contains(line, "outdated mandoc.db lacks") || line == "\n" {
+			continue // of those pages again
+		}
+		t.Error(strings.TrimSpace(line))
+	}
+	for name, page := range pages(t) {
+		order := []string{"NAME", "SYNOPSIS", "DESCRIPTION", "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "DIAGNOSTICS", "SEE ALSO", "STANDARDS", "AUTHORS", "CAVEATS"}
+		at := -1
+		for _, heading := range matches(`(?m)^\.Sh (.*)`, page) {
+			i := slices.Index(order, heading)
+			if i <= at {
+				t.Errorf("%s: the section %s is not in its place", name, heading)
+			}
+			at = i
+		}
+	}
+}
+
+// synopses returns the lines of a synopsis, each as its pieces: what is in
+// brackets or not, in the order of the alphabet. The order in which flags are
+// shown is each text's own.
+func synopses(name, s string) (all [][]string) {
+	s = strings.Join(strings.Fields(s), "  ")
+	for _, line := range strings.Split(" "+s+" ", " "+name+" ")[1:] {
+		line = strings.Join(strings.Fields(line), " ")
+		pieces := regexp.MustCompile(`\[[^][]*\]|\{[^{}]*\}|[^ ]+`).FindAllString(line, -1)
+		slices.Sort(pieces)
+		all = append(all, pieces)
+	}
+	slices.SortFunc(all, slices.Compare)
+	return all
+}
+
+func TestManSynopsis(t *testing.T) {
+	for _, name := range append(manTools, "pipeline.sh") {
+		file := root + "/man/" + name + ".1"
+		if name == "pipeline.sh" {
+			file = root + "/man/" + name + ".8"
+		}
+		out, err := mandoc(t, "-T", "ascii", "-O", "width=500", file)
+		if err != nil {
+			t.Fatal(err, out)
+		}
+		out = regexp.MustCompile(`.\x08`).ReplaceAllString(out, "")
+		_, out, _ = strings.Cut(out, "\nSYNOPSIS\n")
+		out, _, _ = strings.Cut(out, "\nDESCRIPTION\n")
+		synopsis, _, _ := parts(usageOf(t, name))
+		page, usage := synopses(name, out), synopses(name, synopsis)
+		if len(page) == 0 || len(page) != len(usage) {
+			t.Errorf("%s: the page's synopsis has %d lines, that of the usage text %d", name, len(page), len(usage))
+			continue
+		}
+		for i, p := range page {
+			u := usage[i]
+			if at := slices.Index(u, "[flags]"); at >= 0 { // which the page has one by one
+				u = slices.Delete(u, at, at+1)
+				p = slices.DeleteFunc(p, func(s string) bool { return strings.HasPrefix(s, "[-") && !slices.Contains(u, s) })
+			}
+			if !slices.Equal(p, u) {
+				t.Errorf("%s: the page's synopsis is\n%q\nthat of the usage text\n%q", name, p, u)
+			}
+		}
+	}
+}
+
+// counterKeys returns the keys of the line that SIGUSR1 has a tool print, as they
+// stand in its source.
+func counterKeys(t testing.TB, name string) (keys []string) {
+	t.Helper()
+	eachFile(t, name, func(f *ast.File) {
+		ast.Inspect(f, func(n ast.Node) bool {
+			if c, ok := n.(*ast.CallExpr); ok {
+				if m, ok := c.Fun.(*ast.SelectorExpr); ok && m.Sel.Name == "Sprintf" && len(c.Args) > 0 {
+					if s, ok := text(c.Args[0]); ok {
+						keys = append(keys, matches(`(?:^|[^%a-z_])([a-z_]+)=%`, s)...)
+					}
+				}
+			}
+			// The gate's have their names in a table: {name, label, key, ...}.
+			d, ok := n.(*ast.FuncDecl)
+			if !ok || d.Name.Name != "tallies" {
+				return true
+			}
+			ast.Inspect(d, func(n ast.Node) bool {
+				if row, ok := n.(*ast.CompositeLit); ok && len(row.Elts) == 4 {
+					if key, ok := text(row.Elts[2]); ok {
+						keys = append(keys, key, key+"_bytes")
+					}
+				}
+				return true
+			})
+			return true
+		})
+	})
+	return keys
+}
+
+// explained returns what a section of a page has a tag for.
+func explained(page, heading string) (keys []string) {
+	for _, line := range matches(`(?m)^\.It Li (.*)`, section(page, heading)) {
+		for _, key := range strings.Fields(line) {
+			if key != "," {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys
+}
+
+// Every number that a tool prints is explained, and no other.
+func TestManNumbers(t *testing.T) {
+	all := pages(t)
+	for name, least := range map[string]int{"tunread": 4, "tunwrite": 6, "bytehist": 4, "framepcap": 6, "quotagate": 20} {
+		keys, heading := counterKeys(t, name), ".Ss Signals"
+		if len(keys) < least {
+			t.Errorf("%s prints %v: are its counters printed in another way now?", name, keys)
+		}
+		if name == "quotagate" {
+			heading = ".Ss Counters"
+		}
+		same3(t, name+": counters explained", explained(all[name+".1"], heading), keys)
+	}
+
+	dir := t.TempDir()
+	capture := dir + "/day.frames"
+	if err := os.WriteFile(capture, stream(20000, 1400, 1e5), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// What is really printed is among what the source says.
+	said, err := exec.Command("bash", "-c", "quotagate -quota 5MB -window 1s -clock stream -v -metrics "+dir+"/gate <"+capture+" 2>&1 >/dev/null").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := matches(`\b([a-z_]+)=`, string(said))
+	if len(printed) < 15 {
+		t.Errorf("quotagate says %s", said)
+	}
+	for _, key := range printed {
+		if !slices.Contains(counterKeys(t, "quotagate"), key) {
+			t.Errorf("quotagate prints %s, which the test has not found in the source", key)
+		}
+	}
+
+	metrics, err := os.ReadFile(dir + "/gate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := matches(`(?m)^([a-z_]+)[ {]`, string(metrics))
+	if len(names) < 17 {
+		t.Errorf("the metrics are\n%s", metrics)
+	}
+	page := all["quotagate.1"]
+	same3(t, "metrics explained", explained(page, ".Ss Metrics"), names)
+	kinds := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(string(metrics), -1) {
+		kinds[m[1]] = m[2]
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\.It Li (quotagate_.*)\n(\w+):`).FindAllStringSubmatch(page, -1) {
+		for _, name := range strings.Split(m[1], " , ") {
+			if want := strings.ToLower(strings.TrimSuffix(m[2], "s")); kinds[name] != want {
+				t.Errorf("%s is a %s, and a %s on the page", name, kinds[name], want)
+			}
+		}
+	}
+	for _, reason := range matches(`reason="(\w+)"`, string(metrics)) {
+		if !regexp.MustCompile(`\b` + reason + `\b`).MatchString(section(page, ".Ss Metrics")) {
+			t.Errorf("the reason %s is not on the page", reason)
+		}
+	}
+
+	report, err := exec.Command("bash", "-c", "bytehist -format json <"+capture+" 2>&1 >/dev/null").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(report, &fields); err != nil {
+		t.Fatal(err)
+	}
+	same3(t, "names of a report", explained(all["bytehist.1"], ".Ss Reports"), slices.Collect(maps.Keys(fields)))
+	for class := range fields["sizes"].(map[string]any) {
+		if !strings.Contains(section(all["bytehist.1"], ".Ss Reports"), " "+class) {
+			t.Errorf("the class %s is not on the page", class)
+		}
+	}
+}
+
+// The stream's page agrees with the code: its limits, the keys of captures, and
+// its bytes.
+func TestManStream(t *testing.T) {
+	page := pages(t)["frames.5"]
+	for _, n := range []int{frame.MaxFrame, frame.MaxValue, frame.MaxDepth} {
+		if !strings.Contains(section(page, ".Ss Limits"), " "+strconv.Itoa(n)+" ") {
+			t.Errorf("the limit %d is not on the page", n)
+		}
+	}
+	var keys []string
+	eachFile(t, "framepcap", func(f *ast.File) {
+		ast.Inspect(f, func(n ast.Node) bool {
+			if e, ok := n.(ast.Expr); ok {
+				if s, ok := text(e); ok && regexp.MustCompile(`^pcap_\w+$`).MatchString(s) {
+					keys = append(keys, s)
+				}
+			}
+			return true
+		})
+	})
+	if len(keys) < 5 {
+		t.Errorf("framepcap has %v", keys)
+	}
+	same3(t, "keys of captures explained", explained(page, ".Ss Captures"), keys)
+
+	var dump []byte
+	for _, line := range matches(`(?m)^((?:[0-9a-f]{2} ?)+)$`, section(page, ".Sh EXAMPLES")) {
+		b, err := hex.DecodeString(strings.ReplaceAll(line, " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dump = append(dump, b...)
+	}
+	r := frame.NewReader(bytes.NewReader(dump))
+	var head, rec frame.Record
+	if err := r.Next(&head); err != nil || !head.IsHeader() || len(head.Raw()) != 57 {
+		t.Fatalf("the header: %v, %d bytes", err, len(head.Raw()))
+	}
+	if m, err := head.Decode(); err != nil || fmt.Sprint(m) != "map[format:frames link:ethernet source:tap0 version:1]" {
+		t.Errorf("the header: %v, %v", m, err)
+	}
+	if err := r.Next(&rec); err != nil || rec.Time != 1700000000000000123 || len(rec.Frame) != 42 || !bytes.Equal(rec.Frame[12:14], []byte{8, 6}) {
+		t.Fatalf("the frame: %+v, %v", rec, err)
+	}
+	if size := len(head.Raw()) + frame.HeadSize + len(rec.Frame); size != len(dump) {
+		t.Errorf("%d bytes, want %d", len(dump), size)
+	}
+}
+
+// complete returns what bash offers for the last of some words, as bash parts
+// them.
+func complete(t testing.TB, c *exec.Cmd, words ...string) []string {
+	t.Helper()
+	const program = `
+source "$1"; shift
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*" COMP_POINT=${#COMP_LINE} COMP_TYPE=9 COMP_KEY=9
+spec=$(complete -p "${1##*/}") || exit
+spec=${spec#*-F }
+"${spec%% *}" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}" || exit
+[ ${#COMPREPLY[@]} -eq 0 ] || printf '%s\n' "${COMPREPLY[@]}"`
+	args := append([]string{"--norc", "--noprofile", "-u", "-c", program, "bash", root + "/man/completion.bash"}, words...)
+	if c == nil {
+		c = exec.Command("bash")
+	}
+	c.Args = append(c.Args, args...)
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Errorf("%q: %v\n%s", words, err, out)
+	}
+	return strings.Fields(string(out))
+}
+
+func TestManCompletion(t *testing.T) {
+	have := allFlags(t)
+	trim := func(offered []string) (flags []string) {
+		for _, f := range offered {
+			flags = append(flags, strings.TrimSuffix(strings.TrimPrefix(f, "-"), "="))
+		}
+		return flags
+	}
+	for _, name := range manTools {
+		same3(t, name+": flags offered", trim(complete(t, nil, name, "-")), have[name])
+		same3(t, name+": flags offered with two dashes", trim(trim(complete(t, nil, name, "--"))), have[name])
+	}
+	for command, flags := range scriptFlags(t) {
+		same3(t, "pipeline.sh "+command+": flags offered", trim(complete(t, nil, "pipeline.sh", command, "-")), flags)
+	}
+	commands := append(slices.Collect(maps.Keys(scriptFlags(t))), "help")
+	same3(t, "commands offered", complete(t, nil, "./pipeline.sh", ""), commands)
+
+	// Every value that is offered is taken, and what the flag takes is said in
+	// its error.
+	for _, tt := range []struct{ tool, flag string }{
+		{"tunwrite", "offload"}, {"quotagate", "policy"}, {"quotagate", "count"}, {"quotagate", "charge"}, {"quotagate", "clock"}, {"bytehist", "format"},
+	} {
+		out, _ := exec.Command(tt.tool, "-"+tt.flag, "?").CombinedOutput()
+		_, list, _ := strings.Cut(string(out), ": want ")
+		list, _, _ = strings.Cut(list, "\n")
+		want := regexp.MustCompile(`, | or `).Split(list, -1)
+		same3(t, tt.tool+" -"+tt.flag, complete(t, nil, tt.tool, "-"+tt.flag, ""), want)
+		same3(t, tt.tool+" -"+tt.flag+"=", complete(t, nil, tt.tool, "-"+tt.flag, "="), want)
+	}
+	for _, tt := range [][]string{{"tunread", "-offload"}, {"tunwrite", "-pace"}, {"quotagate", "-cycle-day"}, {"quotagate", "-window"}, {"quotagate", "-tz"}} {
+		for _, v := range complete(t, nil, tt[0], tt[1], "=") {
+			out, _ := exec.Command(tt[0], tt[1]+"="+v, "-h").CombinedOutput()
+			if !strings.HasPrefix(string(out), "usage: ") {
+				t.Errorf("%v %s: %s", tt, v, out)
+			}
+		}
+	}
+
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/one", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dir+"/other", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	run := t.TempDir()
+	if err := os.Mkdir(run+"/eth7", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PIPELINE_RUN", run)
+	for _, tt := range []struct {
+		words []string
+		want  string
+	}{
+		{[]string{"tunread", "-o"}, "-offload="},
+		{[]string{"tunread", "-offload", "=", "f"}, "false"},
+		{[]string{"tunread", "-offload=f"}, "-offload=false"}, // where = does not part words
+		{[]string{"tunread", "--offload=f"}, "--offload=false"},
+		{[]string{"tunread", "--off"}, "--offload="},
+		{[]string{"tunwrite", "-offload", "o"}, "on off"},
+		{[]string{"tunwrite", "-offload", "=", "auto", "-p"}, "-pace"},
+		{[]string{"tunwrite", "fd", ":", "3", "-p"}, "-pace"},
+		{[]string{"tunwrite", "fd", ":", "3"}, ""},
+		{[]string{"quotagate", "-window", "m"}, "month"},
+		{[]string{"quotagate", "-quota", ""}, ""},
+		{[]string{"quotagate", "-quota", "-e"}, ""},
+		{[]string{"quotagate", "-quota", "1GB", "-e"}, "-ecn"},
+		{[]string{"quotagate", "-ecn", "-tz", "UT"}, "UTC"},
+		{[]string{"quotagate", "-metrics", dir + "/on"}, dir + "/one"},
+		{[]string{"bytehist", "-o", dir + "/"}, dir + "/one " + dir + "/other"},
+		{[]string{"bytehist", "<", dir + "/on"}, dir + "/one"},
+		{[]string{"bytehist", "<", dir + "/one", "-f"}, "-format"},
+		{[]string{"bytehist", "-o", "x", ">", dir + "/on"}, dir + "/one"},
+		{[]string{"framepcap", "-d", ""}, ""},
+		{[]string{"pipeline.sh", "st"}, "status"},
+		{[]string{"pipeline.sh", "status", ""}, "eth7"},
+		{[]string{"pipeline.sh", "down", "eth7", ""}, ""},
+		{[]string{"pipeline.sh", "install", dir + "/"}, dir + "/other"},
+		{[]string{"pipeline.sh", "up", "eth0", "-confirm", ""}, "60s 5m"},
+		{[]string{"pipeline.sh", "up", "-in", "tee x | quotagate -rate", "-fo"}, "-foreground"},
+		{[]string{"pipeline.sh", "-"}, "-h"},
+	} {
+		same3(t, fmt.Sprintf("%q", tt.words), complete(t, nil, tt.words...), strings.Fields(tt.want))
+	}
+}
+
+// Interfaces are offered where they are wanted, and what stands in their names
+// is not run.
+func TestManCompletionInterfaces(t *testing.T) {
+	nettest.Need(t, "bash")
+	ns := nettest.New(t)
+	const odd = "$(>was-run)"
+	ns.Run("ip", "tuntap", "add", "dev", "tap5", "mode", "tap", "multi_queue")
+	ns.Run("ip", "tuntap", "add", "dev", "tun6", "mode", "tun")
+	ns.Run("ip", "link", "add", "v0", "type", "veth", "peer", "name", odd)
+	for _, tt := range []struct{ words, want string }{
+		{"tunread ", "tap5 tun6"},
+		{"tunwrite -l3 tu", "tun6"},
+		{"tunread tap5 ", ""},
+		{"pipeline.sh run ta", "tap5"},
+		{"pipeline.sh run tap5 ", "tap5 tun6"},
+		{"pipeline.sh up v", "v0"},
+		{"pipeline.sh up v0 -lan ", "tap5 tun6 v0 " + odd},
+	} {
+		same3(t, tt.words, complete(t, ns.Command("bash"), strings.Split(tt.words, " ")...), strings.Fields(tt.want))
+	}
+	if os.Remove("was-run") == nil {
+		t.Error("the name of an interface was run")
+	}
+}
+
+// Typed at a terminal, the words are completed.
+func TestManCompletionTyped(t *testing.T) {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tty.Close()
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/some day.frames", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := filepath.Abs(root + "/man/completion.bash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The tools only say what they were given.
+	says := `printf "got <%s>" "${FUNCNAME[0]}" "$@"; echo`
+	var setup strings.Builder
+	fmt.Fprintf(&setup, "bind 'set enable-bracketed-paste off'\nPS1='$ '\n. %s\n", file)
+	for _, name := range append(manTools, "pipeline.sh") {
+		fmt.Fprintf(&setup, "%s() { %s; }\n", name, says)
+	}
+	if err := os.WriteFile(dir+"/rc", []byte(setup.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("bash", "--noprofile", "--rcfile", dir+"/rc", "-i")
+	c.Dir = dir
+	c.Env = append(os.Environ(), "TERM=dumb", "HISTFILE=", "INPUTRC=/dev/null", "HOME="+dir)
+	c.Stdin, c.Stdout, c.Stderr = tty, tty, tty
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	tty.Close()
+	shown := make(chan string, 1)
+	go func() {
+		b, _ := io.ReadAll(master) // to EIO, when bash has gone
+		shown <- string(b)
+	}()
+	typed := "tunread -of\tfa\t\n" +
+		"tunwrite --off\tau\t-p\t1\n" +
+		"quotagate -pol\tr\t-ec\t\n" +
+		"bytehist -o som\t\n" +
+		"bytehist -o ~/som\t\n" +
+		"pipeline.sh dem\t\n" +
+		"exit\n"
+	for key := range strings.SplitAfterSeq(typed, "\n") {
+		if _, err := master.WriteString(key); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond) // the terminal is raw only while bash reads a line
+	}
+	late := time.AfterFunc(20*time.Second, func() { _ = c.Process.Kill() })
+	_ = c.Wait()
+	late.Stop()
+	out := <-shown
+	for _, want := range []string{
+		"got <tunread>got <-offload=false>",
+		"got <tunwrite>got <--offload=auto>got <-pace>got <1>",
+		"got <quotagate>got <-policy>got <random>got <-ecn>",
+		"got <bytehist>got <-o>got <some day.frames>",
+		"got <bytehist>got <-o>got <" + dir + "/some day.frames>",
+		"got <pipeline.sh>got <demo>",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the shell does not say %s but\n%s", want, out)
+		}
+	}
+}
+
+func TestManShellcheck(t *testing.T) {
+	if _, err := exec.LookPath("shellcheck"); err != nil {
+		nettest.Skip(t, "needs shellcheck")
+	}
+	if out, err := exec.Command("shellcheck", root+"/man/completion.bash").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// Nothing is in man/ that is not installed or read.
+func TestManFiles(t *testing.T) {
+	err := fs.WalkDir(os.DirFS(root+"/man"), ".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && !regexp.MustCompile(`^(.*\.[158]|.*\.md|completion\.bash)$`).MatchString(path) {
+			t.Errorf("man/%s: what is it?", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

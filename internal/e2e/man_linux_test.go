@@ -8,7 +8,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -808,7 +808,7 @@ func TestManCompletionTyped(t *testing.T) {
 	// The tools only say what they were given.
 	says := `printf "got <%s>" "${FUNCNAME[0]}" "$@"; echo`
 	var setup strings.Builder
-	fmt.Fprintf(&setup, "bind 'set enable-bracketed-paste off'\nPS1='$ '\n. %s\n", file)
+	fmt.Fprintf(&setup, "bind 'set enable-bracketed-paste off'\nPS1='ready: '\n. %s\n", file)
 	for _, name := range append(manTools, "pipeline.sh") {
 		fmt.Fprintf(&setup, "%s() { %s; }\n", name, says)
 	}
@@ -824,28 +824,44 @@ func TestManCompletionTyped(t *testing.T) {
 		t.Fatal(err)
 	}
 	tty.Close()
-	shown := make(chan string, 1)
+	var shown strings.Builder
+	var mu sync.Mutex
 	go func() {
-		b, _ := io.ReadAll(master) // to EIO, when bash has gone
-		shown <- string(b)
+		b := make([]byte, 4096)
+		for {
+			n, err := master.Read(b)
+			mu.Lock()
+			shown.Write(b[:n])
+			mu.Unlock()
+			if err != nil { // EIO, when bash has gone
+				return
+			}
+		}
 	}()
-	typed := "tunread -of\tfa\t\n" +
-		"tunwrite --off\tau\t-p\t1\n" +
-		"quotagate -pol\tr\t-ec\t\n" +
-		"bytehist -o som\t\n" +
-		"bytehist -o ~/som\t\n" +
-		"pipeline.sh dem\t\n" +
-		"exit\n"
-	for key := range strings.SplitAfterSeq(typed, "\n") {
-		if _, err := master.WriteString(key); err != nil {
+	// await waits for the prompt, behind which bash reads a line letter by letter.
+	await := func(prompts int) string {
+		for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			mu.Lock()
+			out := shown.String()
+			mu.Unlock()
+			if strings.Count(out, "ready: ") >= prompts {
+				return out
+			}
+			if time.Since(start) > 10*time.Second {
+				t.Fatalf("no prompt: %q", out)
+			}
+		}
+	}
+	for i, line := range []string{
+		"tunread -of\tfa\t", "tunwrite --off\tau\t-p\t1", "quotagate -pol\tr\t-ec\t",
+		"bytehist -o som\t", "bytehist -o ~/som\t", "pipeline.sh dem\t",
+	} {
+		await(i + 1)
+		if _, err := master.WriteString(line + "\n"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(100 * time.Millisecond) // the terminal is raw only while bash reads a line
 	}
-	late := time.AfterFunc(20*time.Second, func() { _ = c.Process.Kill() })
-	_ = c.Wait()
-	late.Stop()
-	out := <-shown
+	out := await(7)
 	for _, want := range []string{
 		"got <tunread>got <-offload=false>",
 		"got <tunwrite>got <--offload=auto>got <-pace>got <1>",

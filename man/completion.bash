@@ -73,12 +73,10 @@ _framepipe_offer() {
 	done
 }
 
-# _framepipe_files CUR [-d] offers files, or directories. Where it finds none,
-# readline looks itself, which knows ~ and quotes.
+# _framepipe_files CUR [-d] offers files, or directories.
 _framepipe_files() {
 	mapfile -t COMPREPLY < <(compgen "${2:--f}" -- "$1")
 	compopt -o filenames 2>/dev/null || : # it is being tried by hand
-	[ ${#COMPREPLY[@]} -gt 0 ] || compopt -o default 2>/dev/null || :
 }
 
 # _framepipe_is CUR WHAT offers what stands for @WHAT, or words.

@@ -643,6 +643,20 @@ func TestManStream(t *testing.T) {
 	}
 }
 
+// completion returns where the completion is. It is read, so that go test knows
+// that a result depends on it.
+func completion(t testing.TB) string {
+	t.Helper()
+	name, err := filepath.Abs(root + "/man/completion.bash")
+	if err == nil {
+		_, err = os.ReadFile(name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
 // complete returns what bash offers for the last of some words, as bash parts
 // them.
 func complete(t testing.TB, c *exec.Cmd, words ...string) []string {
@@ -654,7 +668,7 @@ spec=$(complete -p "${1##*/}") || exit
 spec=${spec#*-F }
 "${spec%% *}" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}" || exit
 [ ${#COMPREPLY[@]} -eq 0 ] || printf '%s\n' "${COMPREPLY[@]}"`
-	args := append([]string{"--norc", "--noprofile", "-u", "-c", program, "bash", root + "/man/completion.bash"}, words...)
+	args := append([]string{"--norc", "--noprofile", "-u", "-c", program, "bash", completion(t)}, words...)
 	if c == nil {
 		c = exec.Command("bash")
 	}
@@ -801,14 +815,10 @@ func TestManCompletionTyped(t *testing.T) {
 	if err := os.WriteFile(dir+"/some day.frames", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	file, err := filepath.Abs(root + "/man/completion.bash")
-	if err != nil {
-		t.Fatal(err)
-	}
 	// The tools only say what they were given.
 	says := `printf "got <%s>" "${FUNCNAME[0]}" "$@"; echo`
 	var setup strings.Builder
-	fmt.Fprintf(&setup, "bind 'set enable-bracketed-paste off'\nPS1='ready: '\n. %s\n", file)
+	fmt.Fprintf(&setup, "bind 'set enable-bracketed-paste off'\nPS1='ready: '\n. %s\n", completion(t))
 	for _, name := range append(manTools, "pipeline.sh") {
 		fmt.Fprintf(&setup, "%s() { %s; }\n", name, says)
 	}
@@ -854,14 +864,14 @@ func TestManCompletionTyped(t *testing.T) {
 	}
 	for i, line := range []string{
 		"tunread -of\tfa\t", "tunwrite --off\tau\t-p\t1", "quotagate -pol\tr\t-ec\t",
-		"bytehist -o som\t", "bytehist -o ~/som\t", "pipeline.sh dem\t",
+		"bytehist -o som\t", "bytehist -o ~/som\t", "bytehist -o \"som\t", "pipeline.sh dem\t",
 	} {
 		await(i + 1)
 		if _, err := master.WriteString(line + "\n"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	out := await(7)
+	out := await(8)
 	for _, want := range []string{
 		"got <tunread>got <-offload=false>",
 		"got <tunwrite>got <--offload=auto>got <-pace>got <1>",
@@ -869,6 +879,7 @@ func TestManCompletionTyped(t *testing.T) {
 		"got <bytehist>got <-o>got <some day.frames>",
 		"got <bytehist>got <-o>got <" + dir + "/some day.frames>",
 		"got <pipeline.sh>got <demo>",
+		"ready: bytehist -o \"some day.frames\"",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the shell does not say %s but\n%s", want, out)
@@ -880,7 +891,7 @@ func TestManShellcheck(t *testing.T) {
 	if _, err := exec.LookPath("shellcheck"); err != nil {
 		nettest.Skip(t, "needs shellcheck")
 	}
-	if out, err := exec.Command("shellcheck", root+"/man/completion.bash").CombinedOutput(); err != nil {
+	if out, err := exec.Command("shellcheck", completion(t)).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

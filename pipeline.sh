@@ -265,6 +265,12 @@ up() {
 	[ ${#ifaces[@]} -eq 1 ] || die "up wants one interface, ${#ifaces[@]} given" "$0 -h" 2
 	iface=${ifaces[0]}
 	check_machine
+	if [[ $iface != */* && -d $run_dir/$iface ]]; then
+		names "$iface"
+		! locked || die "$iface goes through pipelines already" "$0 down $iface"
+		say "undoing first what is left of an up that was killed"
+		down
+	fi
 	check_interface "$iface"
 	check_routes "$iface"
 	if [ -n "$other" ]; then
@@ -308,7 +314,6 @@ check_interface() {
 	if [ "$(<"$dir/type")" != 1 ]; then die "$1 is no Ethernet interface"; fi
 	if [ -e "$dir/master" ]; then
 		upper=$(basename "$(readlink "$dir/master")")
-		[ "$upper" = "fpbr$(<"$dir/ifindex")" ] && [ -d "$run_dir/$1" ] && return # a leftover of ours
 		die "$1 belongs to $upper already, a bridge or a bond" "$0 up $upper, if it is a bond; or take $1 out of it"
 	fi
 	[ ! -d "$dir/bridge" ] || die "$1 is a bridge, and a bridge cannot be a port of another"
@@ -389,33 +394,26 @@ hold() {
 	supervise
 }
 
-# claim takes the state directory, and the lock that says somebody is there. What
-# an up left behind that was killed is undone first.
+# claim takes the state directory.
 claim() {
-	mkdir -p "$run_dir" && chmod 0700 "$run_dir" || exit 1
-	local i
-	for i in "$iface" ${other:+"$other"}; do
-		! grep -qxs "$i" "$run_dir"/*/lan || die "$i is the other side of a pipeline already" "$0 down"
-	done
-	[ -z "$other" ] || [ ! -d "$run_dir/$other" ] || die "$other goes through pipelines already" "$0 down $other"
-	if [ -d "$state" ]; then
-		locked && die "$iface goes through pipelines already" "$0 down $iface"
-		say "undoing first what is left of an up that was killed"
-		undo
-	fi
+	seize 1 || die "$iface is being dealt with by somebody else"
 	mkdir "$state" || exit 1
-	names "$iface"
-	lan=$other
-	cat "/sys/class/net/$iface/ifindex" >"$state/number"
-	exec 9>"$state/lock"
 	echo $$ >"$state/pid"
-	flock -w 5 9 || die "$iface is being dealt with by somebody else"
+	cat "/sys/class/net/$iface/ifindex" >"$state/number"
+	lan=$other
+}
+
+# seize takes the lock of an interface, of which there is one holder at a time.
+seize() {
+	mkdir -p "$run_dir" && chmod 0700 "$run_dir" || exit 1
+	exec 9>"$run_dir/$iface.lock"
+	flock -w "$1" 9
 }
 
 # locked tells whether somebody keeps it running. A child of one that was killed
 # may hold the lock for a moment longer, and what was killed has no command line.
 locked() {
-	[ -e "$state/lock" ] && ! flock -n "$state/lock" true &&
+	[ -e "$run_dir/$iface.lock" ] && ! flock -n "$run_dir/$iface.lock" true &&
 		grep -qaF "${0##*/}" "/proc/$(cat "$state/pid" 2>/dev/null)/cmdline" 2>/dev/null
 }
 
@@ -507,7 +505,7 @@ devices() {
 # address of its own, lest it take the interface's.
 new_bridge() {
 	ip link add "$1" type bridge stp_state 0 mcast_snooping 0 group_fwd_mask 65528 &&
-		ip link set "$1" address "$(<"/sys/class/net/$1/address")" &&
+		ip link set "$1" address "$(<"/sys/class/net/$1/address")" addrgenmode none &&
 		quiet "$1" && ip link set "$1" up
 }
 
@@ -764,9 +762,10 @@ down() {
 	if locked; then
 		: >"$state/leave" # this is where it is undone
 		kill -TERM "$(<"$state/pid")" 2>/dev/null
-		flock -w 30 "$state/lock" true 2>/dev/null
 	fi
-	undo
+	seize 30 || die "$iface is being dealt with by somebody else"
+	(undo) || exit # by itself: it ignores signals, and who comes after must not inherit that
+	exec 9>&-
 }
 
 # status shows one interface. What the tools count they tell when asked.

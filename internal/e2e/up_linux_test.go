@@ -32,7 +32,6 @@ type uplink struct {
 	t                    testing.TB
 	router, host, behind *nettest.Namespace
 	state                string
-	routes               bool
 }
 
 func newUplink(t testing.TB, addresses bool) *uplink {
@@ -332,7 +331,7 @@ func TestUpKilled(t *testing.T) {
 	}
 	moments := 0
 	for delay := 100 * time.Millisecond; ; delay += 150 * time.Millisecond {
-		c := u.script("up", "e0", "-in", "bytehist -o /dev/null")
+		c := u.script("up", "e0", "-lan", "l0", "-in", "bytehist -o /dev/null")
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
@@ -349,13 +348,16 @@ func TestUpKilled(t *testing.T) {
 			t.Fatal("nothing was there to be killed")
 		}
 		<-done
-		for kill() > 0 { // what they had started
+		for quiet := 0; quiet < 3; quiet++ { // what they had started
 			time.Sleep(20 * time.Millisecond)
+			if kill() > 0 {
+				quiet = 0
+			}
 		}
 		if _, err := os.Stat(u.state + "/e0"); err == nil {
 			moments++
 			if moments%2 == 0 { // up undoes it itself
-				u.must("up", "e0")
+				u.must("up", "e0", "-lan", "l0")
 				talk("again")
 			} else if s := u.must("status"); !strings.Contains(s, "up was killed, and nobody keeps it running") {
 				t.Errorf("status after the kill:\n%s", s)
@@ -419,7 +421,7 @@ func TestUpRefuses(t *testing.T) {
 			t.Errorf("%v: status %d, %s; want %d, %s", tt.args, status, said, tt.status, tt.want)
 		}
 		u.same(before)
-		if names, _ := filepath.Glob(u.state + "/*"); len(names) > 0 {
+		if names, _ := filepath.Glob(u.state + "/*/"); len(names) > 0 {
 			t.Errorf("%v leaves %v", tt.args, names)
 		}
 	}

@@ -31,8 +31,10 @@ confirm  Keeps what up -confirm made.
 status   Shows devices, rates, processes and the state of each gate.
 down     Puts addresses, routes, MAC address and flags back as they were, also
          after up was killed.
+install  Builds the tools, and copies them, this script, the manual pages and the
+         completion to DIR, by default /usr/local.
 
-All need root, and Go unless the tools are built already.
+What makes devices needs root, and all of it Go unless the tools are built already.
 
   sudo ./pipeline.sh demo
   sudo ./pipeline.sh run tap0 tap1 -in 'quotagate -rate 100Mbit/s | bytehist'

@@ -11,7 +11,7 @@ import (
 	"framepipe/internal/fdio"
 )
 
-const usage = `usage: bytehist [-every 10s] [-format text|json|msgpack] [-o FILE] [-sample N] < stream > stream
+const usage = `usage: bytehist [-every 10s] [-format text|json|msgpack] [-o FILE] [-sample N] [-v] < stream > stream
 
 Passes everything on and then counts it: which bytes the frames are made of, how
 large they are, how many a second.

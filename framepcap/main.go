@@ -66,7 +66,7 @@ func run(t *cli.Tool, decoding, segment bool) error {
 		t.Counters(d.n.String)
 		err = d.run()
 		if errors.Is(err, pcap.ErrNG) {
-			err = cli.Hint(err, "tcpdump -r FILE -w - | framepcap -d\neditcap -F nsecpcap FILE - | framepcap -d, which keeps nanoseconds")
+			err = cli.Hint(err, "tcpdump --time-stamp-precision=nano -r FILE -w - | framepcap -d")
 		}
 	} else {
 		e := &encoder{r: frame.NewReader(in), out: out, segment: segment, warn: t.Warnf}

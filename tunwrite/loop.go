@@ -79,7 +79,7 @@ func (t *writer) run() error {
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, io.EOF), errors.Is(err, errStop):
+		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, fdio.ErrReaderGone), tap.Fatal(err):
 			return fmt.Errorf("%s: %w", t.name, tap.ErrGone)

@@ -48,7 +48,7 @@ func main() {
 	var pace speed
 	flags.Func("pace", "", func(s string) error {
 		err := pace.Set(s)
-		tool.Source = pace > 0 // nothing comes by itself: a signal stops it
+		tool.Abrupt = pace > 0 // the end of a recorded day is far away
 		return err
 	})
 	tool.Run = func(t *cli.Tool, args []string) error {
@@ -83,7 +83,7 @@ func run(t *cli.Tool, c config) error {
 		in: fdio.NewStream(fdio.NewInput(0), dev.Fd()), // it must end with the device, too
 	}
 	if c.pace > 0 {
-		w.replay = &replay{speed: c.pace, stop: t.Stop(), device: dev.Fd()}
+		w.replay = &replay{speed: c.pace, device: dev.Fd()}
 	}
 	t.Counters(w.n.String)
 	return w.run()

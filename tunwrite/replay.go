@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"framepipe/internal/fdio"
-
-	"golang.org/x/sys/unix"
 )
 
 // speed is how much faster than recorded a replay is.
@@ -27,16 +25,13 @@ func (s *speed) Set(text string) error {
 // replay has frames wait for their time.
 type replay struct {
 	speed  speed
-	stop   int // a descriptor that becomes readable when it is time to go
-	device int
+	device int // a descriptor
 
 	begun bool
 	from  uint64    // the time of a record, nanoseconds
 	at    time.Time // when that one was due
 	last  uint64
 }
-
-var errStop = errors.New("asked to stop")
 
 // due returns how long the frame of a record has to wait. One whose time lies
 // before that of the last begins anew.
@@ -53,18 +48,14 @@ func (p *replay) due(record uint64, now time.Time) time.Duration {
 // again has the next frame begin anew.
 func (p *replay) again() { p.begun = false }
 
-// wait waits for so long, or until somebody wants it to stop or the device has
-// gone.
+// wait waits for so long, or until the device has gone.
 func (p *replay) wait(d time.Duration) error {
-	fds := [2]fdio.PollFd{{Fd: int32(p.stop), Events: unix.POLLIN}, {Fd: int32(p.device)}}
+	fds := [1]fdio.PollFd{{Fd: int32(p.device)}}
 	for end := time.Now().Add(d); d > 0; d = time.Until(end) {
 		if _, err := fdio.Wait(fds[:], d); err != nil {
 			return err
 		}
-		switch {
-		case fds[0].Revents != 0:
-			return errStop
-		case fdio.Broken(fds[1]):
+		if fdio.Broken(fds[0]) {
 			return fdio.ErrReaderGone
 		}
 	}

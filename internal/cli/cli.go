@@ -48,6 +48,9 @@ type Tool struct {
 	// Source marks the first stage of a pipeline: INT and TERM make Stop
 	// readable instead of being left to the end of the input.
 	Source bool
+	// Abrupt has the first INT or TERM end the tool at once, as the second one
+	// does otherwise: it holds nothing that anybody waits for.
+	Abrupt bool
 
 	stop     int
 	counters atomic.Pointer[func() string]
@@ -241,8 +244,8 @@ func (t *Tool) signals() error {
 				if line := t.counters.Load(); line != nil {
 					fmt.Fprintf(os.Stderr, "%s: %s\n", t.Name, (*line)())
 				}
-			case asked:
-				t.Verbosef("asked again: gone")
+			case asked, t.Abrupt:
+				t.Verbosef("asked to stop: gone")
 				os.Exit(0)
 			case wake >= 0:
 				asked = true

@@ -142,6 +142,42 @@ func TestStopTwice(t *testing.T) {
 	}
 }
 
+// A replay ends at the first: while a frame waits for its time, and while there
+// is none.
+func TestStopReplay(t *testing.T) {
+	f := frame.Record{Time: 1e18, Frame: probe}
+	for _, more := range []uint64{0, 1e18} {
+		stream := f.Append(nil)
+		if more > 0 {
+			stream = (&frame.Record{Time: f.Time + more, Frame: probe}).Append(stream)
+		}
+		out, farOut := wire(t)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		c := tool("tunwrite", "-pace", "1", "fd:3")
+		c.ExtraFiles = []*os.File{farOut}
+		s := pipeline(t, r, nil, c)[0]
+		r.Close()
+		farOut.Close()
+		if _, err := w.Write(stream); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 2000)
+		if n, err := out.Read(got); err != nil || !bytes.Equal(got[:n], probe) {
+			t.Fatalf("% x, %v", got[:n], err)
+		}
+		if err := s.Process.Signal(unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.wait(t, 5*time.Second); err != nil || s.ProcessState.ExitCode() != 0 {
+			t.Errorf("%v, %s, %s", err, s.ProcessState, &s.stderr)
+		}
+	}
+}
+
 func TestUSR1(t *testing.T) {
 	all, in, out := whole(t, "-window", "2s")
 	for range 5 {

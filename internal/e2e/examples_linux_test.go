@@ -470,6 +470,7 @@ func echoesTCP(c net.Conn, size int) error {
 // A stage in Python, put into a pipeline while a TCP connection is open, takes
 // out one protocol, and leaves the others alone.
 func TestStagePythonLive(t *testing.T) {
+	t.Parallel()
 	needPython(t)
 	nettest.Need(t, "ping", "tcpdump")
 	n := newNetwork(t, setup{})
@@ -530,6 +531,7 @@ var windowReport = regexp.MustCompile(`quota.lua: passed (\d+) bytes of (\d+), d
 // The quota of quota.lua: everything up to three quarters, nothing over, and a
 // count of bytes for each window.
 func TestQuotaLua(t *testing.T) {
+	t.Parallel()
 	needLua(t)
 	const quota, size = 10_000_000, 1000
 	frames := func(b []byte) (n int) {
@@ -638,6 +640,7 @@ func histogram(t testing.TB, text string) (counts []uint64) {
 
 // Live, quota.lua lets TCP through up to the quota of each window.
 func TestQuotaLuaLive(t *testing.T) {
+	t.Parallel()
 	needLua(t)
 	const quota = 4_000_000
 	n := newNetwork(t, setup{in: []string{quotaLua + fmt.Sprintf(" %d 1", quota)}})
@@ -680,6 +683,7 @@ func segment(t testing.TB) (a, b *nettest.Namespace) {
 
 // Over nothing but a byte stream, link.sh makes one Ethernet of two.
 func TestLink(t *testing.T) {
+	t.Parallel()
 	nettest.Need(t, "bash", "socat", "ping", "udhcpd", "udhcpc")
 	for _, v := range []struct {
 		name string

@@ -9,7 +9,7 @@ _framepipe_flags() {
 	tunread) echo -coalesce -l3 -offload= ;;
 	tunwrite) echo -l3 -offload= -pace ;;
 	quotagate)
-		echo -align -charge -clock -count -cycle-day -ecn -metrics -policy -queue -quota \
+		echo -align -bill -charge -clock -count -cycle -cycle-day -dir -ecn -ledger -metrics -policy -queue -quota \
 			-rate -seed -threshold -tz -unmetered -window
 		;;
 	bytehist) echo -every -format -o -sample ;;
@@ -33,11 +33,14 @@ _framepipe_values() {
 	tunread-offload) echo true false ;;
 	tunwrite-offload) echo auto on off ;;
 	tunwrite-pace) echo 1 10 60 ;;
+	quotagate-bill) echo separate max sum ;;
 	quotagate-charge) echo passed offered ;;
+	quotagate-dir) echo in out ;;
 	quotagate-clock) echo wall stream ;;
 	quotagate-count) echo ethernet frame ip wire ;;
+	quotagate-cycle) echo 1d 7d ;;
 	quotagate-cycle-day) echo {1..31} ;;
-	quotagate-metrics | bytehist-o) echo @file ;;
+	quotagate-ledger | quotagate-metrics | bytehist-o) echo @file ;;
 	quotagate-policy) echo pace random ;;
 	quotagate-tz) echo @zone ;;
 	quotagate-window) echo 5m 1h 1d 30d month ;;

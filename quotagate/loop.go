@@ -52,6 +52,7 @@ type filter struct {
 	next    int64 // when to publish again
 	quiet   bool  // there will be nothing new to publish until a frame comes
 	invalid bool  // a frame that could not be cut was reported
+	alone   bool  // that the ledger has failed was reported
 }
 
 // run passes on what the gate lets through, until the input ends and the gate
@@ -107,11 +108,15 @@ func (t *filter) tock() {
 	if !t.stream {
 		t.now = t.wall()
 	}
-	if t.now < t.next {
+	if t.now < t.next || t.now == 0 { // 0: no record has told the time yet
 		return
 	}
 	s := t.gate.State(t.now)
 	t.publish(t.now, s)
+	if err := t.gate.Err(); err != nil && !t.alone {
+		t.alone = true
+		t.warn("%v; counting without a ledger from now on", err)
+	}
 	t.next = t.now + int64(time.Second)
 	t.quiet = s.Used == 0
 }

@@ -12,6 +12,7 @@ import (
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
+	"framepipe/internal/ledger"
 )
 
 const usage = `usage: quotagate {-quota SIZE | -rate RATE} [-window 5m] [flags] < stream > stream
@@ -23,8 +24,16 @@ used in the last window, and then no faster than what is left of it can sustain.
   -rate RATE       the same as a mean rate over the window: 100Mbit/s, 12.5MB/s
   -window D        the window: 5m (default), 1h, 30d, month
   -align           windows begin on the clock instead of sliding along
-  -cycle-day N     with -window month: the day of the month it begins on; default 1
-  -tz NAME         with -window month: the time zone it begins in; default UTC
+  -ledger FILE     count in FILE, which is made if need be: what was counted survives
+                   restarts, and gates of both directions share it
+  -dir D           with -ledger: in or out, which direction this is
+  -bill M          with -ledger: separate (default) and max hold each direction to the
+                   quota, sum the two together
+  -cycle D         with -ledger: billing cycles of that length, a week's begin on
+                   Thursdays, instead of months
+  -cycle-day N     with -window month and -ledger: the day of the month on which the
+                   billing cycle begins; default 1
+  -tz NAME         with them: the time zone in which it does; default UTC
   -threshold S     share of the quota that passes untouched; default 75%
   -policy P        above the threshold: pace (default) lets frames out of a short
                    fair queue at the rate the quota can sustain; random drops them
@@ -34,7 +43,8 @@ used in the last window, and then no faster than what is left of it can sustain.
   -count C         what counts: ethernet (default: with padding and check sequence,
                    as switches count), wire (with preamble and gap too), frame (as
                    on the tap), ip
-  -charge C        passed (default), or offered: dropped frames count as well
+  -charge C        passed (default), or offered (default with -dir in): what is dropped
+                   counts as well
   -unmetered P,..  networks and addresses that are neither counted nor held up
   -clock C         wall (default), or stream: time is that of the records
   -seed N          makes the random choices repeatable
@@ -58,6 +68,7 @@ type config struct {
 	rate      cli.Rate
 	window    cli.Window
 	align     bool
+	cycle     cli.Duration
 	cycleDay  int
 	zone      string
 	threshold cli.Share
@@ -67,6 +78,9 @@ type config struct {
 	count     gate.Counting
 	charge    gate.Charge
 	unmetered cli.Prefixes
+	ledger    string
+	dir       direction
+	bill      billing
 	clock     clock
 	seed      uint64
 	metrics   string
@@ -83,6 +97,7 @@ func main() {
 	flags.Var(&c.rate, "rate", "")
 	flags.Var(&c.window, "window", "")
 	flags.BoolVar(&c.align, "align", false, "")
+	flags.Var(&c.cycle, "cycle", "")
 	flags.IntVar(&c.cycleDay, "cycle-day", 1, "")
 	flags.StringVar(&c.zone, "tz", "UTC", "")
 	flags.Var(&c.threshold, "threshold", "")
@@ -91,12 +106,22 @@ func main() {
 	flags.BoolVar(&c.ecn, "ecn", false, "")
 	flags.Var(&c.count, "count", "")
 	flags.Var(&c.charge, "charge", "")
+	flags.StringVar(&c.ledger, "ledger", "", "")
+	flags.Var(&c.dir, "dir", "")
+	flags.Var(&c.bill, "bill", "")
 	flags.Var(&c.unmetered, "unmetered", "")
 	flags.Var(&c.clock, "clock", "")
 	flags.Uint64Var(&c.seed, "seed", 0, "")
 	flags.StringVar(&c.metrics, "metrics", "", "")
 	tool := &cli.Tool{Name: "quotagate", Usage: usage, Flags: flags}
-	tool.Run = func(t *cli.Tool, _ []string) error { return run(t, c) }
+	tool.Run = func(t *cli.Tool, _ []string) error {
+		charge := false
+		flags.Visit(func(f *flag.Flag) { charge = charge || f.Name == "charge" })
+		if c.dir.given && c.dir.Direction == ledger.In && !charge {
+			c.charge = gate.Offered // it was billed before it came here
+		}
+		return run(t, c)
+	}
 	tool.Main()
 }
 
@@ -121,8 +146,20 @@ func (c *config) gateConfig() (gate.Config, error) {
 		return g, cli.Usagef("-quota and -rate both say how much may pass: give one")
 	case c.cycleDay < 1 || c.cycleDay > 31:
 		return g, cli.Usagef("-cycle-day %d: a month has days 1 to 31", c.cycleDay)
-	case !c.window.Month && (c.cycleDay != 1 || c.zone != "UTC"):
-		return g, cli.Usagef("-cycle-day and -tz go with -window month")
+	case !c.window.Month && c.ledger == "" && (c.cycleDay != 1 || c.zone != "UTC"):
+		return g, cli.Usagef("-cycle-day and -tz go with -window month, or with -ledger")
+	case c.ledger == "" && (c.dir.given || c.bill != separate || c.cycle != 0):
+		return g, cli.Usagef("-dir, -bill and -cycle go with -ledger")
+	case c.cycle != 0 && (c.window.Month || c.cycleDay != 1 || c.zone != "UTC"):
+		return g, cli.Usagef("-cycle is instead of months, and goes with no -window month, -cycle-day or -tz")
+	case c.cycle < 0 || c.cycle > 0 && time.Duration(c.cycle) < g.Window:
+		return g, cli.Usagef("-cycle %v: want a window at the least", c.cycle)
+	case c.ledger != "" && !c.dir.given:
+		return g, cli.Usagef("-ledger wants -dir in or -dir out")
+	case c.ledger != "" && c.align:
+		return g, cli.Usagef("-ledger keeps sliding windows, and -align has them begin on the clock")
+	case c.ledger != "" && !c.window.Month && g.Window < time.Second:
+		return g, cli.Usagef("-ledger wants a window of a second or more")
 	}
 	if c.window.Month {
 		zone, err := time.LoadLocation(c.zone)
@@ -146,19 +183,30 @@ func run(t *cli.Tool, c config) error {
 			cfg.Seed = 0 // repeatable unless asked otherwise
 		}
 	}
-	g, err := gate.New(cfg)
-	if err != nil {
+	if _, err := gate.New(cfg); err != nil {
 		return cli.Usagef("%w", err)
 	}
 	const example = "tunread tap0 | quotagate -rate 100Mbit/s | tunwrite tap1"
 	if err := errors.Join(cli.Stdin(example), cli.Stdout(example)); err != nil {
 		return err
 	}
+	if c.ledger != "" {
+		b, err := c.open(&cfg)
+		if err != nil {
+			return err
+		}
+		defer b.Close()
+		cfg.Book = b
+	}
+	g, err := gate.New(cfg)
+	if err != nil {
+		return err
+	}
 	m := &monitor{tool: t, file: c.metrics, policy: c.policy}
 	t.Counters(m.line)
 	f := &filter{
 		gate: g, count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed,
-		stream: c.clock == streamClock, wall: wallClock(cfg.Align),
+		stream: c.clock == streamClock, wall: wallClock(cfg.Align || cfg.Book != nil),
 		in: fdio.NewStream(fdio.NewInput(0), 1), out: fdio.NewOutput(1),
 		publish: m.publish, warn: t.Warnf,
 	}

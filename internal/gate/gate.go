@@ -34,6 +34,9 @@ type Config struct {
 	Offered   bool          // dropped frames are charged too
 	ECN       bool          // mark frames that can be marked, instead of an early drop
 	Seed      uint64
+	// Book, if there is one, keeps the counts, for other gates too. Window or
+	// Cycle is to be that of the Book.
+	Book Book
 }
 
 // maxQuota keeps sums and products of byte counts well inside an int64.
@@ -101,6 +104,8 @@ type State struct {
 type Gate struct {
 	cfg       Config
 	win       window
+	book      booked // win, if others count in it, too
+	private   window // in its place, when it has failed
 	threshold int64
 	known     int64 // the quota threshold was made of
 	now       int64
@@ -113,6 +118,7 @@ type Gate struct {
 	filled  int64   // when tokens were last added
 	clamped bool
 	delay   int64
+	err     error
 
 	stats Stats
 }
@@ -149,17 +155,29 @@ func New(cfg Config) (*Gate, error) {
 	}
 	switch {
 	case cfg.Cycle != nil:
-		g.win = newAligned(limit, cfg.Cycle)
+		g.private = newAligned(limit, cfg.Cycle)
+		if cfg.Book != nil {
+			g.book = newSharedCycle(limit, cfg.Cycle, cfg.Book)
+		}
 	case cfg.Window < time.Millisecond:
 		return nil, fmt.Errorf("the window %v is shorter than a millisecond", cfg.Window)
 	case cfg.Align:
-		g.win = newAligned(limit, every(cfg.Window))
+		g.private = newAligned(limit, Every(cfg.Window))
 	default:
 		quota := limit(0, int64(cfg.Window))
 		if quota < 1 {
 			return nil, fmt.Errorf("the quota comes to less than a byte in %v", cfg.Window)
 		}
-		g.win = newSliding(quota, cfg.Window)
+		g.private = newSliding(quota, cfg.Window)
+		if cfg.Book != nil {
+			g.book = newShared(quota, cfg.Window, cfg.Book)
+		}
+	}
+	g.win = g.private
+	if g.book != nil {
+		g.win = g.book
+	} else if cfg.Book != nil {
+		return nil, fmt.Errorf("windows that begin on the clock are not shared")
 	}
 	return g, nil
 }
@@ -169,11 +187,22 @@ func New(cfg Config) (*Gate, error) {
 func (g *Gate) tick(now int64) {
 	g.now = max(g.now, min(now, maxTime))
 	g.win.advance(g.now)
+	if g.book != nil && g.err == nil {
+		if g.err = g.book.failed(); g.err != nil {
+			// Better a quota of its own than none, or no traffic.
+			g.win, g.book = g.private, nil
+			g.win.advance(g.now)
+		}
+	}
 	if q := g.win.quota(); q != g.known {
 		g.known = q
 		g.threshold = int64(g.cfg.Threshold * float64(q))
 	}
 }
+
+// Err returns why the Book could not be used any longer, if so. The gate then
+// counts by itself, from nothing.
+func (g *Gate) Err() error { return g.err }
 
 // Would reports whether Arrive would let a frame of so many bytes pass, because
 // the gate is open.
@@ -199,6 +228,9 @@ func (g *Gate) Arrive(now int64, p *Packet) Verdict {
 		return Cut
 	}
 	g.stats.In.add(p.Bytes)
+	if g.book != nil {
+		g.book.offer(p.Bytes)
+	}
 	if g.cfg.Offered {
 		g.win.add(p.Bytes)
 	}
@@ -211,17 +243,39 @@ func (g *Gate) Arrive(now int64, p *Packet) Verdict {
 		return Drop
 	case open && fits:
 		g.clamped = false
-		return g.pass(p.Bytes)
+		if g.take(p.Bytes) {
+			return Pass
+		}
 	case g.cfg.Policy == Random:
 		return g.toss(p, used, fits)
-	}
-	if g.q.frames == 0 && fits {
-		if g.refill(); g.tokens > 0 {
+	case g.q.frames == 0 && fits:
+		if g.refill(); g.tokens > 0 && g.take(p.Bytes) {
 			g.tokens -= float64(p.Bytes)
-			return g.pass(p.Bytes)
+			return Pass
 		}
 	}
+	if g.cfg.Policy == Random {
+		g.stats.DroppedQuota.add(p.Bytes)
+		return Drop
+	}
 	return Hold
+}
+
+// take passes bytes that fitted a moment ago. Where others count too, they may
+// have taken the room meanwhile: whoever finds too much counted, his own
+// included, takes his back. Of two at once, one at the least sees both.
+func (g *Gate) take(bytes int64) bool {
+	if g.book == nil || g.cfg.Offered {
+		g.pass(bytes)
+		return true
+	}
+	g.win.add(bytes)
+	if g.win.used() > g.win.quota() {
+		g.win.add(-bytes)
+		return false
+	}
+	g.stats.Passed.add(bytes)
+	return true
 }
 
 func (g *Gate) pass(bytes int64) Verdict {
@@ -243,10 +297,13 @@ func (g *Gate) toss(p *Packet, used int64, fits bool) Verdict {
 		g.stats.DroppedQuota.add(p.Bytes)
 		return Drop
 	case g.rng.Float64() >= chance:
-		return g.pass(p.Bytes)
-	case g.cfg.ECN && p.ECN:
+		if g.take(p.Bytes) {
+			return Pass
+		}
+		g.stats.DroppedQuota.add(p.Bytes)
+		return Drop
+	case g.cfg.ECN && p.ECN && g.take(p.Bytes):
 		g.stats.Marked.add(p.Bytes)
-		g.pass(p.Bytes)
 		return Mark
 	}
 	g.stats.DroppedEarly.add(p.Bytes)
@@ -331,17 +388,22 @@ func (g *Gate) Release(now int64) *Held {
 	if !g.fits(h) {
 		return nil
 	}
-	if g.win.used() >= g.threshold {
+	paced := g.win.used() >= g.threshold
+	if paced {
 		if g.refill(); g.tokens <= 0 {
 			return nil
 		}
-		g.tokens -= float64(h.Bytes)
 	} else {
 		g.clamped = false
 	}
+	if !g.take(h.Bytes) {
+		return nil
+	}
+	if paced {
+		g.tokens -= float64(h.Bytes)
+	}
 	g.q.pop()
 	g.delay = g.now - h.Since
-	g.pass(h.Bytes)
 	return h
 }
 

@@ -7,7 +7,8 @@ import "time"
 type window interface {
 	// advance moves to now, forgetting what has left.
 	advance(now int64)
-	// add charges bytes at the time last advanced to.
+	// add charges bytes at the time last advanced to, fewer than 0 to take back
+	// what was charged there.
 	add(bytes int64)
 	// used is what the window holds.
 	used() int64
@@ -135,9 +136,9 @@ func (a *aligned) sustainable(now int64) float64 {
 // what was spent.
 func (a *aligned) refresh() int64 { return 0 }
 
-// every divides time into windows of the same length that start on the clock:
+// Every divides time into windows of the same length that start on the clock:
 // at multiples of it since the epoch, which is midnight UTC for a day.
-func every(length time.Duration) func(now int64) (start, end int64) {
+func Every(length time.Duration) func(now int64) (start, end int64) {
 	return func(now int64) (int64, int64) {
 		start := now - now%int64(length)
 		return start, start + int64(length)

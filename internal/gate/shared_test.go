@@ -1,0 +1,225 @@
+package gate
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+type cell struct{ atomic.Int64 }
+
+func (c *cell) Add(n int64) { c.Int64.Add(n) }
+
+// shelf is a Book in memory, of slots that begin on the clock.
+type shelf struct {
+	mu     sync.Mutex
+	slot   int64
+	window int64
+	cells  map[int64]*cell
+	broken error
+}
+
+func newShelf(window time.Duration, slots int64) *shelf {
+	return &shelf{slot: int64(window) / slots, window: int64(window), cells: map[int64]*cell{}}
+}
+
+func (s *shelf) cell(i int64) *cell {
+	if s.cells[i] == nil {
+		s.cells[i] = &cell{}
+	}
+	return s.cells[i]
+}
+
+func (s *shelf) Turn(now int64) (Slot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := now / s.slot
+	c := s.cell(i)
+	slot := Slot{Charged: c, Offered: &cell{}, Now: []Cell{c}, Start: i * s.slot, End: (i + 1) * s.slot}
+	for j := i - 1; (j+1)*s.slot > slot.Start-s.window; j-- {
+		slot.Past = append(slot.Past, Past{[]Cell{s.cell(j)}, (j + 1) * s.slot})
+	}
+	return slot, s.broken
+}
+
+func (s *shelf) Cycle(slot *Slot) (sum int64) {
+	for i, c := range s.cells {
+		if i*s.slot < slot.Start {
+			sum += c.Load()
+		}
+	}
+	return sum
+}
+
+// Whatever two gates do that count in one Book, no window holds more than the
+// quota of what both have passed, also when one of them is started again.
+func TestSharedQuota(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		window := time.Duration(rapid.Int64Range(1e8, 10e9).Draw(t, "window"))
+		quota := rapid.Int64Range(20e3, 3e6).Draw(t, "quota")
+		seed := rapid.Uint64().Draw(t, "seed")
+		policy := Policy(rapid.IntRange(0, 1).Draw(t, "policy"))
+		book := newShelf(window, rapid.Int64Range(1, 60).Draw(t, "slots"))
+		made := func() *Gate {
+			g, err := New(Config{Quota: quota, Window: window, Threshold: 0.75, Queue: 100 * time.Millisecond, Policy: policy, Seed: seed, Book: book})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return g
+		}
+		gates := []*Gate{made(), made()}
+		rng := rand.New(rand.NewPCG(seed, 2))
+		load := rapid.Float64Range(0.1, 30).Draw(t, "load")
+		gap := 700 / (load * float64(quota) / window.Seconds()) * 1e9
+		now := rapid.Int64Range(1e9, 2e18).Draw(t, "start")
+		var passed []event
+		for range 3000 {
+			now += int64(rng.ExpFloat64() * gap)
+			if rng.IntN(700) == 0 {
+				now += rng.Int64N(2 * int64(window))
+			}
+			i := rng.IntN(2)
+			for _, g := range gates {
+				for h := g.Release(now); h != nil; h = g.Release(now) {
+					passed = append(passed, event{now, h.Bytes, 0, 0})
+					g.Done(h)
+				}
+			}
+			if rng.IntN(500) == 0 { // what it held is lost, and what it counted is not
+				gates[i] = made()
+			}
+			p := Packet{Bytes: 64 + rng.Int64N(1454), Flow: rng.Uint64N(20)}
+			switch gates[i].Arrive(now, &p) {
+			case Pass:
+				passed = append(passed, event{now, p.Bytes, 0, 0})
+			case Hold:
+				gates[i].Hold(&p, p.Flow, 64)
+			}
+		}
+		if w := worst(passed, int64(window)); w > quota {
+			t.Fatalf("a window holds %d bytes, quota %d", w, quota)
+		}
+		if load > 2 && len(passed) == 0 {
+			t.Fatal("nothing passed")
+		}
+		var counted, sum int64
+		for _, c := range book.cells {
+			counted += c.Load()
+		}
+		for _, e := range passed {
+			sum += e.bytes
+		}
+		if counted != sum {
+			t.Fatalf("%d passed, and %d are counted", sum, counted)
+		}
+	})
+}
+
+// Two at the same moment: neither the quota nor the count is ever wrong.
+func TestSharedAtOnce(t *testing.T) {
+	const quota = 1_000_000
+	book := newShelf(time.Hour, 60)
+	var passed [4]int64
+	var wg sync.WaitGroup
+	for i := range passed {
+		g := must(t, Config{Quota: quota, Window: time.Hour, Threshold: 1, Policy: Random, Book: book})
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for j := range int64(3000) {
+				p := Packet{Bytes: 100 + j%1000}
+				if g.Arrive(3600e9*1000, &p) == Pass {
+					passed[i] += p.Bytes
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	sum := int64(0)
+	for _, n := range passed {
+		sum += n
+	}
+	slot, _ := book.Turn(3600e9 * 1000)
+	if sum > quota || sum < quota-4*1100 || slot.Charged.Load() != sum {
+		t.Errorf("%d passed of %d, %d counted", sum, quota, slot.Charged.Load())
+	}
+}
+
+// A window of a cycle goes on where it was, too.
+func TestSharedCycle(t *testing.T) {
+	book := newShelf(time.Minute, 60)
+	cfg := Config{Quota: 1e6, Cycle: func(now int64) (int64, int64) { return 0, 1e15 }, Policy: Random, Threshold: 1, Book: book}
+	now, passed := int64(1e12), int64(0)
+	for range 5 {
+		g := must(t, cfg)
+		for range 300 {
+			now += 1e8
+			if g.Arrive(now, &Packet{Bytes: 1000}) == Pass {
+				passed += 1000
+			}
+		}
+		if s := g.State(now); s.Used != passed || s.Quota != 1e6 {
+			t.Errorf("%d used, and %d passed", s.Used, passed)
+		}
+	}
+	if passed != 1e6 {
+		t.Errorf("%d passed", passed)
+	}
+	// What is left is paced over the rest of the cycle.
+	book = newShelf(time.Minute, 60)
+	cfg.Book = book
+	g := must(t, cfg)
+	g.Arrive(5e14, &Packet{Bytes: 500e3})
+	if r := g.win.sustainable(5e14); r < 0.999 || r > 1.001 {
+		t.Errorf("%.3f bytes a second, want 1: 500 kB for 500,000 s", r)
+	}
+}
+
+// A Book that fails leaves a gate with a quota of its own.
+func TestSharedFails(t *testing.T) {
+	book := newShelf(time.Second, 60)
+	g := must(t, Config{Quota: 10e3, Window: time.Second, Threshold: 1, Policy: Random, Book: book})
+	if g.Arrive(1e9, &Packet{Bytes: 1000}) != Pass || g.Err() != nil {
+		t.Fatal("it does not begin well")
+	}
+	book.broken = errors.New("gone")
+	passed := int64(0)
+	for i := range int64(100) {
+		if g.Arrive(2e9+i, &Packet{Bytes: 1000}) == Pass {
+			passed += 1000
+		}
+	}
+	if passed != 10e3 || g.Err() == nil {
+		t.Errorf("%d passed, %v", passed, g.Err())
+	}
+	if _, err := New(Config{Quota: 1, Window: time.Second, Align: true, Book: book}); err == nil {
+		t.Error("windows on the clock with a Book")
+	}
+}
+
+// The rate that a shared window can sustain is that of a private one with the
+// same slots.
+func TestSharedSustainable(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		book := newShelf(time.Duration(slotsPerWindow)*time.Millisecond, slotsPerWindow)
+		a, b := newSliding(1e6, slotsPerWindow*time.Millisecond), newShared(1e6, slotsPerWindow*time.Millisecond, book)
+		now := int64(1e12)
+		for range 100 {
+			now += rng.Int64N(int64(20 * time.Millisecond))
+			n := rng.Int64N(20e3)
+			for _, w := range []window{a, b} {
+				w.advance(now)
+				w.add(n)
+			}
+		}
+		if got, want := b.sustainable(now), a.sustainable(now); b.used() != a.used() || got < want*0.999999 || got > want*1.000001 {
+			t.Fatalf("used %d, %d; rate %.1f, %.1f", b.used(), a.used(), got, want)
+		}
+	}
+}

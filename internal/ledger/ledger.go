@@ -1,0 +1,451 @@
+// Package ledger keeps what was counted in a file: bytes for each slot of time,
+// in either direction, for the billing cycles of late. Gates of both directions,
+// and several of one, share it, in different processes; it survives their
+// restart, kill -9, and the machine's.
+//
+// # The file
+//
+// A header of 4096 bytes, and then a table for each of four cycles, all numbers
+// little-endian:
+//
+//	  0  "framepipe ledger"
+//	 16  version, 1 (uint32)
+//	 20  cycles, 4 (uint32)
+//	 24  length of a slot, nanoseconds (uint64)
+//	 32  length of a cycle, nanoseconds, or 0: a month (uint64)
+//	 40  slots in a table (uint32)
+//	 44  day of the month on which cycles begin (uint32)
+//	 48  name of the time zone in which they do, 64 bytes, filled with 0
+//	112  CRC-32 (IEEE) of the 112 bytes before it
+//	256  for each cycle: its beginning, its end (int64, nanoseconds since the
+//	     Unix epoch), and 16 bytes that are 0. A beginning of 0 is a table that
+//	     has not been used.
+//
+// A table has four columns of 8-byte counts, one behind the other: in, charged;
+// in, offered; out, charged; out, offered. Slot i of a cycle begins i slots after
+// the cycle does. For slots of 5 seconds, which is what a window of five minutes
+// has, that is 17 MB a cycle and 69 MB in all, whatever the traffic.
+//
+// # What happens when
+//
+//   - A process ends, or is killed: what it has counted is in the file, which it
+//     shares with the kernel.
+//   - The machine stops: what was counted since the last Sync is lost.
+//   - A new cycle begins: it takes a table that was not used, or else the one with
+//     the fewest bytes of those that are neither the new cycle's nor that of the
+//     one before. A clock that was wrong for a while fills such a table, and no
+//     more.
+//   - The clock is set back, over the beginning of the cycle even: the tables are
+//     found by their beginning, and counting goes on in them.
+//   - The file is damaged, of another make, or made with another slot or cycle:
+//     an error, and it is left as it was.
+package ledger
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Direction is that of traffic, as the host sees it.
+type Direction int
+
+// The directions.
+const (
+	In Direction = iota
+	Out
+)
+
+// Config is what a ledger is made with.
+type Config struct {
+	Slot     time.Duration
+	CycleDay int            // day of the month on which cycles begin
+	Zone     *time.Location // in which they do
+	// Cycle, if it is not 0, is how long cycles are, beginning at the Unix
+	// epoch; there is no CycleDay and no Zone then.
+	Cycle time.Duration
+}
+
+const (
+	magic      = "framepipe ledger"
+	version    = 1
+	headerSize = 4096
+	crcAt      = 112
+	zoneAt     = 48
+	zoneSize   = 64
+	cyclesAt   = 256
+	cycleSize  = 32
+	cycles     = 4
+	columns    = 4
+	// longest is a month with the hour that the end of summer time adds.
+	longest = 31*24*time.Hour + time.Hour
+	// mostSlots bounds the size of a file: to 512 MB.
+	mostSlots = 1 << 22
+)
+
+// Ledger is an open file.
+type Ledger struct {
+	name   string
+	file   *os.File
+	mem    []byte
+	cfg    Config
+	bounds func(now int64) (start, end int64)
+	slots  int // of a table
+	cur    cycle
+}
+
+// cycle is a table in memory.
+type cycle struct {
+	start, end int64
+	table      int
+}
+
+// ErrDamaged is behind the error for a file that is no ledger, or not a whole
+// one.
+var ErrDamaged = errors.New("no ledger, or a damaged one")
+
+// Open opens a ledger for counting, and makes it if there is none. bounds gives
+// the cycle in which a time lies, as the configuration says.
+func Open(name string, cfg Config, bounds func(now int64) (start, end int64)) (*Ledger, error) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = create(name, cfg); err == nil {
+			f, err = os.OpenFile(name, os.O_RDWR, 0)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	l, err := attach(f, unix.PROT_READ|unix.PROT_WRITE)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.differs(cfg); err != nil {
+		l.Close()
+		return nil, err
+	}
+	l.bounds = bounds
+	return l, nil
+}
+
+// Read opens a ledger for looking at it, with the configuration that it was made
+// with.
+func Read(name string) (*Ledger, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return attach(f, unix.PROT_READ)
+}
+
+// Config returns what the ledger was made with.
+func (l *Ledger) Config() Config { return l.cfg }
+
+// header encodes the header of a new file.
+func (cfg Config) header() (b []byte, slots int, err error) {
+	span, zone := cfg.Cycle, ""
+	if span == 0 {
+		span = longest
+		zone = cfg.Zone.String()
+	}
+	n := (int64(span) + int64(cfg.Slot) - 1) / int64(cfg.Slot)
+	switch {
+	case cfg.Slot <= 0 || n > mostSlots:
+		return nil, 0, fmt.Errorf("slots of %v are too short for a cycle of %v: a ledger has %d at the most", cfg.Slot, span, mostSlots)
+	case len(zone) >= zoneSize:
+		return nil, 0, fmt.Errorf("the name of the time zone %q is too long", zone)
+	}
+	b = make([]byte, headerSize)
+	le := binary.LittleEndian
+	copy(b, magic)
+	le.PutUint32(b[16:], version)
+	le.PutUint32(b[20:], cycles)
+	le.PutUint64(b[24:], uint64(cfg.Slot))
+	le.PutUint64(b[32:], uint64(cfg.Cycle))
+	le.PutUint32(b[40:], uint32(n))
+	le.PutUint32(b[44:], uint32(cfg.CycleDay))
+	copy(b[zoneAt:], zone)
+	le.PutUint32(b[crcAt:], crc32.ChecksumIEEE(b[:crcAt]))
+	return b, int(n), nil
+}
+
+// create makes a file beside its place, whole, and then puts it there, unless
+// somebody else has done so meanwhile.
+func create(name string, cfg Config) (err error) {
+	b, slots, err := cfg.header()
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		f.Close()
+		os.Remove(f.Name())
+	}()
+	if _, err = f.Write(b); err == nil {
+		// Room for all of it now: a write to memory for which the disk has
+		// none is a signal that kills.
+		err = reserve(f, size(slots))
+	}
+	if err == nil {
+		err = errors.Join(f.Chmod(0o644), f.Sync())
+	}
+	if err == nil {
+		if err = os.Link(f.Name(), name); errors.Is(err, os.ErrExist) {
+			err = nil
+		}
+	}
+	return err
+}
+
+func size(slots int) int64 { return headerSize + int64(cycles)*columns*8*int64(slots) }
+
+// attach looks whether a file is a ledger, and maps it. It closes the file on
+// failure.
+func attach(f *os.File, prot int) (l *Ledger, err error) {
+	defer func() {
+		if err != nil {
+			f.Close()
+			err = fmt.Errorf("%s: %w", f.Name(), err)
+		}
+	}()
+	b := make([]byte, headerSize)
+	if n, e := f.ReadAt(b, 0); e != nil {
+		return nil, fmt.Errorf("%w: it has %d bytes, less than a header", ErrDamaged, n)
+	}
+	le := binary.LittleEndian
+	switch {
+	case string(b[:len(magic)]) != magic:
+		return nil, fmt.Errorf("%w: it begins with %q", ErrDamaged, b[:len(magic)])
+	case le.Uint32(b[16:]) != version:
+		return nil, fmt.Errorf("a ledger of version %d, this reads version %d", le.Uint32(b[16:]), version)
+	case le.Uint32(b[crcAt:]) != crc32.ChecksumIEEE(b[:crcAt]):
+		return nil, fmt.Errorf("%w: the checksum of its header is wrong", ErrDamaged)
+	}
+	cfg := Config{Slot: time.Duration(le.Uint64(b[24:])), Cycle: time.Duration(le.Uint64(b[32:])), CycleDay: int(le.Uint32(b[44:]))}
+	slots := int(le.Uint32(b[40:]))
+	zone, _, _ := bytes.Cut(b[zoneAt:zoneAt+zoneSize], []byte{0})
+	if cfg.Cycle == 0 {
+		if cfg.Zone, err = time.LoadLocation(string(zone)); err != nil {
+			return nil, err
+		}
+	}
+	if _, want, err := cfg.header(); err != nil || want != slots || le.Uint32(b[20:]) != cycles {
+		return nil, fmt.Errorf("%w: %d slots for a cycle", ErrDamaged, slots)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() != size(slots) {
+		return nil, fmt.Errorf("%w: it has %d bytes, and %d slots want %d", ErrDamaged, info.Size(), slots, size(slots))
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), prot, unix.MAP_SHARED)
+	if err != nil {
+		return nil, err
+	}
+	return &Ledger{name: f.Name(), file: f, mem: mem, cfg: cfg, slots: slots}, nil
+}
+
+// differs compares what the ledger was made with and what is wanted.
+func (l *Ledger) differs(cfg Config) error {
+	have := l.cfg
+	switch {
+	case have.Slot != cfg.Slot:
+		return fmt.Errorf("%s: it has slots of %v, which is another window: slots of %v are wanted", l.name, have.Slot, cfg.Slot)
+	case have.Cycle != cfg.Cycle:
+		month := func(d time.Duration) string {
+			if d == 0 {
+				return "a month"
+			}
+			return d.String()
+		}
+		return fmt.Errorf("%s: it has cycles of %s, and %s are wanted", l.name, month(have.Cycle), month(cfg.Cycle))
+	case have.Cycle == 0 && (have.CycleDay != cfg.CycleDay || have.Zone.String() != cfg.Zone.String()):
+		return fmt.Errorf("%s: its cycles begin on day %d in %s, and not on day %d in %s", l.name, have.CycleDay, have.Zone, cfg.CycleDay, cfg.Zone)
+	}
+	return nil
+}
+
+// Close writes back what was counted and lets go of the file.
+func (l *Ledger) Close() error {
+	return errors.Join(unix.Munmap(l.mem), l.file.Sync(), l.file.Close())
+}
+
+// Sync writes to the disk what was counted. It takes as long as the disk does,
+// and may be called beside all else.
+func (l *Ledger) Sync() error { return l.file.Sync() }
+
+// word returns a number of the file.
+func (l *Ledger) word(at int) *uint64 { return (*uint64)(unsafe.Pointer(&l.mem[at])) }
+
+func (l *Ledger) startAt(table int) int { return cyclesAt + table*cycleSize }
+
+// Cell is the count of a slot, in bytes. Others count in it, too.
+type Cell struct{ p *uint64 }
+
+// Add counts bytes, which may be negative: what was counted too early.
+func (c Cell) Add(bytes int64) {
+	if c.p != nil {
+		atomic.AddUint64(c.p, uint64(bytes))
+	}
+}
+
+// Load returns the count.
+func (c Cell) Load() int64 {
+	if c.p == nil {
+		return 0
+	}
+	return int64(min(atomic.LoadUint64(c.p), 1<<62))
+}
+
+func (l *Ledger) cell(table, column, slot int) Cell {
+	return Cell{l.word(headerSize + ((table*columns+column)*l.slots+slot)*8)}
+}
+
+func column(d Direction, offered bool) int {
+	c := 2 * int(d)
+	if offered {
+		c++
+	}
+	return c
+}
+
+// At returns the cells of the slot in which a time lies, of what was charged and
+// of what was offered, and when the slot ends. It may begin a new cycle.
+func (l *Ledger) At(now int64, d Direction) (charged, offered Cell, end int64, err error) {
+	if now < l.cur.start || now >= l.cur.end {
+		if l.cur, err = l.find(now); err != nil {
+			return Cell{}, Cell{}, 0, err
+		}
+	}
+	slot := int((now - l.cur.start) / int64(l.cfg.Slot))
+	end = min(l.cur.start+int64(slot+1)*int64(l.cfg.Slot), l.cur.end)
+	return l.cell(l.cur.table, column(d, false), slot), l.cell(l.cur.table, column(d, true), slot), end, nil
+}
+
+// Before returns the cells of what was charged in the n slots before the one in
+// which a time lies, the nearest first, and where each ends. Slots of cycles that
+// the ledger does not have are empty. It begins no cycle.
+func (l *Ledger) Before(now int64, d Direction, n int) (cells []Cell, ends []int64) {
+	t := now
+	for range n {
+		start, _ := l.bounds(t)
+		begin := start + (t-start)/int64(l.cfg.Slot)*int64(l.cfg.Slot)
+		t = begin - 1 // in the slot before
+		start, _ = l.bounds(t)
+		c := Cell{}
+		if table := l.table(start); table >= 0 {
+			if slot := int((t - start) / int64(l.cfg.Slot)); slot < l.slots {
+				c = l.cell(table, column(d, false), slot)
+			}
+		}
+		cells, ends = append(cells, c), append(ends, begin)
+	}
+	return cells, ends
+}
+
+// table finds the table of the cycle that begins then, -1 if there is none.
+func (l *Ledger) table(start int64) int {
+	for i := range cycles {
+		if s := int64(atomic.LoadUint64(l.word(l.startAt(i)))); s == start && s != 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// find returns the cycle in which a time lies, and begins it if need be.
+func (l *Ledger) find(now int64) (cycle, error) {
+	start, end := l.bounds(now)
+	if start <= 0 || now < start || now >= end || (end-start+int64(l.cfg.Slot)-1)/int64(l.cfg.Slot) > int64(l.slots) {
+		return cycle{}, fmt.Errorf("%s: there is no cycle for the time %v", l.name, time.Unix(0, now).UTC())
+	}
+	if i := l.table(start); i >= 0 {
+		return cycle{start, end, i}, nil
+	}
+	// One at a time.
+	if err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX); err != nil {
+		return cycle{}, fmt.Errorf("%s: %w", l.name, err)
+	}
+	defer func() { _ = unix.Flock(int(l.file.Fd()), unix.LOCK_UN) }()
+	i := l.table(start)
+	if i < 0 {
+		before, _ := l.bounds(start - 1)
+		i = l.spare(before)
+		atomic.StoreUint64(l.word(l.startAt(i)), 0)
+		// One that has an end was used, or was being cleared by somebody who
+		// was killed.
+		if table := columns * 8 * l.slots; atomic.LoadUint64(l.word(l.startAt(i)+8)) != 0 {
+			clear(l.mem[headerSize+i*table : headerSize+(i+1)*table])
+		}
+		atomic.StoreUint64(l.word(l.startAt(i)+8), uint64(end))
+		atomic.StoreUint64(l.word(l.startAt(i)), uint64(start))
+	}
+	return cycle{start, end, i}, nil
+}
+
+// spare finds a table for a new cycle, of which the one before begins then.
+func (l *Ledger) spare(before int64) (table int) {
+	table, least := -1, uint64(0)
+	for i := range cycles {
+		switch start := int64(atomic.LoadUint64(l.word(l.startAt(i)))); start {
+		case 0:
+			return i
+		case before:
+			continue
+		}
+		sum := uint64(0)
+		for slot := range l.slots {
+			for c := range columns {
+				sum += uint64(l.cell(i, c, slot).Load())
+			}
+		}
+		if table < 0 || sum < least {
+			table, least = i, sum
+		}
+	}
+	return table
+}
+
+// Cycle is a cycle of which the ledger has a table.
+type Cycle struct {
+	Start, End int64 // nanoseconds since the Unix epoch
+	Slots      int
+
+	l     *Ledger
+	table int
+}
+
+// Cycles returns the cycles that the ledger has, the oldest first.
+func (l *Ledger) Cycles() (all []Cycle) {
+	for i := range cycles {
+		start, end := int64(atomic.LoadUint64(l.word(l.startAt(i)))), int64(atomic.LoadUint64(l.word(l.startAt(i)+8)))
+		n := (end - start + int64(l.cfg.Slot) - 1) / int64(l.cfg.Slot)
+		if start <= 0 || end <= start || n > int64(l.slots) {
+			continue // not used, or somebody has written nonsense there
+		}
+		at := 0
+		for at < len(all) && all[at].Start < start {
+			at++
+		}
+		all = append(all[:at], append([]Cycle{{start, end, int(n), l, i}}, all[at:]...)...)
+	}
+	return all
+}
+
+// Bytes returns what was charged, or offered, in a slot of the cycle.
+func (c *Cycle) Bytes(d Direction, offered bool, slot int) int64 {
+	return c.l.cell(c.table, column(d, offered), slot).Load()
+}

@@ -1,0 +1,327 @@
+package ledger
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// fixed has cycles of an hour that begin at the epoch.
+var hourly = Config{Slot: 5 * time.Second, Cycle: time.Hour}
+
+func hours(now int64) (start, end int64) {
+	start = now - now%int64(time.Hour)
+	return start, start + int64(time.Hour)
+}
+
+func at(hour int, d time.Duration) int64 { return int64(500000+hour)*int64(time.Hour) + int64(d) }
+
+func open(t testing.TB, name string) *Ledger {
+	t.Helper()
+	l, err := Open(name, hourly, hours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.file.Close() })
+	return l
+}
+
+func add(t testing.TB, l *Ledger, now int64, d Direction, bytes int64) {
+	t.Helper()
+	charged, offered, end, err := l.At(now, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end <= now || end > now+int64(l.cfg.Slot) {
+		t.Fatalf("the slot of %d ends at %d", now, end)
+	}
+	charged.Add(bytes)
+	offered.Add(2 * bytes)
+}
+
+// total adds up what a ledger has for a cycle.
+func total(l *Ledger, start int64, d Direction) (charged, offered int64) {
+	for _, c := range l.Cycles() {
+		if c.Start == start {
+			for i := range c.Slots {
+				charged += c.Bytes(d, false, i)
+				offered += c.Bytes(d, true, i)
+			}
+		}
+	}
+	return charged, offered
+}
+
+// What was counted is there: for others at once, and after a restart.
+func TestShared(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	a, b := open(t, name), open(t, name)
+	var wg sync.WaitGroup
+	for _, l := range []*Ledger{a, b} {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := range 1000 {
+				add(t, l, at(0, time.Duration(i%100)*time.Second), Out, 1)
+				add(t, l, at(0, 0), In, 10)
+			}
+		}()
+	}
+	wg.Wait()
+	for _, l := range []*Ledger{a, b} {
+		if c, o := total(l, at(0, 0), Out); c != 2000 || o != 4000 {
+			t.Errorf("out: %d, %d", c, o)
+		}
+		if c, o := total(l, at(0, 0), In); c != 20000 || o != 40000 {
+			t.Errorf("in: %d, %d", c, o)
+		}
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Read(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if c, _ := total(r, at(0, 0), Out); c != 2000 || r.Config().Slot != hourly.Slot || r.Config().Cycle != hourly.Cycle {
+		t.Errorf("read: %d, %+v", c, r.Config())
+	}
+}
+
+// Slots before a time are found across the beginning of a cycle, and time may go
+// back.
+func TestBefore(t *testing.T) {
+	l := open(t, t.TempDir()+"/ledger")
+	for i := range 10 {
+		add(t, l, at(1, time.Duration(i-5)*5*time.Second), Out, int64(1)<<i)
+	}
+	add(t, l, at(1, -time.Hour+time.Second), Out, 1000) // back in the cycle before
+	cells, ends := l.Before(at(1, 22*time.Second), Out, 12)
+	for i, want := range []int64{1 << 8, 1 << 7, 1 << 6, 1 << 5, 1 << 4, 1 << 3, 1 << 2, 1 << 1, 1, 0, 0, 0} {
+		if got := cells[i].Load(); got != want || ends[i] != at(1, time.Duration(4-i)*5*time.Second) {
+			t.Errorf("%d slots before: %d, ends at %d", i+1, got, ends[i]-at(1, 0))
+		}
+	}
+	if c, _ := total(l, at(0, 0), Out); c != 1000+1+2+4+8+16 {
+		t.Errorf("the cycle before has %d", c)
+	}
+	// Long before all that: nothing, and no cycle is begun.
+	if cells, _ := l.Before(at(-5, 0), Out, 3); cells[0].Load()+cells[1].Load()+cells[2].Load() != 0 || len(l.Cycles()) != 2 {
+		t.Errorf("%d cycles", len(l.Cycles()))
+	}
+}
+
+// Cycles go on for ever; the one before is always there. A clock that is wrong
+// for a while costs neither.
+func TestCycles(t *testing.T) {
+	l := open(t, t.TempDir()+"/ledger")
+	for hour := range 20 {
+		add(t, l, at(hour, 7*time.Second), Out, int64(1000+hour))
+		if hour == 10 { // three times into another year, with a byte each
+			for _, wrong := range []int{-5000, 9000, 9001} {
+				add(t, l, at(wrong, 0), Out, 1)
+			}
+		}
+		for _, h := range []int{hour - 1, hour} {
+			if c, o := total(l, at(h, 0), Out); h >= 0 && (c != int64(1000+h) || o != 2*c) {
+				t.Fatalf("in hour %d, hour %d has %d, %d", hour, h, c, o)
+			}
+		}
+		all := l.Cycles()
+		for i := 1; i < len(all); i++ {
+			if all[i].Start <= all[i-1].Start {
+				t.Fatalf("the cycles are not in order")
+			}
+		}
+	}
+	if _, _, _, err := l.At(-5, Out); err == nil {
+		t.Error("a time before 1970 has a cycle")
+	}
+}
+
+// The longest month fits, and one around either change of the clocks.
+func TestMonth(t *testing.T) {
+	zone, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Slot: 5 * time.Second, CycleDay: 1, Zone: zone}
+	months := func(now int64) (int64, int64) {
+		y, m, _ := time.Unix(0, now).In(zone).Date()
+		return time.Date(y, m, 1, 0, 0, 0, 0, zone).UnixNano(), time.Date(y, m+1, 1, 0, 0, 0, 0, zone).UnixNano()
+	}
+	name := t.TempDir() + "/ledger"
+	l, err := Open(name, cfg, months)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, when := range []time.Time{
+		time.Date(2026, 3, 29, 3, 0, 0, 0, zone), time.Date(2026, 10, 31, 23, 59, 59, 999999999, zone),
+		time.Date(2026, 2, 28, 23, 59, 59, 0, zone),
+	} {
+		now := when.UnixNano()
+		add(t, l, now, In, 7)
+		start, end := months(now)
+		if c, _ := total(l, start, In); c != 7 {
+			t.Errorf("%v: %d", when, c)
+		}
+		for _, c := range l.Cycles() {
+			if c.Start == start && c.Slots != int((end-start)/int64(cfg.Slot)) {
+				t.Errorf("%v: %d slots", when, c.Slots)
+			}
+		}
+	}
+	info, err := os.Stat(name)
+	if err != nil || info.Size() > 70e6 {
+		t.Errorf("%d bytes, %v", info.Size(), err)
+	}
+}
+
+// What is not this ledger is an error that says why, and is left as it was.
+func TestRefused(t *testing.T) {
+	dir := t.TempDir()
+	good := dir + "/good"
+	open(t, good)
+	b, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := func(at int, v byte, sum bool) []byte {
+		c := bytes.Clone(b)
+		c[at] ^= v
+		if sum {
+			h := Config{Slot: time.Duration(binary.LittleEndian.Uint64(c[24:])), Cycle: time.Duration(binary.LittleEndian.Uint64(c[32:]))}
+			if head, _, err := h.header(); err == nil {
+				copy(c[crcAt:crcAt+4], head[crcAt:])
+			}
+		}
+		return c
+	}
+	for name, tt := range map[string]struct {
+		in   []byte
+		cfg  Config
+		want string
+	}{
+		"empty":         {nil, hourly, "no ledger, or a damaged one: it has 0 bytes"},
+		"text":          {bytes.Repeat([]byte("hello "), 1000), hourly, `it begins with "hello hello hell"`},
+		"version":       {change(16, 2, false), hourly, "a ledger of version 3"},
+		"a bit":         {change(25, 1, false), hourly, "the checksum of its header is wrong"},
+		"cut off":       {b[:len(b)-1], hourly, "slots want"},
+		"another slot":  {b, Config{Slot: time.Second, Cycle: time.Hour}, "it has slots of 5s, which is another window: slots of 1s are wanted"},
+		"another cycle": {b, Config{Slot: 5 * time.Second, Cycle: 2 * time.Hour}, "it has cycles of 1h0m0s, and 2h0m0s are wanted"},
+	} {
+		file := filepath.Join(dir, "file")
+		if err := os.WriteFile(file, tt.in, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(file, tt.cfg, hours)
+		if err == nil || !strings.HasPrefix(err.Error(), file+": ") || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %s", name, err, tt.want)
+		}
+		if after, _ := os.ReadFile(file); !bytes.Equal(after, tt.in) {
+			t.Errorf("%s: the file was changed", name)
+		}
+	}
+	if _, err := Open(dir+"/no/such/directory", hourly, hours); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no directory: %v", err)
+	}
+	if _, err := Open(dir+"/tiny", Config{Slot: time.Microsecond, Cycle: time.Hour}, hours); err == nil || !strings.Contains(err.Error(), "too short for a cycle") {
+		t.Errorf("tiny slots: %v", err)
+	}
+	if left, _ := filepath.Glob(dir + "/.*"); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+}
+
+// Whatever a file says, reading it ends well.
+func FuzzRead(f *testing.F) {
+	b, _, err := Config{Slot: time.Minute, Cycle: time.Hour}.header()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(append(b, make([]byte, size(60)-headerSize)...))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		name := t.TempDir() + "/ledger"
+		if err := os.WriteFile(name, in, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, err := Read(name)
+		if err != nil {
+			return
+		}
+		defer l.Close()
+		for _, c := range l.Cycles() {
+			for i := range c.Slots {
+				if c.Bytes(In, false, i) < 0 || c.Bytes(Out, true, i) < 0 {
+					t.Fatal("less than nothing")
+				}
+			}
+		}
+	})
+}
+
+const child = "FRAMEPIPE_LEDGER_CHILD"
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(child); name != "" {
+		l, err := Open(name, hourly, hours)
+		if err != nil {
+			os.Exit(3)
+		}
+		for i := int64(0); ; i++ {
+			c, _, _, err := l.At(at(int(i/100000), 0), Out)
+			if err != nil {
+				os.Exit(4)
+			}
+			// First it is counted, and then it is told: what was told is there.
+			c.Add(1)
+			if i%10 == 9 {
+				if _, err := os.Stdout.Write([]byte("0123456789")); err != nil {
+					os.Exit(0)
+				}
+			}
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// A process that is killed loses nothing of what it had counted.
+func TestKilled(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	open(t, name)
+	told := 0
+	for i := range 20 {
+		c := exec.Command(os.Args[0])
+		c.Env = append(os.Environ(), child+"="+name)
+		var out bytes.Buffer
+		c.Stdout = &out
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i) * 2 * time.Millisecond)
+		_ = c.Process.Kill()
+		if err := c.Wait(); c.ProcessState.ExitCode() != -1 {
+			t.Fatal(err)
+		}
+		told += out.Len()
+	}
+	l := open(t, name)
+	counted := int64(0)
+	for _, c := range l.Cycles() {
+		n, _ := total(l, c.Start, Out)
+		counted += n
+	}
+	if counted < int64(told) || told == 0 {
+		t.Errorf("%d were told, and %d are in the ledger", told, counted)
+	}
+	t.Logf("%d told, %d counted", told, counted)
+}

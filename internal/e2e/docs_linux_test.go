@@ -94,7 +94,7 @@ func unquoteDl(s string) string {
 }
 
 // endless are commands that run until ^C.
-var endless = regexp.MustCompile(`\btunread [^|]*\|| run tap0|-pace|-foreground`)
+var endless = regexp.MustCompile(`\btunread [^|]*\|| run tap0|-pace|-foreground|link\.sh`)
 
 // status is what a command ends with that does not succeed, on purpose.
 var status = map[string]string{
@@ -262,6 +262,14 @@ func TestReadmeCommands(t *testing.T) {
 func TestDebuggingCommands(t *testing.T) {
 	t.Parallel()
 	sandbox(t, taps+"./pipeline.sh up eth0 -in 'quotagate -rate 1Gbit/s' >/dev/null 2>&1\n", commands(t, "man/debugging.md"))
+}
+
+func TestExamplesCommands(t *testing.T) {
+	t.Parallel()
+	needPython(t)
+	needLua(t)
+	nettest.Need(t, "wirefilter", "socat")
+	sandbox(t, taps, commands(t, "examples/README.md"))
 }
 
 func TestPageCommands(t *testing.T) {

@@ -366,7 +366,7 @@ behind() {
 # comes.
 hold() {
 	claim
-	trap 'exit 0' INT TERM HUP
+	trap 'exit 130' INT TERM HUP # it did not come to stand
 	trap 'if [ -e "$state/leave" ]; then exit; fi; undo' EXIT
 	note
 	devices || die "cannot make the devices"
@@ -386,12 +386,13 @@ hold() {
 		tail -n 5 "$state"/*.log >&2
 		die "$gateway, which answered before, does not answer through the pipelines"
 	fi
-	say "$iface goes through the pipelines; its addresses are on ${lan:+$lan_bridge}${lan:-$host}, messages in $state/*.log"
+	say "$iface goes through the pipelines; its addresses are on $host_side, messages in $state/*.log"
 	if [ "$confirm" -gt 0 ]; then
 		say "$0 confirm keeps it; without that it is undone in $confirm seconds"
 		echo $(($(date +%s) + confirm)) >"$state/until"
 	fi
 	: >"$state/ready"
+	trap 'exit 0' INT TERM HUP
 	exec >>"$state/up.log" 2>&1 || exit 1
 	supervise
 }

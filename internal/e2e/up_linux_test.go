@@ -484,7 +484,9 @@ func TestUpLAN(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
 	before := u.looks()
-	u.must("up", "e0", "-lan", "l0", "-in", "quotagate -rate 1Gbit/s", "-out", "quotagate -rate 1Gbit/s")
+	if said := u.must("up", "e0", "-lan", "l0", "-in", "quotagate -rate 1Gbit/s", "-out", "quotagate -rate 1Gbit/s"); !regexp.MustCompile(`its addresses are on fplan\d+, messages`).MatchString(said) {
+		t.Errorf("up says %s", said)
+	}
 	for _, addr := range []string{"10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2"} {
 		u.ping(u.behind, addr)
 	}

@@ -74,7 +74,14 @@ func newUplink(t testing.TB, addresses bool) *uplink {
 		}
 		u.host.Run("ip", "link", "set", "e0", "txqueuelen", "555", "alias", "the uplink")
 	}
-	for u.host.Run("ip", "-6", "-o", "addr", "show", "tentative") != "" {
+	for tries := 0; ; tries++ { // until both interfaces have their link-local address for good
+		all := u.host.Run("ip", "-6", "-o", "addr", "show", "scope", "link")
+		if strings.Count(all, "fe80:") == 2 && !strings.Contains(all, "tentative") {
+			break
+		}
+		if tries > 200 {
+			t.Fatalf("no link-local addresses: %s", all)
+		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	t.Cleanup(func() {

@@ -335,7 +335,7 @@ check_routes() {
 
 check_lan() {
 	[ "$1" != "$iface" ] || die "-lan $1: that is the interface itself" "" 2
-	if [ -n "$(ip -o addr show dev "$1" scope global)" ]; then
+	if [ -n "$(look -o addr show dev "$1" scope global)" ]; then
 		die "-lan $1: it has addresses of its own, so that this machine routes between the two, and a bridge would make one network of them" "leave out -lan: what the machine forwards through $iface goes through the pipelines anyway"
 	fi
 }
@@ -426,14 +426,14 @@ note() {
 	local f table
 	date +%s >"$state/time"
 	[ -z "$lan" ] || printf '%s\n' "$lan" >"$state/lan"
-	ip -o addr show dev "$iface" >"$state/addresses"
+	look -o addr show dev "$iface" >"$state/addresses"
 	{ routes 4 "$iface"; routes 6 "$iface"; } >"$state/routes"
 	ip -4 addr save dev "$iface" >"$state/addr4" || exit 1
 	ip -6 addr save dev "$iface" | reverse >"$state/addr6" || exit 1
 	while read -r f table; do
 		ip "-$f" route save table "$table" dev "$iface" >"$state/route$f.$table" || exit 1
 	done < <(tables)
-	ip neigh show nud permanent dev "$iface" | grep -v ' NOARP' >"$state/neighbours"
+	look neigh show nud permanent dev "$iface" | grep -v ' NOARP' >"$state/neighbours"
 	{ command -v ethtool >/dev/null && ethtool -k "$iface" 2>/dev/null; } | grep -x 'large-receive-offload: on' >"$state/lro"
 	looks "$iface" >"$state/looks"
 }
@@ -462,9 +462,13 @@ reverse() {
 # tables prints the address families and tables in which there are routes.
 tables() { sed -nE 's/^([46]) .* table ([^ ]+) .*/\1 \2/p' "$state/routes" | sort -u; }
 
+# look is ip, without what it has to say of network namespaces that others have
+# taken away.
+look() { ip "$@" 2>/dev/null; }
+
 # routes 4|6 DEVICE prints the routes through a device, as ip route takes them.
 routes() {
-	ip "-$1" -d route show table all dev "$2" |
+	look "-$1" -d route show table all dev "$2" |
 		grep -Ev '^(local|broadcast|anycast|multicast) ' |
 		sed -E "s/ (linkdown|dead)\b//g; s/ expires ([0-9]+)sec/ expires \1/; s/^/$1 /; s/ *$//"
 }
@@ -472,8 +476,8 @@ routes() {
 # looks prints what has to be the same before and after.
 looks() {
 	{
-		ip -o link show dev "$1" | sed -E 's/ (qlen|state) [^ ]+//g'
-		ip -d -o addr show dev "$1" | grep -v ' temporary '
+		look -o link show dev "$1" | sed -E 's/ (qlen|state) [^ ]+//g'
+		look -d -o addr show dev "$1" | grep -v ' temporary '
 		routes 4 "$1" | sort
 		routes 6 "$1" | sort
 	} | sed -E 's/ expires [0-9]+//; s/(valid_lft|preferred_lft) [0-9]+sec/\1 some/g; s/ (tentative|optimistic)\b//g; s/ +/ /g'
@@ -535,7 +539,7 @@ move() {
 	# ones; multicast would go the old way.
 	ip -6 route del multicast ff00::/8 dev "$iface" table local 2>/dev/null
 	sed -n 's/^6 //p' "$state/routes" | grep -v ' fe80::/64 ' | sed "s/ expires [0-9]*//; s/^/route del /; s/\$/ dev $iface/" | ip -6 -force -batch - 2>/dev/null
-	[ "$(readlink "/sys/class/net/$iface/master")" != '' ] && [ -z "$(ip -o addr show dev "$iface" | moving)" ] || return
+	[ "$(readlink "/sys/class/net/$iface/master")" != '' ] && [ -z "$(look -o addr show dev "$iface" | moving)" ] || return
 	# The bridge takes frames to the addresses of its ports for itself. These are
 	# for the host, behind the other port.
 	bridge fdb show dev "$iface" | grep ' permanent' | grep -v ' self' | while read -r mac rest; do
@@ -549,7 +553,7 @@ move() {
 	fi
 	settle
 	local missing
-	missing=$(comm -23 <(carried <"$state/addresses") <(ip -o addr show dev "$host_side" | carried))
+	missing=$(comm -23 <(carried <"$state/addresses") <(look -o addr show dev "$host_side" | carried))
 	missing+=$(comm -23 <(sed -E 's/ expires [0-9]+//' "$state/routes" | sort) <({ routes 4 "$host_side"; routes 6 "$host_side"; } | sed -E 's/ expires [0-9]+//' | sort))
 	[ -z "$missing" ] || { cat "$state/up.log" >&2; say "these did not move: $missing"; return 1; }
 }
@@ -692,7 +696,7 @@ undo() {
 	[ -d "$state" ] || return 0
 	local f elsewhere
 	if [ -e "$state/moved" ] && [ -d "/sys/class/net/$iface" ]; then
-		elsewhere=$(comm -13 <(carried <"$state/addresses") <({ ip -o addr show dev "$host"; ip -o addr show dev "$lan_bridge"; } 2>/dev/null | carried))
+		elsewhere=$(comm -13 <(carried <"$state/addresses") <({ look -o addr show dev "$host"; look -o addr show dev "$lan_bridge"; } 2>/dev/null | carried))
 		[ -z "$elsewhere" ] || say "the host's side had other addresses by now, which are gone: $elsewhere"
 		ip link del "$host" 2>/dev/null
 		if [ -n "$lan" ]; then ip link set "$lan" nomaster 2>/dev/null; fi
@@ -734,7 +738,7 @@ restore() {
 		} | ip "-$f" -force -batch -
 	done
 	for f in {1..20}; do
-		[ -n "$(ip -6 -o addr show dev "$iface" tentative)" ] || break
+		[ -n "$(look -6 -o addr show dev "$iface" tentative)" ] || break
 		sleep 0.05
 	done
 	[ ! -s "$state/dad" ] || cat "$state/dad" >"$dad"

@@ -79,7 +79,6 @@ type Budget struct {
 
 	free    bool  // the verdict of this slot
 	limit   int64 // the earliest window from first on that may not go over; t+1 if none
-	beyond  bool  // something passed beyond the quota in this slot
 	learned learned
 }
 
@@ -204,7 +203,7 @@ func (b *Budget) Advance(now int64) {
 func (b *Budget) turn() {
 	now := b.t * b.slot
 	for i := 0; now >= b.cur.end; i++ {
-		b.learned.turn((b.cur.end - b.cur.start) / b.slot)
+		b.learned.turn()
 		if i == 2 { // long gone
 			b.prev, b.cur = cycle{}, b.cycleAt(now)
 			b.next = b.cycleAt(b.cur.end)
@@ -225,11 +224,7 @@ func floorDiv(a, b int64) int64 {
 
 // leave ends the current slot.
 func (b *Budget) leave() {
-	b.learned.see(b.excess(b.t))
-	if b.beyond {
-		b.learned.runs++
-		b.beyond = false
-	}
+	b.learn()
 }
 
 // Offer counts bytes that arrived, whatever becomes of them.
@@ -248,7 +243,6 @@ func (b *Budget) Pass(now, bytes int64, beyond bool) {
 	if !beyond {
 		return
 	}
-	b.beyond = b.beyond || b.free
 	for b.first <= b.t && b.held(b.first) > b.cfg.Quota {
 		b.concede(b.first)
 		b.first++

@@ -1,54 +1,142 @@
 package budget
 
-import "math"
-
-// bins is how many classes of excess are told apart: an eighth of an octave
-// each, from 1/256 of the quota on.
+// The experts. Each is a rule for when to let a burst run on: from when the
+// forecast excess of a window is from at least, until it is under till. All of
+// them are tried on the demand as it comes, on paper; the one that would have
+// passed most for the windows that are left is followed.
 const (
-	perOctave = 8
-	octaves   = 24
-	bins      = 1 + perOctave*octaves
-	lowest    = 8 // octaves below the quota
+	perOctave = 4
+	levels    = 1 + 11*perOctave // none, and 1/32 to 64 times the quota
+	stops     = 3                // till, as a share of from: all, half, nothing
+	experts   = levels * stops
 )
 
-// ahead is how many slots the forecast looks back upon: as demand was in the
-// last quarter of a window it will be for a whole one.
-const ahead = Slots / 4
+type expert struct {
+	from, till float64
+}
+
+var rules = func() (r [experts]expert) {
+	for i := range levels {
+		from := 0.0
+		if i > 0 {
+			from = 1.0 / 32
+			for range (i - 1) / perOctave {
+				from *= 2
+			}
+			for range (i - 1) % perOctave {
+				from *= 1.189207115002721 // 2^(1/4)
+			}
+		}
+		r[i*stops] = expert{from, 0}
+		r[i*stops+1] = expert{from, from / 2}
+		r[i*stops+2] = expert{from, from}
+	}
+	return r
+}()
+
+const (
+	// ahead is how many slots the forecast looks back upon: as demand was in
+	// the last quarter of a window it will be for a whole one.
+	ahead = Slots / 4
+	// often is how many slots a choice of expert holds.
+	often = Slots / 5
+)
+
+// trial is how an expert fares.
+type trial struct {
+	running  bool
+	tail     int8    // slots since it stopped in which a window may still hold some of the burst
+	cost     float64 // this cycle: windows gone over
+	gain     float64 // and what passed beyond the quota, in slots of it
+	lastCost float64
+	lastGain float64
+}
 
 // learned is what was seen of demand.
 type learned struct {
-	now, last   [bins]float64 // slots with so much excess
-	seen        float64       // slots of this cycle
-	old         float64       // slots of the last
-	runs        float64       // slots in which something passed beyond the quota
-	stale       bool          // the table below
-	above       [bins]float64 // scratch: slots expected in a slot, with more excess
-	sinceUpdate int
+	trials [experts]trial
+	quiet  bool
+	seen   float64 // slots of this cycle
+	last   float64 // slots of the last one
+	choice int
+	until  int64 // the slot in which to choose anew
+	follow bool  // a burst is being let run
 }
 
-// class is the bin of an excess, as a share of the quota; -1 if there is none.
-func class(excess float64) int {
-	if excess <= 0 {
-		return -1
-	}
-	return min(max(int((math.Log2(excess)+lowest)*perOctave)+1, 0), bins-1)
-}
-
-// see counts a slot.
-func (l *learned) see(excess float64) {
+// see counts a slot: the forecast at its begin, what came in it as a share of
+// what the quota sustains, and whether the offered window is over.
+func (l *learned) see(e, share float64, over bool) {
 	l.seen++
-	if c := class(excess); c >= 0 {
-		l.now[c]++
+	if e <= 0 && !over && l.quiet {
+		return
+	}
+	l.quiet = true
+	dark := max(1-1/max(share, 1), 0)
+	for i := range l.trials {
+		x := &l.trials[i]
+		r := &rules[i]
+		from := r.from
+		if x.running {
+			from = r.till
+		}
+		switch {
+		case e > 0 && e >= from:
+			x.running, x.tail = true, Slots
+			if over {
+				x.cost++
+				x.gain += share - 1
+			}
+		case x.tail > 0 && over:
+			x.running = false
+			x.tail--
+			x.cost++
+			x.gain -= dark
+		default:
+			x.running, x.tail = false, 0
+			continue
+		}
+		l.quiet = false
 	}
 }
 
-func (l *learned) idle(slots int64) { l.seen += float64(slots) }
+func (l *learned) idle(slots int64) {
+	for range min(slots, 2*Slots) {
+		l.see(-1, 0, false)
+		slots--
+	}
+	l.seen += float64(slots)
+}
 
 // turn makes this cycle the last one.
-func (l *learned) turn(int64) {
-	l.last, l.old = l.now, l.seen
-	l.now, l.seen = [bins]float64{}, 0
-	l.runs = 0
+func (l *learned) turn() {
+	l.last, l.seen = l.seen, 0
+	for i := range l.trials {
+		x := &l.trials[i]
+		x.lastCost, x.lastGain, x.cost, x.gain = x.cost, x.gain, 0, 0
+	}
+}
+
+// choose finds the expert to follow for what is left of a cycle, in slots, with
+// so many windows to spend.
+func (l *learned) choose(rest, length, left float64) {
+	w := 0.0
+	prior := min(length/8, l.last)
+	if prior > 0 {
+		w = prior / l.last
+	}
+	scale := rest / max(l.seen+prior, length/32)
+	best := -1.0
+	for i := range l.trials {
+		x := &l.trials[i]
+		gain := (x.gain + w*x.lastGain) * scale
+		cost := (x.cost + w*x.lastCost) * scale
+		if cost > left {
+			gain *= left / cost
+		}
+		if gain > best {
+			best, l.choice = gain, i
+		}
+	}
 }
 
 // excess is by how much a window would go over if it were as the slots before
@@ -56,6 +144,13 @@ func (l *learned) turn(int64) {
 func (b *Budget) excess(i int64) float64 {
 	o := b.offered[phase2(i)] - b.offered[phase2(i-ahead)]
 	return float64(o)*Slots/ahead/float64(b.cfg.Quota) - 1
+}
+
+// learn ends the current slot.
+func (b *Budget) learn() {
+	share := float64(b.offered[phase2(b.t)]-b.offered[phase2(b.t-1)]) * Slots / float64(b.cfg.Quota)
+	over := b.offered[phase2(b.t)]-b.offered[phase2(b.t-Slots)] > b.cfg.Quota
+	b.learned.see(b.excess(b.t-1), share, over)
 }
 
 // decide finds the verdict for the slot that begins.
@@ -73,6 +168,14 @@ func (b *Budget) decide() {
 	}
 }
 
+// head is by how much the slots exceed what the quota sustains that the next
+// window to go over begins with. It is what letting it go over sets free.
+func (b *Budget) head() float64 {
+	const few = 6
+	k := min(b.first, b.t-few)
+	return float64(b.upTo(k+few-1)-b.upTo(k-1))*Slots/few/float64(b.cfg.Quota) - 1
+}
+
 func (b *Budget) worth() bool {
 	switch b.cfg.Policy {
 	case Never:
@@ -80,28 +183,27 @@ func (b *Budget) worth() bool {
 	case Greedy:
 		return true
 	}
+	l := &b.learned
 	left := float64(b.cur.total-b.cur.worst) * Slots
-	if left <= 0 {
+	e := b.excess(b.t - 1)
+	if h := b.head(); l.follow {
+		e = max(e, h)
+	}
+	if e <= 0 {
+		l.follow = false
 		return false
 	}
-	c := class(b.excess(b.t - 1))
-	if c < 0 {
-		return true // nothing is held up, and if it is, it is little
+	if b.t >= l.until {
+		l.until = b.t + often
+		length := float64(b.cur.end-b.cur.start) / float64(b.slot)
+		rest := float64(b.cur.end)/float64(b.slot) - float64(b.t)
+		l.choose(rest, length, max(left, 0))
 	}
-	l := &b.learned
-	length := float64(b.cur.end-b.cur.start) / float64(b.slot)
-	rest := float64(b.cur.end)/float64(b.slot) - float64(b.t)
-	seen := 0.0
-	prior := min(length/8, l.old)
-	w := 0.0
-	if prior > 0 {
-		w = prior / l.old
+	r := &rules[l.choice]
+	if !l.follow {
+		l.follow = e >= r.from
+	} else if e < r.till && b.cur.used[phase(b.first)] >= b.cur.worst {
+		l.follow = false
 	}
-	n := max(l.seen+prior, length/32)
-	for i := c + 1; i < bins; i++ {
-		seen += l.now[i] + w*l.last[i]
-	}
-	const doubt = 12 * Slots
-	cost := (float64(b.cur.worst)*Slots + doubt) / (l.runs + doubt)
-	return seen/n*rest*cost < left
+	return l.follow
 }

@@ -63,7 +63,7 @@ type Budget struct {
 	slot int64 // nanoseconds
 
 	// cum[i%len] is the sum of all bytes up to and with slot i, so that a sum
-	// over slots is a difference. ring has the same of what was offered.
+	// over slots is a difference. offered has the same of what arrived.
 	cum     [2 * Slots]int64
 	offered [2 * Slots]int64
 	sum     int64 // all bytes so far
@@ -137,12 +137,15 @@ func (b *Budget) touches(c *cycle, k int64) bool {
 	return k*b.slot < c.end && (k+span)*b.slot > c.start
 }
 
-// may reports whether window k can go over without breaking the promise.
-func (b *Budget) may(k int64) bool {
-	p := phase(k)
-	return !(b.touches(&b.cur, k) && b.cur.used[p] >= b.cur.total ||
-		b.touches(&b.prev, k) && b.prev.used[p] >= b.prev.total ||
-		b.touches(&b.next, k) && b.next.used[p] >= b.next.total)
+// may reports whether window k can go over without breaking the promise, after
+// so many others of its phase.
+func (b *Budget) may(k, others int64) bool {
+	for _, c := range [...]*cycle{&b.prev, &b.cur, &b.next} {
+		if b.touches(c, k) && c.used[phase(k)]+others >= c.total {
+			return false
+		}
+	}
+	return true
 }
 
 func phase(k int64) int64 { return ((k % Slots) + Slots) % Slots }
@@ -176,9 +179,8 @@ func (b *Budget) Advance(now int64) {
 	switch {
 	case !b.begun:
 		b.begun = true
-		b.t, b.first = to, to
-		b.cur = b.cycleAt(now)
-		b.next = b.cycleAt(b.cur.end)
+		b.t, b.first = to, to-Slots
+		b.settle(b.t * b.slot)
 	case to-b.t >= 2*Slots:
 		b.leave()
 		for i := range int64(2 * Slots) { // a window's length in which nothing came
@@ -205,13 +207,19 @@ func (b *Budget) turn() {
 	for i := 0; now >= b.cur.end; i++ {
 		b.learned.turn()
 		if i == 2 { // long gone
-			b.prev, b.cur = cycle{}, b.cycleAt(now)
-			b.next = b.cycleAt(b.cur.end)
+			b.settle(now)
 			return
 		}
 		b.prev, b.cur = b.cur, b.next
 		b.next = b.cycleAt(b.cur.end)
 	}
+}
+
+// settle begins in the cycle of now.
+func (b *Budget) settle(now int64) {
+	b.cur = b.cycleAt(now)
+	b.prev = b.cycleAt(b.cur.start - 1)
+	b.next = b.cycleAt(b.cur.end)
 }
 
 func floorDiv(a, b int64) int64 {
@@ -240,13 +248,30 @@ func (b *Budget) Pass(now, bytes int64, beyond bool) {
 	b.Advance(now)
 	b.sum += bytes
 	b.cum[phase2(b.t)] = b.sum
-	if !beyond {
-		return
+	if beyond {
+		b.count()
 	}
+}
+
+// count counts the windows that have gone over.
+func (b *Budget) count() {
 	for b.first <= b.t && b.held(b.first) > b.cfg.Quota {
 		b.concede(b.first)
 		b.first++
 	}
+}
+
+// Replay does after a restart what Offer and Pass did before it, for the slot
+// that begins at the given time; slots have to come in order. beyond says that
+// Pass was told so in the slot. Without that knowledge give false: the slot is
+// then taken for one in which bytes passed beyond the quota if the window that
+// it ends is over, as the caller's own window would not have allowed that. On a
+// link that is always full this counts up to a window a burst too many, and it
+// cannot see a burst that exceeded the quota by less than a slot's bytes and
+// was over in the same slot.
+func (b *Budget) Replay(at, offered, passed int64, beyond bool) {
+	b.Offer(at, max(offered, passed))
+	b.Pass(at, passed, beyond || b.held(b.t-Slots+1)+passed > b.cfg.Quota)
 }
 
 // Free reports whether bursts may run on at full speed for the rest of this
@@ -270,16 +295,42 @@ func (b *Budget) Room(now int64) int64 {
 	return max(b.cfg.Quota-b.held(k), 0)
 }
 
+// Used returns what the first window holds that is not to go over: what Room
+// counts from while Free is false.
+func (b *Budget) Used(now int64) int64 {
+	b.Advance(now)
+	if b.first > b.t {
+		return 0
+	}
+	return b.held(b.first)
+}
+
+// Sustainable returns how many bytes may pass in every slot from now on without
+// a further window going over.
+func (b *Budget) Sustainable(now int64) int64 {
+	b.Advance(now)
+	return b.sustainable(b.first, span)
+}
+
+// sustainable is the least rate at which a window from k on becomes full when
+// it ends.
+func (b *Budget) sustainable(k, length int64) int64 {
+	rate := b.cfg.Quota / length
+	for ; k <= b.t; k++ {
+		rate = min(rate, (b.cfg.Quota-b.held(k))/(k+length-b.t))
+	}
+	return max(rate, 0)
+}
+
 // Stats is how a budget stands, for people.
 type Stats struct {
-	Start, End int64 // of the cycle
-	Total      int64 // free windows, of any one phase
-	Used       int64 // in the phase that used most
-	Left       int64 // in that phase; negative if the caller passed more than allowed
-	Phase      int   // which that is: the slot in a window, counted from the epoch
-	Mean       float64
-	Value      float64 // bytes that a window must exceed the quota by to be worth it
-	Free       bool
+	Start, End int64   // of the cycle
+	Total      int64   // free windows, of any one phase
+	Used       int64   // in the phase that used most
+	Left       int64   // in that phase; negative if the caller passed more than allowed
+	Phase      int     // which that is: the slot in a window, counted from the epoch
+	Mean       float64 // of Used over all phases
+	Free       bool    // bursts may run on now
 }
 
 // Stats returns how the budget stands now.

@@ -36,8 +36,8 @@ var rules = func() (r [experts]expert) {
 
 const (
 	// ahead is how many slots the forecast looks back upon: as demand was in
-	// the last quarter of a window it will be for a whole one.
-	ahead = Slots / 4
+	// them it will be for a whole window.
+	ahead = Slots / 12
 	// often is how many slots a choice of expert holds.
 	often = Slots / 5
 )
@@ -55,12 +55,12 @@ type trial struct {
 // learned is what was seen of demand.
 type learned struct {
 	trials [experts]trial
-	quiet  bool
+	quiet  bool    // no expert is busy
 	seen   float64 // slots of this cycle
 	last   float64 // slots of the last one
-	choice int
-	until  int64 // the slot in which to choose anew
-	follow bool  // a burst is being let run
+	choice int     // the expert that is followed
+	until  int64   // the slot in which to choose anew
+	follow bool    // a burst is being let run
 }
 
 // see counts a slot: the forecast at its begin, what came in it as a share of
@@ -99,6 +99,7 @@ func (l *learned) see(e, share float64, over bool) {
 	}
 }
 
+// idle counts slots in which nothing came.
 func (l *learned) idle(slots int64) {
 	for range min(slots, 2*Slots) {
 		l.see(-1, 0, false)
@@ -117,12 +118,33 @@ func (l *learned) turn() {
 }
 
 // choose finds the expert to follow for what is left of a cycle, in slots, with
-// so many windows to spend.
+// so many windows (of one phase each) to spend: the one that gains most. One
+// that needs more than there are runs out, and gains as much less.
+//
+// The last cycle counts as an eighth of one. That fades over the first quarter
+// of this cycle, and the faster the less this cycle is like the last: a month of
+// floods says nothing about one without, and waiting for another would let the
+// windows go unused.
 func (l *learned) choose(rest, length, left float64) {
+	prior := min(length/8, l.last) * max(1-4*l.seen/length, 0)
 	w := 0.0
-	prior := min(length/8, l.last)
 	if prior > 0 {
 		w = prior / l.last
+		// Both are what letting everything run would have gained in a slot.
+		x := &l.trials[0]
+		was := x.lastGain / l.last
+		is := max((x.gain+w*x.lastGain)/(l.seen+prior), 0)
+		alike := 0.0
+		switch {
+		case was <= 0:
+			alike = 1
+		case is > 0:
+			alike = min(is/was, was/is)
+		}
+		alike *= alike
+		alike *= alike
+		w *= alike
+		prior *= alike
 	}
 	scale := rest / max(l.seen+prior, length/32)
 	best := -1.0
@@ -161,7 +183,11 @@ func (b *Budget) decide() {
 		return
 	}
 	for k := b.first; k <= b.t; k++ {
-		if !b.may(k) {
+		again := int64(0) // the window one length before is of the same phase
+		if k-Slots >= b.first {
+			again = 1
+		}
+		if !b.may(k, again) {
 			b.limit = k
 			return
 		}

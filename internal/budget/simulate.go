@@ -1,8 +1,6 @@
 package budget
 
-import (
-	"slices"
-)
+import "slices"
 
 // Demand is what would have been sent, in samples of a window each.
 type Demand struct {
@@ -61,7 +59,9 @@ func part(bytes, j int64) int64 {
 	return q + m*(j+1)/Slots - m*j/Slots
 }
 
-// shaper is the gate, a slot at a time.
+// shaper is the gate, a slot at a time. Bytes are spread evenly over a slot, so
+// that a window that begins inside one holds no more than the larger of the two
+// that begin with it and with the next: the gate's own window needs no slot more.
 type shaper struct {
 	b         *Budget
 	quota     int64
@@ -74,30 +74,18 @@ func (g *shaper) slot(t, offered int64) int64 {
 	now := t * b.slot
 	b.Offer(now, offered)
 	used := b.held(t - Slots + 1)
-	fits := max(g.quota-used, 0) // into the ordinary window
+	fits := max(g.quota-used, 0) // into the gate's own window
 	var pass int64
 	if b.Free(now) {
-		pass = min(offered, max(fits, b.Room(now)))
+		pass = max(fits, b.Room(now))
 	} else {
-		pass = min(offered, max(g.pace(t, t-Slots+1, Slots), min(g.pace(t, b.first, span), b.Room(now))))
+		own := max(g.threshold-used, b.sustainable(t-Slots+1, Slots))
+		tail := min(max(g.threshold-b.Used(now), b.Sustainable(now)), b.Room(now))
+		pass = max(own, tail, 0)
 	}
+	pass = min(pass, offered)
 	b.Pass(now, pass, pass > fits)
 	return pass
-}
-
-// pace is what may pass in slot t if window k and the ones after it are to stay
-// within the quota: all up to the threshold, then what can be kept up.
-func (g *shaper) pace(t, k, length int64) int64 {
-	b := g.b
-	if k > t {
-		k = t
-	}
-	open := g.threshold - b.held(k)
-	rate := int64(1 << 62)
-	for ; k <= t; k++ {
-		rate = min(rate, (g.quota-b.held(k))/(k+length-t))
-	}
-	return max(open, rate, 0)
 }
 
 // AllKnowing is what a scheduler passes that knows all demand and the phase of

@@ -14,6 +14,9 @@ const Slots = 60
 // inside a slot, one more.
 const span = Slots + 1
 
+// kept is how many slots are remembered, a power of two.
+const kept = 128
+
 // Unlimited is what Room returns where nothing limits.
 const Unlimited = math.MaxInt64
 
@@ -62,10 +65,10 @@ type Budget struct {
 	cfg  Config
 	slot int64 // nanoseconds
 
-	// cum[i%len] is the sum of all bytes up to and with slot i, so that a sum
+	// cum[i%kept] is the sum of all bytes up to and with slot i, so that a sum
 	// over slots is a difference. offered has the same of what arrived.
-	cum     [2 * Slots]int64
-	offered [2 * Slots]int64
+	cum     [kept]int64
+	offered [kept]int64
 	sum     int64 // all bytes so far
 	arrived int64
 	t       int64 // the current slot's number
@@ -162,9 +165,10 @@ func (b *Budget) concede(k int64) {
 }
 
 // upTo is the sum of bytes up to and with slot i, one of the last.
-func (b *Budget) upTo(i int64) int64 { return b.cum[phase2(i)] }
+func (b *Budget) upTo(i int64) int64 { return b.cum[at(i)] }
 
-func phase2(i int64) int64 { return ((i % (2 * Slots)) + 2*Slots) % (2 * Slots) }
+// at is where slot i is kept.
+func at(i int64) int64 { return i & (kept - 1) }
 
 // held is what window k holds so far.
 func (b *Budget) held(k int64) int64 { return b.sum - b.upTo(k-1) }
@@ -181,9 +185,9 @@ func (b *Budget) Advance(now int64) {
 		b.begun = true
 		b.t, b.first = to, to-Slots
 		b.settle(b.t * b.slot)
-	case to-b.t >= 2*Slots:
+	case to-b.t >= kept:
 		b.leave()
-		for i := range int64(2 * Slots) { // a window's length in which nothing came
+		for i := range int64(kept) { // a window's length in which nothing came
 			b.cum[i], b.offered[i] = b.sum, b.arrived
 		}
 		b.learned.idle(to - b.t - 1)
@@ -192,8 +196,8 @@ func (b *Budget) Advance(now int64) {
 		for b.t < to {
 			b.leave()
 			b.t++
-			b.cum[phase2(b.t)] = b.sum
-			b.offered[phase2(b.t)] = b.arrived
+			b.cum[at(b.t)] = b.sum
+			b.offered[at(b.t)] = b.arrived
 		}
 	}
 	b.first = max(b.first, b.t-Slots)
@@ -239,7 +243,7 @@ func (b *Budget) leave() {
 func (b *Budget) Offer(now, bytes int64) {
 	b.Advance(now)
 	b.arrived += bytes
-	b.offered[phase2(b.t)] = b.arrived
+	b.offered[at(b.t)] = b.arrived
 }
 
 // Pass counts bytes that passed. beyond says that they did so only because
@@ -247,7 +251,7 @@ func (b *Budget) Offer(now, bytes int64) {
 func (b *Budget) Pass(now, bytes int64, beyond bool) {
 	b.Advance(now)
 	b.sum += bytes
-	b.cum[phase2(b.t)] = b.sum
+	b.cum[at(b.t)] = b.sum
 	if beyond {
 		b.count()
 	}
@@ -269,9 +273,9 @@ func (b *Budget) count() {
 // link that is always full this counts up to a window a burst too many, and it
 // cannot see a burst that exceeded the quota by less than a slot's bytes and
 // was over in the same slot.
-func (b *Budget) Replay(at, offered, passed int64, beyond bool) {
-	b.Offer(at, max(offered, passed))
-	b.Pass(at, passed, beyond || b.held(b.t-Slots+1)+passed > b.cfg.Quota)
+func (b *Budget) Replay(start, offered, passed int64, beyond bool) {
+	b.Offer(start, max(offered, passed))
+	b.Pass(start, passed, beyond || b.held(b.t-Slots+1)+passed > b.cfg.Quota)
 }
 
 // Free reports whether bursts may run on at full speed for the rest of this

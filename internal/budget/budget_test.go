@@ -272,16 +272,16 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// A month of each demand against the all-knowing scheduler, for people to look
-// at; there is a floor under it.
+// Ten days of each demand against the all-knowing scheduler, for people to
+// look at.
 func TestGenerated(t *testing.T) {
 	for _, d := range demands {
-		const n = 30 * 288
+		const n = 10 * 288
 		samples := d.make(rand.New(rand.NewPCG(3, 4)), n, 1e9)
 		best := AllKnowing(1e9, Ratio{5, 100}, samples)
 		row := fmt.Sprintf("%-20s", d.name)
 		for _, p := range []Policy{Never, Greedy, Weighed} {
-			s := Simulation{Config: Config{Quota: 1e9, Free: Ratio{5, 100}, Cycle: fixed(30 * day), Policy: p}, Threshold: 0.75}
+			s := Simulation{Config: Config{Quota: 1e9, Free: Ratio{5, 100}, Cycle: fixed(10 * day), Policy: p}, Threshold: 0.75}
 			r, err := s.Run(Demand{0, samples})
 			if err != nil {
 				t.Fatal(err)

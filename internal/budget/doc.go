@@ -42,7 +42,7 @@
 // # What a burst costs
 //
 // Let bytes pass freely in slots a to b, after and before a link that is just
-// full. Over are all windows that touch one of these slots: those from a-60 to b
+// full. Over are all windows that touch one of these slots: those from a-60 to b,
 // that is L+60 of them for a run of L slots, or ⌊L/60⌋+1 of each phase and one
 // more of some. The first window is the price of being there at all; every
 // further five minutes cost another one. If the link was idle before and is after it,

@@ -164,14 +164,14 @@ func (l *learned) choose(rest, length, left float64) {
 // excess is by how much a window would go over if it were as the slots before
 // and with i, as a share of the quota.
 func (b *Budget) excess(i int64) float64 {
-	o := b.offered[phase2(i)] - b.offered[phase2(i-ahead)]
+	o := b.offered[at(i)] - b.offered[at(i-ahead)]
 	return float64(o)*Slots/ahead/float64(b.cfg.Quota) - 1
 }
 
 // learn ends the current slot.
 func (b *Budget) learn() {
-	share := float64(b.offered[phase2(b.t)]-b.offered[phase2(b.t-1)]) * Slots / float64(b.cfg.Quota)
-	over := b.offered[phase2(b.t)]-b.offered[phase2(b.t-Slots)] > b.cfg.Quota
+	share := float64(b.offered[at(b.t)]-b.offered[at(b.t-1)]) * Slots / float64(b.cfg.Quota)
+	over := b.offered[at(b.t)]-b.offered[at(b.t-Slots)] > b.cfg.Quota
 	b.learned.see(b.excess(b.t-1), share, over)
 }
 

@@ -1,0 +1,360 @@
+package budget
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// history is what passed in each of the slots from base on, and the passed
+// bytes of a finer division, parts to a slot.
+type history struct {
+	base  int64 // the first slot's number
+	parts int64
+	bytes []int64
+}
+
+// check counts, the slow and obvious way, the windows over quota of every phase
+// that begins with a part of a slot, in every cycle, and holds them against the
+// floor rule.
+func (h *history) check(t rapid.TB, cfg Config) {
+	t.Helper()
+	part := int64(cfg.Window) / Slots / h.parts
+	width := Slots * h.parts
+	sums := make([]int64, len(h.bytes)+1)
+	for i, n := range h.bytes {
+		sums[i+1] = sums[i] + n
+	}
+	begin := h.base * h.parts * part
+	end := begin + int64(len(h.bytes))*part
+	for at := begin; at < end; {
+		start, stop := cfg.Cycle(at)
+		over := make([]int64, width)
+		whole := make([]int64, width)
+		for k := floorDiv(start, part) - width; k*part < stop; k++ {
+			p := (k%width + width) % width
+			if k*part >= start && k*part+int64(cfg.Window) <= stop {
+				whole[p]++
+			}
+			if k*part+int64(cfg.Window) <= start {
+				continue
+			}
+			i := min(max(k-h.base*h.parts, 0), int64(len(h.bytes)))
+			j := min(max(k+width-h.base*h.parts, 0), int64(len(h.bytes)))
+			if sums[j]-sums[i] > cfg.Quota {
+				over[p]++
+			}
+		}
+		for p := range over {
+			// A provider who looks inside the slot may have one window less.
+			free := max(whole[p]*cfg.Free.Num/cfg.Free.Den, 0)
+			if over[p] > free {
+				t.Fatalf("cycle %v to %v, phase %d: %d windows over, %d of %d free",
+					time.Unix(0, start).UTC(), time.Unix(0, stop).UTC(), p, over[p], free, whole[p])
+			}
+		}
+		at = stop
+	}
+}
+
+func fixed(length int64) func(int64) (int64, int64) {
+	return func(now int64) (int64, int64) {
+		n := floorDiv(now, length)
+		return n * length, (n + 1) * length
+	}
+}
+
+const day = 24 * int64(time.Hour)
+
+// demands are made of n samples about a quota of q.
+var demands = []struct {
+	name string
+	make func(r *rand.Rand, n int, q float64) []int64
+}{
+	{"steady", func(r *rand.Rand, n int, q float64) []int64 {
+		return each(n, func(int) float64 { return q * 1.5 })
+	}},
+	{"on and off", func(r *rand.Rand, n int, q float64) []int64 {
+		on := 1 + r.IntN(20)
+		off := 1 + r.IntN(40)
+		return each(n, func(i int) float64 {
+			if i%(on+off) < on {
+				return q * 4
+			}
+			return 0
+		})
+	}},
+	{"a huge burst a day", func(r *rand.Rand, n int, q float64) []int64 {
+		at := r.IntN(288)
+		return each(n, func(i int) float64 {
+			if d := i%288 - at; d >= 0 && d < 6 {
+				return q * 50
+			}
+			return q * 0.6
+		})
+	}},
+	{"a burst at the end", func(r *rand.Rand, n int, q float64) []int64 {
+		return each(n, func(i int) float64 {
+			if i > n-n/15 {
+				return q * 5
+			}
+			return q * (0.8 + 0.4*r.Float64())
+		})
+	}},
+	{"growing", func(r *rand.Rand, n int, q float64) []int64 { // against a rule that spends
+		return each(n, func(i int) float64 { return q * math.Exp(4*float64(i)/float64(n)) * float64(i/6%2) })
+	}},
+	{"shrinking", func(r *rand.Rand, n int, q float64) []int64 { // against one that waits
+		return each(n, func(i int) float64 { return q * math.Exp(3-4*float64(i)/float64(n)) * float64(i/6%2) })
+	}},
+	{"heavy-tailed", func(r *rand.Rand, n int, q float64) []int64 {
+		return each(n, func(int) float64 { return 0.3 * q * math.Pow(1-r.Float64(), -1/1.3) })
+	}},
+	{"by day and week", func(r *rand.Rand, n int, q float64) []int64 {
+		return each(n, func(i int) float64 {
+			d := 1 + 0.8*math.Sin(float64(i)/288*2*math.Pi)
+			if i/288%7 >= 5 {
+				d *= 0.5
+			}
+			return q * d * (0.6 + 0.4*r.Float64())
+		})
+	}},
+	{"samples missing", func(r *rand.Rand, n int, q float64) []int64 {
+		return each(n, func(int) float64 {
+			if r.IntN(10) == 0 {
+				return -1
+			}
+			return q * 1.2 * r.ExpFloat64()
+		})
+	}},
+}
+
+func each(n int, f func(i int) float64) []int64 {
+	s := make([]int64, n)
+	for i := range s {
+		s[i] = int64(min(f(i), 1<<50))
+	}
+	return s
+}
+
+// The promise, for every phase, on all kinds of demand, over several cycles.
+func TestPromise(t *testing.T) {
+	for _, d := range demands {
+		t.Run(d.name, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				seed := rapid.Uint64().Draw(t, "seed")
+				r := rand.New(rand.NewPCG(seed, 1))
+				length := rapid.Int64Range(int64(time.Minute), day/3).Draw(t, "cycle")
+				if rapid.Bool().Draw(t, "slots") {
+					length -= length % 5e9
+				}
+				cfg := Config{
+					Quota:  rapid.Int64Range(100, 1e9).Draw(t, "quota"),
+					Window: 5 * time.Minute,
+					Free:   Ratio{rapid.Int64Range(0, 400).Draw(t, "free"), 1000},
+					Cycle:  fixed(length),
+					Policy: Policy(rapid.IntRange(0, 1).Draw(t, "policy")),
+				}
+				h := history{parts: 3}
+				s := Simulation{Config: cfg, Threshold: 0.75}
+				s.Slot = func(at, _, passed int64) {
+					if h.bytes == nil {
+						h.base = at / 5e9
+					}
+					for range h.parts {
+						h.bytes = append(h.bytes, passed) // in parts of a byte
+					}
+				}
+				start := rapid.Int64Range(0, 3*day).Draw(t, "start")
+				if _, err := s.Run(Demand{start, d.make(r, 110, float64(cfg.Quota))}); err != nil {
+					t.Fatal(err)
+				}
+				exact := cfg
+				exact.Quota *= h.parts
+				h.check(t, exact)
+			})
+		})
+	}
+}
+
+// The promise between slots, where bytes come in heaps and the gate's own window
+// is finer: what is passed as beyond is all that a budget knows of it. Midway it
+// is made anew from what it was told.
+func TestPromiseFine(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 2))
+		const parts = 5
+		slot := int64(time.Second)
+		cfg := Config{
+			Quota:  rapid.Int64Range(1000, 1e6).Draw(t, "quota"),
+			Window: time.Minute * 1,
+			Free:   Ratio{rapid.Int64Range(1, 300).Draw(t, "free"), 1000},
+			Cycle:  fixed(rapid.Int64Range(100, 4000).Draw(t, "cycle") * slot),
+			Policy: Policy(rapid.IntRange(0, 1).Draw(t, "policy")),
+		}
+		cfg.Window -= cfg.Window % (Slots * parts)
+		slot = int64(cfg.Window) / Slots
+		b, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		type entry struct {
+			at, offered, passed int64
+			beyond              bool
+		}
+		var log []entry
+		h := history{parts: parts, base: 1000}
+		again := rapid.IntRange(0, 1500*parts).Draw(t, "restart")
+		level, own := 0.0, int64(0)
+		for i := range 1500 * parts {
+			now := h.base*slot + int64(i)*(slot/parts)
+			if i == again {
+				b, _ = New(cfg)
+				for _, e := range log {
+					b.Replay(e.at, e.offered, e.passed, e.beyond)
+				}
+			}
+			if i%parts == 0 {
+				log = append(log, entry{at: now})
+				if r.IntN(30) == 0 {
+					level = 4 * r.ExpFloat64() * float64(r.IntN(2))
+				}
+			}
+			offered := int64(0)
+			if r.IntN(3) == 0 {
+				offered = int64(level * 3 * float64(cfg.Quota) / Slots / parts * 2 * r.Float64())
+				if r.IntN(500) == 0 {
+					offered = cfg.Quota * 3
+				}
+			}
+			if i >= Slots*parts {
+				own -= h.bytes[i-Slots*parts]
+			}
+			fits := max(cfg.Quota-own, 0)
+			b.Offer(now, offered)
+			pass := min(offered, max(fits, b.Room(now)))
+			b.Pass(now, pass, pass > fits)
+			own += pass
+			h.bytes = append(h.bytes, pass)
+			e := &log[len(log)-1]
+			e.offered += offered
+			e.passed += pass
+			e.beyond = e.beyond || pass > fits
+		}
+		h.check(t, cfg)
+	})
+}
+
+// A budget made anew from slots alone counts no less, and not many more.
+func TestReplay(t *testing.T) {
+	for _, d := range demands {
+		type slot struct{ at, offered, passed int64 }
+		var log []slot
+		cfg := Config{Quota: 1e6, Free: Ratio{5, 100}, Cycle: fixed(30 * day)}
+		s := Simulation{Config: cfg, Threshold: 0.75, Slot: func(a, o, p int64) { log = append(log, slot{a, o, p}) }}
+		res, err := s.Run(Demand{0, d.make(rand.New(rand.NewPCG(1, 2)), 3000, 1e6)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := New(cfg)
+		for _, e := range log {
+			b.Replay(e.at, 0, e.passed, false)
+		}
+		st := b.Stats(0)
+		t.Logf("%-20s used %d, replayed %d", d.name, res.Used, st.Used)
+		if st.Used < res.Used {
+			t.Errorf("%s: %d windows over were counted, %d after a restart", d.name, res.Used, st.Used)
+		}
+	}
+}
+
+// Ten days of each demand against the all-knowing scheduler, for people to
+// look at.
+func TestGenerated(t *testing.T) {
+	for _, d := range demands {
+		const n = 10 * 288
+		samples := d.make(rand.New(rand.NewPCG(3, 4)), n, 1e9)
+		best := AllKnowing(1e9, Ratio{5, 100}, samples)
+		row := fmt.Sprintf("%-20s", d.name)
+		for _, p := range []Policy{Never, Greedy, Weighed} {
+			s := Simulation{Config: Config{Quota: 1e9, Free: Ratio{5, 100}, Cycle: fixed(10 * day), Policy: p}, Threshold: 0.75}
+			r, err := s.Run(Demand{0, samples})
+			if err != nil {
+				t.Fatal(err)
+			}
+			row += fmt.Sprintf("  %.4f (%d of %d)", float64(r.Passed)/float64(best), r.Used, r.Total)
+		}
+		t.Log(row)
+	}
+}
+
+// The hour that daylight saving takes makes a cycle shorter.
+func TestCycles(t *testing.T) {
+	for _, c := range []struct {
+		length time.Duration
+		share  Ratio
+		want   int64
+	}{
+		{30 * 24 * time.Hour, Ratio{5, 100}, 431},
+		{30*24*time.Hour + 5*time.Minute, Ratio{5, 100}, 432},
+		{31 * 24 * time.Hour, Ratio{5, 100}, 446},
+		{31*24*time.Hour - time.Hour, Ratio{5, 100}, 445},
+		{28 * 24 * time.Hour, Ratio{25, 1000}, 201},
+		{9 * time.Minute, Ratio{1, 1}, 0},
+		{10 * time.Minute, Ratio{1, 1}, 1},
+		{1 << 62, Ratio{1 << 62, 1 << 62}, 1<<62/minutes5 - 1},
+	} {
+		if got := FreeWindows(int64(c.length), minutes5, c.share); got != c.want {
+			t.Errorf("%v, %v: %d free windows, want %d", c.length, c.share, got, c.want)
+		}
+	}
+}
+
+// The example of the package's comment.
+func TestExample(t *testing.T) {
+	b, err := New(Config{Quota: 600e6, Free: Ratio{5, 100}, Cycle: fixed(30 * day), Policy: Greedy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(60) {
+		now := day + i*5e9
+		b.Offer(now, 30e6)
+		if b.Room(now) < 30e6 {
+			t.Fatalf("slot %d: no room", i)
+		}
+		b.Pass(now, 30e6, i >= 20)
+	}
+	s := b.Stats(0)
+	if s.Used != 2 || s.Mean != 80.0/60 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestJump(t *testing.T) {
+	b, _ := New(Config{Quota: 1000, Free: Ratio{5, 100}, Cycle: fixed(day)})
+	for _, now := range []int64{0, 5 * day, 3 * day, 400 * day, 401*day - 1, math.MaxInt64 / 4} {
+		b.Offer(now, 5000)
+		if p := min(b.Room(now), 5000); p > 0 {
+			b.Pass(now, p, true)
+		}
+		if s := b.Stats(now); s.Left < 0 {
+			t.Errorf("at %d: %+v", now, s)
+		}
+	}
+}
+
+func TestAllocations(t *testing.T) {
+	b, _ := New(Config{Quota: 1000, Free: Ratio{5, 100}, Cycle: fixed(day)})
+	now := int64(0)
+	if n := testing.AllocsPerRun(10000, func() {
+		now += 4e9
+		b.Offer(now, 100)
+		b.Pass(now, min(b.Room(now), 100), true)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

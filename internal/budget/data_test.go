@@ -1,0 +1,127 @@
+package budget
+
+import (
+	"encoding/csv"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+)
+
+func load(t testing.TB, name string) Demand {
+	f, err := os.Open("../../../shared/data/" + name + ".csv")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer f.Close()
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d Demand
+	last := int64(0)
+	for _, r := range rows[1:] {
+		at, err := time.Parse("2006-01-02 15:04:05", r[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := strconv.ParseInt(r[2], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Start == 0 {
+			d.Start = at.UnixNano()
+		} else {
+			for last += 300e9; last < at.UnixNano(); last += 300e9 {
+				d.Bytes = append(d.Bytes, -1)
+			}
+		}
+		last = at.UnixNano()
+		d.Bytes = append(d.Bytes, n)
+	}
+	return d
+}
+
+const minutes5 = int64(300e9)
+
+func halves(start int64, n int) func(now int64) (int64, int64) {
+	mid := start + int64(n/2)*minutes5
+	end := start + int64(n)*minutes5
+	return func(now int64) (int64, int64) {
+		switch {
+		case now < mid:
+			return start, mid
+		case now < end:
+			return mid, end
+		}
+		return end, end + (end - mid)
+	}
+}
+
+func percentile95(s []int64) int64 {
+	s = slices.Clone(s)
+	slices.Sort(s)
+	return s[len(s)-1-len(s)*5/100]
+}
+
+// Real demand, the second half of it, against the all-knowing scheduler, with
+// the first half as history and without; the promise is checked in the same
+// runs. The natural percentile is that of all demand, or of the second half.
+func TestData(t *testing.T) {
+	free := Ratio{5, 100}
+	var mean [2]float64
+	rows := 0.0
+	for _, name := range []string{"eu-isp-2005", "ec2-257a54"} {
+		d := load(t, name)
+		n := len(d.Bytes)
+		test := Demand{d.Start + int64(n/2)*minutes5, d.Bytes[n/2:]}
+		for i, natural := range [][]int64{d.Bytes, test.Bytes} {
+			for _, share := range []int64{50, 75, 100} {
+				cfg := Config{Quota: percentile95(natural) * share / 100, Free: free, Cycle: halves(d.Start, n), Window: 5 * time.Minute}
+				best := float64(AllKnowing(cfg.Quota, free, test.Bytes))
+				run := func(p Policy, demand Demand) (float64, Result) {
+					h := history{parts: 2}
+					s := Simulation{Config: cfg, Threshold: 0.75}
+					s.Policy = p
+					sum := int64(0)
+					s.Slot = func(at, _, passed int64) {
+						if h.bytes == nil {
+							h.base = at / 5e9
+						}
+						h.bytes = append(h.bytes, passed, passed) // in halves of a byte
+						if at >= test.Start {
+							sum += passed
+						}
+					}
+					r, err := s.Run(demand)
+					if err != nil {
+						t.Fatal(err)
+					}
+					exact := cfg
+					exact.Quota *= h.parts
+					h.check(t, exact)
+					return float64(sum) / best, r
+				}
+				never, _ := run(Never, test)
+				greedy, _ := run(Greedy, test)
+				row := fmt.Sprintf("%-12s %s %3d%%  flat %.4f  greedy %.4f", name, [...]string{"all ", "half"}[i], share, never, greedy)
+				for j, demand := range []Demand{d, test} {
+					got, r := run(Weighed, demand)
+					row += fmt.Sprintf("  %s %.4f (%d of %d)", [...]string{"weighed", "first cycle"}[j], got, r.Used, r.Total)
+					mean[j] += got
+					if got < 0.95 {
+						t.Errorf("%s: %d%%: %.4f of what the all-knowing scheduler passes", name, share, got)
+					}
+				}
+				rows++
+				t.Log(row)
+			}
+		}
+	}
+	t.Logf("mean: %.4f, first cycle %.4f", mean[0]/rows, mean[1]/rows)
+	if mean[0]/rows < 0.985 || mean[1]/rows < 0.96 {
+		t.Error("that is too little")
+	}
+}

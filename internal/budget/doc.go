@@ -1,0 +1,86 @@
+// Package budget decides when traffic may go over a quota because the provider
+// will not bill it. It is given times and sizes and returns verdicts; it knows
+// nothing of clocks, files or frames, and allocates nothing once it is made.
+//
+// # The rule
+//
+// A provider who bills the 95th percentile takes a sample every five minutes,
+// throws the top 5% of a cycle's samples away and bills the largest that is
+// left. A cycle of 30 days has 8,640 samples, of which ⌊8640·5%⌋ = 432 are
+// free. As long as no more than those hold more than the quota, the bill is at
+// or under the commit.
+//
+// Nobody but the provider knows when his poller looks. So windows are counted
+// for every phase it can have. Time is cut into slots of a sixtieth of a window
+// (5 s), and window k stands for all spans of a window's length that begin
+// inside slot k. Such a span touches slots k to k+60 and no other, 61 of them.
+// It counts as over
+//
+//   - when those 61 slots hold more than the quota, and
+//   - bytes passed in one of them that the caller's own window had no room for.
+//
+// The second is sound: if a span holds more than the quota, then the last byte
+// in it passed when the span's length before it was full already, so the
+// caller's own sliding window, which lets pass what keeps every such span within
+// the quota, cannot have allowed it. That byte was told to Pass as beyond,
+// and then the 61 slots held at least what the span did. And a link that is
+// kept exactly full by the caller's own window has 61 slots over the quota all
+// the time, which without the second would count.
+//
+// Windows k, k+60, k+120… are one phase: they are the provider's samples if he
+// looks in those slots. A phase may use as many windows as are free, and no
+// phase more:
+//
+//   - In a cycle of length T begin at least ⌊T/W⌋-1 windows that end in it,
+//     whatever the phase (see FreeWindows): 8,639 in 30 days, of which 431 are
+//     free. It is those that a provider of the most unlucky phase throws away.
+//   - A window that straddles the begin or the end of a cycle is counted in
+//     both cycles, and must be free in both, wherever the provider puts it.
+//   - Begin and end are instants, so that the hour that daylight saving takes
+//     or gives is just a shorter or a longer cycle.
+//
+// # What a burst costs
+//
+// Let bytes pass freely in slots a to b, after and before a link that is just
+// full. Over are all windows that touch one of these slots: those from a-60 to b,
+// that is L+60 of them for a run of L slots, or ⌊L/60⌋+1 of each phase and one
+// more of some. The first window is the price of being there at all; every
+// further five minutes cost another one. If the link was idle before and is after it,
+// windows that hold little of the burst stay under the quota, and it costs less:
+// one that exceeds the quota for an instant costs each phase one window, and
+// a single sample of less than twice the quota, too.
+//
+// Example: the quota is 600 MB in 5 minutes, 10 MB a slot, and nothing came
+// before. 30 MB a slot come for 60 slots: 1,800 MB. The gate passes 20 slots'
+// worth, and then asks. In slot 20 window k=-40, the slots from -40 to 20, is the first
+// that goes over (all earlier ones end too soon), and at the end, in slot 59,
+// those up to k=39, which has slots 39 to 59, 630 MB. So windows -40 to 39 are
+// over, 80 of them: two for the phases of 20 windows, one for the other 40. With the
+// quota kept, 600 MB would have passed instead of 1,800.
+//
+// After the burst ends the windows that went over are lost anyway. So what may
+// pass is measured by the first window that is not over (Used, Room), and the
+// link is not dark until the burst has left the caller's own window.
+//
+// # Which bursts
+//
+// Free windows are few. Experts, each a simple rule (let a burst run as soon as
+// the forecast excess of a window is x times the quota, until it is under y),
+// are tried on paper on all demand that is offered, with the cost as above: what
+// they would have gained and spent so far. That, and the same of the last cycle
+// for as long as it seems to fit, tells what each would gain in the rest of the
+// cycle with the windows that are left, and the best is followed, until a few
+// slots later another is better. So windows are kept for the best bursts that
+// are to be expected, spent when the cycle is nearly over, and a month that is
+// unlike the last is noticed. A run goes on a little longer where that only
+// costs phases that have used fewer windows than the worst has, or where the
+// slots that it frees held more than the ones that are added to the window.
+//
+// # Limits
+//
+// The promise is about what passes. What was billed before it could be dropped
+// (inbound), and control frames that are passed although there is no room, are
+// counted, and Stats.Left may become negative. A provider who loses samples has
+// fewer to throw away: Config.Reserve. What is not known to the budget, such as
+// bytes before it was made, it cannot count: see Replay.
+package budget

@@ -1,0 +1,113 @@
+package bill
+
+import "time"
+
+// Forecast is what the cycle will come to if what is left of it is as it was a
+// week before, hour for hour: each window that is yet to come takes the place of the
+// one at the same time of day, of the zone, 7 days earlier, or 14, 21, 28, then 1 to
+// 6, whichever is known first; if none is, the windows of this cycle are repeated.
+// It repeats windows instead of taking means, because a mean has no peaks, and it
+// is the peaks that are billed.
+type Forecast struct {
+	Billed            int64 // bytes of a window
+	InBytes, OutBytes int64 // of all the cycle
+	FreeUsed          int
+}
+
+var back = [...]int{7, 14, 21, 28, 1, 2, 3, 4, 5, 6}
+
+func (b *Bill) forecast(f *frame) {
+	b.Forecast = Forecast{Billed: b.Billed, InBytes: b.InBytes, OutBytes: b.OutBytes, FreeUsed: b.FreeUsed}
+	i, left := f.left(0)
+	if left == 0 || len(b.Windows) == 0 {
+		return
+	}
+	var t tally
+	for _, w := range b.Windows {
+		t.add(b.Method, w, b.Missing)
+	}
+	for n := range left {
+		w := b.alike(f, f.at(i+n*f.per), n)
+		w.Known = true
+		t.add(b.Method, w, b.Missing)
+		b.Forecast.InBytes += w.In
+		b.Forecast.OutBytes += w.Out
+	}
+	// What is known of the window that is under way is in both.
+	if lost := f.n - i; lost > 0 {
+		b.Forecast.InBytes -= f.in[f.n] - f.in[max(i, 0)]
+		b.Forecast.OutBytes -= f.out[f.n] - f.out[max(i, 0)]
+	}
+	b.Forecast.Billed, _, _ = t.billed(&b.Terms)
+	line := b.Forecast.Billed
+	if b.Commit > 0 {
+		line = b.Commit
+	}
+	b.Forecast.FreeUsed = t.over(b.Method, line)
+}
+
+// alike returns the window that stands for the nth that is yet to come.
+func (b *Bill) alike(f *frame, at int64, n int) Window {
+	local := time.Unix(0, at).In(b.Zone)
+	for _, days := range back {
+		was := local.AddDate(0, 0, -days).UnixNano() - f.Start
+		i := int((was + int64(f.Slot)/2) / int64(f.Slot))
+		if was < 0 || i+f.per > f.n {
+			continue
+		}
+		if w := f.window(i); w.Known {
+			return w
+		}
+	}
+	return b.Windows[n%len(b.Windows)]
+}
+
+// Transfer is how a transfer cap stands.
+type Transfer struct {
+	Used, Left int64 // bytes; what is left is negative when it is over
+	// Today and Mean are bytes a second: of the last 24 hours that are known, and
+	// of all the cycle as far as it is.
+	Today, Mean float64
+	// TodayOut and MeanOut are when the cap is reached at these rates, nanoseconds
+	// since the Unix epoch; 0 if it is not before the cycle ends.
+	TodayOut, MeanOut int64
+	// Forecast is what will have been used at the end.
+	Forecast int64
+}
+
+func (b *Bill) transfer(f *frame, from, to int) {
+	b.Transfer = Transfer{
+		Used:     b.Method.Value(b.InBytes, b.OutBytes),
+		Forecast: b.Method.Value(b.Forecast.InBytes, b.Forecast.OutBytes),
+	}
+	x := &b.Transfer
+	x.Left = b.Cap - x.Used
+	if to <= from {
+		return
+	}
+	rate := func(i int) float64 {
+		return float64(b.Method.Value(f.in[to]-f.in[i], f.out[to]-f.out[i])) / (time.Duration(to-i) * f.Slot).Seconds()
+	}
+	x.Mean, x.Today = rate(from), rate(max(from, to-int((24*time.Hour+f.Slot-1)/f.Slot)))
+	when := func(rate float64) int64 {
+		rest := float64(b.Cycle.End-b.To) / 1e9
+		switch {
+		case x.Left < 0:
+			return b.passed(f, from, to)
+		case rate <= 0 || float64(x.Left)/rate > rest || rest <= 0:
+			return 0
+		}
+		return b.To + int64(float64(x.Left)/rate*1e9)
+	}
+	x.TodayOut, x.MeanOut = when(x.Today), when(x.Mean)
+}
+
+// passed returns when the cap was passed: the end of the slot that did it.
+func (b *Bill) passed(f *frame, from, to int) int64 {
+	for i := from; i < to; i++ {
+		if b.Method.Value(f.in[i+1]-f.in[from], f.out[i+1]-f.out[from]) > b.Cap {
+			return f.at(i + 1)
+		}
+	}
+	return f.at(to)
+}

@@ -1,0 +1,458 @@
+package bill
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"framepipe/internal/cli"
+)
+
+// Style is how a bill is drawn.
+type Style struct {
+	Colour bool
+	ASCII  bool
+	Width  int // columns
+}
+
+// Colours, of the 256 of xterm.
+const (
+	colourMean = 37
+	colourMost = 24
+	colourOver = 203
+	colourLine = 214
+	colourDim  = 245
+)
+
+func (s Style) paint(colour int, text string) string {
+	if !s.Colour || text == "" {
+		return text
+	}
+	return fmt.Sprintf("\x1b[38;5;%dm%s\x1b[0m", colour, text)
+}
+
+// nice returns the least round number that is not under x, for the end of an axis.
+func nice(x float64) float64 {
+	if !(x > 0) || math.IsInf(x, 0) {
+		return 1
+	}
+	unit := math.Pow(10, math.Floor(math.Log10(x)))
+	for _, f := range []float64{1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8} {
+		if f*unit >= x*(1-1e-12) {
+			return f * unit
+		}
+	}
+	return 10 * unit
+}
+
+func (b *Bill) time(at int64) time.Time { return time.Unix(0, at).In(b.Zone) }
+
+func (b *Bill) rate(bytes int64) string { return cli.Human(b.BPS(bytes), "bit/s") }
+
+// thousands writes a number so that it can be read.
+func thousands(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// What says what is billed, for people.
+func (b *Bill) What() string {
+	switch b.Method {
+	case Separate:
+		return "the larger direction's"
+	case Max:
+		return "the larger direction of each"
+	case Sum:
+		return "both directions together"
+	case In:
+		return "in"
+	}
+	return "out"
+}
+
+// ordinal is the percentile as people say it: 95th.
+func ordinal(p Percentile) string {
+	s := p.String()
+	end := "th"
+	if !strings.HasSuffix(s, "11") && !strings.HasSuffix(s, "12") && !strings.HasSuffix(s, "13") {
+		switch s[len(s)-1] {
+		case '1':
+			end = "st"
+		case '2':
+			end = "nd"
+		case '3':
+			end = "rd"
+		}
+	}
+	return s + end
+}
+
+// Text writes the bill for people.
+func (b *Bill) Text(w io.Writer, s Style) error {
+	if s.Width == 0 {
+		s.Width = 80
+	}
+	s.Width = min(max(s.Width, 40), 240)
+	var t strings.Builder
+	const day = "2 Jan 15:04"
+	state := "all of it"
+	if !b.Closed() {
+		share := float64(b.To-b.Cycle.Start) / float64(b.Cycle.End-b.Cycle.Start)
+		state = fmt.Sprintf("until %s: %.0f%%", b.time(b.To).Format(day), math.Floor(100*share))
+	}
+	if b.From-b.Cycle.Start >= int64(b.Window) {
+		state += ", known from " + b.time(b.From).Format(day)
+	}
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&t, "%s%s\n", s.paint(colourDim, fmt.Sprintf("%-12s", name)), fmt.Sprintf(format, args...))
+	}
+	line("cycle", "%s  %s to %s %s, %s", b.Cycle.Name, b.time(b.Cycle.Start).Format("2 Jan"), b.time(b.Cycle.End).Format("2 Jan"), b.Zone, state)
+	if b.Cap > 0 {
+		b.textTransfer(line, s)
+	}
+	line("billed", "%s  %s percentile of %s, %s", bold(s, b.rate(b.Billed)), ordinal(b.Percentile), b.samples(), b.What())
+	if b.Absent > 0 {
+		line("", "%s", s.paint(colourDim, b.absent()))
+	}
+	line("in", "%-12s  %s", b.rate(b.In), cli.Human(float64(b.InBytes), "B"))
+	line("out", "%-12s  %s", b.rate(b.Out), cli.Human(float64(b.OutBytes), "B"))
+	if b.Commit > 0 {
+		diff, word := b.Commit-b.Billed, "under"
+		if diff < 0 {
+			diff, word = -diff, "over"
+		}
+		text := fmt.Sprintf("%s by %s", word, b.rate(diff))
+		if word == "over" {
+			text = s.paint(colourOver, text)
+		}
+		if diff == 0 {
+			text = "met exactly"
+		}
+		line("commit", "%-12s  %s", b.rate(b.Commit), text)
+	}
+	if b.Total > 0 {
+		line("free", "%s", b.free(s))
+	}
+	if b.Phases > 1 {
+		line("worst phase", "%-12s  windows that begin %v later; %d phases, %s free windows used at most", b.rate(b.WorstBilled), b.WorstOffset, b.Phases, thousands(b.WorstUsed))
+	}
+	if !b.Closed() && len(b.Windows) > 0 {
+		free := ""
+		if b.Commit > 0 {
+			free = fmt.Sprintf(", %s of %s free windows", thousands(b.Forecast.FreeUsed), thousands(b.FreeTotal))
+		}
+		line("forecast", "%-12s  on %s%s, %s in, %s out", b.rate(b.Forecast.Billed), b.time(b.Cycle.End).Format("2 Jan"), free,
+			cli.Human(float64(b.Forecast.InBytes), "B"), cli.Human(float64(b.Forecast.OutBytes), "B"))
+		line("", "%s", s.paint(colourDim, "if what is left is as a week before, hour for hour"))
+	}
+	if len(b.Windows) > 0 {
+		t.WriteByte('\n')
+		b.month(&t, s)
+		t.WriteByte('\n')
+		b.duration(&t, s)
+	}
+	_, err := io.WriteString(w, t.String())
+	return err
+}
+
+func bold(s Style, text string) string {
+	text = fmt.Sprintf("%-12s", text)
+	if s.Colour {
+		return "\x1b[1m" + text + "\x1b[0m"
+	}
+	return text
+}
+
+// samples says how many there are.
+func (b *Bill) samples() string {
+	if b.Samples == 1 {
+		return fmt.Sprintf("1 sample of %s", cli.Duration(b.Window))
+	}
+	return fmt.Sprintf("%s samples of %s", thousands(b.Samples), cli.Duration(b.Window))
+}
+
+// absent says how many are missing, and what they count.
+func (b *Bill) absent() string {
+	word := "count as 0"
+	if b.Missing == Skip {
+		word = "do not count"
+	}
+	return fmt.Sprintf("missing: %s, which %s", thousands(b.Absent), word)
+}
+
+// free draws how many free windows are used.
+func (b *Bill) free(s Style) string {
+	left := b.FreeTotal - b.FreeUsed
+	text := fmt.Sprintf("%s left", thousands(left))
+	if left < 0 {
+		text = s.paint(colourOver, fmt.Sprintf("%s too many", thousands(-left)))
+	}
+	over := "the commit"
+	if b.Commit == 0 {
+		over = "what is billed"
+	}
+	const width = 12
+	share := 0.0
+	if b.FreeTotal > 0 {
+		share = min(float64(b.FreeUsed)/float64(b.FreeTotal), 1)
+	} else if b.FreeUsed > 0 {
+		share = 1
+	}
+	full, empty := "█", "░"
+	if s.ASCII {
+		full, empty = "#", "."
+	}
+	n := int(math.Round(share * width))
+	colour := colourMean
+	if left < 0 {
+		colour = colourOver
+	}
+	bar := s.paint(colour, strings.Repeat(full, n)) + s.paint(colourMost, strings.Repeat(empty, width-n))
+	return fmt.Sprintf("%s  %s of %s windows over %s, %s", bar, thousands(b.FreeUsed), thousands(b.FreeTotal), over, text)
+}
+
+func (b *Bill) textTransfer(line func(name, format string, args ...any), s Style) {
+	x := &b.Transfer
+	share := 100 * float64(x.Used) / float64(b.Cap)
+	left := cli.Human(float64(x.Left), "B") + " left"
+	if x.Left < 0 {
+		left = s.paint(colourOver, cli.Human(-float64(x.Left), "B")+" too much")
+	}
+	line("used", "%s  %.1f%% of %s, %s", bold(s, cli.Human(float64(x.Used), "B")), share, cli.Human(float64(b.Cap), "B"), left)
+	if x.Left < 0 {
+		line("ran out", "%s", s.paint(colourOver, b.time(x.MeanOut).Format("Mon 2 Jan 15:04")))
+		return
+	}
+	if b.Closed() {
+		return
+	}
+	out := func(at int64) string {
+		if at == 0 {
+			return "lasts"
+		}
+		return s.paint(colourOver, "runs out "+b.time(at).Format("Mon 2 Jan"))
+	}
+	line("at today's", "%-12s  %s", cli.Human(x.Today*8, "bit/s"), out(x.TodayOut))
+	line("at the mean", "%-12s  %s", cli.Human(x.Mean*8, "bit/s"), out(x.MeanOut))
+	line("expected", "%-12s  at the end of the cycle", cli.Human(float64(x.Forecast), "B"))
+}
+
+// Plots.
+
+const (
+	rows   = 8
+	margin = 12 // of the labels beside a plot
+)
+
+// chart is a plot of columns, each with a mean and a most, of bytes a window. A
+// column that is not known has a most under 0.
+type chart struct {
+	mean, most []float64
+	top, line  float64
+}
+
+var (
+	eighths = []rune(" ▁▂▃▄▅▆▇█")
+	hatch   = "▒"
+)
+
+func (b *Bill) draw(t *strings.Builder, s Style, c chart, name string) {
+	lineRow := rows - 1 - min(int(c.line/c.top*rows), rows-1)
+	for row := range rows {
+		lo, hi := c.top*float64(rows-1-row)/rows, c.top*float64(rows-row)/rows
+		label, colour := "", colourDim
+		switch {
+		case row == lineRow && c.line > 0:
+			label, colour = cli.Human(b.BPS(int64(c.line)), "bit/s"), colourLine
+		case row == 0:
+			label = cli.Human(math.Round(c.top*8/b.Window.Seconds()), "bit/s")
+		case row == rows-1:
+			label = "0"
+		}
+		axis := "│"
+		switch {
+		case s.ASCII && label == "":
+			axis = "|"
+		case s.ASCII:
+			axis = "+"
+		case label != "":
+			axis = "┤"
+		}
+		t.WriteString(s.paint(colour, fmt.Sprintf("%*s", margin, label)) + s.paint(colourDim, axis))
+		var text strings.Builder
+		last, run := -1, ""
+		flush := func() {
+			if last >= 0 {
+				run = s.paint(last, run)
+			}
+			text.WriteString(run)
+			run = ""
+		}
+		for i := range c.mean {
+			ch, colour := " ", -1
+			switch mean, most := c.mean[i], c.most[i]; {
+			case mean >= hi:
+				ch, colour = "█", colourMean
+			case mean > lo && (mean-lo)/(hi-lo) >= 1./16:
+				ch, colour = string(eighths[int(math.Round((mean-lo)/(hi-lo)*8))]), colourMean
+			case most > lo+(hi-lo)/3:
+				ch, colour = hatch, colourMost
+			case row == lineRow && c.line > 0:
+				ch, colour = "─", colourLine
+			}
+			if colour >= 0 && colour != colourLine && row < lineRow {
+				colour = colourOver
+			}
+			if s.ASCII {
+				switch {
+				case ch == hatch:
+					ch = ":"
+				case ch == "─":
+					ch = "-"
+				case ch != " ":
+					ch = "#"
+				}
+			}
+			if colour != last {
+				flush()
+				last = colour
+			}
+			run += ch
+		}
+		flush()
+		if row == lineRow && c.line > 0 {
+			text.WriteString(s.paint(colourLine, " "+name))
+		}
+		t.WriteString(strings.TrimRight(text.String(), " ") + "\n")
+	}
+}
+
+func (b *Bill) lineName() string {
+	if b.Commit > 0 {
+		return "commit"
+	}
+	return "billed"
+}
+
+// axis writes the line under a plot: a mark and a label at some columns.
+func (s Style) axis(t *strings.Builder, columns int, at []int, labels []string) {
+	bar, mark, corner := "─", "┬", "└"
+	if s.ASCII {
+		bar, mark, corner = "-", "+", "+"
+	}
+	cells := make([]string, columns)
+	for i := range cells {
+		cells[i] = bar
+	}
+	text := []rune(strings.Repeat(" ", columns+8))
+	end := 0
+	for i, x := range at {
+		if x >= columns || x < end {
+			continue
+		}
+		cells[x] = mark
+		copy(text[x:], []rune(labels[i]))
+		end = x + len(labels[i]) + 1
+	}
+	pad := strings.Repeat(" ", margin)
+	t.WriteString(pad + s.paint(colourDim, corner+strings.Join(cells, "")) + "\n")
+	t.WriteString(s.paint(colourDim, pad+" "+strings.TrimRight(string(text), " ")) + "\n")
+}
+
+// columns returns how many columns a plot has, beside its labels.
+func (s Style) columns() int { return max(s.Width-margin-1-len(" commit"), 16) }
+
+// scale is the end of the axis of rates, in bytes a window.
+func (b *Bill) scale() float64 {
+	top := float64(b.Line())
+	for _, w := range b.Windows {
+		top = max(top, float64(b.Method.Value(w.In, w.Out)))
+	}
+	bits := nice(top * 8 / b.Window.Seconds() * 1.02)
+	return bits * b.Window.Seconds() / 8
+}
+
+// month draws the rates of the cycle: the mean of each column, and the most.
+func (b *Bill) month(t *strings.Builder, s Style) {
+	n := s.columns()
+	c := chart{mean: make([]float64, n), most: make([]float64, n), top: b.scale(), line: float64(b.Line())}
+	count := make([]int, n)
+	length := b.Cycle.End - b.Cycle.Start
+	for _, w := range b.Windows {
+		if i := int(float64(w.At-b.Cycle.Start) / float64(length) * float64(n)); i >= 0 && i < n && w.Known {
+			v := float64(b.Method.Value(w.In, w.Out))
+			c.mean[i] += v
+			c.most[i] = max(c.most[i], v)
+			count[i]++
+		}
+	}
+	for i := range n {
+		c.mean[i] /= float64(max(count[i], 1))
+	}
+	mean, most := "█", hatch
+	if s.ASCII {
+		mean, most = "#", ":"
+	}
+	width := cli.Duration((time.Duration(length) / time.Duration(n)).Round(time.Minute))
+	fmt.Fprintf(t, "%*s%s\n", margin+1, "", fmt.Sprintf("%s mean and %s most of each %v", s.paint(colourMean, mean), s.paint(colourMost, most), width))
+	b.draw(t, s, c, b.lineName())
+	var at []int
+	var labels []string
+	for day := 0; ; day += 7 {
+		d := b.time(b.Cycle.Start).AddDate(0, 0, day)
+		if d.UnixNano() >= b.Cycle.End {
+			break
+		}
+		at = append(at, int(float64(d.UnixNano()-b.Cycle.Start)/float64(length)*float64(n)))
+		labels = append(labels, d.Format("Mon 2 Jan"))
+	}
+	s.axis(t, n, at, labels)
+}
+
+// sorted returns the values of the windows that count, the highest first.
+func (b *Bill) sorted() []int64 {
+	var all []int64
+	for _, w := range b.Windows {
+		if w.Known || b.Missing == Zero {
+			all = append(all, b.Method.Value(w.In, w.Out))
+		}
+	}
+	slices.Sort(all)
+	slices.Reverse(all)
+	return all
+}
+
+// duration draws the duration curve: which share of the samples is at a rate or over
+// it.
+func (b *Bill) duration(t *strings.Builder, s Style) {
+	all := b.sorted()
+	if len(all) == 0 {
+		return
+	}
+	n := s.columns()
+	c := chart{mean: make([]float64, n), most: make([]float64, n), top: b.scale(), line: float64(b.Line())}
+	for i := range n {
+		lo, hi := i*len(all)/n, max((i+1)*len(all)/n, i*len(all)/n+1)
+		for _, v := range all[lo:hi] {
+			c.mean[i] += float64(v) / float64(hi-lo)
+		}
+		c.most[i] = float64(all[lo])
+	}
+	fmt.Fprintf(t, "%*s%s\n", margin+1, "", "which share of the samples is higher")
+	b.draw(t, s, c, b.lineName())
+	free := float64(hundred-b.Percentile) / 1e9
+	at, labels := []int{0}, []string{"0%"}
+	for _, x := range []float64{free, 25, 50, 75} {
+		if x > 3 || n > 100 && x > 0 {
+			at = append(at, int(x/100*float64(n)))
+			labels = append(labels, fmt.Sprintf("%.4g%%", x))
+		}
+	}
+	s.axis(t, n, at, labels)
+}

@@ -1,0 +1,313 @@
+// Quotabill works out what a provider would bill.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"framepipe/internal/bill"
+	"framepipe/internal/cli"
+
+	"golang.org/x/sys/unix"
+)
+
+const usage = `usage: quotabill [flags] LEDGER
+       quotabill -csv FILE [flags]
+
+Says what a provider would bill for the traffic of a cycle, and what of it is left.
+
+  -csv FILE        read samples, time,in,out: the bytes of the sample that begins at
+                   that time; - is standard input
+  -interval D      how far samples are apart; default: as most of them are
+  -rate RATE       the commit: 100Mbit/s, 12.5MB/s. Windows over it are free until
+                   the percentile's share of them is used
+  -quota SIZE      the same in bytes of a window; with -window month, a transfer cap
+  -window D        what the provider takes a sample of: 5m (default), month
+  -method M        separate (default: each direction's percentile, the larger is
+                   billed), max (the larger direction of each sample), sum, in, out
+  -percentile P    95 (default), 99.9, 100
+  -rank R          floor (default: the share above the percentile, rounded down, is
+                   thrown away, and the next billed), nearest (LibreNMS, vnStat)
+  -missing M       samples that are missing count: zero (default), skip (not at all)
+  -cycle YYYY-MM   the cycle that begins in that month; default: the last there is
+  -cycle-day N     the day of the month on which cycles begin; default 1
+  -tz NAME         the time zone of cycles, and of times without one; default UTC
+  -all             a line for each cycle
+  -json            for programs: one object a cycle
+  -svg FILE        draw the cycle and its duration curve
+  -prom FILE       write the figures for Prometheus
+  -slots FILE      write time,offered,passed a slot
+  -v               say more on stderr
+  -version         print the version
+  -h               print this
+
+Without a commit, free windows are those over what is billed. The text has colour on
+a terminal, unless NO_COLOR is set.
+
+  quotabill -csv samples.csv -rate 100Mbit/s
+  quotabill -csv samples.csv -cycle 2005-06 -method sum -svg june.svg
+  quotabill -csv samples.csv -window month -quota 20TB -cycle-day 5
+`
+
+type config struct {
+	csv        string
+	interval   cli.Duration
+	rate       cli.Rate
+	quota      cli.Size
+	window     cli.Window
+	method     bill.Method
+	percentile bill.Percentile
+	rank       bill.Rank
+	missing    bill.Missing
+	cycle      string
+	cycleDay   int
+	zone       string
+	all, json  bool
+	svg        string
+	prom       string
+	slots      string
+}
+
+func main() {
+	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9}
+	flags := flag.NewFlagSet("quotabill", flag.ContinueOnError)
+	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: 1, Flags: flags, Abrupt: true}
+	flags.Func("csv", "", func(s string) error {
+		if s == "" {
+			return errors.New("want a file, or - for standard input")
+		}
+		c.csv, tool.Args = s, 0 // it stands for the ledger
+		return nil
+	})
+	flags.Var(&c.interval, "interval", "")
+	flags.Var(&c.rate, "rate", "")
+	flags.Var(&c.quota, "quota", "")
+	flags.Var(&c.window, "window", "")
+	flags.Var(&c.method, "method", "")
+	flags.Var(&c.percentile, "percentile", "")
+	flags.Var(&c.rank, "rank", "")
+	flags.Var(&c.missing, "missing", "")
+	flags.StringVar(&c.cycle, "cycle", "", "")
+	flags.IntVar(&c.cycleDay, "cycle-day", 1, "")
+	flags.StringVar(&c.zone, "tz", "UTC", "")
+	flags.BoolVar(&c.all, "all", false, "")
+	flags.BoolVar(&c.json, "json", false, "")
+	flags.StringVar(&c.svg, "svg", "", "")
+	flags.StringVar(&c.prom, "prom", "", "")
+	flags.StringVar(&c.slots, "slots", "", "")
+	tool.Run = func(t *cli.Tool, args []string) error { return run(t, c, args) }
+	tool.Main()
+}
+
+// openLedger reads the ledger of a gate.
+var openLedger = func(name string) (bill.Source, error) {
+	return nil, cli.Hint(fmt.Errorf("%s: ledgers come with quotagate -ledger, which is not there yet", name), "samples are read with -csv FILE")
+}
+
+// job is a config that was checked.
+type job struct {
+	config
+	terms bill.Terms
+	zone  *time.Location
+	cycle *bill.Cycle // nil: the last
+}
+
+// check holds the flags against one another.
+func (c config) check() (*job, error) {
+	j := &job{config: c, terms: bill.Terms{
+		Method: c.method, Percentile: c.percentile, Rank: c.rank, Missing: c.missing, Window: time.Duration(c.window.Duration),
+	}}
+	var err error
+	switch {
+	case c.rate != 0 && c.quota != 0 && !c.window.Month:
+		return nil, cli.Usagef("-quota and -rate both say what is paid for: give one")
+	case c.window.Month && c.quota == 0:
+		return nil, cli.Usagef("-window month is a transfer cap: -quota says of how much")
+	case c.cycleDay < 1 || c.cycleDay > 31:
+		return nil, cli.Usagef("-cycle-day %d: a month has days 1 to 31", c.cycleDay)
+	case c.all && c.cycle != "":
+		return nil, cli.Usagef("-all is of all cycles, and -cycle of one")
+	case c.all && (c.svg != "" || c.prom != "" || c.slots != ""):
+		return nil, cli.Usagef("-svg, -prom and -slots are of one cycle, and -all of all")
+	case c.interval != 0 && c.csv == "":
+		return nil, cli.Usagef("-interval goes with -csv")
+	case c.window.Duration > cli.Duration(24*time.Hour):
+		return nil, cli.Usagef("-window %v: want a day at most, or month", c.window)
+	case c.interval != 0 && c.interval < cli.Duration(time.Millisecond):
+		return nil, cli.Usagef("-interval %v: want a millisecond or more", c.interval)
+	}
+	if j.zone, err = time.LoadLocation(c.zone); err != nil {
+		return nil, cli.Usagef("-tz %s: no such time zone", c.zone)
+	}
+	if c.cycle != "" {
+		x, err := bill.ParseCycle(c.cycle, c.cycleDay, j.zone)
+		if err != nil {
+			return nil, cli.Usagef("-cycle %s: %w", c.cycle, err)
+		}
+		j.cycle = &x
+	}
+	if c.window.Month {
+		j.terms.Window = 5 * time.Minute
+		j.terms.Cap = int64(c.quota)
+	} else {
+		j.terms.Commit = int64(c.quota)
+	}
+	if c.rate != 0 {
+		if j.terms.Commit, err = bill.Bytes(int64(c.rate), j.terms.Window); err != nil {
+			return nil, cli.Usagef("-rate %v: %w", c.rate, err)
+		}
+		if j.terms.Commit == 0 {
+			return nil, cli.Usagef("-rate %v is less than a byte in a window", c.rate)
+		}
+	}
+	return j, nil
+}
+
+// read returns what there is to bill, and what its errors are to name.
+func (j *job) read(t *cli.Tool, args []string) (source bill.Source, name string, err error) {
+	if j.csv == "" {
+		source, err = openLedger(args[0])
+		return source, args[0], err
+	}
+	in, name := io.Reader(os.Stdin), "stdin"
+	if j.csv == "-" {
+		if cli.IsTerminal(0) {
+			return nil, name, cli.Hint(errors.New("stdin is a terminal"), "quotabill -csv - < samples.csv")
+		}
+	} else {
+		f, err := os.Open(j.csv)
+		if err != nil {
+			return nil, j.csv, err
+		}
+		defer f.Close()
+		in, name = f, j.csv
+	}
+	s, err := bill.ReadCSV(in, j.zone, time.Duration(j.interval))
+	if err != nil {
+		var path *os.PathError
+		if !errors.As(err, &path) { // which names it
+			err = fmt.Errorf("%s: %w", name, err)
+		}
+		return nil, name, err
+	}
+	if s.Slot == 0 {
+		s.SetSlot(j.terms.Window)
+	}
+	if s.Slot > j.terms.Window && j.window.Month {
+		j.terms.Window = s.Slot
+	}
+	t.Verbosef("%s: %d samples, %v apart; %d not on the grid, %d said twice", name, s.Len(), s.Slot, s.Moved, s.Repeated)
+	return s, name, nil
+}
+
+func run(t *cli.Tool, c config, args []string) error {
+	j, err := c.check()
+	if err != nil {
+		return err
+	}
+	source, name, err := j.read(t, args)
+	if err != nil {
+		return err
+	}
+	of := func(cycle bill.Cycle) (*bill.Bill, error) {
+		b, err := bill.Of(source, cycle, j.zone, j.terms)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", name, err)
+			if strings.Contains(err.Error(), " of samples of ") || strings.Contains(err.Error(), "too coarse") {
+				err = cli.Hint(err, "-window says what the provider takes a sample of, and -interval how far these are apart")
+			}
+		}
+		return b, err
+	}
+	style := look(os.Stdout)
+	var out bytes.Buffer
+	if c.all {
+		err = j.table(&out, source, of)
+	} else {
+		cycle := j.cycle
+		if cycle == nil {
+			_, end := source.Span()
+			last := bill.CycleAt(end-1, c.cycleDay, j.zone)
+			cycle = &last
+		}
+		var b *bill.Bill
+		if b, err = of(*cycle); err == nil {
+			if c.json {
+				err = json.NewEncoder(&out).Encode(b.JSON())
+			} else {
+				err = b.Text(&out, style)
+			}
+		}
+		if err == nil {
+			err = j.files(b, source)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stdout.Write(out.Bytes()); err != nil && !errors.Is(err, unix.EPIPE) {
+		return err
+	}
+	return nil
+}
+
+// table writes a line for each cycle.
+func (j *job) table(w *bytes.Buffer, source bill.Source, of func(bill.Cycle) (*bill.Bill, error)) error {
+	const row = "%-8s %12s %12s %12s %10s %10s %9s %12s\n"
+	if !j.json {
+		fmt.Fprintf(w, row, "cycle", "billed", "in", "out", "in", "out", "samples", "free used")
+	}
+	for _, cycle := range bill.Cycles(source, j.cycleDay, j.zone) {
+		b, err := of(cycle)
+		if err != nil {
+			return err
+		}
+		if j.json {
+			if err := json.NewEncoder(w).Encode(b.JSON()); err != nil {
+				return err
+			}
+			continue
+		}
+		rate := func(bytes int64) string { return cli.Human(b.BPS(bytes), "bit/s") }
+		fmt.Fprintf(w, row, cycle.Name, rate(b.Billed), rate(b.In), rate(b.Out), cli.Human(float64(b.InBytes), "B"), cli.Human(float64(b.OutBytes), "B"),
+			fmt.Sprint(b.Samples), fmt.Sprintf("%d of %d", b.FreeUsed, b.FreeTotal))
+	}
+	return nil
+}
+
+// files writes those that were asked for.
+func (j *job) files(b *bill.Bill, source bill.Source) error {
+	var buf bytes.Buffer
+	if j.svg != "" {
+		if err := b.SVG(&buf); err != nil {
+			return err
+		}
+		if err := replace(j.svg, buf.Bytes()); err != nil {
+			return err
+		}
+	}
+	if j.prom != "" {
+		if err := replace(j.prom, b.Prometheus()); err != nil {
+			return err
+		}
+	}
+	if j.slots != "" {
+		s, err := source.Series(b.Cycle.Start, b.Cycle.End)
+		if err != nil {
+			return err
+		}
+		buf.Reset()
+		if err := b.Slots(&buf, s, nil); err != nil {
+			return err
+		}
+		return replace(j.slots, buf.Bytes())
+	}
+	return nil
+}

@@ -12,6 +12,10 @@ _framepipe_flags() {
 		echo -align -bill -charge -clock -count -cycle -cycle-day -dir -ecn -ledger -metrics -policy -queue -quota \
 			-rate -seed -threshold -tz -unmetered -window
 		;;
+	quotabill)
+		echo -all -csv -cycle -cycle-day -interval -json -method -missing -percentile -prom \
+			-quota -rank -rate -slots -svg -tz -window
+		;;
 	bytehist) echo -every -format -o -sample ;;
 	framepcap) echo -d -segment ;;
 	pipeline.sh)
@@ -39,16 +43,22 @@ _framepipe_values() {
 	quotagate-clock) echo wall stream ;;
 	quotagate-count) echo ethernet frame ip wire ;;
 	quotagate-cycle) echo 1d 7d ;;
-	quotagate-cycle-day) echo {1..31} ;;
-	quotagate-ledger | quotagate-metrics | bytehist-o) echo @file ;;
+	quotagate-cycle-day | quotabill-cycle-day) echo {1..31} ;;
+	quotagate-ledger | quotagate-metrics | quotabill-csv | quotabill-prom | quotabill-slots | quotabill-svg | bytehist-o) echo @file ;;
+	quotabill-method) echo separate max sum in out ;;
+	quotabill-missing) echo zero skip ;;
+	quotabill-percentile) echo 95 90 99 ;;
+	quotabill-rank) echo floor nearest ;;
+	quotabill-window) echo 5m month ;;
 	quotagate-policy) echo pace random ;;
-	quotagate-tz) echo @zone ;;
+	quotagate-tz | quotabill-tz) echo @zone ;;
 	quotagate-window) echo 5m 1h 1d 30d month ;;
 	bytehist-format) echo text json msgpack ;;
 	pipeline.sh-lan) echo @iface ;;
 	pipeline.sh-confirm) echo 60s 5m ;;
 	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-seed | \
-		quotagate-threshold | quotagate-unmetered | bytehist-every | bytehist-sample | \
+		quotagate-threshold | quotagate-unmetered | quotabill-cycle | quotabill-interval | \
+		quotabill-quota | quotabill-rate | bytehist-every | bytehist-sample | \
 		pipeline.sh-in | pipeline.sh-out) echo '?' ;;
 	esac
 }
@@ -174,6 +184,7 @@ _framepipe() {
 	*)
 		case $tool:$command:${#positional[@]} in
 		tunread::0 | tunwrite::0 | pipeline.sh:run:[01]) _framepipe_is "$cur" @tap ;;
+		quotabill::0) _framepipe_files "$cur" ;;
 		pipeline.sh::0) _framepipe_offer "$cur" 'confirm demo down help install run status up' ;;
 		pipeline.sh:up:0) _framepipe_is "$cur" @iface ;;
 		pipeline.sh:confirm:0 | pipeline.sh:status:0 | pipeline.sh:down:0) _framepipe_is "$cur" @state ;;
@@ -183,4 +194,4 @@ _framepipe() {
 	esac
 }
 
-complete -F _framepipe tunread tunwrite quotagate bytehist framepcap pipeline.sh
+complete -F _framepipe tunread tunwrite quotagate quotabill bytehist framepcap pipeline.sh

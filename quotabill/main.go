@@ -18,8 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const usage = `usage: quotabill [flags] LEDGER
-       quotabill -csv FILE [flags]
+const usage = `usage: quotabill [flags] {-csv FILE | LEDGER}
 
 Says what a provider would bill for the traffic of a cycle, and what of it is left.
 

@@ -15,16 +15,17 @@
 //     agreed on. Contracts are written so, and the gate reckons with it.
 //   - [Nearest] bills the sample of rank n·P/100, rounded, a half up, from below.
 //     This is round(n / 100 * 95) - 1 of get95thIn and its neighbours in
-//     LibreNMS (LibreNMS/Billing.php), and lrint(n * (float)0.95) - 1 of
-//     getpercentiledata in vnStat (src/percentile.c), but that the latter rounds a
-//     half to the even rank: where n is 30, 70, 110 and so on it bills the
-//     sample below. No month of five-minute samples has such an n.
+//     LibreNMS (LibreNMS/Billing.php), but for the halves that its floating point may
+//     lose; and lrint(n * (float)0.95) - 1 of
+//     getpercentiledata in vnStat (src/percentile.c), which rounds a half to the even
+//     rank: where n is 30, 70, 110 and so on it bills the sample below. No month of
+//     five-minute samples has a half.
 //
 // Cacti (cacti_stats_calc in lib/graph_variables.php) throws away ⌈n·5%⌉: the
 // same as Floor where that share is a whole number of samples, and one more,
 // which no contract allows, where it is not. For other percentiles than 95, 90, 75,
 // 50 and 25 it finds the share in floating point, and one more may be one too
-// many: 1 - 93/100 of 100 samples is 7.000000000000006 of them, and so 8.
+// many: 1 - 98/100 of 100 samples is 2.0000000000000018 of them, and so 3.
 //
 // # Both directions
 //

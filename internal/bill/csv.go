@@ -281,6 +281,9 @@ func (p *parser) samples(interval time.Duration) (*Samples, error) {
 	if s.Slot == 0 {
 		s.Slot = s.difference()
 	}
+	if s.Slot > 24*time.Hour {
+		return nil, fmt.Errorf("samples are %v apart, which is more than a day", s.Slot)
+	}
 	if s.Slot > 0 {
 		s.grid()
 	}
@@ -319,7 +322,7 @@ func (s *Samples) difference() time.Duration {
 func (s *Samples) grid() {
 	phases := make([]int64, len(s.list))
 	for i, x := range s.list {
-		phases[i] = x.at % int64(s.Slot)
+		phases[i] = x.at - floorDiv(x.at, int64(s.Slot))*int64(s.Slot)
 	}
 	s.phase = most(phases)
 	for _, x := range s.list {

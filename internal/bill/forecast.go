@@ -48,9 +48,10 @@ func (b *Bill) forecast(f *frame) {
 
 // alike returns the window that stands for the nth that is yet to come.
 func (b *Bill) alike(f *frame, at int64, n int) Window {
-	local := time.Unix(0, at).In(b.Zone)
+	now := b.offset(at)
 	for _, days := range back {
-		was := local.AddDate(0, 0, -days).UnixNano() - f.Start
+		was := at - int64(days)*int64(24*time.Hour)
+		was += now - b.offset(was) - f.Start // the same time of day
 		i := int((was + int64(f.Slot)/2) / int64(f.Slot))
 		if was < 0 || i+f.per > f.n {
 			continue
@@ -60,6 +61,15 @@ func (b *Bill) alike(f *frame, at int64, n int) Window {
 		}
 	}
 	return b.Windows[n%len(b.Windows)]
+}
+
+// offset returns how far the clocks of the zone are ahead of UTC, in nanoseconds.
+func (b *Bill) offset(at int64) int64 {
+	if b.Zone == time.UTC {
+		return 0
+	}
+	_, seconds := time.Unix(0, at).In(b.Zone).Zone()
+	return int64(seconds) * 1e9
 }
 
 // Transfer is how a transfer cap stands.

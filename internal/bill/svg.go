@@ -116,11 +116,11 @@ func (b *Bill) headline() string {
 // subtitle is how the cycle stands beside what is billed.
 func (b *Bill) subtitle() string {
 	var parts []string
-	over := "what is billed"
+	over := "it"
 	if b.Commit > 0 {
 		over = "the commit of " + b.rate(b.Commit)
 	}
-	parts = append(parts, fmt.Sprintf("%s of %s free windows over %s", thousands(b.FreeUsed), thousands(b.FreeTotal), over))
+	parts = append(parts, fmt.Sprintf("%s windows over %s, %s are free", thousands(b.FreeUsed), over, thousands(b.FreeTotal)))
 	if b.Phases > 1 {
 		parts = append(parts, "worst phase "+b.rate(b.WorstBilled))
 	}
@@ -251,7 +251,7 @@ func (b *Bill) svgMonth(p *picture, top, line float64) {
 	// The legend.
 	at := float64(svgLeft)
 	for _, e := range []struct{ class, text string }{
-		{"most", fmt.Sprintf("most of %s", cli.Duration((time.Duration(length) / plotWidth).Round(time.Minute)))}, {"mean", "mean"}, {"over", "free windows: over the " + b.lineName()},
+		{"most", fmt.Sprintf("most of %s", cli.Duration((time.Duration(length) / plotWidth).Round(time.Minute)))}, {"mean", "mean"}, {"over", "over the " + b.lineName()},
 	} {
 		p.add(`<rect class="%s" x="%s" y="%d" width="12" height="12" rx="2"/>`, e.class, unit(at), 88)
 		p.text("small", at+18, 98.5, e.text)
@@ -302,10 +302,11 @@ func (b *Bill) svgCurve(p *picture, top, line float64) {
 	// What is billed is where the share that is thrown away ends. By Separate the
 	// curve is of the larger direction of each sample, which may be more.
 	p.add(`<circle class="over" cx="%s" cy="%s" r="4.5"/>`, unit(x(free)), unit(y(float64(b.Billed))))
-	anchor := "strong small halo"
-	p.text(anchor, x(free)+10, y(float64(b.Billed))-10, "billed "+b.rate(b.Billed))
+	if b.Commit > 0 {
+		p.text("strong small halo", x(free)+9, max(y(float64(b.Billed))-6, curveTop+12), "billed "+b.rate(b.Billed))
+	}
 	if free > 0 {
-		p.text("small dim halo", x(free)+10, curveTop+14, fmt.Sprintf("the highest %.3g%% cost nothing", 100*free))
+		p.text("small dim end", svgWidth-svgRight, curveTop-16, fmt.Sprintf("the highest %.3g%% cost nothing", 100*free))
 	}
 	p.text("small dim end", svgWidth-svgRight, bottom+38, "share of the samples that are higher")
 }

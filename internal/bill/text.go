@@ -65,15 +65,15 @@ func thousands(n int) string {
 func (b *Bill) What() string {
 	switch b.Method {
 	case Separate:
-		return "the larger direction's"
+		return "the larger of each direction's percentile"
 	case Max:
-		return "the larger direction of each"
+		return "the larger direction of each sample"
 	case Sum:
-		return "both directions together"
+		return "both directions of each sample together"
 	case In:
-		return "in"
+		return "what came in"
 	}
-	return "out"
+	return "what went out"
 }
 
 // ordinal is the percentile as people say it: 95th.
@@ -116,9 +116,11 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 	if b.Cap > 0 {
 		b.textTransfer(line, s)
 	}
-	line("billed", "%s  %s percentile of %s, %s", bold(s, b.rate(b.Billed)), ordinal(b.Percentile), b.samples(), b.What())
+	line("billed", "%s  %s percentile of %s", bold(s, b.rate(b.Billed)), ordinal(b.Percentile), b.samples())
+	dim := func(text string) { line("", "%14s%s", "", s.paint(colourDim, text)) }
+	dim(b.What())
 	if b.Absent > 0 {
-		line("", "%s", s.paint(colourDim, b.absent()))
+		dim(b.absent())
 	}
 	line("in", "%-12s  %s", b.rate(b.In), cli.Human(float64(b.InBytes), "B"))
 	line("out", "%-12s  %s", b.rate(b.Out), cli.Human(float64(b.OutBytes), "B"))
@@ -140,16 +142,15 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 		line("free", "%s", b.free(s))
 	}
 	if b.Phases > 1 {
-		line("worst phase", "%-12s  windows that begin %v later; %d phases, %s free windows used at most", b.rate(b.WorstBilled), b.WorstOffset, b.Phases, thousands(b.WorstUsed))
+		line("worst phase", "%-12s  of %d: windows that begin %v later; at most %s over", b.rate(b.WorstBilled), b.Phases, b.WorstOffset, thousands(b.WorstUsed))
 	}
 	if !b.Closed() && len(b.Windows) > 0 {
 		free := ""
 		if b.Commit > 0 {
-			free = fmt.Sprintf(", %s of %s free windows", thousands(b.Forecast.FreeUsed), thousands(b.FreeTotal))
+			free = fmt.Sprintf(", %s of %s windows over the commit", thousands(b.Forecast.FreeUsed), thousands(b.FreeTotal))
 		}
-		line("forecast", "%-12s  on %s%s, %s in, %s out", b.rate(b.Forecast.Billed), b.time(b.Cycle.End).Format("2 Jan"), free,
-			cli.Human(float64(b.Forecast.InBytes), "B"), cli.Human(float64(b.Forecast.OutBytes), "B"))
-		line("", "%s", s.paint(colourDim, "if what is left is as a week before, hour for hour"))
+		line("forecast", "%-12s  on %s%s", b.rate(b.Forecast.Billed), b.time(b.Cycle.End).Format("2 Jan"), free)
+		dim(fmt.Sprintf("%s in, %s out, going by the week before", cli.Human(float64(b.Forecast.InBytes), "B"), cli.Human(float64(b.Forecast.OutBytes), "B")))
 	}
 	if len(b.Windows) > 0 {
 		t.WriteByte('\n')

@@ -44,7 +44,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	bin = dir
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", "framepipe/tunread", "framepipe/tunwrite", "framepipe/quotagate", "framepipe/bytehist", "framepipe/framepcap")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", "framepipe/tunread", "framepipe/tunwrite", "framepipe/quotagate", "framepipe/bytehist", "framepipe/framepcap", "framepipe/quotabill")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
 		return 1

@@ -53,7 +53,7 @@ func pages(t testing.TB) map[string]string {
 	return all
 }
 
-var manTools = []string{"bytehist", "framepcap", "quotagate", "tunread", "tunwrite"}
+var manTools = []string{"bytehist", "framepcap", "quotabill", "quotagate", "tunread", "tunwrite"}
 
 func usageOf(t testing.TB, name string) string {
 	t.Helper()
@@ -594,6 +594,42 @@ func TestManNumbers(t *testing.T) {
 	}
 }
 
+// The names of a bill and its metrics are on its page.
+func TestManBill(t *testing.T) {
+	page, dir := pages(t)["quotabill.1"], t.TempDir()
+	samples := "time,in,out\n2026-03-01 00:00:00,1,2\n2026-03-01 00:05:00,1,2\n"
+	if err := os.WriteFile(dir+"/samples", []byte(samples), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	printed, metrics := []string{}, []string{}
+	for _, terms := range [][]string{{"-rate", "1Mbit/s"}, {"-window", "month", "-quota", "1TB"}} {
+		out, err := exec.Command("quotabill", append(terms, "-csv", dir+"/samples", "-json", "-prom", dir+"/prom")...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fields map[string]any
+		if err := json.Unmarshal(out, &fields); err != nil {
+			t.Fatal(err)
+		}
+		printed = append(printed, slices.Collect(maps.Keys(fields))...)
+		if x, ok := fields["transfer"].(map[string]any); ok {
+			for key := range x {
+				if !regexp.MustCompile(`\b` + key + `\b`).MatchString(section(page, ".Ss Names")) {
+					t.Errorf("%s of a transfer cap is not on the page", key)
+				}
+			}
+		}
+		b, err := os.ReadFile(dir + "/prom")
+		if err != nil {
+			t.Fatal(err)
+		}
+		metrics = append(metrics, matches(`(?m)^([a-z_]+)[ {]`, string(b))...)
+		same3(t, "gauges", matches(`(?m)^# TYPE (\S+) gauge$`, string(b)), matches(`(?m)^([a-z_]+)[ {]`, string(b)))
+	}
+	same3(t, "names of a bill", explained(page, ".Ss Names"), printed)
+	same3(t, "metrics of a bill", explained(page, ".Ss Metrics"), metrics)
+}
+
 // The stream's page agrees with the code: its limits, the keys of captures, and
 // its bytes.
 func TestManStream(t *testing.T) {
@@ -702,6 +738,7 @@ func TestManCompletion(t *testing.T) {
 	// its error.
 	for _, tt := range []struct{ tool, flag string }{
 		{"tunwrite", "offload"}, {"quotagate", "policy"}, {"quotagate", "count"}, {"quotagate", "charge"}, {"quotagate", "clock"}, {"bytehist", "format"},
+		{"quotabill", "method"}, {"quotabill", "rank"}, {"quotabill", "missing"},
 	} {
 		out, _ := exec.Command(tt.tool, "-"+tt.flag, "?").CombinedOutput()
 		_, list, _ := strings.Cut(string(out), ": want ")
@@ -710,7 +747,7 @@ func TestManCompletion(t *testing.T) {
 		same3(t, tt.tool+" -"+tt.flag, complete(t, nil, tt.tool, "-"+tt.flag, ""), want)
 		same3(t, tt.tool+" -"+tt.flag+"=", complete(t, nil, tt.tool, "-"+tt.flag, "="), want)
 	}
-	for _, tt := range [][]string{{"tunread", "-offload"}, {"tunwrite", "-pace"}, {"quotagate", "-cycle-day"}, {"quotagate", "-window"}, {"quotagate", "-tz"}} {
+	for _, tt := range [][]string{{"tunread", "-offload"}, {"tunwrite", "-pace"}, {"quotagate", "-cycle-day"}, {"quotagate", "-window"}, {"quotagate", "-tz"}, {"quotabill", "-cycle-day"}, {"quotabill", "-percentile"}, {"quotabill", "-window"}} {
 		for _, v := range complete(t, nil, tt[0], tt[1], "=") {
 			out, _ := exec.Command(tt[0], tt[1]+"="+v, "-h").CombinedOutput()
 			if !strings.HasPrefix(string(out), "usage: ") {
@@ -755,6 +792,9 @@ func TestManCompletion(t *testing.T) {
 		{[]string{"bytehist", "<", dir + "/one", "-f"}, "-format"},
 		{[]string{"bytehist", "-o", "x", ">", dir + "/on"}, dir + "/one"},
 		{[]string{"framepcap", "-d", ""}, ""},
+		{[]string{"quotabill", dir + "/on"}, dir + "/one"},
+		{[]string{"quotabill", "-all", "-csv", dir + "/on"}, dir + "/one"},
+		{[]string{"quotabill", "-rate", ""}, ""},
 		{[]string{"pipeline.sh", "st"}, "status"},
 		{[]string{"pipeline.sh", "status", ""}, "eth7"},
 		{[]string{"pipeline.sh", "down", "eth7", ""}, ""},

@@ -1,0 +1,225 @@
+package bill
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+// times returns the samples, for tests.
+func (s *Samples) times() (all []string) {
+	for _, x := range s.list {
+		all = append(all, fmt.Sprintf("%s %d %d", time.Unix(0, x.at).UTC().Format("02 15:04:05"), x.in, x.out))
+	}
+	return all
+}
+
+func TestReadCSV(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, tt := range []struct {
+		name, in string
+		zone     *time.Location
+		want     string // the samples, or the error
+	}{
+		{"plain", "time,in,out\n2026-03-01 00:00:00,1,2\n2026-03-01T00:05:00Z,3,4\n", time.UTC, "01 00:00:00 1 2|01 00:05:00 3 4"},
+		{"no header", "2026-03-01 00:00:00,1,2", time.UTC, "01 00:00:00 1 2"},
+		{"CRLF, a mark, quotes, spaces, comments", "\xef\xbb\xbf\"time\", in ,\"out\"\r\n\r\n# x\r\n\"2026-03-01 00:00:00\", 1 ,\"2\"\r\n", time.UTC, "01 00:00:00 1 2"},
+		{"columns elsewhere", "name,OUT,Time,in\nx,2,2026-03-01 00:00:00,1\n", time.UTC, "01 00:00:00 1 2"},
+		{"one direction", "time,out\n2026-03-01 00:00:00,2\n", time.UTC, "01 00:00:00 0 2"},
+		{"more columns", "2026-03-01 00:00:00,1,2,3\n", time.UTC, "01 00:00:00 1 2"},
+		{"an offset", "2026-03-01T01:00:00.5+01:00,1,2", berlin, "01 00:00:00 1 2"},
+		{"the zone", "2026-03-01 01:00:00,1,2", berlin, "01 00:00:00 1 2"},
+		{"not in order", "2026-03-01 00:05:00,3,4\n2026-03-01 00:00:00,1,2\n", time.UTC, "01 00:00:00 1 2|01 00:05:00 3 4"},
+		{"twice the same", "2026-03-01 00:00:00,1,2\n2026-03-01 00:05:00,1,2\n2026-03-01 00:00:00,1,2\n", time.UTC, "01 00:00:00 1 2|01 00:05:00 1 2"},
+		{"twice, not the same", "2026-03-01 00:00:00,1,2\n2026-03-01 00:05:00,1,2\n2026-03-01 00:00:00,1,3\n", time.UTC, "error: line 3: line 1 has other bytes for the same time"},
+		{"missing", "2026-03-01 00:00:00,,2\n2026-03-01 00:05:00,nan,2\n2026-03-01 00:10:00,1,U\n2026-03-01 00:15:00,1,2\n", time.UTC, "01 00:15:00 1 2"},
+		{"put forward", "2026-03-29 01:55:00,1,2\n2026-03-29 03:00:00,1,2\n", berlin, "29 00:55:00 1 2|29 01:00:00 1 2"},
+		{"in the gap", "2026-03-29 01:55:00,1,2\n2026-03-29 02:00:00,1,2\n", berlin, "error: line 2: 2026-03-29 02:00:00 is not in Europe/Berlin, where clocks were put forward"},
+		{"put back", "2026-10-25 02:00:00,1,2\n2026-10-25 02:30:00,3,4\n2026-10-25 02:00:00,5,6\n2026-10-25 02:30:00,7,8\n2026-10-25 03:00:00,9,10\n", berlin,
+			"25 00:00:00 1 2|25 00:30:00 3 4|25 01:00:00 5 6|25 01:30:00 7 8|25 02:00:00 9 10"},
+		{"put back, and only once", "2026-10-25 01:30:00,1,2\n2026-10-25 02:30:00,3,4\n2026-10-25 03:30:00,5,6\n", berlin, "24 23:30:00 1 2|25 00:30:00 3 4|25 02:30:00 5 6"},
+		{"empty", "", time.UTC, "error: there are no samples in it"},
+		{"a header alone", "time,in,out\n", time.UTC, "error: there are no samples in it"},
+		{"other names", "when,what\n", time.UTC, "error: line 1: it is neither a sample nor names the columns: time,in,out"},
+		{"a name twice", "time,in,in,out\n", time.UTC, "error: line 1: two columns are called in"},
+		{"too few", "time,in,out\n2026-03-01 00:00:00,1\n", time.UTC, "error: line 2: 2 columns, want 3: time,in,out"},
+		{"negative", "2026-03-01 00:00:00,-1,2\n", time.UTC, `error: line 1: in is "-1": want a number of bytes`},
+		{"a fraction", "2026-03-01 00:00:00,1,2.5\n", time.UTC, `error: line 1: out is "2.5": want a number of bytes`},
+		{"no number", "2026-03-01 00:00:00,1,lots\n", time.UTC, `error: line 1: out is "lots": want a number of bytes`},
+		{"too much", "2026-03-01 00:00:00,1,9000000000000000000\n", time.UTC, "error: line 1: that is more bytes than can be counted"},
+		{"too much together", "2026-03-01 00:00:00,1,4000000000000000000\n2026-03-01 00:05:00,1,4000000000000000000\n", time.UTC, "error: line 2: that is more bytes than can be counted"},
+		{"no time", "2026-03-01 00:00:00,1,2\nyesterday,1,2\n", time.UTC, `error: line 2: "yesterday" is no time: want 2006-01-02T15:04:05Z or 2006-01-02 15:04:05`},
+		{"no such day", "2026-02-30 00:00:00,1,2\n", time.UTC, `error: line 1: "2026-02-30 00:00:00" is no time`},
+		{"seconds since 1970", "1740787200,1,2\n", time.UTC, `error: line 1: "1740787200" is no time`},
+		{"long ago", "0001-01-01 00:00:00,1,2\n", time.UTC, "error: line 1: the year 1 is not between 1970 and 2200"},
+		{"a long line", "time,in,out\n" + strings.Repeat("x", 5000) + "\n", time.UTC, "error: line 2: it is longer than 4096 bytes"},
+		{"a long line without end", strings.Repeat("x", 5000), time.UTC, "error: line 1: it is longer than 4096 bytes"},
+	} {
+		s, err := ReadCSV(strings.NewReader(tt.in), tt.zone, 0)
+		got := ""
+		if err != nil {
+			got = "error: " + err.Error()
+		} else {
+			got = strings.Join(s.times(), "|")
+		}
+		if got != tt.want && !(strings.HasPrefix(tt.want, "error") && strings.HasPrefix(got, tt.want)) {
+			t.Errorf("%s: %s\nwant %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+// A reader that fails is no end.
+func TestReadCSVFails(t *testing.T) {
+	in := io.MultiReader(strings.NewReader("2026-03-01 00:00:00,1,2\n"), failing{})
+	if _, err := ReadCSV(in, time.UTC, 0); err == nil || err.Error() != "the disk is gone" {
+		t.Error(err)
+	}
+}
+
+type failing struct{}
+
+func (failing) Read([]byte) (int, error) { return 0, fmt.Errorf("the disk is gone") }
+
+func TestGrid(t *testing.T) {
+	at := func(s string) string { return "2026-03-01 " + s + ",0,1\n" }
+	for _, tt := range []struct {
+		name, in string
+		interval time.Duration
+		slot     time.Duration
+		moved    int
+		start    string
+		want     string // bytes of each slot; - is missing
+	}{
+		{"regular", at("00:00:00") + at("00:05:00") + at("00:10:00"), 0, 5 * time.Minute, 0, "00:00", "1 1 1"},
+		{"off the clock", at("00:04:00") + at("00:09:00") + at("00:14:00"), 0, 5 * time.Minute, 0, "00:04", "1 1 1"},
+		{"missing", at("00:00:00") + at("00:05:00") + at("00:20:00") + at("00:25:00"), 0, 5 * time.Minute, 0, "00:00", "1 1 - - 1 1"},
+		{"jitter", at("00:00:00") + at("00:05:00") + at("00:10:03") + at("00:14:58") + at("00:20:00") + at("00:25:00"), 0, 5 * time.Minute, 2, "00:00", "1 1 1 1 1 1"},
+		{"two in one", at("00:00:00") + at("00:05:00") + at("00:06:00") + at("00:10:00") + at("00:15:00"), 0, 5 * time.Minute, 1, "00:00", "1 2 1 1"},
+		{"given", at("00:00:00") + at("00:01:00") + at("00:02:00") + at("00:05:00"), 5 * time.Minute, 5 * time.Minute, 2, "00:00", "3 1"},
+		{"one", at("00:00:00"), 0, 0, 0, "", ""},
+	} {
+		s, err := ReadCSV(strings.NewReader(tt.in), time.UTC, tt.interval)
+		if err != nil {
+			t.Fatal(tt.name, err)
+		}
+		if s.Slot != tt.slot || s.Moved != tt.moved {
+			t.Errorf("%s: every %v, %d moved", tt.name, s.Slot, s.Moved)
+		}
+		if s.Slot == 0 {
+			s.SetSlot(time.Minute)
+			if from, to := s.Span(); to-from != minutes {
+				t.Error(from, to)
+			}
+			continue
+		}
+		x, err := s.Series(s.Span())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for i, n := range x.Out {
+			if got = append(got, fmt.Sprint(n)); !x.Known[i] {
+				got[i] = "-"
+			}
+		}
+		if strings.Join(got, " ") != tt.want || time.Unix(0, x.Start).UTC().Format("15:04") != tt.start {
+			t.Errorf("%s: %v from %v, want %s from %s", tt.name, got, time.Unix(0, x.Start).UTC(), tt.want, tt.start)
+		}
+	}
+	// Far apart, but in one cycle too many.
+	s, err := ReadCSV(strings.NewReader("2026-03-01T00:00:00Z,1,1\n2026-03-01T00:00:00.001Z,1,1\n2026-03-09T00:00:00Z,1,1\n"), time.UTC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Series(s.Span()); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Error(err)
+	}
+}
+
+// FuzzReadCSV: whatever the file, no panic, and what is taken adds up.
+func FuzzReadCSV(f *testing.F) {
+	for _, s := range []string{
+		"time,in,out\n2026-03-01 00:00:00,1,2\n2026-03-01T00:05:00Z,3,4\n",
+		"2026-10-25 02:00:00,1,2\n2026-10-25 02:00:00,5,6\n",
+		"out,time\n\"5\",2026-03-01T00:00:00.5+01:00\n#\n,\n",
+		"1970-01-01T00:00:00+23:59,1,2\n2200-12-31 23:59:59,1,2\n1970-01-01 00:00:01,NaN,U\n",
+		"2026-03-29 02:30:00,1,2\n",
+	} {
+		f.Add([]byte(s))
+	}
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		f.Skip(err)
+	}
+	f.Fuzz(func(t *testing.T, file []byte) {
+		s, err := ReadCSV(bytes.NewReader(file), berlin, 0)
+		if err != nil {
+			return
+		}
+		if s.Slot == 0 {
+			s.SetSlot(5 * time.Minute)
+		}
+		from, to := s.Span()
+		if to <= from || s.Slot <= 0 || s.Len() == 0 {
+			t.Fatalf("%d samples from %d to %d every %v", s.Len(), from, to, s.Slot)
+		}
+		var want, got int64
+		for i, x := range s.list {
+			want += x.in + x.out
+			if i > 0 && x.at <= s.list[i-1].at {
+				t.Fatal("not in order")
+			}
+		}
+		if (to-from)/int64(s.Slot) > 1<<16 {
+			return
+		}
+		x, err := s.Series(from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range x.In {
+			got += x.In[i] + x.Out[i]
+		}
+		if got != want {
+			t.Fatalf("%d bytes in the slots, %d in the file", got, want)
+		}
+		b, err := Of(s, CycleAt(to-1, 31, berlin), berlin, Terms{Percentile: 95e9, Window: s.Slot, Commit: 1, Cap: 1})
+		if err != nil {
+			return
+		}
+		var svg bytes.Buffer
+		if err := b.SVG(&svg); err != nil {
+			t.Fatal(err)
+		}
+		wellFormed(t, svg.Bytes())
+		if err := b.Text(io.Discard, Style{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func BenchmarkReadCSV(b *testing.B) {
+	var file bytes.Buffer
+	file.WriteString("time,in,out\n")
+	at := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	for range 31 * 17280 {
+		fmt.Fprintf(&file, "%s,%d,%d\n", at.Format(time.DateTime), rand.Int64N(1e8), rand.Int64N(1e8))
+		at = at.Add(5 * time.Second)
+	}
+	zone, err := time.LoadLocation("America/New_York")
+	if err != nil {
+		b.Skip(err)
+	}
+	for b.Loop() {
+		if _, err := ReadCSV(bytes.NewReader(file.Bytes()), zone, 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"framepipe/internal/bill"
@@ -219,7 +218,8 @@ func run(t *cli.Tool, c config, args []string) error {
 		b, err := bill.Of(source, cycle, j.zone, j.terms)
 		if err != nil {
 			err = fmt.Errorf("%s: %w", name, err)
-			if strings.Contains(err.Error(), " of samples of ") || strings.Contains(err.Error(), "too coarse") {
+			var unfit *bill.WindowError
+			if errors.As(err, &unfit) {
 				err = cli.Hint(err, "-window says what the provider takes a sample of, and -interval how far these are apart")
 			}
 		}

@@ -50,6 +50,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"framepipe/internal/cli"
 )
 
 // Method is how the two directions become one bill.
@@ -257,6 +259,18 @@ func (b *Bill) BPS(bytes int64) float64 {
 	return float64(bytes) * 8 / b.Window.Seconds()
 }
 
+// Counted is what one value a window is taken of: the method, or by Separate the
+// direction that is billed.
+func (b *Bill) Counted() Method {
+	switch {
+	case b.Method != Separate:
+		return b.Method
+	case b.In > b.Out:
+		return In
+	}
+	return Out
+}
+
 // Line is what windows are compared with: the commit, or what is billed.
 func (b *Bill) Line() int64 {
 	if b.Commit > 0 {
@@ -267,6 +281,16 @@ func (b *Bill) Line() int64 {
 
 // Closed reports whether all of the cycle is known.
 func (b *Bill) Closed() bool { return b.To >= b.Cycle.End }
+
+// WindowError is the error for windows that samples cannot be made into.
+type WindowError struct{ Slot, Window time.Duration }
+
+func (e *WindowError) Error() string {
+	if e.Window < e.Slot {
+		return fmt.Sprintf("samples of %v are too coarse for windows of %v", cli.Duration(e.Slot), cli.Duration(e.Window))
+	}
+	return fmt.Sprintf("windows of %v are no whole number of samples of %v", cli.Duration(e.Window), cli.Duration(e.Slot))
+}
 
 // tally is what a set of windows comes to.
 type tally struct {
@@ -358,10 +382,8 @@ func New(s *Series, cycle Cycle, zone *time.Location, c Terms) (*Bill, error) {
 		return nil, errors.New("a series that is none")
 	case c.Percentile <= 0 || c.Percentile > hundred:
 		return nil, errors.New("a percentile is over 0 and up to 100")
-	case c.Window < s.Slot:
-		return nil, fmt.Errorf("samples of %v are too coarse for windows of %v", s.Slot, c.Window)
-	case c.Window%s.Slot != 0:
-		return nil, fmt.Errorf("windows of %v are no whole number of samples of %v", c.Window, s.Slot)
+	case c.Window < s.Slot || c.Window%s.Slot != 0:
+		return nil, &WindowError{s.Slot, c.Window}
 	case cycle.End <= cycle.Start || cycle.End-cycle.Start < int64(c.Window):
 		return nil, errors.New("a cycle shorter than a window")
 	}

@@ -16,7 +16,8 @@ const (
 	svgWidth  = 960
 	svgHeight = 640
 	svgLeft   = 84
-	svgRight  = 24
+	svgRight  = 96 // of the plots; labels of lines stand there
+	svgEdge   = svgWidth - 20
 	plotWidth = svgWidth - svgLeft - svgRight
 	monthTop  = 112
 	monthHigh = 236
@@ -83,7 +84,7 @@ func ticks(top float64, n int) (all []float64) {
 // SVG draws the cycle, with its free windows marked, and the duration curve.
 func (b *Bill) SVG(w io.Writer) error {
 	var p picture
-	top := b.scale()
+	top, highest := b.scale()
 	line := float64(b.Line())
 	p.add(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img">`, svgWidth, svgHeight, svgWidth, svgHeight)
 	title := fmt.Sprintf("%s billed, %s", b.rate(b.Billed), b.Cycle.Name)
@@ -95,9 +96,9 @@ func (b *Bill) SVG(w io.Writer) error {
 	p.text("title", svgLeft, 36, b.rate(b.Billed)+" billed")
 	p.text("dim", svgLeft, 58, b.headline())
 	p.text("dim", svgLeft, 76, b.subtitle())
-	p.text("dim end", svgWidth-svgRight, 36, fmt.Sprintf("%s to %s, %s", b.time(b.Cycle.Start).Format(date), b.time(b.Cycle.End).Format(date), b.Zone))
+	p.text("dim end", svgEdge, 36, fmt.Sprintf("%s to %s, %s", b.time(b.Cycle.Start).Format(date), b.time(b.Cycle.End).Format(date), b.Zone))
 
-	b.svgMonth(&p, top, line)
+	b.svgMonth(&p, top, line, highest)
 	b.svgCurve(&p, top, line)
 	p.add("</svg>")
 	_, err := io.WriteString(w, p.String())
@@ -157,12 +158,13 @@ func short(bits float64) string {
 }
 
 // commit draws the line that windows are compared with.
-func (b *Bill) commitLine(p *picture, at float64, x float64) {
+func (b *Bill) commitLine(p *picture, at float64) {
 	p.add(`<path class="line" d="M%d %sH%d"/>`, svgLeft, unit(at), svgWidth-svgRight)
-	p.text("label small end halo", x, at-6, b.lineName()+" "+b.rate(b.Line()))
+	p.text("label small", svgWidth-svgRight+6, at, b.lineName())
+	p.text("label small", svgWidth-svgRight+6, at+15, b.rate(b.Line()))
 }
 
-func (b *Bill) svgMonth(p *picture, top, line float64) {
+func (b *Bill) svgMonth(p *picture, top, line, highest float64) {
 	y := func(v float64) float64 { return monthTop + monthHigh*(1-v/top) }
 	length := float64(b.Cycle.End - b.Cycle.Start)
 	x := func(at int64) float64 { return svgLeft + plotWidth*float64(at-b.Cycle.Start)/length }
@@ -186,7 +188,7 @@ func (b *Bill) svgMonth(p *picture, top, line float64) {
 			continue
 		}
 		i := min(max(int(x(w.At)-svgLeft), 0), n-1)
-		v := float64(b.Method.Value(w.In, w.Out))
+		v := float64(b.Counted().Value(w.In, w.Out))
 		mean[i] += v
 		most[i] = max(most[i], v)
 		count[i]++
@@ -219,7 +221,7 @@ func (b *Bill) svgMonth(p *picture, top, line float64) {
 	}
 	columns("most", func(i int) (float64, float64) { return 0, min(most[i], line) })
 	columns("mean", func(i int) (float64, float64) { return 0, min(mean[i]/float64(count[i]), line) })
-	columns("over", func(i int) (float64, float64) { return line, most[i] })
+	columns("over", func(i int) (float64, float64) { return line, min(most[i], top) })
 	// The free windows, as marks under the axis, where short ones are seen too.
 	var marks strings.Builder
 	for i := range n {
@@ -230,7 +232,7 @@ func (b *Bill) svgMonth(p *picture, top, line float64) {
 	if marks.Len() > 0 {
 		p.add(`<path class="over" shape-rendering="crispEdges" d="%s"/>`, marks.String())
 	}
-	b.commitLine(p, y(line), svgWidth-svgRight-4)
+	b.commitLine(p, y(line))
 	p.add(`<path class="axis" d="M%d %sH%d"/>`, svgLeft, unit(bottom), svgWidth-svgRight)
 	for day := 0; ; day++ {
 		d := b.time(b.Cycle.Start).AddDate(0, 0, day)
@@ -248,10 +250,15 @@ func (b *Bill) svgMonth(p *picture, top, line float64) {
 		}
 	}
 
+	p.text("small dim end", svgEdge, 98.5, b.highest(top, highest))
 	// The legend.
+	over := "over the commit"
+	if b.Commit == 0 {
+		over = "over what is billed"
+	}
 	at := float64(svgLeft)
 	for _, e := range []struct{ class, text string }{
-		{"most", fmt.Sprintf("most of %s", cli.Duration((time.Duration(length) / plotWidth).Round(time.Minute)))}, {"mean", "mean"}, {"over", "over the " + b.lineName()},
+		{"most", fmt.Sprintf("most of %s", cli.Duration((time.Duration(length) / plotWidth).Round(time.Minute)))}, {"mean", "mean"}, {"over", over},
 	} {
 		p.add(`<rect class="%s" x="%s" y="%d" width="12" height="12" rx="2"/>`, e.class, unit(at), 88)
 		p.text("small", at+18, 98.5, e.text)
@@ -277,14 +284,14 @@ func (b *Bill) svgCurve(p *picture, top, line float64) {
 		n := min(len(all), 2*plotWidth)
 		for k := range n {
 			i := k * len(all) / n
-			fmt.Fprintf(&d, "L%s %s", unit(x(float64(i)/float64(len(all)))), unit(y(float64(all[i]))))
+			fmt.Fprintf(&d, "L%s %s", unit(x(float64(i)/float64(len(all)))), unit(y(min(float64(all[i]), top))))
 		}
 		end := y(float64(all[len(all)-1]))
 		fmt.Fprintf(&d, "L%s %s", unit(x(1)), unit(end))
 		p.add(`<path class="most" d="M%d %s%sL%s %sZ"/>`, svgLeft, unit(bottom), d.String(), unit(x(1)), unit(bottom))
 		p.add(`<path class="curve" d="M%s"/>`, d.String()[1:])
 	}
-	b.commitLine(p, y(line), svgWidth-svgRight-4)
+	b.commitLine(p, y(line))
 	p.add(`<path class="axis" d="M%d %sH%d"/>`, svgLeft, unit(bottom), svgWidth-svgRight)
 	for _, share := range []float64{0, .25, .5, .75, 1} {
 		p.add(`<path class="axis" d="M%s %sv4"/>`, unit(x(share)), unit(bottom))
@@ -299,14 +306,13 @@ func (b *Bill) svgCurve(p *picture, top, line float64) {
 	if free > 0.02 && free < 0.22 {
 		p.text("small dim mid", x(free), bottom+19, fmt.Sprintf("%.3g%%", 100*free))
 	}
-	// What is billed is where the share that is thrown away ends. By Separate the
-	// curve is of the larger direction of each sample, which may be more.
+	// What is billed is where the share that is thrown away ends.
 	p.add(`<circle class="over" cx="%s" cy="%s" r="4.5"/>`, unit(x(free)), unit(y(float64(b.Billed))))
 	if b.Commit > 0 {
 		p.text("strong small halo", x(free)+9, max(y(float64(b.Billed))-6, curveTop+12), "billed "+b.rate(b.Billed))
 	}
 	if free > 0 {
-		p.text("small dim end", svgWidth-svgRight, curveTop-16, fmt.Sprintf("the highest %.3g%% cost nothing", 100*free))
+		p.text("small dim end", svgEdge, curveTop-16, fmt.Sprintf("the highest %.3g%% cost nothing", 100*free))
 	}
 	p.text("small dim end", svgWidth-svgRight, bottom+38, "share of the samples that are higher")
 }

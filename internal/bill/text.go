@@ -65,7 +65,7 @@ func thousands(n int) string {
 func (b *Bill) What() string {
 	switch b.Method {
 	case Separate:
-		return "the larger of each direction's percentile"
+		return "the larger of each direction's percentile: " + b.Counted().String()
 	case Max:
 		return "the larger direction of each sample"
 	case Sum:
@@ -369,25 +369,42 @@ func (s Style) axis(t *strings.Builder, columns int, at []int, labels []string) 
 // columns returns how many columns a plot has, beside its labels.
 func (s Style) columns() int { return max(s.Width-margin-1-len(" commit"), 16) }
 
-// scale is the end of the axis of rates, in bytes a window.
-func (b *Bill) scale() float64 {
-	top := float64(b.Line())
+// scale returns the end of the axis of rates, and the highest value, in bytes a
+// window. The axis ends below the highest where that would leave nothing to be seen
+// of the others.
+func (b *Bill) scale() (top, highest float64) {
+	m := b.Counted()
 	for _, w := range b.Windows {
-		top = max(top, float64(b.Method.Value(w.In, w.Out)))
+		highest = max(highest, float64(m.Value(w.In, w.Out)))
 	}
-	bits := nice(top * 8 / b.Window.Seconds() * 1.02)
-	return bits * b.Window.Seconds() / 8
+	least := float64(max(b.Line(), b.Billed))
+	top = max(least, highest)
+	if least > 0 && top > 4*least {
+		top = 3 * least
+	}
+	perWindow := b.Window.Seconds() / 8
+	return nice(top/perWindow*1.02) * perWindow, highest
+}
+
+// highest says how high it goes.
+func (b *Bill) highest(top, highest float64) string {
+	text := "the highest is " + b.rate(int64(highest))
+	if highest > top {
+		text += ", off the plot"
+	}
+	return text
 }
 
 // month draws the rates of the cycle: the mean of each column, and the most.
 func (b *Bill) month(t *strings.Builder, s Style) {
 	n := s.columns()
-	c := chart{mean: make([]float64, n), most: make([]float64, n), top: b.scale(), line: float64(b.Line())}
+	top, highest := b.scale()
+	c := chart{mean: make([]float64, n), most: make([]float64, n), top: top, line: float64(b.Line())}
 	count := make([]int, n)
 	length := b.Cycle.End - b.Cycle.Start
 	for _, w := range b.Windows {
 		if i := int(float64(w.At-b.Cycle.Start) / float64(length) * float64(n)); i >= 0 && i < n && w.Known {
-			v := float64(b.Method.Value(w.In, w.Out))
+			v := float64(b.Counted().Value(w.In, w.Out))
 			c.mean[i] += v
 			c.most[i] = max(c.most[i], v)
 			count[i]++
@@ -401,7 +418,7 @@ func (b *Bill) month(t *strings.Builder, s Style) {
 		mean, most = "#", ":"
 	}
 	width := cli.Duration((time.Duration(length) / time.Duration(n)).Round(time.Minute))
-	fmt.Fprintf(t, "%*s%s\n", margin+1, "", fmt.Sprintf("%s mean and %s most of each %v", s.paint(colourMean, mean), s.paint(colourMost, most), width))
+	fmt.Fprintf(t, "%*s%s\n", margin+1, "", fmt.Sprintf("%s mean, %s most of each %v; %s", s.paint(colourMean, mean), s.paint(colourMost, most), width, b.highest(top, highest)))
 	b.draw(t, s, c, b.lineName())
 	var at []int
 	var labels []string
@@ -421,7 +438,7 @@ func (b *Bill) sorted() []int64 {
 	var all []int64
 	for _, w := range b.Windows {
 		if w.Known || b.Missing == Zero {
-			all = append(all, b.Method.Value(w.In, w.Out))
+			all = append(all, b.Counted().Value(w.In, w.Out))
 		}
 	}
 	slices.Sort(all)
@@ -437,7 +454,8 @@ func (b *Bill) duration(t *strings.Builder, s Style) {
 		return
 	}
 	n := s.columns()
-	c := chart{mean: make([]float64, n), most: make([]float64, n), top: b.scale(), line: float64(b.Line())}
+	top, _ := b.scale()
+	c := chart{mean: make([]float64, n), most: make([]float64, n), top: top, line: float64(b.Line())}
 	for i := range n {
 		lo, hi := i*len(all)/n, max((i+1)*len(all)/n, i*len(all)/n+1)
 		for _, v := range all[lo:hi] {

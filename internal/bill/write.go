@@ -131,12 +131,7 @@ func (b *Bill) Prometheus() []byte {
 func (b *Bill) Slots(w io.Writer, s *Series, passed func(i int) int64) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintln(out, "time,offered,passed")
-	m := b.Method
-	if m == Separate {
-		if m = Out; b.In > b.Out {
-			m = In
-		}
-	}
+	m := b.Counted()
 	var line []byte
 	for i := range s.In {
 		at := s.at(i)

@@ -106,7 +106,7 @@ func main() {
 
 // openLedger reads the ledger of a gate.
 var openLedger = func(name string) (bill.Source, error) {
-	return nil, cli.Hint(fmt.Errorf("%s: ledgers come with quotagate -ledger, which is not there yet", name), "samples are read with -csv FILE")
+	return nil, cli.Hint(fmt.Errorf("%s: it would be a ledger, of quotagate -ledger, which cannot be read yet", name), "samples are read with -csv FILE")
 }
 
 // job is a config that was checked.

@@ -47,7 +47,7 @@ die() { say "$1"; [ $# -lt 2 ] || say "hint: $2"; exit "${3:-1}"; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
 bin=$here/bin
-tools=(tunread tunwrite quotagate bytehist framepcap)
+tools=(tunread tunwrite quotagate bytehist framepcap quotabill)
 
 # build makes what is missing or older than its source. sudo may have left out
 # where Go is.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"strings"
 
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
@@ -52,19 +51,8 @@ func newReporter(f format, out *os.File, sample int) *reporter {
 	r := &reporter{format: f, out: out, fd: int(out.Fd()), sample: sample}
 	_, off := os.LookupEnv("NO_COLOR") // https://no-color.org
 	off = off && os.Getenv("NO_COLOR") != ""
-	r.style = hist.Style{Colour: cli.IsTerminal(r.fd) && !off && os.Getenv("TERM") != "dumb", ASCII: !utf8Locale()}
+	r.style = hist.Style{Colour: cli.IsTerminal(r.fd) && !off && os.Getenv("TERM") != "dumb", ASCII: !cli.UTF8()}
 	return r
-}
-
-// utf8Locale reports whether the environment asks for UTF-8: by the first of
-// these variables that is set, as setlocale(3) has it.
-func utf8Locale() bool {
-	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
-		if v := strings.ToLower(os.Getenv(name)); v != "" {
-			return strings.Contains(v, "utf-8") || strings.Contains(v, "utf8")
-		}
-	}
-	return false
 }
 
 // report writes one, or leaves it out if that would block: a stream does not

@@ -21,6 +21,8 @@ const usage = `usage: quotabill [flags] {-csv FILE | LEDGER}
 
 Says what a provider would bill for the traffic of a cycle, and what of it is left.
 
+  LEDGER           the file in which a gate has counted. Its cycles and window are those
+                   of the bill, unless flags say otherwise
   -csv FILE        read samples, time,in,out: the bytes of the sample that begins at
                    that time; - is standard input
   -interval D      how far samples are apart; default: as most of them are
@@ -49,6 +51,7 @@ Says what a provider would bill for the traffic of a cycle, and what of it is le
 Without a commit, free windows are those over what is billed. The text has colour on
 a terminal, unless NO_COLOR is set.
 
+  quotabill -rate 100Mbit/s /var/lib/quotagate.ledger
   quotabill -csv samples.csv -rate 100Mbit/s
   quotabill -csv samples.csv -cycle 2005-06 -method sum -svg june.svg
   quotabill -csv samples.csv -window month -quota 20TB -cycle-day 5
@@ -100,13 +103,13 @@ func main() {
 	flags.StringVar(&c.svg, "svg", "", "")
 	flags.StringVar(&c.prom, "prom", "", "")
 	flags.StringVar(&c.slots, "slots", "", "")
-	tool.Run = func(t *cli.Tool, args []string) error { return run(t, c, args) }
+	tool.Run = func(t *cli.Tool, args []string) error {
+		return run(t, c, args, func(name string) (given bool) {
+			flags.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+			return given
+		})
+	}
 	tool.Main()
-}
-
-// openLedger reads the ledger of a gate.
-var openLedger = func(name string) (bill.Source, error) {
-	return nil, cli.Hint(fmt.Errorf("%s: it would be a ledger, of quotagate -ledger, which cannot be read yet", name), "samples are read with -csv FILE")
 }
 
 // job is a config that was checked.
@@ -169,11 +172,7 @@ func (c config) check() (*job, error) {
 }
 
 // read returns what there is to bill, and what its errors are to name.
-func (j *job) read(t *cli.Tool, args []string) (source bill.Source, name string, err error) {
-	if j.csv == "" {
-		source, err = openLedger(args[0])
-		return source, args[0], err
-	}
+func (j *job) read(t *cli.Tool) (source bill.Source, name string, err error) {
 	in, name := io.Reader(os.Stdin), "stdin"
 	if j.csv == "-" {
 		if cli.IsTerminal(0) {
@@ -205,12 +204,21 @@ func (j *job) read(t *cli.Tool, args []string) (source bill.Source, name string,
 	return s, name, nil
 }
 
-func run(t *cli.Tool, c config, args []string) error {
+func run(t *cli.Tool, c config, args []string, given func(flag string) bool) error {
 	j, err := c.check()
 	if err != nil {
 		return err
 	}
-	source, name, err := j.read(t, args)
+	var source bill.Source
+	var name string
+	if c.csv != "" {
+		source, name, err = j.read(t)
+	} else {
+		name = args[0]
+		if source, err = c.fromLedger(name, given, time.Now().UnixNano()); err == nil {
+			j, err = c.check() // with what the ledger says
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -288,12 +296,12 @@ func (j *job) files(b *bill.Bill, source bill.Source) error {
 		if err := b.SVG(&buf); err != nil {
 			return err
 		}
-		if err := replace(j.svg, buf.Bytes()); err != nil {
+		if err := cli.Replace(j.svg, buf.Bytes()); err != nil {
 			return err
 		}
 	}
 	if j.prom != "" {
-		if err := replace(j.prom, b.Prometheus()); err != nil {
+		if err := cli.Replace(j.prom, b.Prometheus()); err != nil {
 			return err
 		}
 	}
@@ -306,7 +314,7 @@ func (j *job) files(b *bill.Bill, source bill.Source) error {
 		if err := b.Slots(&buf, s, nil); err != nil {
 			return err
 		}
-		return replace(j.slots, buf.Bytes())
+		return cli.Replace(j.slots, buf.Bytes())
 	}
 	return nil
 }

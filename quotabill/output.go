@@ -2,8 +2,6 @@ package main
 
 import (
 	"os"
-	"path/filepath"
-	"strings"
 
 	"framepipe/internal/bill"
 	"framepipe/internal/cli"
@@ -13,7 +11,7 @@ import (
 
 // look returns how text is written to a file.
 func look(f *os.File) bill.Style {
-	s := bill.Style{ASCII: !utf8Locale()}
+	s := bill.Style{ASCII: !cli.UTF8()}
 	fd := int(f.Fd())
 	if !cli.IsTerminal(fd) {
 		return s
@@ -23,49 +21,4 @@ func look(f *os.File) bill.Style {
 		s.Width = int(size.Col)
 	}
 	return s
-}
-
-// utf8Locale reports whether the environment asks for UTF-8: by the first of
-// these variables that is set, as setlocale(3) has it.
-func utf8Locale() bool {
-	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
-		if v := strings.ToLower(os.Getenv(name)); v != "" {
-			return strings.Contains(v, "utf-8") || strings.Contains(v, "utf8")
-		}
-	}
-	return false
-}
-
-// replace writes a file anew so that whoever reads it sees the old one or the
-// new one whole. What is no file, as /dev/stdout, is written to.
-func replace(name string, content []byte) error {
-	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		_, err = f.Write(content)
-		if e := f.Close(); err == nil {
-			err = e
-		}
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
 }

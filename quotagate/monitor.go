@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -51,7 +49,7 @@ func (m *monitor) write() {
 		return
 	}
 	m.wrote = time.Now()
-	err := replace(m.file, m.prometheus(s))
+	err := cli.Replace(m.file, m.prometheus(s))
 	if err != nil && !m.failed {
 		m.tool.Warnf("%v", err)
 	}
@@ -148,27 +146,4 @@ func (m *monitor) prometheus(s *gate.State) []byte {
 	gauge("held_bytes", float64(s.HeldBytes))
 	gauge("delay_seconds", s.Delay.Seconds())
 	return b.Bytes()
-}
-
-// replace writes a file anew so that whoever reads it sees the old one or the
-// new one whole.
-func replace(name string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
 }

@@ -176,6 +176,7 @@ mount -t tmpfs none /usr/local/bin; mount -t tmpfs none /usr/local/share; mount 
 mount -t tmpfs none /var/lib; mkdir /var/lib/node_exporter
 mkdir /run/pipeline 2>/dev/null; mount -t tmpfs none /run/pipeline
 cd %s; export PATH=$PWD/sudo:$PWD:$PWD/examples:%s:$PATH
+quotagate -quota 1GB -ledger /var/lib/quotagate.ledger -dir out < monday.frames > /dev/null
 try() { # NUMBER LIMIT COMMAND
 	local pid i ended=by-itself
 	bash -c "$3" </dev/null >"../out.$1" 2>&1 &

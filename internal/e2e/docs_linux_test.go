@@ -106,6 +106,8 @@ func notRun(line string) string {
 	switch {
 	case line == "go test ./...":
 		return "it is what runs this"
+	case line == "pipeline.sh demo":
+		return "it is run from the README"
 	case strings.Contains(line, "fd:3") || strings.Contains(line, "/dev/tap0"):
 		return "it is for the systems that have such devices"
 	}

@@ -456,9 +456,9 @@ func TestUpConfirm(t *testing.T) {
 	}
 	u.same(before)
 
-	u.must("up", "e0", "-confirm", "2s")
+	u.must("up", "e0", "-confirm", "5s")
 	u.must("confirm")
-	time.Sleep(4 * time.Second)
+	time.Sleep(6 * time.Second)
 	if s := u.must("status"); strings.Contains(s, "confirm") {
 		t.Errorf("status:\n%s", s)
 	}

@@ -59,6 +59,10 @@ func (s *shelf) Cycle(slot *Slot) (sum int64) {
 // Whatever two gates do that count in one Book, no window holds more than the
 // quota of what both have passed, also when one of them is started again.
 func TestSharedQuota(t *testing.T) {
+	frames := 2000
+	if testing.Short() {
+		frames = 300
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		window := time.Duration(rapid.Int64Range(1e8, 10e9).Draw(t, "window"))
 		quota := rapid.Int64Range(20e3, 3e6).Draw(t, "quota")
@@ -78,7 +82,7 @@ func TestSharedQuota(t *testing.T) {
 		gap := 700 / (load * float64(quota) / window.Seconds()) * 1e9
 		now := rapid.Int64Range(1e9, 2e18).Draw(t, "start")
 		var passed []event
-		for range 3000 {
+		for range frames {
 			now += int64(rng.ExpFloat64() * gap)
 			if rng.IntN(700) == 0 {
 				now += rng.Int64N(2 * int64(window))
@@ -206,7 +210,7 @@ func TestSharedFails(t *testing.T) {
 // same slots.
 func TestSharedSustainable(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for range 200 {
+	for range 40 {
 		book := newShelf(time.Duration(slotsPerWindow)*time.Millisecond, slotsPerWindow)
 		a, b := newSliding(1e6, slotsPerWindow*time.Millisecond), newShared(1e6, slotsPerWindow*time.Millisecond, book)
 		now := int64(1e12)

@@ -143,9 +143,7 @@ func tcpdump(t testing.TB, capture []byte, packets int) string {
 func TestRealCaptures(t *testing.T) {
 	nettest.Need(t, "tcpdump")
 	names, _ := filepath.Glob("../../../shared/pcap/*.pcap")
-	if len(names) == 0 {
-		t.Skip("there are none beside the project")
-	}
+	t.Logf("%d of them are beside the project", len(names))
 	for _, name := range names {
 		in, err := os.ReadFile(name)
 		if err != nil {

@@ -117,7 +117,7 @@ func (b *book) Cycle(s *gate.Slot) (sum int64) {
 const syncing = 10 * time.Second
 
 // open opens the ledger of a gate.
-func (c *config) open(cfg *gate.Config) (*book, error) {
+func (c *config) open(cfg *gate.Config, warn func(format string, args ...any)) (*book, error) {
 	zone, err := time.LoadLocation(c.zone)
 	if err != nil {
 		return nil, err
@@ -138,8 +138,13 @@ func (c *config) open(cfg *gate.Config) (*book, error) {
 		return nil, err
 	}
 	go func() {
+		failed := false
 		for range time.Tick(syncing) {
-			_ = b.Sync() // what fails here is told by the next Close
+			err := b.Sync()
+			if err != nil && !failed {
+				warn("writing back the ledger: %v", err)
+			}
+			failed = err != nil
 		}
 	}()
 	return b, nil

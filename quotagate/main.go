@@ -191,7 +191,7 @@ func run(t *cli.Tool, c config) error {
 		return err
 	}
 	if c.ledger != "" {
-		b, err := c.open(&cfg)
+		b, err := c.open(&cfg, t.Warnf)
 		if err != nil {
 			return err
 		}

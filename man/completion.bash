@@ -9,8 +9,8 @@ _framepipe_flags() {
 	tunread) echo -coalesce -l3 -offload= ;;
 	tunwrite) echo -l3 -offload= -pace ;;
 	quotagate)
-		echo -align -bill -charge -clock -count -cycle -cycle-day -dir -ecn -ledger -metrics -policy -queue -quota \
-			-rate -seed -threshold -tz -unmetered -window
+		echo -align -bill -charge -clock -count -cycle -cycle-day -dir -ecn -ledger -metrics -percentile -policy -queue \
+			-quota -rate -reserve -seed -threshold -tz -unmetered -window
 		;;
 	quotabill)
 		echo -all -csv -cycle -cycle-day -interval -json -method -missing -percentile -prom \
@@ -47,7 +47,7 @@ _framepipe_values() {
 	quotagate-ledger | quotagate-metrics | quotabill-csv | quotabill-prom | quotabill-slots | quotabill-svg | bytehist-o) echo @file ;;
 	quotabill-method) echo separate max sum in out ;;
 	quotabill-missing) echo zero skip ;;
-	quotabill-percentile) echo 95 90 99 ;;
+	quotagate-percentile | quotabill-percentile) echo 95 90 99 ;;
 	quotabill-rank) echo floor nearest ;;
 	quotabill-window) echo 5m month ;;
 	quotagate-policy) echo pace random ;;
@@ -56,7 +56,7 @@ _framepipe_values() {
 	bytehist-format) echo text json msgpack ;;
 	pipeline.sh-lan) echo @iface ;;
 	pipeline.sh-confirm) echo 60s 5m ;;
-	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-seed | \
+	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-reserve | quotagate-seed | \
 		quotagate-threshold | quotagate-unmetered | quotabill-cycle | quotabill-interval | \
 		quotabill-quota | quotabill-rate | bytehist-every | bytehist-sample | \
 		pipeline.sh-in | pipeline.sh-out) echo '?' ;;

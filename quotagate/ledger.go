@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	"framepipe/internal/budget"
+	"framepipe/internal/cli"
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
 )
@@ -64,77 +66,150 @@ func (b *billing) Set(s string) error {
 // book is a ledger as a gate of one direction sees it.
 type book struct {
 	*ledger.Ledger
+	bounds func(wall int64) (start, end int64)
 	dir    ledger.Direction
-	dirs   []ledger.Direction // that count against the quota
+	lanes  [][]ledger.Direction // that are held against the quota together; the gate's own first
 	window time.Duration
+	clock  *wallClock // nil if time is the records'
 }
 
 // Turn is gate.Book's.
 func (b *book) Turn(now int64) (s gate.Slot, err error) {
-	charged, offered, end, err := b.At(now, b.dir)
+	if b.clock != nil {
+		s.Shift = b.clock.shift(now)
+	}
+	x, err := b.At(now+s.Shift, b.dir)
 	if err != nil {
 		return s, err
 	}
-	s.Charged, s.Offered, s.End = charged, offered, end
-	for _, d := range b.dirs {
-		c, _, _, err := b.At(now, d)
-		if err != nil {
-			return s, err
+	s.Charged, s.Offered, s.Marked = x.Charged, x.Offered, x.Marked
+	s.Start, s.End = x.Start-s.Shift, x.End-s.Shift
+	for _, d := range b.lanes[0] {
+		s.Now = append(s.Now, b.Look(x.Start, d).Charged, b.Look(x.End, d).Charged)
+	}
+	for end := x.Start; end > x.Start-int64(b.window); {
+		p := gate.Past{End: end - s.Shift}
+		for _, d := range b.lanes[0] {
+			y := b.Look(p.End+s.Shift-1, d)
+			p.Cells = append(p.Cells, y.Charged)
+			end = y.Start
 		}
-		s.Now = append(s.Now, c)
-		cells, ends := b.Before(now, d, slotsPerWindow+1)
-		s.Start = ends[0]
-		for i, c := range cells {
-			if ends[i] <= s.Start-int64(b.window) {
-				break
-			}
-			if i == len(s.Past) {
-				s.Past = append(s.Past, gate.Past{End: ends[i]})
-			}
-			s.Past[i].Cells = append(s.Past[i].Cells, c)
-		}
+		s.Past = append(s.Past, p)
 	}
 	return s, nil
 }
 
+// cycle returns when the cycle begins in which a time lies.
+func (b *book) cycle(wall int64) int64 {
+	start, _ := b.bounds(wall)
+	return start
+}
+
 // Cycle is gate.Book's.
 func (b *book) Cycle(s *gate.Slot) (sum int64) {
-	for _, c := range b.Cycles() {
-		if s.Start < c.Start || s.Start >= c.End {
-			continue
+	to := s.Start + s.Shift
+	for at := b.cycle(to); at < to; {
+		var x ledger.Slot
+		for _, d := range b.lanes[0] {
+			x = b.Look(at, d)
+			sum += x.Charged.Load()
 		}
-		for _, d := range b.dirs {
-			for i := range int((s.Start - c.Start) / int64(b.Config().Slot)) {
-				sum += c.Bytes(d, false, i)
-			}
-		}
+		at = x.End
 	}
 	return sum
+}
+
+// Counts is gate.Book's. A budget knows this cycle and the one before, from when
+// the first byte was counted on: that the gate did not run is no sign of no demand.
+func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged int64, marked bool)) {
+	begun := from > 0
+	if !begun {
+		from = b.first(b.cycle(b.cycle(to)-1), to)
+	}
+	for at := from; at < to; {
+		var x ledger.Slot
+		for lane, dirs := range b.lanes {
+			offered, charged, marked := int64(0), int64(0), false
+			for _, d := range dirs {
+				x = b.Look(at, d)
+				offered, charged = offered+x.Offered.Load(), charged+x.Charged.Load()
+				marked = marked || x.Marked.Load()
+			}
+			if begun = begun || offered+charged > 0; begun {
+				do(lane, x.Start, offered, charged, marked)
+			}
+		}
+		at = x.End
+	}
+}
+
+// first returns where the first cycle begins that there is, of those that lie
+// between two times.
+func (b *book) first(from, to int64) int64 {
+	for _, c := range b.Cycles() {
+		if c.Start >= from && c.Start < to {
+			return c.Start
+		}
+	}
+	return to
 }
 
 // syncing is how often what was counted is written to the disk. A machine that
 // stops loses that much.
 const syncing = 10 * time.Second
 
-// open opens the ledger of a gate.
-func (c *config) open(cfg *gate.Config, warn func(format string, args ...any)) (*book, error) {
+// percentiled checks what a budget asks of windows and cycles: slots that are the
+// same ones whatever the cycle, and so begin with it.
+func (c *config) percentiled(window time.Duration) error {
+	const step = 15 * time.Minute // that time zones differ by
+	slot := window / slotsPerWindow
+	switch {
+	case window%slotsPerWindow != 0 || c.cycle == 0 && step%slot != 0:
+		return cli.Usagef("-percentile with -window %v: want one whose sixtieth divides a quarter of an hour, such as 1m, 5m, 15m or 1h", cli.Duration(window))
+	case c.cycle != 0 && time.Duration(c.cycle)%slot != 0:
+		return cli.Usagef("-percentile with -cycle %v: want a multiple of a sixtieth of the window, %v", c.cycle, cli.Duration(slot))
+	case c.reserve < 0:
+		return cli.Usagef("-reserve %d is negative", c.reserve)
+	}
+	return nil
+}
+
+// open opens the ledger of a gate, and makes its budget.
+func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format string, args ...any)) (*book, error) {
 	zone, err := time.LoadLocation(c.zone)
 	if err != nil {
 		return nil, err
 	}
-	b := &book{dir: c.dir.Direction, dirs: []ledger.Direction{c.dir.Direction}, window: cfg.Window}
-	if c.bill == both {
-		b.dirs = []ledger.Direction{ledger.In, ledger.Out}
+	other := ledger.In + ledger.Out - c.dir.Direction
+	b := &book{dir: c.dir.Direction, window: cfg.Window, clock: clock}
+	switch c.bill {
+	case separate:
+		b.lanes = [][]ledger.Direction{{b.dir}}
+	case larger:
+		b.lanes = [][]ledger.Direction{{b.dir}, {other}}
+	case both:
+		b.lanes = [][]ledger.Direction{{b.dir, other}}
 	}
 	slot := 5 * time.Second // a month has the slots of windows of five minutes
 	if cfg.Cycle == nil {
 		slot = cfg.Window / slotsPerWindow
 	}
-	lc, bounds := ledger.Config{Slot: slot, CycleDay: c.cycleDay, Zone: zone}, gate.Month(c.cycleDay, zone)
+	lc := ledger.Config{Slot: slot, CycleDay: c.cycleDay, Zone: zone}
+	b.bounds = gate.Month(c.cycleDay, zone)
 	if c.cycle > 0 {
-		lc, bounds = ledger.Config{Slot: slot, Cycle: time.Duration(c.cycle)}, gate.Every(time.Duration(c.cycle))
+		lc = ledger.Config{Slot: slot, Cycle: time.Duration(c.cycle)}
+		b.bounds = gate.Every(time.Duration(c.cycle))
 	}
-	if b.Ledger, err = ledger.Open(c.ledger, lc, bounds); err != nil {
+	if c.percentile > 0 {
+		cfg.Budget, err = budget.New(budget.Config{
+			Quota: gate.Quota(cfg.Quota, cfg.Rate, cfg.Window), Lanes: len(b.lanes), Window: cfg.Window,
+			Free: c.percentile.Above(), Cycle: b.bounds, Reserve: int64(c.reserve),
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if b.Ledger, err = ledger.Open(c.ledger, lc, b.bounds); err != nil {
 		return nil, err
 	}
 	go func() {

@@ -136,6 +136,7 @@ func (t *filter) more(rec *frame.Record) error {
 	if err := t.w.Flush(); err != nil {
 		return err
 	}
+	t.gate.Settle()
 	t.in.Timeout = fdio.Forever
 	if !t.stream {
 		if !t.quiet {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"framepipe/internal/bill"
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
@@ -29,6 +30,11 @@ used in the last window, and then no faster than what is left of it can sustain.
   -dir D           with -ledger: in or out, which direction this is
   -bill M          with -ledger: separate (default) and max hold each direction to the
                    quota, sum the two together
+  -percentile P    with -ledger: the provider bills this percentile of the windows of a
+                   cycle. Bursts run on over the quota where the free windows above it
+                   do most good, and never so that the bill goes over the quota
+  -reserve N       with -percentile: free windows that stay unused, for a provider who
+                   loses samples
   -cycle D         with -ledger: billing cycles of that length, a week's begin on
                    Thursdays, instead of months
   -cycle-day N     with -window month and -ledger: the day of the month on which the
@@ -59,6 +65,7 @@ SIGUSR1 prints counters. It ends at the end of the stream. INT and TERM leave it
 time to come there; the second one stops it at once.
 
   tunread tap0 | quotagate -rate 100Mbit/s | tunwrite tap1
+  quotagate -rate 100Mbit/s -percentile 95 -ledger FILE -dir out < in > out
   quotagate -quota 20TB -window month -cycle-day 5 < in > out
   quotagate -quota 10GB -clock stream -seed 1 -v < yesterday.frames > /dev/null
 `
@@ -81,9 +88,13 @@ type config struct {
 	ledger    string
 	dir       direction
 	bill      billing
-	clock     clock
-	seed      uint64
-	metrics   string
+
+	percentile bill.Percentile
+	reserve    int
+
+	clock   clock
+	seed    uint64
+	metrics string
 }
 
 func main() {
@@ -109,6 +120,8 @@ func main() {
 	flags.StringVar(&c.ledger, "ledger", "", "")
 	flags.Var(&c.dir, "dir", "")
 	flags.Var(&c.bill, "bill", "")
+	flags.Var(&c.percentile, "percentile", "")
+	flags.IntVar(&c.reserve, "reserve", 0, "")
 	flags.Var(&c.unmetered, "unmetered", "")
 	flags.Var(&c.clock, "clock", "")
 	flags.Uint64Var(&c.seed, "seed", 0, "")
@@ -160,6 +173,17 @@ func (c *config) gateConfig() (gate.Config, error) {
 		return g, cli.Usagef("-ledger keeps sliding windows, and -align has them begin on the clock")
 	case c.ledger != "" && !c.window.Month && g.Window < time.Second:
 		return g, cli.Usagef("-ledger wants a window of a second or more")
+	case c.percentile != 0 && c.ledger == "":
+		return g, cli.Usagef("-percentile goes with -ledger, which has the windows of the cycle")
+	case c.percentile != 0 && c.window.Month:
+		return g, cli.Usagef("-window month is a transfer cap, which has no -percentile")
+	case c.percentile == 0 && c.reserve != 0:
+		return g, cli.Usagef("-reserve goes with -percentile")
+	}
+	if c.percentile != 0 {
+		if err := c.percentiled(g.Window); err != nil {
+			return g, err
+		}
 	}
 	if c.window.Month {
 		zone, err := time.LoadLocation(c.zone)
@@ -190,8 +214,13 @@ func run(t *cli.Tool, c config) error {
 	if err := errors.Join(cli.Stdin(example), cli.Stdout(example)); err != nil {
 		return err
 	}
+	var clock *wallClock
+	if c.clock != streamClock {
+		clock = newWallClock()
+		cfg.Wall = clock.at
+	}
 	if c.ledger != "" {
-		b, err := c.open(&cfg, t.Warnf)
+		b, err := c.open(&cfg, clock, t.Warnf)
 		if err != nil {
 			return err
 		}
@@ -206,7 +235,7 @@ func run(t *cli.Tool, c config) error {
 	t.Counters(m.line)
 	f := &filter{
 		gate: g, count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed,
-		stream: c.clock == streamClock, wall: wallClock(cfg.Align || cfg.Book != nil),
+		stream: c.clock == streamClock, wall: steady(),
 		in: fdio.NewStream(fdio.NewInput(0), 1), out: fdio.NewOutput(1),
 		publish: m.publish, warn: t.Warnf,
 	}

@@ -73,6 +73,13 @@ func (m *monitor) line() string {
 		return "no frame yet"
 	}
 	line := fmt.Sprintf("state=%s used=%d quota=%d used_share=%.4f", word(s), s.Used, s.Quota, float64(s.Used)/float64(max(s.Quota, 1)))
+	if b := s.Budget; b != nil {
+		burst := "held"
+		if b.Free {
+			burst = "free"
+		}
+		line += fmt.Sprintf(" free_total=%d free_used=%d free_left=%d burst=%s", b.Total, b.Used, b.Left, burst)
+	}
 	if !math.IsInf(s.Rate, 0) {
 		line += fmt.Sprintf(" rate_bytes=%.0f", s.Rate)
 	}
@@ -129,11 +136,8 @@ func (m *monitor) prometheus(s *gate.State) []byte {
 	gauge := func(name string, v float64) {
 		fmt.Fprintf(&b, "# TYPE quotagate_%s gauge\nquotagate_%s %v\n", name, name, v)
 	}
-	open := 0.0
-	if s.Open {
-		open = 1
-	}
-	gauge("open", open)
+	flag := map[bool]float64{true: 1}
+	gauge("open", flag[s.Open])
 	gauge("window_used_bytes", float64(s.Used))
 	gauge("window_quota_bytes", float64(s.Quota))
 	rate := s.Rate
@@ -141,6 +145,11 @@ func (m *monitor) prometheus(s *gate.State) []byte {
 		fmt.Fprintf(&b, "# TYPE quotagate_paced_bytes_per_second gauge\nquotagate_paced_bytes_per_second +Inf\n")
 	} else {
 		gauge("paced_bytes_per_second", rate)
+	}
+	if b := s.Budget; b != nil {
+		gauge("free_windows_total", float64(b.Total))
+		gauge("free_windows_used", float64(b.Used))
+		gauge("burst_free", flag[b.Free])
 	}
 	gauge("held_frames", float64(s.HeldFrames))
 	gauge("held_bytes", float64(s.HeldBytes))

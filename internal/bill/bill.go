@@ -51,6 +51,7 @@ import (
 	"strings"
 	"time"
 
+	"framepipe/internal/budget"
 	"framepipe/internal/cli"
 )
 
@@ -137,6 +138,11 @@ func (p Percentile) String() string {
 
 // Float returns the percentile for being shown: 95.
 func (p Percentile) Float() float64 { return float64(p) / 1e9 }
+
+// Above is the share of samples that are above the percentile, and free.
+func (p Percentile) Above() budget.Ratio {
+	return budget.Ratio{Num: int64(hundred - p), Den: int64(hundred)}
+}
 
 // Free returns how many of n samples cost nothing, by the rule of Floor.
 func (p Percentile) Free(n int) int {

@@ -14,8 +14,15 @@ const Slots = 60
 // inside a slot, one more.
 const span = Slots + 1
 
+// late is how many slots before the current one may still change: others count
+// in them whose clocks, or turns on the processor, are not ours.
+const late = 2
+
 // kept is how many slots are remembered, a power of two.
 const kept = 128
+
+// lanes is how many there are at the most.
+const lanes = 2
 
 // Unlimited is what Room returns where nothing limits.
 const Unlimited = math.MaxInt64
@@ -26,7 +33,8 @@ type Ratio struct{ Num, Den int64 }
 // Config is what a budget is made of. Times are nanoseconds since the Unix
 // epoch.
 type Config struct {
-	Quota  int64         // bytes that a window may hold: the commit times the window
+	Quota  int64         // bytes that a window of a lane may hold: the commit times the window
+	Lanes  int           // 1 if 0, or 2, see Budget
 	Window time.Duration // the provider's samples; 5m if 0
 	// Free is the share of samples that the provider throws away: {5, 100} for
 	// the 95th percentile, {25, 1000} for 97.5.
@@ -61,28 +69,37 @@ type cycle struct {
 }
 
 // Budget keeps count of windows. It is not safe for concurrent use.
+//
+// A lane is what is held against the quota by itself: one direction of traffic, or
+// the sum of both. A window is over if one of its lanes is.
 type Budget struct {
 	cfg  Config
 	slot int64 // nanoseconds
 
-	// cum[i%kept] is the sum of all bytes up to and with slot i, so that a sum
-	// over slots is a difference. offered has the same of what arrived.
-	cum     [kept]int64
-	offered [kept]int64
-	sum     int64 // all bytes so far
-	arrived int64
-	t       int64 // the current slot's number
-	begun   bool
+	lane  [lanes]lane
+	t     int64 // the current slot's number
+	begun bool
 
-	// first is the earliest window that is not over quota. Windows are
-	// numbered by the slot they begin in. Those before are over or in the past.
-	first int64
+	// over[at(k)] says that window k was counted as over quota. Windows are
+	// numbered by the slot they begin in. Of two windows that contain the current
+	// slot the one that began earlier holds more. The ones before first are over,
+	// and were free to be; first is not, or was not: nothing is gained by its
+	// being over.
+	over, allowed [kept]bool
+	first         int64
 
 	prev, cur, next cycle
 
 	free    bool  // the verdict of this slot
-	limit   int64 // the earliest window from first on that may not go over; t+1 if none
+	limit   int64 // the earliest window from first on that may not be over; t+1 if none
 	learned learned
+}
+
+// lane is what was counted, as sums of all slots up to and with each of the last,
+// so that what lies between two is a difference.
+type lane struct {
+	cum, offered [kept]int64
+	sum, arrived int64 // all so far
 }
 
 // New makes a budget.
@@ -101,7 +118,10 @@ func New(cfg Config) (*Budget, error) {
 		return nil, fmt.Errorf("a billing cycle is needed")
 	case cfg.Reserve < 0:
 		return nil, fmt.Errorf("the reserve %d is negative", cfg.Reserve)
+	case cfg.Lanes < 0 || cfg.Lanes > lanes:
+		return nil, fmt.Errorf("%d lanes are not 1 or 2", cfg.Lanes)
 	}
+	cfg.Lanes = max(cfg.Lanes, 1)
 	return &Budget{cfg: cfg, slot: int64(cfg.Window) / Slots}, nil
 }
 
@@ -155,6 +175,7 @@ func phase(k int64) int64 { return ((k % Slots) + Slots) % Slots }
 
 // concede counts window k as over.
 func (b *Budget) concede(k int64) {
+	b.over[at(k)], b.allowed[at(k)] = true, b.may(k, 0)
 	p := phase(k)
 	for _, c := range [...]*cycle{&b.prev, &b.cur, &b.next} {
 		if b.touches(c, k) {
@@ -164,45 +185,68 @@ func (b *Budget) concede(k int64) {
 	}
 }
 
-// upTo is the sum of bytes up to and with slot i, one of the last.
-func (b *Budget) upTo(i int64) int64 { return b.cum[at(i)] }
-
 // at is where slot i is kept.
 func at(i int64) int64 { return i & (kept - 1) }
 
-// held is what window k holds so far.
-func (b *Budget) held(k int64) int64 { return b.sum - b.upTo(k-1) }
+// upTo is the sum of bytes up to and with slot i, one of the last.
+func (l *lane) upTo(i int64) int64 { return l.cum[at(i)] }
 
-// Advance moves to now. Time does not go back: an earlier now is the same as
-// the latest.
+// held is what the slots from k on hold.
+func (l *lane) held(k int64) int64 { return l.sum - l.upTo(k-1) }
+
+// Held returns what a lane's slots from number i to j hold, which are among the
+// last sixty or so.
+func (b *Budget) Held(lane int, i, j int64) int64 {
+	l := &b.lane[lane]
+	return l.upTo(min(j, b.t)) - l.upTo(i-1)
+}
+
+// Reset forgets everything.
+func (b *Budget) Reset() { *b = Budget{cfg: b.cfg, slot: b.slot} }
+
+// Advance moves to now, and finds the verdict for the slot that now lies in. Time
+// does not go back: an earlier now is the same as the latest.
 func (b *Budget) Advance(now int64) {
-	to := floorDiv(now, b.slot)
-	if b.begun && to <= b.t {
-		return
+	if b.step(floorDiv(now, b.slot)) {
+		b.decide()
 	}
+}
+
+// step makes slot number to the current one, and reports whether it was not.
+func (b *Budget) step(to int64) bool {
+	all := b.lane[:b.cfg.Lanes]
 	switch {
+	case b.begun && to <= b.t:
+		return false
 	case !b.begun:
 		b.begun = true
 		b.t, b.first = to, to-Slots
 		b.settle(b.t * b.slot)
 	case to-b.t >= kept:
-		b.leave()
-		for i := range int64(kept) { // a window's length in which nothing came
-			b.cum[i], b.offered[i] = b.sum, b.arrived
+		b.learn()
+		for l := range all {
+			x := &all[l]
+			for i := range int64(kept) { // a window's length in which nothing came
+				x.cum[i], x.offered[i] = x.sum, x.arrived
+			}
 		}
+		clear(b.over[:])
 		b.learned.idle(to - b.t - 1)
 		b.t = to
 	default:
 		for b.t < to {
-			b.leave()
+			b.learn()
 			b.t++
-			b.cum[at(b.t)] = b.sum
-			b.offered[at(b.t)] = b.arrived
+			for l := range all {
+				x := &all[l]
+				x.cum[at(b.t)], x.offered[at(b.t)] = x.sum, x.arrived
+			}
+			b.over[at(b.t)] = false
 		}
 	}
 	b.first = max(b.first, b.t-Slots)
 	b.turn()
-	b.decide()
+	return true
 }
 
 // turn goes to the next cycle as the time comes.
@@ -234,48 +278,68 @@ func floorDiv(a, b int64) int64 {
 	return q
 }
 
-// leave ends the current slot.
-func (b *Budget) leave() {
-	b.learn()
+// Count says what was counted in the slot that begins at start: bytes that
+// arrived, whatever became of them, and bytes that passed. beyond says that some
+// of these did not fit into the caller's own sliding window. It may be said
+// again, and be more, while the slot is the current one or one of the two before;
+// earlier slots are left as they are, and a later one becomes the current one,
+// whose verdict Advance finds.
+func (b *Budget) Count(lane int, start, offered, passed int64, beyond bool) {
+	i := floorDiv(start, b.slot)
+	b.step(i)
+	if b.t-i > late {
+		return
+	}
+	l := &b.lane[lane]
+	more := passed - (l.upTo(i) - l.upTo(i-1))
+	came := max(offered, passed) - (l.offered[at(i)] - l.offered[at(i-1)])
+	for j := i; j <= b.t; j++ {
+		l.cum[at(j)] += more
+		l.offered[at(j)] += came
+	}
+	l.sum += more
+	l.arrived += came
+	if beyond {
+		b.count(l, i)
+	}
 }
 
-// Offer counts bytes that arrived, whatever becomes of them.
-func (b *Budget) Offer(now, bytes int64) {
+// Offer counts bytes that arrived in a lane now, whatever becomes of them.
+func (b *Budget) Offer(lane int, now, bytes int64) {
 	b.Advance(now)
-	b.arrived += bytes
-	b.offered[at(b.t)] = b.arrived
+	l := &b.lane[lane]
+	l.arrived += bytes
+	l.offered[at(b.t)] = l.arrived
 }
 
 // Pass counts bytes that passed. beyond says that they did so only because
 // Room allowed it: they did not fit into the caller's own sliding window.
-func (b *Budget) Pass(now, bytes int64, beyond bool) {
+func (b *Budget) Pass(lane int, now, bytes int64, beyond bool) {
 	b.Advance(now)
-	b.sum += bytes
-	b.cum[at(b.t)] = b.sum
+	l := &b.lane[lane]
+	l.sum += bytes
+	l.cum[at(b.t)] = l.sum
 	if beyond {
-		b.count()
+		b.count(l, b.t)
 	}
 }
 
-// count counts the windows that have gone over.
-func (b *Budget) count() {
-	for b.first <= b.t && b.held(b.first) > b.cfg.Quota {
-		b.concede(b.first)
+// count counts the windows that have gone over with what slot i holds. Windows
+// that go over later do so with what fits into the caller's own window, and none
+// that the provider can see is among them.
+func (b *Budget) count(l *lane, i int64) {
+	for k := i - Slots; k <= i; k++ {
+		if b.over[at(k)] {
+			continue
+		}
+		if l.upTo(i)-l.upTo(k-1) <= b.cfg.Quota {
+			break // later ones hold less
+		}
+		b.concede(k)
+	}
+	for b.first <= b.t && b.over[at(b.first)] && b.allowed[at(b.first)] {
 		b.first++
 	}
-}
-
-// Replay does after a restart what Offer and Pass did before it, for the slot
-// that begins at the given time; slots have to come in order. beyond says that
-// Pass was told so in the slot. Without that knowledge give false: the slot is
-// then taken for one in which bytes passed beyond the quota if the window that
-// it ends is over, as the caller's own window would not have allowed that. On a
-// link that is always full this counts up to a window a burst too many, and it
-// cannot see a burst that exceeded the quota by less than a slot's bytes and
-// was over in the same slot.
-func (b *Budget) Replay(start, offered, passed int64, beyond bool) {
-	b.Offer(start, max(offered, passed))
-	b.Pass(start, passed, beyond || b.held(b.t-Slots+1)+passed > b.cfg.Quota)
 }
 
 // Free reports whether bursts may run on at full speed for the rest of this
@@ -285,45 +349,26 @@ func (b *Budget) Free(now int64) bool {
 	return b.free
 }
 
-// Room returns how many bytes may pass now although they do not fit into the
-// caller's own sliding window.
-func (b *Budget) Room(now int64) int64 {
+// Limit returns the earliest window that may not go over in this slot. What the
+// slots from its number on hold is to stay within the quota. limited is false if
+// all windows of the slot may go over.
+func (b *Budget) Limit(now int64) (k int64, limited bool) {
 	b.Advance(now)
-	k := b.first
+	k = b.first
 	if b.free {
 		k = max(b.limit, k)
 	}
-	if k > b.t {
+	return k, k <= b.t
+}
+
+// Room returns how many bytes of a lane may pass now although they do not fit
+// into the caller's own sliding window.
+func (b *Budget) Room(lane int, now int64) int64 {
+	k, limited := b.Limit(now)
+	if !limited {
 		return Unlimited
 	}
-	return max(b.cfg.Quota-b.held(k), 0)
-}
-
-// Used returns what the first window holds that is not to go over: what Room
-// counts from while Free is false.
-func (b *Budget) Used(now int64) int64 {
-	b.Advance(now)
-	if b.first > b.t {
-		return 0
-	}
-	return b.held(b.first)
-}
-
-// Sustainable returns how many bytes may pass in every slot from now on without
-// a further window going over.
-func (b *Budget) Sustainable(now int64) int64 {
-	b.Advance(now)
-	return b.sustainable(b.first, span)
-}
-
-// sustainable is the least rate at which a window from k on becomes full when
-// it ends.
-func (b *Budget) sustainable(k, length int64) int64 {
-	rate := b.cfg.Quota / length
-	for ; k <= b.t; k++ {
-		rate = min(rate, (b.cfg.Quota-b.held(k))/(k+length-b.t))
-	}
-	return max(rate, 0)
+	return max(b.cfg.Quota-b.lane[lane].held(k), 0)
 }
 
 // Stats is how a budget stands, for people.

@@ -161,7 +161,7 @@ func TestPromise(t *testing.T) {
 				}
 				h := history{parts: 3}
 				s := Simulation{Config: cfg, Threshold: 0.75}
-				s.Slot = func(at, _, passed int64) {
+				s.Slot = func(_ int, at, _, passed int64) {
 					if h.bytes == nil {
 						h.base = at / 5e9
 					}
@@ -170,7 +170,7 @@ func TestPromise(t *testing.T) {
 					}
 				}
 				start := rapid.Int64Range(0, 3*day).Draw(t, "start")
-				if _, err := s.Run(Demand{start, d.make(r, 110, float64(cfg.Quota))}); err != nil {
+				if _, err := s.Run(Demand{Start: start, Bytes: d.make(r, 110, float64(cfg.Quota))}); err != nil {
 					t.Fatal(err)
 				}
 				exact := cfg
@@ -215,7 +215,7 @@ func TestPromiseFine(t *testing.T) {
 			if i == again {
 				b, _ = New(cfg)
 				for _, e := range log {
-					b.Replay(e.at, e.offered, e.passed, e.beyond)
+					b.Count(0, e.at, e.offered, e.passed, e.beyond)
 				}
 			}
 			if i%parts == 0 {
@@ -235,9 +235,9 @@ func TestPromiseFine(t *testing.T) {
 				own -= h.bytes[i-Slots*parts]
 			}
 			fits := max(cfg.Quota-own, 0)
-			b.Offer(now, offered)
-			pass := min(offered, max(fits, b.Room(now)))
-			b.Pass(now, pass, pass > fits)
+			b.Offer(0, now, offered)
+			pass := min(offered, max(fits, b.Room(0, now)))
+			b.Pass(0, now, pass, pass > fits)
 			own += pass
 			h.bytes = append(h.bytes, pass)
 			e := &log[len(log)-1]
@@ -247,29 +247,6 @@ func TestPromiseFine(t *testing.T) {
 		}
 		h.check(t, cfg)
 	})
-}
-
-// A budget made anew from slots alone counts no less, and not many more.
-func TestReplay(t *testing.T) {
-	for _, d := range demands {
-		type slot struct{ at, offered, passed int64 }
-		var log []slot
-		cfg := Config{Quota: 1e6, Free: Ratio{5, 100}, Cycle: fixed(30 * day)}
-		s := Simulation{Config: cfg, Threshold: 0.75, Slot: func(a, o, p int64) { log = append(log, slot{a, o, p}) }}
-		res, err := s.Run(Demand{0, d.make(rand.New(rand.NewPCG(1, 2)), 3000, 1e6)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, _ := New(cfg)
-		for _, e := range log {
-			b.Replay(e.at, 0, e.passed, false)
-		}
-		st := b.Stats(0)
-		t.Logf("%-20s used %d, replayed %d", d.name, res.Used, st.Used)
-		if st.Used < res.Used {
-			t.Errorf("%s: %d windows over were counted, %d after a restart", d.name, res.Used, st.Used)
-		}
-	}
 }
 
 // Ten days of each demand against the all-knowing scheduler, for people to
@@ -282,7 +259,7 @@ func TestGenerated(t *testing.T) {
 		row := fmt.Sprintf("%-20s", d.name)
 		for _, p := range []Policy{Never, Greedy, Weighed} {
 			s := Simulation{Config: Config{Quota: 1e9, Free: Ratio{5, 100}, Cycle: fixed(10 * day), Policy: p}, Threshold: 0.75}
-			r, err := s.Run(Demand{0, samples})
+			r, err := s.Run(Demand{Bytes: samples})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -322,11 +299,11 @@ func TestExample(t *testing.T) {
 	}
 	for i := range int64(60) {
 		now := day + i*5e9
-		b.Offer(now, 30e6)
-		if b.Room(now) < 30e6 {
+		b.Offer(0, now, 30e6)
+		if b.Room(0, now) < 30e6 {
 			t.Fatalf("slot %d: no room", i)
 		}
-		b.Pass(now, 30e6, i >= 20)
+		b.Pass(0, now, 30e6, i >= 20)
 	}
 	s := b.Stats(0)
 	if s.Used != 2 || s.Mean != 80.0/60 {
@@ -337,9 +314,9 @@ func TestExample(t *testing.T) {
 func TestJump(t *testing.T) {
 	b, _ := New(Config{Quota: 1000, Free: Ratio{5, 100}, Cycle: fixed(day)})
 	for _, now := range []int64{0, 5 * day, 3 * day, 400 * day, 401*day - 1, math.MaxInt64 / 4} {
-		b.Offer(now, 5000)
-		if p := min(b.Room(now), 5000); p > 0 {
-			b.Pass(now, p, true)
+		b.Offer(0, now, 5000)
+		if p := min(b.Room(0, now), 5000); p > 0 {
+			b.Pass(0, now, p, true)
 		}
 		if s := b.Stats(now); s.Left < 0 {
 			t.Errorf("at %d: %+v", now, s)
@@ -352,8 +329,8 @@ func TestAllocations(t *testing.T) {
 	now := int64(0)
 	if n := testing.AllocsPerRun(10000, func() {
 		now += 4e9
-		b.Offer(now, 100)
-		b.Pass(now, min(b.Room(now), 100), true)
+		b.Offer(0, now, 100)
+		b.Pass(0, now, min(b.Room(0, now), 100), true)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

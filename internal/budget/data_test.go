@@ -84,7 +84,7 @@ func TestData(t *testing.T) {
 			return
 		}
 		n := len(d.Bytes)
-		test := Demand{d.Start + int64(n/2)*minutes5, d.Bytes[n/2:]}
+		test := Demand{Start: d.Start + int64(n/2)*minutes5, Bytes: d.Bytes[n/2:]}
 		for i, natural := range [][]int64{d.Bytes, test.Bytes} {
 			for _, share := range []int64{50, 75, 100} {
 				cfg := Config{Quota: percentile95(natural) * share / 100, Free: free, Cycle: halves(d.Start, n), Window: 5 * time.Minute}
@@ -94,7 +94,7 @@ func TestData(t *testing.T) {
 					s := Simulation{Config: cfg, Threshold: 0.75}
 					s.Policy = p
 					sum := int64(0)
-					s.Slot = func(at, _, passed int64) {
+					s.Slot = func(_ int, at, _, passed int64) {
 						if h.bytes == nil {
 							h.base = at / 5e9
 						}

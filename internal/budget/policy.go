@@ -164,14 +164,27 @@ func (l *learned) choose(rest, length, left float64) {
 // excess is by how much a window would go over if it were as the slots before
 // and with i, as a share of the quota.
 func (b *Budget) excess(i int64) float64 {
-	o := b.offered[at(i)] - b.offered[at(i-ahead)]
+	o := int64(0)
+	for l := range b.cfg.Lanes {
+		x := &b.lane[l]
+		o = max(o, x.offered[at(i)]-x.offered[at(i-ahead)])
+	}
 	return float64(o)*Slots/ahead/float64(b.cfg.Quota) - 1
 }
 
 // learn ends the current slot.
 func (b *Budget) learn() {
-	share := float64(b.offered[at(b.t)]-b.offered[at(b.t-1)]) * Slots / float64(b.cfg.Quota)
-	over := b.offered[at(b.t)]-b.offered[at(b.t-Slots)] > b.cfg.Quota
+	share, over := 0.0, false
+	for l := range b.cfg.Lanes {
+		x := &b.lane[l]
+		one := float64(x.offered[at(b.t)]-x.offered[at(b.t-1)]) * Slots / float64(b.cfg.Quota)
+		switch lane := x.offered[at(b.t)]-x.offered[at(b.t-Slots)] > b.cfg.Quota; {
+		case lane && over: // both gain
+			share += one - 1
+		case lane || !over && one > share:
+			share, over = one, lane
+		}
+	}
 	b.learned.see(b.excess(b.t-1), share, over)
 }
 
@@ -183,8 +196,13 @@ func (b *Budget) decide() {
 		return
 	}
 	for k := b.first; k <= b.t; k++ {
-		again := int64(0) // the window one length before is of the same phase
-		if k-Slots >= b.first {
+		if b.over[at(k)] && b.allowed[at(k)] {
+			continue
+		}
+		// The window one length before is of the same phase, and may yet turn
+		// out to be over.
+		again := int64(0)
+		if k >= b.t-late && !b.over[at(k-Slots)] {
 			again = 1
 		}
 		if !b.may(k, again) {
@@ -199,7 +217,11 @@ func (b *Budget) decide() {
 func (b *Budget) head() float64 {
 	const few = 6
 	k := min(b.first, b.t-few)
-	return float64(b.upTo(k+few-1)-b.upTo(k-1))*Slots/few/float64(b.cfg.Quota) - 1
+	held := int64(0)
+	for l := range b.cfg.Lanes {
+		held = max(held, b.Held(l, k, k+few-1))
+	}
+	return float64(held)*Slots/few/float64(b.cfg.Quota) - 1
 }
 
 func (b *Budget) worth() bool {

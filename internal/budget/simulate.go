@@ -1,11 +1,20 @@
 package budget
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
-// Demand is what would have been sent, in samples of a window each.
+// Demand is what would have been sent, in samples of equal length.
 type Demand struct {
-	Start int64   // when the first sample begins
-	Bytes []int64 // in each sample; negative: missing
+	Start  int64         // when the first sample begins, nanoseconds since the Unix epoch
+	Sample time.Duration // how long each is; a window if 0
+	// Bytes are those of each sample; a negative number is a sample that is missing,
+	// and counts as none.
+	Bytes []int64
+	// Other are those of the second lane, nil if there is none.
+	Other []int64
 }
 
 // Simulation is how demand is simulated.
@@ -13,37 +22,61 @@ type Simulation struct {
 	Config
 	// Threshold is the gate's: the share of the quota up to which all passes.
 	Threshold float64
-	// Slot, if not nil, is told of every slot.
-	Slot func(start, offered, passed int64)
+	// Patience is how long demand waits that may not pass. Then it is lost.
+	Patience time.Duration
+	// Slot, if not nil, is told of every slot, lane by lane.
+	Slot func(lane int, start, offered, passed int64)
 }
 
 // Result is what a simulation came to.
 type Result struct {
-	Offered, Passed, Lost int64
-	Stats                 // at the end
+	Offered, Passed int64
+	Delayed         int64 // of what passed, later than in its slot
+	Lost            int64
+	Longest         time.Duration // that anything waited which passed
+	Stats                         // at the end
 }
 
 // Run simulates demand from its begin to its end, over as many cycles as that
-// takes.
-func (s *Simulation) Run(demand ...Demand) (Result, error) {
-	b, err := New(s.Config)
-	if err != nil {
-		return Result{}, err
-	}
-	g := &shaper{b: b, quota: s.Quota, threshold: int64(s.Threshold * float64(s.Quota))}
-	var r Result
+// takes. What waits at the end is lost.
+func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
+	cfg := s.Config
 	for _, d := range demand {
-		base := floorDiv(d.Start, b.slot)
-		for i, bytes := range d.Bytes {
-			bytes = max(bytes, 0)
-			for j := range int64(Slots) {
-				offered := part(bytes, j)
-				t := base + int64(i)*Slots + j
-				passed := g.slot(t, offered)
+		if d.Other != nil {
+			cfg.Lanes = 2
+		}
+	}
+	b, err := New(cfg)
+	if err != nil {
+		return r, err
+	}
+	g := shaper{b: b, quota: cfg.Quota, threshold: int64(s.Threshold * float64(cfg.Quota))}
+	var queue [lanes]backlog
+	for _, d := range demand {
+		split, merge, err := b.fit(&d)
+		if err != nil {
+			return r, err
+		}
+		first := floorDiv(d.Start, b.slot)
+		// What waited goes no faster than anything ever came.
+		fastest := max(d.peak(d.Bytes, split, merge), d.peak(d.Other, split, merge))
+		for i := range int64(len(d.Bytes)) * split / merge {
+			t := first + i
+			for l := range b.cfg.Lanes {
+				bytes := d.Bytes
+				if l > 0 {
+					bytes = d.Other
+				}
+				offered := part(bytes, i, split, merge)
+				q := &queue[l]
+				passed := g.slot(l, t, offered, min(q.bytes, max(fastest-offered, 0)))
 				r.Offered += offered
 				r.Passed += passed
+				delayed, longest := q.slot(t, offered, passed, int64(s.Patience)/b.slot)
+				r.Delayed += delayed
+				r.Longest = max(r.Longest, time.Duration(longest*b.slot))
 				if s.Slot != nil {
-					s.Slot(t*b.slot, offered, passed)
+					s.Slot(l, t*b.slot, offered, passed)
 				}
 			}
 		}
@@ -53,10 +86,79 @@ func (s *Simulation) Run(demand ...Demand) (Result, error) {
 	return r, nil
 }
 
-// part is slot j's part of a sample's bytes.
-func part(bytes, j int64) int64 {
-	q, m := bytes/Slots, bytes%Slots
-	return q + m*(j+1)/Slots - m*j/Slots
+// fit finds into how many slots a sample is split, or how many samples make one.
+func (b *Budget) fit(d *Demand) (split, merge int64, err error) {
+	sample := int64(d.Sample)
+	if sample == 0 {
+		sample = int64(b.cfg.Window)
+	}
+	switch {
+	case d.Other != nil && len(d.Other) != len(d.Bytes):
+		return 0, 0, fmt.Errorf("%d samples in one direction, and %d in the other", len(d.Bytes), len(d.Other))
+	case sample > 0 && sample%b.slot == 0:
+		return sample / b.slot, 1, nil
+	case sample > 0 && b.slot%sample == 0:
+		return 1, b.slot / sample, nil
+	}
+	return 0, 0, fmt.Errorf("samples of %v and slots of %v do not fit", time.Duration(sample), time.Duration(b.slot))
+}
+
+// peak is the most that comes in a slot.
+func (d *Demand) peak(bytes []int64, split, merge int64) (most int64) {
+	for i := int64(0); i+merge <= int64(len(bytes)); i += merge {
+		sum := int64(0)
+		for _, n := range bytes[i : i+merge] {
+			sum += max(n, 0)
+		}
+		most = max(most, (sum+split-1)/split)
+	}
+	return most
+}
+
+// part is slot i's part of samples.
+func part(bytes []int64, i, split, merge int64) (sum int64) {
+	if merge > 1 {
+		for _, n := range bytes[i*merge : (i+1)*merge] {
+			sum += max(n, 0)
+		}
+		return sum
+	}
+	n, j := max(bytes[i/split], 0), i%split
+	q, m := n/split, n%split
+	return q + m*(j+1)/split - m*j/split
+}
+
+// backlog is demand that waits, the oldest first.
+type backlog struct {
+	bytes int64
+	since []waiting
+}
+
+type waiting struct{ slot, bytes int64 }
+
+// slot takes over what came and what passed in slot t, and gives up what has
+// waited for longer than patience, in slots. It returns how much of what passed
+// had waited, and the longest that some had.
+func (q *backlog) slot(t, offered, passed, patience int64) (delayed, longest int64) {
+	left := passed
+	for left > 0 && len(q.since) > 0 {
+		w := &q.since[0]
+		n := min(w.bytes, left)
+		left, q.bytes, delayed = left-n, q.bytes-n, delayed+n
+		longest = max(longest, t-w.slot)
+		if w.bytes -= n; w.bytes == 0 {
+			q.since = q.since[1:]
+		}
+	}
+	if rest := offered - left; rest > 0 && patience > 0 {
+		q.since = append(q.since, waiting{t, rest})
+		q.bytes += rest
+	}
+	for len(q.since) > 0 && t-q.since[0].slot >= patience {
+		q.bytes -= q.since[0].bytes
+		q.since = q.since[1:]
+	}
+	return delayed, longest
 }
 
 // shaper is the gate, a slot at a time. Bytes are spread evenly over a slot, so
@@ -68,24 +170,34 @@ type shaper struct {
 	threshold int64
 }
 
-// slot lets pass what may of what is offered in slot t.
-func (g *shaper) slot(t, offered int64) int64 {
+// slot lets pass what may, in slot t, of what is offered and of what has waited.
+func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 	b := g.b
 	now := t * b.slot
-	b.Offer(now, offered)
-	used := b.held(t - Slots + 1)
+	b.Offer(lane, now, offered)
+	x := &b.lane[lane]
+	used := x.held(t - Slots + 1)
 	fits := max(g.quota-used, 0) // into the gate's own window
-	var pass int64
-	if b.Free(now) {
-		pass = max(fits, b.Room(now))
+	pass := min(max(g.threshold-used, g.sustainable(x, t-Slots+1, Slots)), fits)
+	if k, limited := b.Limit(now); !limited {
+		pass = Unlimited
 	} else {
-		own := max(g.threshold-used, b.sustainable(t-Slots+1, Slots))
-		tail := min(max(g.threshold-b.Used(now), b.Sustainable(now)), b.Room(now))
-		pass = max(own, tail, 0)
+		held := x.held(k)
+		pass = max(pass, min(max(g.threshold-held, g.sustainable(x, k, span)), g.quota-held))
 	}
-	pass = min(pass, offered)
-	b.Pass(now, pass, pass > fits)
+	pass = min(max(pass, 0), offered+waited)
+	b.Pass(lane, now, pass, pass > fits)
 	return pass
+}
+
+// sustainable is the least rate, in bytes a slot, at which a window from k on
+// becomes full when it ends.
+func (g *shaper) sustainable(x *lane, k, length int64) int64 {
+	rate := g.quota / length
+	for ; k <= g.b.t; k++ {
+		rate = min(rate, (g.quota-x.held(k))/(k+length-g.b.t))
+	}
+	return max(rate, 0)
 }
 
 // AllKnowing is what a scheduler passes that knows all demand and the phase of

@@ -537,12 +537,12 @@ func TestManNumbers(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What is really printed is among what the source says.
-	said, err := exec.Command("bash", "-c", "quotagate -quota 5MB -window 1s -clock stream -v -metrics "+dir+"/gate <"+capture+" 2>&1 >/dev/null").Output()
+	said, err := exec.Command("bash", "-c", "quotagate -quota 5MB -window 3s -cycle 1d -percentile 100 -ledger "+dir+"/ledger -dir out -clock stream -v -metrics "+dir+"/gate <"+capture+" 2>&1 >/dev/null").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	printed := matches(`\b([a-z_]+)=`, string(said))
-	if len(printed) < 15 {
+	if len(printed) < 19 {
 		t.Errorf("quotagate says %s", said)
 	}
 	for _, key := range printed {
@@ -556,7 +556,7 @@ func TestManNumbers(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := matches(`(?m)^([a-z_]+)[ {]`, string(metrics))
-	if len(names) < 17 {
+	if len(names) < 20 {
 		t.Errorf("the metrics are\n%s", metrics)
 	}
 	page := all["quotagate.1"]

@@ -19,6 +19,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"time"
+
+	"framepipe/internal/budget"
 )
 
 // Config is what a gate is made of. Exactly one of Quota and Rate is positive.
@@ -34,9 +36,17 @@ type Config struct {
 	Offered   bool          // dropped frames are charged too
 	ECN       bool          // mark frames that can be marked, instead of an early drop
 	Seed      uint64
+	// Wall tells what the clock on the wall shows at a time of the gate's, which
+	// goes steadily. Cycle, and windows that are aligned, go by it; nil if it is
+	// the same.
+	Wall func(now int64) int64
 	// Book, if there is one, keeps the counts, for other gates too. Window or
 	// Cycle is to be that of the Book.
 	Book Book
+	// Budget, if there is one, knows which windows may hold more than the quota.
+	// It learns what was counted from the Book, and wants one with slots as
+	// long as its own.
+	Budget *budget.Budget
 }
 
 // maxQuota keeps sums and products of byte counts well inside an int64.
@@ -91,13 +101,15 @@ type Stats struct {
 // State is how a gate stands.
 type State struct {
 	Stats
-	Open       bool    // below the threshold, and nothing held
-	Used       int64   // bytes in the window
+	Open       bool    // below the threshold, or free to exceed it, and nothing held
+	Used       int64   // bytes in the window; more than Quota where that was free
 	Quota      int64   // bytes
 	Rate       float64 // bytes per second that are let out, +Inf while open
 	HeldFrames int
 	HeldBytes  int64
 	Delay      time.Duration // of the last frame that was held
+	// Budget is how the free windows stand, nil if there is no budget.
+	Budget *budget.Stats
 }
 
 // Gate decides. It is not safe for concurrent use.
@@ -111,6 +123,12 @@ type Gate struct {
 	now       int64
 	rng       *rand.Rand
 	q         *queue
+
+	// credit is what is charged already and may pass until a time, in which
+	// nothing is to be found out: most frames are dealt with by one comparison.
+	credit int64
+	until  int64
+	came   int64 // bytes that came and are not in the book's count of what is offered
 
 	rate    float64 // bytes per second
 	renew   int64   // when to find the rate anew
@@ -133,10 +151,22 @@ const (
 	// shortest is the least a queue holds, in full frames: below that TCP
 	// cannot repair a loss without waiting for its timer.
 	shortest = 8
+	// chunk is how much credit is taken at a time, if that is little of the quota.
+	// A gate that is killed has charged so much too much, at the most.
+	chunk = 128 << 10
 	// earliness is how steeply the drop probability rises with the fill of
 	// the queue: p = fill^earliness.
 	earliness = 6
 )
+
+// Quota returns how many bytes a window of a length may hold: quota, or if that is
+// 0, what a rate of bytes a second comes to.
+func Quota(quota int64, rate float64, length time.Duration) int64 {
+	if quota > 0 {
+		return min(quota, maxQuota)
+	}
+	return int64(min(rate*float64(length)/1e9, maxQuota))
+}
 
 // New makes a gate.
 func New(cfg Config) (*Gate, error) {
@@ -147,30 +177,33 @@ func New(cfg Config) (*Gate, error) {
 	if (cfg.Quota > 0) == (cfg.Rate > 0) {
 		return nil, fmt.Errorf("either a quota or a rate is needed")
 	}
-	limit := func(start, end int64) int64 {
-		if cfg.Quota > 0 {
-			return min(cfg.Quota, maxQuota)
-		}
-		return int64(min(cfg.Rate*float64(end-start)/1e9, maxQuota))
-	}
+	limit := func(start, end int64) int64 { return Quota(cfg.Quota, cfg.Rate, time.Duration(end-start)) }
 	switch {
+	case cfg.Budget != nil && (cfg.Book == nil || cfg.Cycle != nil || cfg.Align):
+		return nil, fmt.Errorf("a budget is for sliding windows with a Book")
 	case cfg.Cycle != nil:
-		g.private = newAligned(limit, cfg.Cycle)
+		a := newAligned(limit, cfg.Cycle, cfg.Wall)
+		g.private = a
 		if cfg.Book != nil {
-			g.book = newSharedCycle(limit, cfg.Cycle, cfg.Book)
+			g.book = newSharedCycle(a, cfg.Book)
 		}
 	case cfg.Window < time.Millisecond:
 		return nil, fmt.Errorf("the window %v is shorter than a millisecond", cfg.Window)
 	case cfg.Align:
-		g.private = newAligned(limit, Every(cfg.Window))
+		g.private = newAligned(limit, Every(cfg.Window), cfg.Wall)
 	default:
 		quota := limit(0, int64(cfg.Window))
 		if quota < 1 {
 			return nil, fmt.Errorf("the quota comes to less than a byte in %v", cfg.Window)
 		}
-		g.private = newSliding(quota, cfg.Window)
+		s := newSliding(quota, cfg.Window)
+		g.private = s
 		if cfg.Book != nil {
-			g.book = newShared(quota, cfg.Window, cfg.Book)
+			w := newShared(s, cfg.Window, cfg.Book)
+			g.book = w
+			if cfg.Budget != nil {
+				g.book = &budgeted{shared: w, budget: cfg.Budget}
+			}
 		}
 	}
 	g.win = g.private
@@ -185,6 +218,7 @@ func New(cfg Config) (*Gate, error) {
 // tick moves to now. Time does not go back: an earlier now is the same as the
 // latest.
 func (g *Gate) tick(now int64) {
+	g.Settle()
 	g.now = max(g.now, min(now, maxTime))
 	g.win.advance(g.now)
 	if g.book != nil && g.err == nil {
@@ -200,13 +234,46 @@ func (g *Gate) tick(now int64) {
 	}
 }
 
+// Settle gives back what was charged in advance. It is to be called before a wait:
+// nobody knows how long that takes, and others may need it.
+func (g *Gate) Settle() {
+	if g.credit > 0 {
+		g.win.add(-g.credit)
+		g.credit = 0
+	}
+	if g.came > 0 {
+		if g.book != nil {
+			g.book.offer(g.came)
+		}
+		g.came = 0
+	}
+}
+
+// borrow charges some more than was asked for, where that makes no difference: so
+// far from the threshold that all of it could pass.
+func (g *Gate) borrow() {
+	n := min(chunk, g.threshold>>10)
+	if n == 0 || g.win.used()+n >= g.threshold {
+		return
+	}
+	g.win.add(n)
+	if g.win.used() >= g.threshold {
+		g.win.add(-n)
+		return
+	}
+	g.credit, g.until = n, g.win.refresh()
+}
+
 // Err returns why the Book could not be used any longer, if so. The gate then
-// counts by itself, from nothing.
+// counts by itself.
 func (g *Gate) Err() error { return g.err }
 
 // Would reports whether Arrive would let a frame of so many bytes pass, because
 // the gate is open.
 func (g *Gate) Would(now, bytes int64) bool {
+	if bytes <= g.credit && now < g.until {
+		return true
+	}
 	g.tick(now)
 	return g.q.frames == 0 && g.win.used() < g.threshold && g.win.used()+bytes <= g.win.quota()
 }
@@ -214,6 +281,13 @@ func (g *Gate) Would(now, bytes int64) bool {
 // Arrive decides about a frame that arrives now. After Cut the frame counts as
 // not having arrived; after Hold it has to be handed to Hold.
 func (g *Gate) Arrive(now int64, p *Packet) Verdict {
+	if p.Bytes <= g.credit && now < g.until && !p.Control && !p.Unmetered {
+		g.credit -= p.Bytes
+		g.came += p.Bytes
+		g.stats.In.add(p.Bytes)
+		g.stats.Passed.add(p.Bytes)
+		return Pass
+	}
 	g.tick(now)
 	if p.Unmetered {
 		g.stats.In.add(p.Bytes)
@@ -228,9 +302,7 @@ func (g *Gate) Arrive(now int64, p *Packet) Verdict {
 		return Cut
 	}
 	g.stats.In.add(p.Bytes)
-	if g.book != nil {
-		g.book.offer(p.Bytes)
-	}
+	g.came += p.Bytes
 	if g.cfg.Offered {
 		g.win.add(p.Bytes)
 	}
@@ -244,6 +316,7 @@ func (g *Gate) Arrive(now int64, p *Packet) Verdict {
 	case open && fits:
 		g.clamped = false
 		if g.take(p.Bytes) {
+			g.borrow()
 			return Pass
 		}
 	case g.cfg.Policy == Random:
@@ -319,9 +392,7 @@ func (g *Gate) refill() {
 	if g.now >= g.renew {
 		g.rate = g.win.sustainable(g.now)
 		g.renew = g.now + int64(renewal)
-		if r := g.win.refresh(); r > g.now {
-			g.renew = min(g.renew, r)
-		}
+		g.renew = min(g.renew, g.win.refresh())
 	}
 	g.tokens += g.rate * float64(g.now-g.filled) / 1e9
 	g.tokens = min(g.tokens, max(g.rate*bucket.Seconds(), quantum))
@@ -399,6 +470,9 @@ func (g *Gate) Release(now int64) *Held {
 	if !g.take(h.Bytes) {
 		return nil
 	}
+	if g.carried(h) {
+		g.win.add(h.Bytes)
+	}
 	if paced {
 		g.tokens -= float64(h.Bytes)
 	}
@@ -410,10 +484,17 @@ func (g *Gate) Release(now int64) *Held {
 // fits reports whether a held frame may pass without taking the window over
 // its quota.
 func (g *Gate) fits(h *Held) bool {
-	if g.cfg.Offered {
+	if g.cfg.Offered && !g.carried(h) {
 		return g.win.used() <= g.win.quota() // it was charged when it came
 	}
 	return g.win.used()+h.Bytes <= g.win.quota()
+}
+
+// carried reports whether a frame was charged when it came, to a window on the clock
+// that has ended since: it takes the place of one in this window, too.
+func (g *Gate) carried(h *Held) bool {
+	a, ok := g.win.(*aligned)
+	return ok && g.cfg.Offered && h.Since < a.begun
 }
 
 // Done gives a frame back.
@@ -455,6 +536,11 @@ func (g *Gate) State(now int64) State {
 		HeldFrames: g.q.frames, HeldBytes: g.q.bytes, Delay: time.Duration(g.delay),
 	}
 	s.Open = g.q.frames == 0 && s.Used < g.threshold
+	if w, ok := g.win.(*budgeted); ok {
+		s.Used = w.shared.used()
+		b := w.budget.Stats(g.now + w.slot.Shift)
+		s.Budget = &b
+	}
 	if !s.Open && g.cfg.Policy == Pace {
 		s.Rate = g.win.sustainable(g.now)
 	}

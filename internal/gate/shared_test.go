@@ -47,6 +47,8 @@ func (s *shelf) Turn(now int64) (Slot, error) {
 	return slot, s.broken
 }
 
+func (s *shelf) Counts(int64, int64, func(int, int64, int64, int64, bool)) { panic("no budget") }
+
 func (s *shelf) Cycle(slot *Slot) (sum int64) {
 	for i, c := range s.cells {
 		if i*s.slot < slot.Start {
@@ -82,6 +84,7 @@ func TestSharedQuota(t *testing.T) {
 		gap := 700 / (load * float64(quota) / window.Seconds()) * 1e9
 		now := rapid.Int64Range(1e9, 2e18).Draw(t, "start")
 		var passed []event
+		killed := int64(0)
 		for range frames {
 			now += int64(rng.ExpFloat64() * gap)
 			if rng.IntN(700) == 0 {
@@ -96,6 +99,7 @@ func TestSharedQuota(t *testing.T) {
 			}
 			if rng.IntN(500) == 0 { // what it held is lost, and what it counted is not
 				gates[i] = made()
+				killed++
 			}
 			p := Packet{Bytes: 64 + rng.Int64N(1454), Flow: rng.Uint64N(20)}
 			switch gates[i].Arrive(now, &p) {
@@ -118,7 +122,10 @@ func TestSharedQuota(t *testing.T) {
 		for _, e := range passed {
 			sum += e.bytes
 		}
-		if counted != sum {
+		for _, g := range gates {
+			counted -= g.credit
+		}
+		if counted < sum || counted > sum+killed*quota>>10 {
 			t.Fatalf("%d passed, and %d are counted", sum, counted)
 		}
 	})
@@ -141,6 +148,7 @@ func TestSharedAtOnce(t *testing.T) {
 					passed[i] += p.Bytes
 				}
 			}
+			g.Settle()
 		}()
 	}
 	wg.Wait()
@@ -179,12 +187,14 @@ func TestSharedCycle(t *testing.T) {
 	cfg.Book = book
 	g := must(t, cfg)
 	g.Arrive(5e14, &Packet{Bytes: 500e3})
+	g.Settle()
 	if r := g.win.sustainable(5e14); r < 0.999 || r > 1.001 {
 		t.Errorf("%.3f bytes a second, want 1: 500 kB for 500,000 s", r)
 	}
 }
 
-// A Book that fails leaves a gate with a quota of its own.
+// A Book that fails leaves a gate with a quota of its own, of which it has used what
+// it used.
 func TestSharedFails(t *testing.T) {
 	book := newShelf(time.Second, 60)
 	g := must(t, Config{Quota: 10e3, Window: time.Second, Threshold: 1, Policy: Random, Book: book})
@@ -198,7 +208,7 @@ func TestSharedFails(t *testing.T) {
 			passed += 1000
 		}
 	}
-	if passed != 10e3 || g.Err() == nil {
+	if passed != 9e3 || g.Err() == nil {
 		t.Errorf("%d passed, %v", passed, g.Err())
 	}
 	if _, err := New(Config{Quota: 1, Window: time.Second, Align: true, Book: book}); err == nil {
@@ -212,7 +222,7 @@ func TestSharedSustainable(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 40 {
 		book := newShelf(time.Duration(slotsPerWindow)*time.Millisecond, slotsPerWindow)
-		a, b := newSliding(1e6, slotsPerWindow*time.Millisecond), newShared(1e6, slotsPerWindow*time.Millisecond, book)
+		a, b := newSliding(1e6, slotsPerWindow*time.Millisecond), newShared(newSliding(1e6, slotsPerWindow*time.Millisecond), slotsPerWindow*time.Millisecond, book)
 		now := int64(1e12)
 		for range 100 {
 			now += rng.Int64N(int64(20 * time.Millisecond))

@@ -17,7 +17,7 @@ type window interface {
 	// sustainable is the rate, in bytes per second, that can be kept up from
 	// now until all that is counted has left, without ever going over quota.
 	sustainable(now int64) float64
-	// refresh is the time from which sustainable may have changed by itself.
+	// refresh is the time from which anything may have changed by itself.
 	refresh() int64
 }
 
@@ -103,16 +103,33 @@ func (s *sliding) sustainable(now int64) float64 {
 }
 
 // aligned begins anew at fixed times: on the clock, or with a billing cycle.
+//
+// Those times are of the clock on the wall, which somebody may set; the gate's goes
+// steadily. A window that the clock comes back to goes on as it was left.
 type aligned struct {
 	limit  func(start, end int64) int64
-	bounds func(now int64) (start, end int64)
+	bounds func(wall int64) (start, end int64)
+	wall   func(now int64) int64
 	most   int64
-	until  int64
+	begun  int64 // when the window was found to have begun
+	until  int64 // when it ends
+	check  int64 // when to look at the wall again
 	sum    int64
+	start  int64 // of the window, on the wall
+	left   map[int64]int64
 }
 
-func newAligned(limit func(start, end int64) int64, bounds func(now int64) (start, end int64)) *aligned {
-	return &aligned{limit: limit, bounds: bounds}
+// recheck is how often the wall clock is looked at in a window that is longer.
+const recheck = int64(10 * time.Second)
+
+// remembered is how many windows are that the clock may come back to.
+const remembered = 8
+
+func newAligned(limit func(start, end int64) int64, bounds func(wall int64) (start, end int64), wall func(now int64) int64) *aligned {
+	if wall == nil {
+		wall = func(now int64) int64 { return now }
+	}
+	return &aligned{limit: limit, bounds: bounds, wall: wall, left: map[int64]int64{}}
 }
 
 func (a *aligned) quota() int64 { return a.most }
@@ -121,20 +138,28 @@ func (a *aligned) used() int64  { return a.sum }
 func (a *aligned) add(bytes int64) { a.sum += bytes }
 
 func (a *aligned) advance(now int64) {
-	if now < a.until {
+	if now < a.check {
 		return
 	}
-	start, end := a.bounds(now)
-	a.most, a.until, a.sum = a.limit(start, end), end, 0
+	wall := a.wall(now)
+	start, end := a.bounds(wall)
+	a.most, a.until = a.limit(start, end), now+end-wall
+	a.check = min(a.until, now+recheck)
+	if start == a.start {
+		return
+	}
+	if len(a.left) >= remembered {
+		clear(a.left)
+	}
+	a.left[a.start] = a.sum
+	a.start, a.sum, a.begun = start, a.left[start], now
 }
 
 func (a *aligned) sustainable(now int64) float64 {
 	return max(float64(a.most-a.sum)/float64(max(a.until-now, 1))*1e9, 0)
 }
 
-// refresh: every millisecond or so is often enough, as the rate only follows
-// what was spent.
-func (a *aligned) refresh() int64 { return 0 }
+func (a *aligned) refresh() int64 { return a.check }
 
 // Every divides time into windows of the same length that start on the clock:
 // at multiples of it since the epoch, which is midnight UTC for a day.

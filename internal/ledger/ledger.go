@@ -9,7 +9,7 @@
 // little-endian:
 //
 //	  0  "framepipe ledger"
-//	 16  version, 1 (uint32)
+//	 16  version, 2 (uint32)
 //	 20  cycles, 4 (uint32)
 //	 24  length of a slot, nanoseconds (uint64)
 //	 32  length of a cycle, nanoseconds, or 0: a month (uint64)
@@ -22,9 +22,12 @@
 //	     has not been used.
 //
 // A table has four columns of 8-byte counts, one behind the other: in, charged;
-// in, offered; out, charged; out, offered. Slot i of a cycle begins i slots after
-// the cycle does. For slots of 5 seconds, which is what a window of five minutes
-// has, that is 17 MB a cycle and 69 MB in all, whatever the traffic.
+// in, offered; out, charged; out, offered. Two columns of bits follow, in whole
+// 8-byte words: in, marked; out, marked. Slot i of a cycle begins i slots after
+// the cycle does; its bit is bit i%64 of word i/64. A mark says that bytes
+// passed in the slot which did not fit into a gate's own window, but were free
+// (see package budget). For slots of 5 seconds, which is what a window of five
+// minutes has, that is 17 MB a cycle and 69 MB in all, whatever the traffic.
 //
 // # What happens when
 //
@@ -77,7 +80,7 @@ type Config struct {
 
 const (
 	magic      = "framepipe ledger"
-	version    = 1
+	version    = 2
 	headerSize = 4096
 	crcAt      = 112
 	zoneAt     = 48
@@ -86,6 +89,7 @@ const (
 	cycleSize  = 32
 	cycles     = 4
 	columns    = 4
+	bitmaps    = 2
 	// longest is a month with the hour that the end of summer time adds.
 	longest = 31*24*time.Hour + time.Hour
 	// mostSlots bounds the size of a file: to 512 MB.
@@ -99,8 +103,9 @@ type Ledger struct {
 	mem    []byte
 	cfg    Config
 	bounds func(now int64) (start, end int64)
-	slots  int // of a table
-	cur    cycle
+	slots  int   // of a table
+	cur    cycle // in which counting goes on
+	seen   cycle // in which was looked last
 }
 
 // cycle is a table in memory.
@@ -209,7 +214,12 @@ func create(name string, cfg Config) (err error) {
 	return err
 }
 
-func size(slots int) int64 { return headerSize + int64(cycles)*columns*8*int64(slots) }
+func size(slots int) int64 { return headerSize + cycles*int64(tableSize(slots)) }
+
+// words is how many a column of bits has.
+func words(slots int) int { return (slots + 63) / 64 }
+
+func tableSize(slots int) int { return 8 * (columns*slots + bitmaps*words(slots)) }
 
 // attach looks whether a file is a ledger, and maps it. It closes the file on
 // failure.
@@ -310,8 +320,31 @@ func (c Cell) Load() int64 {
 	return int64(min(atomic.LoadUint64(c.p), 1<<62))
 }
 
+func (l *Ledger) tableAt(table int) int { return headerSize + table*tableSize(l.slots) }
+
 func (l *Ledger) cell(table, column, slot int) Cell {
-	return Cell{l.word(headerSize + ((table*columns+column)*l.slots+slot)*8)}
+	return Cell{l.word(l.tableAt(table) + (column*l.slots+slot)*8)}
+}
+
+// Mark is the bit of a slot. Others set it, too; nobody clears it.
+type Mark struct {
+	p   *uint64
+	bit uint64
+}
+
+// Set sets the mark.
+func (m Mark) Set() {
+	if m.p != nil && atomic.LoadUint64(m.p)&m.bit == 0 {
+		atomic.OrUint64(m.p, m.bit)
+	}
+}
+
+// Load reports whether it is set.
+func (m Mark) Load() bool { return m.p != nil && atomic.LoadUint64(m.p)&m.bit != 0 }
+
+func (l *Ledger) mark(table int, d Direction, slot int) Mark {
+	at := l.tableAt(table) + 8*(columns*l.slots+int(d)*words(l.slots)+slot/64)
+	return Mark{l.word(at), 1 << (slot % 64)}
 }
 
 func column(d Direction, offered bool) int {
@@ -322,38 +355,54 @@ func column(d Direction, offered bool) int {
 	return c
 }
 
-// At returns the cells of the slot in which a time lies, of what was charged and
-// of what was offered, and when the slot ends. It may begin a new cycle.
-func (l *Ledger) At(now int64, d Direction) (charged, offered Cell, end int64, err error) {
-	if now < l.cur.start || now >= l.cur.end {
-		if l.cur, err = l.find(now); err != nil {
-			return Cell{}, Cell{}, 0, err
-		}
-	}
-	slot := int((now - l.cur.start) / int64(l.cfg.Slot))
-	end = min(l.cur.start+int64(slot+1)*int64(l.cfg.Slot), l.cur.end)
-	return l.cell(l.cur.table, column(d, false), slot), l.cell(l.cur.table, column(d, true), slot), end, nil
+// Slot is a slot of a direction, to count in.
+type Slot struct {
+	Charged, Offered Cell
+	Marked           Mark
+	Start, End       int64 // nanoseconds since the Unix epoch
 }
 
-// Before returns the cells of what was charged in the n slots before the one in
-// which a time lies, the nearest first, and where each ends. Slots of cycles that
-// the ledger does not have are empty. It begins no cycle.
-func (l *Ledger) Before(now int64, d Direction, n int) (cells []Cell, ends []int64) {
-	t := now
-	for range n {
-		start, _ := l.bounds(t)
-		begin := start + (t-start)/int64(l.cfg.Slot)*int64(l.cfg.Slot)
-		t = begin - 1 // in the slot before
-		start, _ = l.bounds(t)
-		c := Cell{}
-		if table := l.table(start); table >= 0 {
-			if slot := int((t - start) / int64(l.cfg.Slot)); slot < l.slots {
-				c = l.cell(table, column(d, false), slot)
-			}
+// At returns the slot in which a time lies. It may begin a new cycle.
+func (l *Ledger) At(now int64, d Direction) (s Slot, err error) {
+	if !l.has(&l.cur, now) {
+		if l.cur, err = l.find(now); err != nil {
+			return s, err
 		}
-		cells, ends = append(cells, c), append(ends, begin)
 	}
-	return cells, ends
+	i := int((now - l.cur.start) / int64(l.cfg.Slot))
+	s = l.slot(l.cur.table, d, i)
+	s.Start = l.cur.start + int64(i)*int64(l.cfg.Slot)
+	s.End = min(s.Start+int64(l.cfg.Slot), l.cur.end)
+	return s, nil
+}
+
+// has reports whether a time lies in a cycle that was found earlier, and nobody
+// has taken its table since.
+func (l *Ledger) has(c *cycle, now int64) bool {
+	return now >= c.start && now < c.end && atomic.LoadUint64(l.word(l.startAt(c.table))) == uint64(c.start)
+}
+
+func (l *Ledger) slot(table int, d Direction, i int) Slot {
+	return Slot{Charged: l.cell(table, column(d, false), i), Offered: l.cell(table, column(d, true), i), Marked: l.mark(table, d, i)}
+}
+
+// Look returns the slot in which a time lies, for looking at it. That of a cycle
+// which the ledger does not have is empty: it begins none.
+func (l *Ledger) Look(now int64, d Direction) (s Slot) {
+	c := l.seen
+	if !l.has(&c, now) {
+		c.start, c.end = l.bounds(now)
+		if c.table = l.table(c.start); c.table >= 0 {
+			l.seen = c
+		}
+	}
+	i := int((now - c.start) / int64(l.cfg.Slot))
+	if c.table >= 0 && i < l.slots {
+		s = l.slot(c.table, d, i)
+	}
+	s.Start = c.start + int64(i)*int64(l.cfg.Slot)
+	s.End = min(s.Start+int64(l.cfg.Slot), c.end)
+	return s
 }
 
 // table finds the table of the cycle that begins then, -1 if there is none.
@@ -375,6 +424,7 @@ func (l *Ledger) find(now int64) (cycle, error) {
 	if i := l.table(start); i >= 0 {
 		return cycle{start, end, i}, nil
 	}
+	l.seen = cycle{} // whose table may be the one that is taken
 	// One at a time.
 	if err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX); err != nil {
 		return cycle{}, fmt.Errorf("%s: %w", l.name, err)
@@ -387,8 +437,8 @@ func (l *Ledger) find(now int64) (cycle, error) {
 		atomic.StoreUint64(l.word(l.startAt(i)), 0)
 		// One that has an end was used, or was being cleared by somebody who
 		// was killed.
-		if table := columns * 8 * l.slots; atomic.LoadUint64(l.word(l.startAt(i)+8)) != 0 {
-			clear(l.mem[headerSize+i*table : headerSize+(i+1)*table])
+		if atomic.LoadUint64(l.word(l.startAt(i)+8)) != 0 {
+			clear(l.mem[l.tableAt(i):l.tableAt(i+1)])
 		}
 		atomic.StoreUint64(l.word(l.startAt(i)+8), uint64(end))
 		atomic.StoreUint64(l.word(l.startAt(i)), uint64(start))
@@ -444,6 +494,9 @@ func (l *Ledger) Cycles() (all []Cycle) {
 	}
 	return all
 }
+
+// Marked reports whether a slot of the cycle is marked.
+func (c *Cycle) Marked(d Direction, slot int) bool { return c.l.mark(c.table, d, slot).Load() }
 
 // Bytes returns what was charged, or offered, in a slot of the cycle.
 func (c *Cycle) Bytes(d Direction, offered bool, slot int) int64 {

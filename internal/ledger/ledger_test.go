@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -35,15 +36,15 @@ func open(t testing.TB, name string) *Ledger {
 
 func add(t testing.TB, l *Ledger, now int64, d Direction, bytes int64) {
 	t.Helper()
-	charged, offered, end, err := l.At(now, d)
+	s, err := l.At(now, d)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if end <= now || end > now+int64(l.cfg.Slot) {
-		t.Fatalf("the slot of %d ends at %d", now, end)
+	if s.Start > now || s.End <= now || s.End > s.Start+int64(l.cfg.Slot) {
+		t.Fatalf("the slot of %d is from %d to %d", now, s.Start, s.End)
 	}
-	charged.Add(bytes)
-	offered.Add(2 * bytes)
+	s.Charged.Add(bytes)
+	s.Offered.Add(2 * bytes)
 }
 
 // total adds up what a ledger has for a cycle.
@@ -98,24 +99,63 @@ func TestShared(t *testing.T) {
 
 // Slots before a time are found across the beginning of a cycle, and time may go
 // back.
-func TestBefore(t *testing.T) {
+func TestLook(t *testing.T) {
 	l := open(t, t.TempDir()+"/ledger")
 	for i := range 10 {
 		add(t, l, at(1, time.Duration(i-5)*5*time.Second), Out, int64(1)<<i)
 	}
 	add(t, l, at(1, -time.Hour+time.Second), Out, 1000) // back in the cycle before
-	cells, ends := l.Before(at(1, 22*time.Second), Out, 12)
 	for i, want := range []int64{1 << 8, 1 << 7, 1 << 6, 1 << 5, 1 << 4, 1 << 3, 1 << 2, 1 << 1, 1, 0, 0, 0} {
-		if got := cells[i].Load(); got != want || ends[i] != at(1, time.Duration(4-i)*5*time.Second) {
-			t.Errorf("%d slots before: %d, ends at %d", i+1, got, ends[i]-at(1, 0))
+		end := at(1, time.Duration(4-i)*5*time.Second)
+		if s := l.Look(end-1, Out); s.Charged.Load() != want || s.Offered.Load() != 2*want || s.End != end || s.Start != end-5e9 {
+			t.Errorf("%d slots before: %d, from %d to %d", i+1, s.Charged.Load(), s.Start-at(1, 0), s.End-at(1, 0))
 		}
 	}
 	if c, _ := total(l, at(0, 0), Out); c != 1000+1+2+4+8+16 {
 		t.Errorf("the cycle before has %d", c)
 	}
 	// Long before all that: nothing, and no cycle is begun.
-	if cells, _ := l.Before(at(-5, 0), Out, 3); cells[0].Load()+cells[1].Load()+cells[2].Load() != 0 || len(l.Cycles()) != 2 {
-		t.Errorf("%d cycles", len(l.Cycles()))
+	if s := l.Look(at(-5, 0), Out); s.Charged.Load() != 0 || s.Marked.Load() || s.End != at(-5, 5*time.Second) || len(l.Cycles()) != 2 {
+		t.Errorf("%+v, %d cycles", s, len(l.Cycles()))
+	}
+}
+
+// A mark is that of one slot and direction, stays, and is gone with the cycle.
+func TestMark(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	l, other := open(t, name), open(t, name)
+	marked := []int{0, 63, 64, 130, 719}
+	for _, i := range marked {
+		s, err := l.At(at(1, time.Duration(i)*5*time.Second), Out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Marked.Set()
+		s.Marked.Set()
+	}
+	for _, c := range other.Cycles() {
+		for i := range c.Slots {
+			if c.Marked(Out, i) != slices.Contains(marked, i) || c.Marked(In, i) || c.Bytes(Out, false, i) != 0 {
+				t.Errorf("slot %d: out %v, in %v, %d bytes", i, c.Marked(Out, i), c.Marked(In, i), c.Bytes(Out, false, i))
+			}
+			if got := other.Look(c.Start+int64(i)*5e9, Out).Marked.Load(); got != c.Marked(Out, i) {
+				t.Errorf("slot %d: looked at, %v", i, got)
+			}
+		}
+	}
+	// Two cycles that others may not lose, and as many new ones as take its table.
+	for hour := 2; hour < 8; hour++ {
+		add(t, other, at(hour, 0), Out, 1)
+	}
+	if s := l.Look(at(1, 0), Out); s.Marked.Load() {
+		t.Error("a mark outlives its cycle")
+	}
+	for _, c := range l.Cycles() {
+		for i := range c.Slots {
+			if c.Marked(Out, i) {
+				t.Errorf("slot %d of the cycle of %d is marked", i, c.Start)
+			}
+		}
 	}
 }
 
@@ -142,7 +182,7 @@ func TestCycles(t *testing.T) {
 			}
 		}
 	}
-	if _, _, _, err := l.At(-5, Out); err == nil {
+	if _, err := l.At(-5, Out); err == nil {
 		t.Error("a time before 1970 has a cycle")
 	}
 }
@@ -213,7 +253,7 @@ func TestRefused(t *testing.T) {
 	}{
 		"empty":         {nil, hourly, "no ledger, or a damaged one: it has 0 bytes"},
 		"text":          {bytes.Repeat([]byte("hello "), 1000), hourly, `it begins with "hello hello hell"`},
-		"version":       {change(16, 2, false), hourly, "a ledger of version 3"},
+		"version":       {change(16, 1, false), hourly, "a ledger of version 3"},
 		"a bit":         {change(25, 1, false), hourly, "the checksum of its header is wrong"},
 		"cut off":       {b[:len(b)-1], hourly, "slots want"},
 		"another slot":  {b, Config{Slot: time.Second, Cycle: time.Hour}, "it has slots of 5s, which is another window: slots of 1s are wanted"},
@@ -278,12 +318,12 @@ func TestMain(m *testing.M) {
 			os.Exit(3)
 		}
 		for i := int64(0); ; i++ {
-			c, _, _, err := l.At(at(int(i/100000), 0), Out)
+			c, err := l.At(at(int(i/100000), 0), Out)
 			if err != nil {
 				os.Exit(4)
 			}
 			// First it is counted, and then it is told: what was told is there.
-			c.Add(1)
+			c.Charged.Add(1)
 			if i%10 == 9 {
 				if _, err := os.Stdout.Write([]byte("0123456789")); err != nil {
 					os.Exit(0)

@@ -24,6 +24,9 @@ const (
 	// peek is how much is read after a frame was spliced: the head of the next
 	// record and its headers, as it will probably be spliced too.
 	peek = 512
+	// headers is how much of a frame is wanted to tell what it is: a pipe may have
+	// given only its first bytes.
+	headers = 256
 	// tick is how long a wait for the paced queue is at the least. What is due
 	// meanwhile goes out together.
 	tick = 500 * time.Microsecond
@@ -124,7 +127,7 @@ func (t *filter) tock() {
 // more gets more of the stream, when all that was read has been dealt with.
 func (t *filter) more(rec *frame.Record) error {
 	if t.splice {
-		if missing := t.r.Ahead(rec); missing >= spliceFrom {
+		if missing := t.r.Ahead(rec); missing >= spliceFrom && len(rec.Frame) >= headers {
 			if done, err := t.move(rec, missing); done || err != nil {
 				return err
 			}
@@ -163,11 +166,10 @@ func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 	}
 	size := len(rec.Frame) + missing
 	p, _ := t.look(rec, size)
-	if !p.Unmetered && !p.Control && !t.gate.Would(t.now, p.Bytes) {
+	if !t.gate.Admit(t.now, &p) {
 		return false, nil
 	}
 	t.quiet = false
-	t.gate.Arrive(t.now, &p)
 	if err := t.w.Pass(rec); err != nil {
 		return false, err
 	}

@@ -174,6 +174,56 @@ func TestClamped(t *testing.T) {
 	}
 }
 
+// A super-frame is counted as what it becomes, however little of it a pipe gives at
+// first.
+func TestPiecemeal(t *testing.T) {
+	header, super := packettest.Spec{Payload: packettest.Bytes(43800), Options: 3}.Super(1448)
+	one := records(1, 0, func(int) (o, f []byte) { return header, super })
+	_, want, err := through(t, gate.Config{Quota: 1e9, Window: time.Second, Threshold: 0.75}, one, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, first := range []int{1, frame.HeadSizeOffload, frame.HeadSizeOffload + 10, frame.HeadSizeOffload + 60, frame.HeadSizeOffload + headers, 5000} {
+		var p, q [2]*os.File
+		for _, ends := range []*[2]*os.File{&p, &q} {
+			if ends[0], ends[1], err = os.Pipe(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g, err := gate.New(gate.Config{Quota: 1e9, Window: time.Second, Threshold: 0.75})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var last gate.State
+		f := &filter{
+			gate: g, stream: true, in: fdio.NewStream(fdio.NewInput(int(p[0].Fd())), int(q[1].Fd())), out: fdio.NewOutput(int(q[1].Fd())),
+			publish: func(_ int64, s gate.State) { last = s }, warn: func(string, ...any) {},
+		}
+		ended := make(chan error, 1)
+		go func() {
+			err := f.run()
+			q[1].Close()
+			ended <- err
+		}()
+		go func() {
+			for _, part := range [][]byte{one[:first], one[first:]} {
+				_, _ = p[1].Write(part)
+				time.Sleep(20 * time.Millisecond)
+			}
+			p[1].Close()
+		}()
+		out, err := io.ReadAll(q[0])
+		if err := errors.Join(err, <-ended); err != nil || !bytes.Equal(out, one) {
+			t.Errorf("%d bytes first: %d bytes, %v", first, len(out), err)
+		}
+		if last.Passed != want.Passed {
+			t.Errorf("%d bytes first: counted as %+v, want %+v", first, last.Passed, want.Passed)
+		}
+		p[0].Close()
+		q[0].Close()
+	}
+}
+
 // With -ecn, what can be marked is marked.
 func TestECN(t *testing.T) {
 	cfg := quota

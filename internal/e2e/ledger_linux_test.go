@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"errors"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"testing"
@@ -46,28 +44,9 @@ func TestLedgerBothDirections(t *testing.T) {
 		in:  []string{gate + "in", "env " + meterFile + "=" + meters[0] + " " + self},
 		out: []string{gate + "out", "env " + meterFile + "=" + meters[1] + " " + self},
 	})
-	var l net.Listener
-	var c net.Conn
-	var err1, err2 error
-	n.a.Do(func() { l, err1 = net.Listen("tcp", "10.0.0.1:7") })
-	if err1 != nil {
-		t.Fatal(err1)
-	}
-	defer l.Close()
-	ends := make(chan net.Conn, 1)
-	go func() {
-		if c, err := l.Accept(); err == nil {
-			ends <- c
-		}
-	}()
-	n.b.Do(func() { c, err2 = net.DialTimeout("tcp", "10.0.0.1:7", 5*time.Second) })
-	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
-	}
-	both := []net.Conn{c, <-ends}
+	both := pair(t, n)
 	start := time.Now()
 	for _, c := range both {
-		defer c.Close()
 		go func() { _, _ = io.Copy(c, noise{}) }()
 		go func() { _, _ = io.Copy(io.Discard, c) }()
 	}

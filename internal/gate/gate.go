@@ -153,7 +153,7 @@ const (
 	shortest = 8
 	// chunk is how much credit is taken at a time, if that is little of the quota.
 	// A gate that is killed has charged so much too much, at the most.
-	chunk = 128 << 10
+	chunk = 32 << 10
 	// earliness is how steeply the drop probability rises with the fill of
 	// the queue: p = fill^earliness.
 	earliness = 6
@@ -268,24 +268,47 @@ func (g *Gate) borrow() {
 // counts by itself.
 func (g *Gate) Err() error { return g.err }
 
-// Would reports whether Arrive would let a frame of so many bytes pass, because
-// the gate is open.
-func (g *Gate) Would(now, bytes int64) bool {
-	if bytes <= g.credit && now < g.until {
+// Admit counts a frame that arrives now and lets it pass, as Arrive does, if the gate
+// is open to it. If not, it is as if the frame had not come yet.
+func (g *Gate) Admit(now int64, p *Packet) bool {
+	if g.paid(now, p) {
 		return true
 	}
-	g.tick(now)
-	return g.q.frames == 0 && g.win.used() < g.threshold && g.win.used()+bytes <= g.win.quota()
+	if !p.Unmetered && !p.Control {
+		g.tick(now)
+		if g.q.frames > 0 || g.win.used() >= g.threshold || g.win.used()+p.Bytes > g.win.quota() {
+			return false
+		}
+		if !g.cfg.Offered { // which is charged when it comes
+			if !g.take(p.Bytes) {
+				return false
+			}
+			g.stats.In.add(p.Bytes)
+			g.came += p.Bytes
+			g.clamped = false
+			g.borrow()
+			return true
+		}
+	}
+	return g.Arrive(now, p) == Pass
+}
+
+// paid lets a frame pass that there is credit for.
+func (g *Gate) paid(now int64, p *Packet) bool {
+	if p.Bytes > g.credit || now >= g.until || p.Control || p.Unmetered {
+		return false
+	}
+	g.credit -= p.Bytes
+	g.came += p.Bytes
+	g.stats.In.add(p.Bytes)
+	g.stats.Passed.add(p.Bytes)
+	return true
 }
 
 // Arrive decides about a frame that arrives now. After Cut the frame counts as
 // not having arrived; after Hold it has to be handed to Hold.
 func (g *Gate) Arrive(now int64, p *Packet) Verdict {
-	if p.Bytes <= g.credit && now < g.until && !p.Control && !p.Unmetered {
-		g.credit -= p.Bytes
-		g.came += p.Bytes
-		g.stats.In.add(p.Bytes)
-		g.stats.Passed.add(p.Bytes)
+	if g.paid(now, p) {
 		return Pass
 	}
 	g.tick(now)

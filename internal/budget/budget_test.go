@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -269,6 +270,43 @@ func TestGenerated(t *testing.T) {
 	}
 }
 
+// How much worse than greedy the policy may be, without history and after a
+// cycle of the same kind. Where bursts only ever get smaller, first come first
+// served is best, and any rule that waits for a better one loses.
+func TestAgainstGreedy(t *testing.T) {
+	for _, d := range demands {
+		least := 0.99
+		if d.name == "shrinking" {
+			least = 0.7
+		}
+		const n = 10 * 288
+		for seed := range uint64(2) {
+			before := d.make(rand.New(rand.NewPCG(seed, 5)), n, 1e9)
+			samples := d.make(rand.New(rand.NewPCG(seed, 6)), n, 1e9)
+			run := func(p Policy, parts ...[]int64) float64 {
+				s := Simulation{Config: Config{Quota: 1e9, Free: Ratio{5, 100}, Cycle: fixed(10 * day), Policy: p}, Threshold: 0.75}
+				from := int64(len(parts)-1) * 10 * day
+				sum := int64(0)
+				s.Slot = func(_ int, at, _, passed int64) {
+					if at >= from {
+						sum += passed
+					}
+				}
+				if _, err := s.Run(Demand{Bytes: slices.Concat(parts...)}); err != nil {
+					t.Fatal(err)
+				}
+				return float64(sum)
+			}
+			greedy := run(Greedy, samples)
+			for _, got := range []float64{run(Weighed, samples), run(Weighed, before, samples)} {
+				if got < least*greedy {
+					t.Errorf("%s: %.4f of what greedy passes, want %.2f", d.name, got/greedy, least)
+				}
+			}
+		}
+	}
+}
+
 // The hour that daylight saving takes makes a cycle shorter.
 func TestCycles(t *testing.T) {
 	for _, c := range []struct {
@@ -321,6 +359,21 @@ func TestJump(t *testing.T) {
 		if s := b.Stats(now); s.Left < 0 {
 			t.Errorf("at %d: %+v", now, s)
 		}
+	}
+}
+
+// What a slot costs when a ledger is read back at a gate's start, under demand
+// that is always over: there are a million of them in two months.
+func BenchmarkReplay(b *testing.B) {
+	for _, share := range []int64{0, 4} {
+		b.Run(fmt.Sprintf("%d times the quota", share), func(b *testing.B) {
+			g, _ := New(Config{Quota: 6e8, Free: Ratio{5, 100}, Cycle: fixed(30 * day)})
+			now := int64(0)
+			for b.Loop() {
+				now += 5e9
+				g.Count(0, now, share*1e7, min(share, 1)*1e7, false)
+			}
+		})
 	}
 }
 

@@ -1,11 +1,13 @@
 package budget
 
+import "math"
+
 // The experts. Each is a rule for when to let a burst run on: from when the
 // forecast excess of a window is from at least, until it is under till. All of
 // them are tried on the demand as it comes, on paper; the one that would have
 // passed most for the windows that are left is followed.
 const (
-	perOctave = 4
+	perOctave = 2
 	levels    = 1 + 11*perOctave // none, and 1/32 to 64 times the quota
 	stops     = 3                // till, as a share of from: all, half, nothing
 	experts   = levels * stops
@@ -24,7 +26,7 @@ var rules = func() (r [experts]expert) {
 				from *= 2
 			}
 			for range (i - 1) % perOctave {
-				from *= 1.189207115002721 // 2^(1/4)
+				from *= math.Sqrt2
 			}
 		}
 		r[i*stops] = expert{from, 0}
@@ -42,31 +44,52 @@ const (
 	often = Slots / 5
 )
 
+// tally is what an expert did in a span of time.
+type tally struct {
+	cost float64 // windows gone over
+	gain float64 // what passed beyond the quota, in slots of it
+}
+
 // trial is how an expert fares.
 type trial struct {
-	running  bool
-	tail     int8    // slots since it stopped in which a window may still hold some of the burst
-	cost     float64 // this cycle: windows gone over
-	gain     float64 // and what passed beyond the quota, in slots of it
-	lastCost float64
-	lastGain float64
+	running bool
+	tail    int8 // slots since it stopped in which a window may still hold some of the burst
+	past    [pasts]tally
 }
+
+// The pasts that the rest of a cycle may be like.
+const (
+	current  = iota // this cycle so far
+	recent          // the latest part of it, older slots count less and less
+	previous        // the last cycle
+	pasts
+)
+
+const (
+	// aging is how many steps the recent past ages by in a quarter of a cycle;
+	// in each it forgets as large a part of what it holds.
+	aging = 16
+	// doubt is how far, at first, two experts' gains may be apart by chance, as
+	// a share.
+	doubt = 0.1
+)
 
 // learned is what was seen of demand.
 type learned struct {
 	trials [experts]trial
-	quiet  bool    // no expert is busy
-	seen   float64 // slots of this cycle
-	last   float64 // slots of the last one
-	choice int     // the expert that is followed
-	until  int64   // the slot in which to choose anew
-	follow bool    // a burst is being let run
+	quiet  bool           // no expert is busy
+	seen   [pasts]float64 // slots
+	every  float64        // slots after which the recent past ages
+	age    float64        // slots since it did
+	choice int            // the expert that is followed
+	until  int64          // the slot in which to choose anew
+	follow bool           // a burst is being let run
 }
 
 // see counts a slot: the forecast at its begin, what came in it as a share of
 // what the quota sustains, and whether the offered window is over.
 func (l *learned) see(e, share float64, over bool) {
-	l.seen++
+	l.elapse(1)
 	if e <= 0 && !over && l.quiet {
 		return
 	}
@@ -83,19 +106,47 @@ func (l *learned) see(e, share float64, over bool) {
 		case e > 0 && e >= from:
 			x.running, x.tail = true, Slots
 			if over {
-				x.cost++
-				x.gain += share - 1
+				x.count(share - 1)
 			}
 		case x.tail > 0 && over:
 			x.running = false
 			x.tail--
-			x.cost++
-			x.gain -= dark
+			x.count(-dark)
 		default:
 			x.running, x.tail = false, 0
 			continue
 		}
 		l.quiet = false
+	}
+}
+
+// count counts a window.
+func (x *trial) count(gain float64) {
+	x.past[current].cost++
+	x.past[current].gain += gain
+	x.past[recent].cost++
+	x.past[recent].gain += gain
+}
+
+// elapse counts slots.
+func (l *learned) elapse(slots float64) {
+	l.seen[current] += slots
+	l.seen[recent] += slots
+	l.age += slots
+	if l.age < l.every {
+		return
+	}
+	times := 1.0
+	if slots > 1 {
+		times = math.Floor(l.age / max(l.every, 1))
+	}
+	l.age = 0
+	keep := math.Pow(1-1.0/aging, times)
+	l.seen[recent] *= keep
+	for i := range l.trials {
+		x := &l.trials[i].past[recent]
+		x.cost *= keep
+		x.gain *= keep
 	}
 }
 
@@ -105,59 +156,70 @@ func (l *learned) idle(slots int64) {
 		l.see(-1, 0, false)
 		slots--
 	}
-	l.seen += float64(slots)
+	l.elapse(float64(slots))
 }
 
 // turn makes this cycle the last one.
 func (l *learned) turn() {
-	l.last, l.seen = l.seen, 0
+	l.seen[previous], l.seen[current] = l.seen[current], 0
 	for i := range l.trials {
-		x := &l.trials[i]
-		x.lastCost, x.lastGain, x.cost, x.gain = x.cost, x.gain, 0, 0
+		p := &l.trials[i].past
+		p[previous], p[current] = p[current], tally{}
 	}
 }
 
 // choose finds the expert to follow for what is left of a cycle, in slots, with
-// so many windows (of one phase each) to spend: the one that gains most. One
-// that needs more than there are runs out, and gains as much less.
+// so many windows (of one phase each) to spend.
 //
-// The last cycle counts as an eighth of one. That fades over the first quarter
-// of this cycle, and the faster the less this cycle is like the last: a month of
-// floods says nothing about one without, and waiting for another would let the
-// windows go unused.
+// Nobody knows what the rest will be like. It may be like this cycle so far,
+// like the latest part of it, or like the last cycle. Each of these pasts tells
+// what every expert would gain in the rest; one that needs more windows than
+// there are runs out, and gains as much less. The expert is best that does best
+// on average, as a share of what could be had in each past: so none of them
+// outweighs the others by being one of floods. The last cycle counts less the
+// more of this one is over.
+//
+// Where experts differ by no more than chance would make them, the one with the
+// lowest threshold is followed: what passes now is certain, and bursts to wait
+// for are not. The more windows were tried, the smaller chance's part is.
 func (l *learned) choose(rest, length, left float64) {
-	prior := min(length/8, l.last) * max(1-4*l.seen/length, 0)
-	w := 0.0
-	if prior > 0 {
-		w = prior / l.last
-		// Both are what letting everything run would have gained in a slot.
-		x := &l.trials[0]
-		was := x.lastGain / l.last
-		is := max((x.gain+w*x.lastGain)/(l.seen+prior), 0)
-		alike := 0.0
-		switch {
-		case was <= 0:
-			alike = 1
-		case is > 0:
-			alike = min(is/was, was/is)
+	var total [experts]float64
+	for p := range pasts {
+		scale := rest / max(l.seen[p], length/32)
+		var value [experts]float64
+		most := 0.0
+		for i := range l.trials {
+			x := &l.trials[i].past[p]
+			gain, cost := x.gain*scale, x.cost*scale
+			if cost > left {
+				gain *= left / cost
+			}
+			value[i] = gain
+			most = max(most, gain)
 		}
-		alike *= alike
-		alike *= alike
-		w *= alike
-		prior *= alike
+		if most <= 0 {
+			continue
+		}
+		weight := 1.0
+		if p == previous {
+			weight = max(1-l.seen[current]/length, 0)
+		}
+		for i, v := range value {
+			total[i] += weight * max(v/most, -1)
+		}
 	}
-	scale := rest / max(l.seen+prior, length/32)
-	best := -1.0
-	for i := range l.trials {
-		x := &l.trials[i]
-		gain := (x.gain + w*x.lastGain) * scale
-		cost := (x.cost + w*x.lastCost) * scale
-		if cost > left {
-			gain *= left / cost
+	best := 0
+	for i := range total {
+		if total[i] > total[best] {
+			best = i
 		}
-		if gain > best {
-			best, l.choice = gain, i
-		}
+	}
+	past := &l.trials[best].past
+	tried := (past[current].cost + past[previous].cost) / Slots
+	enough := total[best] - doubt/math.Sqrt(1+tried)*math.Abs(total[best])
+	l.choice = 0
+	for total[l.choice] < enough {
+		l.choice++
 	}
 }
 
@@ -185,6 +247,7 @@ func (b *Budget) learn() {
 			share, over = one, lane
 		}
 	}
+	b.learned.every = float64((b.cur.end-b.cur.start)/b.slot) / (4 * aging)
 	b.learned.see(b.excess(b.t-1), share, over)
 }
 
@@ -192,7 +255,7 @@ func (b *Budget) learn() {
 func (b *Budget) decide() {
 	b.limit = b.t + 1
 	b.free = b.worth()
-	if !b.free {
+	if !b.free || b.ample() {
 		return
 	}
 	for k := b.first; k <= b.t; k++ {
@@ -210,6 +273,18 @@ func (b *Budget) decide() {
 			return
 		}
 	}
+}
+
+// ample reports that all windows from first on can go over, without a look at
+// each: no phase, whichever it is, comes near what is free.
+func (b *Budget) ample() bool {
+	for _, c := range [...]*cycle{&b.prev, &b.cur, &b.next} {
+		apart := b.first*b.slot >= c.end || (b.t+span)*b.slot <= c.start
+		if !apart && c.worst+1 >= c.total {
+			return false
+		}
+	}
+	return true
 }
 
 // head is by how much the slots exceed what the quota sustains that the next
@@ -245,6 +320,14 @@ func (b *Budget) worth() bool {
 		l.until = b.t + often
 		length := float64(b.cur.end-b.cur.start) / float64(b.slot)
 		rest := float64(b.cur.end)/float64(b.slot) - float64(b.t)
+		if c := &b.cur; c.worst > 0 {
+			// Experts' costs are of all phases, and some use fewer than the worst.
+			sum := int64(0)
+			for _, n := range c.used {
+				sum += n
+			}
+			left *= float64(sum) / float64(c.worst*Slots)
+		}
 		l.choose(rest, length, max(left, 0))
 	}
 	r := &rules[l.choice]

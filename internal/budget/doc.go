@@ -16,16 +16,24 @@
 // inside slot k. Such a span touches slots k to k+60 and no other, 61 of them.
 // It counts as over
 //
-//   - when those 61 slots hold more than the quota, and
-//   - bytes passed in one of them that the caller's own window had no room for.
+//   - when those of its slots up to some slot hold more than the quota, and
+//   - bytes passed in that slot that the caller's own window had no room for.
 //
 // The second is sound: if a span holds more than the quota, then the last byte
 // in it passed when the span's length before it was full already, so the
 // caller's own sliding window, which lets pass what keeps every such span within
-// the quota, cannot have allowed it. That byte was told to Pass as beyond,
-// and then the 61 slots held at least what the span did. And a link that is
-// kept exactly full by the caller's own window has 61 slots over the quota all
-// the time, which without the second would count.
+// the quota, cannot have allowed it. The caller told of that byte that it was
+// beyond, and then the slots up to its own held at least what the span did. And a
+// link that is kept exactly full by the caller's own window has 61 slots over the
+// quota all the time, which without the second would count.
+//
+// What is said of a slot, by Count, are its bytes and whether any was beyond. Who
+// writes that down, as a ledger does, can find all that a budget knows again, and
+// several who share what was written find the same. Slots that are over may still
+// become fuller for a while (late), as not all who count have the same pace.
+//
+// With two lanes, such as both directions where the larger one of each sample is
+// billed, a window is over if one of them is, and then free for the other.
 //
 // Windows k, k+60, k+120… are one phase: they are the provider's samples if he
 // looks in those slots. A phase may use as many windows as are free, and no
@@ -89,7 +97,8 @@
 //
 // The promise is about what passes. What was billed before it could be dropped
 // (inbound), and control frames that are passed although there is no room, are
-// counted, and Stats.Left may become negative. A provider who loses samples has
-// fewer to throw away: Config.Reserve. What is not known to the budget, such as
-// bytes before it was made, it cannot count: see Replay.
+// counted, and Stats.Left may become negative; a window that is over without having
+// been free to be makes no room for more. A provider who loses samples has fewer
+// to throw away: Config.Reserve. What is not known to the budget, such as bytes
+// before it was made, it cannot count: see Count.
 package budget

@@ -18,6 +18,10 @@ type folio struct {
 	pages        map[[2]int64]*page
 }
 
+func newFolio(slot int64) *folio {
+	return &folio{slot: slot, window: budget.Slots * slot, pages: map[[2]int64]*page{}}
+}
+
 type page struct {
 	charged, offered cell
 	marked           atomic.Bool
@@ -104,7 +108,7 @@ func TestBudgetPromise(t *testing.T) {
 		policy := rapid.SampledFrom([]Policy{Pace, Random}).Draw(t, "policy")
 		threshold := rapid.SampledFrom([]float64{0.5, 0.75, 1}).Draw(t, "threshold")
 		start := rapid.Int64Range(1000, 5000).Draw(t, "start") * slot
-		f := &folio{slot: slot, window: window, pages: map[[2]int64]*page{}}
+		f := newFolio(slot)
 		dirs := []int64{0, 0}
 		if len(lanes) > 1 || len(lanes[0]) > 1 {
 			dirs[1] = 1
@@ -228,7 +232,7 @@ func TestBudgetBurst(t *testing.T) {
 		{0, 1}, {3, 4}, {50, 20},
 	} {
 		t.Run(fmt.Sprint(tt.free, " free"), func(t *testing.T) {
-			f := &folio{slot: slot, window: 60 * slot, pages: map[[2]int64]*page{}}
+			f := newFolio(slot)
 			const begin = 1000 * 300 * int64(time.Second)
 			cycle := func(now int64) (int64, int64) {
 				if now < begin {
@@ -278,7 +282,7 @@ func TestBudgetBurst(t *testing.T) {
 func TestClockSet(t *testing.T) {
 	const slot, quota = int64(1e9), int64(60e6)
 	for _, with := range []bool{false, true} {
-		f := &folio{slot: slot, window: 60 * slot, pages: map[[2]int64]*page{}}
+		f := newFolio(slot)
 		const month = 30 * 24 * int64(time.Hour)
 		start := 10 * month
 		d := &desk{folio: f, lanes: [][]int64{{0}}, begin: start - 2*int64(time.Hour)}

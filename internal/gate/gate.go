@@ -153,7 +153,7 @@ const (
 	shortest = 8
 	// chunk is how much credit is taken at a time, if that is little of the quota.
 	// A gate that is killed has charged so much too much, at the most.
-	chunk = 32 << 10
+	chunk = 64 << 10
 	// earliness is how steeply the drop probability rises with the fill of
 	// the queue: p = fill^earliness.
 	earliness = 6

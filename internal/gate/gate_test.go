@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"framepipe/internal/budget"
+
 	"pgregory.net/rapid"
 )
 
@@ -423,12 +425,23 @@ func TestNoAllocation(t *testing.T) {
 }
 
 func BenchmarkArriveOpen(b *testing.B) {
-	g := must(b, Config{Quota: 1e18, Window: 5 * time.Minute})
-	now := int64(1e18)
-	p := Packet{Bytes: 1518}
-	for b.Loop() {
-		now += 1200
-		g.Arrive(now, &p)
+	for _, with := range []string{"alone", "ledger", "budget"} {
+		b.Run(with, func(b *testing.B) {
+			cfg := Config{Quota: 1e18, Window: 5 * time.Minute, Threshold: 0.75}
+			now := int64(1e18)
+			if with != "alone" {
+				cfg.Book = &desk{folio: newFolio(5e9), lanes: [][]int64{{0}}, begin: now}
+			}
+			if with == "budget" {
+				cfg.Budget, _ = budget.New(budget.Config{Quota: cfg.Quota, Free: budget.Ratio{Num: 5, Den: 100}, Cycle: Every(30 * 24 * time.Hour)})
+			}
+			g := must(b, cfg)
+			p := Packet{Bytes: 1518}
+			for b.Loop() {
+				now += 1200
+				g.Arrive(now, &p)
+			}
+		})
 	}
 }
 

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"framepipe/internal/budget"
+	"framepipe/internal/gate"
+	"framepipe/internal/ledger"
+)
+
+// wall is a clock that is set by hand: so much more than the gate's.
+type wall struct{ now, more int64 }
+
+func (w *wall) clock() *wallClock { return &wallClock{show: func() int64 { return w.now + w.more }} }
+
+// open opens a ledger of months in a zone as quotagate does.
+func open(t testing.TB, name, zone string, bill billing, dir ledger.Direction, w *wall) (*book, gate.Config) {
+	t.Helper()
+	c := config{ledger: name, zone: zone, cycleDay: 1, percentile: 95e9, bill: bill, dir: direction{dir, true}}
+	cfg := gate.Config{Quota: 60e6, Window: 5 * time.Minute, Threshold: 0.75}
+	b, err := c.open(&cfg, w.clock(), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	cfg.Book = b
+	return b, cfg
+}
+
+// The clock on the wall is set by an hour and by a month, to and fro, and goes over
+// the end of a month and of summer time: bytes are counted in the slots of what it
+// shows, and all of them are there. So they are for a gate that is started then.
+func TestClockIsSet(t *testing.T) {
+	zone, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := t.TempDir() + "/ledger"
+	w := &wall{now: time.Date(2026, 10, 25, 0, 30, 0, 0, time.UTC).UnixNano()} // an hour later there are two hours from 2 to 3
+	b, cfg := open(t, name, "Europe/Berlin", separate, ledger.Out, w)
+	g, err := gate.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	passed := int64(0)
+	want := map[int64]int64{} // by when the slot begins
+	for i, step := range []time.Duration{
+		0, time.Hour, 0, -time.Hour, 0, 31 * 24 * time.Hour, 0, // the end of summer time, and another month
+		7*24*time.Hour - time.Hour - 5*time.Minute, // close to the end of October
+		-31 * 24 * time.Hour, 0, time.Second / 2,
+	} {
+		w.more = int64(step)
+		for range 400 {
+			w.now += int64(time.Second)
+			p := gate.Packet{Bytes: 1000 + int64(i)}
+			if g.Arrive(w.now, &p) != gate.Pass {
+				t.Fatalf("%v: a frame does not pass", step)
+			}
+			g.Settle()
+			passed += p.Bytes
+			want[(w.now+w.more)/5e9*5e9] += p.Bytes
+		}
+	}
+	counted, elsewhere := int64(0), int64(0)
+	for _, c := range b.Cycles() {
+		for i := range c.Slots {
+			n := c.Bytes(ledger.Out, false, i)
+			counted += n
+			elsewhere += max(n-want[c.Start+int64(i)*5e9], 0)
+		}
+		if begin := time.Unix(0, c.Start).In(zone); begin.Day() != 1 || begin.Hour() != 0 {
+			t.Errorf("a cycle begins at %v", begin)
+		}
+	}
+	if counted != passed {
+		t.Errorf("%d bytes passed, and %d are counted", passed, counted)
+	}
+	// That it was set is noticed when the next slot begins.
+	if elsewhere > 11*6*1100 {
+		t.Errorf("%d bytes are in slots of another time", elsewhere)
+	}
+	if n := len(b.Cycles()); n != 3 {
+		t.Errorf("%d cycles, want September, October and November", n)
+	}
+
+	_, cfg = open(t, name, "Europe/Berlin", separate, ledger.Out, w)
+	again, err := gate.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := g.State(w.now), again.State(w.now); b.Used < a.Used || b.Used > a.Used+a.Used/50 || b.Budget.Total != a.Budget.Total {
+		t.Errorf("started again: %d bytes in the window, %+v; want %d, %+v", b.Used, b.Budget, a.Used, a.Budget)
+	}
+}
+
+// October has an hour more where summer time ends, and March one less: 12 windows.
+func TestDaylightSaving(t *testing.T) {
+	for _, tt := range []struct {
+		zone  string
+		month time.Month
+		want  int64
+	}{
+		{"Europe/Berlin", 10, 446}, {"UTC", 10, 446}, {"Europe/Berlin", 3, 445}, {"Europe/Berlin", 2, 403}, {"Asia/Kathmandu", 9, 431},
+	} {
+		w := &wall{now: time.Date(2026, tt.month, 15, 12, 0, 0, 0, time.UTC).UnixNano()}
+		_, cfg := open(t, t.TempDir()+"/ledger", tt.zone, separate, ledger.Out, w)
+		g, err := gate.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := g.State(w.now).Budget
+		if n := budget.FreeWindows(s.End-s.Start, int64(5*time.Minute), budget.Ratio{Num: 5, Den: 100}); s.Total != tt.want || n != s.Total {
+			t.Errorf("%s, month %d: %d free windows, want %d", tt.zone, tt.month, s.Total, tt.want)
+		}
+	}
+}
+
+// What is over for one direction is over for the other by max, their sum counts by
+// sum, and by separate each has its own.
+func TestBillOfBoth(t *testing.T) {
+	for _, tt := range []struct {
+		bill          billing
+		used, usedOut int64
+	}{
+		{separate, 3, 0}, {larger, 3, 3}, {both, 3, 3},
+	} {
+		name := t.TempDir() + "/ledger"
+		w := &wall{now: time.Date(2026, 9, 15, 12, 0, 0, 0, time.UTC).UnixNano()}
+		_, in := open(t, name, "UTC", tt.bill, ledger.In, w)
+		_, out := open(t, name, "UTC", tt.bill, ledger.Out, w)
+		a, err1 := gate.New(in)
+		b, err2 := gate.New(out)
+		if err1 != nil || err2 != nil {
+			t.Fatal(err1, err2)
+		}
+		// Ten minutes at five times the quota come in.
+		for range 600 {
+			w.now += int64(time.Second)
+			for range 10 {
+				a.Arrive(w.now, &gate.Packet{Bytes: 100e3})
+			}
+		}
+		w.now += int64(time.Minute)
+		x, y := a.State(w.now), b.State(w.now)
+		if x.Budget.Used != tt.used || y.Budget.Used != tt.usedOut {
+			t.Errorf("%v: in has used %d free windows, out %d; want %d, %d", &tt.bill, x.Budget.Used, y.Budget.Used, tt.used, tt.usedOut)
+		}
+		if share := float64(x.Passed.Bytes) / float64(x.In.Bytes); share < 0.95 {
+			t.Errorf("%v: %.2f of a burst passed that was free", &tt.bill, share)
+		}
+	}
+}

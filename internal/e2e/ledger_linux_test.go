@@ -93,8 +93,8 @@ func TestLedgerBothDirections(t *testing.T) {
 	}
 }
 
-// Killed at any moment, a gate has counted all that it let through, and no more
-// than what it had in hand besides.
+// Killed at any moment, the gates of both directions have counted all that they let
+// through, and no more than what they had in hand besides.
 func TestLedgerKilled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -103,9 +103,12 @@ func TestLedgerKilled(t *testing.T) {
 	if err := os.WriteFile(dir+"/in", in, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	passed, midway := int64(0), 0
-	for range kills {
-		c := exec.Command("quotagate", "-quota", "1PB", "-window", "5m", "-cycle", "1d", "-ledger", dir+"/ledger", "-dir", "out")
+	var passed [2]int64
+	midway := 0
+	for i := range kills {
+		d := ledger.Direction(i % 2)
+		c := exec.Command("quotagate", "-quota", "1PB", "-window", "5m", "-cycle", "1d", "-ledger", dir+"/ledger",
+			"-dir", []string{"in", "out"}[d], "-percentile", "95", "-bill", []string{"sum", "max", "separate"}[i%3])
 		f, err := os.Open(dir + "/in")
 		if err != nil {
 			t.Fatal(err)
@@ -125,7 +128,7 @@ func TestLedgerKilled(t *testing.T) {
 		n := 0
 		for r.Next(&rec) == nil {
 			if !rec.IsAnnotation() {
-				passed += int64(len(rec.Frame)) + 4
+				passed[d] += int64(len(rec.Frame)) + 4
 				n++
 			}
 		}
@@ -134,13 +137,15 @@ func TestLedgerKilled(t *testing.T) {
 			midway++
 		}
 	}
-	got := charged(t, dir+"/ledger", ledger.Out)
-	const hand = 512 << 10 // what is read and not written yet, and the frame that is cut off
-	t.Logf("%d passed, %d counted; %d of %d were killed midway", passed, got, midway, kills)
-	if got < passed || got > passed+kills*hand {
-		t.Errorf("%d passed, and the ledger has %d", passed, got)
-	}
-	if passed == 0 {
-		t.Error("nothing passed")
+	const hand = 512 << 10 // what is read and not written yet, the frame that is cut off, and credit
+	for d, passed := range passed {
+		got := charged(t, dir+"/ledger", ledger.Direction(d))
+		t.Logf("direction %d: %d passed, %d counted; %d of %d were killed midway", d, passed, got, midway, kills)
+		if got < passed || got > passed+kills/2*hand {
+			t.Errorf("direction %d: %d passed, and the ledger has %d", d, passed, got)
+		}
+		if passed == 0 {
+			t.Error("nothing passed")
+		}
 	}
 }

@@ -36,7 +36,8 @@ Says what a provider would bill for the traffic of a cycle, and what of it is le
   -rank R          floor (default: the share above the percentile, rounded down, is
                    thrown away, and the next billed), nearest (LibreNMS, vnStat)
   -missing M       samples that are missing count: zero (default), skip (not at all)
-  -cycle YYYY-MM   the cycle that begins in that month; default: the last there is
+  -cycle NAME      the cycle that begins in that month, 2005-06, or where the cycles of
+                   a ledger are no months then, 2026-03-05; default: the last there is
   -cycle-day N     the day of the month on which cycles begin; default 1
   -tz NAME         the time zone of cycles, and of times without one; default UTC
   -all             a line for each cycle
@@ -69,6 +70,8 @@ type config struct {
 	missing    bill.Missing
 	cycle      string
 	cycleDay   int
+	opened     bool          // the ledger has said what follows
+	length     time.Duration // of the cycles of a ledger that are no months
 	zone       string
 	all, json  bool
 	svg        string
@@ -115,9 +118,9 @@ func main() {
 // job is a config that was checked.
 type job struct {
 	config
-	terms bill.Terms
-	zone  *time.Location
-	cycle *bill.Cycle // nil: the last
+	terms    bill.Terms
+	zone     *time.Location
+	calendar bill.Calendar
 }
 
 // check holds the flags against one another.
@@ -147,12 +150,11 @@ func (c config) check() (*job, error) {
 	if j.zone, err = time.LoadLocation(c.zone); err != nil {
 		return nil, cli.Usagef("-tz %s: no such time zone", c.zone)
 	}
+	j.calendar = bill.Calendar{Day: c.cycleDay, Zone: j.zone, Length: c.length}
 	if c.cycle != "" {
-		x, err := bill.ParseCycle(c.cycle, c.cycleDay, j.zone)
-		if err != nil {
+		if err := j.nameable(); err != nil {
 			return nil, cli.Usagef("-cycle %s: %w", c.cycle, err)
 		}
-		j.cycle = &x
 	}
 	if c.window.Month {
 		j.terms.Window = 5 * time.Minute
@@ -169,6 +171,24 @@ func (c config) check() (*job, error) {
 		}
 	}
 	return j, nil
+}
+
+// nameable returns what is wrong with the name of the cycle. That of a ledger's is
+// held against its calendar once that is read.
+func (j *job) nameable() error {
+	if j.csv == "" && !j.opened {
+		return bill.CanParse(j.config.cycle)
+	}
+	_, err := j.calendar.Parse(j.config.cycle)
+	return err
+}
+
+// cycle returns the one that was asked for: the last, if none was.
+func (j *job) cycle(source bill.Source) (bill.Cycle, error) {
+	if j.config.cycle == "" {
+		return bill.Last(source, j.calendar), nil
+	}
+	return j.calendar.Parse(j.config.cycle)
 }
 
 // read returns what there is to bill, and what its errors are to name.
@@ -238,14 +258,12 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	if c.all {
 		err = j.table(&out, source, of)
 	} else {
-		cycle := j.cycle
-		if cycle == nil {
-			_, end := source.Span()
-			last := bill.CycleAt(end-1, c.cycleDay, j.zone)
-			cycle = &last
+		var cycle bill.Cycle
+		if cycle, err = j.cycle(source); err != nil {
+			return err
 		}
 		var b *bill.Bill
-		if b, err = of(*cycle); err == nil {
+		if b, err = of(cycle); err == nil {
 			if c.json {
 				err = json.NewEncoder(&out).Encode(b.JSON())
 			} else {
@@ -267,11 +285,16 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 
 // table writes a line for each cycle.
 func (j *job) table(w *bytes.Buffer, source bill.Source, of func(bill.Cycle) (*bill.Bill, error)) error {
-	const row = "%-8s %12s %12s %12s %10s %10s %9s %12s\n"
-	if !j.json {
-		fmt.Fprintf(w, row, "cycle", "billed", "in", "out", "in", "out", "samples", "free used")
+	const row = "%-*s %12s %12s %12s %10s %10s %9s %12s\n"
+	cycles := bill.Cycles(source, j.calendar)
+	width := len("2005-06 ")
+	for _, c := range cycles {
+		width = max(width, len(c.Name))
 	}
-	for _, cycle := range bill.Cycles(source, j.cycleDay, j.zone) {
+	if !j.json {
+		fmt.Fprintf(w, row, width, "cycle", "billed", "in", "out", "in", "out", "samples", "free used")
+	}
+	for _, cycle := range cycles {
 		b, err := of(cycle)
 		if err != nil {
 			return err
@@ -283,7 +306,7 @@ func (j *job) table(w *bytes.Buffer, source bill.Source, of func(bill.Cycle) (*b
 			continue
 		}
 		rate := func(bytes int64) string { return cli.Human(b.BPS(bytes), "bit/s") }
-		fmt.Fprintf(w, row, cycle.Name, rate(b.Billed), rate(b.In), rate(b.Out), cli.Human(float64(b.InBytes), "B"), cli.Human(float64(b.OutBytes), "B"),
+		fmt.Fprintf(w, row, width, cycle.Name, rate(b.Billed), rate(b.In), rate(b.Out), cli.Human(float64(b.InBytes), "B"), cli.Human(float64(b.OutBytes), "B"),
 			fmt.Sprint(b.Samples), fmt.Sprintf("%d of %d", b.FreeUsed, b.FreeTotal))
 	}
 	return nil

@@ -112,7 +112,7 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&t, "%s%s\n", s.paint(colourDim, fmt.Sprintf("%-12s", name)), fmt.Sprintf(format, args...))
 	}
-	line("cycle", "%s  %s to %s %s, %s", b.Cycle.Name, b.time(b.Cycle.Start).Format("2 Jan"), b.time(b.Cycle.End).Format("2 Jan"), b.Zone, state)
+	line("cycle", "%s  %s to %s %s, %s", b.Cycle.Name, b.date(b.Cycle.Start, "2 Jan"), b.date(b.Cycle.End, "2 Jan"), b.Zone, state)
 	if b.Cap > 0 {
 		b.textTransfer(line, s)
 	}
@@ -149,7 +149,7 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 		if b.Commit > 0 {
 			free = fmt.Sprintf(", %s of %s windows over the commit", thousands(b.Forecast.FreeUsed), thousands(b.FreeTotal))
 		}
-		line("forecast", "%-12s  on %s%s", b.rate(b.Forecast.Billed), b.time(b.Cycle.End).Format("2 Jan"), free)
+		line("forecast", "%-12s  on %s%s", b.rate(b.Forecast.Billed), b.date(b.Cycle.End, "2 Jan"), free)
 		dim(fmt.Sprintf("%s in, %s out, going by the week before", cli.Human(float64(b.Forecast.InBytes), "B"), cli.Human(float64(b.Forecast.OutBytes), "B")))
 	}
 	if len(b.Windows) > 0 {
@@ -422,13 +422,9 @@ func (b *Bill) month(t *strings.Builder, s Style) {
 	b.draw(t, s, c, b.lineName())
 	var at []int
 	var labels []string
-	for day := 0; ; day += 7 {
-		d := b.time(b.Cycle.Start).AddDate(0, 0, day)
-		if d.UnixNano() >= b.Cycle.End {
-			break
-		}
-		at = append(at, int(float64(d.UnixNano()-b.Cycle.Start)/float64(length)*float64(n)))
-		labels = append(labels, d.Format("Mon 2 Jan"))
+	for _, m := range b.marks() {
+		at = append(at, int(float64(m.at-b.Cycle.Start)/float64(length)*float64(n)))
+		labels = append(labels, m.label)
 	}
 	s.axis(t, n, at, labels)
 }

@@ -46,7 +46,7 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 	}
 	var all bill.Pieces
 	for i, x := range cycles {
-		s, used := table(&x, cfg.Slot, false)
+		s, used := table(&x, cfg.Slot, c.simulates())
 		// Up to now, or to where a replay of old records has come.
 		if i == len(cycles)-1 && now < x.End {
 			used = max(used, int((now-x.Start)/int64(cfg.Slot)))

@@ -42,6 +42,13 @@ Says what a provider would bill for the traffic of a cycle, and what of it is le
   -tz NAME         the time zone of cycles, and of times without one; default UTC
   -all             a line for each cycle
   -json            for programs: one object a cycle
+  -simulate        what gates would have passed of it at the commit, by the rules of
+                   quotagate -percentile, and what that would be billed
+  -plan            the same for a range of commits, a line each: which one to buy
+  -threshold S     with them: share of the commit that passes untouched; default 75%
+  -reserve N       with them: free windows that stay unused
+  -patience D      with them: how long demand waits that may not pass; default 0: it is
+                   lost at once
   -svg FILE        draw the cycle and its duration curve
   -prom FILE       write the figures for Prometheus
   -slots FILE      write time,offered,passed a slot
@@ -55,6 +62,7 @@ a terminal, unless NO_COLOR is set.
   quotabill -rate 100Mbit/s /var/lib/quotagate.ledger
   quotabill -csv samples.csv -rate 100Mbit/s
   quotabill -csv samples.csv -cycle 2005-06 -method sum -svg june.svg
+  quotabill -csv samples.csv -plan
   quotabill -csv samples.csv -window month -quota 20TB -cycle-day 5
 `
 
@@ -77,10 +85,15 @@ type config struct {
 	svg        string
 	prom       string
 	slots      string
+	simulate   bool
+	plan       bool
+	threshold  cli.Share
+	reserve    int
+	patience   cli.Duration
 }
 
 func main() {
-	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9}
+	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9, threshold: threshold}
 	flags := flag.NewFlagSet("quotabill", flag.ContinueOnError)
 	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: 1, Flags: flags, Abrupt: true}
 	flags.Func("csv", "", func(s string) error {
@@ -106,6 +119,11 @@ func main() {
 	flags.StringVar(&c.svg, "svg", "", "")
 	flags.StringVar(&c.prom, "prom", "", "")
 	flags.StringVar(&c.slots, "slots", "", "")
+	flags.BoolVar(&c.simulate, "simulate", false, "")
+	flags.BoolVar(&c.plan, "plan", false, "")
+	flags.Var(&c.threshold, "threshold", "")
+	flags.IntVar(&c.reserve, "reserve", 0, "")
+	flags.Var(&c.patience, "patience", "")
 	tool.Run = func(t *cli.Tool, args []string) error {
 		return run(t, c, args, func(name string) (given bool) {
 			flags.Visit(func(f *flag.Flag) { given = given || f.Name == name })
@@ -128,6 +146,9 @@ func (c config) check() (*job, error) {
 	j := &job{config: c, terms: bill.Terms{
 		Method: c.method, Percentile: c.percentile, Rank: c.rank, Missing: c.missing, Window: time.Duration(c.window.Duration),
 	}}
+	if err := c.checkSimulation(); err != nil {
+		return nil, err
+	}
 	var err error
 	switch {
 	case c.rate != 0 && c.quota != 0 && !c.window.Month:
@@ -244,20 +265,16 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	}
 	of := func(cycle bill.Cycle) (*bill.Bill, error) {
 		b, err := bill.Of(source, cycle, j.zone, j.terms)
-		if err != nil {
-			err = fmt.Errorf("%s: %w", name, err)
-			var unfit *bill.WindowError
-			if errors.As(err, &unfit) {
-				err = cli.Hint(err, "-window says what the provider takes a sample of, and -interval how far these are apart")
-			}
-		}
-		return b, err
+		return b, about(name, err)
 	}
 	style := look(os.Stdout)
 	var out bytes.Buffer
-	if c.all {
+	switch {
+	case c.simulates():
+		err = j.simulation(&out, source, name, style)
+	case c.all:
 		err = j.table(&out, source, of)
-	} else {
+	default:
 		var cycle bill.Cycle
 		if cycle, err = j.cycle(source); err != nil {
 			return err
@@ -281,6 +298,19 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 		return err
 	}
 	return nil
+}
+
+// about says which source an error is of.
+func about(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%s: %w", name, err)
+	var unfit *bill.WindowError
+	if errors.As(err, &unfit) {
+		err = cli.Hint(err, "-window says what the provider takes a sample of, and -interval how far these are apart")
+	}
+	return err
 }
 
 // table writes a line for each cycle.
@@ -314,14 +344,8 @@ func (j *job) table(w *bytes.Buffer, source bill.Source, of func(bill.Cycle) (*b
 
 // files writes those that were asked for.
 func (j *job) files(b *bill.Bill, source bill.Source) error {
-	var buf bytes.Buffer
-	if j.svg != "" {
-		if err := b.SVG(&buf); err != nil {
-			return err
-		}
-		if err := cli.Replace(j.svg, buf.Bytes()); err != nil {
-			return err
-		}
+	if err := j.draw(b); err != nil {
+		return err
 	}
 	if j.prom != "" {
 		if err := cli.Replace(j.prom, b.Prometheus()); err != nil {
@@ -333,11 +357,23 @@ func (j *job) files(b *bill.Bill, source bill.Source) error {
 		if err != nil {
 			return err
 		}
-		buf.Reset()
+		var buf bytes.Buffer
 		if err := b.Slots(&buf, s, nil); err != nil {
 			return err
 		}
 		return cli.Replace(j.slots, buf.Bytes())
 	}
 	return nil
+}
+
+// draw writes the picture, if one was asked for.
+func (j *job) draw(b *bill.Bill) error {
+	if j.svg == "" {
+		return nil
+	}
+	var buf bytes.Buffer
+	if err := b.SVG(&buf); err != nil {
+		return err
+	}
+	return cli.Replace(j.svg, buf.Bytes())
 }

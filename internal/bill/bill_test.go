@@ -459,7 +459,7 @@ func TestCycles(t *testing.T) {
 		if again := (Calendar{Day: tt.day, Zone: time.UTC}.At(c.Start)); again != c {
 			t.Errorf("%+v: at its start it is %+v", c, again)
 		}
-		if again := (Calendar{Day: tt.day, Zone: time.UTC}.At(c.End-1)); again != c {
+		if again := (Calendar{Day: tt.day, Zone: time.UTC}.At(c.End - 1)); again != c {
 			t.Errorf("%+v: at its end it is %+v", c, again)
 		}
 	}

@@ -125,7 +125,10 @@ func (b *Bill) subtitle() string {
 	if b.Phases > 1 {
 		parts = append(parts, "worst phase "+b.rate(b.WorstBilled))
 	}
-	if !b.Closed() {
+	switch {
+	case b.Simulated:
+		parts = append(parts, "simulated")
+	case !b.Closed():
 		parts = append(parts, "forecast "+b.rate(b.Forecast.Billed))
 	}
 	if b.Cap > 0 {

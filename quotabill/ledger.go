@@ -14,8 +14,8 @@ import (
 const slotsPerWindow = 60
 
 // fromLedger reads what gates have counted, up to now. What the flags do not say
-// of the cycle and the window is the ledger's. Of what arrived it reads what was
-// offered, for a simulation, or charged.
+// of the cycle and the window is the ledger's. It reads what was charged, or for a
+// simulation what was offered.
 func (c *config) fromLedger(name string, given func(flag string) bool, now int64) (bill.Source, error) {
 	l, err := ledger.Read(name)
 	if err != nil {
@@ -65,16 +65,13 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 	return all, nil
 }
 
-// table reads what a cycle of a ledger has, and how many slots of it were used.
+// table reads what a cycle of a ledger has, charged or offered, and how many
+// slots of it were used.
 func table(x *ledger.Cycle, slot time.Duration, offered bool) (s *bill.Series, used int) {
 	s = &bill.Series{Start: x.Start, Slot: slot, In: make([]int64, x.Slots), Out: make([]int64, x.Slots)}
 	for i := range x.Slots {
 		for d, to := range [...]*int64{ledger.In: &s.In[i], ledger.Out: &s.Out[i]} {
-			*to = x.Bytes(ledger.Direction(d), false, i)
-			if offered {
-				*to = max(*to, x.Bytes(ledger.Direction(d), true, i))
-			}
-			if *to > 0 {
+			if *to = x.Bytes(ledger.Direction(d), offered, i); *to > 0 {
 				used = i + 1
 			}
 		}

@@ -124,8 +124,11 @@ func (p Plan) Text(w io.Writer, s Style) error {
 		row(b.rate(x.Commit), b.rate(b.Billed), percent(x.PassedShare()), percent(x.FlatShare()), amount(x.Delayed), amount(x.Lost),
 			fmt.Sprintf("%s of %s", thousands(b.FreeUsed), thousands(b.FreeTotal)), mark)
 	}
-	if knee < 0 {
-		fmt.Fprintf(&t, "\n%s\n", s.paint(colourDim, "At none of these passes 99.9%."))
+	switch knee {
+	case -1:
+		fmt.Fprintf(&t, "\n%s\n", s.paint(colourDim, "None of these passes 99.9%."))
+	case 0:
+		fmt.Fprintf(&t, "\n%s\n", s.paint(colourDim, "The least of these is enough, and less may be."))
 	}
 	_, err := io.WriteString(w, t.String())
 	return err

@@ -34,20 +34,23 @@ func (s *Series) fold(m Method) *Series {
 	return &x
 }
 
-// whole extends a series that begins in a cycle to all of its slots and those of
-// a window after it. In what is added nothing went through.
-func (s *Series) whole(cycle Cycle, window time.Duration) (*Series, error) {
+// windows returns those of a cycle in which a series begins, of the first phase.
+// Where the series has nothing, nothing went through.
+func (s *Series) windows(cycle Cycle, window time.Duration) ([]Window, error) {
 	slot := int64(s.Slot)
 	start := s.Start - floorDiv(s.Start-cycle.Start, slot)*slot
-	n := ceilDiv(cycle.End+int64(window)-start, slot)
+	n := ceilDiv(cycle.End-start, int64(window))
 	if n > MaxSlots {
-		return nil, fmt.Errorf("slots of %v are more than %d in a cycle", s.Slot, MaxSlots)
+		return nil, fmt.Errorf("windows of %v are more than %d in a cycle", window, MaxSlots)
 	}
-	x := newSeries(start, s.Slot, int(n))
-	i := (s.Start - start) / slot
-	copy(x.In[i:], s.In)
-	copy(x.Out[i:], s.Out)
-	return x, nil
+	all := make([]Window, n)
+	for i := range s.In {
+		if k := (s.at(i) - start) / int64(window); k < n {
+			all[k].In += s.In[i]
+			all[k].Out += s.Out[i]
+		}
+	}
+	return all, nil
 }
 
 // regroup adds up neighbours until slots of the given length fit into samples, or

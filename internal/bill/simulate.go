@@ -27,11 +27,12 @@ type Scenario struct {
 	// From and To are what is known of the demand of the cycle, nanoseconds since
 	// the Unix epoch. In the rest of it there was none.
 	From, To int64
-	// Natural is the bill of the demand, if all of it had passed.
+	// Natural is the bill of what is known of it, if all had passed.
 	Natural *Bill
 
-	demand []*Series // up to a window past the cycle's end
-	runs   [][]int   // the columns that have a budget together
+	windows []Window  // of all the cycle
+	demand  []*Series // up to a window past the cycle's end
+	runs    [][]int   // the columns that have a budget together
 }
 
 // NewScenario reads the demand of a cycle, and of all before it.
@@ -53,11 +54,11 @@ func NewScenario(s Source, cycle Cycle, g Gates) (*Scenario, error) {
 	if err != nil {
 		return nil, err
 	}
-	whole, err := after.fold(g.Method).whole(cycle, g.Window)
-	if err != nil {
+	after = after.fold(g.Method)
+	if c.Natural, err = New(after, cycle, g.Zone, g.Terms); err != nil {
 		return nil, err
 	}
-	if c.Natural, err = New(whole, cycle, g.Zone, g.Terms); err != nil {
+	if c.windows, err = after.windows(cycle, g.Window); err != nil {
 		return nil, err
 	}
 	all, err := upTo(s, cycle.End+int64(g.Window))
@@ -177,7 +178,7 @@ func (x *Simulated) run(lanes []int) error {
 
 	windows := make([][]int64, len(lanes))
 	for i, column := range lanes {
-		for _, w := range x.Natural.Windows {
+		for _, w := range x.windows {
 			v := [...]int64{colIn: w.In, colOut: w.Out}[column]
 			windows[i] = append(windows[i], v)
 			x.Whole += v

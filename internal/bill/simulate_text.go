@@ -62,7 +62,7 @@ func (x *Simulated) head(line func(name, format string, args ...any)) {
 	line("cycle", "%s", b.cycle())
 	line("demand", "%-12s  %s percentile of what was offered, %s", b.rate(x.Natural.Billed), ordinal(x.Percentile), amount(x.Offered))
 	if x.To < x.Cycle.End || x.From-x.Cycle.Start >= int64(x.Window) {
-		line("", "%14swhat is not known of the cycle counts as nothing", "")
+		line("", "%14sof the rest of the cycle nothing is known: none comes", "")
 	}
 }
 

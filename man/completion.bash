@@ -13,8 +13,8 @@ _framepipe_flags() {
 			-quota -rate -reserve -seed -threshold -tz -unmetered -window
 		;;
 	quotabill)
-		echo -all -csv -cycle -cycle-day -interval -json -method -missing -percentile -prom \
-			-quota -rank -rate -slots -svg -tz -window
+		echo -all -csv -cycle -cycle-day -interval -json -method -missing -patience -percentile \
+			-plan -prom -quota -rank -rate -reserve -simulate -slots -svg -threshold -tz -window
 		;;
 	bytehist) echo -every -format -o -sample ;;
 	framepcap) echo -d -segment ;;
@@ -48,6 +48,7 @@ _framepipe_values() {
 	quotabill-method) echo separate max sum in out ;;
 	quotabill-missing) echo zero skip ;;
 	quotagate-percentile | quotabill-percentile) echo 95 90 99 ;;
+	quotabill-patience) echo 10m 1h 8h ;;
 	quotabill-rank) echo floor nearest ;;
 	quotabill-window) echo 5m month ;;
 	quotagate-policy) echo pace random ;;
@@ -58,7 +59,7 @@ _framepipe_values() {
 	pipeline.sh-confirm) echo 60s 5m ;;
 	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-reserve | quotagate-seed | \
 		quotagate-threshold | quotagate-unmetered | quotabill-cycle | quotabill-interval | \
-		quotabill-quota | quotabill-rate | bytehist-every | bytehist-sample | \
+		quotabill-quota | quotabill-rate | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | \
 		pipeline.sh-in | pipeline.sh-out) echo '?' ;;
 	esac
 }

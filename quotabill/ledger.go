@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"framepipe/internal/bill"
 	"framepipe/internal/cli"
@@ -12,54 +13,68 @@ import (
 // slotsPerWindow is how many slots of a ledger a gate's window has.
 const slotsPerWindow = 60
 
-// fromLedger reads what a gate has counted: of the cycle that now lies in, or of
-// the last one there is, and of the one before. What the flags do not say of the
-// cycle and the window is the ledger's.
-func (c *config) fromLedger(name string, given func(flag string) bool, now int64) (*bill.Series, error) {
+// fromLedger reads what gates have counted, up to now. What the flags do not say
+// of the cycle and the window is the ledger's. It reads what was charged, or for a
+// simulation what was offered.
+func (c *config) fromLedger(name string, given func(flag string) bool, now int64) (bill.Source, error) {
 	l, err := ledger.Read(name)
 	if err != nil {
 		return nil, err
 	}
 	defer l.Close()
 	cfg := l.Config()
-	if cfg.Cycle != 0 {
-		return nil, fmt.Errorf("%s: its cycles have %v each, and bills are of months", name, cfg.Cycle)
+	switch {
+	case cfg.Cycle == 0:
+		if !given("cycle-day") {
+			c.cycleDay = cfg.CycleDay
+		}
+		if !given("tz") {
+			c.zone = cfg.Zone.String()
+		}
+	case given("cycle-day"):
+		return nil, cli.Usagef("-cycle-day is of months, and %s has cycles of %v", name, cli.Duration(cfg.Cycle))
 	}
-	if !given("cycle-day") {
-		c.cycleDay = cfg.CycleDay
-	}
-	if !given("tz") {
-		c.zone = cfg.Zone.String()
-	}
+	c.opened, c.length = true, cfg.Cycle
 	if !given("window") {
 		c.window.Duration = cli.Duration(slotsPerWindow * cfg.Slot)
 	}
 	// A clock that was wrong for a while has left cycles in the future.
 	cycles := slices.DeleteFunc(l.Cycles(), func(x ledger.Cycle) bool { return x.Start > now })
+	nothing := fmt.Errorf("%s: nothing was counted yet", name)
 	if len(cycles) == 0 {
-		return nil, fmt.Errorf("%s: nothing was counted yet", name)
+		return nil, nothing
 	}
-	if n := len(cycles); n > 1 && cycles[n-2].End == cycles[n-1].Start && (cycles[n-1].Start-cycles[n-2].Start)%int64(cfg.Slot) == 0 {
-		cycles = cycles[n-2:]
-	} else {
-		cycles = cycles[n-1:]
+	var all bill.Pieces
+	for i, x := range cycles {
+		s, used := table(&x, cfg.Slot, c.simulates())
+		// Up to now, or to where a replay of old records has come.
+		if i == len(cycles)-1 && now < x.End {
+			used = max(used, int((now-x.Start)/int64(cfg.Slot)))
+		}
+		if i == len(cycles)-1 {
+			s.In, s.Out = s.In[:used], s.Out[:used]
+		}
+		all = append(all, s)
 	}
-	s := &bill.Series{Start: cycles[0].Start, Slot: cfg.Slot}
-	used := 0
-	for _, x := range cycles {
-		for i := range x.Slots {
-			in, out := x.Bytes(ledger.In, false, i), x.Bytes(ledger.Out, false, i)
-			s.In, s.Out = append(s.In, in), append(s.Out, out)
-			if in+out > 0 {
-				used = len(s.In)
+	if last := len(all) - 1; len(all[last].In) == 0 {
+		all = all[:last] // it has just begun
+	}
+	if len(all) == 0 {
+		return nil, nothing
+	}
+	return all, nil
+}
+
+// table reads what a cycle of a ledger has, charged or offered, and how many
+// slots of it were used.
+func table(x *ledger.Cycle, slot time.Duration, offered bool) (s *bill.Series, used int) {
+	s = &bill.Series{Start: x.Start, Slot: slot, In: make([]int64, x.Slots), Out: make([]int64, x.Slots)}
+	for i := range x.Slots {
+		for d, to := range [...]*int64{ledger.In: &s.In[i], ledger.Out: &s.Out[i]} {
+			if *to = x.Bytes(ledger.Direction(d), offered, i); *to > 0 {
+				used = i + 1
 			}
 		}
 	}
-	// Up to now, or to where a replay of old records has come.
-	last := cycles[len(cycles)-1]
-	if now < last.End {
-		used = max(used, int((now-s.Start)/int64(cfg.Slot)))
-	}
-	s.In, s.Out = s.In[:used], s.Out[:used]
-	return s, nil
+	return s, used
 }

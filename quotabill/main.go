@@ -36,11 +36,19 @@ Says what a provider would bill for the traffic of a cycle, and what of it is le
   -rank R          floor (default: the share above the percentile, rounded down, is
                    thrown away, and the next billed), nearest (LibreNMS, vnStat)
   -missing M       samples that are missing count: zero (default), skip (not at all)
-  -cycle YYYY-MM   the cycle that begins in that month; default: the last there is
+  -cycle NAME      the cycle that begins in that month, 2005-06, or where the cycles of
+                   a ledger are no months then, 2026-03-05; default: the last there is
   -cycle-day N     the day of the month on which cycles begin; default 1
   -tz NAME         the time zone of cycles, and of times without one; default UTC
   -all             a line for each cycle
   -json            for programs: one object a cycle
+  -simulate        what gates would have passed of it at the commit, by the rules of
+                   quotagate -percentile, and what that would be billed
+  -plan            the same for a range of commits, a line each: which one to buy
+  -threshold S     with them: share of the commit that passes untouched; default 75%
+  -reserve N       with them: free windows that stay unused
+  -patience D      with them: how long demand waits that may not pass; default 0: it is
+                   lost at once
   -svg FILE        draw the cycle and its duration curve
   -prom FILE       write the figures for Prometheus
   -slots FILE      write time,offered,passed a slot
@@ -54,6 +62,7 @@ a terminal, unless NO_COLOR is set.
   quotabill -rate 100Mbit/s /var/lib/quotagate.ledger
   quotabill -csv samples.csv -rate 100Mbit/s
   quotabill -csv samples.csv -cycle 2005-06 -method sum -svg june.svg
+  quotabill -csv samples.csv -plan
   quotabill -csv samples.csv -window month -quota 20TB -cycle-day 5
 `
 
@@ -69,15 +78,22 @@ type config struct {
 	missing    bill.Missing
 	cycle      string
 	cycleDay   int
+	opened     bool          // the ledger has said what follows
+	length     time.Duration // of the cycles of a ledger that are no months
 	zone       string
 	all, json  bool
 	svg        string
 	prom       string
 	slots      string
+	simulate   bool
+	plan       bool
+	threshold  cli.Share
+	reserve    int
+	patience   cli.Duration
 }
 
 func main() {
-	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9}
+	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9, threshold: threshold}
 	flags := flag.NewFlagSet("quotabill", flag.ContinueOnError)
 	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: 1, Flags: flags, Abrupt: true}
 	flags.Func("csv", "", func(s string) error {
@@ -103,6 +119,11 @@ func main() {
 	flags.StringVar(&c.svg, "svg", "", "")
 	flags.StringVar(&c.prom, "prom", "", "")
 	flags.StringVar(&c.slots, "slots", "", "")
+	flags.BoolVar(&c.simulate, "simulate", false, "")
+	flags.BoolVar(&c.plan, "plan", false, "")
+	flags.Var(&c.threshold, "threshold", "")
+	flags.IntVar(&c.reserve, "reserve", 0, "")
+	flags.Var(&c.patience, "patience", "")
 	tool.Run = func(t *cli.Tool, args []string) error {
 		return run(t, c, args, func(name string) (given bool) {
 			flags.Visit(func(f *flag.Flag) { given = given || f.Name == name })
@@ -115,9 +136,9 @@ func main() {
 // job is a config that was checked.
 type job struct {
 	config
-	terms bill.Terms
-	zone  *time.Location
-	cycle *bill.Cycle // nil: the last
+	terms    bill.Terms
+	zone     *time.Location
+	calendar bill.Calendar
 }
 
 // check holds the flags against one another.
@@ -125,6 +146,9 @@ func (c config) check() (*job, error) {
 	j := &job{config: c, terms: bill.Terms{
 		Method: c.method, Percentile: c.percentile, Rank: c.rank, Missing: c.missing, Window: time.Duration(c.window.Duration),
 	}}
+	if err := c.checkSimulation(); err != nil {
+		return nil, err
+	}
 	var err error
 	switch {
 	case c.rate != 0 && c.quota != 0 && !c.window.Month:
@@ -147,12 +171,11 @@ func (c config) check() (*job, error) {
 	if j.zone, err = time.LoadLocation(c.zone); err != nil {
 		return nil, cli.Usagef("-tz %s: no such time zone", c.zone)
 	}
+	j.calendar = bill.Calendar{Day: c.cycleDay, Zone: j.zone, Length: c.length}
 	if c.cycle != "" {
-		x, err := bill.ParseCycle(c.cycle, c.cycleDay, j.zone)
-		if err != nil {
+		if err := j.nameable(); err != nil {
 			return nil, cli.Usagef("-cycle %s: %w", c.cycle, err)
 		}
-		j.cycle = &x
 	}
 	if c.window.Month {
 		j.terms.Window = 5 * time.Minute
@@ -169,6 +192,24 @@ func (c config) check() (*job, error) {
 		}
 	}
 	return j, nil
+}
+
+// nameable returns what is wrong with the name of the cycle. That of a ledger's is
+// held against its calendar once that is read.
+func (j *job) nameable() error {
+	if j.csv == "" && !j.opened {
+		return bill.CanParse(j.config.cycle)
+	}
+	_, err := j.calendar.Parse(j.config.cycle)
+	return err
+}
+
+// cycle returns the one that was asked for: the last, if none was.
+func (j *job) cycle(source bill.Source) (bill.Cycle, error) {
+	if j.config.cycle == "" {
+		return bill.Last(source, j.calendar), nil
+	}
+	return j.calendar.Parse(j.config.cycle)
 }
 
 // read returns what there is to bill, and what its errors are to name.
@@ -224,28 +265,22 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	}
 	of := func(cycle bill.Cycle) (*bill.Bill, error) {
 		b, err := bill.Of(source, cycle, j.zone, j.terms)
-		if err != nil {
-			err = fmt.Errorf("%s: %w", name, err)
-			var unfit *bill.WindowError
-			if errors.As(err, &unfit) {
-				err = cli.Hint(err, "-window says what the provider takes a sample of, and -interval how far these are apart")
-			}
-		}
-		return b, err
+		return b, about(name, err)
 	}
 	style := look(os.Stdout)
 	var out bytes.Buffer
-	if c.all {
+	switch {
+	case c.simulates():
+		err = j.simulation(&out, source, name, style)
+	case c.all:
 		err = j.table(&out, source, of)
-	} else {
-		cycle := j.cycle
-		if cycle == nil {
-			_, end := source.Span()
-			last := bill.CycleAt(end-1, c.cycleDay, j.zone)
-			cycle = &last
+	default:
+		var cycle bill.Cycle
+		if cycle, err = j.cycle(source); err != nil {
+			return err
 		}
 		var b *bill.Bill
-		if b, err = of(*cycle); err == nil {
+		if b, err = of(cycle); err == nil {
 			if c.json {
 				err = json.NewEncoder(&out).Encode(b.JSON())
 			} else {
@@ -265,13 +300,31 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	return nil
 }
 
+// about says which source an error is of.
+func about(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%s: %w", name, err)
+	var unfit *bill.WindowError
+	if errors.As(err, &unfit) {
+		err = cli.Hint(err, "-window says what the provider takes a sample of, and -interval how far these are apart")
+	}
+	return err
+}
+
 // table writes a line for each cycle.
 func (j *job) table(w *bytes.Buffer, source bill.Source, of func(bill.Cycle) (*bill.Bill, error)) error {
-	const row = "%-8s %12s %12s %12s %10s %10s %9s %12s\n"
-	if !j.json {
-		fmt.Fprintf(w, row, "cycle", "billed", "in", "out", "in", "out", "samples", "free used")
+	const row = "%-*s %12s %12s %12s %10s %10s %9s %12s\n"
+	cycles := bill.Cycles(source, j.calendar)
+	width := len("2005-06 ")
+	for _, c := range cycles {
+		width = max(width, len(c.Name))
 	}
-	for _, cycle := range bill.Cycles(source, j.cycleDay, j.zone) {
+	if !j.json {
+		fmt.Fprintf(w, row, width, "cycle", "billed", "in", "out", "in", "out", "samples", "free used")
+	}
+	for _, cycle := range cycles {
 		b, err := of(cycle)
 		if err != nil {
 			return err
@@ -283,7 +336,7 @@ func (j *job) table(w *bytes.Buffer, source bill.Source, of func(bill.Cycle) (*b
 			continue
 		}
 		rate := func(bytes int64) string { return cli.Human(b.BPS(bytes), "bit/s") }
-		fmt.Fprintf(w, row, cycle.Name, rate(b.Billed), rate(b.In), rate(b.Out), cli.Human(float64(b.InBytes), "B"), cli.Human(float64(b.OutBytes), "B"),
+		fmt.Fprintf(w, row, width, cycle.Name, rate(b.Billed), rate(b.In), rate(b.Out), cli.Human(float64(b.InBytes), "B"), cli.Human(float64(b.OutBytes), "B"),
 			fmt.Sprint(b.Samples), fmt.Sprintf("%d of %d", b.FreeUsed, b.FreeTotal))
 	}
 	return nil
@@ -291,14 +344,8 @@ func (j *job) table(w *bytes.Buffer, source bill.Source, of func(bill.Cycle) (*b
 
 // files writes those that were asked for.
 func (j *job) files(b *bill.Bill, source bill.Source) error {
-	var buf bytes.Buffer
-	if j.svg != "" {
-		if err := b.SVG(&buf); err != nil {
-			return err
-		}
-		if err := cli.Replace(j.svg, buf.Bytes()); err != nil {
-			return err
-		}
+	if err := j.draw(b); err != nil {
+		return err
 	}
 	if j.prom != "" {
 		if err := cli.Replace(j.prom, b.Prometheus()); err != nil {
@@ -310,11 +357,23 @@ func (j *job) files(b *bill.Bill, source bill.Source) error {
 		if err != nil {
 			return err
 		}
-		buf.Reset()
+		var buf bytes.Buffer
 		if err := b.Slots(&buf, s, nil); err != nil {
 			return err
 		}
 		return cli.Replace(j.slots, buf.Bytes())
 	}
 	return nil
+}
+
+// draw writes the picture, if one was asked for.
+func (j *job) draw(b *bill.Bill) error {
+	if j.svg == "" {
+		return nil
+	}
+	var buf bytes.Buffer
+	if err := b.SVG(&buf); err != nil {
+		return err
+	}
+	return cli.Replace(j.svg, buf.Bytes())
 }

@@ -251,6 +251,9 @@ type Bill struct {
 
 	Forecast Forecast
 	Transfer Transfer
+
+	// Simulated says that it is of what would have passed, and nobody's bill.
+	Simulated bool
 }
 
 // Window is a sample as the provider takes it.

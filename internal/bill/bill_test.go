@@ -153,7 +153,7 @@ func TestPlain(t *testing.T) {
 			at[x[0]] = x
 			first, last = min(first, x[0]), max(last, x[0])
 		}
-		for _, cycle := range Cycles(s, 1, time.UTC) {
+		for _, cycle := range Cycles(s, Calendar{Day: 1, Zone: time.UTC}) {
 			for k, share := range []string{"95", "90", "99.9", "97.5", "100", "0.001"} {
 				if k > 1 && len(list) > 1000 || k > 0 && len(list) > 1000 && testing.Short() { // sorting them takes its time
 					break
@@ -353,7 +353,7 @@ func TestForecast(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Date(2026, 3, 1, 0, 0, 0, 0, berlin).UnixNano()
-	cycle := CycleAt(start, 1, berlin)
+	cycle := Calendar{Day: 1, Zone: berlin}.At(start)
 	if cycle.End-cycle.Start != int64(31*24*time.Hour-time.Hour) || cycle.Name != "2026-03" {
 		t.Fatal("the clocks were not put forward", cycle)
 	}
@@ -395,7 +395,7 @@ func TestForecast(t *testing.T) {
 
 func TestTransfer(t *testing.T) {
 	start := day(2026, 4, 1)
-	cycle := CycleAt(start, 1, time.UTC)
+	cycle := Calendar{Day: 1, Zone: time.UTC}.At(start)
 	const n = 288 * 10
 	value := func(i int) (int64, int64) {
 		if i >= n-288 { // today is busier
@@ -451,20 +451,20 @@ func TestCycles(t *testing.T) {
 		{29, "2004-02", "2004-02-29", "2004-03-29"},
 		{15, "2005-12", "2005-12-15", "2006-01-15"},
 	} {
-		c, err := ParseCycle(tt.name, tt.day, time.UTC)
+		c, err := Calendar{Day: tt.day, Zone: time.UTC}.Parse(tt.name)
 		format := func(at int64) string { return time.Unix(0, at).UTC().Format(time.DateOnly) }
 		if err != nil || format(c.Start) != tt.start || format(c.End) != tt.end || c.Name != tt.name {
 			t.Errorf("%+v: %+v, %v", tt, c, err)
 		}
-		if again := CycleAt(c.Start, tt.day, time.UTC); again != c {
+		if again := (Calendar{Day: tt.day, Zone: time.UTC}.At(c.Start)); again != c {
 			t.Errorf("%+v: at its start it is %+v", c, again)
 		}
-		if again := CycleAt(c.End-1, tt.day, time.UTC); again != c {
+		if again := (Calendar{Day: tt.day, Zone: time.UTC}.At(c.End - 1)); again != c {
 			t.Errorf("%+v: at its end it is %+v", c, again)
 		}
 	}
 	for _, s := range []string{"", "2005", "2005-13", "2005-06-01", "0000-01", "9999-01", "last"} {
-		if c, err := ParseCycle(s, 1, time.UTC); err == nil {
+		if c, err := (Calendar{Day: 1, Zone: time.UTC}).Parse(s); err == nil {
 			t.Errorf("%q: %v", s, c)
 		}
 	}
@@ -540,7 +540,7 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestText(t *testing.T) {
-	cycle := CycleAt(day(2026, 3, 1), 1, time.UTC)
+	cycle := Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
 	terms := Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 6e9}
 	for _, tt := range []struct {
 		name  string
@@ -624,7 +624,7 @@ func TestSVG(t *testing.T) {
 		"idle":  {series(day(2026, 3, 1), 5*time.Minute, 300, func(int) (int64, int64) { return 0, 0 }), Terms{Percentile: 50e9, Window: 5 * time.Minute, Missing: Skip}},
 		"huge":  {series(day(2026, 3, 1), 5*time.Minute, 300, func(int) (int64, int64) { return 1 << 52, 0 }), Terms{Percentile: 50e9, Window: 5 * time.Minute, Commit: 1}},
 	} {
-		b, err := New(tt.s, CycleAt(day(2026, 3, 1), 1, zone), zone, tt.c)
+		b, err := New(tt.s, Calendar{Day: 1, Zone: zone}.At(day(2026, 3, 1)), zone, tt.c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -648,7 +648,7 @@ func TestSVG(t *testing.T) {
 
 func TestWrite(t *testing.T) {
 	s := demand(6500)
-	b, err := New(s, CycleAt(day(2026, 3, 1), 1, time.UTC), time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 6e9, Cap: 1e14})
+	b, err := New(s, Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1)), time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 6e9, Cap: 1e14})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -685,7 +685,7 @@ func BenchmarkMonthOfFiveSeconds(b *testing.B) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	s := series(day(2026, 3, 1), 5*time.Second, 31*17280, func(int) (int64, int64) { return rng.Int64N(1e8), rng.Int64N(1e8) })
 	for b.Loop() {
-		if _, err := New(s, CycleAt(s.Start, 1, time.UTC), time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute}); err != nil {
+		if _, err := New(s, Calendar{Day: 1, Zone: time.UTC}.At(s.Start), time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute}); err != nil {
 			b.Fatal(err)
 		}
 	}

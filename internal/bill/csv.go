@@ -356,7 +356,14 @@ func (s *Samples) SetSlot(d time.Duration) {
 	s.grid()
 }
 
-// Span is Source's.
+// Spans is Source's.
+func (s *Samples) Spans() []Span {
+	start, end := s.Span()
+	return []Span{{start, end}}
+}
+
+// Span returns when the first slot begins and the last one ends, nanoseconds
+// since the Unix epoch.
 func (s *Samples) Span() (start, end int64) {
 	return s.slot(s.list[0].at), s.slot(s.list[len(s.list)-1].at) + int64(s.Slot)
 }

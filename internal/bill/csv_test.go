@@ -190,7 +190,7 @@ func FuzzReadCSV(f *testing.F) {
 		if got != want {
 			t.Fatalf("%d bytes in the slots, %d in the file", got, want)
 		}
-		b, err := Of(s, CycleAt(to-1, 31, berlin), berlin, Terms{Percentile: 95e9, Window: s.Slot, Commit: 1, Cap: 1})
+		b, err := Of(s, Calendar{Day: 31, Zone: berlin}.At(to-1), berlin, Terms{Percentile: 95e9, Window: s.Slot, Commit: 1, Cap: 1})
 		if err != nil {
 			return
 		}

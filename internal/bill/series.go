@@ -1,11 +1,8 @@
 package bill
 
 import (
-	"errors"
 	"fmt"
 	"time"
-
-	"framepipe/internal/gate"
 )
 
 // Series is what went through, in slots of equal length one after the other. A
@@ -19,14 +16,19 @@ type Series struct {
 
 // Source is what a Series can be had from.
 type Source interface {
-	// Span returns when the first slot begins and the last one ends.
-	Span() (start, end int64)
+	// Spans returns the spans of time of which something is known, in order; one
+	// at least.
+	Spans() []Span
 	// Series returns the slots that begin in a span, as far as there are any.
 	Series(from, to int64) (*Series, error)
 }
 
-// Span is Source's.
-func (s *Series) Span() (start, end int64) { return s.Start, s.at(len(s.In)) }
+// Span is a span of time: when its first slot begins and its last one ends,
+// nanoseconds since the Unix epoch.
+type Span struct{ Start, End int64 }
+
+// Spans is Source's.
+func (s *Series) Spans() []Span { return []Span{{s.Start, s.at(len(s.In))}} }
 
 // Series is Source's.
 func (s *Series) Series(from, to int64) (*Series, error) {
@@ -75,43 +77,9 @@ func (f *frame) window(i int) Window {
 	return Window{At: f.at(i), In: f.in[j] - f.in[i], Out: f.out[j] - f.out[i], Known: f.known == nil || f.known[j] > f.known[i]}
 }
 
-// Cycle is a billing cycle.
-type Cycle struct {
-	Name       string // the month it begins in: 2005-06
-	Start, End int64  // nanoseconds since the Unix epoch
-}
-
-// CycleAt returns the cycle that a time lies in, of those that begin at midnight
-// of a day of the month, or on its last day where it has no such day.
-func CycleAt(at int64, day int, zone *time.Location) Cycle {
-	start, end := gate.Month(day, zone)(at)
-	return Cycle{time.Unix(0, start).In(zone).Format("2006-01"), start, end}
-}
-
-// ParseCycle returns the cycle that begins in a month, as in 2005-06.
-func ParseCycle(name string, day int, zone *time.Location) (Cycle, error) {
-	m, err := time.Parse("2006-01", name)
-	if err != nil || m.Year() < 1970 || m.Year() > 2200 {
-		return Cycle{}, errors.New("want the month in which a cycle begins, such as 2005-06")
-	}
-	last := time.Date(m.Year(), m.Month()+1, 0, 0, 0, 0, 0, time.UTC).Day()
-	return CycleAt(time.Date(m.Year(), m.Month(), min(day, last), 12, 0, 0, 0, zone).UnixNano(), day, zone), nil
-}
-
 // history is how far back from a cycle's start the forecast looks: a week, and a
 // day for what the clock was put back.
 const history = 8 * 24 * time.Hour
-
-// Cycles returns the cycles that a source knows something of.
-func Cycles(s Source, day int, zone *time.Location) (all []Cycle) {
-	start, end := s.Span()
-	for at := start; at < end; {
-		c := CycleAt(at, day, zone)
-		all = append(all, c)
-		at = c.End
-	}
-	return all
-}
 
 // Of bills a cycle of a source.
 func Of(s Source, cycle Cycle, zone *time.Location, c Terms) (*Bill, error) {

@@ -96,7 +96,7 @@ func (b *Bill) SVG(w io.Writer) error {
 	p.text("title", svgLeft, 36, b.rate(b.Billed)+" billed")
 	p.text("dim", svgLeft, 58, b.headline())
 	p.text("dim", svgLeft, 76, b.subtitle())
-	p.text("dim end", svgEdge, 36, fmt.Sprintf("%s to %s, %s", b.time(b.Cycle.Start).Format(date), b.time(b.Cycle.End).Format(date), b.Zone))
+	p.text("dim end", svgEdge, 36, fmt.Sprintf("%s to %s, %s", b.date(b.Cycle.Start, date), b.date(b.Cycle.End, date), b.Zone))
 
 	b.svgMonth(&p, top, line, highest)
 	b.svgCurve(&p, top, line)
@@ -125,7 +125,10 @@ func (b *Bill) subtitle() string {
 	if b.Phases > 1 {
 		parts = append(parts, "worst phase "+b.rate(b.WorstBilled))
 	}
-	if !b.Closed() {
+	switch {
+	case b.Simulated:
+		parts = append(parts, "simulated")
+	case !b.Closed():
 		parts = append(parts, "forecast "+b.rate(b.Forecast.Billed))
 	}
 	if b.Cap > 0 {
@@ -234,19 +237,14 @@ func (b *Bill) svgMonth(p *picture, top, line, highest float64) {
 	}
 	b.commitLine(p, y(line))
 	p.add(`<path class="axis" d="M%d %sH%d"/>`, svgLeft, unit(bottom), svgWidth-svgRight)
-	for day := 0; ; day++ {
-		d := b.time(b.Cycle.Start).AddDate(0, 0, day)
-		if d.UnixNano() > b.Cycle.End {
-			break
-		}
-		long := d.Weekday() == time.Monday
+	for _, m := range b.ticks() {
 		size := 3
-		if long {
+		if m.label != "" {
 			size = 10
 		}
-		p.add(`<path class="axis" d="M%s %sv%d"/>`, unit(x(d.UnixNano())), unit(bottom), size)
-		if long && x(d.UnixNano()) < svgWidth-svgRight-30 {
-			p.text("small dim mid", max(x(d.UnixNano()), svgLeft+20), bottom+25, d.Format("Mon 2 Jan"))
+		p.add(`<path class="axis" d="M%s %sv%d"/>`, unit(x(m.at)), unit(bottom), size)
+		if m.label != "" && x(m.at) < svgWidth-svgRight-30 {
+			p.text("small dim mid", max(x(m.at), svgLeft+20), bottom+25, m.label)
 		}
 	}
 

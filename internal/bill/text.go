@@ -100,19 +100,8 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 	}
 	s.Width = min(max(s.Width, 40), 240)
 	var t strings.Builder
-	const day = "2 Jan 15:04"
-	state := "all of it"
-	if !b.Closed() {
-		share := float64(b.To-b.Cycle.Start) / float64(b.Cycle.End-b.Cycle.Start)
-		state = fmt.Sprintf("until %s: %.0f%%", b.time(b.To).Format(day), math.Floor(100*share))
-	}
-	if b.From-b.Cycle.Start >= int64(b.Window) {
-		state += ", known from " + b.time(b.From).Format(day)
-	}
-	line := func(name, format string, args ...any) {
-		fmt.Fprintf(&t, "%s%s\n", s.paint(colourDim, fmt.Sprintf("%-12s", name)), fmt.Sprintf(format, args...))
-	}
-	line("cycle", "%s  %s to %s %s, %s", b.Cycle.Name, b.time(b.Cycle.Start).Format("2 Jan"), b.time(b.Cycle.End).Format("2 Jan"), b.Zone, state)
+	line := s.lines(&t)
+	line("cycle", "%s", b.cycle())
 	if b.Cap > 0 {
 		b.textTransfer(line, s)
 	}
@@ -125,31 +114,20 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 	line("in", "%-12s  %s", b.rate(b.In), cli.Human(float64(b.InBytes), "B"))
 	line("out", "%-12s  %s", b.rate(b.Out), cli.Human(float64(b.OutBytes), "B"))
 	if b.Commit > 0 {
-		diff, word := b.Commit-b.Billed, "under"
-		if diff < 0 {
-			diff, word = -diff, "over"
-		}
-		text := fmt.Sprintf("%s by %s", word, b.rate(diff))
-		if word == "over" {
-			text = s.paint(colourOver, text)
-		}
-		if diff == 0 {
-			text = "met exactly"
-		}
-		line("commit", "%-12s  %s", b.rate(b.Commit), text)
+		line("commit", "%-12s  %s", b.rate(b.Commit), b.against(s))
 	}
 	if b.Total > 0 {
 		line("free", "%s", b.free(s))
 	}
 	if b.Phases > 1 {
-		line("worst phase", "%-12s  of %d: windows that begin %v later; at most %s over", b.rate(b.WorstBilled), b.Phases, b.WorstOffset, thousands(b.WorstUsed))
+		line("worst phase", "%s", b.worst())
 	}
 	if !b.Closed() && len(b.Windows) > 0 {
 		free := ""
 		if b.Commit > 0 {
 			free = fmt.Sprintf(", %s of %s windows over the commit", thousands(b.Forecast.FreeUsed), thousands(b.FreeTotal))
 		}
-		line("forecast", "%-12s  on %s%s", b.rate(b.Forecast.Billed), b.time(b.Cycle.End).Format("2 Jan"), free)
+		line("forecast", "%-12s  on %s%s", b.rate(b.Forecast.Billed), b.date(b.Cycle.End, "2 Jan"), free)
 		dim(fmt.Sprintf("%s in, %s out, going by the week before", cli.Human(float64(b.Forecast.InBytes), "B"), cli.Human(float64(b.Forecast.OutBytes), "B")))
 	}
 	if len(b.Windows) > 0 {
@@ -160,6 +138,43 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 	}
 	_, err := io.WriteString(w, t.String())
 	return err
+}
+
+// lines returns what writes a line of figures behind their name.
+func (s Style) lines(t *strings.Builder) func(name, format string, args ...any) {
+	return func(name, format string, args ...any) {
+		fmt.Fprintf(t, "%s%s\n", s.paint(colourDim, fmt.Sprintf("%-12s", name)), fmt.Sprintf(format, args...))
+	}
+}
+
+// cycle says which it is, and what of it is known.
+func (b *Bill) cycle() string {
+	const day = "2 Jan 15:04"
+	state := "all of it"
+	if !b.Closed() {
+		share := float64(b.To-b.Cycle.Start) / float64(b.Cycle.End-b.Cycle.Start)
+		state = fmt.Sprintf("until %s: %.0f%%", b.time(b.To).Format(day), math.Floor(100*share))
+	}
+	if b.From-b.Cycle.Start >= int64(b.Window) {
+		state += ", known from " + b.time(b.From).Format(day)
+	}
+	return fmt.Sprintf("%s  %s to %s %s, %s", b.Cycle.Name, b.date(b.Cycle.Start, "2 Jan"), b.date(b.Cycle.End, "2 Jan"), b.Zone, state)
+}
+
+// against says how far the bill is from the commit.
+func (b *Bill) against(s Style) string {
+	switch diff := b.Commit - b.Billed; {
+	case diff < 0:
+		return s.paint(colourOver, "over by "+b.rate(-diff))
+	case diff > 0:
+		return "under by " + b.rate(diff)
+	}
+	return "met exactly"
+}
+
+// worst says what the poller's worst phase is.
+func (b *Bill) worst() string {
+	return fmt.Sprintf("%-12s  of %d: windows that begin %v later; at most %s over", b.rate(b.WorstBilled), b.Phases, b.WorstOffset, thousands(b.WorstUsed))
 }
 
 func bold(s Style, text string) string {
@@ -422,13 +437,9 @@ func (b *Bill) month(t *strings.Builder, s Style) {
 	b.draw(t, s, c, b.lineName())
 	var at []int
 	var labels []string
-	for day := 0; ; day += 7 {
-		d := b.time(b.Cycle.Start).AddDate(0, 0, day)
-		if d.UnixNano() >= b.Cycle.End {
-			break
-		}
-		at = append(at, int(float64(d.UnixNano()-b.Cycle.Start)/float64(length)*float64(n)))
-		labels = append(labels, d.Format("Mon 2 Jan"))
+	for _, m := range b.marks() {
+		at = append(at, int(float64(m.at-b.Cycle.Start)/float64(length)*float64(n)))
+		labels = append(labels, m.label)
 	}
 	s.axis(t, n, at, labels)
 }

@@ -24,6 +24,10 @@ type Simulation struct {
 	Threshold float64
 	// Patience is how long demand waits that may not pass. Then it is lost.
 	Patience time.Duration
+	// From and To are the span of time that the result is of, nanoseconds since the
+	// Unix epoch: slots that begin in it. All is if To is 0. What waits when it
+	// begins or ends is lost.
+	From, To int64
 	// Slot, if not nil, is told of every slot, lane by lane.
 	Slot func(lane int, start, offered, passed int64)
 }
@@ -34,7 +38,7 @@ type Result struct {
 	Delayed         int64 // of what passed, later than in its slot
 	Lost            int64
 	Longest         time.Duration // that anything waited which passed
-	Stats                         // at the end
+	Stats                         // at the end of the demand
 }
 
 // Run simulates demand from its begin to its end, over as many cycles as that
@@ -52,6 +56,7 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 	}
 	g := shaper{b: b, quota: cfg.Quota, threshold: int64(s.Threshold * float64(cfg.Quota))}
 	var queue [lanes]backlog
+	counts := s.To == 0
 	for _, d := range demand {
 		split, merge, err := b.fit(&d)
 		if err != nil {
@@ -62,6 +67,9 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 		fastest := max(d.peak(d.Bytes, split, merge), d.peak(d.Other, split, merge))
 		for i := range int64(len(d.Bytes)) * split / merge {
 			t := first + i
+			if in := s.To == 0 || s.From <= t*b.slot && t*b.slot < s.To; in != counts {
+				counts, queue = in, [lanes]backlog{}
+			}
 			for l := range b.cfg.Lanes {
 				bytes := d.Bytes
 				if l > 0 {
@@ -70,11 +78,13 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 				offered := part(bytes, i, split, merge)
 				q := &queue[l]
 				passed := g.slot(l, t, offered, min(q.bytes, max(fastest-offered, 0)))
-				r.Offered += offered
-				r.Passed += passed
 				delayed, longest := q.slot(t, offered, passed, int64(s.Patience)/b.slot)
-				r.Delayed += delayed
-				r.Longest = max(r.Longest, time.Duration(longest*b.slot))
+				if counts {
+					r.Offered += offered
+					r.Passed += passed
+					r.Delayed += delayed
+					r.Longest = max(r.Longest, time.Duration(longest*b.slot))
+				}
 				if s.Slot != nil {
 					s.Slot(l, t*b.slot, offered, passed)
 				}
@@ -201,17 +211,20 @@ func (g *shaper) sustainable(x *lane, k, length int64) int64 {
 }
 
 // AllKnowing is what a scheduler passes that knows all demand and the phase of
-// the poller: all up to the quota, and the free samples that exceed it most.
-func AllKnowing(quota int64, free Ratio, samples []int64) int64 {
-	excess := make([]int64, 0, len(samples))
+// the poller: all up to the quota, and the free samples that exceed it most. The
+// samples of two lanes, of the same length, are free together.
+func AllKnowing(quota int64, free Ratio, lanes ...[]int64) int64 {
+	excess := make([]int64, len(lanes[0]))
 	sum := int64(0)
-	for _, s := range samples {
-		sum += min(max(s, 0), quota)
-		excess = append(excess, max(s-quota, 0))
+	for _, samples := range lanes {
+		for i, s := range samples {
+			sum += min(max(s, 0), quota)
+			excess[i] += max(s-quota, 0)
+		}
 	}
 	slices.Sort(excess)
 	slices.Reverse(excess)
-	n := FreeWindows(int64(len(samples)+1), 1, free)
+	n := FreeWindows(int64(len(excess)+1), 1, free)
 	for _, e := range excess[:n] {
 		sum += e
 	}

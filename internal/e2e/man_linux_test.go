@@ -597,7 +597,7 @@ func TestManNumbers(t *testing.T) {
 // The names of a bill and its metrics are on its page.
 func TestManBill(t *testing.T) {
 	page, dir := pages(t)["quotabill.1"], t.TempDir()
-	samples := "time,in,out\n2026-03-01 00:00:00,1,2\n2026-03-01 00:05:00,1,2\n"
+	samples := "time,in,out\n2026-03-01 00:00:00,1000,2000\n2026-03-01 00:05:00,1000,2000\n"
 	if err := os.WriteFile(dir+"/samples", []byte(samples), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -627,6 +627,20 @@ func TestManBill(t *testing.T) {
 		same3(t, "gauges", matches(`(?m)^# TYPE (\S+) gauge$`, string(b)), matches(`(?m)^([a-z_]+)[ {]`, string(b)))
 	}
 	same3(t, "names of a bill", explained(page, ".Ss Names"), printed)
+	simulated := []string{}
+	for _, flags := range [][]string{{"-simulate", "-rate", "1Mbit/s"}, {"-plan", "-percentile", "100"}} {
+		out, err := exec.Command("quotabill", append(flags, "-csv", dir+"/samples", "-json")...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, _, _ := strings.Cut(string(out), "\n")
+		var fields map[string]any
+		if err := json.Unmarshal([]byte(line), &fields); err != nil {
+			t.Fatal(err)
+		}
+		simulated = append(simulated, slices.Collect(maps.Keys(fields))...)
+	}
+	same3(t, "names of a simulation", explained(page, ".Ss Simulations"), simulated)
 	same3(t, "metrics of a bill", explained(page, ".Ss Metrics"), metrics)
 }
 

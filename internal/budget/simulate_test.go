@@ -1,0 +1,82 @@
+package budget
+
+import (
+	"math/bits"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// The result of a span is the sum of its slots, all that was offered has passed or
+// is lost, and nothing waits for longer than it has patience.
+func TestSpan(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 7))
+		d := demands[rapid.IntRange(0, len(demands)-1).Draw(t, "demand")]
+		in, out := d.make(r, 60, 1e6), d.make(r, 60, 1e6)
+		demand := Demand{Start: 7 * day, Bytes: in}
+		if rapid.Bool().Draw(t, "two lanes") {
+			demand.Other = out
+		}
+		s := Simulation{
+			Config:    Config{Quota: 1e6, Free: Ratio{5, 100}, Cycle: fixed(int64(2 * time.Hour))},
+			Threshold: 0.75, Patience: time.Duration(rapid.IntRange(0, 400).Draw(t, "patience")) * 5 * time.Second,
+			From: 7*day + rapid.Int64Range(-100, 400).Draw(t, "from")*5e9,
+		}
+		s.To = s.From + rapid.Int64Range(1, 400).Draw(t, "slots")*5e9
+		var offered, passed int64
+		s.Slot = func(_ int, start, o, p int64) {
+			if start >= s.From && start < s.To {
+				offered, passed = offered+o, passed+p
+			}
+		}
+		got, err := s.Run(demand)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Offered != offered || got.Passed != passed || got.Lost != offered-passed {
+			t.Fatalf("%+v, and the slots have %d and %d", got, offered, passed)
+		}
+		if got.Passed > got.Offered || got.Delayed > got.Passed || got.Delayed < 0 || got.Longest > s.Patience || (got.Longest > 0) != (got.Delayed > 0) {
+			t.Fatalf("%+v", got)
+		}
+		s.From, s.To = 0, 0
+		all, err := s.Run(demand)
+		if err != nil || all.Offered < got.Offered {
+			t.Fatalf("%+v, %v, and a part of it is %+v", all, err, got)
+		}
+	})
+}
+
+// The all-knowing scheduler passes the most of all choices of free samples.
+func TestAllKnowing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 8).Draw(t, "samples")
+		free := Ratio{rapid.Int64Range(0, 10).Draw(t, "free"), 10}
+		lanes := make([][]int64, rapid.IntRange(1, 2).Draw(t, "lanes"))
+		for i := range lanes {
+			lanes[i] = rapid.SliceOfN(rapid.Int64Range(-1, 200), n, n).Draw(t, "bytes")
+		}
+		best := int64(0)
+		for choice := range uint(1) << n {
+			if int64(bits.OnesCount(choice)) > int64(n)*free.Num/free.Den {
+				continue
+			}
+			sum := int64(0)
+			for _, samples := range lanes {
+				for i, s := range samples {
+					if choice>>i&1 == 0 {
+						s = min(s, 100)
+					}
+					sum += max(s, 0)
+				}
+			}
+			best = max(best, sum)
+		}
+		if got := AllKnowing(100, free, lanes...); got != best {
+			t.Fatalf("%d, want %d", got, best)
+		}
+	})
+}

@@ -66,7 +66,7 @@ func worstOf(x *Simulated, m Method) (worst int64) {
 			}
 			values = append(values, m.Value(in, out))
 		}
-		worst = max(worst, percentile(values, "95", Floor))
+		worst = max(worst, percentile(values, x.Percentile.String(), Floor))
 	}
 	return worst
 }

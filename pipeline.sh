@@ -7,7 +7,7 @@ usage() {
 usage: pipeline.sh demo
        pipeline.sh run TAP0 TAP1 [-in STAGES] [-out STAGES]
        pipeline.sh up IFACE [-lan IFACE2] [-in STAGES] [-out STAGES]
-                      [-confirm TIME] [-foreground]
+                      [-confirm TIME] [-fail open|closed] [-foreground]
        pipeline.sh confirm [IFACE]
        pipeline.sh status [IFACE]
        pipeline.sh down [IFACE]
@@ -26,6 +26,8 @@ up       Leads the traffic of a network interface through both pipelines. The
          IFACE2 the machine stands in the cable between the two, as a bridge.
          Undoes everything if anything fails.
            -confirm TIME  undo it after TIME (60s, 5m) unless confirm comes
+           -fail open     if the pipelines end over and over, lead the traffic past
+                          them until they do not; closed, the default, does not
            -foreground    stay, until a signal comes; then undo it
 confirm  Keeps what up -confirm made.
 status   Shows devices, rates, processes and the state of each gate.
@@ -247,7 +249,7 @@ names() {
 }
 
 up() {
-	local in='' out='' other='' confirm=0 foreground='' args=("$@") ifaces=()
+	local in='' out='' other='' confirm=0 fail=closed foreground='' args=("$@") ifaces=()
 	while [ $# -gt 0 ]; do
 		case $1 in
 		-in | --in) [ $# -ge 2 ] || die "-in wants stages" "$0 -h" 2; in=$2; shift ;;
@@ -257,6 +259,9 @@ up() {
 			[[ ${2-} =~ ^([0-9]+)(s|m|h)$ ]] || die "-confirm wants a time, such as 60s or 5m" "$0 -h" 2
 			confirm=$((10#${BASH_REMATCH[1]}))
 			case ${BASH_REMATCH[2]} in m) confirm=$((confirm * 60)) ;; h) confirm=$((confirm * 3600)) ;; esac
+			shift ;;
+		-fail | --fail)
+			case ${2-} in open | closed) fail=$2 ;; *) die "-fail wants open or closed" "$0 -h" 2 ;; esac
 			shift ;;
 		-foreground | --foreground) foreground=1 ;;
 		-*) die "there is no flag $1" "$0 -h" 2 ;;
@@ -298,7 +303,7 @@ check_machine() {
 	[ "$(id -u)" -eq 0 ] || die "this needs root" "sudo $0 ..."
 	[ -c /dev/net/tun ] || die "no /dev/net/tun" "modprobe tun"
 	local tool
-	for tool in ip bridge flock setsid; do
+	for tool in ip bridge flock setsid tc; do
 		command -v "$tool" >/dev/null || die "no $tool" "install iproute2 and util-linux"
 	done
 	if [ "$(cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null)" = 1 ] &&
@@ -630,6 +635,7 @@ launch() {
 	source=${line%% | *} rest=${line#* | }
 	start "$1" "$source" "{ $rest; } 2>>\"$state/$1.log\"" 2>>"$state/$1.log"
 	group[$1]=${jobs_running[-1]}
+	jobs_running=("${group[@]}") # not those that have ended, whose numbers others may have by now
 }
 
 # alive waits until both taps have somebody at each end, and looks whether that
@@ -648,10 +654,12 @@ alive() {
 
 running() { kill -0 "${group[$1]}" 2>/dev/null; }
 
-# supervise starts a pipeline again that has ended, and undoes everything if
-# nobody confirms. It ends with a signal.
+# supervise starts a pipeline again that has ended or hangs, and undoes everything
+# if nobody confirms. It ends with a signal.
 supervise() {
-	local since=$SECONDS name
+	local since=$SECONDS beat=$SECONDS name
+	local -A fails=([in]=0 [out]=0) next=() begun=() reads=() drops=() stuck=([in]=0 [out]=0)
+	begun=([in]=$(now) [out]=$(now))
 	# A read that finds nothing is a sleep without a process.
 	exec 8<> <(:)
 	while :; do
@@ -665,16 +673,117 @@ supervise() {
 				exit 1
 			fi
 		fi
+		if [ "$SECONDS" -ne "$beat" ]; then
+			beat=$SECONDS
+			unstick in "$net"
+			unstick out "$host"
+			[ ! -e "$state/open" ] || close_again
+		fi
 		for name in in out; do
-			running "$name" && continue
-			wait "${group[$name]}"
-			say "the pipeline $name has ended with status $?, and is started again" 2>&1 | tee -a "$state/$name.log"
-			kill -KILL -- "-${group[$name]}" 2>/dev/null
+			if [ -n "${next[$name]-}" ]; then
+				[ "$(now)" -ge "${next[$name]}" ] || continue
+			elif running "$name"; then
+				continue
+			else
+				ended "$name"
+				continue
+			fi
+			unset "next[$name]"
+			rm -f "$state/$name.pause"
 			launch "$name"
+			begun[$name]=$(now)
 			echo x >>"$state/$name.restarts"
 		done
 		trim
 	done
+}
+
+# now is the time in milliseconds.
+now() { echo "$((${EPOCHREALTIME//[!0-9]/} / 1000))"; }
+
+# ended says that a pipeline has ended, and when it is started again: at once, but
+# if it ended within its first half second for the third time in a row, after a
+# pause that doubles each time, up to a minute.
+ended() {
+	local pause=0
+	wait "${group[$1]}"
+	local status=$?
+	kill -KILL -- "-${group[$1]}" 2>/dev/null
+	if [ $(($(now) - begun[$1])) -lt 500 ]; then fails[$1]=$((fails[$1] + 1)); else fails[$1]=0; fi
+	[ "${fails[$1]}" -lt 3 ] || pause=$((fails[$1] > 8 ? 60 : 1 << (fails[$1] - 3)))
+	next[$1]=$(($(now) + pause * 1000))
+	if [ "$pause" -eq 0 ]; then
+		say "the pipeline $1 has ended with status $status, and is started again" 2>&1 | tee -a "$state/$1.log"
+		return
+	fi
+	say "the pipeline $1 has ended with status $status, at once, for the ${fails[$1]}. time: it is tried again in $pause s" 2>&1 | tee -a "$state/$1.log"
+	echo "it ends over and over, ${fails[$1]} times by now; tried again at $(date +%T -d "+$pause seconds")" >"$state/$1.pause"
+	if [ "$fail" = open ] && [ ! -e "$state/open" ]; then past; fi
+}
+
+# unstick NAME TAP ends a pipeline in which a stage hangs: for three seconds the
+# queue of its tap overflowed, and nothing was read from it. A stage that somebody
+# has stopped is told to go on.
+unstick() {
+	local reads_now drops_now
+	[ -z "${next[$1]-}" ] || return
+	kill -CONT -- "-${group[$1]}" 2>/dev/null
+	{
+		read -r reads_now <"/sys/class/net/$2/statistics/tx_packets" &&
+			read -r drops_now <"/sys/class/net/$2/statistics/tx_dropped"
+	} 2>/dev/null || return
+	if [ "$reads_now" = "${reads[$1]-}" ] && [ "$drops_now" != "${drops[$1]-}" ]; then
+		stuck[$1]=$((stuck[$1] + 1))
+	else
+		stuck[$1]=0
+	fi
+	reads[$1]=$reads_now drops[$1]=$drops_now
+	if [ "${stuck[$1]}" -ge 3 ]; then
+		stuck[$1]=0
+		say "the pipeline $1 hangs: the queue of $2 is full, and nobody reads it" 2>&1 | tee -a "$state/$1.log"
+		kill -KILL -- "-${group[$1]}" 2>/dev/null
+	fi
+}
+
+# past leads the traffic past the pipelines: what one tap is to send, the kernel
+# takes for received by the other. Somebody has to hold the taps, or they have no
+# carrier.
+past() {
+	local from=$net to=$host
+	for _ in 1 2; do
+		if ! tc qdisc add dev "$from" clsact ||
+			! tc filter add dev "$from" egress protocol all prio 1 u32 match u32 0 0 action mirred ingress redirect dev "$to"; then
+			say "the traffic cannot be led past the pipelines: it stands still"
+			close_now
+			return
+		fi
+		from=$host to=$net
+	done
+	set -m
+	PIPELINE_STATE=$state bash -c "tunread $net >/dev/null & exec tunread $host >/dev/null" </dev/null 9>&- &
+	holders=$!
+	set +m
+	date +%s >"$state/open"
+	say "OPEN: the traffic goes past the pipelines, unshaped" 2>&1 | tee -a "$state/in.log" "$state/out.log"
+}
+
+close_now() {
+	local dev
+	for dev in "$net" "$host"; do tc qdisc del dev "$dev" clsact 2>/dev/null; done
+	[ -z "${holders-}" ] || kill -KILL -- "-$holders" 2>/dev/null
+	rm -f "$state/open"
+}
+
+# close_again leads the traffic through the pipelines again, when both have been
+# there for three seconds.
+close_again() {
+	local name
+	for name in in out; do
+		[ -z "${next[$name]-}" ] && running "$name" && [ $(($(now) - begun[$name])) -ge 3000 ] || return
+	done
+	close_now
+	begun=([in]=$(now) [out]=$(now)) # from now on they have traffic to deal with
+	say "closed: the traffic goes through the pipelines again" 2>&1 | tee -a "$state/in.log" "$state/out.log"
 }
 
 # trim keeps the logs from filling the memory they live in.
@@ -797,6 +906,7 @@ status() {
 	elif [ -s "$state/until" ] && [ ! -e "$state/confirmed" ]; then
 		echo "  undone in $(($(<"$state/until") - $(date +%s))) seconds, unless confirmed: $0 confirm"
 	fi
+	[ ! -s "$state/open" ] || echo "  OPEN: the pipelines fail, and the traffic has gone past them, unshaped, for $(age $(($(date +%s) - $(<"$state/open"))))"
 	for name in "$iface" "$bridge" "$net" "$host" ${lan:+"$lan_bridge" "$lan"}; do
 		[ -d "/sys/class/net/$name" ] || { echo "  $name is missing"; continue; }
 		line=$(<"/sys/class/net/$name/operstate")
@@ -809,6 +919,7 @@ status() {
 		printf '  %s, %s dropped in the queue of %s since it was made, %s restarts\n' \
 			"$(rate $((after[$device.tx_bytes] - before[$device.tx_bytes])))" "${after[$device.tx_dropped]}" "$device" \
 			"$(wc -l <"$state/$name.restarts")"
+		[ ! -s "$state/$name.pause" ] || printf '  %s\n' "$(<"$state/$name.pause")"
 		tail -c "+$((size[$name] + 1))" "$state/$name.log" 2>/dev/null | grep -E '^(tunread|tunwrite|quotagate|bytehist|framepcap): ([a-z_]+=|no frame)' | sed 's/^/  /'
 		device=$host
 	done

@@ -21,7 +21,7 @@ _framepipe_flags() {
 	pipeline.sh)
 		case ${2-} in
 		run) echo -in -out ;;
-		up) echo -confirm -foreground -in -lan -out ;;
+		up) echo -confirm -fail -foreground -in -lan -out ;;
 		'') echo -h ;;
 		esac
 		return
@@ -57,6 +57,7 @@ _framepipe_values() {
 	bytehist-format) echo text json msgpack ;;
 	pipeline.sh-lan) echo @iface ;;
 	pipeline.sh-confirm) echo 60s 5m ;;
+	pipeline.sh-fail) echo open closed ;;
 	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-reserve | quotagate-seed | \
 		quotagate-threshold | quotagate-unmetered | quotabill-cycle | quotabill-interval | \
 		quotabill-quota | quotabill-rate | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | \

@@ -1,0 +1,188 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"framepipe/internal/nettest"
+
+	"golang.org/x/sys/unix"
+)
+
+// stages returns those of the tools in the uplink's pipelines, by number.
+func (u *uplink) stages() map[int]string {
+	all := u.processes()
+	for pid, line := range all {
+		if !regexp.MustCompile(`^(tunread|tunwrite|quotagate|bytehist|cat)\b`).MatchString(line) {
+			delete(all, pid)
+		}
+	}
+	return all
+}
+
+// eventually waits until something is so.
+func eventually(t testing.TB, within time.Duration, what string, so func() bool) (after time.Duration) {
+	t.Helper()
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		if so() {
+			return time.Since(start)
+		}
+		if time.Since(start) > within {
+			t.Fatalf("%s: not in %v", what, within)
+		}
+	}
+}
+
+func (u *uplink) answers() bool {
+	return u.host.Command("ping", "-n", "-c1", "-W0.2", "10.0.0.1").Run() == nil
+}
+
+// Fifty times some stage is killed: its pipeline is back, all of it, within a
+// second, and connections that were open are open still.
+func TestUpStagesKilled(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	u.must("up", "e0", "-in", "quotagate -quota 1PB | bytehist -o /dev/null", "-out", "quotagate -quota 1PB | cat | bytehist -o /dev/null")
+	talk := u.connection("10.0.0.1:7", "[fd00::1]:7")
+	talk("before")
+	const kills = 50
+	want := len(u.stages())
+	if want != 9 {
+		t.Fatalf("%d stages: %v", want, u.stages())
+	}
+	var times []time.Duration
+	for i := range kills {
+		before := u.stages()
+		pids := make([]int, 0, want)
+		for pid := range before {
+			pids = append(pids, pid)
+		}
+		slices.Sort(pids)
+		victim := pids[rand.IntN(len(pids))]
+		if err := unix.Kill(victim, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		times = append(times, eventually(t, 10*time.Second, fmt.Sprintf("kill %d, of %s: all stages", i, before[victim]), func() bool {
+			now := u.stages()
+			return len(now) == want && now[victim] == "" && u.answers()
+		}))
+		time.Sleep(600*time.Millisecond - times[i]) // what ends at once again is given pauses
+	}
+	talk("after")
+	slices.Sort(times)
+	t.Logf("back after %v, %v, %v (least, median, most)", times[0], times[kills/2], times[kills-1])
+	// The machine has other things to do.
+	if times[kills*9/10] > time.Second || times[kills-1] > 5*time.Second {
+		t.Errorf("back after %v", times)
+	}
+	status := u.must("status")
+	restarts := 0
+	for _, m := range regexp.MustCompile(`, (\d+) restarts`).FindAllStringSubmatch(status, -1) {
+		n := 0
+		_, _ = fmt.Sscan(m[1], &n)
+		restarts += n
+	}
+	if restarts < kills || restarts > kills+2 {
+		t.Errorf("%d kills, and\n%s", kills, status)
+	}
+}
+
+// A stage that ends at once, over and over, is given pauses that grow; with -fail
+// open the traffic goes past the pipelines meanwhile, and through them again when
+// they stay.
+func TestUpFails(t *testing.T) {
+	for _, mode := range []string{"closed", "open"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			u := newUplink(t, false)
+			u.host.Run("ip", "addr", "add", "10.0.0.2/24", "dev", "e0")
+			before := u.looks()
+			broken := t.TempDir() + "/broken"
+			u.must("up", "e0", "-fail", mode, "-in", "test ! -e "+broken+" && cat")
+			talk := u.connection("10.0.0.1:7")
+			talk("before")
+			if err := os.WriteFile(broken, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for pid, line := range u.stages() {
+				if line == "cat " {
+					_ = unix.Kill(pid, unix.SIGKILL)
+				}
+			}
+			var status string
+			eventually(t, 20*time.Second, "a pause", func() bool {
+				status = u.must("status")
+				return strings.Contains(status, "it ends over and over")
+			})
+			if open := strings.Contains(status, "OPEN: the pipelines fail, and the traffic has gone past them, unshaped, for "); open != (mode == "open") {
+				t.Fatalf("status:\n%s", status)
+			}
+			if mode == "open" {
+				u.ping(u.host, "10.0.0.1")
+				u.ping(u.router, "10.0.0.2")
+				talk("past")
+			} else if u.answers() {
+				t.Error("something answers through a pipeline that is not there")
+			}
+			if err := os.Remove(broken); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, 30*time.Second, "pipelines that stay", func() bool {
+				status = u.must("status")
+				return !strings.Contains(status, "over and over") && !strings.Contains(status, "OPEN") && len(u.stages()) == 5
+			})
+			talk("after")
+			if s := u.host.Run("tc", "qdisc", "show"); strings.Contains(s, "clsact") {
+				t.Errorf("the way past is still there: %s", s)
+			}
+			u.must("down")
+			u.same(before)
+		})
+	}
+	nettest.Need(t, "tc")
+}
+
+// A stage that is stopped goes on, and one that reads no more, without ending, is
+// taken for dead once frames are lost for it.
+func TestUpHangs(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	nettest.Need(t, "perl")
+	hang := t.TempDir() + "/hang"
+	u.must("up", "e0", "-in", "quotagate -quota 1PB",
+		"-out", `perl -e 'while (!-e "`+hang+`") { exit unless sysread(STDIN, $b, 65536); syswrite(STDOUT, $b) } sleep 1000'`)
+	talk := u.connection("10.0.0.1:7")
+	talk("before")
+	for pid := range u.stages() {
+		_ = unix.Kill(pid, unix.SIGSTOP)
+	}
+	t.Logf("an answer %v after a stop", eventually(t, 10*time.Second, "an answer after a stop", u.answers))
+	talk("stopped, and gone on")
+
+	if err := os.WriteFile(hang, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flood := u.host.Command("ping", "-n", "-q", "-f", "-s", "1400", "-w", "60", "10.0.0.1")
+	if err := flood.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer flood.Wait()
+	defer flood.Process.Kill()
+	var log []byte
+	after := eventually(t, 40*time.Second, "found to hang", func() bool {
+		log, _ = os.ReadFile(u.state + "/e0/out.log")
+		return strings.Contains(string(log), "the pipeline out hangs: the queue of fphost")
+	})
+	if err := os.Remove(hang); err != nil {
+		t.Fatal(err)
+	}
+	_ = flood.Process.Kill()
+	t.Logf("found to hang after %v, and an answer %v later", after, eventually(t, 20*time.Second, "an answer", u.answers))
+	talk("after")
+}

@@ -7,7 +7,7 @@ usage() {
 usage: pipeline.sh demo
        pipeline.sh run TAP0 TAP1 [-in STAGES] [-out STAGES]
        pipeline.sh up IFACE [-lan IFACE2] [-in STAGES] [-out STAGES]
-                      [-confirm TIME] [-fail open|closed] [-foreground]
+                      [-confirm TIME] [-fail open|closed] [-foreground] [-user NAME]
        pipeline.sh confirm [IFACE]
        pipeline.sh status [IFACE]
        pipeline.sh down [IFACE]
@@ -29,6 +29,9 @@ up       Leads the traffic of a network interface through both pipelines. The
            -fail open     if the pipelines end over and over, lead the traffic past
                           them until they do not; closed, the default, does not
            -foreground    stay, until a signal comes; then undo it
+           -user NAME     whom the stages run as, without any privilege: nobody by
+                          default. Files that they name are in /var/lib/framepipe,
+                          which is his, unless they say otherwise
 confirm  Keeps what up -confirm made.
 status   Shows devices, rates, processes and the state of each gate.
 down     Puts addresses, routes, MAC address and flags back as they were, also
@@ -80,9 +83,31 @@ scratch() {
 start() {
 	local name=$1 source=$2 rest=$3
 	set -m # a process group for each
-	PIPELINE_STATE=$state bash -o pipefail -c "bash -c 'echo \$\$ >\"$state/$name.source\"; exec $source' </dev/null | $rest" 9>&- &
+	PIPELINE_STATE=$state "${as_user[@]}" bash -o pipefail -c "bash -c 'echo \$\$ >&6; exec 6>&-; exec $source' </dev/null | { $rest; } 6>&-" \
+		6>"$state/$name.source" 9>&- &
 	jobs_running+=("$!")
 	set +m
+}
+
+as_user=() # what a command is run by
+
+# unprivileged USER has start run all as that user: no capabilities, now or ever, no
+# other groups, and no way to get more by running something. The tools may be where
+# he cannot go, such as below /root: he is given their directory open.
+unprivileged() {
+	local uid gid
+	uid=$(id -u "$1" 2>/dev/null) || die "there is no user $1" "id $1" 2
+	gid=$(id -g "$1")
+	[ "$uid" -ne 0 ] || return 0
+	command -v setpriv >/dev/null || die "no setpriv" "install util-linux"
+	as_user=(setpriv --reuid="$uid" --regid="$gid" --clear-groups --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set=-all)
+	"${as_user[@]}" sh -c 'test -r /dev/net/tun && test -w /dev/net/tun' ||
+		die "$1 may not open /dev/net/tun" "chmod 0666 /dev/net/tun, as udev has it: the taps belong to $1, and that is what counts; or -user root"
+	install -d -o "$uid" -g "$gid" -m 0755 "$lib_dir" && cd "$lib_dir" || exit 1
+	if [ -d "$bin" ]; then
+		exec 7<"$bin" || exit 1
+		PATH=/proc/self/fd/7:$PATH
+	fi
 }
 
 # stop ends what start began: first the sources, and after a while all else.
@@ -237,6 +262,7 @@ clean() {
 # can be put back by anybody, at any time.
 
 run_dir=${PIPELINE_RUN:-/run/pipeline}
+lib_dir=${PIPELINE_LIB:-/var/lib/framepipe} # where stages keep their files
 declare -A group # of processes, of each direction
 
 # names sets what the devices of an interface are called, and where its state is.
@@ -249,7 +275,7 @@ names() {
 }
 
 up() {
-	local in='' out='' other='' confirm=0 fail=closed foreground='' args=("$@") ifaces=()
+	local in='' out='' other='' confirm=0 fail=closed user=nobody foreground='' args=("$@") ifaces=()
 	while [ $# -gt 0 ]; do
 		case $1 in
 		-in | --in) [ $# -ge 2 ] || die "-in wants stages" "$0 -h" 2; in=$2; shift ;;
@@ -263,6 +289,7 @@ up() {
 		-fail | --fail)
 			case ${2-} in open | closed) fail=$2 ;; *) die "-fail wants open or closed" "$0 -h" 2 ;; esac
 			shift ;;
+		-user | --user) [ $# -ge 2 ] || die "-user wants a user" "$0 -h" 2; user=$2; shift ;;
 		-foreground | --foreground) foreground=1 ;;
 		-*) die "there is no flag $1" "$0 -h" 2 ;;
 		*) ifaces+=("$1") ;;
@@ -370,6 +397,7 @@ behind() {
 # hold makes everything, keeps it running, and undoes it in the end, however that
 # comes.
 hold() {
+	unprivileged "$user"
 	claim
 	trap 'exit 130' INT TERM HUP # it did not come to stand
 	trap 'if [ -e "$state/leave" ]; then exit; fi; undo' EXIT
@@ -523,7 +551,7 @@ new_bridge() {
 
 # A short transmit queue keeps what waits in it short: super-frames have 64 KiB.
 new_tap() {
-	ip tuntap add dev "$1" mode tap multi_queue vnet_hdr &&
+	ip tuntap add dev "$1" mode tap user "$user" multi_queue vnet_hdr &&
 		ip link set "$1" mtu "$2" txqueuelen 128 && quiet "$1"
 }
 
@@ -633,7 +661,7 @@ launch() {
 	local line source rest
 	line=$(<"$state/$1")
 	source=${line%% | *} rest=${line#* | }
-	start "$1" "$source" "{ $rest; } 2>>\"$state/$1.log\"" 2>>"$state/$1.log"
+	start "$1" "$source" "$rest" 2>>"$state/$1.log"
 	group[$1]=${jobs_running[-1]}
 	jobs_running=("${group[@]}") # not those that have ended, whose numbers others may have by now
 }
@@ -760,7 +788,7 @@ past() {
 		from=$host to=$net
 	done
 	set -m
-	PIPELINE_STATE=$state bash -c "tunread $net >/dev/null & exec tunread $host >/dev/null" </dev/null 9>&- &
+	PIPELINE_STATE=$state "${as_user[@]}" bash -c "tunread $net >/dev/null & exec tunread $host >/dev/null" </dev/null 9>&- &
 	holders=$!
 	set +m
 	date +%s >"$state/open"

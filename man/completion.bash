@@ -21,7 +21,7 @@ _framepipe_flags() {
 	pipeline.sh)
 		case ${2-} in
 		run) echo -in -out ;;
-		up) echo -confirm -fail -foreground -in -lan -out ;;
+		up) echo -confirm -fail -foreground -in -lan -out -user ;;
 		'') echo -h ;;
 		esac
 		return
@@ -61,7 +61,7 @@ _framepipe_values() {
 	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-reserve | quotagate-seed | \
 		quotagate-threshold | quotagate-unmetered | quotabill-cycle | quotabill-interval | \
 		quotabill-quota | quotabill-rate | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | \
-		pipeline.sh-in | pipeline.sh-out) echo '?' ;;
+		pipeline.sh-in | pipeline.sh-out | pipeline.sh-user) echo '?' ;;
 	esac
 }
 

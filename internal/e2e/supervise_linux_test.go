@@ -39,6 +39,20 @@ func eventually(t testing.TB, within time.Duration, what string, so func() bool)
 	}
 }
 
+// shared is a directory that the user of the stages can look into, too.
+func (u *uplink) shared() string {
+	u.t.Helper()
+	dir, err := os.MkdirTemp("", "framepipe-shared-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	u.t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 func (u *uplink) answers() bool {
 	return u.host.Command("ping", "-n", "-c1", "-W0.2", "10.0.0.1").Run() == nil
 }
@@ -103,7 +117,7 @@ func TestUpFails(t *testing.T) {
 			u := newUplink(t, false)
 			u.host.Run("ip", "addr", "add", "10.0.0.2/24", "dev", "e0")
 			before := u.looks()
-			broken := t.TempDir() + "/broken"
+			broken := u.shared() + "/broken"
 			u.must("up", "e0", "-fail", mode, "-in", "test ! -e "+broken+" && cat")
 			talk := u.connection("10.0.0.1:7")
 			talk("before")
@@ -154,7 +168,7 @@ func TestUpHangs(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
 	nettest.Need(t, "perl")
-	hang := t.TempDir() + "/hang"
+	hang := u.shared() + "/hang"
 	u.must("up", "e0", "-in", "quotagate -quota 1PB",
 		"-out", `perl -e 'while (!-e "`+hang+`") { exit unless sysread(STDIN, $b, 65536); syswrite(STDOUT, $b) } sleep 1000'`)
 	talk := u.connection("10.0.0.1:7")
@@ -185,4 +199,44 @@ func TestUpHangs(t *testing.T) {
 	_ = flood.Process.Kill()
 	t.Logf("found to hang after %v, and an answer %v later", after, eventually(t, 20*time.Second, "an answer", u.answers))
 	talk("after")
+}
+
+// The tools run as a user who is not root, without a capability and with no way to
+// get one, and what they write is his.
+func TestUpUnprivileged(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	u.must("up", "e0", "-in", "quotagate -rate 1Gbit/s -ledger bill -dir in -metrics gate.prom | bytehist -o hist.in",
+		"-out", "quotagate -rate 1Gbit/s -percentile 95 -ledger bill -dir out")
+	u.connection("10.0.0.1:7", "[fd00::1]:7")("as nobody")
+	u.ping(u.router, "10.0.0.2")
+	all := u.stages()
+	if len(all) != 7 {
+		t.Errorf("%d stages: %v", len(all), all)
+	}
+	for pid, line := range all {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{
+			"Uid:\t65534\t65534\t65534\t65534\n", "Groups:\t \n", "NoNewPrivs:\t1\n",
+			"CapInh:\t0000000000000000\n", "CapPrm:\t0000000000000000\n", "CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "CapAmb:\t0000000000000000\n",
+		} {
+			if !strings.Contains(string(b), want) {
+				t.Errorf("%s: not %q in\n%s", line, want, b)
+			}
+		}
+	}
+	time.Sleep(1500 * time.Millisecond)
+	u.must("down")
+	for _, name := range []string{"bill", "gate.prom", "hist.in"} {
+		info, err := os.Stat(u.lib + "/" + name)
+		if err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	if said, code := u.run("up", "e0", "-user", "nobody-there"); code != 2 || !strings.Contains(said, "there is no user nobody-there") {
+		t.Errorf("status %d: %s", code, said)
+	}
 }

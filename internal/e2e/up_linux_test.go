@@ -31,13 +31,14 @@ import (
 type uplink struct {
 	t                    testing.TB
 	router, host, behind *nettest.Namespace
-	state                string
+	state, lib           string
 }
 
 func newUplink(t testing.TB, addresses bool) *uplink {
 	t.Helper()
 	nettest.Need(t, "bash", "bridge", "flock", "setsid", "ping")
 	u := &uplink{t: t, router: nettest.New(t), host: nettest.New(t), behind: nettest.New(t), state: t.TempDir()}
+	u.lib = u.shared() + "/lib"
 	nettest.Run(t, "ip", "link", "add", "e0", "netns", u.host.Name, "type", "veth", "peer", "name", "e1", "netns", u.router.Name)
 	nettest.Run(t, "ip", "link", "add", "l0", "netns", u.host.Name, "type", "veth", "peer", "name", "b0", "netns", u.behind.Name)
 	for _, x := range []struct {
@@ -105,7 +106,7 @@ func newUplink(t testing.TB, addresses bool) *uplink {
 
 func (u *uplink) script(args ...string) *exec.Cmd {
 	c := u.host.Command("../../pipeline.sh", args...)
-	c.Env = append(os.Environ(), "PIPELINE_RUN="+u.state)
+	c.Env = append(os.Environ(), "PIPELINE_RUN="+u.state, "PIPELINE_LIB="+u.lib)
 	return c
 }
 

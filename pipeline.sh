@@ -397,6 +397,8 @@ behind() {
 # hold makes everything, keeps it running, and undoes it in the end, however that
 # comes.
 hold() {
+	notify=${NOTIFY_SOCKET-}
+	unset NOTIFY_SOCKET # it is nobody's
 	unprivileged "$user"
 	claim
 	trap 'exit 130' INT TERM HUP # it did not come to stand
@@ -425,10 +427,14 @@ hold() {
 		echo $(($(date +%s) + confirm)) >"$state/until"
 	fi
 	: >"$state/ready"
+	tell --ready "--status=both pipelines run"
 	trap 'exit 0' INT TERM HUP
 	exec >>"$state/up.log" 2>&1 || exit 1
 	supervise
 }
+
+# tell tells systemd, if that is who asked, how it stands: systemd-notify(1).
+tell() { [ -z "${notify-}" ] || NOTIFY_SOCKET=$notify systemd-notify "$@"; }
 
 # claim takes the state directory.
 claim() {
@@ -705,6 +711,7 @@ supervise() {
 			beat=$SECONDS
 			unstick in "$net"
 			unstick out "$host"
+			[ $((beat % 5)) -ne 0 ] || [ -z "${WATCHDOG_USEC-}" ] || tell WATCHDOG=1
 			[ ! -e "$state/open" ] || close_again
 		fi
 		for name in in out; do
@@ -730,14 +737,14 @@ supervise() {
 now() { echo "$((${EPOCHREALTIME//[!0-9]/} / 1000))"; }
 
 # ended says that a pipeline has ended, and when it is started again: at once, but
-# if it ended within its first half second for the third time in a row, after a
-# pause that doubles each time, up to a minute.
+# if it ended within its first 0.3 s for the third time in a row, after a pause that
+# doubles each time, up to a minute.
 ended() {
 	local pause=0
 	wait "${group[$1]}"
 	local status=$?
 	kill -KILL -- "-${group[$1]}" 2>/dev/null
-	if [ $(($(now) - begun[$1])) -lt 500 ]; then fails[$1]=$((fails[$1] + 1)); else fails[$1]=0; fi
+	if [ $(($(now) - begun[$1])) -lt 300 ]; then fails[$1]=$((fails[$1] + 1)); else fails[$1]=0; fi
 	[ "${fails[$1]}" -lt 3 ] || pause=$((fails[$1] > 8 ? 60 : 1 << (fails[$1] - 3)))
 	next[$1]=$(($(now) + pause * 1000))
 	if [ "$pause" -eq 0 ]; then
@@ -792,6 +799,7 @@ past() {
 	holders=$!
 	set +m
 	date +%s >"$state/open"
+	tell "--status=OPEN: the traffic goes past the pipelines, unshaped"
 	say "OPEN: the traffic goes past the pipelines, unshaped" 2>&1 | tee -a "$state/in.log" "$state/out.log"
 }
 
@@ -811,6 +819,7 @@ close_again() {
 	done
 	close_now
 	begun=([in]=$(now) [out]=$(now)) # from now on they have traffic to deal with
+	tell "--status=both pipelines run"
 	say "closed: the traffic goes through the pipelines again" 2>&1 | tee -a "$state/in.log" "$state/out.log"
 }
 

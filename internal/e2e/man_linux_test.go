@@ -393,7 +393,7 @@ func mandoc(t testing.TB, args ...string) (string, error) {
 // foreign are the pages of others that ours name.
 var foreign = []string{
 	"bash 1", "bridge 8", "cat 1", "editcap 1", "ethtool 8", "flock 1", "gzip 1", "ip 8", "ip-netns 8", "pcap-savefile 5",
-	"ping 8", "poll 2", "setpriv 1", "setsid 1", "ssh 1", "tc 8", "tcpdump 1", "tee 1", "udev 7",
+	"ping 8", "poll 2", "setpriv 1", "setsid 1", "ssh 1", "systemd 1", "systemd-notify 1", "tc 8", "tcpdump 1", "tee 1", "udev 7",
 }
 
 func TestManLint(t *testing.T) {

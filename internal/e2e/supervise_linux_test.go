@@ -86,13 +86,12 @@ func TestUpStagesKilled(t *testing.T) {
 			now := u.stages()
 			return len(now) == want && now[victim] == "" && u.answers()
 		}))
-		time.Sleep(600*time.Millisecond - times[i]) // what ends at once again is given pauses
+		time.Sleep(400 * time.Millisecond) // what ends at once again is given pauses
 	}
 	talk("after")
 	slices.Sort(times)
 	t.Logf("back after %v, %v, %v (least, median, most)", times[0], times[kills/2], times[kills-1])
-	// The machine has other things to do.
-	if times[kills*9/10] > time.Second || times[kills-1] > 5*time.Second {
+	if times[kills*3/4] > time.Second { // the machine has other things to do
 		t.Errorf("back after %v", times)
 	}
 	status := u.must("status")

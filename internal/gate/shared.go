@@ -224,8 +224,8 @@ func (w *budgeted) advance(now int64) {
 	at := w.slot.Start + w.slot.Shift
 	length := w.slot.End - w.slot.Start
 	from := w.fed - settle*length
-	if w.fed == 0 || at < w.fed {
-		// A start, or a clock that was set back: all anew.
+	if w.fed == 0 || at < w.fed || at-w.fed > longest*length {
+		// A start, or a clock that was set back, or years ahead: all anew.
 		w.budget.Reset()
 		from = 0
 	}
@@ -244,6 +244,9 @@ func (w *budgeted) advance(now int64) {
 // settle is how many slots that are over are read again, in which others may have
 // counted since.
 const settle = 2
+
+// longest is how many slots, of four months or so, a budget is told of one by one.
+const longest = 1 << 21
 
 // free is what the budget's window holds.
 func (w *budgeted) free() int64 {
@@ -306,14 +309,16 @@ func (w *budgeted) sustainable(now int64) float64 {
 	case !w.limited:
 		return maxQuota
 	}
-	rest := w.free()
-	rate := float64(w.limit-rest) / float64(max(w.slot.End+w.length-now, 1)) * 1e9
-	for i := w.depth - 1; i >= 0; i-- {
+	rest, rate := w.free(), math.Inf(1)
+	bound := func(leaves int64) {
+		rate = min(rate, float64(w.limit-rest)/float64(max(leaves-now, 1))*1e9)
+	}
+	for i := w.depth - 1; i >= 0; i-- { // the oldest leave first
 		p := w.slot.Past[i]
-		rate = min(rate, float64(w.limit-rest)/float64(max(p.End+w.length-now, 1))*1e9)
+		bound(p.End + w.length)
 		rest -= sum(p.Cells)
 	}
-	rate = min(rate, float64(w.limit-rest)/float64(max(w.slot.End+w.length-now, 1))*1e9)
+	bound(w.slot.End + w.length)
 	return max(rate, w.shared.sustainable(now), 0)
 }
 

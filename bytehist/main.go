@@ -9,6 +9,7 @@ import (
 
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
+	"framepipe/internal/sandbox"
 )
 
 const usage = `usage: bytehist [-every 10s] [-format text|json|msgpack] [-o FILE] [-sample N] [-v] < stream > stream
@@ -86,6 +87,8 @@ func run(t *cli.Tool, c config) error {
 	t.Counters(func() string {
 		return h.line() + fmt.Sprintf(" reports=%d left_out=%d", r.written.Load(), r.leftOut.Load())
 	})
+	holds := sandbox.Enter()
+	t.Verbosef("sandbox: %s", holds)
 	if err := h.run(); err != nil {
 		return fmt.Errorf("stdin: %w", err)
 	}

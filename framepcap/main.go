@@ -10,6 +10,7 @@ import (
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/pcap"
+	"framepipe/internal/sandbox"
 )
 
 const usage = `usage: framepcap [-segment] [-v] < stream > pcap
@@ -60,6 +61,8 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	in, out := fdio.NewStream(fdio.NewInput(0), 1), fdio.NewOutput(1)
 	fdio.Grow(0)
 	fdio.Grow(1)
+	holds := sandbox.Enter()
+	t.Verbosef("sandbox: %s", holds)
 	var err error
 	if decoding {
 		d := &decoder{r: pcap.NewReader(in), w: frame.NewWriter(out)}

@@ -14,6 +14,7 @@ import (
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
+	"framepipe/internal/sandbox"
 )
 
 const usage = `usage: quotagate {-quota SIZE | -rate RATE} [-window 5m] [flags] < stream > stream
@@ -242,6 +243,8 @@ func run(t *cli.Tool, c config) error {
 	if f.stream {
 		m.replay = &replay{}
 	}
+	holds := sandbox.Enter(c.metrics)
+	t.Verbosef("sandbox: %s", holds)
 	err = f.run()
 	if f.stream {
 		m.write()

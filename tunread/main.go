@@ -9,6 +9,7 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
+	"framepipe/internal/sandbox"
 	"framepipe/internal/tap"
 )
 
@@ -76,6 +77,8 @@ func run(t *cli.Tool, c config) error {
 	t.Verbosef("%v", dev)
 	r := &reader{dev: dev, out: fdio.NewOutput(1), coalesce: c.coalesce, stop: t.Stop(), warn: t.Warnf}
 	t.Counters(r.n.String)
+	holds := sandbox.Enter()
+	t.Verbosef("sandbox: %s", holds)
 	if err := r.run(link, c.device); err != nil {
 		return fmt.Errorf("%s: %w", c.device, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/packet"
+	"framepipe/internal/sandbox"
 	"framepipe/internal/tap"
 )
 
@@ -86,6 +87,8 @@ func run(t *cli.Tool, c config) error {
 		w.replay = &replay{speed: c.pace, device: dev.Fd()}
 	}
 	t.Counters(w.n.String)
+	holds := sandbox.Enter()
+	t.Verbosef("sandbox: %s", holds)
 	return w.run()
 }
 

@@ -392,8 +392,9 @@ func mandoc(t testing.TB, args ...string) (string, error) {
 
 // foreign are the pages of others that ours name.
 var foreign = []string{
-	"bash 1", "bridge 8", "cat 1", "editcap 1", "ethtool 8", "flock 1", "gzip 1", "ip 8", "ip-netns 8", "pcap-savefile 5",
-	"ping 8", "poll 2", "setpriv 1", "setsid 1", "ssh 1", "systemd 1", "systemd-notify 1", "tc 8", "tcpdump 1", "tee 1", "udev 7",
+	"bash 1", "bridge 8", "cat 1", "editcap 1", "ethtool 8", "flock 1", "gzip 1", "ip 8", "ip-netns 8", "landlock 7",
+	"pcap-savefile 5", "ping 8", "pledge 2", "poll 2", "seccomp 2", "setpriv 1", "setsid 1", "ssh 1", "systemd 1",
+	"systemd-notify 1", "tc 8", "tcpdump 1", "tee 1", "udev 7", "unveil 2",
 }
 
 func TestManLint(t *testing.T) {
@@ -414,7 +415,7 @@ func TestManLint(t *testing.T) {
 		t.Error(strings.TrimSpace(line))
 	}
 	for name, page := range pages(t) {
-		order := []string{"NAME", "SYNOPSIS", "DESCRIPTION", "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "DIAGNOSTICS", "SEE ALSO", "STANDARDS", "AUTHORS", "CAVEATS"}
+		order := []string{"NAME", "SYNOPSIS", "DESCRIPTION", "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "DIAGNOSTICS", "SEE ALSO", "STANDARDS", "AUTHORS", "CAVEATS", "SECURITY CONSIDERATIONS"}
 		at := -1
 		for _, heading := range matches(`(?m)^\.Sh (.*)`, page) {
 			i := slices.Index(order, heading)

@@ -216,6 +216,10 @@ func TestUpUnprivileged(t *testing.T) {
 		t.Errorf("%d stages: %v", len(all), all)
 	}
 	for pid, line := range all {
+		eventually(t, 5*time.Second, line+" with a filter", func() bool { // once its files are open
+			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+			return strings.Contains(string(b), "Seccomp:\t2\n")
+		})
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
 			t.Fatal(err)

@@ -1,0 +1,341 @@
+//go:build amd64 || arm64
+
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"framepipe/internal/cli"
+	"framepipe/internal/nettest"
+
+	"golang.org/x/sys/unix"
+)
+
+// child is the environment variable that makes this program one of the processes
+// below, which do not get out of the sandbox again.
+const child = "FRAMEPIPE_SANDBOX_CHILD"
+
+var children = map[string]func(args []string){
+	"calls":   tryCalls,
+	"threads": tryThreads,
+	"replace": tryReplace,
+	"runtime": tryRuntime,
+	"panic":   func([]string) { Enter(); go panic("boom"); time.Sleep(time.Minute) },
+	"fault":   func([]string) { Enter(); var p *int; *p = 1 },
+	"cost":    measure,
+}
+
+func TestMain(m *testing.M) {
+	if do := children[os.Getenv(child)]; do != nil {
+		do(os.Args[1:])
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// start runs one of the children and returns what it prints, a line for each.
+func start(t *testing.T, name string, args ...string) (out []string, stderr string, status int) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(self, args...)
+	c.Env = append(os.Environ(), child+"="+name, Off+"=")
+	var errs strings.Builder
+	c.Stderr = &errs
+	b, err := c.Output()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	out = strings.Split(strings.TrimSpace(string(b)), "\n")
+	lacks(t, out[0], "nothing holds", "no system-call filter")
+	return out, errs.String(), c.ProcessState.ExitCode()
+}
+
+// lacks skips a test if Enter has said one of these.
+func lacks(t *testing.T, said string, missing ...string) {
+	t.Helper()
+	for _, m := range missing {
+		if strings.Contains(said, m) {
+			nettest.Skip(t, "%s", said)
+		}
+	}
+}
+
+// noLandlock is a kernel that has none, or has it switched off; and a program
+// that links C, as one does that looks for races.
+func noLandlock(t *testing.T, said string) {
+	t.Helper()
+	lacks(t, said, "no landlock: function not", "no landlock: operation not")
+}
+
+// want compares what a child has printed.
+func want(t *testing.T, name string, got []string, lines ...string) {
+	t.Helper()
+	if g, w := strings.Join(got, "\n"), strings.Join(lines, "\n"); g != w {
+		t.Errorf("%s: have\n%s\nwant\n%s", name, g, w)
+	}
+}
+
+// forbidden is what somebody would want who has taken over a stage.
+var forbidden = []struct {
+	name string
+	args []uintptr
+}{
+	{"openat", []uintptr{unix.SYS_OPENAT, unix.AT_FDCWD & (1<<64 - 1), text("/etc/hostname"), unix.O_RDONLY}},
+	{"socket", []uintptr{unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM}},
+	{"execve", []uintptr{unix.SYS_EXECVE, text("/bin/true")}},
+	{"execveat", []uintptr{unix.SYS_EXECVEAT, 0, text("/bin/true")}},
+	{"ptrace", []uintptr{unix.SYS_PTRACE, unix.PTRACE_TRACEME}},
+	{"process_vm_readv", []uintptr{unix.SYS_PROCESS_VM_READV, 1}},
+	{"kill the parent", []uintptr{unix.SYS_KILL, uintptr(os.Getppid())}},
+	{"tgkill the parent", []uintptr{unix.SYS_TGKILL, uintptr(os.Getppid()), uintptr(os.Getppid())}},
+	{"fork", []uintptr{unix.SYS_CLONE, uintptr(unix.SIGCHLD)}},
+	{"a namespace", []uintptr{unix.SYS_CLONE, thread | unix.CLONE_NEWNET, 1 << 12}},
+	{"unshare", []uintptr{unix.SYS_UNSHARE, unix.CLONE_NEWNET}},
+	{"mmap, executable", []uintptr{unix.SYS_MMAP, 0, 4096, unix.PROT_READ | unix.PROT_EXEC, unix.MAP_PRIVATE | unix.MAP_ANON, 1<<64 - 1}},
+	{"mprotect, executable", []uintptr{unix.SYS_MPROTECT, page(), 4096, unix.PROT_READ | unix.PROT_EXEC}},
+	{"memfd_create", []uintptr{unix.SYS_MEMFD_CREATE, text("x")}},
+	{"io_uring_setup", []uintptr{unix.SYS_IO_URING_SETUP, 1, page()}},
+	{"bpf", []uintptr{unix.SYS_BPF}},
+	{"seccomp", []uintptr{unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER}},
+	{"prctl", []uintptr{unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0}},
+	{"a terminal's input", []uintptr{unix.SYS_IOCTL, 0, unix.TIOCSTI, text("x")}},
+	{"a tap", []uintptr{unix.SYS_IOCTL, 0, unix.TUNSETIFF, page()}},
+	{"fcntl", []uintptr{unix.SYS_FCNTL, 0, unix.F_SETFL, unix.O_NONBLOCK}},
+	{"a datagram to an address", []uintptr{unix.SYS_SENDTO, 0, page(), 1, 0, 1 << 32, 16}},
+	{"dup", []uintptr{unix.SYS_DUP, 0}},
+	{"setuid", []uintptr{unix.SYS_SETUID, 0}},
+	{"mount", []uintptr{unix.SYS_MOUNT}},
+	{"x32", []uintptr{1<<30 | unix.SYS_GETPID}},
+}
+
+func text(s string) uintptr { return uintptr(unsafe.Pointer(&append([]byte(s), 0)[0])) }
+
+var aPage = make([]byte, 3*4096)
+
+// page is memory of ours, on a page of its own.
+func page() uintptr { return (uintptr(unsafe.Pointer(&aPage[0])) + 4095) &^ 4095 }
+
+func tryCalls([]string) {
+	fmt.Println(Enter())
+	for _, f := range forbidden {
+		a := append(f.args, make([]uintptr, 7)...)
+		_, _, e := syscall.RawSyscall6(a[0], a[1], a[2], a[3], a[4], a[5], a[6])
+		fmt.Printf("%s: %v\n", f.name, e)
+	}
+	_, _, e := syscall.RawSyscall(unix.SYS_CLONE3, 0, 0, 0)
+	fmt.Println("clone3:", e)
+}
+
+func TestCalls(t *testing.T) {
+	got, stderr, _ := start(t, "calls")
+	lines := []string{got[0]}
+	for _, f := range forbidden {
+		lines = append(lines, f.name+": operation not permitted")
+	}
+	want(t, stderr, got, append(lines, "clone3: function not implemented")...)
+}
+
+// tryThreads has threads that were there before, and one that comes later, open
+// a file for which Landlock alone has an answer, as the filter lets files be opened.
+func tryThreads(args []string) {
+	const threads = 8
+	var ready, done sync.WaitGroup
+	entered := make(chan bool)
+	said := make([]error, threads+1)
+	try := func(i int) { _, said[i] = os.ReadFile("/etc/passwd") }
+	for i := range threads {
+		ready.Add(1)
+		done.Go(func() {
+			runtime.LockOSThread()
+			ready.Done()
+			<-entered
+			try(i)
+		})
+	}
+	ready.Wait()
+	fmt.Println(Enter(args[0]))
+	close(entered)
+	done.Wait()
+	done.Go(func() { runtime.LockOSThread(); try(threads) })
+	done.Wait()
+	for _, err := range said {
+		fmt.Println(err)
+	}
+}
+
+func TestThreads(t *testing.T) {
+	dir := t.TempDir()
+	got, stderr, _ := start(t, "threads", dir+"/file")
+	noLandlock(t, got[0])
+	lines := []string{"system-call filter, landlock " + dir}
+	for range 9 {
+		lines = append(lines, "open /etc/passwd: permission denied")
+	}
+	want(t, stderr, got, lines...)
+}
+
+// tryReplace enters the sandbox with the first file, and replaces all.
+func tryReplace(args []string) {
+	fmt.Println(Enter(args[0]))
+	for range 2 {
+		for _, name := range args {
+			err := cli.Replace(name, []byte("new"))
+			if p := (*os.PathError)(nil); errors.As(err, &p) {
+				err = p.Err // without the name that was made up
+			}
+			fmt.Println(err)
+		}
+	}
+}
+
+func TestReplace(t *testing.T) {
+	here, there := t.TempDir(), t.TempDir()
+	for _, name := range []string{here + "/old", there + "/old"} {
+		if err := os.WriteFile(name, []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const ok, no = "<nil>", "permission denied"
+	got, stderr, _ := start(t, "replace", here+"/new", here+"/old", there+"/new", there+"/old", t.TempDir()+"/file", "/dev/null")
+	noLandlock(t, got[0])
+	want(t, stderr, got, "system-call filter, landlock "+here, ok, ok, no, no, no, no, ok, ok, no, no, no, no)
+	for name, is := range map[string]string{here + "/new": "new", here + "/old": "new", there + "/old": "old"} {
+		if b, err := os.ReadFile(name); err != nil || string(b) != is {
+			t.Errorf("%s is %q, want %q, %v", name, b, is, err)
+		}
+	}
+	for _, dir := range []string{here, there} { // and nothing is left over
+		if left, _ := filepath.Glob(dir + "/.*"); len(left) > 0 {
+			t.Error(left)
+		}
+	}
+	// What is no file is written to; its directory stays shut.
+	got, stderr, _ = start(t, "replace", "/dev/null", "/dev/zero", "/dev/x")
+	want(t, stderr, got, "system-call filter, landlock /dev/null", ok, no, no, ok, no, no)
+	// A directory that is not there may come.
+	got, stderr, _ = start(t, "replace", here+"/later/file", here+"/old")
+	want(t, stderr, got, "system-call filter, no landlock: "+here+"/later: no such file or directory",
+		"no such file or directory", ok, "no such file or directory", ok)
+}
+
+var kept [][]byte
+
+// tryRuntime does what Go's runtime needs the kernel for, and a program that
+// waits long.
+func tryRuntime([]string) {
+	fmt.Println(Enter())
+	var all sync.WaitGroup
+	for range 50 { // new threads, which end with their goroutine
+		all.Go(func() { runtime.LockOSThread(); time.Sleep(10 * time.Millisecond) })
+	}
+	for i := range 2000 { // memory, the collector, and memory given back
+		if kept = append(kept, make([]byte, 256<<10)); i%200 == 0 {
+			kept = nil
+			runtime.GC()
+		}
+	}
+	tick := time.NewTicker(time.Millisecond)
+	for range 100 {
+		<-tick.C
+	}
+	end := time.Now().Add(300 * time.Millisecond)
+	all.Go(func() {
+		for time.Now().Before(end) { // which is preempted
+		}
+	})
+	all.Wait()
+	_, err := fmt.Println("ends in", time.Local, time.Now().Location())
+	if err != nil {
+		os.Exit(1)
+	}
+}
+
+func TestRuntime(t *testing.T) {
+	got, stderr, status := start(t, "runtime")
+	if status != 0 || stderr != "" {
+		t.Errorf("status %d, %s", status, stderr)
+	}
+	want(t, stderr, got[1:], "ends in Local Local")
+}
+
+// A program that comes to a bad end says why.
+func TestPanic(t *testing.T) {
+	for name, why := range map[string]string{"panic": "panic: boom", "fault": "nil pointer dereference"} {
+		_, stderr, status := start(t, name)
+		if status != 2 || !strings.Contains(stderr, why) || !strings.Contains(stderr, "goroutine ") {
+			t.Errorf("%s: status %d, %s", name, status, stderr)
+		}
+	}
+}
+
+// TestOff: the variable leaves all as it is.
+func TestOff(t *testing.T) {
+	t.Setenv(Off, "1")
+	if got := Enter(); !strings.Contains(got, Off) {
+		t.Error(got)
+	}
+	if _, err := os.ReadFile("/proc/self/status"); err != nil {
+		t.Error(err)
+	}
+}
+
+// measure prints what some calls cost before and after, and what it costs to enter.
+func measure([]string) {
+	var p [2]int
+	if err := unix.Pipe(p[:]); err != nil {
+		panic(err)
+	}
+	fds := [1]unix.PollFd{{Fd: int32(p[0]), Events: unix.POLLIN}}
+	var ts unix.Timespec
+	iov := unix.Iovec{Base: &aPage[0], Len: 1}
+	n := 0
+	each := func() (ns [3]float64) {
+		for i, a := range [3][7]uintptr{
+			{unix.SYS_PREADV2, uintptr(p[0]), uintptr(unsafe.Pointer(&iov)), 1, 1<<64 - 1, 1<<64 - 1, unix.RWF_NOWAIT},
+			{unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, uintptr(unsafe.Pointer(&ts))},
+			{unix.SYS_IOCTL, uintptr(p[0]), unix.TIOCINQ, uintptr(unsafe.Pointer(&n))},
+		} {
+			const calls = 200000
+			ns[i] = 1e9
+			for range 7 {
+				start := time.Now()
+				for range calls {
+					_, _, _ = syscall.RawSyscall6(a[0], a[1], a[2], a[3], a[4], a[5], a[6])
+				}
+				ns[i] = min(ns[i], float64(time.Since(start).Nanoseconds())/calls)
+			}
+		}
+		return ns
+	}
+	before := each()
+	start := time.Now()
+	holds := Enter()
+	took := time.Since(start)
+	after := each()
+	fmt.Println(holds)
+	fmt.Printf("preadv2, ppoll, ioctl: %.0f ns before, %.0f ns after; entered in %v, %d instructions\n",
+		before, after, took, len(program(calls(true))))
+	runtime.KeepAlive(&fds)
+}
+
+func TestCost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a measurement")
+	}
+	got, _, _ := start(t, "cost")
+	t.Log(got[1])
+}

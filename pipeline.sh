@@ -807,6 +807,7 @@ close_now() {
 	local dev
 	for dev in "$net" "$host"; do tc qdisc del dev "$dev" clsact 2>/dev/null; done
 	[ -z "${holders-}" ] || kill -KILL -- "-$holders" 2>/dev/null
+	holders='' # whose number somebody else may have by and by
 	rm -f "$state/open"
 }
 

@@ -125,9 +125,6 @@ func New(cfg Config) (*Budget, error) {
 	return &Budget{cfg: cfg, slot: int64(cfg.Window) / Slots}, nil
 }
 
-// Slot is the length of a slot.
-func (b *Budget) Slot() time.Duration { return time.Duration(b.slot) }
-
 // FreeWindows returns how many windows of a cycle of the given length may go
 // over, whatever the phase of the provider's poller: ⌊n·share⌋, where n is the
 // least number of whole windows that fit.
@@ -340,13 +337,6 @@ func (b *Budget) count(l *lane, i int64) {
 	for b.first <= b.t && b.over[at(b.first)] && b.allowed[at(b.first)] {
 		b.first++
 	}
-}
-
-// Free reports whether bursts may run on at full speed for the rest of this
-// slot, as far as Room allows.
-func (b *Budget) Free(now int64) bool {
-	b.Advance(now)
-	return b.free
 }
 
 // Limit returns the earliest window that may not go over in this slot. What the

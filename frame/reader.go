@@ -37,6 +37,7 @@ type Reader struct {
 	offset  int64
 	scanner scanner
 	need    int // size of the frame at r where its head told, else 0
+	tail    int // bytes at r that are of a frame which was skipped
 	limit   int // most bytes to read at once, if not 0
 	holder  *Writer
 	late    error // came with data: what the next Fill finds
@@ -47,7 +48,16 @@ type Reader struct {
 // NewReader returns a Reader that reads from src. A Read of src that returns
 // less than asked for is not waited upon: what came is delivered.
 func NewReader(src io.Reader) *Reader {
-	return &Reader{src: src, buf: make([]byte, Headroom+readSize), r: Headroom, w: Headroom, link: LinkEthernet}
+	return NewReaderIn(src, make([]byte, ReaderSize))
+}
+
+// ReaderSize is the memory that a Reader begins with.
+const ReaderSize = Headroom + readSize
+
+// NewReaderIn is NewReader for a Reader that begins with buf, of ReaderSize bytes, as
+// its memory. It takes more for a value that is larger.
+func NewReaderIn(src io.Reader, buf []byte) *Reader {
+	return &Reader{src: src, buf: buf, r: Headroom, w: Headroom, link: LinkEthernet}
 }
 
 // Link returns the stream's link, LinkEthernet or LinkIP, as the last header
@@ -96,7 +106,8 @@ func (r *Reader) Buffered(rec *Record) (bool, error) {
 // Ahead looks at a frame of which only the beginning has been read: rec has
 // its time, its offload and the first bytes of its frame. missing is how many
 // are still to come, 0 if there is no such frame, or its encoding is not
-// canonical. After Skip the rest is taken to have gone another way.
+// canonical. After Skip the rest is taken to have gone another way, but for its last
+// bytes, which Tail delivers.
 //
 // With the two, a stage that needs no more than the headers of a frame can let
 // the kernel move the rest from pipe to pipe.
@@ -112,12 +123,24 @@ func (r *Reader) Ahead(rec *Record) (missing int) {
 	return r.need - len(b)
 }
 
-// Skip goes on behind the frame that Ahead looked at.
-func (r *Reader) Skip() {
+// Skip goes on behind the frame that Ahead looked at, or at its last tail bytes.
+func (r *Reader) Skip(tail int) {
 	r.offset += int64(r.need)
-	r.need = 0
+	r.need, r.tail = tail, tail
 	r.scanner.reset()
 	r.r, r.w = Headroom, Headroom
+}
+
+// Tail delivers the last bytes of a frame that was skipped, to be passed on as they
+// are, once all of them have been read.
+func (r *Reader) Tail(rec *Record) bool {
+	if r.w-r.r < r.tail {
+		return false
+	}
+	*rec = Record{src: r, start: r.r, end: r.r + r.tail}
+	r.r += r.tail
+	r.need, r.tail = 0, 0
+	return true
 }
 
 // Limit bounds what the next Fill reads to n bytes; 0 means no bound.

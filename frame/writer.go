@@ -27,7 +27,8 @@ type Writer struct {
 	// arena[start:].
 	src        *Reader
 	start, end int
-	size       int // bytes gathered
+	size       int   // bytes gathered
+	written    int64 // bytes before those
 	err        error
 }
 
@@ -134,6 +135,12 @@ func (w *Writer) Header(link, source string) error {
 	return w.copied(b)
 }
 
+// Offset returns how long the stream is that was written, or is gathered.
+func (w *Writer) Offset() int64 { return w.written + int64(w.size) }
+
+// Around notes that so many bytes of the stream were written another way.
+func (w *Writer) Around(n int) { w.written += int64(n) }
+
 // Buffered returns how many bytes the next Flush will write.
 func (w *Writer) Buffered() int { return w.size }
 
@@ -207,6 +214,7 @@ func (w *Writer) Flush() error {
 		}
 	}
 	w.spans, w.arena = w.spans[:0], w.arena[:0]
+	w.written += int64(w.size)
 	w.src, w.start, w.end, w.size = nil, 0, 0, 0
 	return w.err
 }

@@ -71,6 +71,7 @@ type book struct {
 	lanes  [][]ledger.Direction // that are held against the quota together; the gate's own first
 	window time.Duration
 	clock  *wallClock // nil if time is the records'
+	hand   *ledger.Hand
 }
 
 // Turn is gate.Book's.
@@ -83,6 +84,9 @@ func (b *book) Turn(now int64) (s gate.Slot, err error) {
 		return s, err
 	}
 	s.Charged, s.Offered, s.Marked = x.Charged, x.Offered, x.Marked
+	if b.hand != nil {
+		s.Charged = b.Count(b.hand, &x)
+	}
 	s.Start, s.End = x.Start-s.Shift, x.End-s.Shift
 	for _, d := range b.lanes[0] {
 		s.Now = append(s.Now, b.Look(x.Start, d).Charged, b.Look(x.End, d).Charged)
@@ -212,6 +216,7 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 	if b.Ledger, err = ledger.Open(c.ledger, lc, b.bounds); err != nil {
 		return nil, err
 	}
+	b.hand = b.Hand()
 	go func() {
 		failed := false
 		for range time.Tick(syncing) {

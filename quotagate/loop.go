@@ -11,6 +11,7 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
+	"framepipe/internal/ledger"
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
 
@@ -27,6 +28,10 @@ const (
 	// headers is how much of a frame is wanted to tell what it is: a pipe may have
 	// given only its first bytes.
 	headers = 256
+	// lastBytes is how much of a spliced frame is written with the head of the next:
+	// that a frame has passed is then known of a write, which is noted by the kernel,
+	// and not of a splice from pipe to pipe, which is not.
+	lastBytes = 1
 	// tick is how long a wait for the paced queue is at the least. What is due
 	// meanwhile goes out together.
 	tick = 500 * time.Microsecond
@@ -39,8 +44,10 @@ type filter struct {
 	unmetered []netip.Prefix
 	ecn       bool
 	stream    bool // time is the records'
+	offered   bool // what is dropped is charged, too
 	in        *fdio.Stream
 	out       *fdio.Output
+	hand      *ledger.Hand // nil if what was charged and did not pass is not noted
 	publish   func(now int64, s gate.State)
 	warn      func(format string, args ...any)
 
@@ -58,13 +65,23 @@ type filter struct {
 	alone   bool  // that the ledger has failed was reported
 }
 
+// watch has what was charged and did not pass noted in a hand. It is to be called
+// before the sandbox is entered.
+func (t *filter) watch(h *ledger.Hand) {
+	t.hand = h
+	t.r = frame.NewReaderIn(t.in, t.out.Watch(&h.Progress, frame.ReaderSize))
+}
+
 // run passes on what the gate lets through, until the input ends and the gate
 // has let go of what it holds.
 func (t *filter) run() error {
 	fdio.Steady()
 	fdio.Grow(t.in.Fd())
 	fdio.Grow(t.out.Fd())
-	t.r, t.w = frame.NewReader(t.in), frame.NewWriter(t.out)
+	if t.r == nil {
+		t.r = frame.NewReader(t.in)
+	}
+	t.w = frame.NewWriter(t.out)
 	t.splice = fdio.IsPipe(t.in.Fd()) && fdio.IsPipe(t.out.Fd())
 	err := t.loop()
 	if errors.Is(err, fdio.ErrReaderGone) {
@@ -136,6 +153,9 @@ func (t *filter) more(rec *frame.Record) error {
 	if err := t.release(); err != nil {
 		return err
 	}
+	if t.hand != nil && t.offered {
+		t.hand.Settle(t.gate.Dropped())
+	}
 	if err := t.w.Flush(); err != nil {
 		return err
 	}
@@ -177,15 +197,23 @@ func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 		return false, err
 	}
 	offset := t.r.Offset()
-	t.r.Skip()
-	t.r.Limit(peek)
-	for missing > 0 {
-		n, err := fdio.Splice(t.in.Fd(), t.out.Fd(), missing)
+	tail := 0
+	if t.hand != nil {
+		tail = lastBytes
+	}
+	t.r.Skip(tail)
+	t.r.Limit(tail + peek)
+	for missing > tail {
+		n, err := fdio.Splice(t.in.Fd(), t.out.Fd(), missing-tail)
 		switch {
 		case err == nil && n == 0:
-			return false, &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: io.ErrUnexpectedEOF}
+			return false, cutOff(offset)
 		case err == nil:
 			missing -= n
+			t.w.Around(n)
+			if t.hand != nil {
+				t.hand.Progress.Advance(n)
+			}
 		case err == unix.EAGAIN:
 			if err := t.stall(); err != nil {
 				return false, err
@@ -196,8 +224,44 @@ func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 			return false, err
 		}
 	}
+	if t.hand != nil {
+		t.in.Timeout = fdio.Forever
+		for !t.r.Tail(rec) {
+			if err := t.r.Fill(); err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+				return false, cutOff(offset)
+			} else if err != nil {
+				return false, err
+			}
+		}
+		if err := t.w.Pass(rec); err != nil {
+			return false, err
+		}
+		if err := t.passed(&p); err != nil {
+			return false, err
+		}
+	}
 	t.tock()
 	return true, nil
+}
+
+func cutOff(offset int64) error {
+	return &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: io.ErrUnexpectedEOF}
+}
+
+// passed notes that a frame was handed to the Writer, so that the ledger can be put
+// right if this process is killed before it is written.
+func (t *filter) passed(p *gate.Packet) error {
+	if p.Unmetered {
+		return nil
+	}
+	return t.mark(p.Bytes)
+}
+
+func (t *filter) mark(bytes int64) error {
+	if t.hand != nil && t.hand.Mark(t.w.Offset(), bytes) {
+		return t.w.Flush()
+	}
+	return nil
 }
 
 // stall waits until there is something to splice and room for it.
@@ -269,11 +333,14 @@ func (t *filter) frame(rec *frame.Record) error {
 	t.quiet = false
 	p, l := t.look(rec, len(rec.Frame))
 	switch t.gate.Arrive(t.now, &p) {
-	case gate.Pass:
-		return t.w.Pass(rec)
 	case gate.Mark:
 		l.SetCE(rec.Frame)
-		return t.w.Pass(rec)
+		fallthrough
+	case gate.Pass:
+		if err := t.w.Pass(rec); err != nil {
+			return err
+		}
+		return t.passed(&p)
 	case gate.Hold:
 		t.hold(rec, &p, &l)
 	case gate.Cut:
@@ -319,9 +386,12 @@ func (t *filter) part(rec *frame.Record) error {
 	switch t.gate.Arrive(t.now, &p) {
 	case gate.Mark:
 		l.SetCE(rec.Frame)
-		return t.w.Write(rec)
+		fallthrough
 	case gate.Pass:
-		return t.w.Write(rec)
+		if err := t.w.Write(rec); err != nil {
+			return err
+		}
+		return t.passed(&p)
 	case gate.Hold:
 		size := frame.HeadSize + 4 + len(rec.Frame) + len(rec.Extra)
 		h := t.gate.Hold(&p, l.Flow(rec.Frame, t.seed), size)
@@ -344,6 +414,9 @@ func (t *filter) release() error {
 			l.SetCE(f)
 		}
 		err := t.w.WriteRaw(h.Data)
+		if err == nil {
+			err = t.mark(h.Bytes)
+		}
 		t.gate.Done(h)
 		if err != nil {
 			return err

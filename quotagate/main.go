@@ -220,13 +220,14 @@ func run(t *cli.Tool, c config) error {
 		clock = newWallClock()
 		cfg.Wall = clock.at
 	}
+	var hand *ledger.Hand
 	if c.ledger != "" {
 		b, err := c.open(&cfg, clock, t.Warnf)
 		if err != nil {
 			return err
 		}
 		defer b.Close()
-		cfg.Book = b
+		cfg.Book, hand = b, b.hand
 	}
 	g, err := gate.New(cfg)
 	if err != nil {
@@ -236,12 +237,15 @@ func run(t *cli.Tool, c config) error {
 	t.Counters(m.line)
 	f := &filter{
 		gate: g, count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed,
-		stream: c.clock == streamClock, wall: steady(),
+		stream: c.clock == streamClock, offered: cfg.Offered, wall: steady(),
 		in: fdio.NewStream(fdio.NewInput(0), 1), out: fdio.NewOutput(1),
 		publish: m.publish, warn: t.Warnf,
 	}
 	if f.stream {
 		m.replay = &replay{}
+	}
+	if hand != nil {
+		f.watch(hand)
 	}
 	holds := sandbox.Enter(c.metrics)
 	t.Verbosef("sandbox: %s", holds)

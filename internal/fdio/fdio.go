@@ -78,6 +78,7 @@ type Output struct {
 	fd   int
 	kind kind
 	poll [1]PollFd
+	w    *watched // nil unless watched
 }
 
 // NewOutput prepares fd for writing. It changes nothing about the descriptor.
@@ -91,7 +92,7 @@ func (out *Output) Fd() int { return out.fd }
 func (out *Output) Write(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
-		n, err := out.tryWrite(p[done:])
+		n, err := out.some(p[done:])
 		if err != nil {
 			if err = out.blocked(err); err != nil {
 				return done, err
@@ -101,6 +102,20 @@ func (out *Output) Write(p []byte) (int, error) {
 		done += n
 	}
 	return done, nil
+}
+
+// some writes some of p, and notes how much.
+func (out *Output) some(p []byte) (n int, err error) {
+	if out.w == nil {
+		return out.tryWrite(p)
+	}
+	if out.w.file >= 0 {
+		return out.w.write(out.fd, p)
+	}
+	out.w.Advance(len(p))
+	n, err = out.tryWrite(p)
+	out.w.Advance(n - len(p))
+	return n, err
 }
 
 // Writev writes the spans one after the other, as Write would their
@@ -115,7 +130,7 @@ func (out *Output) Writev(spans [][]byte) error {
 			_, err := out.Write(spans[0])
 			return err
 		}
-		n, err := out.tryWritev(spans)
+		n, err := out.someSpans(spans)
 		if err != nil {
 			if err = out.blocked(err); err != nil {
 				return err
@@ -131,6 +146,24 @@ func (out *Output) Writev(spans [][]byte) error {
 		}
 	}
 	return nil
+}
+
+// someSpans is some for spans.
+func (out *Output) someSpans(spans [][]byte) (n int, err error) {
+	if out.w != nil && out.w.file >= 0 {
+		return out.w.write(out.fd, out.w.gather(spans))
+	}
+	if out.w == nil {
+		return out.tryWritev(spans)
+	}
+	all := 0
+	for _, s := range spans {
+		all += len(s)
+	}
+	out.w.Advance(all)
+	n, err = out.tryWritev(spans)
+	out.w.Advance(n - all)
+	return n, err
 }
 
 // blocked deals with the error of a write that was not done: it waits where

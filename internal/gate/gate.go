@@ -545,6 +545,11 @@ func (g *Gate) Due(now int64) (at int64, ok bool) {
 	return g.now + min(max(wait, 1), max(g.renew-g.now, 1)), true
 }
 
+// Dropped returns how many bytes were dropped, of those that were counted.
+func (g *Gate) Dropped() int64 {
+	return int64(g.stats.DroppedEarly.Bytes + g.stats.DroppedFull.Bytes + g.stats.DroppedQuota.Bytes)
+}
+
 // Reject counts a frame that could not be cut and is dropped.
 func (g *Gate) Reject(bytes int) {
 	g.stats.In.add(int64(bytes))

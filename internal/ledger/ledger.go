@@ -5,11 +5,11 @@
 //
 // # The file
 //
-// A header of 4096 bytes, and then a table for each of four cycles, all numbers
-// little-endian:
+// A header of 4096 bytes, a place for each of 16 gates, and then a table for each of
+// four cycles, all numbers little-endian:
 //
 //	  0  "framepipe ledger"
-//	 16  version, 2 (uint32)
+//	 16  version, 3 (uint32)
 //	 20  cycles, 4 (uint32)
 //	 24  length of a slot, nanoseconds (uint64)
 //	 32  length of a cycle, nanoseconds, or 0: a month (uint64)
@@ -20,6 +20,9 @@
 //	256  for each cycle: its beginning, its end (int64, nanoseconds since the
 //	     Unix epoch), and 16 bytes that are 0. A beginning of 0 is a table that
 //	     has not been used.
+//
+// A place has 32 KiB: what the gate has charged and not passed on (see Hand; its
+// numbers are the machine's).
 //
 // A table has four columns of 8-byte counts, one behind the other: in, charged;
 // in, offered; out, charged; out, offered. Two columns of bits follow, in whole
@@ -32,7 +35,8 @@
 // # What happens when
 //
 //   - A process ends, or is killed: what it has counted is in the file, which it
-//     shares with the kernel.
+//     shares with the kernel. What it had charged and not passed on is given back
+//     by whoever opens the file next.
 //   - The machine stops: what was counted since the last Sync is lost.
 //   - A new cycle begins: it takes a table that was not used, or else the one with
 //     the fewest bytes of those that are neither the new cycle's nor that of the
@@ -80,8 +84,9 @@ type Config struct {
 
 const (
 	magic      = "framepipe ledger"
-	version    = 2
+	version    = 3
 	headerSize = 4096
+	tablesAt   = handsAt + hands*handSize
 	crcAt      = 112
 	zoneAt     = 48
 	zoneSize   = 64
@@ -106,6 +111,9 @@ type Ledger struct {
 	slots  int   // of a table
 	cur    cycle // in which counting goes on
 	seen   cycle // in which was looked last
+	boot   uint64
+	mine   *Hand          // nil if none was taken
+	over   map[int]uint64 // by place in the file: what is to be given back, if this only looks
 }
 
 // cycle is a table in memory.
@@ -149,7 +157,12 @@ func Read(name string) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	return attach(f, unix.PROT_READ)
+	l, err := attach(f, unix.PROT_READ)
+	if err != nil {
+		return nil, err
+	}
+	l.over = l.left()
+	return l, nil
 }
 
 // Config returns what the ledger was made with.
@@ -214,7 +227,7 @@ func create(name string, cfg Config) (err error) {
 	return err
 }
 
-func size(slots int) int64 { return headerSize + cycles*int64(tableSize(slots)) }
+func size(slots int) int64 { return tablesAt + cycles*int64(tableSize(slots)) }
 
 // words is how many a column of bits has.
 func words(slots int) int { return (slots + 63) / 64 }
@@ -265,7 +278,7 @@ func attach(f *os.File, prot int) (l *Ledger, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Ledger{name: f.Name(), file: f, mem: mem, cfg: cfg, slots: slots}, nil
+	return &Ledger{name: f.Name(), file: f, mem: mem, cfg: cfg, slots: slots, boot: bootID()}, nil
 }
 
 // differs compares what the ledger was made with and what is wanted.
@@ -288,8 +301,12 @@ func (l *Ledger) differs(cfg Config) error {
 	return nil
 }
 
-// Close writes back what was counted and lets go of the file.
+// Close gives back what is in the hand, writes back what was counted and lets go of
+// the file.
 func (l *Ledger) Close() error {
+	if l.mine != nil {
+		l.settle(l.mine)
+	}
 	return errors.Join(unix.Munmap(l.mem), l.file.Sync(), l.file.Close())
 }
 
@@ -320,10 +337,14 @@ func (c Cell) Load() int64 {
 	return int64(min(atomic.LoadUint64(c.p), 1<<62))
 }
 
-func (l *Ledger) tableAt(table int) int { return headerSize + table*tableSize(l.slots) }
+func (l *Ledger) tableAt(table int) int { return tablesAt + table*tableSize(l.slots) }
+
+func (l *Ledger) cellAt(table, column, slot int) int {
+	return l.tableAt(table) + (column*l.slots+slot)*8
+}
 
 func (l *Ledger) cell(table, column, slot int) Cell {
-	return Cell{l.word(l.tableAt(table) + (column*l.slots+slot)*8)}
+	return Cell{l.word(l.cellAt(table, column, slot))}
 }
 
 // Mark is the bit of a slot. Others set it, too; nobody clears it.
@@ -500,5 +521,7 @@ func (c *Cycle) Marked(d Direction, slot int) bool { return c.l.mark(c.table, d,
 
 // Bytes returns what was charged, or offered, in a slot of the cycle.
 func (c *Cycle) Bytes(d Direction, offered bool, slot int) int64 {
-	return c.l.cell(c.table, column(d, offered), slot).Load()
+	at := c.l.cellAt(c.table, column(d, offered), slot)
+	n := Cell{c.l.word(at)}.Load()
+	return n - min(n, int64(c.l.over[at]))
 }

@@ -253,7 +253,7 @@ func TestRefused(t *testing.T) {
 	}{
 		"empty":         {nil, hourly, "no ledger, or a damaged one: it has 0 bytes"},
 		"text":          {bytes.Repeat([]byte("hello "), 1000), hourly, `it begins with "hello hello hell"`},
-		"version":       {change(16, 1, false), hourly, "a ledger of version 3"},
+		"version":       {change(16, 1, false), hourly, "a ledger of version 2, this reads version 3"},
 		"a bit":         {change(25, 1, false), hourly, "the checksum of its header is wrong"},
 		"cut off":       {b[:len(b)-1], hourly, "slots want"},
 		"another slot":  {b, Config{Slot: time.Second, Cycle: time.Hour}, "it has slots of 5s, which is another window: slots of 1s are wanted"},

@@ -1,0 +1,53 @@
+package fdio
+
+// Progress is how much of an output was written. It is made to lie in memory that
+// others can see: a file's, which is there after the process was killed.
+//
+// Killed in a write, a process has written or not, and cannot say. So the write is
+// one that has the kernel note its progress in memory by itself: splice(2) of a file
+// at an offset, which it reads and writes through a pointer (do_splice in
+// fs/splice.c), before anything can end the process. Where it is not to be had, all
+// of a write is noted before, and what was not written taken back after it.
+//
+// The stores are plain ones. A process ends between two instructions, and its
+// memory is read when it has.
+type Progress struct {
+	settled  uint64 // bytes written before the write that is under way
+	origin   uint64 // how far the output is at offset 0 of what that one writes
+	position int64  // the kernel's: up to which offset it has written
+	busy     uint64 // 1 while it is under way
+}
+
+// Written returns how many bytes were written.
+func (p *Progress) Written() uint64 {
+	if p.busy == 1 {
+		return max(p.settled, p.origin+uint64(p.position))
+	}
+	return p.settled
+}
+
+// Advance notes bytes that were written without the Output, as by Splice.
+func (p *Progress) Advance(n int) { p.settled += uint64(n) }
+
+// watched is an Output's memory that the kernel can write from.
+type watched struct {
+	*Progress
+	file    int    // that mem is the memory of, open for unbuffered reading
+	mem     []byte // for the user, and
+	scratch []byte // behind it, for what is not in there
+	at      int    // where scratch begins in the file
+}
+
+// Watch keeps p up to date with what is written from now on. mem is memory of that
+// size from which writing is cheapest; it stays valid.
+func (out *Output) Watch(p *Progress, size int) (mem []byte) {
+	*p = Progress{}
+	out.w = &watched{Progress: p, file: -1}
+	if IsPipe(out.fd) {
+		out.w.share(size)
+	}
+	if out.w.file < 0 {
+		return make([]byte, size)
+	}
+	return out.w.mem
+}

@@ -5,7 +5,7 @@ set -u -o pipefail
 usage() {
 	cat <<'END'
 usage: pipeline.sh demo
-       pipeline.sh run TAP0 TAP1 [-in STAGES] [-out STAGES]
+       pipeline.sh run TAP0 TAP1 [-in STAGES] [-out STAGES] [-queues N]
        pipeline.sh up IFACE [-lan IFACE2] [-in STAGES] [-out STAGES]
                       [-confirm TIME] [-fail open|closed] [-foreground] [-user NAME]
        pipeline.sh confirm [IFACE]
@@ -21,6 +21,10 @@ run      Runs both pipelines between two taps that exist, until one of them ends
              out:  tunread TAP1 | STAGES | tunwrite TAP0
          STAGES is any shell pipeline; the tools of this project are found in it
          without a path. Without -in or -out there is nothing between.
+           -queues N      N pipelines in each direction, for machines with many
+                          cores: each flow goes through one of them. Stages see in
+                          $QUEUE which theirs is, 0 and up, to name their files;
+                          gates keep one quota by a ledger
 up       Leads the traffic of a network interface through both pipelines. The
          addresses and routes of IFACE move to the host's side of them. With -lan
          IFACE2 the machine stands in the cable between the two, as a bridge.
@@ -151,17 +155,25 @@ put() {
 # --- run -------------------------------------------------------------------
 
 run() {
-	local in='' out='' taps=()
+	local in='' out='' queues=1 taps=()
 	while [ $# -gt 0 ]; do
 		case $1 in
 		-in | --in) [ $# -ge 2 ] || die "-in wants stages" "$0 -h" 2; in=$2; shift ;;
 		-out | --out) [ $# -ge 2 ] || die "-out wants stages" "$0 -h" 2; out=$2; shift ;;
+		-queues | --queues)
+			[[ ${2-} =~ ^[0-9]{1,3}$ ]] && queues=$((10#$2)) || queues=0
+			((queues >= 1 && queues <= 128)) || die "-queues wants a number from 1 to 128" "$0 -h" 2
+			shift ;;
 		-*) die "there is no flag $1" "$0 -h" 2 ;;
 		*) taps+=("$1") ;;
 		esac
 		shift
 	done
 	[ ${#taps[@]} -eq 2 ] || die "run wants two taps, ${#taps[@]} given" "$0 -h" 2
+	if ((queues > 1)); then
+		one_quota -in "$in"
+		one_quota -out "$out"
+	fi
 	build
 	scratch
 	trap 'stop; rm -rf "$state"' EXIT
@@ -169,8 +181,13 @@ run() {
 	local asked='' a b status=0
 	printf -v a %q "${taps[0]}"
 	printf -v b %q "${taps[1]}"
-	start in "tunread $a" "${in:+$in | }tunwrite $b"
-	start out "tunread $b" "${out:+$out | }tunwrite $a"
+	# The kernel sends all of a flow to one queue of a tap, by its hash
+	# (tun_automq_select_queue in drivers/net/tun.c), so that it stays in order.
+	export QUEUE
+	for ((QUEUE = 0; QUEUE < queues; QUEUE++)); do
+		start "in$QUEUE" "tunread $a" "${in:+$in | }tunwrite $b"
+		start "out$QUEUE" "tunread $b" "${out:+$out | }tunwrite $a"
+	done
 	# A signal ends the wait; otherwise it ends with the first pipeline.
 	wait -n "${jobs_running[@]}" || status=$?
 	if [ -n "$asked" ]; then
@@ -181,6 +198,16 @@ run() {
 		say "one pipeline has failed; the other goes with it"
 	fi
 	exit "$status"
+}
+
+# one_quota FLAG STAGES refuses gates that would keep a quota each.
+one_quota() {
+	local stage
+	while read -r stage; do
+		if [[ " $stage " =~ [[:space:]/]quotagate[[:space:]] && ! " $stage " =~ [[:space:]]--?ledger[=[:space:]] ]]; then
+			die "$1: with -queues each of several gates would keep the quota by itself" "quotagate ... -ledger FILE -dir ${1#-}" 2
+		fi
+	done < <(tr '|' '\n' <<<"$2")
 }
 
 # --- demo ------------------------------------------------------------------

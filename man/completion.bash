@@ -20,7 +20,7 @@ _framepipe_flags() {
 	framepcap) echo -d -segment ;;
 	pipeline.sh)
 		case ${2-} in
-		run) echo -in -out ;;
+		run) echo -in -out -queues ;;
 		up) echo -confirm -fail -foreground -in -lan -out -user ;;
 		'') echo -h ;;
 		esac

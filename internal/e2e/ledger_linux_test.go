@@ -58,16 +58,7 @@ func TestLedgerBothDirections(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Both, by one clock.
-	sum := metered{Start: m[0].Start, Buckets: append([]uint64(nil), m[0].Buckets...)}
-	shift := int(m[1].Start.Sub(m[0].Start) / meterBucket)
-	for i, b := range m[1].Buckets {
-		i = max(i+shift, 0)
-		for len(sum.Buckets) <= i {
-			sum.Buckets = append(sum.Buckets, 0)
-		}
-		sum.Buckets[i] += b
-	}
+	sum := together(m[:]...)
 	most := float64(sum.most(window)) / quota
 	used := float64(sum.between(start, 0, length)) / (quota * length.Seconds() / window.Seconds())
 	shares := [2]float64{}
@@ -83,10 +74,7 @@ func TestLedgerBothDirections(t *testing.T) {
 	}
 	// What passed is what the ledger has.
 	for i, d := range []ledger.Direction{ledger.In, ledger.Out} {
-		passed := uint64(0)
-		for _, b := range m[i].Buckets {
-			passed += b
-		}
+		passed := m[i].total()
 		if got := charged(t, dir+"/ledger", d); got != int64(passed) {
 			t.Errorf("direction %d: %d passed, and the ledger has %d", i, passed, got)
 		}

@@ -66,6 +66,30 @@ func readMeter(name string) (m metered, err error) {
 	return m, gob.NewDecoder(f).Decode(&m)
 }
 
+// together adds up meters, by the clock of the first.
+func together(m ...metered) metered {
+	sum := metered{Start: m[0].Start}
+	for _, x := range m {
+		shift := int(x.Start.Sub(sum.Start) / meterBucket)
+		for i, b := range x.Buckets {
+			i = max(i+shift, 0)
+			for len(sum.Buckets) <= i {
+				sum.Buckets = append(sum.Buckets, 0)
+			}
+			sum.Buckets[i] += b
+		}
+	}
+	return sum
+}
+
+// total returns the bytes in all.
+func (m *metered) total() (sum uint64) {
+	for _, b := range m.Buckets {
+		sum += b
+	}
+	return sum
+}
+
 // most returns the most bytes in any span.
 func (m *metered) most(span time.Duration) (most uint64) {
 	n := int(span / meterBucket)

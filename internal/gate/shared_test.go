@@ -237,3 +237,49 @@ func TestSharedSustainable(t *testing.T) {
 		}
 	}
 }
+
+// A gate that comes later gets its share, though the one that was there keeps the
+// window full.
+func TestSharedFair(t *testing.T) {
+	const quota, window = 5_000_000, 5 * time.Second
+	book := newShelf(window, 60)
+	cfg := Config{Quota: quota, Window: window, Threshold: 0.75, Queue: 100 * time.Millisecond, Book: book}
+	gates := []*Gate{must(t, cfg), must(t, cfg)}
+	var passed []event
+	shares := [2]int64{}
+	start := int64(1e12)
+	for now := start; now < start+8*int64(window); now += 1e6 {
+		for i, g := range gates {
+			count := func(bytes int64) {
+				passed = append(passed, event{now, bytes, 0, 0})
+				if now >= start+4*int64(window) {
+					shares[i] += bytes
+				}
+			}
+			for h := g.Release(now); h != nil; h = g.Release(now) {
+				count(h.Bytes)
+				g.Done(h)
+			}
+			if i == 1 && now < start+2*int64(window) {
+				continue
+			}
+			for range 3 { // 4.5 MB/s, of the one that is paced
+				p := Packet{Bytes: 1500, Flow: uint64(i)}
+				switch g.Arrive(now, &p) {
+				case Pass:
+					count(p.Bytes)
+				case Hold:
+					g.Hold(&p, p.Flow, 64)
+				}
+			}
+		}
+	}
+	if w := worst(passed, int64(window)); w > quota {
+		t.Errorf("a window holds %d bytes, quota %d", w, quota)
+	}
+	share, used := float64(shares[1])/float64(shares[0]+shares[1]), float64(shares[0]+shares[1])/(4*quota)
+	t.Logf("the later one has %.2f of what passed; %.3f of the quota is used", share, used)
+	if share < 0.2 || used < 0.97 {
+		t.Errorf("the later one has %.2f of what passed; %.3f of the quota is used", share, used)
+	}
+}

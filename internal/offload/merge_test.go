@@ -153,9 +153,9 @@ func TestMergeRefuses(t *testing.T) {
 func FuzzMerge(f *testing.F) {
 	hdr, b := packettest.Spec{UDP: true, Payload: []byte("hello")}.Super(0)
 	f.Add(hdr, b, []byte{0, 0, 0, 0})
-	f.Add([]byte(nil), packettest.Spec{UDP: true, V6: true, Payload: []byte("hello")}.Frame(), []byte{0, 8, 0, 2, 0, 4, 0, 0x16, 0, 0})
-	f.Add([]byte(nil), packettest.Spec{UDP: true, ID: 0xfffe, Payload: []byte("hello there")}.Frame(), []byte{0, 0x10, 0, 0, 0x81, 0, 0x73, 0})
-	f.Add([]byte(nil), packettest.Spec{UDP: true, IP: true, Payload: []byte("hello")}.Frame(), bytes.Repeat([]byte{0}, 70))
+	f.Add([]byte(nil), packettest.Spec{UDP: true, V6: true, Payload: []byte("hello")}.Frame(), []byte{2, 2, 0xfa, 2, 2, 0x16, 2, 2, 0, 2, 2})
+	f.Add([]byte(nil), packettest.Spec{UDP: true, ID: 0xfffe, Payload: []byte("hello there")}.Frame(), []byte{2, 2, 0x26, 2, 2, 3, 2, 0xea, 2})
+	f.Add([]byte(nil), packettest.Spec{UDP: true, IP: true, Payload: []byte("hello")}.Frame(), bytes.Repeat([]byte{2}, 70))
 	f.Fuzz(func(t *testing.T, hdr, b, ops []byte) {
 		if len(hdr) == 0 {
 			hdr = nil

@@ -313,7 +313,7 @@ func FuzzSegment(f *testing.F) {
 			}
 			payload = append(payload, g[head:]...)
 			if i < 3 || i == n-1 {
-				descends(t, verify(t, g, lk), b[:head], g[:head], i)
+				descends(t, verify(t, g, lk), b[:head], g[:head], i, n, int(h.GSOSize))
 			}
 		}
 		if s.Next() != nil {
@@ -340,28 +340,32 @@ func finishes(t *testing.T, h Header, b, g []byte) {
 	}
 }
 
-// descends checks that the headers of segment i are those of the super-frame but
-// for lengths, identification, sequence, flags and checksums.
-func descends(t *testing.T, l packet.Layers, super, segment []byte, i int) {
-	mask := func(b []byte) []byte {
-		b = bytes.Clone(b)
-		if l.Version == 4 {
-			clear(b[l.L3+2 : l.L3+6])
-			clear(b[l.L3+10 : l.L3+12])
-		} else {
-			clear(b[l.L3+4 : l.L3+6])
-		}
-		if l.Proto == packet.UDP {
-			clear(b[l.L4+4 : l.L4+8])
-		} else {
-			clear(b[l.L4+4 : l.L4+8])
-			clear(b[l.L4+13 : l.L4+14])
-			clear(b[l.L4+16 : l.L4+18])
-		}
-		return b
+// descends checks that the headers of segment i of n are those of the super-frame
+// with the identification, sequence and flags of that segment. Lengths and checksums
+// have been verified.
+func descends(t *testing.T, l packet.Layers, super, segment []byte, i, n, gso int) {
+	want, be := bytes.Clone(super), binary.BigEndian
+	if l.Version == 4 {
+		copy(want[l.L3+2:], segment[l.L3+2:l.L3+4])
+		be.PutUint16(want[l.L3+4:], be.Uint16(super[l.L3+4:])+uint16(i))
+		copy(want[l.L3+10:], segment[l.L3+10:l.L3+12])
+	} else {
+		copy(want[l.L3+4:], segment[l.L3+4:l.L3+6])
 	}
-	if !bytes.Equal(mask(super), mask(segment)) {
-		t.Fatalf("the headers of segment %d are\n% x, and were\n% x", i, segment, super)
+	if l4 := want[l.L4:]; l.Proto == packet.UDP {
+		copy(l4[4:], segment[l.L4+4:l.L4+8])
+	} else {
+		be.PutUint32(l4[4:], be.Uint32(l4[4:])+uint32(i*gso))
+		if i > 0 {
+			l4[13] &^= flagCWR
+		}
+		if i < n-1 {
+			l4[13] &^= flagFIN | flagPSH
+		}
+		copy(l4[16:], segment[l.L4+16:l.L4+18])
+	}
+	if !bytes.Equal(segment, want) {
+		t.Fatalf("the headers of segment %d are\n% x, want\n% x", i, segment, want)
 	}
 }
 

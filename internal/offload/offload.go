@@ -298,7 +298,7 @@ func (s *Segmenter) whole() []byte {
 
 // room returns the buffer with nothing but the headroom in it.
 func (s *Segmenter) room() []byte {
-	if cap(s.buf) < s.Headroom {
+	if s.buf == nil || cap(s.buf) < s.Headroom { // nil would be the end
 		s.buf = make([]byte, s.Headroom, s.Headroom+2048)
 	}
 	return s.buf[:s.Headroom]

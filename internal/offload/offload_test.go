@@ -183,6 +183,10 @@ func TestNothing(t *testing.T) {
 	if all := segment(t, Header{}, f, packet.Ethernet); len(all) != 1 || !bytes.Equal(all[0], f) {
 		t.Errorf("%q", all)
 	}
+	var s Segmenter
+	if err := s.Start(Header{}, []byte{}, packet.Ethernet); err != nil || s.Next() == nil || s.Next() != nil {
+		t.Errorf("a frame of nothing is not one: %v", err)
+	}
 	if Needed(make([]byte, HeaderSize)) || !Needed([]byte{1, 0, 0, 0, 0, 0, 0, 0, 0, 0}) || !Needed([]byte{0, 1, 0, 0, 0, 0, 0, 0, 0, 0}) {
 		t.Error("Needed")
 	}

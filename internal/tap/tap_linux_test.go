@@ -407,6 +407,12 @@ func TestSocket(t *testing.T) {
 		if _, f := readFrame(t, r); !bytes.Equal(f, testFrame(1)) {
 			t.Errorf("% x", f)
 		}
+		if err := writeFrame(w, nil); err != unix.EINVAL {
+			t.Errorf("Write of nothing: %v", err)
+		}
+		if _, err := r.Read(buf, Headroom); err != unix.EAGAIN {
+			t.Errorf("Read after a frame of nothing: %v", err)
+		}
 		for err = nil; err == nil; {
 			err = writeFrame(w, testFrame(1))
 		}

@@ -108,9 +108,9 @@ func (t *reader) turn() error {
 	}
 	wait := t.pace(time.Since(t.wrote))
 	coming := wait > 0
-	for {
-		if wait > 0 {
-			if _, err := fdio.Wait(fds[:2], wait); err != nil {
+	for first := true; ; first = false {
+		if wait > 0 || !first { // in a flood for no time, but to see whether it is time to go
+			if _, err := fdio.Wait(fds[:2], max(wait, 0)); err != nil {
 				return err
 			}
 		}

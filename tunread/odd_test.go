@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"framepipe/frame"
 	"framepipe/internal/fdio"
@@ -158,6 +160,47 @@ func TestOddFlood(t *testing.T) {
 	r := &reader{dev: k, warn: func(string, ...any) {}, buf: make([]byte, batch+longest), head: frame.HeadSize}
 	if n, err := r.drain(); n == 0 || err != nil || len(k.left) < 2*most {
 		t.Errorf("%d bytes, %v, %d left", n, err, len(k.left))
+	}
+}
+
+// endless is a device with more and more frames, which asks to stop at some time.
+type endless struct {
+	kernel
+	stop, left int
+}
+
+func (k *endless) Read(buf []byte, off int) (int, error) {
+	if k.left--; k.left == 0 {
+		unix.Close(k.stop)
+	}
+	if k.left < -1e6 {
+		return 0, tap.ErrGone
+	}
+	return 60, nil
+}
+
+// A flood, in which there is always another frame, does not keep a reader from ending
+// when it is asked to.
+func TestStopInFlood(t *testing.T) {
+	var p, stop [2]int
+	if err := errors.Join(unix.Pipe(p[:]), unix.Pipe(stop[:])); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(p[0])
+	defer unix.Close(p[1])
+	defer unix.Close(stop[0])
+	if _, err := unix.Write(p[1], []byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	k := &endless{kernel{fd: p[0]}, stop[1], 20000}
+	r := &reader{dev: k, out: fdio.NewOutput(int(null.Fd())), stop: stop[0], coalesce: 50 * time.Microsecond, warn: t.Logf}
+	if err := r.run("tap0"); err != nil || k.left < -2*most {
+		t.Errorf("%v, %d frames after it was asked to stop", err, -k.left)
 	}
 }
 

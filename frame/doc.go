@@ -63,7 +63,8 @@
 // at most MaxValue (64 KiB more), and values are nested at most MaxDepth deep.
 // A stream is untrusted input: a length over the limit is refused when it is
 // read, before memory is taken for what it announces, so that a Reader never
-// holds more than one value of the largest size.
+// holds more than one value of the largest size. What the offload header says
+// of a frame is the reader's to check: a Record has it as it came.
 //
 // The input may end between values. If it ends inside one, or if something
 // stands there that is neither a frame nor an annotation, that is an error,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -32,8 +33,9 @@ func seeds(f *testing.F, add func([]byte)) {
 }
 
 // FuzzReader: whatever the bytes, no panic, memory that is bounded (readAll
-// looks), what is delivered is the input's beginning, and the size of the
-// reads makes no difference.
+// looks), what is delivered is the input's beginning, an error is where that ends,
+// and neither the size of the reads makes a difference nor that frames go past. A
+// stage that passes all on writes what was delivered.
 func FuzzReader(f *testing.F) {
 	seeds(f, func(b []byte) { f.Add(b, uint64(1)) })
 	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
@@ -47,7 +49,7 @@ func FuzzReader(f *testing.F) {
 			t.Fatal("what was delivered, end to end, is not the beginning of the input")
 		}
 		var fe *FormatError
-		if err == nil && len(raw) != len(b) || err != nil && !errors.As(err, &fe) {
+		if err == nil && len(raw) != len(b) || err != nil && (!errors.As(err, &fe) || fe.Offset != int64(len(raw))) {
 			t.Fatalf("error %v after %d of %d bytes", err, len(raw), len(b))
 		}
 		again, err2 := readAll(t, small(&chunked{b, 1 + int(seed%40), rng(seed)}))
@@ -59,7 +61,67 @@ func FuzzReader(f *testing.F) {
 				t.Fatalf("value %d: in chunks %v, whole %v", i, again[i], values[i])
 			}
 		}
+		ahead(t, b, 1+int(seed>>8%100), values, err)
+
+		out := &gather{t: t}
+		rnd := rng(seed)
+		err2 = Loop(small(&chunked{b, 1 + int(seed>>16%200), rng(seed)}), NewWriter(out), func(r *Record, w *Writer) error {
+			if len(r.Raw()) > 0 && rnd.IntN(4) == 0 {
+				return w.WriteRaw(r.Raw())
+			}
+			return w.Pass(r)
+		})
+		if errorText(err) != errorText(err2) || !bytes.Equal(out.Bytes(), raw) {
+			t.Fatalf("passed on with %v, and delivered with %v:\n% x\n% x", err2, err, out.Bytes(), raw)
+		}
 	})
+}
+
+// ahead reads few bytes at a time, and lets what is missing of a frame go past the
+// Reader.
+func ahead(t *testing.T, b []byte, limit int, want []value, wantErr error) {
+	src := bytes.NewReader(b)
+	r := NewReader(src)
+	r.Limit(limit)
+	var rec Record
+	for i := 0; ; {
+		ok, err := r.Buffered(&rec)
+		switch {
+		case err != nil:
+		case ok:
+			if i == len(want) || keep(&rec) != want[i] {
+				t.Fatalf("value %d of %d: %v", i, len(want), keep(&rec))
+			}
+			i++
+			continue
+		default:
+			if missing := r.Ahead(&rec); missing > 0 {
+				got := keep(&rec)
+				if n, _ := io.CopyN(io.Discard, src, int64(missing)); n < int64(missing) {
+					if i != len(want) || !errors.Is(wantErr, io.ErrUnexpectedEOF) {
+						t.Fatalf("the input ends in value %d of %d, but the error is %v", i, len(want), wantErr)
+					}
+					return
+				}
+				r.Skip()
+				if w := want[i]; got.Time != w.Time || got.Offload != w.Offload || !strings.HasPrefix(w.Frame, got.Frame) || got.Raw != w.Raw[:len(w.Raw)-missing] || r.Offset() != w.Offset+int64(len(w.Raw)) {
+					t.Fatalf("ahead of value %d: %v, want %v", i, got, w)
+				}
+				i++
+			}
+			err = r.Fill()
+		}
+		if err == nil {
+			continue
+		}
+		if err == io.EOF {
+			err = nil
+		}
+		if i != len(want) || errorText(err) != errorText(wantErr) {
+			t.Fatalf("after %d values of %d: %v, want %v", i, len(want), err, wantErr)
+		}
+		return
+	}
 }
 
 // FuzzAgainstLibrary holds the Reader against the msgpack library: it delivers

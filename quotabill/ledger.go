@@ -45,8 +45,13 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 		return nil, nothing
 	}
 	var all bill.Pieces
+	room := uint64(mostBytes)
 	for i, x := range cycles {
-		s, used := table(&x, cfg.Slot, c.simulates())
+		s, used, sum := table(&x, cfg.Slot, c.simulates())
+		if sum > room {
+			return nil, fmt.Errorf("%s: %w: there are more bytes in it than can be counted", name, ledger.ErrDamaged)
+		}
+		room -= sum
 		// Up to now, or to where a replay of old records has come.
 		if i == len(cycles)-1 && now < x.End {
 			used = max(used, int((now-x.Start)/int64(cfg.Slot)))
@@ -65,16 +70,23 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 	return all, nil
 }
 
-// table reads what a cycle of a ledger has, charged or offered, and how many
-// slots of it were used.
-func table(x *ledger.Cycle, slot time.Duration, offered bool) (s *bill.Series, used int) {
+// mostBytes is what all the slots of a ledger may have together, so that no sum
+// overflows.
+const mostBytes = 1 << 62
+
+// table reads what a cycle of a ledger has, charged or offered, how many slots of it
+// were used, and the bytes of all of them, of which it reads no more than mostBytes.
+func table(x *ledger.Cycle, slot time.Duration, offered bool) (s *bill.Series, used int, sum uint64) {
 	s = &bill.Series{Start: x.Start, Slot: slot, In: make([]int64, x.Slots), Out: make([]int64, x.Slots)}
 	for i := range x.Slots {
 		for d, to := range [...]*int64{ledger.In: &s.In[i], ledger.Out: &s.Out[i]} {
 			if *to = x.Bytes(ledger.Direction(d), offered, i); *to > 0 {
 				used = i + 1
 			}
+			if sum += uint64(*to); sum > mostBytes {
+				return s, used, sum
+			}
 		}
 	}
-	return s, used
+	return s, used, sum
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"io"
-	"math"
 	"net/netip"
 	"os"
 	"time"
@@ -108,10 +107,9 @@ func (t *filter) loop() error {
 		case err != nil:
 			return err
 		case ok && rec.IsAnnotation():
-			if t.link, err = packet.ParseLink(t.r.Link()); err != nil {
-				return err
+			if err = t.turn(); err == nil {
+				err = t.w.Pass(&rec)
 			}
-			err = t.w.Pass(&rec)
 		case ok:
 			err = t.frame(&rec)
 		default:
@@ -121,6 +119,17 @@ func (t *filter) loop() error {
 			return err
 		}
 	}
+}
+
+// turn takes over the link that a header has told. What is held of a stream with
+// another one goes before it, or it would be taken for frames of this.
+func (t *filter) turn() error {
+	link, err := packet.ParseLink(t.r.Link())
+	if err == nil && link != t.link {
+		err = t.drain()
+		t.link = link
+	}
+	return err
 }
 
 // tock reads the wall clock, unless time is the records'.
@@ -182,7 +191,7 @@ func (t *filter) more(rec *frame.Record) error {
 // gate is open to it. Only its head was read.
 func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 	if t.stream {
-		t.now = int64(min(rec.Time, math.MaxInt64))
+		t.now = int64(min(rec.Time, gate.MaxTime))
 	}
 	size := len(rec.Frame) + missing
 	p, _ := t.look(rec, size)
@@ -322,7 +331,7 @@ func (t *filter) exempt(l *packet.Layers, f []byte) bool {
 // frame does with a frame what the gate says.
 func (t *filter) frame(rec *frame.Record) error {
 	if t.stream {
-		t.now = int64(min(rec.Time, math.MaxInt64))
+		t.now = int64(min(rec.Time, gate.MaxTime))
 		if err := t.release(); err != nil {
 			return err
 		}
@@ -432,7 +441,7 @@ func (t *filter) drain() error {
 			return err
 		}
 		at, ok := t.gate.Due(t.now)
-		if !ok {
+		if !ok || t.stream && t.now >= gate.MaxTime { // after which no time comes
 			return t.w.Flush()
 		}
 		if t.stream {

@@ -8,6 +8,7 @@ import (
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/offload"
+	"framepipe/internal/packet"
 	"framepipe/internal/tap"
 
 	"golang.org/x/sys/unix"
@@ -19,13 +20,20 @@ const (
 	// longest is the most a device hands over as one frame: 64 KiB and its
 	// headers. What is longer than the room for it the kernel cuts off.
 	longest = 128 << 10
+	// most is how many frames are read for one write at the most: few frames of
+	// the least size more than a batch has room for, or the same number of those
+	// that are refused.
+	most = batch / 64
 	// pause is taken when a read failed, lest it fail a million times a second.
 	pause = 10 * time.Millisecond
+	// slack is how much further back a frame may have to be moved.
+	slack = frame.HeadSizeOffload - frame.HeadSize
 )
 
 // reader turns what comes out of a device into a stream.
 type reader struct {
-	dev      *tap.Device
+	dev      device
+	link     packet.Link
 	out      *fdio.Output
 	coalesce time.Duration
 	stop     int // a descriptor that becomes readable when it is time to go
@@ -39,26 +47,36 @@ type reader struct {
 	n     counters
 }
 
+// device is what a reader wants of a tap.Device.
+type device interface {
+	Fd() int
+	VNetHdr() bool
+	Read(buf []byte, off int) (n int, err error)
+}
+
 // counters is what SIGUSR1 shows.
 type counters struct {
-	frames, bytes, super, errors cli.Counter
+	frames, bytes, super, errors, malformed cli.Counter
 }
 
 // run reads until the device ends, a signal says stop, or nobody reads what is
 // written.
-func (t *reader) run(link, source string) error {
+func (t *reader) run(source string) error {
 	fdio.Steady()
 	fdio.Grow(t.out.Fd())
 	t.buf = make([]byte, batch+longest)
 	t.head, t.gap = frame.HeadSize, t.coalesce
 
 	w := frame.NewWriter(t.out)
-	if err := w.Header(link, source); err != nil {
+	if err := w.Header(t.link.String(), source); err != nil {
 		return err
 	}
 	err := w.Flush()
 	for err == nil {
 		err = t.turn()
+	}
+	if n := t.n.malformed.Load(); n > 0 {
+		t.warn("%s: %d frames dropped whose offload header cannot be", source, n)
 	}
 	if errors.Is(err, errStop) || errors.Is(err, fdio.ErrReaderGone) {
 		return nil
@@ -90,9 +108,9 @@ func (t *reader) turn() error {
 	}
 	wait := t.pace(time.Since(t.wrote))
 	coming := wait > 0
-	for {
-		if wait > 0 {
-			if _, err := fdio.Wait(fds[:2], wait); err != nil {
+	for first := true; ; first = false {
+		if wait > 0 || !first { // in a flood for no time, but to see whether it is time to go
+			if _, err := fdio.Wait(fds[:2], max(wait, 0)); err != nil {
 				return err
 			}
 		}
@@ -154,12 +172,12 @@ func (t *reader) pass() (n int, err error) {
 // drain fills the buffer with the frames that wait, and returns how many bytes
 // of stream they make.
 func (t *reader) drain() (n int, err error) {
-	for n < batch {
+	for i := 0; n < batch && i < most; i++ {
 		// The kernel writes its header and the frame in one piece. The piece
 		// is put where the frame is right if it needs the head that the last
 		// one needed; else it is moved.
 		at := n + t.head
-		size, err := t.dev.Read(t.buf, at)
+		size, err := t.dev.Read(t.buf[:len(t.buf)-slack], at)
 		if err != nil {
 			if err == unix.EAGAIN {
 				return n, nil
@@ -176,6 +194,9 @@ func (t *reader) drain() (n int, err error) {
 		want := frame.HeadSize
 		if t.dev.VNetHdr() {
 			if h := t.buf[at-offload.HeaderSize : at]; offload.Needed(h) {
+				if err := t.check(h, t.buf[at:at+size]); err != nil {
+					continue
+				}
 				hdr, want = h, frame.HeadSizeOffload
 				t.n.super.Add(1)
 			}
@@ -195,4 +216,19 @@ func (t *reader) drain() (n int, err error) {
 		t.n.bytes.Add(uint64(size))
 	}
 	return n, nil
+}
+
+// check refuses a frame of which the offload header says what cannot be: nobody behind
+// could tell what it is, nor count it.
+func (t *reader) check(hdr, f []byte) error {
+	h, err := offload.Parse(hdr)
+	if err == nil {
+		err = h.Check(f, t.link)
+	}
+	if err != nil {
+		if t.n.malformed.Add(1); t.n.malformed.Load() == 1 {
+			t.warn("frame dropped: %v; this and further ones are counted", err)
+		}
+	}
+	return err
 }

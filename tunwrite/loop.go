@@ -18,7 +18,7 @@ import (
 
 // writer injects the frames of a stream into a device.
 type writer struct {
-	dev  *tap.Device
+	dev  sink
 	name string
 	link packet.Link
 	in   *fdio.Stream
@@ -32,6 +32,14 @@ type writer struct {
 	whole bool         // the device is given every datagram by itself
 	n     counters
 	bad   complaints
+}
+
+// sink is what a writer wants of a tap.Device.
+type sink interface {
+	Fd() int
+	VNetHdr() bool
+	Offload() bool
+	Write(buf []byte, off, n int) error
 }
 
 // counters is what SIGUSR1 shows.
@@ -125,7 +133,7 @@ func (t *writer) gather(rec *frame.Record) error {
 		if err := t.flush(); err != nil {
 			return err
 		}
-		if t.merge.Add(rec.Offload, rec.Frame, t.link) {
+		if !t.whole && t.merge.Add(rec.Offload, rec.Frame, t.link) {
 			t.first = *rec
 			return nil
 		}
@@ -146,7 +154,7 @@ func (t *writer) flush() error {
 	h, room := t.merge.Take()
 	h.Put(room[tap.Headroom-offload.HeaderSize : tap.Headroom])
 	f := room[tap.Headroom:]
-	err := t.dev.Write(room, tap.Headroom, len(f))
+	err := t.put(room, len(f))
 	if err == unix.EINVAL {
 		// A kernel before 6.2 does not know such super-frames.
 		t.whole = true
@@ -206,12 +214,19 @@ func (t *writer) segments() error {
 
 // write writes the frame that stands in room behind its headroom.
 func (t *writer) write(room []byte, n int) error {
+	err := t.put(room, n)
+	if err == nil {
+		t.bad.over()
+		return nil
+	}
+	return t.failed(err, n)
+}
+
+// put is write without what is done about an error.
+func (t *writer) put(room []byte, n int) error {
 	for {
 		err := t.dev.Write(room, tap.Headroom, n)
 		switch err {
-		case nil:
-			t.bad.over()
-			return nil
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
@@ -222,7 +237,7 @@ func (t *writer) write(room []byte, n int) error {
 			}
 			continue
 		}
-		return t.failed(err, n)
+		return err
 	}
 }
 
@@ -250,16 +265,20 @@ func why(err error) string {
 	return ""
 }
 
-// complaints lets one message through for each run of the same error: a device
-// that is down refuses a hundred thousand frames a second.
-type complaints struct{ last string }
+// complaints lets one message through for each run of the same error, and one in a
+// second: a device that is down refuses a hundred thousand frames a second, and of
+// somebody else's stream every second one may be wrong.
+type complaints struct {
+	last string
+	at   time.Time
+}
 
 func (c *complaints) first(err error) bool {
 	s := err.Error()
-	if s == c.last {
+	if s == c.last || time.Since(c.at) < time.Second {
 		return false
 	}
-	c.last = s
+	c.last, c.at = s, time.Now()
 	return true
 }
 

@@ -395,6 +395,8 @@ func New(s *Series, cycle Cycle, zone *time.Location, c Terms) (*Bill, error) {
 		return nil, &WindowError{s.Slot, c.Window}
 	case cycle.End <= cycle.Start || cycle.End-cycle.Start < int64(c.Window):
 		return nil, errors.New("a cycle shorter than a window")
+	case (cycle.End-cycle.Start)/int64(s.Slot) > MaxSlots:
+		return nil, fmt.Errorf("samples every %v are more than %d in a cycle", s.Slot, MaxSlots)
 	}
 	b := &Bill{Terms: c, Cycle: cycle, Zone: zone, Slot: s.Slot}
 	f := &frame{sums: s.sums(), per: int(c.Window / s.Slot)}

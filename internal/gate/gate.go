@@ -52,8 +52,9 @@ type Config struct {
 // maxQuota keeps sums and products of byte counts well inside an int64.
 const maxQuota = 1 << 60
 
-// maxTime bounds times likewise, in nanoseconds: the year 2116.
-const maxTime = 1 << 62
+// MaxTime bounds times likewise, in nanoseconds: the year 2116. Later ones are the
+// same as that.
+const MaxTime = 1 << 62
 
 // Packet is what a gate needs to know of a frame.
 type Packet struct {
@@ -219,7 +220,7 @@ func New(cfg Config) (*Gate, error) {
 // latest.
 func (g *Gate) tick(now int64) {
 	g.Settle()
-	g.now = max(g.now, min(now, maxTime))
+	g.now = max(g.now, min(now, MaxTime))
 	g.win.advance(g.now)
 	if g.book != nil && g.err == nil {
 		if g.err = g.book.failed(); g.err != nil {

@@ -459,3 +459,42 @@ func BenchmarkArrivePaced(b *testing.B) {
 		}
 	}
 }
+
+// What a queue keeps is bounded, whatever sizes of frames a flood has one after the
+// other.
+func TestQueueMemory(t *testing.T) {
+	g := must(t, Config{Quota: 1e12, Window: time.Second, Queue: time.Second})
+	now := 1_700_000_000 * second
+	g.tick(now)
+	g.win.add(g.threshold)
+	g.rate, g.clamped = 1e12, true
+	most := 0
+	for size := 300; size < 1<<20; size *= 2 {
+		p := Packet{Bytes: int64(size)}
+		for i := range 3 * maxHeld / size {
+			g.Hold(&p, uint64(i), size)
+			kept := 0
+			count := func(h *Held) {
+				for ; h != nil; h = h.next {
+					kept += cap(h.Data)
+				}
+			}
+			if i%1000 > 0 && i < 3*maxHeld/size-1 {
+				continue
+			}
+			for j := range g.q.flow {
+				count(g.q.flow[j].head)
+			}
+			for _, h := range g.q.pool {
+				count(h)
+			}
+			most = max(most, kept)
+		}
+		for g.q.frames > 0 {
+			g.Done(g.q.pop())
+		}
+	}
+	if most > maxHeld+2<<20 || most < maxHeld/2 {
+		t.Errorf("%d bytes are kept, of at most %d", most, maxHeld)
+	}
+}

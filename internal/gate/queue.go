@@ -35,6 +35,7 @@ type queue struct {
 	frames     int
 	memory     int
 	pool       [24]*Held // free ones, by the power of two of their size
+	spare      int       // memory of all of these
 }
 
 type flow struct {
@@ -70,9 +71,14 @@ func (q *queue) take(size int) *Held {
 	q.memory += 1 << class
 	h := q.pool[class]
 	if h == nil {
+		if q.memory+q.spare > maxHeld { // a flood of frames of one size, and then of another
+			clear(q.pool[:])
+			q.spare = 0
+		}
 		return &Held{Data: make([]byte, size, 1<<class), class: class}
 	}
 	q.pool[class] = h.next
+	q.spare -= 1 << class
 	*h = Held{Data: h.Data[:size], class: class}
 	return h
 }
@@ -80,6 +86,7 @@ func (q *queue) take(size int) *Held {
 // free gives one back that has been dealt with.
 func (q *queue) free(h *Held) {
 	q.memory -= 1 << h.class
+	q.spare += 1 << h.class
 	h.next = q.pool[h.class]
 	q.pool[h.class] = h
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -202,4 +203,52 @@ func BenchmarkBytes(b *testing.B) {
 			}
 		})
 	}
+}
+
+// FuzzCount: frames of any bytes and lengths are counted as they are one by one, in
+// however many intervals.
+func FuzzCount(f *testing.F) {
+	f.Add([]byte("\x00\x01\xff\x05 some frames of text, and some that are not"))
+	f.Add(bytes.Repeat([]byte{0x7f, 0xff, 0, 60}, 200))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var c Counter
+		var want Report
+		now, reports := time.Unix(0, 0), 0
+		c.Start(now)
+		report := func() {
+			now = now.Add(time.Second)
+			got := c.Snapshot(now)
+			sizes := uint64(0)
+			for _, n := range got.Sizes {
+				sizes += n
+			}
+			if got.Counts != want.Counts || got.Frames != want.Frames || got.Wire != want.Wire || got.Bytes != want.Bytes || sizes != want.Frames || got.BPS != float64(8*want.Bytes) {
+				t.Fatalf("%+v, want %+v", got, want)
+			}
+			if got.Entropy < 0 || got.Entropy > 8.0001 || (want.Counts == [256]uint64{}) != (len(got.Most(3)) == 0) {
+				t.Fatalf("entropy %v, the most frequent % x", got.Entropy, got.Most(3))
+			}
+			if err := got.Text(io.Discard, Style{}); err != nil {
+				t.Fatal(err)
+			}
+			want = Report{}
+		}
+		for len(b) > 0 {
+			size, segments := min(int(b[0]), len(b)-1), 1+int(b[0])%3
+			c.Frame(size, segments)
+			c.Bytes(b[1 : 1+size])
+			want.Frames++
+			want.Wire += uint64(segments)
+			want.Bytes += uint64(size)
+			for _, x := range b[1 : 1+size] {
+				want.Counts[x]++
+			}
+			b = b[1+size:]
+			if size%8 == 1 && reports < 2 {
+				reports++
+				report()
+			}
+		}
+		report()
+	})
 }

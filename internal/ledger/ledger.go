@@ -50,12 +50,14 @@ package ledger
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -175,9 +177,15 @@ func (cfg Config) header() (b []byte, slots int, err error) {
 		span = longest
 		zone = cfg.Zone.String()
 	}
-	n := (int64(span) + int64(cfg.Slot) - 1) / int64(cfg.Slot)
 	switch {
-	case cfg.Slot <= 0 || n > mostSlots:
+	case cfg.Slot <= 0 || span < cfg.Slot:
+		return nil, 0, fmt.Errorf("slots of %v, and cycles of %v", cfg.Slot, span)
+	case cfg.Cycle == 0 && (cfg.CycleDay < 1 || cfg.CycleDay > 31):
+		return nil, 0, fmt.Errorf("cycles begin on day %d", cfg.CycleDay)
+	}
+	n := count(int64(span), cfg.Slot)
+	switch {
+	case n > mostSlots:
 		return nil, 0, fmt.Errorf("slots of %v are too short for a cycle of %v: a ledger has %d at the most", cfg.Slot, span, mostSlots)
 	case len(zone) >= zoneSize:
 		return nil, 0, fmt.Errorf("the name of the time zone %q is too long", zone)
@@ -195,6 +203,9 @@ func (cfg Config) header() (b []byte, slots int, err error) {
 	le.PutUint32(b[crcAt:], crc32.ChecksumIEEE(b[:crcAt]))
 	return b, int(n), nil
 }
+
+// count returns how many slots a span has, which is over 0.
+func count(span int64, slot time.Duration) int64 { return (span-1)/int64(slot) + 1 }
 
 // create makes a file beside its place, whole, and then puts it there, unless
 // somebody else has done so meanwhile.
@@ -439,7 +450,7 @@ func (l *Ledger) table(start int64) int {
 // find returns the cycle in which a time lies, and begins it if need be.
 func (l *Ledger) find(now int64) (cycle, error) {
 	start, end := l.bounds(now)
-	if start <= 0 || now < start || now >= end || (end-start+int64(l.cfg.Slot)-1)/int64(l.cfg.Slot) > int64(l.slots) {
+	if start <= 0 || now < start || now >= end || count(end-start, l.cfg.Slot) > int64(l.slots) {
 		return cycle{}, fmt.Errorf("%s: there is no cycle for the time %v", l.name, time.Unix(0, now).UTC())
 	}
 	if i := l.table(start); i >= 0 {
@@ -503,17 +514,20 @@ type Cycle struct {
 func (l *Ledger) Cycles() (all []Cycle) {
 	for i := range cycles {
 		start, end := int64(atomic.LoadUint64(l.word(l.startAt(i)))), int64(atomic.LoadUint64(l.word(l.startAt(i)+8)))
-		n := (end - start + int64(l.cfg.Slot) - 1) / int64(l.cfg.Slot)
-		if start <= 0 || end <= start || n > int64(l.slots) {
+		if start <= 0 || end <= start || count(end-start, l.cfg.Slot) > int64(l.slots) {
 			continue // not used, or somebody has written nonsense there
 		}
-		at := 0
-		for at < len(all) && all[at].Start < start {
-			at++
-		}
-		all = append(all[:at], append([]Cycle{{start, end, int(n), l, i}}, all[at:]...)...)
+		all = append(all, Cycle{start, end, int(count(end-start, l.cfg.Slot)), l, i})
 	}
-	return all
+	slices.SortFunc(all, func(a, b Cycle) int { return cmp.Compare(a.Start, b.Start) })
+	last := int64(0)
+	return slices.DeleteFunc(all, func(c Cycle) bool {
+		if c.Start < last {
+			return true // nonsense, too
+		}
+		last = c.End
+		return false
+	})
 }
 
 // Marked reports whether a slot of the cycle is marked.

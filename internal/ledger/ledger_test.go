@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -282,15 +284,29 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Whatever a file says, reading it ends well.
+// FuzzRead: whatever a file says, reading it ends well, with an error or with cycles
+// one after the other; and what a gate counts in it is found again.
 func FuzzRead(f *testing.F) {
-	b, _, err := Config{Slot: time.Minute, Cycle: time.Hour}.header()
-	if err != nil {
-		f.Fatal(err)
+	file := func(slot, cycle time.Duration) []byte {
+		b, slots, err := Config{Slot: slot, Cycle: cycle}.header()
+		if err != nil {
+			f.Fatal(err)
+		}
+		b = append(b, make([]byte, size(slots)-headerSize)...)
+		for i, start := range []time.Duration{3 * cycle, cycle, 7 * cycle} {
+			binary.LittleEndian.PutUint64(b[cyclesAt+i*cycleSize:], uint64(start))
+			binary.LittleEndian.PutUint64(b[cyclesAt+i*cycleSize+8:], uint64(start+cycle))
+		}
+		return b
 	}
-	f.Add(append(b, make([]byte, size(60)-headerSize)...))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		name := t.TempDir() + "/ledger"
+	f.Add(file(time.Minute, time.Hour), false, int64(5*time.Hour))
+	f.Add(file(7*time.Second, time.Minute), true, int64(3*time.Minute+1))
+	f.Add(file(time.Hour, 24*time.Hour), true, int64(1))
+	name := f.TempDir() + "/ledger"
+	f.Fuzz(func(t *testing.T, in []byte, mend bool, now int64) {
+		if mend {
+			in = mended(in)
+		}
 		if err := os.WriteFile(name, in, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -298,15 +314,110 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		defer l.Close()
+		cfg := l.Config()
+		if _, slots, err := cfg.header(); err != nil || slots != l.slots || slots < 1 || int64(len(in)) != size(slots) {
+			t.Fatalf("%+v in %d bytes, %v", cfg, len(in), err)
+		}
+		last := int64(0)
 		for _, c := range l.Cycles() {
+			if c.Start < last || c.End <= c.Start || c.Slots < 1 || c.Slots > l.slots {
+				t.Fatalf("the cycle %+v, after one that ends at %d", c, last)
+			}
+			last = c.End
 			for i := range c.Slots {
 				if c.Bytes(In, false, i) < 0 || c.Bytes(Out, true, i) < 0 {
 					t.Fatal("less than nothing")
 				}
+				c.Marked(Out, i)
 			}
 		}
+		l.Close()
+		if cfg.Cycle == 0 || now < 0 || now > 1<<62 {
+			return
+		}
+		bounds := func(now int64) (int64, int64) {
+			start := now - now%int64(cfg.Cycle)
+			return start, start + int64(cfg.Cycle)
+		}
+		if l, err = Open(name, cfg, bounds); err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		s, err := l.At(now, Out)
+		if err != nil {
+			return // the first cycle of all time
+		}
+		if now < s.Start || now >= s.End || s.End-s.Start > int64(cfg.Slot) {
+			t.Fatalf("%d lies in the slot from %d to %d", now, s.Start, s.End)
+		}
+		was := s.Charged.Load()
+		s.Charged.Add(1)
+		s.Marked.Set()
+		if x := l.Look(now, Out); x.Charged.Load() != min(was+1, 1<<62) || !x.Marked.Load() || x.Start != s.Start {
+			t.Fatalf("%d and one more are %d", was, x.Charged.Load())
+		}
 	})
+}
+
+// mended makes a file one whose header is in order, if there is room for one.
+func mended(b []byte) []byte {
+	le := binary.LittleEndian
+	b = append(bytes.Clone(b), make([]byte, max(0, headerSize-len(b)))...)
+	copy(b, magic)
+	le.PutUint32(b[16:], version)
+	le.PutUint32(b[20:], cycles)
+	cfg := Config{Slot: time.Duration(le.Uint64(b[24:])), Cycle: time.Duration(le.Uint64(b[32:])), CycleDay: int(le.Uint32(b[44:])), Zone: time.UTC}
+	if _, slots, err := cfg.header(); err == nil && slots < 1000 {
+		le.PutUint32(b[40:], uint32(slots))
+		b = append(b, make([]byte, max(0, int(size(slots))-len(b)))...)[:size(slots)]
+	}
+	le.PutUint32(b[crcAt:], crc32.ChecksumIEEE(b[:crcAt]))
+	return b
+}
+
+// Headers whose checksum is right and which say what cannot be.
+func TestNonsense(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	for _, tt := range []struct {
+		slot, cycle time.Duration
+		slots, day  uint32
+	}{
+		{0, time.Hour, 60, 1}, // division by which ended the tool
+		{-time.Minute, time.Hour, 60, 1},
+		{time.Minute, -time.Hour, 60, 1},
+		{3 << 61, 3 << 61, 0, 1}, // whose sum is no slot at all
+		{math.MaxInt64, math.MaxInt64, 1, 1},
+		{time.Hour, 0, 745, 0}, // months of which none has an end
+		{time.Hour, 0, 745, 32},
+	} {
+		b := make([]byte, size(int(tt.slots)))
+		le := binary.LittleEndian
+		copy(b, magic)
+		le.PutUint32(b[16:], version)
+		le.PutUint32(b[20:], cycles)
+		le.PutUint64(b[24:], uint64(tt.slot))
+		le.PutUint64(b[32:], uint64(tt.cycle))
+		le.PutUint32(b[40:], tt.slots)
+		le.PutUint32(b[44:], tt.day)
+		le.PutUint32(b[crcAt:], crc32.ChecksumIEEE(b[:crcAt]))
+		for i, bound := range []int64{1, math.MaxInt64, 2, 1 << 62} { // one in the other
+			le.PutUint64(b[cyclesAt+i/2*cycleSize+i%2*8:], uint64(bound))
+		}
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, err := Read(name)
+		if err != nil {
+			if !errors.Is(err, ErrDamaged) {
+				t.Errorf("%+v: %v", tt, err)
+			}
+			continue
+		}
+		if all := l.Cycles(); tt.slot < 1<<62 || len(all) != 1 || all[0].Slots != 1 {
+			t.Errorf("%+v: %+v", tt, all)
+		}
+		l.Close()
+	}
 }
 
 const child = "FRAMEPIPE_LEDGER_CHILD"

@@ -2,6 +2,7 @@ package offload
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 
@@ -146,36 +147,106 @@ func TestMergeRefuses(t *testing.T) {
 	}
 }
 
+// FuzzMerge makes a sequence of frames out of one, each by a byte of ops, as a sender
+// of datagrams makes them and with faults in between: what is gathered comes out of
+// the Segmenter again, bit by bit and in order.
 func FuzzMerge(f *testing.F) {
 	hdr, b := packettest.Spec{UDP: true, Payload: []byte("hello")}.Super(0)
-	f.Add(hdr, b, uint8(0))
-	f.Add([]byte(nil), packettest.Spec{UDP: true, V6: true, Payload: []byte("hello")}.Frame(), uint8(3))
-	f.Fuzz(func(t *testing.T, hdr, b []byte, n uint8) {
+	f.Add(hdr, b, []byte{0, 0, 0, 0})
+	f.Add([]byte(nil), packettest.Spec{UDP: true, V6: true, Payload: []byte("hello")}.Frame(), []byte{2, 2, 0xfa, 2, 2, 0x16, 2, 2, 0, 2, 2})
+	f.Add([]byte(nil), packettest.Spec{UDP: true, ID: 0xfffe, Payload: []byte("hello there")}.Frame(), []byte{2, 2, 0x26, 2, 2, 3, 2, 0xea, 2})
+	f.Add([]byte(nil), packettest.Spec{UDP: true, IP: true, Payload: []byte("hello")}.Frame(), bytes.Repeat([]byte{2}, 70))
+	f.Fuzz(func(t *testing.T, hdr, b, ops []byte) {
 		if len(hdr) == 0 {
 			hdr = nil
 		}
+		if len(b) > 2000 || len(ops) > 80 {
+			return
+		}
 		for _, link := range []packet.Link{packet.Ethernet, packet.IP} {
-			var m Merger
-			count := 0
-			for range n {
-				if !m.Add(hdr, b, link) {
-					break
+			m := Merger{Headroom: 3}
+			var pending [][]byte
+			flush := func() {
+				if m.Len() != len(pending) {
+					t.Fatalf("%d gathered, want %d", m.Len(), len(pending))
 				}
-				count++
+				if len(pending) == 0 {
+					return
+				}
+				h, room := m.Take()
+				if len(room) > 3+mostPayload+60 || len(pending) > mostMerged {
+					t.Fatalf("%d datagrams, %d bytes", len(pending), len(room))
+				}
+				for i, got := range segment(t, h, room[3:], link) {
+					if !bytes.Equal(got, pending[i]) {
+						t.Fatalf("frame %d of %d\ncame out % x\nwent in  % x", i, len(pending), got, pending[i])
+					}
+				}
+				pending = nil
 			}
-			if count == 0 {
-				continue
+			for i, op := range ops {
+				h, g := hdr, datagram(b, link, uint16(i), op)
+				if op&2 != 0 {
+					h = nil
+				}
+				add := func() bool {
+					if !m.Add(h, g, link) {
+						return false
+					}
+					pending = append(pending, bytes.Clone(finished(t, h, g, link)))
+					return true
+				}
+				if !add() {
+					flush()
+					add()
+				}
 			}
-			h, room := m.Take()
-			got := segment(t, h, room, link)
-			if len(got) != count {
-				t.Fatalf("%d segments of %d frames", len(got), count)
-			}
-			if want := finished(t, hdr, b, link); !bytes.Equal(got[0], want) {
-				t.Fatalf("came out % x\nwent in  % x", got[0], want)
-			}
+			flush()
 		}
 	})
+}
+
+// datagram makes number n of a sequence out of a frame: with another
+// identification, maybe shorter, or with a byte changed, and its lengths and checksums
+// made right, unless op says not to.
+func datagram(b []byte, link packet.Link, n uint16, op byte) []byte {
+	b = bytes.Clone(b)
+	l := packet.Dissect(b, link)
+	if op&1 != 0 || l.Version == 0 || l.Proto != packet.UDP || len(b) < l.L4+udpHeader {
+		return b
+	}
+	be := binary.BigEndian
+	if op&4 != 0 {
+		b = b[:max(l.L4+udpHeader, len(b)-int(op>>4))]
+	}
+	if op&8 != 0 {
+		b[int(op>>4)*len(b)/16]++
+		if packet.Dissect(b, link) != l {
+			return b
+		}
+	}
+	pseudo := bytes.Clone(b[l.L3+8 : l.L4])
+	if l.Version == 4 {
+		be.PutUint16(b[l.L3+2:], uint16(len(b)-l.L3))
+		be.PutUint16(b[l.L3+4:], be.Uint16(b[l.L3+4:])+n)
+		be.PutUint16(b[l.L3+10:], 0)
+		be.PutUint16(b[l.L3+10:], ^packettest.Sum(b[l.L3:l.L4]))
+		pseudo = bytes.Clone(b[l.L3+12 : l.L3+20])
+	} else {
+		be.PutUint16(b[l.L3+4:], uint16(len(b)-l.L3-40))
+		pseudo = pseudo[:32]
+	}
+	be.PutUint16(b[l.L4+4:], uint16(len(b)-l.L4))
+	be.PutUint16(b[l.L4+6:], 0)
+	pseudo = append(be.AppendUint32(pseudo, uint32(len(b)-l.L4)), 0, packet.UDP)
+	sum := packettest.Sum(pseudo)
+	if op&2 != 0 { // finished
+		if sum = ^packettest.Sum(append(pseudo, b[l.L4:]...)); sum == 0 {
+			sum = 0xffff
+		}
+	}
+	be.PutUint16(b[l.L4+6:], sum)
+	return b
 }
 
 func BenchmarkMerge(b *testing.B) {

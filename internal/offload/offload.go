@@ -38,8 +38,16 @@ const (
 	flagPSH    = 0x08
 	flagCWR    = 0x80
 	udpHeader  = 8
-	leastTCP   = 8 // the kernel cuts no TCP segments below TCP_MIN_GSO_SIZE (include/net/tcp.h)
 	maxSegment = 1<<16 - 1
+
+	// What becomes of one super-frame is bounded: to as many datagrams as the
+	// kernel takes (UDP_MAX_SEGMENTS in include/linux/udp.h) and as many TCP
+	// segments as it can count (gso_segs in include/linux/skbuff.h), which may
+	// be of one byte each; and, as 16 KiB of IPv6 extension headers would go in
+	// front of each, to so many bytes of headers in all.
+	mostDatagrams = 128
+	mostSegments  = 1<<16 - 1
+	mostHeaders   = 16 << 20
 )
 
 // Header is a virtio_net_hdr.
@@ -74,15 +82,38 @@ func (h Header) Super() bool { return h.GSOType&^ECN != 0 }
 // Needed reports whether an encoded header asks for anything to be done.
 func Needed(h []byte) bool { return h[0]&NeedsCsum != 0 || h[1] != 0 }
 
+// Check reports what of a header cannot be true of the frame that it came with.
+// Of a super-frame that is no IP packet, such as one of a PPPoE session, it cannot
+// tell much.
+func (h Header) Check(f []byte, link packet.Link) error {
+	if h.Super() {
+		if _, err := h.plan(f, len(f), link); err != errNoIP || h.GSOSize == 0 {
+			return err
+		}
+	}
+	return h.checksum(len(f))
+}
+
+var errNoIP = errors.New("super-frame that is no IP packet")
+
+// checksum holds the place of a checksum against the size of the frame.
+func (h Header) checksum(size int) error {
+	if h.Flags&NeedsCsum != 0 && int(h.CsumStart)+int(h.CsumOffset)+2 > size {
+		return fmt.Errorf("checksum at %d+%d of a frame of %d bytes", h.CsumStart, h.CsumOffset, size)
+	}
+	return nil
+}
+
 // layout is how a super-frame is cut.
 type layout struct {
 	packet.Layers
 	head int // bytes in front of each segment
 	sum  int // where the checksum is
+	n    int // segments
 }
 
-// plan holds the header of a super-frame against the frame, of which f has the
-// headers at least.
+// plan holds the header of a super-frame of size bytes against the frame, of which
+// f has the headers at least.
 func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error) {
 	p.Layers = packet.Dissect(f, link)
 	version, proto := uint8(0), uint8(packet.TCP)
@@ -97,6 +128,8 @@ func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error)
 		return p, fmt.Errorf("super-frame of type %d, which is not known", h.GSOType)
 	}
 	switch {
+	case p.Version == 0 && p.EtherType != 0x0800 && p.EtherType != 0x86dd:
+		return p, errNoIP
 	case p.Version == 0 || p.Version != version || p.Proto != proto:
 		return p, fmt.Errorf("super-frame of type %d, but IP version %d and protocol %d", h.GSOType, p.Version, p.Proto)
 	case p.Fragment:
@@ -119,15 +152,15 @@ func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error)
 			return p, errors.New("super-frame without a whole UDP header")
 		}
 	}
-	least := 1
-	if proto == packet.TCP {
-		least = leastTCP
-	}
 	switch {
 	case h.Flags&NeedsCsum != 0 && (int(h.CsumStart) != p.L4 || int(h.CsumStart)+int(h.CsumOffset) != p.sum):
 		return p, fmt.Errorf("super-frame with its checksum at %d+%d, want %d+%d", h.CsumStart, h.CsumOffset, p.L4, p.sum-p.L4)
-	case int(h.GSOSize) < least || p.head-p.L3+int(h.GSOSize) > maxSegment:
+	case h.GSOSize == 0 || p.head-p.L3+int(h.GSOSize) > maxSegment:
 		return p, fmt.Errorf("super-frame with segments of %d bytes", h.GSOSize)
+	}
+	p.n = max((size-p.head+int(h.GSOSize)-1)/int(h.GSOSize), 1)
+	if p.n > mostSegments || p.n > mostDatagrams && proto == packet.UDP || p.n*p.head > mostHeaders {
+		return p, fmt.Errorf("super-frame of %d segments with %d bytes of headers", p.n, p.head)
 	}
 	return p, nil
 }
@@ -140,9 +173,7 @@ func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int,
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	payload, gso := size-p.head, int(h.GSOSize)
-	n = max((payload+gso-1)/gso, 1)
-	return n, p.head, p.head + payload - (n-1)*gso, nil
+	return p.n, p.head, size - (p.n-1)*int(h.GSOSize), nil
 }
 
 // Segmenter cuts frames. Its memory is that of the longest frame it gave.
@@ -168,11 +199,10 @@ type Segmenter struct {
 func (s *Segmenter) Start(h Header, f []byte, link packet.Link) error {
 	s.f, s.count, s.super = nil, 0, h.Super()
 	if !s.super {
-		at := int(h.CsumStart) + int(h.CsumOffset)
-		if h.Flags&NeedsCsum != 0 && at+2 > len(f) {
-			return fmt.Errorf("checksum at %d+%d of a frame of %d bytes", h.CsumStart, h.CsumOffset, len(f))
+		if err := h.checksum(len(f)); err != nil {
+			return err
 		}
-		s.lay = layout{head: int(h.CsumStart), sum: at}
+		s.lay = layout{head: int(h.CsumStart), sum: int(h.CsumStart) + int(h.CsumOffset)}
 		if h.Flags&NeedsCsum == 0 {
 			s.lay.sum = -1
 		}
@@ -268,7 +298,7 @@ func (s *Segmenter) whole() []byte {
 
 // room returns the buffer with nothing but the headroom in it.
 func (s *Segmenter) room() []byte {
-	if cap(s.buf) < s.Headroom {
+	if s.buf == nil || cap(s.buf) < s.Headroom { // nil would be the end
 		s.buf = make([]byte, s.Headroom, s.Headroom+2048)
 	}
 	return s.buf[:s.Headroom]

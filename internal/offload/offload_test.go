@@ -104,7 +104,11 @@ func TestSegments(t *testing.T) {
 			Ext:     rapid.IntRange(0, 4).Draw(rt, "ext"),
 			Flags:   rapid.Byte().Draw(rt, "flags"),
 			Payload: packettest.Bytes(rapid.IntRange(0, 9000).Draw(rt, "length")),
-		}, rapid.IntRange(8, 2000).Draw(rt, "gso")}
+		}, 0}
+		s.gso = rapid.IntRange(1, 2000).Draw(rt, "gso")
+		if s.UDP {
+			s.gso = max(s.gso, (len(s.Payload)+mostDatagrams-1)/mostDatagrams)
+		}
 		h, f := s.build()
 		before := bytes.Clone(f)
 		all := segment(rt, h, f, s.link())
@@ -179,6 +183,10 @@ func TestNothing(t *testing.T) {
 	if all := segment(t, Header{}, f, packet.Ethernet); len(all) != 1 || !bytes.Equal(all[0], f) {
 		t.Errorf("%q", all)
 	}
+	var s Segmenter
+	if err := s.Start(Header{}, []byte{}, packet.Ethernet); err != nil || s.Next() == nil || s.Next() != nil {
+		t.Errorf("a frame of nothing is not one: %v", err)
+	}
 	if Needed(make([]byte, HeaderSize)) || !Needed([]byte{1, 0, 0, 0, 0, 0, 0, 0, 0, 0}) || !Needed([]byte{0, 1, 0, 0, 0, 0, 0, 0, 0, 0}) {
 		t.Error("Needed")
 	}
@@ -206,6 +214,8 @@ func TestLies(t *testing.T) {
 	base := spec{packettest.Spec{Payload: make([]byte, 3000)}, 1000}
 	udp := base
 	udp.UDP = true
+	deep := base
+	deep.V6, deep.Ext = true, 256
 	for _, tt := range []struct {
 		name string
 		s    spec
@@ -217,11 +227,14 @@ func TestLies(t *testing.T) {
 		{"UDP with ECN", udp, func(h *Header, _ *[]byte) { h.GSOType |= ECN }, "not known"},
 		{"version", base, func(h *Header, _ *[]byte) { h.GSOType = TCPv6 }, "IP version 4"},
 		{"protocol", base, func(h *Header, _ *[]byte) { h.GSOType = UDPL4 }, "protocol 6"},
-		{"no IP", base, func(_ *Header, f *[]byte) { (*f)[12] = 0x70 }, "IP version 0"},
+		{"no IP", base, func(_ *Header, f *[]byte) { (*f)[12] = 0x70 }, "no IP packet"},
+		{"IP in name only", base, func(_ *Header, f *[]byte) { (*f)[14] = 0x44 }, "IP version 0"},
 		{"fragment", base, func(_ *Header, f *[]byte) { (*f)[14+6] = 0x20 }, "fragment"},
 		{"segments of nothing", base, func(h *Header, _ *[]byte) { h.GSOSize = 0 }, "segments of 0 bytes"},
-		{"segments of next to nothing", base, func(h *Header, _ *[]byte) { h.GSOSize = 7 }, "segments of 7 bytes"},
 		{"segments that no length can hold", base, func(h *Header, _ *[]byte) { h.GSOSize = 65500 }, "segments of 65500"},
+		{"too many segments", base, func(h *Header, f *[]byte) { h.GSOSize = 1; *f = append(*f, make([]byte, 1<<16)...) }, "super-frame of 68536 segments"},
+		{"too many datagrams", udp, func(h *Header, f *[]byte) { h.GSOSize = 23 }, "super-frame of 131 segments"},
+		{"too much in front of each", deep, func(h *Header, f *[]byte) { h.GSOSize = 1; *f = append(*f, make([]byte, 10000)...) }, "with 2122 bytes of headers"},
 		{"datagrams of nothing", udp, func(h *Header, _ *[]byte) { h.GSOSize = 0 }, "segments of 0 bytes"},
 		{"sum elsewhere", base, func(h *Header, _ *[]byte) { h.CsumStart++ }, "checksum at 35+16, want 34+16"},
 		{"sum at another offset", base, func(h *Header, _ *[]byte) { h.CsumOffset = 6 }, "checksum at 34+6"},
@@ -229,7 +242,7 @@ func TestLies(t *testing.T) {
 		{"TCP header too long", base, func(_ *Header, f *[]byte) { (*f)[14+20+12] = 0xf0; *f = (*f)[:14+20+30] }, "TCP header of 60"},
 		{"TCP header cut", base, func(_ *Header, f *[]byte) { *f = (*f)[:14+20+19] }, "without a whole TCP header"},
 		{"UDP header cut", udp, func(_ *Header, f *[]byte) { *f = (*f)[:14+20+7] }, "without a whole UDP header"},
-		{"nothing at all", base, func(_ *Header, f *[]byte) { *f = nil }, "IP version 0"},
+		{"nothing at all", base, func(_ *Header, f *[]byte) { *f = nil }, "no IP packet"},
 		{"checksum outside", base, func(h *Header, _ *[]byte) { h.GSOType = 0; h.CsumStart = 60000; h.CsumOffset = 60000 }, "checksum at 60000+60000"},
 		{"checksum at the edge", base, func(h *Header, f *[]byte) { h.GSOType = 0; h.CsumStart = uint16(len(*f) - 1); h.CsumOffset = 0 }, "checksum at"},
 	} {
@@ -246,14 +259,18 @@ func TestLies(t *testing.T) {
 	}
 }
 
-// FuzzSegment: whatever header and frame, no panic; what is accepted keeps its
-// payload, and gives good packets where it was cut.
+// FuzzSegment: whatever header and frame, no panic, and nothing is written to
+// the frame; what is accepted is cut into as many good packets as Measure says,
+// which have its payload, and its headers but for what segments differ in.
 func FuzzSegment(f *testing.F) {
 	for _, s := range []spec{
 		{packettest.Spec{Payload: make([]byte, 350)}, 100},
 		{packettest.Spec{Payload: make([]byte, 350), V6: true, Ext: 2}, 100},
 		{packettest.Spec{Payload: make([]byte, 35), UDP: true, Tags: 2}, 1},
 		{packettest.Spec{Payload: make([]byte, 10), UDP: true, V6: true, IP: true}, 1400},
+		{packettest.Spec{Payload: make([]byte, 30), Flags: 0xff, Seq: 0xfffffff0, ID: 0xffff, Options: 10}, 7},
+		{packettest.Spec{Payload: make([]byte, 30), V6: true, Tags: 8, Ext: 40}, 1},
+		{packettest.Spec{Payload: make([]byte, 30), UDP: true, Options: 10}, 0},
 	} {
 		h, b := s.build()
 		var hdr [HeaderSize]byte
@@ -262,38 +279,98 @@ func FuzzSegment(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, hdr, b []byte, link uint8) {
 		h, err := Parse(hdr)
-		if err != nil || len(b) > 1<<16 {
+		if err != nil || len(b) > 1<<14 {
 			return
 		}
 		lk := packet.Link(link % 2)
+		before := bytes.Clone(b)
 		n, head, last, merr := Measure(h, b, len(b), lk)
-		var s Segmenter
+		s := Segmenter{Headroom: 3}
 		err = s.Start(h, b, lk)
 		if h.Super() && (err == nil) != (merr == nil) {
 			t.Fatalf("Start says %v, Measure %v", err, merr)
 		}
+		if c := h.Check(b, lk); c != nil && err == nil || c == nil && err != nil && err != errNoIP {
+			t.Fatalf("Start says %v, Check %v", err, c)
+		}
 		if err != nil {
+			if s.Next() != nil {
+				t.Fatalf("%v, and yet there is a segment", err)
+			}
 			return
 		}
-		count, total := 0, 0
-		for g := s.Next(); g != nil; g = s.Next() {
-			count++
+		if !h.Super() {
+			n, head, last = 1, 0, len(b)
+		}
+		var payload []byte
+		for i := range n {
+			g := s.Next()
+			if g == nil {
+				t.Fatalf("%d segments of %d", i, n)
+			}
+			if g = g[3:]; i == n-1 && len(g) != last || i < n-1 && len(g) != head+int(h.GSOSize) {
+				t.Fatalf("segment %d of %d has %d bytes", i, n, len(g))
+			}
 			if !h.Super() {
-				if len(g) != len(b) {
-					t.Fatalf("%d bytes became %d", len(b), len(g))
-				}
+				finishes(t, h, b, g)
 				continue
 			}
-			total += len(g) - head
-			verify(t, g, lk)
-			if count == n && len(g) != last {
-				t.Fatalf("the last has %d bytes, Measure says %d", len(g), last)
+			payload = append(payload, g[head:]...)
+			if i < 3 || i == n-1 {
+				descends(t, verify(t, g, lk), b[:head], g[:head], i, n, int(h.GSOSize))
 			}
 		}
-		if h.Super() && (count != n || total != len(b)-head) {
-			t.Fatalf("%d segments with %d bytes, want %d with %d", count, total, n, len(b)-head)
+		if s.Next() != nil {
+			t.Fatalf("more than %d segments", n)
+		}
+		if !bytes.Equal(b, before) || h.Super() && !bytes.Equal(payload, b[head:]) {
+			t.Fatal("another payload came out, or the frame was changed")
 		}
 	})
+}
+
+// finishes checks that nothing but the checksum was written, and that it is right.
+func finishes(t *testing.T, h Header, b, g []byte) {
+	want := bytes.Clone(b)
+	if h.Flags&NeedsCsum != 0 {
+		sum := ^packettest.Sum(b[h.CsumStart:])
+		if sum == 0 {
+			sum = 0xffff
+		}
+		binary.BigEndian.PutUint16(want[int(h.CsumStart)+int(h.CsumOffset):], sum)
+	}
+	if !bytes.Equal(g, want) {
+		t.Fatalf("finished to\n% x, want\n% x", g, want)
+	}
+}
+
+// descends checks that the headers of segment i of n are those of the super-frame
+// with the identification, sequence and flags of that segment. Lengths and checksums
+// have been verified.
+func descends(t *testing.T, l packet.Layers, super, segment []byte, i, n, gso int) {
+	want, be := bytes.Clone(super), binary.BigEndian
+	if l.Version == 4 {
+		copy(want[l.L3+2:], segment[l.L3+2:l.L3+4])
+		be.PutUint16(want[l.L3+4:], be.Uint16(super[l.L3+4:])+uint16(i))
+		copy(want[l.L3+10:], segment[l.L3+10:l.L3+12])
+	} else {
+		copy(want[l.L3+4:], segment[l.L3+4:l.L3+6])
+	}
+	if l4 := want[l.L4:]; l.Proto == packet.UDP {
+		copy(l4[4:], segment[l.L4+4:l.L4+8])
+	} else {
+		be.PutUint32(l4[4:], be.Uint32(l4[4:])+uint32(i*gso))
+		if i > 0 {
+			l4[13] &^= flagCWR
+		}
+		if i < n-1 {
+			l4[13] &^= flagFIN | flagPSH
+		}
+		copy(l4[16:], segment[l.L4+16:l.L4+18])
+	}
+	if !bytes.Equal(segment, want) {
+		t.Fatalf("the headers of segment %d are\n% x, want\n% x", i, segment, want)
+	}
 }
 
 // Nothing is allocated for a frame.

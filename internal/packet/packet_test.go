@@ -228,22 +228,157 @@ func TestSetCE(t *testing.T) {
 	}
 }
 
+// plain finds the layers once more, header by header and with bounds looked at for each
+// byte: ok is false behind the end of the frame.
+type plain struct {
+	f   []byte
+	end int
+}
+
+func (p plain) number(at, size int) (n int, ok bool) {
+	for i := at; i < at+size; i++ {
+		if i >= p.end {
+			return 0, false
+		}
+		n = n<<8 | int(p.f[i])
+	}
+	return n, true
+}
+
+func (p plain) dissect(link Link) (l Layers) {
+	p.end = len(p.f)
+	if link == IP {
+		first, _ := p.number(0, 1)
+		l.EtherType = map[int]uint16{4: 0x0800, 6: 0x86dd}[first>>4]
+	} else {
+		kind, ok := p.number(12, 2)
+		if !ok {
+			return l
+		}
+		for l.L2Len = 14; l.L2Len < 14+8*4; l.L2Len += 4 {
+			next, ok := p.number(l.L2Len+2, 2)
+			if !ok || kind != 0x8100 && kind != 0x88a8 && kind != 0x9100 && kind != 0x9200 {
+				break
+			}
+			kind = next
+		}
+		l.EtherType = uint16(kind)
+	}
+	at := l.L2Len
+	first, _ := p.number(at, 1)
+	switch {
+	case l.EtherType == 0x0800 && first>>4 == 4:
+		head := first & 15 * 4
+		total, ok1 := p.number(at+2, 2)
+		fragment, _ := p.number(at+6, 2)
+		proto, _ := p.number(at+9, 1)
+		_, ok2 := p.number(at, max(head, 20))
+		if total == 0 {
+			total = len(p.f) - at
+		}
+		if !ok1 || !ok2 || head < 20 || total < head {
+			return l
+		}
+		l.Version, l.Proto, l.Fragment = 4, uint8(proto), fragment%0x4000 != 0
+		l.L3, l.L4, l.End = at, at+head, min(at+total, len(p.f))
+	case l.EtherType == 0x86dd && first>>4 == 6:
+		total, _ := p.number(at+4, 2)
+		next, _ := p.number(at+6, 1)
+		if _, ok := p.number(at, 40); !ok {
+			return l
+		}
+		if total > 0 {
+			p.end = min(at+40+total, len(p.f))
+		}
+		l.Version, l.L3, l.L4, l.End = 6, at, at+40, p.end
+		for range 8 {
+			after, _ := p.number(l.L4, 1)
+			size, ok := p.number(l.L4+1, 1)
+			switch next {
+			case 0, 43, 60, 135, 139, 140:
+				size = size*8 + 8
+			case 51:
+				size = size*4 + 8
+			case 44:
+				size = 8
+			default:
+				ok = false
+			}
+			if _, whole := p.number(l.L4, max(size, 8)); !ok || !whole {
+				break
+			}
+			if next == 44 {
+				rest, _ := p.number(l.L4+2, 2)
+				l.Fragment = rest&0xfff9 != 0
+			}
+			next = after
+			l.L4 += size
+		}
+		l.Proto = uint8(next)
+	}
+	return l
+}
+
+// check holds what was found in a frame against plain, and what is made of it against
+// what must not matter: bytes behind the transport's header.
 func check(t *testing.T, f []byte, link Link) {
 	l := Dissect(f, link)
-	if l.L2Len > len(f) || l.Version != 0 && (l.L3 != l.L2Len || l.L4 < l.L3+20 || l.L4 > l.End || l.End > len(f)) {
+	if want := (plain{f: f}).dissect(link); l != want {
+		t.Fatalf("%+v, want %+v, of %d bytes % x", l, want, len(f), f[:min(len(f), 80)])
+	}
+	if l.L2Len > len(f) || l.Version != 0 && (l.L4 < l.L3+20 || l.L4 > l.End || l.End > len(f)) {
 		t.Fatalf("%+v of %d bytes % x", l, len(f), f[:min(len(f), 80)])
 	}
-	l.Control(f)
-	l.Flow(f, 1)
-	l.Addrs(f)
-	if l.ECT(f) {
-		l.SetCE(f)
+	flow, control := l.Flow(f, 1), l.Control(f)
+	src, dst, ok := l.Addrs(f)
+	if ok != (l.Version != 0) || ok && (src.Is4() != (l.Version == 4) || dst.Is4() != src.Is4()) {
+		t.Fatalf("%v, %v, %v: %+v", src, dst, ok, l)
+	}
+	if control && l.Version == 4 {
+		t.Fatalf("IPv4 that is control: % x", f)
+	}
+	if l.Version == 0 {
+		return
+	}
+	other := slices.Clone(f)
+	for i := min(l.L4+6, len(f)); i < len(f); i++ {
+		other[i]++
+	}
+	if m := Dissect(other, link); m != l || m.Flow(other, 1) != flow {
+		t.Fatalf("another payload, and another flow: %+v, was %+v", m, l)
+	}
+	if !l.ECT(f) {
+		return
+	}
+	was := slices.Clone(f)
+	l.SetCE(f)
+	if l.Version == 6 {
+		was[l.L3+1] |= 0x30
+	} else {
+		if headerSum(was[l.L3:l.L4])%0xffff != headerSum(f[l.L3:l.L4])%0xffff {
+			t.Fatalf("marked, and with another sum: % x, was % x", f, was)
+		}
+		was[l.L3+1] |= 3
+		copy(was[l.L3+10:], f[l.L3+10:l.L3+12])
+	}
+	if m := Dissect(f, link); !slices.Equal(f, was) || m != l || m.Flow(f, 1) != flow {
+		t.Fatalf("marked to % x", f)
 	}
 }
 
+// FuzzDissect: whatever the frame, its layers are those that a plain reading finds, and a
+// mark changes nothing else.
 func FuzzDissect(f *testing.F) {
-	for _, s := range []string{v4 + udp, v6 + udp, nd + "87 00", macs + "8100 0064 0800" + v4 + udp, macs + "0026 aa aa 03 00 00 00 08 06"} {
+	for _, s := range []string{
+		v4 + udp, v6 + udp, nd + "87 00", macs + "8100 0064 0800" + v4 + udp, macs + "0026 aa aa 03 00 00 00 08 06",
+		macs + strings.Repeat("8100 0064 88a8 0001 ", 5) + "0800" + v4 + udp,
+		macs + "0800 46 03 00 28 00 01 20 00 40 11 ff ff 0a 00 00 01 0a 00 00 02 01 01 01 01" + udp,
+		macs + "86dd 60 20 00 00 00 78 00 40" + a6 + b6 + strings.Repeat("00 00 01 04 00 00 00 00 2b 00 01 04 00 00 00 00 2c 00 01 04 00 00 00 00 33 00 00 00 00 00 00 01 3c 01 00 00 00 00 00 01", 3) + udp,
+	} {
 		f.Add(unhex(s))
+	}
+	for _, b := range captured(f) {
+		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, link := range []Link{Ethernet, IP} {
@@ -254,6 +389,12 @@ func FuzzDissect(f *testing.F) {
 
 // Captures of real traffic, where they are at hand.
 func TestCaptures(t *testing.T) {
+	for _, b := range captured(t) {
+		check(t, b, Ethernet)
+	}
+}
+
+func captured(t testing.TB) (all [][]byte) {
 	files, _ := filepath.Glob("../../../shared/pcap/*.pcap")
 	for _, name := range files {
 		b, err := os.ReadFile(name)
@@ -267,14 +408,13 @@ func TestCaptures(t *testing.T) {
 		if order.Uint32(b[20:])&0xffff != 1 { // Ethernet
 			continue
 		}
-		n := 0
-		for b = b[24:]; len(b) >= 16; n++ {
+		for b = b[24:]; len(b) >= 16; {
 			size := int(order.Uint32(b[8:]))
-			check(t, slices.Clone(b[16:16+size]), Ethernet)
+			all = append(all, slices.Clone(b[16:16+size]))
 			b = b[16+size:]
 		}
-		t.Logf("%s: %d frames", filepath.Base(name), n)
 	}
+	return all
 }
 
 func BenchmarkDissect(b *testing.B) {

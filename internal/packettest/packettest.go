@@ -165,3 +165,33 @@ func Bytes(n int) []byte {
 	}
 	return b
 }
+
+// Odd makes a frame of a kind and a number, for fuzz tests: one of a few flows, a
+// super-frame, one of which the checksum is not finished, or a part of raw bytes, alone
+// or taken for a header and a frame.
+func Odd(kind, x byte, raw []byte) (header, frame []byte) {
+	s := Spec{
+		V6: kind&8 != 0, Tags: int(kind>>4) & 1, TOS: kind >> 6, Port: 5000 + uint16(kind>>5),
+		ID: uint16(x), Flags: 0x10, Payload: Bytes(5 * int(x)),
+	}
+	part := raw[min(int(x), len(raw)):]
+	switch kind & 7 {
+	case 0:
+		return nil, s.Frame()
+	case 1:
+		s.UDP = true
+		return nil, s.Frame()
+	case 2, 3:
+		s.UDP = kind&1 != 0
+		return s.Super(1 + int(x))
+	case 4:
+		s.UDP = true
+		return s.Super(0)
+	case 5:
+		return nil, part
+	case 6:
+		header = append(bytes.Clone(part[:min(10, len(part))]), make([]byte, max(0, 10-len(part)))...)
+		return header, part
+	}
+	return nil, append(bytes.Repeat([]byte{0xff}, 12), 8, 6, 0, 1, x) // ARP
+}

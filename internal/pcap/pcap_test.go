@@ -153,16 +153,65 @@ func TestAppend(t *testing.T) {
 	}
 }
 
-// Whatever a file is, reading it ends, and what was read can be written and
-// read again.
+// plain reads a file once more, the plain way, and returns where it is damaged, -1 if it
+// is not.
+func plain(in []byte) (packets []Packet, damaged int) {
+	if len(in) < HeaderSize {
+		return nil, 0
+	}
+	var o binary.ByteOrder = binary.LittleEndian
+	magic := o.Uint32(in)
+	if in[0] == 0xa1 {
+		o = binary.BigEndian
+		magic = o.Uint32(in)
+	}
+	unit, most := map[uint32]uint64{0xa1b2c3d4: 1000, 0xa1b23c4d: 1}[magic], uint32(1e6)
+	if unit == 1 {
+		most = 1e9
+	}
+	if unit == 0 || o.Uint16(in[4:]) != 2 || o.Uint16(in[6:]) < 3 {
+		return nil, 0
+	}
+	at := HeaderSize
+	for at < len(in) {
+		if len(in) < at+RecordSize {
+			return packets, at
+		}
+		fraction, size := o.Uint32(in[at+4:]), int64(o.Uint32(in[at+8:]))
+		if fraction >= most || size > MaxPacket || int64(len(in)) < int64(at)+RecordSize+size {
+			return packets, at
+		}
+		end := at + RecordSize + int(size)
+		packets = append(packets, Packet{uint64(o.Uint32(in[at:]))*1e9 + uint64(fraction)*unit, o.Uint32(in[at+12:]), in[at+RecordSize : end]})
+		at = end
+	}
+	return packets, -1
+}
+
+// Whatever a file is, reading it ends, with what a plain reader finds, and what was read
+// can be written and read again.
 func FuzzReader(f *testing.F) {
 	f.Add(file(binary.LittleEndian, true, some[0], some[1], some[2]))
 	f.Add(file(binary.BigEndian, false, some[0], some[1], some[2]))
 	f.Add([]byte("\x0a\x0d\x0d\x0a\x1c\x00\x00\x00"))
+	f.Add(append(file(binary.LittleEndian, false, some[0]), 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		packets, h, err := all(iotest.HalfReader(bytes.NewReader(in)))
 		if _, _, again := all(bytes.NewReader(in)); fmt.Sprint(again) != fmt.Sprint(err) {
 			t.Fatalf("%v, and in other pieces %v", err, again)
+		}
+		want, damaged := plain(in)
+		var damage *frame.FormatError
+		switch {
+		case len(packets) != len(want) || (err == nil) != (damaged < 0):
+			t.Fatalf("%d packets and %v, want %d and damage at %d", len(packets), err, len(want), damaged)
+		case errors.As(err, &damage) && damage.Offset != int64(damaged):
+			t.Fatalf("%v, want damage at %d", err, damaged)
+		}
+		for i, p := range packets {
+			if w := want[i]; p.Time != w.Time || p.Length != w.Length || !bytes.Equal(p.Data, w.Data) {
+				t.Fatalf("packet %d: %+v, want %+v", i, p, w)
+			}
 		}
 		b := AppendHeader(nil, h.Field)
 		for _, p := range packets {

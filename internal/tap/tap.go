@@ -192,8 +192,12 @@ func (d *Device) receive(p []byte) (int, error) {
 
 // Write writes the frame buf[off:off+n]. The Headroom bytes in front of it may
 // be overwritten, or are the virtio_net_hdr where VNetHdr is true. The error is
-// EAGAIN where the device is full, which taps never are.
+// EAGAIN where the device is full, which taps never are, and EINVAL for a frame of
+// nothing.
 func (d *Device) Write(buf []byte, off, n int) error {
+	if n == 0 { // which a socket's reader would take for its end
+		return unix.EINVAL
+	}
 	p := buf[off-d.prefix : off+n]
 	var err error
 	switch {

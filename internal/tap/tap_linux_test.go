@@ -407,6 +407,12 @@ func TestSocket(t *testing.T) {
 		if _, f := readFrame(t, r); !bytes.Equal(f, testFrame(1)) {
 			t.Errorf("% x", f)
 		}
+		if err := writeFrame(w, nil); err != unix.EINVAL {
+			t.Errorf("Write of nothing: %v", err)
+		}
+		if _, err := r.Read(buf, Headroom); err != unix.EAGAIN {
+			t.Errorf("Read after a frame of nothing: %v", err)
+		}
 		for err = nil; err == nil; {
 			err = writeFrame(w, testFrame(1))
 		}
@@ -487,13 +493,16 @@ type super struct {
 
 // supers are super-frames as a kernel makes them.
 func supers(t *testing.T) (all []super) {
-	for i := range 32 {
+	for i := range 36 {
 		s := packettest.Spec{V6: i&1 != 0, UDP: i&2 != 0, Tags: i >> 2 & 1, ID: 0xfffe, Seq: 0xffffff00, Flags: 0x99} // CWR, ACK, PSH, FIN
 		if !s.UDP {
 			s.Options = 3
 		}
-		s.Payload = packettest.Bytes([]int{5000, 4200, 1400, 100}[i>>3])
+		s.Payload = packettest.Bytes([]int{5000, 4200, 1400, 100, 128}[i>>3])
 		gso := 1400
+		if i >= 32 { // what little segments were gathered to
+			gso = 1
+		}
 		if len(s.Payload) <= gso { // the kernel would not call that a super-frame
 			gso = 0
 		}

@@ -1,0 +1,127 @@
+package e2e
+
+import (
+	"maps"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"framepipe/internal/nettest"
+	"framepipe/internal/packettest"
+
+	"golang.org/x/sys/unix"
+)
+
+// flood sends the smallest frames by an interface of a namespace as fast as it can,
+// until stop, which returns how many there were. They are of many flows, so that nothing
+// is merged, and for nobody, so that nothing answers.
+func flood(t testing.TB, ns *nettest.Namespace, name string) (stop func() (sent int)) {
+	t.Helper()
+	s := -1
+	ns.Do(func() { s = nettest.PacketSocket(t, name) })
+	if t.Failed() {
+		t.FailNow()
+	}
+	var frames [][]byte
+	for port := range 256 {
+		f := packettest.Spec{UDP: true, Port: uint16(10000 + port), Payload: make([]byte, 60-42)}.Frame()
+		copy(f[30:], []byte{10, 99, 99, 99}) // whose checksum nobody looks at
+		frames = append(frames, f)
+	}
+	var ended atomic.Bool
+	sent := make(chan int)
+	go func() {
+		n := 0
+		for !ended.Load() {
+			for _, f := range frames {
+				if unix.Send(s, f, 0) == nil {
+					n++
+				}
+			}
+		}
+		unix.Close(s)
+		sent <- n
+	}()
+	return func() int {
+		ended.Store(true)
+		return <-sent
+	}
+}
+
+// A flood of the smallest frames in one direction leaves the other its share: TCP,
+// whose acknowledgements are in the flood, and echoes, whose answers are.
+func TestFlood(t *testing.T) {
+	for _, v := range variants[:2] {
+		t.Run(v.name, func(t *testing.T) {
+			s := v.setup
+			s.in, s.out = stages, stages
+			n := newNetwork(t, s)
+			alone := n.throughput(t, time.Second)
+			before := n.device(n.b, "tap1")
+			stop := flood(t, n.b, "tap1")
+			start := time.Now()
+			ping := n.a.Command("ping", "-n", "-q", "-i0.01", "-c100", "-W1", "10.0.0.2")
+			var said strings.Builder
+			ping.Stdout = &said
+			if err := ping.Start(); err != nil {
+				t.Fatal(err)
+			}
+			beside := n.throughput(t, 1500*time.Millisecond)
+			_ = ping.Wait()
+			n.stop() // in the flood
+			took := time.Since(start).Seconds()
+			sent := float64(stop()) / took
+			after := n.device(n.b, "tap1")
+			passed := float64(after["tx_packets"]-before["tx_packets"]) / took
+			var answers int
+			answered := regexp.MustCompile(`(\d+) received`).FindStringSubmatch(said.String())
+			if answered != nil {
+				answers, _ = strconv.Atoi(answered[1])
+			}
+			t.Logf("%.2f Gbit/s alone, %.2f beside a flood of %.0f frames a second, of which %.0f were read; %d of 100 echoes answered, %s",
+				alone/1e9, beside/1e9, sent, passed, answers, strings.Join(regexp.MustCompile(`rtt.*`).FindAllString(said.String(), -1), ""))
+			if beside < alone/40 || answers < 30 {
+				t.Error("the other direction starves")
+			}
+			if sent < 20000 || passed < sent/10 { // with offload, at a tenth of what was measured
+				t.Error("that is no flood")
+			}
+		})
+	}
+}
+
+// A flood that the gate has to drop is not taken for a stage that hangs: nothing is
+// started again, and there are answers.
+func TestUpFlood(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	u.must("up", "e0", "-in", "quotagate -rate 10Mbit/s -window 10s", "-out", "quotagate -rate 10Mbit/s -window 10s")
+	talk := u.connection("10.0.0.1:7")
+	talk("before")
+	before := u.stages()
+	host := u.device("fphost")
+	dropped := func() int {
+		n, _ := strconv.Atoi(strings.TrimSpace(u.host.Run("cat", "/sys/class/net/"+host+"/statistics/tx_dropped")))
+		return n
+	}
+	was := dropped()
+	stop := flood(t, u.host, host)
+	answers, times := 0, 0
+	for start := time.Now(); time.Since(start) < 5*time.Second; times++ { // three seconds make a hang
+		if u.host.Command("ping", "-n", "-c5", "-i0.1", "-w1", "10.0.0.1").Run() == nil {
+			answers++
+		}
+	}
+	sent, lost := stop(), dropped()-was
+	talk("after")
+	t.Logf("%d frames sent, %d of them dropped by the queue of the tap; answers %d of %d times", sent, lost, answers, times)
+	if now := u.stages(); !maps.Equal(before, now) {
+		t.Errorf("the stages were %v, and are %v", before, now)
+	}
+	if status := u.must("status"); regexp.MustCompile(`[1-9]\d* restarts`).MatchString(status) || lost == 0 || answers == 0 {
+		t.Errorf("%d frames were lost, and %d of %d times there was an answer:\n%s", lost, answers, times, status)
+	}
+}

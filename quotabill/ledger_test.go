@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"framepipe/internal/bill"
+	"framepipe/internal/gate"
+	"framepipe/internal/ledger"
+)
+
+// FuzzLedger: whatever is counted in a ledger, and whatever cycles it says it has, the
+// bills end well, and where the cycles are what they should be they have every byte.
+func FuzzLedger(f *testing.F) {
+	cfg := ledger.Config{Slot: 5 * time.Second, Cycle: 10 * time.Minute}
+	const slots, cyclesAt, tables = 120, 256, 4096
+	const table = 8 * (4*slots + 2*2)
+	name := f.TempDir() + "/ledger"
+	l, err := ledger.Open(name, cfg, gate.Every(cfg.Cycle))
+	if err != nil {
+		f.Fatal(err)
+	}
+	l.Close()
+	fresh, err := os.ReadFile(name)
+	if err != nil || len(fresh) != tables+4*table {
+		f.Fatal(len(fresh), err)
+	}
+	some := bytes.Repeat([]byte{0, 7, 0, 1, 0, 0, 1, 200, 0, 0, 3, 255, 2, 9, 5, 0}, 8)
+	f.Add(some, uint32(4<<24|3<<16|2<<8|1), int64(0), int64(35*time.Minute), uint8(0x20))
+	f.Add(some, uint32(4<<24|2<<16|3<<8|1), int64(2*time.Minute+1), int64(1<<62), uint8(0x63))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff}, uint32(1<<24|1<<8), int64(-1), int64(time.Hour), uint8(0x44))
+	f.Fuzz(func(t *testing.T, counts []byte, order uint32, shift, now int64, how uint8) {
+		file, le := bytes.Clone(fresh), binary.LittleEndian
+		for i := range 4 {
+			if n := order >> (8 * i) & 0xff; n > 0 {
+				start := int64(n)*int64(cfg.Cycle) + shift*int64(i)
+				le.PutUint64(file[cyclesAt+32*i:], uint64(start))
+				le.PutUint64(file[cyclesAt+32*i+8:], uint64(start+int64(cfg.Cycle)-shift>>40))
+			}
+		}
+		for ; len(counts) >= 4; counts = counts[4:] { // a place, and a number of up to 64 bits
+			at := int(le.Uint16(counts)) % (4 * table / 8)
+			le.PutUint64(file[tables+8*at:], uint64(counts[2])<<(counts[3]%64))
+		}
+		if err := os.WriteFile(name, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := config{percentile: 95e9, threshold: threshold, cycleDay: 1, zone: "UTC", simulate: how&1 != 0, rate: 1000, method: bill.Method(how >> 1 % 5)}
+		source, err := c.fromLedger(name, func(string) bool { return false }, now)
+		if err != nil {
+			return
+		}
+		j, err := c.check()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := ledger.Read(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		var want, got int64
+		for _, x := range l.Cycles() {
+			for i := range x.Slots {
+				if x.Start <= now {
+					want += x.Bytes(ledger.In, c.simulate, i) + x.Bytes(ledger.Out, c.simulate, i)
+				}
+			}
+		}
+		all := bill.Cycles(source, j.calendar)
+		if len(all) > 20 {
+			t.Fatalf("%d cycles of a file that has four", len(all))
+		}
+		for _, cycle := range all {
+			b, err := bill.Of(source, cycle, j.zone, j.terms)
+			if err != nil {
+				continue
+			}
+			if b.InBytes < 0 || b.OutBytes < 0 || b.Billed < 0 || b.WorstBilled < b.Billed || b.FreeUsed > b.Total {
+				t.Fatalf("%+v", b)
+			}
+			got += b.InBytes + b.OutBytes
+			switch how >> 5 { // each takes longer than all before
+			case 0:
+				_, err = json.Marshal(b.JSON())
+			case 1:
+				err = b.Text(io.Discard, bill.Style{})
+			case 2:
+				err = b.SVG(io.Discard)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if shift == 0 && got != want {
+			t.Fatalf("%d bytes are billed of %d", got, want)
+		}
+		if c.simulate && how>>5 == 3 {
+			var out bytes.Buffer
+			_ = j.simulation(&out, source, name, bill.Style{})
+		}
+	})
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/fdio"
+	"framepipe/internal/offload"
+	"framepipe/internal/packet"
+	"framepipe/internal/packettest"
+
+	"golang.org/x/sys/unix"
+)
+
+// kernel is a device that keeps what it is given, and refuses what a test says.
+type kernel struct {
+	fd            int
+	vnet, offload bool
+	old           bool // before 6.2
+	taken         []pair
+	calls         int
+}
+
+type pair struct{ header, f []byte }
+
+func (k *kernel) Fd() int       { return k.fd }
+func (k *kernel) VNetHdr() bool { return k.vnet }
+func (k *kernel) Offload() bool { return k.offload }
+
+func (k *kernel) Write(buf []byte, off, n int) error {
+	var p pair
+	if k.vnet {
+		p.header = bytes.Clone(buf[off-offload.HeaderSize : off])
+	}
+	p.f = bytes.Clone(buf[off : off+n])
+	switch k.calls++; {
+	case k.calls%7 == 0:
+		return unix.EINTR
+	case n < 14, k.old && k.vnet && p.header[1] == offload.UDPL4:
+		return unix.EINVAL
+	}
+	k.taken = append(k.taken, p)
+	return nil
+}
+
+// wire is what becomes of a frame on the wire, and nothing where its header says what
+// cannot be.
+func wire(t *testing.T, p pair) (all [][]byte) {
+	if p.header == nil {
+		return [][]byte{p.f}
+	}
+	h, err := offload.Parse(p.header)
+	var s offload.Segmenter
+	if err == nil {
+		err = s.Start(h, p.f, packet.Ethernet)
+	}
+	if err != nil {
+		return nil
+	}
+	for g := s.Next(); g != nil; g = s.Next() {
+		all = append(all, bytes.Clone(g))
+	}
+	return all
+}
+
+// FuzzWrite: whatever the stream, the device is given all of it, in order, as it is on
+// the wire in the end; one without offload gets only whole frames, and one with it
+// what is there, but for datagrams that go together.
+func FuzzWrite(f *testing.F) {
+	raw := packettest.Spec{V6: true, Ext: 3, Payload: make([]byte, 50)}.Frame()
+	for how := range uint8(8) {
+		f.Add([]byte("\x41\x05\x41\x06\x41\x07\x48\xff\x02\x50\x07\x00\x41\xff\x43\x02\x0a\x20\x04\x00\x06\x00\x05\xf0\x0c\x09\x0c\x09"), raw, how)
+		f.Add([]byte("\x09\xe0\x0c\x05\x09\x09\x0c\x0b"), raw, how)
+		f.Add(bytes.Repeat([]byte("\x09\x09\x0c\x09\x05\xe0"), 30), raw, how)
+	}
+	in, err := os.Create(f.TempDir() + "/in")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, ops, raw []byte, how uint8) {
+		if len(ops) > 200 || len(raw) > 2000 {
+			return
+		}
+		var all []pair
+		var stream []byte
+		for ; len(ops) >= 2; ops = ops[2:] {
+			var p pair
+			p.header, p.f = packettest.Odd(ops[0], ops[1], raw)
+			all = append(all, p)
+			stream = (&frame.Record{Offload: p.header, Frame: p.f, Extra: raw[:0], Time: uint64(len(all))}).Append(stream)
+		}
+		if err := in.Truncate(0); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = in.Seek(0, io.SeekStart)
+		if _, err := in.WriteAt(stream, 0); err != nil {
+			t.Fatal(err)
+		}
+		k := &kernel{fd: int(in.Fd()), vnet: how&3 != 0, offload: how&2 != 0, old: how&4 != 0}
+		w := &writer{dev: k, name: "tap1", in: fdio.NewStream(fdio.NewInput(int(in.Fd())), -1), warn: func(string, ...any) {}}
+		if err := w.run(); err != nil {
+			t.Fatal(err)
+		}
+		var want, got [][]byte
+		refused, malformed := uint64(0), uint64(0)
+		for _, p := range all {
+			parts := wire(t, p)
+			switch {
+			case k.offload && (len(p.f) < 14 || p.header != nil && k.old && p.header[1] == offload.UDPL4):
+				refused++
+				continue
+			case parts == nil && k.offload: // the device's business
+				want = append(want, append(bytes.Clone(p.header), p.f...))
+				continue
+			case parts == nil:
+				malformed++
+				continue
+			}
+			for _, g := range parts {
+				if len(g) < 14 {
+					refused++
+				} else {
+					want = append(want, g)
+				}
+			}
+		}
+		for _, p := range k.taken {
+			if !k.offload && p.header != nil && offload.Needed(p.header) {
+				t.Fatalf("a device without offload was given % x", p.header)
+			}
+			if parts := wire(t, p); parts != nil {
+				got = append(got, parts...)
+			} else {
+				got = append(got, append(p.header, p.f...))
+			}
+		}
+		for i := range min(len(want), len(got)) {
+			if !bytes.Equal(want[i], got[i]) {
+				t.Fatalf("frame %d came out as\n% x, want\n% x", i, got[i], want[i])
+			}
+		}
+		if len(got) != len(want) || w.n.refused.Load() != refused || w.n.malformed.Load() != malformed || w.n.frames.Load() != uint64(len(all)) {
+			t.Fatalf("%d frames came out, want %d; %v, want %d refused and %d malformed", len(got), len(want), &w.n, refused, malformed)
+		}
+	})
+}
+
+// A stream of which every second frame is wrong does not fill the log.
+func TestComplaints(t *testing.T) {
+	var c complaints
+	said, start := 0, time.Now()
+	for i := range 10000 {
+		if c.first([]error{unix.EINVAL, unix.EIO}[i%2]) {
+			said++
+		}
+		c.over()
+	}
+	if most := 1 + int(time.Since(start)/time.Second); said < 1 || said > most {
+		t.Errorf("%d messages, want at most %d", said, most)
+	}
+}

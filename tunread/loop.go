@@ -8,6 +8,7 @@ import (
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/offload"
+	"framepipe/internal/packet"
 	"framepipe/internal/tap"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,7 @@ type reader struct {
 	dev      *tap.Device
 	out      *fdio.Output
 	coalesce time.Duration
+	link     packet.Link
 	stop     int // a descriptor that becomes readable when it is time to go
 	warn     func(format string, args ...any)
 
@@ -41,19 +43,19 @@ type reader struct {
 
 // counters is what SIGUSR1 shows.
 type counters struct {
-	frames, bytes, super, errors cli.Counter
+	frames, bytes, ethernet, super, errors cli.Counter
 }
 
 // run reads until the device ends, a signal says stop, or nobody reads what is
 // written.
-func (t *reader) run(link, source string) error {
+func (t *reader) run(source string) error {
 	fdio.Steady()
 	fdio.Grow(t.out.Fd())
 	t.buf = make([]byte, batch+longest)
 	t.head, t.gap = frame.HeadSize, t.coalesce
 
 	w := frame.NewWriter(t.out)
-	if err := w.Header(link, source); err != nil {
+	if err := w.Header(t.link.String(), source); err != nil {
 		return err
 	}
 	err := w.Flush()
@@ -189,10 +191,12 @@ func (t *reader) drain() (n int, err error) {
 			copy(t.buf[n+want:], t.buf[at:at+size])
 			t.head = want
 		}
+		_, ethernet := offload.OnWire(hdr, t.buf[n+want:n+want+size], size, t.link) // hdr may stand where the head goes
 		frame.PutHead(t.buf[n:], uint64(time.Now().UnixNano()), hdr, size)
 		n += want + size
 		t.n.frames.Add(1)
 		t.n.bytes.Add(uint64(size))
+		t.n.ethernet.Add(uint64(ethernet))
 	}
 	return n, nil
 }

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"framepipe/frame"
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
+	"framepipe/internal/packet"
 	"framepipe/internal/sandbox"
 	"framepipe/internal/tap"
 )
@@ -62,12 +62,12 @@ func run(t *cli.Tool, c config) error {
 	if err := cli.Stdout("tunread " + c.device + " | bytehist | tunwrite tap1"); err != nil {
 		return err
 	}
-	mode, link := tap.Off, frame.LinkEthernet
+	mode, link := tap.Off, packet.Ethernet
 	if c.offload {
 		mode = tap.On
 	}
 	if c.l3 {
-		link = frame.LinkIP
+		link = packet.IP
 	}
 	dev, err := tap.Open(tap.Config{Name: c.device, L3: c.l3, Offload: mode})
 	if err != nil {
@@ -75,16 +75,16 @@ func run(t *cli.Tool, c config) error {
 	}
 	defer dev.Close()
 	t.Verbosef("%v", dev)
-	r := &reader{dev: dev, out: fdio.NewOutput(1), coalesce: c.coalesce, stop: t.Stop(), warn: t.Warnf}
+	r := &reader{dev: dev, out: fdio.NewOutput(1), coalesce: c.coalesce, link: link, stop: t.Stop(), warn: t.Warnf}
 	t.Counters(r.n.String)
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
-	if err := r.run(link, c.device); err != nil {
+	if err := r.run(c.device); err != nil {
 		return fmt.Errorf("%s: %w", c.device, err)
 	}
 	return nil
 }
 
 func (n *counters) String() string {
-	return fmt.Sprintf("frames=%d bytes=%d offloaded=%d errors=%d", n.frames.Load(), n.bytes.Load(), n.super.Load(), n.errors.Load())
+	return fmt.Sprintf("frames=%d bytes=%d ethernet_bytes=%d offloaded=%d errors=%d", n.frames.Load(), n.bytes.Load(), n.ethernet.Load(), n.super.Load(), n.errors.Load())
 }

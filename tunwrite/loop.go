@@ -36,7 +36,9 @@ type writer struct {
 
 // counters is what SIGUSR1 shows.
 type counters struct {
-	frames, bytes, segmented, merged, refused, malformed cli.Counter
+	frames, bytes, ethernet, segmented, merged, refused, malformed cli.Counter
+	// What the device took, as it got it; and what it did not, or was not given.
+	written, writtenBytes, writtenEthernet, lostEthernet cli.Counter
 }
 
 // run writes frames until the input or the device ends.
@@ -69,6 +71,7 @@ func (t *writer) run() error {
 			if err == nil {
 				t.n.frames.Add(1)
 				t.n.bytes.Add(uint64(len(rec.Frame)))
+				t.n.ethernet.Add(t.ethernet(rec.Offload, rec.Frame))
 				err = t.gather(&rec)
 			}
 		}
@@ -157,9 +160,10 @@ func (t *writer) flush() error {
 	}
 	if err == nil {
 		t.n.merged.Add(uint64(n))
+		t.wrote(room, len(f))
 		return nil
 	}
-	return t.failed(err, len(f))
+	return t.failed(err, room, len(f), n)
 }
 
 // inject writes one frame, or the segments of one. An error is the end of the
@@ -183,6 +187,7 @@ func (t *writer) inject(rec *frame.Record) error {
 	}
 	if err != nil {
 		t.n.malformed.Add(1)
+		t.n.lostEthernet.Add(t.ethernet(rec.Offload, rec.Frame))
 		if t.bad.first(err) {
 			t.warn("offset %d: frame dropped: %v", rec.Offset(), err)
 		}
@@ -211,6 +216,7 @@ func (t *writer) write(room []byte, n int) error {
 		switch err {
 		case nil:
 			t.bad.over()
+			t.wrote(room, n)
 			return nil
 		case unix.EINTR:
 			continue
@@ -222,17 +228,40 @@ func (t *writer) write(room []byte, n int) error {
 			}
 			continue
 		}
-		return t.failed(err, n)
+		return t.failed(err, room, n, 1)
 	}
 }
 
+// ethernet is what a frame counts on the wire.
+func (t *writer) ethernet(header, f []byte) uint64 {
+	_, n := offload.OnWire(header, f, len(f), t.link)
+	return uint64(n)
+}
+
+// given is ethernet for the frame of n bytes that stands in room, as the device was
+// given it.
+func (t *writer) given(room []byte, n int) uint64 {
+	f := room[tap.Headroom : tap.Headroom+n]
+	if !t.dev.VNetHdr() {
+		return t.ethernet(nil, f)
+	}
+	return t.ethernet(room[tap.Headroom-offload.HeaderSize:tap.Headroom], f)
+}
+
+func (t *writer) wrote(room []byte, n int) {
+	t.n.written.Add(1)
+	t.n.writtenBytes.Add(uint64(n))
+	t.n.writtenEthernet.Add(t.given(room, n))
+}
+
 // failed deals with the error of a write, which is the device's end or only
-// that of a frame.
-func (t *writer) failed(err error, n int) error {
+// that of a frame, or of some that were given together.
+func (t *writer) failed(err error, room []byte, n, frames int) error {
 	if tap.Fatal(err) {
 		return err
 	}
-	t.n.refused.Add(1)
+	t.n.refused.Add(uint64(frames))
+	t.n.lostEthernet.Add(t.given(room, n))
 	if t.bad.first(err) {
 		t.warn("%s: frame of %d bytes refused: %v%s", t.name, n, err, why(err))
 	}

@@ -83,6 +83,9 @@ func TestRun(t *testing.T) {
 			if w.n.frames.Load() != frames || w.n.segmented.Load() != segmented || w.n.malformed.Load() != malformed {
 				t.Errorf("offload %v: %v", mode, &w.n)
 			}
+			if w.n.written.Load() == 0 || w.n.ethernet.Load() != w.n.writtenEthernet.Load()+w.n.lostEthernet.Load() {
+				t.Errorf("offload %v: what was read is not what was written and lost: %v", mode, &w.n)
+			}
 			if w.n.refused.Load() < frames/10 { // those of five bytes; the kernel may refuse the liars
 				t.Errorf("offload %v: %v", mode, &w.n)
 			}

@@ -42,11 +42,18 @@ func ip(args string) error {
 const queueLength = 128
 
 func (h *host) make() error {
+	if err := ip("netns add " + h.ns); err != nil {
+		return err
+	}
+	// No duplicate address detection: the addresses are to be used at once.
+	if err := inside(h.ns, func() error {
+		return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
+	}); err != nil {
+		return err
+	}
 	for _, line := range []string{
-		"netns add " + h.ns,
 		"-n " + h.ns + " tuntap add dev " + h.tap + " mode tap multi_queue vnet_hdr",
 		"-n " + h.ns + " link set lo up",
-		"netns exec " + h.ns + " sysctl -qw net.ipv6.conf." + h.tap + ".accept_dad=0",
 		"-n " + h.ns + " addr add " + h.v4 + "/24 dev " + h.tap,
 		"-n " + h.ns + " addr add " + h.v6 + "/64 dev " + h.tap,
 		fmt.Sprintf("-n %s link set %s txqueuelen %d up", h.ns, h.tap, queueLength),

@@ -143,7 +143,7 @@ func (t *side) dial(peer string) (net.Conn, func(), error) {
 // takes, and how many are wanted in return.
 
 func (t *side) bulk(peer string, rng *rand.Rand) error {
-	t.pause(exponential(rng, 6*time.Second))
+	defer func() { t.pause(exponential(rng, 6*time.Second)) }()
 	c, done, err := t.dial(peer)
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ import (
 // traffic, and every frame is accounted for.
 func TestSoak(t *testing.T) {
 	nettest.Need(t, "ping")
-	out, err := exec.Command("soak", "-for", "9s", "-kill", "700ms", "-tools", bin).CombinedOutput()
+	out, err := exec.Command("soak", "-for", "9s", "-kill", "400ms", "-seed", "2", "-tools", bin).CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
 		t.Fatal(err)

@@ -459,3 +459,26 @@ func BenchmarkArrivePaced(b *testing.B) {
 		}
 	}
 }
+
+// Frames of one size after the other: what is kept for the next ones is bounded by
+// what may be held, whatever their sizes were.
+func TestQueueMemory(t *testing.T) {
+	q := new(queue)
+	for size := 256; size <= 64<<10; size *= 2 {
+		for q.memory+size <= maxHeld {
+			q.push(q.take(size), 1)
+		}
+		for h := q.pop(); h != nil; h = q.pop() {
+			q.free(h)
+		}
+	}
+	kept := 0
+	for _, h := range q.pool {
+		for ; h != nil; h = h.next {
+			kept += cap(h.Data)
+		}
+	}
+	if kept > maxHeld || kept < maxHeld/2 || q.memory != 0 {
+		t.Errorf("%d bytes are kept, of %d at the most; %d held", kept, maxHeld, q.memory)
+	}
+}

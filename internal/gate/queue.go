@@ -35,6 +35,7 @@ type queue struct {
 	frames     int
 	memory     int
 	pool       [24]*Held // free ones, by the power of two of their size
+	pooled     int       // their memory
 }
 
 type flow struct {
@@ -70,16 +71,30 @@ func (q *queue) take(size int) *Held {
 	q.memory += 1 << class
 	h := q.pool[class]
 	if h == nil {
+		q.trim(maxHeld - q.memory)
 		return &Held{Data: make([]byte, size, 1<<class), class: class}
 	}
 	q.pool[class] = h.next
+	q.pooled -= 1 << class
 	*h = Held{Data: h.Data[:size], class: class}
 	return h
+}
+
+// trim lets go of free ones until they have no more memory than that: what was
+// kept for frames of other sizes.
+func (q *queue) trim(most int) {
+	for class := range q.pool {
+		for h := q.pool[class]; h != nil && q.pooled > most; h = h.next {
+			q.pool[class] = h.next
+			q.pooled -= 1 << class
+		}
+	}
 }
 
 // free gives one back that has been dealt with.
 func (q *queue) free(h *Held) {
 	q.memory -= 1 << h.class
+	q.pooled += 1 << h.class
 	h.next = q.pool[h.class]
 	q.pool[h.class] = h
 }

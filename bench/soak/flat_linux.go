@@ -68,7 +68,7 @@ func flat(name string, lives []life, warm time.Duration) (f flatness) {
 	}
 	f.first, f.final, f.files, f.filesAtLast = first.memory, last.memory, first.files, last.files
 	f.complain(name+", all its lives", first, last, allow)
-	if f.most > mostEver+allow-growth {
+	if f.most > mostEver {
 		f.complaints = append(f.complaints, fmt.Sprintf("%s: %d MB of memory", name, f.most>>20))
 	}
 	if f.mostFiles > f.files+transient {

@@ -112,7 +112,7 @@ func (s *soak) report(all [2]totals) error {
 	}
 	rank := func(key string) int { return slices.Index(places, by[key].what) }
 	slices.SortStableFunc(order, func(a, b string) int { return rank(a) - rank(b) })
-	row("", "", "under way", "unexplained", "")
+	row("the one", "the other", "under way", "unexplained", "")
 	for _, key := range order {
 		x := by[key]
 		row(x.from, x.to, x.lost(), x.unexplained, x.what+", "+x.unit)

@@ -18,7 +18,6 @@ type sample struct {
 type life []sample
 
 const (
-
 	// The collector lets a heap of nothing grow to 4 MB before it first looks at it,
 	// and the gate's queue keeps the 8 MiB that it may have had.
 	growth    = 4 << 20

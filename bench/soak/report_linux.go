@@ -83,6 +83,17 @@ func (s *soak) report(all [2]totals) error {
 	fmt.Printf("  connections   %d; %d failed or broke off\n", n.Connections, n.Refused)
 	fmt.Printf("  datagrams     %d of 0 to 9000 bytes and %d small ones sent, %d received\n", n.Datagrams, n.Small, n.Received)
 	fmt.Printf("  pings         %d, %d answered\n", n.Pings, n.Pongs)
+	lost := counters{}
+	for _, r := range runs {
+		for key, n := range r.gate {
+			lost[key] += n
+		}
+		for key, n := range r.write {
+			lost[key] += n
+		}
+	}
+	fmt.Printf("  dropped       by the gates %d early, %d as a queue was full, %d over the quota; refused by a tap %d\n",
+		lost["dropped_early"], lost["dropped_full"], lost["dropped_quota"], lost["refused"])
 	fmt.Printf("  other bytes than were sent: %d\n\n", n.Wrong)
 	if n.Wrong > 0 {
 		complaints = append(complaints, "other bytes came than were sent")

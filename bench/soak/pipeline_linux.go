@@ -325,7 +325,7 @@ func (d *direction) start() ([]*stage, error) {
 		case <-s.done:
 			return all, fmt.Errorf("%s ended at once: %s %s", s.name, s.ProcessState, s.said)
 		case <-time.After(10 * time.Second):
-			return all, fmt.Errorf("%s is not ready after 10 s", s.name)
+			return all, fmt.Errorf("%s is not ready after ten seconds", s.name)
 		}
 	}
 	return all, nil
@@ -383,12 +383,14 @@ func (d *direction) live(wait func(gone <-chan struct{}) (killed string)) (*run,
 			d.kill(r, all[slices.Index(stages, r.killed)])
 		}
 	}
-	limit := time.After(10 * time.Second)
+	// A gate whose window is full lets out what it holds when old traffic leaves it.
+	const patience = 10 * time.Second
+	limit := time.After(patience + d.window)
 	for _, s := range all {
 		select {
 		case <-s.done:
 		case <-limit:
-			return nil, fmt.Errorf("%s %d: %s is still there ten seconds after the end", d.name, r.n, s.name)
+			return nil, fmt.Errorf("%s %d: %s is still there %v after the end", d.name, r.n, s.name, patience+d.window)
 		}
 	}
 	d.watch(nil)
@@ -418,13 +420,13 @@ func (d *direction) kill(r *run, s *stage) {
 	if s.name == "tunwrite" {
 		_, had := s.last()
 		_ = s.Process.Signal(unix.SIGUSR1)
-		for range 2000 {
-			line, n := s.last()
-			if n > had {
+		for end := time.Now().Add(5 * time.Second); r.before == nil && time.Now().Before(end); time.Sleep(500 * time.Microsecond) {
+			if line, n := s.last(); n > had {
 				r.before = line
-				break
 			}
-			time.Sleep(500 * time.Microsecond)
+		}
+		if r.before == nil {
+			r.faults = append(r.faults, "tunwrite does not answer SIGUSR1")
 		}
 	}
 	_ = s.Process.Kill()

@@ -25,12 +25,12 @@ type counter struct {
 	hist hist.Counter
 	skip int
 	link packet.Link
-	n    struct{ frames, bytes cli.Counter }
+	n    struct{ frames, bytes, ethernet cli.Counter }
 }
 
 // line is what SIGUSR1 prints.
 func (t *counter) line() string {
-	return fmt.Sprintf("frames=%d bytes=%d", t.n.frames.Load(), t.n.bytes.Load())
+	return fmt.Sprintf("frames=%d bytes=%d ethernet_bytes=%d", t.n.frames.Load(), t.n.bytes.Load(), t.n.ethernet.Load())
 }
 
 // run passes the stream on until it ends, and counts it behind its back.
@@ -82,17 +82,11 @@ func (t *counter) run() error {
 
 // count counts a frame.
 func (t *counter) count(rec *frame.Record) {
-	segments := 1
-	if rec.Offload != nil {
-		if h, err := offload.Parse(rec.Offload); err == nil && h.Super() {
-			if n, _, _, err := offload.Measure(h, rec.Frame, len(rec.Frame), t.link); err == nil {
-				segments = n
-			}
-		}
-	}
-	t.hist.Frame(len(rec.Frame), segments)
+	segments, ethernet := offload.OnWire(rec.Offload, rec.Frame, len(rec.Frame), t.link)
+	t.hist.Frame(len(rec.Frame), segments, ethernet)
 	t.n.frames.Add(1)
 	t.n.bytes.Add(uint64(len(rec.Frame)))
+	t.n.ethernet.Add(uint64(ethernet))
 	if t.skip++; t.skip >= t.sample {
 		t.skip = 0
 		t.hist.Bytes(rec.Frame)

@@ -74,11 +74,11 @@ func FuzzGate(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var s gate.State
+		var s state
 		run := &filter{
 			gate: g, stream: true, ecn: cfg.ECN, seed: uint64(seed), count: gate.Counting(seed % 4),
 			in: fdio.NewStream(fdio.NewInput(int(in.Fd())), int(out.Fd())), out: fdio.NewOutput(int(out.Fd())),
-			publish: func(_ int64, x gate.State) { s = x }, warn: func(string, ...any) {},
+			publish: func(_ int64, x state) { s = x }, warn: func(string, ...any) {},
 		}
 		if seed&16 != 0 {
 			run.unmetered = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/16")}

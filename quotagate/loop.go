@@ -47,7 +47,7 @@ type filter struct {
 	in        *fdio.Stream
 	out       *fdio.Output
 	hand      *ledger.Hand // nil if what was charged and did not pass is not noted
-	publish   func(now int64, s gate.State)
+	publish   func(now int64, s state)
 	warn      func(format string, args ...any)
 
 	r       *frame.Reader
@@ -56,6 +56,7 @@ type filter struct {
 	link    packet.Link
 	seed    uint64
 	wall    func() int64
+	read    gate.Tally // frames as they came
 	now     int64
 	splice  bool
 	next    int64 // when to publish again
@@ -91,7 +92,7 @@ func (t *filter) run() error {
 			err = e
 		}
 	}
-	t.publish(t.now, t.gate.State(t.now))
+	t.publish(t.now, t.state())
 	if err == io.EOF {
 		return nil
 	}
@@ -132,6 +133,20 @@ func (t *filter) turn() error {
 	return err
 }
 
+// state is how a filter stands.
+type state struct {
+	gate.State
+	Read gate.Tally // frames as they stood in the stream, before any was cut
+}
+
+func (t *filter) state() state { return state{t.gate.State(t.now), t.read} }
+
+// got counts a frame of the input.
+func (t *filter) got(size int) {
+	t.read.Frames++
+	t.read.Bytes += uint64(size)
+}
+
 // tock reads the wall clock, unless time is the records'.
 func (t *filter) tock() {
 	if !t.stream {
@@ -140,7 +155,7 @@ func (t *filter) tock() {
 	if t.now < t.next || t.now == 0 { // 0: no record has told the time yet
 		return
 	}
-	s := t.gate.State(t.now)
+	s := t.state()
 	t.publish(t.now, s)
 	if err := t.gate.Err(); err != nil && !t.alone {
 		t.alone = true
@@ -199,6 +214,7 @@ func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 		return false, nil
 	}
 	t.quiet = false
+	t.got(size)
 	if err := t.w.Pass(rec); err != nil {
 		return false, err
 	}
@@ -340,6 +356,7 @@ func (t *filter) frame(rec *frame.Record) error {
 		}
 	}
 	t.quiet = false
+	t.got(len(rec.Frame))
 	p, l := t.look(rec, len(rec.Frame))
 	switch t.gate.Arrive(t.now, &p) {
 	case gate.Mark:
@@ -353,7 +370,7 @@ func (t *filter) frame(rec *frame.Record) error {
 	case gate.Hold:
 		t.hold(rec, &p, &l)
 	case gate.Cut:
-		return t.cut(rec)
+		return t.cut(rec, p.Bytes)
 	}
 	return nil
 }
@@ -367,13 +384,13 @@ func (t *filter) hold(rec *frame.Record, p *gate.Packet, l *packet.Layers) {
 
 // cut offers each segment of a super-frame to the gate, so that a drop costs
 // one frame and not forty-five in a row.
-func (t *filter) cut(rec *frame.Record) error {
+func (t *filter) cut(rec *frame.Record, bytes int64) error {
 	h, err := offload.Parse(rec.Offload)
 	if err == nil {
 		err = t.seg.Start(h, rec.Frame, t.link)
 	}
 	if err != nil {
-		t.gate.Reject(len(rec.Frame))
+		t.gate.Reject(bytes)
 		if !t.invalid {
 			t.invalid = true
 			t.warn("offset %d: frame dropped: %v", rec.Offset(), err)

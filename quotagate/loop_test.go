@@ -15,6 +15,7 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
+	"framepipe/internal/offload"
 	"framepipe/internal/packet"
 	"framepipe/internal/packettest"
 )
@@ -43,7 +44,7 @@ func through(t testing.TB, cfg gate.Config, stream []byte, change func(*filter))
 	f := &filter{
 		gate: g, stream: true, seed: cfg.Seed,
 		in: fdio.NewStream(fdio.NewInput(int(in.Fd())), int(to.Fd())), out: fdio.NewOutput(int(to.Fd())),
-		publish: func(_ int64, s gate.State) { last = s },
+		publish: func(_ int64, s state) { last = s.State },
 		warn:    func(string, ...any) {},
 	}
 	if change != nil {
@@ -197,7 +198,7 @@ func TestPiecemeal(t *testing.T) {
 		var last gate.State
 		f := &filter{
 			gate: g, stream: true, in: fdio.NewStream(fdio.NewInput(int(p[0].Fd())), int(q[1].Fd())), out: fdio.NewOutput(int(q[1].Fd())),
-			publish: func(_ int64, s gate.State) { last = s }, warn: func(string, ...any) {},
+			publish: func(_ int64, s state) { last = s.State }, warn: func(string, ...any) {},
 		}
 		ended := make(chan error, 1)
 		go func() {
@@ -305,5 +306,26 @@ func TestAllocates(t *testing.T) {
 			t.Errorf("%s: %d allocations for %d frames", tt.name, n, tt.n)
 		}
 		t.Logf("%s: %d allocations, %d frames, %d passed", tt.name, after.Mallocs-before.Mallocs, s.In.Frames, s.Passed.Frames)
+	}
+}
+
+// The other tools count bytes on the wire as the gate does.
+func TestCountsAlike(t *testing.T) {
+	for _, size := range []int{0, 18, 19, 100, 1400, 8000} {
+		for _, s := range []packettest.Spec{{}, {UDP: true}, {V6: true}, {IP: true}, {Tags: 2}} {
+			s.Payload = packettest.Bytes(size)
+			rec := frame.Record{Frame: s.Frame()}
+			if size > 1000 {
+				rec.Offload, rec.Frame = s.Super(536)
+			}
+			f := &filter{}
+			if s.IP {
+				f.link = packet.IP
+			}
+			p, _ := f.look(&rec, len(rec.Frame))
+			if _, n := offload.OnWire(rec.Offload, rec.Frame, len(rec.Frame), f.link); int64(n) != p.Bytes {
+				t.Errorf("%+v, %d: %d bytes, and %d for the gate", s, size, n, p.Bytes)
+			}
+		}
 	}
 }

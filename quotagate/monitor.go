@@ -17,7 +17,7 @@ type monitor struct {
 	file   string
 	policy gate.Policy
 	replay *replay // where time is the records'
-	state  atomic.Pointer[gate.State]
+	state  atomic.Pointer[state]
 	shut   bool
 	failed bool
 	wrote  time.Time
@@ -25,11 +25,11 @@ type monitor struct {
 
 // publish takes over a state. A metrics file that cannot be written is said
 // once and tried again: a full disk is no reason to stop the traffic.
-func (m *monitor) publish(now int64, s gate.State) {
+func (m *monitor) publish(now int64, s state) {
 	m.state.Store(&s)
 	at := ""
 	if m.replay != nil {
-		m.replay.observe(now, &s)
+		m.replay.observe(now, &s.State)
 		at = moment(now).Format("2006-01-02T15:04:05Z ")
 	}
 	if m.shut == s.Open {
@@ -56,7 +56,7 @@ func (m *monitor) write() {
 	m.failed = err != nil
 }
 
-func word(s *gate.State) string {
+func word(s *state) string {
 	switch {
 	case s.Open:
 		return "open"
@@ -88,7 +88,7 @@ func (m *monitor) line() string {
 			line += fmt.Sprintf(" %s=%d %s_bytes=%d", c.short, c.Frames, c.short, c.Bytes)
 		}
 	}
-	return line + fmt.Sprintf(" held=%d delay=%v", s.HeldFrames, s.Delay)
+	return line + fmt.Sprintf(" held=%d held_bytes=%d delay=%v", s.HeldFrames, s.HeldBytes, s.Delay)
 }
 
 type tally struct {
@@ -96,8 +96,9 @@ type tally struct {
 	gate.Tally
 }
 
-func tallies(s *gate.State) []tally {
+func tallies(s *state) []tally {
 	return []tally{
+		{"read", "", "read", s.Read},
 		{"in", "", "in", s.In},
 		{"passed", "", "passed", s.Passed},
 		{"dropped", `reason="early"`, "dropped_early", s.DroppedEarly},
@@ -112,7 +113,7 @@ func tallies(s *gate.State) []tally {
 
 // prometheus writes the state in the text format of Prometheus
 // (https://prometheus.io/docs/instrumenting/exposition_formats/).
-func (m *monitor) prometheus(s *gate.State) []byte {
+func (m *monitor) prometheus(s *state) []byte {
 	var b bytes.Buffer
 	all := tallies(s)
 	for _, unit := range []string{"frames", "bytes"} {

@@ -56,7 +56,7 @@ type device interface {
 
 // counters is what SIGUSR1 shows.
 type counters struct {
-	frames, bytes, super, errors, malformed cli.Counter
+	frames, bytes, ethernet, super, errors, malformed cli.Counter
 }
 
 // run reads until the device ends, a signal says stop, or nobody reads what is
@@ -210,10 +210,12 @@ func (t *reader) drain() (n int, err error) {
 			copy(t.buf[n+want:], t.buf[at:at+size])
 			t.head = want
 		}
+		_, ethernet := offload.OnWire(hdr, t.buf[n+want:n+want+size], size, t.link) // hdr may stand where the head goes
 		frame.PutHead(t.buf[n:], uint64(time.Now().UnixNano()), hdr, size)
 		n += want + size
 		t.n.frames.Add(1)
 		t.n.bytes.Add(uint64(size))
+		t.n.ethernet.Add(uint64(ethernet))
 	}
 	return n, nil
 }

@@ -31,7 +31,8 @@ type writer struct {
 	first frame.Record // of those gathered in merge
 	whole bool         // the device is given every datagram by itself
 	n     counters
-	bad   complaints
+	bad   complaints // of the device
+	odd   complaints // about frames
 }
 
 // sink is what a writer wants of a tap.Device.
@@ -44,7 +45,9 @@ type sink interface {
 
 // counters is what SIGUSR1 shows.
 type counters struct {
-	frames, bytes, segmented, merged, refused, malformed cli.Counter
+	frames, bytes, ethernet, segmented, merged, refused, malformed cli.Counter
+	// What the device took, as it got it; and what it did not, or was not given.
+	written, writtenBytes, writtenEthernet, lostEthernet cli.Counter
 }
 
 // run writes frames until the input or the device ends.
@@ -77,6 +80,7 @@ func (t *writer) run() error {
 			if err == nil {
 				t.n.frames.Add(1)
 				t.n.bytes.Add(uint64(len(rec.Frame)))
+				t.n.ethernet.Add(t.ethernet(rec.Offload, rec.Frame))
 				err = t.gather(&rec)
 			}
 		}
@@ -165,9 +169,10 @@ func (t *writer) flush() error {
 	}
 	if err == nil {
 		t.n.merged.Add(uint64(n))
+		t.wrote(room, len(f))
 		return nil
 	}
-	return t.failed(err, len(f))
+	return t.failed(err, room, len(f), n)
 }
 
 // inject writes one frame, or the segments of one. An error is the end of the
@@ -191,7 +196,8 @@ func (t *writer) inject(rec *frame.Record) error {
 	}
 	if err != nil {
 		t.n.malformed.Add(1)
-		if t.bad.first(err) {
+		t.n.lostEthernet.Add(t.ethernet(rec.Offload, rec.Frame))
+		if t.odd.first(err) {
 			t.warn("offset %d: frame dropped: %v", rec.Offset(), err)
 		}
 		return nil
@@ -217,9 +223,10 @@ func (t *writer) write(room []byte, n int) error {
 	err := t.put(room, n)
 	if err == nil {
 		t.bad.over()
+		t.wrote(room, n)
 		return nil
 	}
-	return t.failed(err, n)
+	return t.failed(err, room, n, 1)
 }
 
 // put is write without what is done about an error.
@@ -241,13 +248,36 @@ func (t *writer) put(room []byte, n int) error {
 	}
 }
 
+// ethernet is what a frame counts on the wire.
+func (t *writer) ethernet(header, f []byte) uint64 {
+	_, n := offload.OnWire(header, f, len(f), t.link)
+	return uint64(n)
+}
+
+// given is ethernet for the frame of n bytes that stands in room, as the device was
+// given it.
+func (t *writer) given(room []byte, n int) uint64 {
+	f := room[tap.Headroom : tap.Headroom+n]
+	if !t.dev.VNetHdr() {
+		return t.ethernet(nil, f)
+	}
+	return t.ethernet(room[tap.Headroom-offload.HeaderSize:tap.Headroom], f)
+}
+
+func (t *writer) wrote(room []byte, n int) {
+	t.n.written.Add(1)
+	t.n.writtenBytes.Add(uint64(n))
+	t.n.writtenEthernet.Add(t.given(room, n))
+}
+
 // failed deals with the error of a write, which is the device's end or only
-// that of a frame.
-func (t *writer) failed(err error, n int) error {
+// that of a frame, or of some that were given together.
+func (t *writer) failed(err error, room []byte, n, frames int) error {
 	if tap.Fatal(err) {
 		return err
 	}
-	t.n.refused.Add(1)
+	t.n.refused.Add(uint64(frames))
+	t.n.lostEthernet.Add(t.given(room, n))
 	if t.bad.first(err) {
 		t.warn("%s: frame of %d bytes refused: %v%s", t.name, n, err, why(err))
 	}

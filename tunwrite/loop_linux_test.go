@@ -83,12 +83,52 @@ func TestRun(t *testing.T) {
 			if w.n.frames.Load() != frames || w.n.segmented.Load() != segmented || w.n.malformed.Load() != malformed {
 				t.Errorf("offload %v: %v", mode, &w.n)
 			}
+			if w.n.written.Load() == 0 || w.n.ethernet.Load() != w.n.writtenEthernet.Load()+w.n.lostEthernet.Load() {
+				t.Errorf("offload %v: what was read is not what was written and lost: %v", mode, &w.n)
+			}
 			if w.n.refused.Load() < frames/10 { // those of five bytes; the kernel may refuse the liars
 				t.Errorf("offload %v: %v", mode, &w.n)
 			}
 			if len(said) == 0 || !strings.Contains(strings.Join(said, "\n"), "refused") {
 				t.Errorf("offload %v: said %q", mode, said)
 			}
+		}
+	})
+}
+
+// Datagrams that the device refuses together are counted one by one.
+func TestRefusedTogether(t *testing.T) {
+	nettest.Need(t)
+	nettest.Inside(t, func() {
+		nettest.Run(t, "ip", "tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue", "vnet_hdr") // and not up
+		dev, err := tap.Open(tap.Config{Name: "tap0", Write: true})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer dev.Close()
+		const frames = 20
+		var stream []byte
+		for i := range frames {
+			rec := frame.Record{Frame: packettest.Spec{UDP: true, V6: true, Payload: packettest.Bytes(200)}.Frame(), Time: uint64(i)}
+			stream = rec.Append(stream)
+		}
+		r, w, err := os.Pipe()
+		if err == nil {
+			_, err = w.Write(stream)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer r.Close()
+		w.Close()
+		x := &writer{dev: dev, name: "tap0", link: packet.Ethernet, in: fdio.NewStream(fdio.NewInput(int(r.Fd())), dev.Fd()), warn: t.Logf}
+		if err := x.run(); err != nil {
+			t.Error(err)
+		}
+		if x.merge.Len() != 0 || x.n.refused.Load() != frames || x.n.lostEthernet.Load() != x.n.ethernet.Load() || x.n.written.Load() != 0 {
+			t.Errorf("%v", &x.n)
 		}
 	})
 }

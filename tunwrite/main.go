@@ -93,6 +93,7 @@ func run(t *cli.Tool, c config) error {
 }
 
 func (n *counters) String() string {
-	return fmt.Sprintf("frames=%d bytes=%d segmented=%d merged=%d refused=%d malformed=%d",
-		n.frames.Load(), n.bytes.Load(), n.segmented.Load(), n.merged.Load(), n.refused.Load(), n.malformed.Load())
+	return fmt.Sprintf("frames=%d bytes=%d segmented=%d merged=%d refused=%d malformed=%d ethernet_bytes=%d written=%d written_bytes=%d written_ethernet_bytes=%d lost_ethernet_bytes=%d",
+		n.frames.Load(), n.bytes.Load(), n.segmented.Load(), n.merged.Load(), n.refused.Load(), n.malformed.Load(), n.ethernet.Load(),
+		n.written.Load(), n.writtenBytes.Load(), n.writtenEthernet.Load(), n.lostEthernet.Load())
 }

@@ -56,8 +56,8 @@ type Tool struct {
 	counters atomic.Pointer[func() string]
 }
 
-// Counters sets what makes the line that SIGUSR1 prints. It is called by
-// another goroutine than Run's.
+// Counters sets what makes the line that SIGUSR1 prints, and with -v the end. It
+// is called by another goroutine than Run's.
 func (t *Tool) Counters(line func() string) { t.counters.Store(&line) }
 
 // Main runs the tool with the arguments of the process, and exits.
@@ -92,6 +92,9 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	default:
 		if err = t.signals(); err == nil {
 			err = t.Run(t, t.Flags.Args())
+			if line := t.counters.Load(); line != nil && t.Verbose {
+				fmt.Fprintf(stderr, "%s: %s\n", t.Name, (*line)())
+			}
 		}
 	}
 	return t.report(err, stderr)

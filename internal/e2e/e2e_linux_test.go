@@ -35,6 +35,9 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(meterFile); name != "" {
 		os.Exit(meter(name))
 	}
+	if every := os.Getenv(lossy); every != "" {
+		os.Exit(lose(every))
+	}
 	os.Exit(run(m))
 }
 
@@ -46,7 +49,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	bin = dir
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", "framepipe/tunread", "framepipe/tunwrite", "framepipe/quotagate", "framepipe/bytehist", "framepipe/framepcap", "framepipe/quotabill")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", "framepipe/tunread", "framepipe/tunwrite", "framepipe/quotagate", "framepipe/bytehist", "framepipe/framepcap", "framepipe/quotabill", "framepipe/bench/soak")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
 		return 1

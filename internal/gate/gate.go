@@ -552,9 +552,9 @@ func (g *Gate) Dropped() int64 {
 }
 
 // Reject counts a frame that could not be cut and is dropped.
-func (g *Gate) Reject(bytes int) {
-	g.stats.In.add(int64(bytes))
-	g.stats.Malformed.add(int64(bytes))
+func (g *Gate) Reject(bytes int64) {
+	g.stats.In.add(bytes)
+	g.stats.Malformed.add(bytes)
 }
 
 // State returns how the gate stands now.

@@ -30,17 +30,20 @@ type Counter struct {
 	counts [256]uint64
 
 	frames, bytes, wire uint64
+	ethernet            uint64
 	sizes               [len(Classes)]uint64
 	totalFrames         uint64
 	totalBytes          uint64
 	since               time.Time
 }
 
-// Frame counts a frame of size bytes that becomes segments frames on the wire.
-func (c *Counter) Frame(size, segments int) {
+// Frame counts a frame of size bytes that becomes segments frames on the wire, of so
+// many bytes of Ethernet.
+func (c *Counter) Frame(size, segments, ethernet int) {
 	c.frames++
 	c.bytes += uint64(size)
 	c.wire += uint64(segments)
+	c.ethernet += uint64(ethernet)
 	c.sizes[class(size, segments)]++
 }
 
@@ -101,8 +104,9 @@ type Report struct {
 	Frames   uint64            `json:"frames" msgpack:"frames"`         // as they stand in the stream
 	Wire     uint64            `json:"wire_frames" msgpack:"wire_frames"`
 	Bytes    uint64            `json:"bytes" msgpack:"bytes"`
-	BPS      float64           `json:"bps" msgpack:"bps"` // bits per second
-	FPS      float64           `json:"fps" msgpack:"fps"` // frames per second, super-frames as what they become
+	Ethernet uint64            `json:"ethernet_bytes" msgpack:"ethernet_bytes"` // of the frames on the wire
+	BPS      float64           `json:"bps" msgpack:"bps"`                       // bits per second
+	FPS      float64           `json:"fps" msgpack:"fps"`                       // frames per second, super-frames as what they become
 	Entropy  float64           `json:"entropy" msgpack:"entropy"`
 	Counts   [256]uint64       `json:"counts" msgpack:"counts"` // how often each value occurred in the frames that were sampled
 	Sizes    map[string]uint64 `json:"sizes" msgpack:"sizes"`   // frames by class
@@ -122,7 +126,7 @@ func (c *Counter) Snapshot(now time.Time) Report {
 	c.totalFrames += c.frames
 	c.totalBytes += c.bytes
 	r := Report{
-		Time: now, Interval: now.Sub(c.since).Seconds(), Frames: c.frames, Wire: c.wire, Bytes: c.bytes,
+		Time: now, Interval: now.Sub(c.since).Seconds(), Frames: c.frames, Wire: c.wire, Bytes: c.bytes, Ethernet: c.ethernet,
 		Entropy: Entropy(&c.counts), Counts: c.counts, Sizes: make(map[string]uint64, len(Classes)),
 		TotalFrames: c.totalFrames, TotalBytes: c.totalBytes,
 	}
@@ -134,7 +138,7 @@ func (c *Counter) Snapshot(now time.Time) Report {
 		r.Sizes[name] = c.sizes[i]
 	}
 	c.counts, c.sizes = [256]uint64{}, [len(Classes)]uint64{}
-	c.frames, c.bytes, c.wire, c.since = 0, 0, 0, now
+	c.frames, c.bytes, c.wire, c.ethernet, c.since = 0, 0, 0, 0, now
 	return r
 }
 

@@ -53,7 +53,7 @@ func TestFrame(t *testing.T) {
 	start := time.Unix(1000, 0)
 	c.Start(start)
 	for size, n := range map[int]int{14: 1, 60: 1, 61: 1, 1514: 1, 1515: 1, 65000: 45, 9014: 1} {
-		c.Frame(size, n)
+		c.Frame(size, n, size+4*n)
 	}
 	r := c.Snapshot(start.Add(2 * time.Second))
 	want := map[string]uint64{"64": 2, "65-127": 1, "128-255": 0, "256-511": 0, "512-1023": 0, "1024-1518": 1, "1519-": 2, "super": 1}
@@ -62,12 +62,12 @@ func TestFrame(t *testing.T) {
 			t.Errorf("%s: %d, want %d", name, r.Sizes[name], n)
 		}
 	}
-	if len(r.Sizes) != len(want) || r.Frames != 7 || r.Wire != 51 || r.Bytes != 77178 || r.Interval != 2 || r.FPS != 25.5 || r.BPS != 4*77178 {
+	if len(r.Sizes) != len(want) || r.Frames != 7 || r.Wire != 51 || r.Bytes != 77178 || r.Ethernet != 77178+4*51 || r.Interval != 2 || r.FPS != 25.5 || r.BPS != 4*77178 {
 		t.Errorf("%+v", r)
 	}
-	c.Frame(100, 1)
+	c.Frame(100, 1, 104)
 	r = c.Snapshot(start.Add(3 * time.Second))
-	if r.Frames != 1 || r.TotalFrames != 8 || r.TotalBytes != 77278 || r.Interval != 1 || r.Sizes["super"] != 0 {
+	if r.Frames != 1 || r.Ethernet != 104 || r.TotalFrames != 8 || r.TotalBytes != 77278 || r.Interval != 1 || r.Sizes["super"] != 0 {
 		t.Errorf("the second: %+v", r)
 	}
 	if r := c.Snapshot(start.Add(3 * time.Second)); r.BPS != 0 || r.FPS != 0 || r.Entropy != 0 {
@@ -105,7 +105,7 @@ func sample() Report {
 				f[j] = byte(rng.Uint32())
 			}
 		}
-		c.Frame(len(f), 1+i%50/49*44)
+		c.Frame(len(f), 1+i%50/49*44, len(f)+4)
 		c.Bytes(f)
 	}
 	r := c.Snapshot(time.Date(2014, 7, 1, 12, 0, 10, 0, time.UTC))
@@ -167,7 +167,7 @@ func TestEncodings(t *testing.T) {
 	if !fromJSON.Time.Equal(r.Time) || !fromMsgpack.Time.Equal(r.Time) {
 		t.Errorf("times %v and %v, want %v", fromJSON.Time, fromMsgpack.Time, r.Time)
 	}
-	for _, key := range []string{"time", "interval_s", "frames", "wire_frames", "bytes", "bps", "fps", "entropy", "counts", "sizes", "sample", "total_frames", "total_bytes"} {
+	for _, key := range []string{"time", "interval_s", "frames", "wire_frames", "bytes", "ethernet_bytes", "bps", "fps", "entropy", "counts", "sizes", "sample", "total_frames", "total_bytes"} {
 		if !bytes.Contains(j, []byte(`"`+key+`":`)) || !bytes.Contains(m, []byte(key)) {
 			t.Errorf("%s is missing", key)
 		}
@@ -180,7 +180,7 @@ func TestEncodings(t *testing.T) {
 func TestCountAllocates(t *testing.T) {
 	var c Counter
 	f := make([]byte, 1514)
-	if n := testing.AllocsPerRun(100, func() { c.Frame(len(f), 1); c.Bytes(f) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { c.Frame(len(f), 1, len(f)+4); c.Bytes(f) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -235,11 +235,12 @@ func FuzzCount(f *testing.F) {
 		}
 		for len(b) > 0 {
 			size, segments := min(int(b[0]), len(b)-1), 1+int(b[0])%3
-			c.Frame(size, segments)
+			c.Frame(size, segments, size+4*segments)
 			c.Bytes(b[1 : 1+size])
 			want.Frames++
 			want.Wire += uint64(segments)
 			want.Bytes += uint64(size)
+			want.Ethernet += uint64(size + 4*segments)
 			for _, x := range b[1 : 1+size] {
 				want.Counts[x]++
 			}

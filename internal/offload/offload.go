@@ -176,6 +176,29 @@ func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int,
 	return p.n, p.head, size - (p.n-1)*int(h.GSOSize), nil
 }
 
+// OnWire tells what a frame of size bytes becomes on the wire, of which f has the
+// beginning, with all headers, and header what came with it, nil if nothing did: how
+// many frames, and how many bytes as a switch counts them, padded to 60 and with 4
+// of check sequence. IP packets count as if they were in Ethernet. It stays the same
+// when super-frames are cut or made.
+func OnWire(header, f []byte, size int, link packet.Link) (frames, bytes int) {
+	if header != nil {
+		if h, err := Parse(header); err == nil && h.Super() {
+			if n, head, last, err := Measure(h, f, size, link); err == nil {
+				return n, (n-1)*ethernet(head+int(h.GSOSize), link) + ethernet(last, link)
+			}
+		}
+	}
+	return 1, ethernet(size, link)
+}
+
+func ethernet(size int, link packet.Link) int {
+	if link == packet.IP {
+		size += 14
+	}
+	return max(size, 60) + 4
+}
+
 // Segmenter cuts frames. Its memory is that of the longest frame it gave.
 type Segmenter struct {
 	// Headroom is how many bytes Next leaves free in front of each frame.

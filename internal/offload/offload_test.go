@@ -119,8 +119,12 @@ func TestSegments(t *testing.T) {
 		if err != nil || n != len(all) || head != int(h.HdrLen) || last != len(all[len(all)-1]) {
 			rt.Fatalf("Measure: %d frames with %d in front, %d in the last, %v; there are %d", n, head, last, err, len(all))
 		}
+		raw, _ := s.Super(s.gso)
+		frames, wire := OnWire(raw, f[:min(len(f), int(h.HdrLen))], len(f), s.link())
 		var payload []byte
 		for i, b := range all {
+			one, size := OnWire(nil, b, len(b), s.link())
+			frames, wire = frames-one, wire-size
 			l := verify(rt, b, s.link())
 			if i < n-1 && len(b) != head+s.gso {
 				rt.Fatalf("segment %d has %d bytes", i, len(b))
@@ -153,6 +157,9 @@ func TestSegments(t *testing.T) {
 		}
 		if !bytes.Equal(payload, s.Payload) {
 			rt.Fatalf("another payload came out")
+		}
+		if frames != 0 || wire != 0 {
+			rt.Fatalf("%d frames and %d bytes on the wire more than the segments are", frames, wire)
 		}
 	})
 }

@@ -1,0 +1,561 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"framepipe/internal/hist"
+	"framepipe/internal/ledger"
+
+	"golang.org/x/sys/unix"
+)
+
+// host is one of the two ends: a namespace with a tap.
+type host struct {
+	ns, tap string
+	v4, v6  string
+	queue   *handed
+}
+
+func ip(args string) error {
+	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("ip %s: %w: %s", args, err, out)
+	}
+	return nil
+}
+
+// queueLength is how many frames wait in a tap for its reader.
+const queueLength = 128
+
+func (h *host) make() error {
+	if err := ip("netns add " + h.ns); err != nil {
+		return err
+	}
+	// No duplicate address detection: the addresses are to be used at once.
+	if err := inside(h.ns, func() error {
+		return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
+	}); err != nil {
+		return err
+	}
+	for _, line := range []string{
+		"-n " + h.ns + " tuntap add dev " + h.tap + " mode tap multi_queue vnet_hdr",
+		"-n " + h.ns + " link set lo up",
+		"-n " + h.ns + " addr add " + h.v4 + "/24 dev " + h.tap,
+		"-n " + h.ns + " addr add " + h.v6 + "/64 dev " + h.tap,
+		fmt.Sprintf("-n %s link set %s txqueuelen %d up", h.ns, h.tap, queueLength),
+	} {
+		if err := ip(line); err != nil {
+			return err
+		}
+	}
+	var err error
+	h.queue, err = newHanded(h)
+	return err
+}
+
+func (h *host) remove() {
+	if h.queue != nil {
+		unix.Close(h.queue.fd)
+	}
+	_ = exec.Command("ip", "netns", "del", h.ns).Run()
+}
+
+// device is what the kernel counts of a tap.
+type device struct {
+	sent, received count
+	txDropped      int64
+}
+
+func (h *host) device() (d device, err error) {
+	out, err := exec.Command("ip", "-n", h.ns, "-j", "-s", "link", "show", "dev", h.tap).Output()
+	if err != nil {
+		return d, fmt.Errorf("ip: %w", err)
+	}
+	type direction struct{ Bytes, Packets, Dropped int64 }
+	var all []struct {
+		Stats struct{ Rx, Tx direction } `json:"stats64"`
+	}
+	if err := json.Unmarshal(out, &all); err != nil || len(all) != 1 {
+		return d, fmt.Errorf("ip says %s: %w", out, err)
+	}
+	s := all[0].Stats
+	return device{count{s.Tx.Packets, s.Tx.Bytes}, count{s.Rx.Packets, s.Rx.Bytes}, s.Tx.Dropped}, nil
+}
+
+// inside runs f on a thread of a namespace.
+func inside(ns string, f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		file, err := os.Open("/run/netns/" + ns)
+		if err == nil {
+			if err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err == nil {
+				err = f()
+			}
+			file.Close()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// handed counts the frames that the kernel hands to a tap, one by one, as a packet
+// socket sees them. A tap itself counts a frame as sent when it is read, and as
+// dropped when there is no room; what waits in it when its reader goes away it
+// forgets.
+type handed struct {
+	fd int
+	n  int64
+}
+
+func newHanded(h *host) (c *handed, err error) {
+	c = &handed{}
+	err = inside(h.ns, func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		ifr, err := unix.NewIfreq(h.tap)
+		if err != nil {
+			return err
+		}
+		if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr); err != nil {
+			return err
+		}
+		// The first byte of what goes out, and nothing else: nobody reads it, and what
+		// the socket has no room for it counts all the same.
+		const packetType = 0xfffff004 // SKF_AD_OFF + SKF_AD_PKTTYPE
+		program := []unix.SockFilter{
+			{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: packetType},
+			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.PACKET_OUTGOING, Jf: 1},
+			{Code: unix.BPF_RET | unix.BPF_K, K: 1},
+			{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		}
+		all := uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)
+		c.fd = fd
+		return errors.Join(
+			unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}),
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1),
+			unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: int(ifr.Uint32())}))
+	})
+	return c, err
+}
+
+// read returns how many there were. The kernel's counter has 32 bits, and begins
+// anew when it is read.
+func (c *handed) read() (int64, error) {
+	s, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		return 0, err
+	}
+	c.n += int64(s.Packets)
+	return c.n, nil
+}
+
+// stage is a running process of a pipeline.
+type stage struct {
+	*exec.Cmd
+	name  string
+	born  time.Time
+	done  chan struct{}
+	ready chan struct{} // closed when its signals are set up and its files open
+
+	mu    sync.Mutex
+	rest  []byte // of a line
+	begun bool
+	line  counters // the last
+	lines int
+	said  []string // what else it said after it was ready
+}
+
+var pair = regexp.MustCompile(`(\w+)=(\d+)\b`)
+
+// Write takes what the stage says on stderr.
+func (s *stage) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rest = append(s.rest, p...)
+	for {
+		line, rest, ok := bytes.Cut(s.rest, []byte("\n"))
+		if !ok {
+			return len(p), nil
+		}
+		s.hear(strings.TrimPrefix(string(line), s.name+": "))
+		s.rest = bytes.Clone(rest)
+	}
+}
+
+func (s *stage) hear(line string) {
+	switch {
+	case strings.HasPrefix(line, "frames=") || strings.HasPrefix(line, "state="):
+		s.line = counters{}
+		for _, m := range pair.FindAllStringSubmatch(line, -1) {
+			s.line[m[1]], _ = strconv.ParseInt(m[2], 10, 64)
+		}
+		s.lines++
+	case strings.HasPrefix(line, "sandbox: "):
+		s.begun = true
+		close(s.ready)
+	case s.begun || !strings.HasPrefix(line, "tap"): // its first line is about the device
+		s.said = append(s.said, line)
+	}
+}
+
+func (s *stage) last() (counters, int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.line, s.lines
+}
+
+func (s *stage) gone() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// direction is one of the two pipelines: its stages, while it lives, and what there
+// is to know of its earlier lives.
+type direction struct {
+	name     string
+	from, to *host
+	dir      string // of the files
+	tools    string
+	quota    string
+	window   time.Duration
+	ledger   *ledger.Ledger
+	rng      *rand.Rand
+
+	mu    sync.Mutex
+	now   []*stage
+	lives map[string][]life
+	runs  []*run
+	open  int // seconds
+	shut  int
+}
+
+func (d *direction) file(kind string) string { return filepath.Join(d.dir, d.name+"."+kind) }
+
+// book returns what the ledger has of a direction in all.
+func (d *direction) book() (offered, charged int64) {
+	x := ledger.In
+	if d.name == "out" {
+		x = ledger.Out
+	}
+	for _, c := range d.ledger.Cycles() {
+		for i := range c.Slots {
+			offered += c.Bytes(x, true, i)
+			charged += c.Bytes(x, false, i)
+		}
+	}
+	return offered, charged
+}
+
+// start starts the stages. Now and then the source leaves out offload, or the sink.
+func (d *direction) start() ([]*stage, error) {
+	read, write := []string{"-v"}, []string{"-v"}
+	switch d.rng.IntN(8) {
+	case 0:
+		read = append(read, "-offload=false")
+	case 1:
+		write = append(write, "-offload=off")
+	}
+	in := func(h *host, name string, args ...string) *exec.Cmd {
+		return exec.Command("ip", append([]string{"netns", "exec", h.ns, filepath.Join(d.tools, name)}, append(args, h.tap)...)...)
+	}
+	cmds := []*exec.Cmd{
+		in(d.from, "tunread", read...),
+		exec.Command(filepath.Join(d.tools, "quotagate"), "-v", "-quota", d.quota, "-window", d.window.String(), "-cycle", "1d",
+			"-ledger", filepath.Join(d.dir, "ledger"), "-dir", d.name, "-charge", "passed", "-bill", "sum", "-metrics", d.file("prom")),
+		exec.Command(filepath.Join(d.tools, "bytehist"), "-v", "-every", "1s", "-format", "json", "-o", d.file("json")),
+		in(d.to, "tunwrite", write...),
+	}
+	var all []*stage
+	var ends []*os.File
+	defer func() {
+		for _, f := range ends { // the stages have them
+			f.Close()
+		}
+	}()
+	for i, c := range cmds {
+		s := &stage{Cmd: c, name: stages[i], done: make(chan struct{}), ready: make(chan struct{})}
+		c.Stderr = s
+		// What a terminal sends is for us alone.
+		c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		all = append(all, s)
+		if i == len(cmds)-1 {
+			break
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		ends = append(ends, r, w)
+		c.Stdout, cmds[i+1].Stdin = w, r
+	}
+	for _, s := range all {
+		s.born = time.Now()
+		if err := s.Start(); err != nil {
+			return all, err
+		}
+		go func() {
+			_ = s.Wait()
+			close(s.done)
+		}()
+	}
+	for _, s := range all {
+		select {
+		case <-s.ready:
+		case <-s.done:
+			return all, fmt.Errorf("%s ended at once: %s %s", s.name, s.ProcessState, s.said)
+		case <-time.After(10 * time.Second):
+			return all, fmt.Errorf("%s is not ready after ten seconds", s.name)
+		}
+	}
+	return all, nil
+}
+
+// live runs the pipeline once. wait waits until it is time for it to end, or a stage
+// is gone, and returns which one to kill; if none, it is drained.
+func (d *direction) live(wait func(gone <-chan struct{}) (killed string)) (*run, error) {
+	r := &run{dir: d.name, n: len(d.runs) + 1}
+	for _, kind := range []string{"json", "prom"} {
+		_ = os.Remove(d.file(kind))
+	}
+	from, err := d.from.device()
+	if err != nil {
+		return nil, err
+	}
+	to, err := d.to.device()
+	if err != nil {
+		return nil, err
+	}
+	offered, charged := d.book()
+	all, err := d.start()
+	defer func() {
+		for _, s := range all {
+			if s.Process != nil {
+				_ = s.Process.Kill()
+			}
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	d.watch(all)
+	gone := make(chan struct{})
+	var once sync.Once
+	for _, s := range all {
+		go func() {
+			<-s.done
+			once.Do(func() { close(gone) })
+		}()
+	}
+	r.killed = wait(gone)
+	select {
+	case <-gone:
+		r.killed = ""
+		for _, s := range all {
+			if s.gone() {
+				r.faults = append(r.faults, s.name+" has ended by itself")
+			}
+		}
+	default:
+		if r.killed == "" {
+			_ = all[0].Process.Signal(unix.SIGTERM)
+		} else {
+			d.kill(r, all[slices.Index(stages, r.killed)])
+		}
+	}
+	// A gate whose window is full lets out what it holds when old traffic leaves it.
+	const patience = 10 * time.Second
+	limit := time.After(patience + d.window)
+	for _, s := range all {
+		select {
+		case <-s.done:
+		case <-limit:
+			return nil, fmt.Errorf("%s %d: %s is still there %v after the end", d.name, r.n, s.name, patience+d.window)
+		}
+	}
+	d.watch(nil)
+	if err := d.gather(r, all); err != nil {
+		return nil, err
+	}
+	after, err := d.from.device()
+	if err != nil {
+		return nil, err
+	}
+	r.sent = count{after.sent.frames - from.sent.frames, after.sent.bytes - from.sent.bytes}
+	if after, err = d.to.device(); err != nil {
+		return nil, err
+	}
+	r.received = count{after.received.frames - to.received.frames, after.received.bytes - to.received.bytes}
+	o, c := d.book()
+	r.offered, r.charged = o-offered, c-charged
+	d.mu.Lock()
+	d.runs = append(d.runs, r)
+	d.mu.Unlock()
+	return r, nil
+}
+
+// kill kills a stage. Tunwrite, behind which the kernel counts in another way, is
+// asked for its line just before.
+func (d *direction) kill(r *run, s *stage) {
+	if s.name == "tunwrite" {
+		_, had := s.last()
+		_ = s.Process.Signal(unix.SIGUSR1)
+		for end := time.Now().Add(5 * time.Second); r.before == nil && time.Now().Before(end); time.Sleep(500 * time.Microsecond) {
+			if line, n := s.last(); n > had {
+				r.before = line
+			}
+		}
+		if r.before == nil {
+			r.faults = append(r.faults, "tunwrite does not answer SIGUSR1")
+		}
+	}
+	_ = s.Process.Kill()
+}
+
+// cutOff is what the stage behind one that was killed may say.
+var cutOff = regexp.MustCompile(`ends inside`)
+
+// gather takes what the stages of a run have left behind.
+func (d *direction) gather(r *run, all []*stage) (err error) {
+	for i, s := range all {
+		line, _ := s.last()
+		if s.name == r.killed {
+			continue
+		}
+		if line == nil {
+			r.faults = append(r.faults, s.name+" has printed no counters")
+			line = counters{}
+		}
+		*[]*counters{&r.read, &r.gate, &r.hist, &r.write}[i] = line
+		cut := false
+		for _, text := range s.said {
+			if cut = r.killed != "" && cutOff.MatchString(text); !cut {
+				r.faults = append(r.faults, s.name+" said: "+text)
+			}
+		}
+		if status := s.ProcessState.ExitCode(); status != 0 && !cut {
+			r.faults = append(r.faults, fmt.Sprintf("%s: %s", s.name, s.ProcessState))
+		}
+	}
+	if r.killed != "bytehist" {
+		if r.reports, err = reports(d.file("json")); err != nil {
+			return err
+		}
+	}
+	if r.killed == "quotagate" {
+		r.published, err = dropped(d.file("prom"))
+	}
+	return err
+}
+
+// reports adds up the reports of a bytehist.
+func reports(name string) (counters, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	sum := counters{}
+	for line := range bytes.Lines(b) {
+		var r hist.Report
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		sum["frames"] += int64(r.Frames)
+		sum["bytes"] += int64(r.Bytes)
+		sum["ethernet_bytes"] += int64(r.Ethernet)
+		for _, n := range r.Counts {
+			sum["counts"] += int64(n)
+		}
+	}
+	return sum, nil
+}
+
+var droppedBytes = regexp.MustCompile(`(?m)^quotagate_dropped_bytes_total\{.*\} (\d+)$`)
+
+// dropped adds up what the metrics of a gate say was dropped.
+func dropped(name string) (counters, error) {
+	b, err := os.ReadFile(name)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	c := counters{}
+	for _, m := range droppedBytes.FindAllSubmatch(b, -1) {
+		n, _ := strconv.ParseInt(string(m[1]), 10, 64)
+		c["dropped_bytes"] += n
+	}
+	return c, nil
+}
+
+// watch has the processes of a new life looked at, none if that is over.
+func (d *direction) watch(all []*stage) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now = all
+	for _, s := range all {
+		d.lives[s.name] = append(d.lives[s.name], nil)
+	}
+}
+
+// look takes a sample of each process, and of the gate.
+func (d *direction) look() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.now {
+		if s.gone() {
+			continue
+		}
+		memory, files, err := footprint(s.Process.Pid)
+		if err != nil { // it has just gone
+			continue
+		}
+		l := d.lives[s.name]
+		l[len(l)-1] = append(l[len(l)-1], sample{time.Since(s.born), memory, files})
+		if s.name == "quotagate" {
+			if b, err := os.ReadFile(d.file("prom")); err == nil {
+				if bytes.Contains(b, []byte("\nquotagate_open 1\n")) {
+					d.open++
+				} else {
+					d.shut++
+				}
+			}
+		}
+	}
+}
+
+var anonymous = regexp.MustCompile(`RssAnon:\s+(\d+) kB`)
+
+// footprint returns the memory that is a process's own, and how many descriptors it
+// has.
+func footprint(pid int) (memory int64, files int, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	m := anonymous.FindSubmatch(b)
+	if m == nil {
+		return 0, 0, errors.New("no memory any more")
+	}
+	memory, _ = strconv.ParseInt(string(m[1]), 10, 64)
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	return memory << 10, len(fds), err
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// tally sums up runs.
+type tally struct {
+	kills, drained int
+	bytes          int64 // sent by the kernel
+	worst          flight
+	unexplained    int
+}
+
+func tallyOf(runs []*run) (t tally) {
+	for _, r := range runs {
+		t.bytes += r.sent.bytes
+		t.unexplained += len(r.complaints())
+		if r.killed == "" {
+			t.drained++
+			continue
+		}
+		t.kills++
+		if f := r.inFlight(); f.bytes > t.worst.bytes {
+			t.worst = f
+		}
+	}
+	return t
+}
+
+func (t *tally) add(o tally) {
+	t.kills, t.drained, t.bytes, t.unexplained = t.kills+o.kills, t.drained+o.drained, t.bytes+o.bytes, t.unexplained+o.unexplained
+	if o.worst.bytes > t.worst.bytes {
+		t.worst = o.worst
+	}
+}
+
+// size writes bytes for people.
+func size(n int64) string {
+	switch {
+	case n >= 1e9:
+		return fmt.Sprintf("%.2f GB", float64(n)/1e9)
+	case n >= 1e6:
+		return fmt.Sprintf("%.2f MB", float64(n)/1e6)
+	}
+	return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+}
+
+// report prints what the whole came to. Its error says that it came to something
+// else than it should.
+func (s *soak) report(all [2]totals) error {
+	var complaints []string
+	var runs []*run
+	for _, d := range s.both {
+		runs = append(runs, d.runs...)
+	}
+	for _, r := range runs {
+		complaints = append(complaints, r.complaints()...)
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	row := func(cells ...any) {
+		for _, c := range cells[:len(cells)-1] {
+			fmt.Fprintf(w, "%v\t", c)
+		}
+		fmt.Fprintf(w, " %v\n", cells[len(cells)-1]) // to the left, as the last cell of a line is
+	}
+	t := tallyOf(runs)
+	open, shut := 0, 0
+	for _, d := range s.both {
+		open, shut = open+d.open, shut+d.shut
+	}
+	fmt.Printf("\n%v of traffic; %d kills and %d drained; the gates were open %d%% of the time\n\n",
+		time.Since(s.begun).Round(time.Second), t.kills, t.drained, 100*open/max(open+shut, 1))
+
+	n := all[0]
+	n.add(&all[1])
+	fmt.Printf("  bulk          %d flows, %s received\n", n.BulkFlows, size(n.BulkBytes))
+	fmt.Printf("  connections   %d; %d failed or broke off\n", n.Connections, n.Refused)
+	fmt.Printf("  datagrams     %d of 0 to 9000 bytes and %d small ones sent, %d received\n", n.Datagrams, n.Small, n.Received)
+	fmt.Printf("  pings         %d, %d answered\n", n.Pings, n.Pongs)
+	lost := counters{}
+	for _, r := range runs {
+		for key, n := range r.gate {
+			lost[key] += n
+		}
+		for key, n := range r.write {
+			lost[key] += n
+		}
+	}
+	fmt.Printf("  dropped       by the gates %d early, %d as a queue was full, %d over the quota; refused by a tap %d\n",
+		lost["dropped_early"], lost["dropped_full"], lost["dropped_quota"], lost["refused"])
+	fmt.Printf("  other bytes than were sent: %d\n\n", n.Wrong)
+	if n.Wrong > 0 {
+		complaints = append(complaints, "other bytes came than were sent")
+	}
+	for what, v := range map[string]int64{"bulk": n.BulkBytes, "connections": n.Connections, "datagrams": n.Datagrams, "small datagrams": n.Small, "received datagrams": n.Received, "pings": n.Pongs} {
+		if v == 0 {
+			complaints = append(complaints, "there were no "+what)
+		}
+	}
+
+	type sums struct {
+		link
+		unexplained int64
+	}
+	var order []string
+	by := map[string]*sums{}
+	for _, r := range runs {
+		for _, l := range r.links() {
+			key := l.what + l.unit
+			if by[key] == nil {
+				by[key] = &sums{link: link{what: l.what, unit: l.unit}}
+				order = append(order, key)
+			}
+			x := by[key]
+			x.from, x.to, x.unexplained = x.from+l.from, x.to+l.to, x.unexplained+l.unexplained()
+		}
+	}
+	rank := func(key string) int { return slices.Index(places, by[key].what) }
+	slices.SortStableFunc(order, func(a, b string) int { return rank(a) - rank(b) })
+	row("the one", "the other", "under way", "unexplained", "")
+	for _, key := range order {
+		x := by[key]
+		row(x.from, x.to, x.lost(), x.unexplained, x.what+", "+x.unit)
+	}
+	w.Flush()
+
+	fmt.Println()
+	row("", "kills", "in flight: median", "most", "at the most", "")
+	for _, name := range stages {
+		var lost []int64
+		bound := int64(0)
+		for _, r := range runs {
+			if r.killed == name {
+				f := r.inFlight()
+				lost = append(lost, f.bytes)
+				bound = max(bound, f.mostBytes)
+			}
+		}
+		slices.Sort(lost)
+		if len(lost) == 0 {
+			row("", 0, "", "", "", name)
+			continue
+		}
+		row("", len(lost), size(lost[len(lost)/2]), size(lost[len(lost)-1]), size(bound), name)
+	}
+	w.Flush()
+
+	fmt.Println()
+	row("", "handed over", "sent", "dropped", "forgotten", "")
+	for _, d := range s.both {
+		handed, err1 := d.from.queue.read()
+		dev, err2 := d.from.device()
+		if err1 != nil || err2 != nil {
+			return fmt.Errorf("%v %v", err1, err2)
+		}
+		forgotten := handed - dev.sent.frames - dev.txDropped
+		row("", handed, dev.sent.frames, dev.txDropped, forgotten, "frames by the kernel to "+d.from.tap)
+		// With each reader that goes away, the tap forgets what waits in it.
+		if most := int64(len(d.runs) * queueLength); forgotten < 0 || forgotten > most {
+			complaints = append(complaints, fmt.Sprintf("%s has forgotten %d frames, and %d at the most could be", d.from.tap, forgotten, most))
+		}
+	}
+	w.Flush()
+
+	fmt.Println()
+	row("", "lives", "longest", "memory: at first", "at last", "most", "descriptors", "at last", "most", "")
+	for _, d := range s.both {
+		for _, name := range stages {
+			f := flat(name, d.lives[name], min(5*time.Second, s.length/20))
+			row("", f.lives, f.longest.Round(time.Second), fmt.Sprintf("%.1f MB", mb(f.first)), fmt.Sprintf("%.1f MB", mb(f.final)), fmt.Sprintf("%.1f MB", mb(f.most)),
+				f.files, f.filesAtLast, f.mostFiles, name+" "+d.name)
+			for _, c := range f.complaints {
+				complaints = append(complaints, d.name+": "+c)
+			}
+			if f.files == 0 {
+				complaints = append(complaints, d.name+": "+name+" was not looked at often enough")
+			}
+		}
+	}
+	w.Flush()
+
+	if len(complaints) > 0 {
+		fmt.Printf("\n%s\n", strings.Join(complaints, "\n"))
+		return errUnexplained
+	}
+	fmt.Printf("\nno frame and no byte is unexplained; memory and descriptors are flat\n")
+	return nil
+}
+
+// add adds up both sides.
+func (n *totals) add(o *totals) {
+	n.BulkFlows += o.BulkFlows
+	n.BulkBytes += o.BulkBytes
+	n.Connections += o.Connections
+	n.Refused += o.Refused
+	n.Datagrams += o.Datagrams
+	n.Small += o.Small
+	n.Received += o.Received
+	n.Pings += o.Pings
+	n.Pongs += o.Pongs
+	n.Wrong += o.Wrong
+}

@@ -346,7 +346,9 @@ func (s *soak) watch(stop <-chan os.Signal, failed <-chan error) error {
 			}
 			if now.After(next) {
 				next = next.Add(every)
-				s.progress()
+				if err := s.progress(); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -374,16 +376,20 @@ func (s *soak) quiet() error {
 	return errors.New("there is still traffic half a minute after its end")
 }
 
-func (s *soak) progress() {
+func (s *soak) progress() error {
 	var all tally
 	line := ""
 	for _, d := range s.both {
 		d.mu.Lock()
-		t := tallyOf(d.runs)
+		all.add(tallyOf(d.runs))
 		d.mu.Unlock()
-		all.add(t)
-		line += fmt.Sprintf(" %s %.1f GB;", d.name, float64(t.bytes)/1e9)
+		dev, err := d.from.device()
+		if err != nil {
+			return err
+		}
+		line += fmt.Sprintf(" %s %s;", d.name, size(dev.sent.bytes))
 	}
 	s.printf("%7s %s %d kills, %d drained; most in flight %s; %d unexplained",
 		time.Since(s.begun).Round(time.Second), line, all.kills, all.drained, size(all.worst.bytes), all.unexplained)
+	return nil
 }

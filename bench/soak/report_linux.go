@@ -12,14 +12,12 @@ import (
 // tally sums up runs.
 type tally struct {
 	kills, drained int
-	bytes          int64 // sent by the kernel
 	worst          flight
 	unexplained    int
 }
 
 func tallyOf(runs []*run) (t tally) {
 	for _, r := range runs {
-		t.bytes += r.sent.bytes
 		t.unexplained += len(r.complaints())
 		if r.killed == "" {
 			t.drained++
@@ -34,7 +32,7 @@ func tallyOf(runs []*run) (t tally) {
 }
 
 func (t *tally) add(o tally) {
-	t.kills, t.drained, t.bytes, t.unexplained = t.kills+o.kills, t.drained+o.drained, t.bytes+o.bytes, t.unexplained+o.unexplained
+	t.kills, t.drained, t.unexplained = t.kills+o.kills, t.drained+o.drained, t.unexplained+o.unexplained
 	if o.worst.bytes > t.worst.bytes {
 		t.worst = o.worst
 	}

@@ -928,6 +928,10 @@ undo() {
 		say "there is no $iface that could have its addresses and routes back: $(carried <"$state/addresses" | paste -sd ,)"
 	fi
 	stop
+	for f in {1..40}; do # those that somebody else has started drain, too
+		[ -n "$(processes)" ] || break
+		sleep 0.05
+	done
 	processes | xargs -r kill -KILL 2>/dev/null
 	for f in "$host" "$net" "$bridge" "$lan_bridge"; do
 		[ ! -d "/sys/class/net/$f" ] || ip link del "$f"

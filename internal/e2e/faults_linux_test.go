@@ -1,14 +1,19 @@
 package e2e
 
 import (
-	"fmt"
+	"bytes"
+	"encoding/json"
+	"errors"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"framepipe/internal/nettest"
+
+	"golang.org/x/sys/unix"
 )
 
 // said reads all that a running up has said.
@@ -129,4 +134,199 @@ func TestUpDevicesGo(t *testing.T) {
 	}
 }
 
-var _ = fmt.Sprint
+// tmpfs mounts a small file system for the time of the test.
+func tmpfs(t *testing.T, size string) (dir string) {
+	t.Helper()
+	nettest.Need(t, "mount")
+	dir = t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		nettest.Skip(t, "needs to mount: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+// fill takes all the room that there is, and returns what gives it back.
+func fill(t *testing.T, dir string) (free func()) {
+	t.Helper()
+	f, err := os.Create(dir + "/filler")
+	for b := make([]byte, 4096); err == nil; {
+		_, err = f.Write(b)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	f.Close()
+	return func() {
+		if err := os.Remove(dir + "/filler"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// While the disk is full or read-only the traffic goes on, and each tool says it
+// once. The metrics are the old ones or the new ones, captures and reports have no
+// halves in the middle, and all of it goes on when there is room again.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "tee", "bash")
+	full, ro := tmpfs(t, "2m"), tmpfs(t, "64k")
+	in, farIn := wire(t)
+	out, farOut := wire(t)
+	read, write := tool("tunread", "fd:3"), tool("tunwrite", "fd:3")
+	read.ExtraFiles, write.ExtraFiles = []*os.File{farIn}, []*os.File{farOut}
+	all := pipeline(t, nil, nil, read,
+		tool("quotagate", "-quota", "1GB", "-window", "1m", "-cycle", "1h", "-ledger", full+"/bill", "-dir", "out", "-metrics", full+"/gate.prom"),
+		tool("quotagate", "-quota", "1GB", "-metrics", ro+"/gate.prom"),
+		tool("bytehist", "-every", "20ms", "-format", "json", "-o", full+"/hist.json"),
+		exec.Command("bash", "-c", "tee "+full+"/day.frames >(framepcap >"+full+"/day.pcap)"), write)
+	farIn.Close()
+	farOut.Close()
+	crossed := 0
+	flow := func(d time.Duration) {
+		t.Helper()
+		for start := time.Now(); time.Since(start) < d; time.Sleep(time.Millisecond) {
+			cross(t, in, out)
+			crossed++
+		}
+	}
+	metrics := func(dir string) string {
+		t.Helper()
+		b, err := os.ReadFile(dir + "/gate.prom")
+		if err != nil || !regexp.MustCompile(`(?s)^# TYPE quotagate_in_frames_total counter\n.*\nquotagate_delay_seconds \S+\n$`).Match(b) {
+			t.Fatalf("%s, %v", b, err)
+		}
+		return string(b)
+	}
+	flow(1500 * time.Millisecond)
+	free := fill(t, full)
+	if err := unix.Mount("", ro, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	was := [2]string{metrics(full), metrics(ro)}
+	for range 15 {
+		flow(100 * time.Millisecond)
+		if metrics(full) != was[0] || metrics(ro) != was[1] {
+			t.Fatal("metrics are written where there is no room")
+		}
+	}
+	free()
+	if err := unix.Mount("", ro, "", unix.MS_REMOUNT, ""); err != nil {
+		t.Fatal(err)
+	}
+	flow(1300 * time.Millisecond)
+	if metrics(full) == was[0] || metrics(ro) == was[1] {
+		t.Error("there is room again, and the metrics are the old ones")
+	}
+	if err := os.Truncate(full+"/bill", 0); err != nil {
+		t.Fatal(err)
+	}
+	flow(1500 * time.Millisecond)
+	in.Close()
+	for i, want := range []string{
+		`tunread: fd:3: the device has gone away\n`,
+		`quotagate: \S+ \S+/.gate.prom.\d+: no space left on device\nquotagate: \S+/bill: it was cut off, or its file system fails; counting goes on in memory, .*\n`,
+		`quotagate: \S+ \S+/.gate.prom.\d+: read-only file system\n`,
+		`bytehist: write \S+/hist.json: no space left on device; reports are left out until that is over\n`,
+		`framepcap: stdout: no space left on device; packets are left out until that is over\n`,
+		``,
+	} {
+		if err := all[i].wait(t, 5*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		got := all[i].stderr.String()
+		if i == 4 {
+			if n := strings.Count(got, "day.frames"); n != 1 {
+				t.Errorf("tee says\n%s", got)
+			}
+			got = regexp.MustCompile(`(?m)^tee: .*\n|^framepcap: stdout: \d+ packets were left out\n`).ReplaceAllString(got, "")
+		}
+		if !regexp.MustCompile("^" + want + "$").MatchString(got) {
+			t.Errorf("%v says\n%s", all[i].Args, got)
+		}
+	}
+	reports := 0
+	b, err := os.ReadFile(full + "/hist.json")
+	for line := range strings.Lines(string(b)) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("half a report: %q", line)
+		}
+		reports++
+	}
+	if b, err = os.ReadFile(full + "/day.pcap"); err != nil {
+		t.Fatal(err)
+	}
+	_, packets := readCapture(t, b)
+	t.Logf("%d frames, %d of them captured; %d reports", crossed, len(packets), reports)
+	if len(packets) < crossed/2 || len(packets) >= crossed || reports < 100 {
+		t.Errorf("%d frames crossed, %d are captured; %d reports", crossed, len(packets), reports)
+	}
+}
+
+// Whoever watches a copy may leave, and the traffic goes on.
+func TestWatcherLeaves(t *testing.T) {
+	nettest.Need(t, "tcpdump")
+	dir := t.TempDir()
+	_, in, out := watched(t, "tee >(framepcap | tcpdump -c 1 -nr - >/dev/null 2>&1; touch "+dir+"/left; cat >/dev/null)")
+	for start := time.Now(); ; {
+		cross(t, in, out)
+		if _, err := os.Stat(dir + "/left"); err == nil {
+			break
+		}
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("tcpdump does not leave")
+		}
+	}
+	for range 1000 {
+		cross(t, in, out)
+	}
+}
+
+// A ledger for which there is no room is an error that names it, and leaves
+// nothing; one that has holes, which a full disk cannot fill, does not stop the
+// traffic.
+func TestLedgerDiskFull(t *testing.T) {
+	t.Parallel()
+	dir := tmpfs(t, "2m")
+	gate := func(name string, more ...string) (passed int, says string, status int) {
+		c := tool("quotagate", append([]string{"-quota", "1GB", "-ledger", dir + "/" + name, "-dir", "out"}, more...)...)
+		var stdout, stderr bytes.Buffer
+		c.Stdin, c.Stdout, c.Stderr = bytes.NewReader(stream(1000, 500, time.Millisecond)), &stdout, &stderr
+		_ = c.Run()
+		return stdout.Len(), stderr.String(), c.ProcessState.ExitCode()
+	}
+	if _, says, status := gate("month"); status != 1 || says != "quotagate: "+dir+"/month: making a ledger of 69.2 MB: no space left on device\n" {
+		t.Errorf("status %d, %s", status, says)
+	}
+	small := []string{"-window", "1m", "-cycle", "1h"}
+	whole, says, status := gate("bill", small...)
+	if status != 0 || says != "" {
+		t.Fatalf("status %d, %s", status, says)
+	}
+	b, err := os.ReadFile(dir + "/bill")
+	if err == nil {
+		err = errors.Join(os.WriteFile(dir+"/holes", b[:4096], 0o644), os.Truncate(dir+"/holes", int64(len(b))))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := fill(t, dir)
+	if n, says, status := gate("bill", small...); n != whole || status != 0 || says != "" {
+		t.Errorf("one that is there: %d bytes of %d, status %d, %s", n, whole, status, says)
+	}
+	if n, says, status := gate("holes", small...); n != whole || status != 0 || strings.Count(says, "\n") != 1 || !strings.Contains(says, "/holes: it was cut off, or its file system fails; ") {
+		t.Errorf("one with holes: %d bytes of %d, status %d, %s", n, whole, status, says)
+	}
+	free()
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"another", "bill"} {
+		if n, says, status := gate(name, small...); n != 0 || status != 1 || !regexp.MustCompile(`^quotagate: .*`+name+`.*: read-only file system\n$`).MatchString(says) {
+			t.Errorf("%s, read-only: %d bytes, status %d, %s", name, n, status, says)
+		}
+	}
+	if names, err := os.ReadDir(dir); len(names) != 2 || err != nil {
+		t.Errorf("%v, %v", names, err)
+	}
+}

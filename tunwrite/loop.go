@@ -146,7 +146,7 @@ func (t *writer) flush() error {
 	h, room := t.merge.Take()
 	h.Put(room[tap.Headroom-offload.HeaderSize : tap.Headroom])
 	f := room[tap.Headroom:]
-	err := t.dev.Write(room, tap.Headroom, len(f))
+	err := t.put(room, len(f))
 	if err == unix.EINVAL {
 		// A kernel before 6.2 does not know such super-frames.
 		t.whole = true
@@ -159,7 +159,7 @@ func (t *writer) flush() error {
 		t.n.merged.Add(uint64(n))
 		return nil
 	}
-	return t.failed(err, len(f))
+	return t.failed(err, n, len(f))
 }
 
 // inject writes one frame, or the segments of one. An error is the end of the
@@ -206,12 +206,19 @@ func (t *writer) segments() error {
 
 // write writes the frame that stands in room behind its headroom.
 func (t *writer) write(room []byte, n int) error {
+	err := t.put(room, n)
+	if err != nil {
+		return t.failed(err, 1, n)
+	}
+	t.bad.over()
+	return nil
+}
+
+// put hands a frame to the device, as often as it takes.
+func (t *writer) put(room []byte, n int) error {
 	for {
 		err := t.dev.Write(room, tap.Headroom, n)
 		switch err {
-		case nil:
-			t.bad.over()
-			return nil
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
@@ -222,17 +229,17 @@ func (t *writer) write(room []byte, n int) error {
 			}
 			continue
 		}
-		return t.failed(err, n)
+		return err
 	}
 }
 
 // failed deals with the error of a write, which is the device's end or only
-// that of a frame.
-func (t *writer) failed(err error, n int) error {
+// that of one frame or of those that were merged in it.
+func (t *writer) failed(err error, frames, n int) error {
 	if tap.Fatal(err) {
 		return err
 	}
-	t.n.refused.Add(1)
+	t.n.refused.Add(uint64(frames))
 	if t.bad.first(err) {
 		t.warn("%s: frame of %d bytes refused: %v%s", t.name, n, err, why(err))
 	}

@@ -92,3 +92,43 @@ func TestRun(t *testing.T) {
 		}
 	})
 }
+
+// A device that is down refuses every frame, also those that were merged into one,
+// and says so once.
+func TestDown(t *testing.T) {
+	nettest.Need(t)
+	nettest.Inside(t, func() {
+		nettest.Run(t, "ip", "tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue", "vnet_hdr")
+		dev, err := tap.Open(tap.Config{Name: "tap0", Write: true})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer dev.Close()
+		const frames = 1000
+		var stream []byte
+		for i := range frames {
+			rec := frame.Record{Time: uint64(i), Frame: packettest.Spec{UDP: true, V6: true, Payload: packettest.Bytes(200)}.Frame()}
+			stream = rec.Append(stream)
+		}
+		in, out, err := os.Pipe()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer in.Close()
+		go func() { _, _ = out.Write(stream); out.Close() }()
+		said := 0
+		w := &writer{
+			dev: dev, name: "tap0", link: packet.Ethernet,
+			in:   fdio.NewStream(fdio.NewInput(int(in.Fd())), dev.Fd()),
+			warn: func(string, ...any) { said++ },
+		}
+		if err := w.run(); err != nil {
+			t.Error(err)
+		}
+		if w.n.frames.Load() != frames || w.n.refused.Load() != frames || w.n.merged.Load() != 0 || said != 1 {
+			t.Errorf("%v; said %d times", &w.n, said)
+		}
+	})
+}

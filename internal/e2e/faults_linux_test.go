@@ -2,15 +2,21 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"framepipe/internal/fdio"
 	"framepipe/internal/nettest"
 
 	"golang.org/x/sys/unix"
@@ -328,5 +334,183 @@ func TestLedgerDiskFull(t *testing.T) {
 	}
 	if names, err := os.ReadDir(dir); len(names) != 2 || err != nil {
 		t.Errorf("%v, %v", names, err)
+	}
+}
+
+// numbered sends datagrams that carry their number, and returns how many came out
+// at the other end, in order and each once, and how many its socket had no room for.
+// Meanwhile it calls do with each number.
+func (n *network) numbered(count, size int, do func(i int)) (got, overrun int) {
+	n.t.Helper()
+	server, client := n.udp("10.0.0.2:9")
+	defer server.Close()
+	defer client.Close()
+	c, err := server.(*net.UDPConn).SyscallConn()
+	if err == nil {
+		err = c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20) })
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	before := n.counters("Udp:")["RcvbufErrors"]
+	body := make([]byte, size)
+	for i := range count {
+		do(i)
+		binary.BigEndian.PutUint32(body, uint32(i))
+		if _, err := client.Write(body); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	for last := -1; ; got++ {
+		_ = server.SetReadDeadline(time.Now().Add(700 * time.Millisecond))
+		if _, _, err := server.ReadFrom(body); err != nil {
+			return got, n.counters("Udp:")["RcvbufErrors"] - before
+		}
+		i := int(binary.BigEndian.Uint32(body))
+		if i <= last {
+			n.t.Errorf("datagram %d comes after %d", i, last)
+		}
+		last = i
+	}
+}
+
+// A stage that is stopped, and told to go on soon, has lost nothing but what found
+// no room in the queue of the tap, which counts it.
+func TestStagesStopped(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, setup{in: stages, out: stages})
+	n.a.Run("ip", "link", "set", "tap0", "txqueuelen", "64")
+	for i, s := range n.in {
+		before := n.device(n.a, "tap0")["tx_dropped"]
+		const count = 12000 // more than the pipes hold
+		got, overrun := n.numbered(count, 1000, func(k int) {
+			switch {
+			case k == 1000:
+				_ = s.Process.Signal(unix.SIGSTOP)
+			case k == count-1:
+				_ = s.Process.Signal(unix.SIGCONT)
+			case k < 1000 && k%20 == 0: // not so fast that the queue overflows without
+				time.Sleep(time.Millisecond)
+			}
+		})
+		lost := n.device(n.a, "tap0")["tx_dropped"] - before
+		t.Logf("%v: %d came, the queue dropped %d", s.Args[min(4, len(s.Args)-1):], got, lost)
+		// Neighbour discovery and the like are dropped, too.
+		if sum := got + lost + overrun; sum < count || sum > count+5 {
+			t.Errorf("stage %d: %d of %d came, the queue dropped %d, and the socket %d", i, got, count, lost, overrun)
+		}
+		if lost == 0 || got < 1000 {
+			t.Errorf("stage %d: %d came, and the queue dropped %d", i, got, lost)
+		}
+	}
+	n.stop()
+}
+
+// In front of a stage that is too slow the pipes and the queue of the tap fill up,
+// and no more: what is lost is lost there, and a ping waits as long as what they
+// hold takes.
+func TestSlowStage(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "perl", "ping")
+	slow := t.TempDir() + "/slow"
+	const piece, queue = 2000, 64 // 16 Mbit/s or less
+	if err := os.WriteFile(slow, []byte("#!/usr/bin/perl\nwhile (sysread(STDIN, $b, "+strconv.Itoa(piece)+")) { syswrite(STDOUT, $b); select(undef, undef, undef, 0.001) }\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n := newNetwork(t, setup{write: "-offload=off", in: []string{slow}, out: stages})
+	n.a.Run("ip", "link", "set", "tap0", "txqueuelen", strconv.Itoa(queue))
+	was, wasOut := n.device(n.a, "tap0"), n.device(n.b, "tap1")
+	var out bytes.Buffer
+	ping := n.a.Command("ping", "-n", "-i", "0.05", "-w", "4", "-W", "4", "10.0.0.2")
+	ping.Stdout = &out
+	if err := ping.Start(); err != nil {
+		t.Fatal(err)
+	}
+	const count, size = 15000, 1000
+	start := time.Now()
+	var rate float64
+	got, overrun := n.numbered(count, size, func(k int) {
+		if k%5 == 0 {
+			time.Sleep(time.Millisecond) // 40 Mbit/s or less
+		}
+		if k == count-1 {
+			rate = float64(n.device(n.b, "tap1")["rx_packets"]-wasOut["rx_packets"]) * (size + 42) / time.Since(start).Seconds()
+		}
+	})
+	_ = ping.Wait()
+	for i := 0; ; i++ {
+		signal(t, n.in[:1], unix.SIGUSR1)
+		signal(t, n.in[2:], unix.SIGUSR1)
+		time.Sleep(300 * time.Millisecond)
+		tap0, tap1 := n.device(n.a, "tap0"), n.device(n.b, "tap1")
+		read, write := keys(n.in[0]), keys(n.in[2])
+		if tap0["tx_packets"] == read["frames"] && read["frames"] == write["frames"] && tap1["rx_packets"] == write["frames"] {
+			break
+		}
+		if i == 5 {
+			t.Fatalf("tap0 %v, tunread %v, tunwrite %v, tap1 %v", tap0, read, write, tap1)
+		}
+	}
+	tap0, tap1 := n.device(n.a, "tap0"), n.device(n.b, "tap1")
+	lost, came := tap0["tx_dropped"]-was["tx_dropped"], tap1["rx_packets"]-wasOut["rx_packets"]
+	const others = 20 // neighbour discovery and the like
+	if m := regexp.MustCompile(`(\d+) packets transmitted`).FindStringSubmatch(out.String()); m == nil {
+		t.Fatalf("ping says %s", &out)
+	} else if sent, _ := strconv.Atoi(m[1]); lost == 0 || came+lost < count+sent || came+lost > count+sent+others || got+overrun > came || got+overrun < came-sent-others {
+		t.Errorf("%d datagrams and %d pings: %d frames and %d datagrams came, the queue dropped %d, the socket %d", count, sent, came, got, lost, overrun)
+	}
+	var times []float64
+	for _, m := range regexp.MustCompile(`time=([0-9.]+) ms`).FindAllStringSubmatch(out.String(), -1) {
+		ms, _ := strconv.ParseFloat(m[1], 64)
+		times = append(times, ms/1000)
+	}
+	slices.Sort(times)
+	// A pipe of 1 MiB on either side, as tools make them, what tunread holds when
+	// its pipe is full, and the queue.
+	holds := float64(2*fdio.PipeSize + 256<<10 + queue*(size+42))
+	bound := holds / rate
+	t.Logf("%.1f Mbit/s; %d of %d came, the queue dropped %d; pings from %.3f to %.3f s, bound %.3f s", 8*rate/1e6, got, count, lost, times[0], times[len(times)-1], bound)
+	if most := times[len(times)-1]; most > bound+0.2 {
+		t.Errorf("a ping took %.3f s, and what is in front of the stage takes %.3f s", most, bound)
+	}
+	n.stop()
+}
+
+// Sixty-four stages in a pipeline: TCP goes through, and when one in the middle
+// dies all end within a second.
+func TestManyStages(t *testing.T) {
+	t.Parallel()
+	var many []string
+	for i := range 62 {
+		many = append(many, []string{"quotagate -quota 1PB", "bytehist -o /dev/null", "quotagate -rate 100Gbit/s"}[i%3])
+	}
+	n := newNetwork(t, setup{in: many, out: stages})
+	both := pair(t, n)
+	const size = 20 << 20
+	start := time.Now()
+	go func() { _, _ = io.CopyN(both[1], noise{}, size) }()
+	_ = both[0].SetDeadline(time.Now().Add(30 * time.Second))
+	if m, err := io.CopyN(io.Discard, both[0], size); err != nil {
+		t.Fatalf("%d bytes came, %v", m, err)
+	}
+	t.Logf("%.2f Gbit/s, %v", 8*size/time.Since(start).Seconds()/1e9, n.a.Run("ping", "-n", "-q", "-c", "5", "-i", "0.1", "10.0.0.2"))
+	var times []time.Duration
+	start = time.Now()
+	if err := n.in[30].Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range n.in {
+		if err := s.wait(t, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		times = append(times, s.ended.Sub(start))
+		if status := s.ProcessState.ExitCode(); status != 0 && i != 30 {
+			t.Errorf("stage %d: status %d, %s", i, status, &s.stderr)
+		}
+	}
+	last := slices.Max(times)
+	t.Logf("the last ended after %v", last)
+	if slices.Sort(times); times[len(times)/2] > time.Second || last > 3*time.Second { // the machine has other things to do
+		t.Errorf("they ended after %v", times)
 	}
 }

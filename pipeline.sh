@@ -549,19 +549,22 @@ looks() {
 	} | sed -E 's/ expires [0-9]+//; s/(valid_lft|preferred_lft) [0-9]+sec/\1 some/g; s/ (tentative|optimistic)\b//g; s/ +/ /g'
 }
 
-# devices makes the taps and bridges. Nothing goes through them yet.
+# devices makes the taps and bridges, those that are not there. Nothing goes
+# through them yet.
 devices() {
-	local mtu
+	local mtu new=''
 	mtu=$(<"/sys/class/net/$iface/mtu")
-	new_bridge "$bridge" &&
-		new_tap "$net" "$mtu" && ip link set "$net" master "$bridge" up &&
-		new_tap "$host" "$mtu" || return
+	if [ -n "$lan" ]; then host_side=$lan_bridge; else host_side=$host; fi
+	there "$host_side" || new=1
+	there "$bridge" || new_bridge "$bridge" || return
+	there "$net" || new_tap "$net" "$mtu" || return
+	there "$host" || new_tap "$host" "$mtu" || return
+	ip link set "$net" master "$bridge" up || return
 	if [ -n "$lan" ]; then
-		new_bridge "$lan_bridge" && ip link set "$host" master "$lan_bridge" up || return
-		host_side=$lan_bridge
-	else
-		host_side=$host
+		there "$lan_bridge" || new_bridge "$lan_bridge" || return
+		ip link set "$host" master "$lan_bridge" up || return
 	fi
+	[ -n "$new" ] || return 0
 	ip link set "$host_side" addrgenmode none &&
 		ip link set "$host_side" address "$(<"/sys/class/net/$iface/address")" mtu "$mtu" up || return
 	# The host's side behaves as the interface did: forwarding, filters, router
@@ -573,6 +576,8 @@ devices() {
 	done 2>/dev/null
 	return 0
 }
+
+there() { [ -d "/sys/class/net/$1" ]; }
 
 # A bridge that passes on everything it may, link-local frames too, with an
 # address of its own, lest it take the interface's.
@@ -602,37 +607,41 @@ move() {
 		echo "link set $iface master $bridge"
 	} | ip -force -batch - 2>/dev/null # the kernel may have taken a secondary one along
 	# IPv6 routes outlive the addresses, and would be next hops beside the new
-	# ones; multicast would go the old way.
-	ip -6 route del multicast ff00::/8 dev "$iface" table local 2>/dev/null
+	# ones.
 	sed -n 's/^6 //p' "$state/routes" | grep -v ' fe80::/64 ' | sed "s/ expires [0-9]*//; s/^/route del /; s/\$/ dev $iface/" | ip -6 -force -batch - 2>/dev/null
-	[ "$(readlink "/sys/class/net/$iface/master")" != '' ] && [ -z "$(look -o addr show dev "$iface" | moving)" ] || return
-	# The bridge takes frames to the addresses of its ports for itself. These are
-	# for the host, behind the other port.
-	bridge fdb show dev "$iface" | grep ' permanent' | grep -v ' self' | while read -r mac rest; do
-		case $rest in
-		*" vlan "*) rest=${rest#*vlan }; echo "fdb del $mac dev $iface vlan ${rest%% *} master" ;;
-		*) echo "fdb del $mac dev $iface master" ;;
-		esac
-	done | bridge -batch - || return
-	if [ -n "$lan" ]; then
-		ip link set "$lan" master "$lan_bridge" || return
-	fi
-	settle
+	[ -z "$(look -o addr show dev "$iface" | moving)" ] && join || return
+	settle "$host_side" 0
 	local missing
 	missing=$(comm -23 <(carried <"$state/addresses") <(look -o addr show dev "$host_side" | carried))
 	missing+=$(comm -23 <(sed -E 's/ expires [0-9]+//' "$state/routes" | sort) <({ routes 4 "$host_side"; routes 6 "$host_side"; } | sed -E 's/ expires [0-9]+//' | sort))
 	[ -z "$missing" ] || { cat "$state/up.log" >&2; say "these did not move: $missing"; return 1; }
 }
 
-# settle gives the host's side the addresses and routes that were noted, those
-# first that others go through.
+# join makes IFACE, and IFACE2, ports of the bridges.
+join() {
+	ip link set "$iface" master "$bridge" || return
+	# Multicast would go the old way.
+	ip -6 route del multicast ff00::/8 dev "$iface" table local 2>/dev/null
+	# The bridge takes frames to the addresses of its ports for itself. These are
+	# for the host, behind the other port.
+	bridge fdb show dev "$iface" | sed '/ permanent/!d; / self/d' | while read -r mac rest; do
+		case $rest in
+		*" vlan "*) rest=${rest#*vlan }; echo "fdb del $mac dev $iface vlan ${rest%% *} master" ;;
+		*) echo "fdb del $mac dev $iface master" ;;
+		esac
+	done | bridge -batch - || return
+	[ -z "$lan" ] || ip link set "$lan" master "$lan_bridge"
+}
+
+# settle DEVICE AGE gives a device the addresses and routes that were noted so many
+# seconds ago, those first that others go through.
 settle() {
 	local f
 	for f in 4 6; do
 		{
-			grep -E "^[^ ]+ +[^ ]+ +inet${f#4} " "$state/addresses" | { if [ "$f" = 6 ]; then tac; else cat; fi; } | words add "$host_side" 0
-			{ grep -v ' via ' "$state/routes"; grep ' via ' "$state/routes"; } | sed -n "s/^$f /route append /; T; s/\$/ dev $host_side/p"
-			[ "$f" = 6 ] || sed "s/^/neigh replace /; s/ PERMANENT.*/ nud permanent dev $host_side/" "$state/neighbours"
+			grep -E "^[^ ]+ +[^ ]+ +inet${f#4} " "$state/addresses" | { if [ "$f" = 6 ]; then tac; else cat; fi; } | words add "$1" "$2"
+			{ grep -v ' via ' "$state/routes"; grep ' via ' "$state/routes"; } | sed -n "s/^$f /route append /; T; s/\$/ dev $1/p"
+			[ "$f" = 6 ] || sed "s/^/neigh replace /; s/ PERMANENT.*/ nud permanent dev $1/" "$state/neighbours"
 		} | ip "-$f" -force -batch - 2>>"$state/up.log"
 	done
 	return 0 # what is there already is no error, and what is missing is found out
@@ -715,10 +724,10 @@ alive() {
 
 running() { kill -0 "${group[$1]}" 2>/dev/null; }
 
-# supervise starts a pipeline again that has ended or hangs, and undoes everything
-# if nobody confirms. It ends with a signal.
+# supervise starts a pipeline again that has ended or hangs, makes devices again that
+# have gone, and undoes everything if nobody confirms. It ends with a signal.
 supervise() {
-	local since=$SECONDS beat=$SECONDS name
+	local since=$SECONDS beat=$SECONDS name missing=''
 	local -A fails=([in]=0 [out]=0) next=() begun=() reads=() drops=() stuck=([in]=0 [out]=0)
 	begun=([in]=$(now) [out]=$(now))
 	# A read that finds nothing is a sleep without a process.
@@ -736,6 +745,7 @@ supervise() {
 		fi
 		if [ "$SECONDS" -ne "$beat" ]; then
 			beat=$SECONDS
+			whole || mend
 			unstick in "$net"
 			unstick out "$host"
 			[ $((beat % 5)) -ne 0 ] || [ -z "${WATCHDOG_USEC-}" ] || tell WATCHDOG=1
@@ -763,6 +773,66 @@ supervise() {
 # now is the time in milliseconds.
 now() { echo "$((${EPOCHREALTIME//[!0-9]/} / 1000))"; }
 
+# whole reports whether all devices are there, and in their bridges.
+whole() {
+	local ports=/sys/class/net/$bridge/brif lan_ports=/sys/class/net/$lan_bridge/brif
+	[ -e "$ports/$iface" ] && [ -e "$ports/$net" ] && there "$host" &&
+		{ [ -z "$lan" ] || { [ -e "$lan_ports/$lan" ] && [ -e "$lan_ports/$host" ]; }; }
+}
+
+# mend makes again what has gone of the devices, with the addresses and routes that
+# were noted. An interface it can only wait for; that is then a port of the bridge
+# again.
+mend() {
+	local dev gone='' masters name
+	for dev in "$iface" ${lan:+"$lan"}; do
+		masters=$(readlink "/sys/class/net/$dev/master")
+		case ${masters##*/} in
+		"$bridge" | "$lan_bridge" | '') there "$dev" || gone+=" $dev" ;;
+		*) gone+=" $dev (it belongs to ${masters##*/})" ;;
+		esac
+	done
+	if [ -n "$gone" ]; then
+		[ "$gone" = "$missing" ] || loud "GONE:$gone; nothing passes until it is back"
+		missing=$gone
+		return
+	fi
+	for dev in "$bridge" "$net" "$host" ${lan:+"$lan_bridge"}; do there "$dev" || gone+=" $dev"; done
+	[ ! -e "$state/open" ] || close_now
+	for dev in "$iface" ${lan:+"$lan"}; do
+		[ -e "/sys/class/net/$dev/master" ] || { ip link set "$dev" up && ip addr flush dev "$dev" scope global; } || return
+	done
+	if ! devices || ! join; then
+		loud "the devices cannot be made again: undone"
+		exit 1
+	fi
+	if ! cmp -s "/sys/class/net/$host_side/address" "/sys/class/net/$iface/address"; then
+		# Another card. The neighbours are told.
+		echo 1 >"/proc/sys/net/ipv4/conf/$host_side/arp_notify"
+		ip link set "$host_side" address "$(<"/sys/class/net/$iface/address")"
+		cat "/proc/sys/net/ipv4/conf/$iface/arp_notify" >"/proc/sys/net/ipv4/conf/$host_side/arp_notify"
+	fi
+	case "$gone " in *" $host_side "*) settle "$host_side" $(($(date +%s) - $(<"$state/time"))) ;; esac
+	if [ -n "$gone" ]; then
+		loud "MADE AGAIN:$gone, with the addresses and routes that were noted when it came up"
+		for name in in out; do # which had the old ones
+			kill -KILL -- "-${group[$name]}" 2>/dev/null
+			fails[$name]=0
+			[ -z "${next[$name]-}" ] || next[$name]=$(now)
+		done
+	else
+		loud "back in the bridges: $iface${lan:+, $lan}"
+	fi
+	missing=''
+}
+
+# loud says something that whoever looks at any of the logs, or at systemctl
+# status, is to see.
+loud() {
+	tell "--status=$1"
+	say "$1" 2>&1 | tee -a "$state/in.log" "$state/out.log"
+}
+
 # ended says that a pipeline has ended, and when it is started again: at once, but
 # if it ended within its first 0.3 s for the third time in a row, after a pause that
 # doubles each time, up to a minute.
@@ -771,6 +841,7 @@ ended() {
 	wait "${group[$1]}"
 	local status=$?
 	kill -KILL -- "-${group[$1]}" 2>/dev/null
+	whole || mend # it may have ended of that
 	if [ $(($(now) - begun[$1])) -lt 300 ]; then fails[$1]=$((fails[$1] + 1)); else fails[$1]=0; fi
 	[ "${fails[$1]}" -lt 3 ] || pause=$((fails[$1] > 8 ? 60 : 1 << (fails[$1] - 3)))
 	next[$1]=$(($(now) + pause * 1000))
@@ -826,8 +897,7 @@ past() {
 	holders=$!
 	set +m
 	date +%s >"$state/open"
-	tell "--status=OPEN: the traffic goes past the pipelines, unshaped"
-	say "OPEN: the traffic goes past the pipelines, unshaped" 2>&1 | tee -a "$state/in.log" "$state/out.log"
+	loud "OPEN: the traffic goes past the pipelines, unshaped"
 }
 
 close_now() {
@@ -847,8 +917,7 @@ close_again() {
 	done
 	close_now
 	begun=([in]=$(now) [out]=$(now)) # from now on they have traffic to deal with
-	tell "--status=both pipelines run"
-	say "closed: the traffic goes through the pipelines again" 2>&1 | tee -a "$state/in.log" "$state/out.log"
+	loud "closed: the traffic goes through the pipelines again"
 }
 
 # trim keeps the logs from filling the memory they live in.
@@ -882,8 +951,14 @@ undo() {
 			say "$iface is not quite as it was (< before, > now):"
 			cat "$state/differs" >&2
 		fi
+	elif [ -e "$state/moved" ]; then
+		say "there is no $iface that could have its addresses and routes back: $(carried <"$state/addresses" | paste -sd ,)"
 	fi
 	stop
+	for f in {1..40}; do # those that somebody else has started drain, too
+		[ -n "$(processes)" ] || break
+		sleep 0.05
+	done
 	processes | xargs -r kill -KILL 2>/dev/null
 	for f in "$host" "$net" "$bridge" "$lan_bridge"; do
 		[ ! -d "/sys/class/net/$f" ] || ip link del "$f"
@@ -897,9 +972,13 @@ restore() {
 	local f table left line dad=/proc/sys/net/ipv6/conf/$iface/accept_dad
 	# Nobody else has the addresses: they need not wait for somebody to object.
 	[ ! -e "$dad" ] || { cat "$dad" >"$state/dad" && echo 0 >"$dad"; }
-	ip -4 addr restore <"$state/addr4"
-	ip -6 addr restore <"$state/addr6"
-	while read -r f table; do ip "-$f" route restore <"$state/route$f.$table"; done < <(tables)
+	if [ "$(<"/sys/class/net/$iface/ifindex")" = "$(<"$state/number")" ]; then
+		ip -4 addr restore <"$state/addr4"
+		ip -6 addr restore <"$state/addr6"
+		while read -r f table; do ip "-$f" route restore <"$state/route$f.$table"; done < <(tables)
+	else # it was taken away and came back: the kernel would not know it again
+		settle "$iface" "$1"
+	fi
 	ip -6 route append multicast ff00::/8 dev "$iface" table local proto kernel metric 256
 	for f in 4 6; do
 		{

@@ -77,7 +77,7 @@ func run(t *cli.Tool, c config) error {
 		defer f.Close()
 		out = f
 	}
-	r := newReporter(c.format, out, c.sample)
+	r := newReporter(c.format, out, c.sample, t.Warnf)
 	h := &counter{
 		in:     fdio.NewTeeStream(fdio.NewInput(0), fdio.NewOutput(1)),
 		every:  time.Duration(c.every),
@@ -89,8 +89,5 @@ func run(t *cli.Tool, c config) error {
 	})
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
-	if err := h.run(); err != nil {
-		return fmt.Errorf("stdin: %w", err)
-	}
-	return nil
+	return cli.Ends(h.run())
 }

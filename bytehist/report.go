@@ -44,11 +44,14 @@ type reporter struct {
 	style            hist.Style
 	sample           int
 	buf              bytes.Buffer
+	rest             []byte // of a report of which only the beginning was written
+	failed           bool
+	warn             func(format string, args ...any)
 	written, leftOut cli.Counter
 }
 
-func newReporter(f format, out *os.File, sample int) *reporter {
-	r := &reporter{format: f, out: out, fd: int(out.Fd()), sample: sample}
+func newReporter(f format, out *os.File, sample int, warn func(format string, args ...any)) *reporter {
+	r := &reporter{format: f, out: out, fd: int(out.Fd()), sample: sample, warn: warn}
 	_, off := os.LookupEnv("NO_COLOR") // https://no-color.org
 	off = off && os.Getenv("NO_COLOR") != ""
 	r.style = hist.Style{Colour: cli.IsTerminal(r.fd) && !off && os.Getenv("TERM") != "dumb", ASCII: !cli.UTF8()}
@@ -77,10 +80,31 @@ func (r *reporter) report(h hist.Report) error {
 		r.leftOut.Add(1)
 		return nil
 	}
-	if _, err := r.out.Write(r.buf.Bytes()); err != nil {
+	if !r.write(r.rest) { // a report stands whole or not at all, but at the end
+		r.leftOut.Add(1)
+		return nil
+	}
+	if !r.write(r.buf.Bytes()) && r.rest == nil {
 		r.leftOut.Add(1)
 		return nil
 	}
 	r.written.Add(1)
 	return nil
+}
+
+// write reports whether it wrote all of p, and keeps the rest if it wrote some. A
+// full disk is said once, and tried again.
+func (r *reporter) write(p []byte) bool {
+	if len(p) == 0 {
+		return true
+	}
+	n, err := r.out.Write(p)
+	if n > 0 {
+		r.rest = append([]byte(nil), p[n:]...)
+	}
+	if err != nil && !r.failed {
+		r.warn("%v; reports are left out until that is over", err)
+	}
+	r.failed = err != nil
+	return err == nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"framepipe/frame"
+	"framepipe/internal/fdio"
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
 	"framepipe/internal/pcap"
@@ -22,8 +23,14 @@ type encoder struct {
 	out     io.Writer
 	segment bool
 	warn    func(format string, args ...any)
+	// onward has it leave out what cannot be written, because it is a tee in the
+	// way of live traffic that feeds it, which is worth more than the capture.
+	onward bool
 
 	buf   []byte
+	head  int    // bytes of the file's header in buf
+	rest  []byte // of what was written only in part
+	full  bool   // that it cannot be written was said
 	begun bool   // the file's header has been written
 	known bool   // the stream's header has been read
 	field uint32 // the file's link, as its header has it
@@ -66,20 +73,48 @@ func (e *encoder) run() error {
 		if flush := e.flush(); flush != nil {
 			err = flush
 		}
-		if err == io.EOF {
-			return nil
+		if err != io.EOF {
+			return err
 		}
-		return err
+		if n := e.n.leftOut.Load(); n > 0 || len(e.rest) > 0 {
+			return &fdio.WriteError{Err: fmt.Errorf("%d packets were left out", n)}
+		}
+		return nil
 	}
 }
 
 func (e *encoder) flush() error {
-	if len(e.buf) == 0 {
+	b, head := e.buf, e.head
+	e.buf, e.head = b[:0], 0
+	if len(b) == 0 {
 		return nil
 	}
-	_, err := e.out.Write(e.buf)
-	e.buf = e.buf[:0]
-	return err
+	n, err := e.out.Write(e.rest)
+	e.rest = e.rest[n:]
+	if err == nil {
+		n, err = e.out.Write(b)
+	} else {
+		n = 0
+	}
+	if err == nil || !e.onward {
+		e.full = e.full && err != nil
+		return err
+	}
+	if !e.full {
+		e.full = true
+		e.warn("stdout: %v; packets are left out until that is over", err)
+	}
+	// The packet that was cut is finished first when there is room again, so that
+	// the file is a capture.
+	at := head
+	for at < n {
+		at += pcap.PacketLen(b[at:])
+	}
+	e.rest = append(e.rest, b[n:at]...)
+	for ; at < len(b); at += pcap.PacketLen(b[at:]) {
+		e.n.leftOut.Add(1)
+	}
+	return nil
 }
 
 // annotation looks for what the stream's header says of the link.
@@ -122,6 +157,7 @@ func (e *encoder) begin() {
 	if !e.begun {
 		e.begun = true
 		e.buf = pcap.AppendHeader(e.buf, e.field)
+		e.head = len(e.buf)
 	}
 }
 

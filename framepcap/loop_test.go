@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/packettest"
 	"framepipe/internal/pcap"
+
+	"golang.org/x/sys/unix"
 )
 
 type captured struct {
@@ -161,7 +164,7 @@ func TestOffload(t *testing.T) {
 			}
 		}
 		if n := e.n.String(); !strings.HasSuffix(n, map[bool]string{
-			false: "finished=2 segmented=0 malformed=1 cut_short=0", true: "finished=1 segmented=1 malformed=1 cut_short=0",
+			false: "finished=2 segmented=0 malformed=1 cut_short=0 left_out=0", true: "finished=1 segmented=1 malformed=1 cut_short=0 left_out=0",
 		}[segment]) {
 			t.Errorf("segment %v: %s", segment, n)
 		}
@@ -348,4 +351,70 @@ func TestAllocates(t *testing.T) {
 			t.Errorf("%s: %.0f allocations for %d frames", name, a, n)
 		}
 	}
+}
+
+// scarce is a disk that has room now and then, for some of what is written.
+type scarce struct {
+	bytes.Buffer
+	room *rand.Rand
+}
+
+func (s *scarce) Write(p []byte) (int, error) {
+	if n := s.room.IntN(4000); n < len(p) {
+		n, _ := s.Buffer.Write(p[:max(n-1000, 0)])
+		return n, unix.ENOSPC
+	}
+	return s.Buffer.Write(p)
+}
+
+// On a disk that is full now and then, what is in the file are whole packets, and
+// those that are not are counted. It is said once for each time.
+func TestFull(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		var stream []byte
+		const all = 200
+		for i := range all {
+			r := frame.Record{Time: uint64(i), Frame: bytes.Repeat([]byte{byte(i)}, 14+rng.IntN(500))}
+			stream = r.Append(stream)
+		}
+		out := &scarce{room: rng}
+		said := 0
+		e := &encoder{r: frame.NewReader(&chunked{stream, rng}), out: out, warn: func(string, ...any) { said++ }, onward: true}
+		err := e.run()
+		left := int(e.n.leftOut.Load())
+		if left == 0 || said == 0 || said > left+1 || err == nil || !strings.Contains(err.Error(), "packets were left out") {
+			t.Fatalf("seed %d: %d left out, said %d times, %v", seed, left, said, err)
+		}
+		back, err := decode(append(out.Bytes(), e.rest...)) // as if there were room at the end
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		got, _ := frames(t, back)
+		last := -1
+		for _, r := range got {
+			if i := int(r.Time); i <= last || len(r.Frame) < 14 || bytes.Count(r.Frame, []byte{byte(i)}) != len(r.Frame) {
+				t.Fatalf("seed %d: frame %d, after %d: % x", seed, i, last, r.Frame)
+			}
+			last = int(r.Time)
+		}
+		if len(got) != all-left {
+			t.Fatalf("seed %d: %d packets, and %d of %d left out", seed, len(got), left, all)
+		}
+	}
+}
+
+// chunked delivers what it has in pieces.
+type chunked struct {
+	b   []byte
+	rng *rand.Rand
+}
+
+func (c *chunked) Read(p []byte) (int, error) {
+	if len(c.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p[:min(len(p), 1+c.rng.IntN(4000))], c.b)
+	c.b = c.b[n:]
+	return n, nil
 }

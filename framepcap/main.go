@@ -73,6 +73,7 @@ func run(t *cli.Tool, decoding, segment bool) error {
 		}
 	} else {
 		e := &encoder{r: frame.NewReader(in), out: out, segment: segment, warn: t.Warnf}
+		e.onward = out.Regular() && !in.Regular()
 		t.Counters(e.n.String)
 		err = e.run()
 	}
@@ -87,15 +88,15 @@ func run(t *cli.Tool, decoding, segment bool) error {
 			err = cli.Hint(err, "a capture is read with -d")
 		}
 	}
-	return fmt.Errorf("stdin: %w", err)
+	return cli.Ends(err)
 }
 
 // counters is what SIGUSR1 shows.
 type counters struct {
-	frames, bytes, finished, segmented, malformed, cut cli.Counter
+	frames, bytes, finished, segmented, malformed, cut, leftOut cli.Counter
 }
 
 func (n *counters) String() string {
-	return fmt.Sprintf("frames=%d bytes=%d finished=%d segmented=%d malformed=%d cut_short=%d",
-		n.frames.Load(), n.bytes.Load(), n.finished.Load(), n.segmented.Load(), n.malformed.Load(), n.cut.Load())
+	return fmt.Sprintf("frames=%d bytes=%d finished=%d segmented=%d malformed=%d cut_short=%d left_out=%d",
+		n.frames.Load(), n.bytes.Load(), n.finished.Load(), n.segmented.Load(), n.malformed.Load(), n.cut.Load(), n.leftOut.Load())
 }

@@ -85,7 +85,7 @@ func (b *book) Turn(now int64) (s gate.Slot, err error) {
 	}
 	s.Charged, s.Offered, s.Marked = x.Charged, x.Offered, x.Marked
 	if b.hand != nil {
-		s.Charged = b.Count(b.hand, &x)
+		s.Charged = b.hand.Count(&x)
 	}
 	s.Start, s.End = x.Start-s.Shift, x.End-s.Shift
 	for _, d := range b.lanes[0] {
@@ -217,6 +217,7 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 		return nil, err
 	}
 	b.hand = b.Hand()
+	b.Lost = func(err error) { warn("%v; counting goes on in memory, and for this direction alone", err) }
 	go func() {
 		failed := false
 		for range time.Tick(syncing) {

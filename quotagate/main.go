@@ -4,7 +4,6 @@ package main
 import (
 	"errors"
 	"flag"
-	"fmt"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -256,8 +255,5 @@ func run(t *cli.Tool, c config) error {
 			t.Verbosef("%s", line)
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("stdin: %w", err)
-	}
-	return nil
+	return cli.Ends(err)
 }

@@ -31,6 +31,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+
+	"framepipe/internal/fdio"
 )
 
 // Tool is a command.
@@ -150,6 +152,18 @@ func (u usage) Unwrap() error { return u.error }
 
 // Usagef is the error for a command line that is wrong.
 func Usagef(format string, args ...any) error { return usage{fmt.Errorf(format, args...)} }
+
+// Ends puts before the error of a stage's loop which of its ends it came from.
+func Ends(err error) error {
+	var w *fdio.WriteError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &w):
+		return fmt.Errorf("stdout: %w", err)
+	}
+	return fmt.Errorf("stdin: %w", err)
+}
 
 type hinted struct {
 	error

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -58,8 +59,11 @@ func TestPipelineScript(t *testing.T) {
 				ns.Run("ip", "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr")
 				ns.Run("ip", "link", "set", tap, "up")
 			}
-			script := pipeline(t, nil, nil, ns.Command("../../pipeline.sh", "run", "tap0", "tap1",
-				"-in", "quotagate -quota 123GB | bytehist -o /dev/null", "-out", "cat"))[0]
+			run := ns.Command("../../pipeline.sh", "run", "tap0", "tap1",
+				"-in", "quotagate -quota 123GB | bytehist -o /dev/null", "-out", "cat")
+			tmp := t.TempDir()
+			run.Env = append(os.Environ(), "TMPDIR="+tmp)
+			script := pipeline(t, nil, nil, run)[0]
 			t.Cleanup(func() { t.Logf("it said: %s", &script.stderr) })
 			// It stands when all the tools run.
 			for start := time.Now(); len(tools(t, ns)) < 6; {
@@ -79,6 +83,12 @@ func TestPipelineScript(t *testing.T) {
 			}
 			if left := tools(t, ns); len(left) > 0 {
 				t.Errorf("processes are left: %v", left)
+			}
+			if left, err := os.ReadDir(tmp); len(left) > 0 || err != nil {
+				t.Errorf("files are left: %v, %v", left, err)
+			}
+			if says := script.stderr.String(); name == "a tap goes" && !regexp.MustCompile(`(?s)tap1: the device has gone away.*one pipeline has failed; the other goes with it`).MatchString(says) {
+				t.Errorf("it says %s", says)
 			}
 		})
 	}

@@ -39,6 +39,14 @@ const PipeSize = 1 << 20
 // other end is closed. It is how a pipeline ends from downstream, not a fault.
 var ErrReaderGone = errors.New("the reader of the output has gone away")
 
+// WriteError is the error of a write that is not to be mended by waiting.
+type WriteError struct{ Err error }
+
+func (e *WriteError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the system's error.
+func (e *WriteError) Unwrap() error { return e.Err }
+
 // Forever is the timeout of a wait without one.
 const Forever = time.Duration(-1)
 
@@ -179,8 +187,11 @@ func (out *Output) blocked(err error) error {
 	case unix.EPIPE, unix.ECONNRESET:
 		return ErrReaderGone
 	}
-	return err
+	return &WriteError{err}
 }
+
+// Regular reports whether the output is a file on disk.
+func (out *Output) Regular() bool { return out.kind == regular }
 
 // Stream is an Input that waits: an io.Reader over a shared descriptor that
 // also notices, while no data comes, that the reader of the output has gone.

@@ -27,6 +27,12 @@ const (
 // never passed more than the ledger has. It has more by what was charged in the one
 // instant before a kill, if that is between a count and its note.
 type Hand struct {
+	l *Ledger
+	*page
+}
+
+// page is a hand's place in the file.
+type page struct {
 	// Progress is that of the gate's output.
 	Progress fdio.Progress
 
@@ -51,29 +57,37 @@ type turn struct {
 
 type mark struct{ end, passed uint64 }
 
-// The size of a Hand is that of its place.
-var _ [handSize - unsafe.Sizeof(Hand{})]byte
+// A page is no larger than its place.
+var _ [handSize - unsafe.Sizeof(page{})]byte
 
 // Mark notes that a frame of so many bytes, as counted, has passed when so many have
 // been written to the output. full reports that the output is to be flushed before
 // there is another.
 func (h *Hand) Mark(end int64, bytes int64) (full bool) {
-	h.passed += uint64(bytes)
-	m := &h.marks[h.next%handMarks]
+	h.l.do(func() { full = h.mark(end, bytes) })
+	return full
+}
+
+func (p *page) mark(end int64, bytes int64) (full bool) {
+	p.passed += uint64(bytes)
+	m := &p.marks[p.next%handMarks]
 	m.end = uint64(end) // which lies ahead: it counts for nothing yet
-	m.passed = h.passed
-	h.next++
-	return h.next%(handMarks/2) == 0
+	m.passed = p.passed
+	p.next++
+	return p.next%(handMarks/2) == 0
 }
 
 // Settle notes how many bytes were charged and dropped, in all, which is no reason to
 // give them back.
-func (h *Hand) Settle(total int64) { h.settled = uint64(total) }
+func (h *Hand) Settle(total int64) { h.l.do(func() { h.settled = uint64(total) }) }
 
 // Count is the count of a slot for those who charge: it notes what they have.
-func (l *Ledger) Count(h *Hand, s *Slot) Charge {
-	h.turn[(h.turns+1)%2] = turn{h.charged, uint64(uintptr(unsafe.Pointer(s.Charged.p)) - uintptr(unsafe.Pointer(&l.mem[0]))), uint64(l.cur.start)}
-	h.turns++
+func (h *Hand) Count(s *Slot) Charge {
+	at := uintptr(unsafe.Pointer(s.Charged.p)) - uintptr(unsafe.Pointer(&h.l.mem[0]))
+	h.l.do(func() {
+		h.turn[(h.turns+1)%2] = turn{h.charged, uint64(at), uint64(h.l.cur.start)}
+		h.turns++
+	})
 	return Charge{s.Charged, h}
 }
 
@@ -86,26 +100,28 @@ type Charge struct {
 // Add counts bytes, which may be negative.
 func (c Charge) Add(bytes int64) {
 	if bytes < 0 {
-		c.h.charged += uint64(bytes)
+		c.h.charge(bytes)
 	}
 	c.Cell.Add(bytes)
 	if bytes > 0 {
-		c.h.charged += uint64(bytes)
+		c.h.charge(bytes)
 	}
 }
 
+func (h *Hand) charge(bytes int64) { h.l.do(func() { h.charged += uint64(bytes) }) }
+
 // held returns how many bytes are in the hand.
-func (h *Hand) held(boot uint64) uint64 {
-	if h.boot != boot {
+func (p *page) held(boot uint64) uint64 {
+	if p.boot != boot {
 		return 0
 	}
-	written, passed := h.Progress.Written(), uint64(0)
-	for i := range h.marks {
-		if m := &h.marks[i]; m.end <= written {
+	written, passed := p.Progress.Written(), uint64(0)
+	for i := range p.marks {
+		if m := &p.marks[i]; m.end <= written {
 			passed = max(passed, m.passed)
 		}
 	}
-	n := h.charged - h.settled - passed
+	n := p.charged - p.settled - passed
 	if n > handful {
 		return 0
 	}
@@ -113,7 +129,7 @@ func (h *Hand) held(boot uint64) uint64 {
 }
 
 // give calls do with what is to be given back, and to which counts.
-func (l *Ledger) give(h *Hand, do func(at int, bytes uint64)) {
+func (l *Ledger) give(h *page, do func(at int, bytes uint64)) {
 	n := h.held(l.boot)
 	for i := range uint64(2) {
 		t := &h.turn[(h.turns-i)%2]
@@ -138,9 +154,9 @@ func (l *Ledger) isCell(at, start uint64) bool {
 	return at >= first && at < first+8*uint64(columns*l.slots)
 }
 
-// hand returns the place of a hand.
-func (l *Ledger) hand(i int) *Hand {
-	return (*Hand)(unsafe.Pointer(&l.mem[handsAt+i*handSize]))
+// page returns the place of a hand.
+func (l *Ledger) page(i int) *page {
+	return (*page)(unsafe.Pointer(&l.mem[handsAt+i*handSize]))
 }
 
 // Hand takes a hand, after it has given back what is in those of processes that have
@@ -152,7 +168,7 @@ func (l *Ledger) Hand() *Hand {
 		if !l.lock(i) {
 			continue
 		}
-		l.settle(l.hand(i))
+		l.settle(l.page(i))
 		if mine < 0 {
 			mine = i
 		} else {
@@ -162,13 +178,13 @@ func (l *Ledger) Hand() *Hand {
 	if mine < 0 {
 		return nil
 	}
-	l.mine = l.hand(mine)
+	l.mine = &Hand{l, l.page(mine)}
 	return l.mine
 }
 
 // settle gives back what is in a hand, and empties it. Killed amid that, it has given
 // back too little.
-func (l *Ledger) settle(h *Hand) {
+func (l *Ledger) settle(h *page) {
 	type part struct {
 		at    int
 		bytes uint64
@@ -179,7 +195,7 @@ func (l *Ledger) settle(h *Hand) {
 	for _, p := range parts {
 		lower(l.word(p.at), p.bytes)
 	}
-	*h = Hand{boot: l.boot}
+	*h = page{boot: l.boot}
 }
 
 // lower takes from a count, and not below 0.
@@ -197,7 +213,7 @@ func (l *Ledger) left() map[int]uint64 {
 	m := map[int]uint64{}
 	for i := range hands {
 		if !l.locked(i) {
-			l.give(l.hand(i), func(at int, bytes uint64) { m[at] += bytes })
+			l.give(l.page(i), func(at int, bytes uint64) { m[at] += bytes })
 		}
 	}
 	return m

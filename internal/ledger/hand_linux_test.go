@@ -37,7 +37,7 @@ func charge(t *testing.T, l *Ledger, h *Hand, after time.Duration, bytes ...int6
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := l.Count(h, &s)
+	c := h.Count(&s)
 	for _, n := range bytes {
 		c.Add(n)
 	}
@@ -105,7 +105,7 @@ func TestHandGivenBack(t *testing.T) {
 			defer other.Close()
 			charge(t, other, mine, 0, 77)
 			l, h := holder(t, file)
-			if h == mine || l.locked(0) != true {
+			if h.page == mine.page || l.locked(0) != true {
 				t.Fatal("it is the same hand")
 			}
 			tt.do(l, h)

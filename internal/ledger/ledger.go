@@ -44,6 +44,9 @@
 //     more.
 //   - The clock is set back, over the beginning of the cycle even: the tables are
 //     found by their beginning, and counting goes on in them.
+//   - The file is cut off while it is counted in, or its file system fails or goes
+//     read-only: counting goes on in memory of the process's own, with what the
+//     file has as far as it can be read. It is told once (Lost).
 //   - The file is damaged, of another make, or made with another slot or cycle:
 //     an error, and it is left as it was.
 package ledger
@@ -57,6 +60,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -116,6 +120,9 @@ type Ledger struct {
 	boot   uint64
 	mine   *Hand          // nil if none was taken
 	over   map[int]uint64 // by place in the file: what is to be given back, if this only looks
+	// Lost is told, once, when the file can no longer be counted in.
+	Lost func(error)
+	lost int
 }
 
 // cycle is a table in memory.
@@ -149,6 +156,7 @@ func Open(name string, cfg Config, bounds func(now int64) (start, end int64)) (*
 		return nil, err
 	}
 	l.bounds = bounds
+	debug.SetPanicOnFault(true) // of this goroutine, which is to count
 	return l, nil
 }
 
@@ -221,6 +229,9 @@ func create(name string, cfg Config) (err error) {
 	defer func() {
 		f.Close()
 		os.Remove(f.Name())
+		if err != nil {
+			err = fmt.Errorf("%s: making a ledger of %.3g MB: %w", name, float64(size(slots))/1e6, err)
+		}
 	}()
 	if _, err = f.Write(b); err == nil {
 		// Room for all of it now: a write to memory for which the disk has
@@ -236,6 +247,17 @@ func create(name string, cfg Config) (err error) {
 		}
 	}
 	return err
+}
+
+// fill writes zeros behind the header, for file systems that cannot reserve room.
+func fill(f *os.File, size int64) error {
+	zeros := make([]byte, 64<<10)
+	for at := int64(headerSize); at < size; at += int64(len(zeros)) {
+		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func size(slots int) int64 { return tablesAt + cycles*int64(tableSize(slots)) }
@@ -316,7 +338,7 @@ func (l *Ledger) differs(cfg Config) error {
 // the file.
 func (l *Ledger) Close() error {
 	if l.mine != nil {
-		l.settle(l.mine)
+		l.do(func() { l.settle(l.mine.page) })
 	}
 	return errors.Join(unix.Munmap(l.mem), l.file.Sync(), l.file.Close())
 }
@@ -328,16 +350,65 @@ func (l *Ledger) Sync() error { return l.file.Sync() }
 // word returns a number of the file.
 func (l *Ledger) word(at int) *uint64 { return (*uint64)(unsafe.Pointer(&l.mem[at])) }
 
-func (l *Ledger) startAt(table int) int { return cyclesAt + table*cycleSize }
+// start and end are those of a table's cycle, 0 if it has none.
+func (l *Ledger) start(table int) Cell { return Cell{l, l.word(cyclesAt + table*cycleSize)} }
+func (l *Ledger) end(table int) Cell   { return Cell{l, l.word(cyclesAt + table*cycleSize + 8)} }
+
+// rescue is deferred by whatever touches the memory. The kernel answers that with
+// SIGBUS where the file has no page behind it any more, or may not have it
+// written; then the memory becomes the process's own, and the caller tries again.
+func (l *Ledger) rescue() {
+	e := recover()
+	if e == nil {
+		return
+	}
+	fault, ok := e.(interface{ Addr() uintptr })
+	first := uintptr(unsafe.Pointer(&l.mem[0]))
+	if !ok || fault.Addr() < first || fault.Addr() >= first+uintptr(len(l.mem)) {
+		panic(e)
+	}
+	// At first with what the file has; if that cannot be read either, with none.
+	fd, flags := int(l.file.Fd()), unix.MAP_PRIVATE|unix.MAP_FIXED
+	if l.lost++; l.lost > 1 {
+		fd, flags = -1, flags|unix.MAP_ANON
+	}
+	if _, err := unix.MmapPtr(fd, 0, unsafe.Pointer(&l.mem[0]), uintptr(len(l.mem)), unix.PROT_READ|unix.PROT_WRITE, flags); err != nil || l.lost > 2 {
+		panic(e)
+	}
+	if l.lost == 1 && l.Lost != nil {
+		l.Lost(fmt.Errorf("%s: it was cut off, or its file system fails", l.name))
+	}
+}
+
+// do does what touches the memory. f is to touch it first, if it changes anything
+// else: it may be done again.
+func (l *Ledger) do(f func()) {
+	for !l.try(f) {
+	}
+}
+
+func (l *Ledger) try(f func()) (done bool) {
+	defer l.rescue()
+	f()
+	return true
+}
 
 // Cell is the count of a slot, in bytes. Others count in it, too.
-type Cell struct{ p *uint64 }
+type Cell struct {
+	l *Ledger
+	p *uint64
+}
 
 // Add counts bytes, which may be negative: what was counted too early.
 func (c Cell) Add(bytes int64) {
-	if c.p != nil {
-		atomic.AddUint64(c.p, uint64(bytes))
+	for c.p != nil && !c.add(bytes) {
 	}
+}
+
+func (c Cell) add(bytes int64) (done bool) {
+	defer c.l.rescue()
+	atomic.AddUint64(c.p, uint64(bytes))
+	return true
 }
 
 // Load returns the count.
@@ -345,7 +416,16 @@ func (c Cell) Load() int64 {
 	if c.p == nil {
 		return 0
 	}
-	return int64(min(atomic.LoadUint64(c.p), 1<<62))
+	n, done := c.load()
+	for !done {
+		n, done = c.load()
+	}
+	return int64(min(n, 1<<62))
+}
+
+func (c Cell) load() (n uint64, done bool) {
+	defer c.l.rescue()
+	return atomic.LoadUint64(c.p), true
 }
 
 func (l *Ledger) tableAt(table int) int { return tablesAt + table*tableSize(l.slots) }
@@ -355,28 +435,42 @@ func (l *Ledger) cellAt(table, column, slot int) int {
 }
 
 func (l *Ledger) cell(table, column, slot int) Cell {
-	return Cell{l.word(l.cellAt(table, column, slot))}
+	return Cell{l, l.word(l.cellAt(table, column, slot))}
 }
 
 // Mark is the bit of a slot. Others set it, too; nobody clears it.
 type Mark struct {
-	p   *uint64
+	Cell
 	bit uint64
 }
 
 // Set sets the mark.
 func (m Mark) Set() {
-	if m.p != nil && atomic.LoadUint64(m.p)&m.bit == 0 {
-		atomic.OrUint64(m.p, m.bit)
+	for m.p != nil && !m.Load() && !m.set() {
 	}
 }
 
+func (m Mark) set() (done bool) {
+	defer m.l.rescue()
+	atomic.OrUint64(m.p, m.bit)
+	return true
+}
+
 // Load reports whether it is set.
-func (m Mark) Load() bool { return m.p != nil && atomic.LoadUint64(m.p)&m.bit != 0 }
+func (m Mark) Load() bool {
+	if m.p == nil {
+		return false
+	}
+	n, done := m.load()
+	for !done {
+		n, done = m.load()
+	}
+	return n&m.bit != 0
+}
 
 func (l *Ledger) mark(table int, d Direction, slot int) Mark {
 	at := l.tableAt(table) + 8*(columns*l.slots+int(d)*words(l.slots)+slot/64)
-	return Mark{l.word(at), 1 << (slot % 64)}
+	return Mark{Cell{l, l.word(at)}, 1 << (slot % 64)}
 }
 
 func column(d Direction, offered bool) int {
@@ -411,7 +505,7 @@ func (l *Ledger) At(now int64, d Direction) (s Slot, err error) {
 // has reports whether a time lies in a cycle that was found earlier, and nobody
 // has taken its table since.
 func (l *Ledger) has(c *cycle, now int64) bool {
-	return now >= c.start && now < c.end && atomic.LoadUint64(l.word(l.startAt(c.table))) == uint64(c.start)
+	return now >= c.start && now < c.end && l.start(c.table).Load() == c.start
 }
 
 func (l *Ledger) slot(table int, d Direction, i int) Slot {
@@ -440,7 +534,7 @@ func (l *Ledger) Look(now int64, d Direction) (s Slot) {
 // table finds the table of the cycle that begins then, -1 if there is none.
 func (l *Ledger) table(start int64) int {
 	for i := range cycles {
-		if s := int64(atomic.LoadUint64(l.word(l.startAt(i)))); s == start && s != 0 {
+		if s := l.start(i).Load(); s == start && s != 0 {
 			return i
 		}
 	}
@@ -466,23 +560,32 @@ func (l *Ledger) find(now int64) (cycle, error) {
 	if i < 0 {
 		before, _ := l.bounds(start - 1)
 		i = l.spare(before)
-		atomic.StoreUint64(l.word(l.startAt(i)), 0)
-		// One that has an end was used, or was being cleared by somebody who
-		// was killed.
-		if atomic.LoadUint64(l.word(l.startAt(i)+8)) != 0 {
-			clear(l.mem[l.tableAt(i):l.tableAt(i+1)])
+		for !l.begin(i, start, end) {
 		}
-		atomic.StoreUint64(l.word(l.startAt(i)+8), uint64(end))
-		atomic.StoreUint64(l.word(l.startAt(i)), uint64(start))
 	}
 	return cycle{start, end, i}, nil
+}
+
+// begin begins a cycle in a table.
+func (l *Ledger) begin(table int, start, end int64) (done bool) {
+	defer l.rescue()
+	from, to := l.start(table).p, l.end(table).p
+	atomic.StoreUint64(from, 0)
+	// One that has an end was used, or was being cleared by somebody who was
+	// killed.
+	if atomic.LoadUint64(to) != 0 {
+		clear(l.mem[l.tableAt(table):l.tableAt(table+1)])
+	}
+	atomic.StoreUint64(to, uint64(end))
+	atomic.StoreUint64(from, uint64(start))
+	return true
 }
 
 // spare finds a table for a new cycle, of which the one before begins then.
 func (l *Ledger) spare(before int64) (table int) {
 	table, least := -1, uint64(0)
 	for i := range cycles {
-		switch start := int64(atomic.LoadUint64(l.word(l.startAt(i)))); start {
+		switch start := l.start(i).Load(); start {
 		case 0:
 			return i
 		case before:
@@ -513,7 +616,7 @@ type Cycle struct {
 // Cycles returns the cycles that the ledger has, the oldest first.
 func (l *Ledger) Cycles() (all []Cycle) {
 	for i := range cycles {
-		start, end := int64(atomic.LoadUint64(l.word(l.startAt(i)))), int64(atomic.LoadUint64(l.word(l.startAt(i)+8)))
+		start, end := l.start(i).Load(), l.end(i).Load()
 		if start <= 0 || end <= start || count(end-start, l.cfg.Slot) > int64(l.slots) {
 			continue // not used, or somebody has written nonsense there
 		}
@@ -536,6 +639,6 @@ func (c *Cycle) Marked(d Direction, slot int) bool { return c.l.mark(c.table, d,
 // Bytes returns what was charged, or offered, in a slot of the cycle.
 func (c *Cycle) Bytes(d Direction, offered bool, slot int) int64 {
 	at := c.l.cellAt(c.table, column(d, offered), slot)
-	n := Cell{c.l.word(at)}.Load()
+	n := Cell{c.l, c.l.word(at)}.Load()
 	return n - min(n, int64(c.l.over[at]))
 }

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // fixed has cycles of an hour that begin at the epoch.
@@ -475,4 +477,55 @@ func TestKilled(t *testing.T) {
 		t.Errorf("%d were told, and %d are in the ledger", told, counted)
 	}
 	t.Logf("%d told, %d counted", told, counted)
+}
+
+// A file that is cut off while it is counted in would kill by SIGBUS. Counting goes
+// on, with what the file still has, and it is told once.
+func TestCutOff(t *testing.T) {
+	for _, left := range []int64{0, headerSize, headerSize + 4096} {
+		name := t.TempDir() + "/ledger"
+		l := open(t, name)
+		var said []error
+		l.Lost = func(err error) { said = append(said, err) }
+		now := at(1, 0)
+		add(t, l, now, In, 7)
+		s, err := l.At(now, Out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Marked.Set()
+		if err := os.Truncate(name, left); err != nil {
+			t.Fatal(err)
+		}
+		s.Marked.Set()
+		s.Charged.Add(100) // where it was counted already
+		add(t, l, now, Out, 11)
+		add(t, l, at(5, 0), Out, 13) // a cycle that is begun then
+		if charged, offered := total(l, at(1, 0), Out); charged < 11 || charged > 111 || offered != 22 {
+			t.Errorf("%d bytes left: %d and %d are counted", left, charged, offered)
+		}
+		if charged, _ := total(l, at(5, 0), Out); charged != 13 {
+			t.Errorf("%d bytes left: %d are counted in another cycle", left, charged)
+		}
+		if len(said) != 1 || !strings.Contains(said[0].Error(), name) {
+			t.Errorf("%d bytes left: said %v", left, said)
+		}
+	}
+}
+
+// Where room cannot be reserved, it is written.
+func TestFill(t *testing.T) {
+	f, err := os.Create(t.TempDir() + "/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const size = headerSize + 3*(64<<10) + 5
+	if err := fill(f, size); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Size != size || st.Blocks*512 < size-headerSize {
+		t.Errorf("%d bytes in %d blocks, %v", st.Size, st.Blocks, err)
+	}
 }

@@ -4,5 +4,5 @@ package ledger
 
 import "os"
 
-// reserve makes a file so long.
-func reserve(f *os.File, size int64) error { return f.Truncate(size) }
+// reserve makes a file so long, with room on the disk.
+func reserve(f *os.File, size int64) error { return fill(f, size) }

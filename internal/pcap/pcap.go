@@ -259,3 +259,7 @@ func AppendPacket(b []byte, time uint64, length uint32, parts ...[]byte) []byte 
 	le.PutUint32(b[at:], uint32(len(b)-at-8))
 	return b
 }
+
+// PacketLen is the length of the packet, with its header, that b begins with, as
+// AppendPacket has written it.
+func PacketLen(b []byte) int { return RecordSize + int(binary.LittleEndian.Uint32(b[8:])) }

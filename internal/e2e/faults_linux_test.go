@@ -1,0 +1,516 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"framepipe/internal/fdio"
+	"framepipe/internal/nettest"
+
+	"golang.org/x/sys/unix"
+)
+
+// said reads all that a running up has said.
+func (u *uplink) said() string {
+	b, _ := os.ReadFile(u.state + "/e0/up.log")
+	return string(b)
+}
+
+// side is what a device has of addresses and routes that mean something elsewhere.
+func (u *uplink) side(dev string) string {
+	u.t.Helper()
+	all := u.host.Run("ip", "-o", "addr", "show", "dev", dev, "scope", "global") + u.host.Run("ip", "route", "show", "table", "all", "dev", dev)
+	all = regexp.MustCompile(`(?m)^\d+: |\\.*$|\bnodad |^(local|multicast|fe80::).*\n`).ReplaceAllString(all, "")
+	return strings.ReplaceAll(passing.ReplaceAllString(all, "$1 some"), dev, "DEVICE")
+}
+
+// Devices that go while the traffic passes through them are made again, with
+// addresses and routes, and an interface that goes is waited for. It is said once,
+// connections go on, and down puts back what there was.
+func TestUpDevicesGo(t *testing.T) {
+	for _, lan := range []bool{false, true} {
+		t.Run(map[bool]string{false: "host", true: "lan"}[lan], func(t *testing.T) {
+			t.Parallel()
+			u := newUplink(t, true)
+			before := u.looks()
+			up := []string{"up", "e0", "-in", "quotagate -quota 1PB", "-out", "quotagate -quota 1PB"}
+			host := "fphost"
+			if lan {
+				up, host = append(up, "-lan", "l0"), "fplan"
+			}
+			u.must(up...)
+			talk := u.connection("10.0.0.1:7", "[fd00::1]:7")
+			talk("before")
+			had := u.side(u.device(host))
+			answers := func() bool {
+				return u.answers() && (!lan || u.behind.Command("ping", "-n", "-c1", "-W0.2", "10.0.0.1").Run() == nil)
+			}
+			gone := func(name string) func() {
+				return func() { u.host.Run("ip", "link", "del", u.device(name)) }
+			}
+			// mended waits until all is well again, and what is said of it.
+			mended := func(what, says string) {
+				t.Helper()
+				after := eventually(t, 15*time.Second, what+": an answer", func() bool {
+					return strings.Count(u.said(), says) == 1 && answers()
+				})
+				talk(what)
+				t.Logf("%s: an answer after %v", what, after)
+				if has := u.side(u.device(host)); has != had {
+					t.Errorf("%s: the host's side has\n%s\nand had\n%s", what, has, had)
+				}
+			}
+			leaves := func(name string) func() {
+				return func() { u.host.Run("ip", "link", "set", name, "nomaster") }
+			}
+			for _, f := range []struct {
+				lan  bool
+				what string
+				do   func()
+				says string
+			}{
+				{false, "the host's tap goes", gone("fphost"), "MADE AGAIN: fphost"},
+				{false, "the network's tap goes", gone("fpnet"), "MADE AGAIN: fpnet"},
+				{false, "the bridge goes", gone("fpbr"), "MADE AGAIN: fpbr"},
+				{false, "the interface leaves the bridge", leaves("e0"), "back in the bridges: e0"},
+				{true, "the host's tap goes", gone("fphost"), "MADE AGAIN: fphost"},
+				{true, "the bridge of the other side goes", gone("fplan"), "MADE AGAIN: fplan"},
+				{true, "the other interface leaves the bridge", leaves("l0"), "back in the bridges: e0, l0"},
+			} {
+				if f.lan == lan {
+					f.do()
+					mended(f.what, f.says)
+				}
+			}
+			u.must("down")
+			u.same(before)
+			if lan {
+				return
+			}
+
+			u.must(up...)
+			talk("the second time")
+			u.host.Run("ip", "link", "set", "e0", "down")
+			time.Sleep(1200 * time.Millisecond)
+			u.host.Run("ip", "link", "set", "e0", "up")
+			eventually(t, 10*time.Second, "the interface is down, and up: an answer", answers)
+			talk("up again")
+			router := strings.TrimSpace(u.router.Run("cat", "/sys/class/net/e1/address"))
+			u.router.Run("ip", "link", "del", "e1") // and its other end, e0
+			eventually(t, 5*time.Second, "a message", func() bool { return strings.Contains(u.said(), "GONE: e0; nothing passes until it is back") })
+			if s := u.must("status"); !strings.Contains(s, "e0 is missing") {
+				t.Errorf("status:\n%s", s)
+			}
+			nettest.Run(t, "ip", "link", "add", "e0", "netns", u.host.Name, "type", "veth", "peer", "name", "e1", "address", router, "netns", u.router.Name)
+			u.router.Run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/e1/accept_dad; ip link set e1 up; ip addr add 10.0.0.1/24 dev e1; ip addr add fd00::1/64 dev e1")
+			mended("the interface goes and comes back", "back in the bridges: e0")
+			if n := strings.Count(u.said(), "GONE"); n != 1 {
+				t.Errorf("it is said %d times that e0 has gone", n)
+			}
+			if a, b := u.mac("e0"), u.mac(u.device(host)); a != b {
+				t.Errorf("the interface is another, %s, and the host's side has %s", a, b)
+			}
+			u.must("down")
+			if has := u.side("e0"); has != had {
+				t.Errorf("the new interface has\n%s\nand the host's side had\n%s", has, had)
+			}
+			talk("on the new interface")
+
+			u.must(up...)
+			u.router.Run("ip", "link", "del", "e1")
+			if said := u.must("down"); !strings.Contains(said, "there is no e0 that could have its addresses and routes back: ") {
+				t.Errorf("down says %s", said)
+			}
+			if s := u.host.Run("ip", "-o", "link"); regexp.MustCompile(`fp(br|net|host|lan)\d`).MatchString(s) {
+				t.Errorf("left: %s", s)
+			}
+		})
+	}
+}
+
+// tmpfs mounts a small file system for the time of the test.
+func tmpfs(t *testing.T, size string) (dir string) {
+	t.Helper()
+	nettest.Need(t, "mount")
+	dir = t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		nettest.Skip(t, "needs to mount: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+// fill takes all the room that there is, and returns what gives it back.
+func fill(t *testing.T, dir string) (free func()) {
+	t.Helper()
+	f, err := os.Create(dir + "/filler")
+	for b := make([]byte, 4096); err == nil; {
+		_, err = f.Write(b)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	f.Close()
+	return func() {
+		if err := os.Remove(dir + "/filler"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// While the disk is full or read-only the traffic goes on, and each tool says it
+// once. The metrics are the old ones or the new ones, captures and reports have no
+// halves in the middle, and all of it goes on when there is room again.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "tee", "bash")
+	full, ro := tmpfs(t, "2m"), tmpfs(t, "64k")
+	in, farIn := wire(t)
+	out, farOut := wire(t)
+	read, write := tool("tunread", "fd:3"), tool("tunwrite", "fd:3")
+	read.ExtraFiles, write.ExtraFiles = []*os.File{farIn}, []*os.File{farOut}
+	all := pipeline(t, nil, nil, read,
+		tool("quotagate", "-quota", "1GB", "-window", "1m", "-cycle", "1h", "-ledger", full+"/bill", "-dir", "out", "-metrics", full+"/gate.prom"),
+		tool("quotagate", "-quota", "1GB", "-metrics", ro+"/gate.prom"),
+		tool("bytehist", "-every", "20ms", "-format", "json", "-o", full+"/hist.json"),
+		exec.Command("bash", "-c", "tee "+full+"/day.frames >(framepcap >"+full+"/day.pcap)"), write)
+	farIn.Close()
+	farOut.Close()
+	crossed := 0
+	flow := func(d time.Duration) {
+		t.Helper()
+		for start := time.Now(); time.Since(start) < d; time.Sleep(time.Millisecond) {
+			cross(t, in, out)
+			crossed++
+		}
+	}
+	metrics := func(dir string) string {
+		t.Helper()
+		b, err := os.ReadFile(dir + "/gate.prom")
+		if err != nil || !regexp.MustCompile(`(?s)^# TYPE quotagate_in_frames_total counter\n.*\nquotagate_delay_seconds \S+\n$`).Match(b) {
+			t.Fatalf("%s, %v", b, err)
+		}
+		return string(b)
+	}
+	flow(1500 * time.Millisecond)
+	free := fill(t, full)
+	if err := unix.Mount("", ro, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	was := [2]string{metrics(full), metrics(ro)}
+	for range 15 {
+		flow(100 * time.Millisecond)
+		if metrics(full) != was[0] || metrics(ro) != was[1] {
+			t.Fatal("metrics are written where there is no room")
+		}
+	}
+	free()
+	if err := unix.Mount("", ro, "", unix.MS_REMOUNT, ""); err != nil {
+		t.Fatal(err)
+	}
+	flow(1300 * time.Millisecond)
+	if metrics(full) == was[0] || metrics(ro) == was[1] {
+		t.Error("there is room again, and the metrics are the old ones")
+	}
+	if err := os.Truncate(full+"/bill", 0); err != nil {
+		t.Fatal(err)
+	}
+	flow(1500 * time.Millisecond)
+	in.Close()
+	for i, want := range []string{
+		`tunread: fd:3: the device has gone away\n`,
+		`quotagate: \S+ \S+/.gate.prom.\d+: no space left on device\nquotagate: \S+/bill: it was cut off, or its file system fails; counting goes on in memory, .*\n`,
+		`quotagate: \S+ \S+/.gate.prom.\d+: read-only file system\n`,
+		`bytehist: write \S+/hist.json: no space left on device; reports are left out until that is over\n`,
+		`framepcap: stdout: no space left on device; packets are left out until that is over\n`,
+		``,
+	} {
+		if err := all[i].wait(t, 5*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		got := all[i].stderr.String()
+		if i == 4 {
+			if n := strings.Count(got, "day.frames"); n != 1 {
+				t.Errorf("tee says\n%s", got)
+			}
+			got = regexp.MustCompile(`(?m)^tee: .*\n|^framepcap: stdout: \d+ packets were left out\n`).ReplaceAllString(got, "")
+		}
+		if !regexp.MustCompile("^" + want + "$").MatchString(got) {
+			t.Errorf("%v says\n%s", all[i].Args, got)
+		}
+	}
+	reports := 0
+	b, err := os.ReadFile(full + "/hist.json")
+	for line := range strings.Lines(string(b)) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("half a report: %q", line)
+		}
+		reports++
+	}
+	if b, err = os.ReadFile(full + "/day.pcap"); err != nil {
+		t.Fatal(err)
+	}
+	_, packets := readCapture(t, b)
+	t.Logf("%d frames, %d of them captured; %d reports", crossed, len(packets), reports)
+	if len(packets) < crossed/2 || len(packets) >= crossed || reports < 100 {
+		t.Errorf("%d frames crossed, %d are captured; %d reports", crossed, len(packets), reports)
+	}
+}
+
+// Whoever watches a copy may leave, and the traffic goes on.
+func TestWatcherLeaves(t *testing.T) {
+	nettest.Need(t, "tcpdump")
+	dir := t.TempDir()
+	_, in, out := watched(t, "tee >(framepcap | tcpdump -c 1 -nr - >/dev/null 2>&1; touch "+dir+"/left; cat >/dev/null)")
+	for start := time.Now(); ; {
+		cross(t, in, out)
+		if _, err := os.Stat(dir + "/left"); err == nil {
+			break
+		}
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("tcpdump does not leave")
+		}
+	}
+	for range 1000 {
+		cross(t, in, out)
+	}
+}
+
+// A ledger for which there is no room is an error that names it, and leaves
+// nothing; one that has holes, which a full disk cannot fill, does not stop the
+// traffic.
+func TestLedgerDiskFull(t *testing.T) {
+	t.Parallel()
+	dir := tmpfs(t, "2m")
+	gate := func(name string, more ...string) (passed int, says string, status int) {
+		c := tool("quotagate", append([]string{"-quota", "1GB", "-ledger", dir + "/" + name, "-dir", "out"}, more...)...)
+		var stdout, stderr bytes.Buffer
+		c.Stdin, c.Stdout, c.Stderr = bytes.NewReader(stream(1000, 500, time.Millisecond)), &stdout, &stderr
+		_ = c.Run()
+		return stdout.Len(), stderr.String(), c.ProcessState.ExitCode()
+	}
+	if _, says, status := gate("month"); status != 1 || says != "quotagate: "+dir+"/month: making a ledger of 69.2 MB: no space left on device\n" {
+		t.Errorf("status %d, %s", status, says)
+	}
+	small := []string{"-window", "1m", "-cycle", "1h"}
+	whole, says, status := gate("bill", small...)
+	if status != 0 || says != "" {
+		t.Fatalf("status %d, %s", status, says)
+	}
+	b, err := os.ReadFile(dir + "/bill")
+	if err == nil {
+		err = errors.Join(os.WriteFile(dir+"/holes", b[:4096], 0o644), os.Truncate(dir+"/holes", int64(len(b))))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := fill(t, dir)
+	if n, says, status := gate("bill", small...); n != whole || status != 0 || says != "" {
+		t.Errorf("one that is there: %d bytes of %d, status %d, %s", n, whole, status, says)
+	}
+	if n, says, status := gate("holes", small...); n != whole || status != 0 || strings.Count(says, "\n") != 1 || !strings.Contains(says, "/holes: it was cut off, or its file system fails; ") {
+		t.Errorf("one with holes: %d bytes of %d, status %d, %s", n, whole, status, says)
+	}
+	free()
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"another", "bill"} {
+		if n, says, status := gate(name, small...); n != 0 || status != 1 || !regexp.MustCompile(`^quotagate: .*`+name+`.*: read-only file system\n$`).MatchString(says) {
+			t.Errorf("%s, read-only: %d bytes, status %d, %s", name, n, status, says)
+		}
+	}
+	if names, err := os.ReadDir(dir); len(names) != 2 || err != nil {
+		t.Errorf("%v, %v", names, err)
+	}
+}
+
+// numbered sends datagrams that carry their number, and returns how many came out
+// at the other end, in order and each once, and how many its socket had no room for.
+// Meanwhile it calls do with each number.
+func (n *network) numbered(count, size int, do func(i int)) (got, overrun int) {
+	n.t.Helper()
+	server, client := n.udp("10.0.0.2:9")
+	defer server.Close()
+	defer client.Close()
+	c, err := server.(*net.UDPConn).SyscallConn()
+	if err == nil {
+		err = c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20) })
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	before := n.counters("Udp:")["RcvbufErrors"]
+	body := make([]byte, size)
+	for i := range count {
+		do(i)
+		binary.BigEndian.PutUint32(body, uint32(i))
+		if _, err := client.Write(body); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	for last := -1; ; got++ {
+		_ = server.SetReadDeadline(time.Now().Add(700 * time.Millisecond))
+		if _, _, err := server.ReadFrom(body); err != nil {
+			return got, n.counters("Udp:")["RcvbufErrors"] - before
+		}
+		i := int(binary.BigEndian.Uint32(body))
+		if i <= last {
+			n.t.Errorf("datagram %d comes after %d", i, last)
+		}
+		last = i
+	}
+}
+
+// A stage that is stopped, and told to go on soon, has lost nothing but what found
+// no room in the queue of the tap, which counts it.
+func TestStagesStopped(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, setup{in: stages, out: stages})
+	n.a.Run("ip", "link", "set", "tap0", "txqueuelen", "64")
+	for i, s := range n.in {
+		before := n.device(n.a, "tap0")["tx_dropped"]
+		const count = 12000 // more than the pipes hold
+		got, overrun := n.numbered(count, 1000, func(k int) {
+			switch {
+			case k == 1000:
+				_ = s.Process.Signal(unix.SIGSTOP)
+			case k == count-1:
+				_ = s.Process.Signal(unix.SIGCONT)
+			case k < 1000 && k%20 == 0: // not so fast that the queue overflows without
+				time.Sleep(time.Millisecond)
+			}
+		})
+		lost := n.device(n.a, "tap0")["tx_dropped"] - before
+		t.Logf("%v: %d came, the queue dropped %d", s.Args[min(4, len(s.Args)-1):], got, lost)
+		// Neighbour discovery and the like are dropped, too.
+		if sum := got + lost + overrun; sum < count || sum > count+5 {
+			t.Errorf("stage %d: %d of %d came, the queue dropped %d, and the socket %d", i, got, count, lost, overrun)
+		}
+		if lost == 0 || got < 1000 {
+			t.Errorf("stage %d: %d came, and the queue dropped %d", i, got, lost)
+		}
+	}
+	n.stop()
+}
+
+// In front of a stage that is too slow the pipes and the queue of the tap fill up,
+// and no more: what is lost is lost there, and a ping waits as long as what they
+// hold takes.
+func TestSlowStage(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "perl", "ping")
+	slow := t.TempDir() + "/slow"
+	const piece, queue = 2000, 64 // 16 Mbit/s or less
+	if err := os.WriteFile(slow, []byte("#!/usr/bin/perl\nwhile (sysread(STDIN, $b, "+strconv.Itoa(piece)+")) { syswrite(STDOUT, $b); select(undef, undef, undef, 0.001) }\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n := newNetwork(t, setup{write: "-offload=off", in: []string{slow}, out: stages})
+	n.a.Run("ip", "link", "set", "tap0", "txqueuelen", strconv.Itoa(queue))
+	was, wasOut := n.device(n.a, "tap0"), n.device(n.b, "tap1")
+	var out bytes.Buffer
+	ping := n.a.Command("ping", "-n", "-i", "0.05", "-w", "4", "-W", "4", "10.0.0.2")
+	ping.Stdout = &out
+	if err := ping.Start(); err != nil {
+		t.Fatal(err)
+	}
+	const count, size = 15000, 1000
+	start := time.Now()
+	var rate float64
+	got, overrun := n.numbered(count, size, func(k int) {
+		if k%5 == 0 {
+			time.Sleep(time.Millisecond) // 40 Mbit/s or less
+		}
+		if k == count-1 {
+			rate = float64(n.device(n.b, "tap1")["rx_packets"]-wasOut["rx_packets"]) * (size + 42) / time.Since(start).Seconds()
+		}
+	})
+	_ = ping.Wait()
+	for i := 0; ; i++ {
+		signal(t, n.in[:1], unix.SIGUSR1)
+		signal(t, n.in[2:], unix.SIGUSR1)
+		time.Sleep(300 * time.Millisecond)
+		tap0, tap1 := n.device(n.a, "tap0"), n.device(n.b, "tap1")
+		read, write := keys(n.in[0]), keys(n.in[2])
+		if tap0["tx_packets"] == read["frames"] && read["frames"] == write["frames"] && tap1["rx_packets"] == write["frames"] {
+			break
+		}
+		if i == 5 {
+			t.Fatalf("tap0 %v, tunread %v, tunwrite %v, tap1 %v", tap0, read, write, tap1)
+		}
+	}
+	tap0, tap1 := n.device(n.a, "tap0"), n.device(n.b, "tap1")
+	lost, came := tap0["tx_dropped"]-was["tx_dropped"], tap1["rx_packets"]-wasOut["rx_packets"]
+	const others = 20 // neighbour discovery and the like
+	if m := regexp.MustCompile(`(\d+) packets transmitted`).FindStringSubmatch(out.String()); m == nil {
+		t.Fatalf("ping says %s", &out)
+	} else if sent, _ := strconv.Atoi(m[1]); lost == 0 || came+lost < count+sent || came+lost > count+sent+others || got+overrun > came || got+overrun < came-sent-others {
+		t.Errorf("%d datagrams and %d pings: %d frames and %d datagrams came, the queue dropped %d, the socket %d", count, sent, came, got, lost, overrun)
+	}
+	var times []float64
+	for _, m := range regexp.MustCompile(`time=([0-9.]+) ms`).FindAllStringSubmatch(out.String(), -1) {
+		ms, _ := strconv.ParseFloat(m[1], 64)
+		times = append(times, ms/1000)
+	}
+	slices.Sort(times)
+	// A pipe of 1 MiB on either side, as tools make them, what tunread holds when
+	// its pipe is full, and the queue.
+	holds := float64(2*fdio.PipeSize + 256<<10 + queue*(size+42))
+	bound := holds / rate
+	t.Logf("%.1f Mbit/s; %d of %d came, the queue dropped %d; pings from %.3f to %.3f s, bound %.3f s", 8*rate/1e6, got, count, lost, times[0], times[len(times)-1], bound)
+	if most := times[len(times)-1]; most > bound+0.2 {
+		t.Errorf("a ping took %.3f s, and what is in front of the stage takes %.3f s", most, bound)
+	}
+	n.stop()
+}
+
+// Sixty-four stages in a pipeline: TCP goes through, and when one in the middle
+// dies all end within a second.
+func TestManyStages(t *testing.T) {
+	t.Parallel()
+	var many []string
+	for i := range 62 {
+		many = append(many, []string{"quotagate -quota 1PB", "bytehist -o /dev/null", "quotagate -rate 100Gbit/s"}[i%3])
+	}
+	n := newNetwork(t, setup{in: many, out: stages})
+	both := pair(t, n)
+	const size = 20 << 20
+	start := time.Now()
+	go func() { _, _ = io.CopyN(both[1], noise{}, size) }()
+	_ = both[0].SetDeadline(time.Now().Add(30 * time.Second))
+	if m, err := io.CopyN(io.Discard, both[0], size); err != nil {
+		t.Fatalf("%d bytes came, %v", m, err)
+	}
+	t.Logf("%.2f Gbit/s, %v", 8*size/time.Since(start).Seconds()/1e9, n.a.Run("ping", "-n", "-q", "-c", "5", "-i", "0.1", "10.0.0.2"))
+	var times []time.Duration
+	start = time.Now()
+	if err := n.in[30].Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range n.in {
+		if err := s.wait(t, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		times = append(times, s.ended.Sub(start))
+		if status := s.ProcessState.ExitCode(); status != 0 && i != 30 {
+			t.Errorf("stage %d: status %d, %s", i, status, &s.stderr)
+		}
+	}
+	last := slices.Max(times)
+	t.Logf("the last ended after %v", last)
+	if slices.Sort(times); times[len(times)/2] > time.Second || last > 3*time.Second { // the machine has other things to do
+		t.Errorf("they ended after %v", times)
+	}
+}

@@ -50,10 +50,12 @@ const (
 	none  = int64(0)       // may be missing of what is exact
 	loose = int64(1) << 62 // where another count says how much
 
-	// ledgerHand is how far the ledger of a gate that is killed may be off: what it
-	// has in hand, in advance or not yet. It is the one allowance that is not a
-	// stage's buffer.
+	// ledgerHand is how far a gate that is killed may be behind with what it counts
+	// but as passed: what came and what was dropped since it last wrote that down.
 	ledgerHand = 512 << 10
+	// instant is what the ledger of a gate may have over what passed, if it was killed
+	// between a count and its note.
+	instant = 128 << 10
 )
 
 // wire is how much bytes of stream can be on the wire: small frames are padded,
@@ -145,7 +147,7 @@ func (r *run) links() (all []link) {
 		all = append(all,
 			link{atDeadOffered, onWire, r.read["ethernet_bytes"], r.offered, ledgerHand, wire(up) + ledgerHand},
 			link{atDeadCharged, onWire, r.offered, r.charged + r.published["dropped_bytes"], ledgerHand, loose},
-			link{atDeadPassed, onWire, r.charged, r.hist["ethernet_bytes"], none, ledgerHand})
+			link{atDeadPassed, onWire, r.charged, r.hist["ethernet_bytes"], none, instant})
 	case r.read == nil:
 		within(0, source, atDeadRead, inFrames, r.sent.frames, g["read"])
 		within(0, source, atDeadRead, inBytes, r.sent.bytes, g["read_bytes"])

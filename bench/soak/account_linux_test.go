@@ -125,8 +125,8 @@ func TestBounds(t *testing.T) {
 		// What is on the way to the gate that was killed, and in it.
 		{"quotagate", func(r *run) { r.read["ethernet_bytes"] += up }, ""},
 		{"quotagate", func(r *run) { r.read["ethernet_bytes"] += wire(up) + ledgerHand + 1 }, "offered in the ledger of a killed gate"},
-		{"quotagate", func(r *run) { r.charged += ledgerHand; r.offered += ledgerHand }, ""},
-		{"quotagate", func(r *run) { r.charged += ledgerHand + 1; r.offered += ledgerHand + 1 }, "counted by bytehist"},
+		{"quotagate", func(r *run) { r.charged += instant; r.offered += instant }, ""},
+		{"quotagate", func(r *run) { r.charged += instant + 1; r.offered += instant + 1 }, "counted by bytehist"},
 		{"quotagate", func(r *run) { r.charged-- }, "charged in the ledger of a killed gate, counted by bytehist"},
 		{"quotagate", func(r *run) { r.offered += 10 << 20; r.read["ethernet_bytes"] += 10 << 20 }, ""}, // dropped since the metrics
 		{"quotagate", func(r *run) { r.published["dropped_bytes"] += ledgerHand + 1 }, "dropped before by a killed gate"},

@@ -216,8 +216,8 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 	if b.Ledger, err = ledger.Open(c.ledger, lc, b.bounds); err != nil {
 		return nil, err
 	}
-	b.hand = b.Hand()
 	b.Lost = func(err error) { warn("%v; counting goes on in memory, and for this direction alone", err) }
+	b.hand = b.Hand()
 	go func() {
 		failed := false
 		for range time.Tick(syncing) {

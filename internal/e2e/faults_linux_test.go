@@ -199,7 +199,7 @@ func TestDiskFull(t *testing.T) {
 	metrics := func(dir string) string {
 		t.Helper()
 		b, err := os.ReadFile(dir + "/gate.prom")
-		if err != nil || !regexp.MustCompile(`(?s)^# TYPE quotagate_in_frames_total counter\n.*\nquotagate_delay_seconds \S+\n$`).Match(b) {
+		if err != nil || !regexp.MustCompile(`(?s)^# TYPE quotagate_read_frames_total counter\n.*\nquotagate_delay_seconds \S+\n$`).Match(b) {
 			t.Fatalf("%s, %v", b, err)
 		}
 		return string(b)
@@ -301,7 +301,7 @@ func TestLedgerDiskFull(t *testing.T) {
 		_ = c.Run()
 		return stdout.Len(), stderr.String(), c.ProcessState.ExitCode()
 	}
-	if _, says, status := gate("month"); status != 1 || says != "quotagate: "+dir+"/month: making a ledger of 69.2 MB: no space left on device\n" {
+	if _, says, status := gate("month"); status != 1 || says != "quotagate: "+dir+"/month: making a ledger of 69.7 MB: no space left on device\n" {
 		t.Errorf("status %d, %s", status, says)
 	}
 	small := []string{"-window", "1m", "-cycle", "1h"}

@@ -168,7 +168,7 @@ func (l *Ledger) Hand() *Hand {
 		if !l.lock(i) {
 			continue
 		}
-		l.settle(l.page(i))
+		l.do(func() { l.settle(l.page(i)) })
 		if mine < 0 {
 			mine = i
 		} else {

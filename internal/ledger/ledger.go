@@ -30,7 +30,7 @@
 // the cycle does; its bit is bit i%64 of word i/64. A mark says that bytes
 // passed in the slot which did not fit into a gate's own window, but were free
 // (see package budget). For slots of 5 seconds, which is what a window of five
-// minutes has, that is 17 MB a cycle and 69 MB in all, whatever the traffic.
+// minutes has, that is 17 MB a cycle and 70 MB in all, whatever the traffic.
 //
 // # What happens when
 //

@@ -135,7 +135,9 @@ func (s *soak) run() error {
 	if err != nil {
 		return err
 	}
-	defer book.Close()
+	if err := book.Close(); err != nil {
+		return err
+	}
 	s.printf("soak: %v, seed %d", s.length, s.seed)
 	s.begun = time.Now()
 	failed := make(chan error, 2)
@@ -143,7 +145,7 @@ func (s *soak) run() error {
 	over := make(chan struct{})
 	var wg sync.WaitGroup
 	for i, d := range s.both {
-		d.dir, d.tools, d.quota, d.window, d.ledger = s.dir, s.tools, s.quota, s.window, book
+		d.dir, d.tools, d.quota, d.window = s.dir, s.tools, s.quota, s.window
 		d.lives = map[string][]life{}
 		d.rng = rand.New(rand.NewPCG(s.seed, uint64(i)))
 		wg.Go(func() {

@@ -239,7 +239,6 @@ type direction struct {
 	tools    string
 	quota    string
 	window   time.Duration
-	ledger   *ledger.Ledger
 	rng      *rand.Rand
 
 	mu    sync.Mutex
@@ -252,19 +251,25 @@ type direction struct {
 
 func (d *direction) file(kind string) string { return filepath.Join(d.dir, d.name+"."+kind) }
 
-// book returns what the ledger has of a direction in all.
-func (d *direction) book() (offered, charged int64) {
+// book returns what the ledger has of a direction in all. Read anew it leaves out
+// what a gate that was killed had in hand.
+func (d *direction) book() (offered, charged int64, err error) {
+	l, err := ledger.Read(filepath.Join(d.dir, "ledger"))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer l.Close()
 	x := ledger.In
 	if d.name == "out" {
 		x = ledger.Out
 	}
-	for _, c := range d.ledger.Cycles() {
+	for _, c := range l.Cycles() {
 		for i := range c.Slots {
 			offered += c.Bytes(x, true, i)
 			charged += c.Bytes(x, false, i)
 		}
 	}
-	return offered, charged
+	return offered, charged, nil
 }
 
 // start starts the stages. Now and then the source leaves out offload, or the sink.
@@ -346,7 +351,10 @@ func (d *direction) live(wait func(gone <-chan struct{}) (killed string)) (*run,
 	if err != nil {
 		return nil, err
 	}
-	offered, charged := d.book()
+	offered, charged, err := d.book()
+	if err != nil {
+		return nil, err
+	}
 	all, err := d.start()
 	defer func() {
 		for _, s := range all {
@@ -406,7 +414,10 @@ func (d *direction) live(wait func(gone <-chan struct{}) (killed string)) (*run,
 		return nil, err
 	}
 	r.received = count{after.received.frames - to.received.frames, after.received.bytes - to.received.bytes}
-	o, c := d.book()
+	o, c, err := d.book()
+	if err != nil {
+		return nil, err
+	}
 	r.offered, r.charged = o-offered, c-charged
 	d.mu.Lock()
 	d.runs = append(d.runs, r)

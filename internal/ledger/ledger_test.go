@@ -287,29 +287,45 @@ func TestRefused(t *testing.T) {
 }
 
 // FuzzRead: whatever a file says, reading it ends well, with an error or with cycles
-// one after the other; and what a gate counts in it is found again.
+// one after the other; and what a gate counts in it is found again. in is the file
+// without the places of the gates, and hand what is in the first of those.
 func FuzzRead(f *testing.F) {
 	file := func(slot, cycle time.Duration) []byte {
 		b, slots, err := Config{Slot: slot, Cycle: cycle}.header()
 		if err != nil {
 			f.Fatal(err)
 		}
-		b = append(b, make([]byte, size(slots)-headerSize)...)
+		b = append(b, make([]byte, size(slots)-tablesAt)...)
 		for i, start := range []time.Duration{3 * cycle, cycle, 7 * cycle} {
 			binary.LittleEndian.PutUint64(b[cyclesAt+i*cycleSize:], uint64(start))
 			binary.LittleEndian.PutUint64(b[cyclesAt+i*cycleSize+8:], uint64(start+cycle))
 		}
 		return b
 	}
-	f.Add(file(time.Minute, time.Hour), false, int64(5*time.Hour))
-	f.Add(file(7*time.Second, time.Minute), true, int64(3*time.Minute+1))
-	f.Add(file(time.Hour, 24*time.Hour), true, int64(1))
+	hand := make([]byte, 160)
+	for i, v := range []uint64{50, 0, 0, 0, bootID(), 3000, 100, 900, 2, 1, 0, 0, 0, 1000, uint64(tablesAt), uint64(time.Hour), 50, 600, 70, 900} {
+		binary.LittleEndian.PutUint64(hand[8*i:], v)
+	}
+	f.Add(file(time.Minute, time.Hour), hand, false, int64(5*time.Hour))
+	f.Add(file(7*time.Second, time.Minute), hand, true, int64(3*time.Minute+1))
+	f.Add(file(time.Hour, 24*time.Hour), hand, true, int64(1))
 	name := f.TempDir() + "/ledger"
-	f.Fuzz(func(t *testing.T, in []byte, mend bool, now int64) {
+	f.Fuzz(func(t *testing.T, in, hand []byte, mend bool, now int64) {
 		if mend {
 			in = mended(in)
 		}
-		if err := os.WriteFile(name, in, 0o600); err != nil {
+		file, err := os.Create(name)
+		if err == nil {
+			head := in[:min(len(in), headerSize)]
+			_, err = file.Write(head)
+			if tables := in[len(head):]; err == nil && len(tables) > 0 {
+				_, err = file.WriteAt(hand[:min(len(hand), handSize)], handsAt)
+				err = errors.Join(err, file.Truncate(int64(tablesAt+len(tables))))
+				_, e := file.WriteAt(tables, tablesAt)
+				err = errors.Join(err, e, file.Close())
+			}
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		l, err := Read(name)
@@ -317,7 +333,7 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		cfg := l.Config()
-		if _, slots, err := cfg.header(); err != nil || slots != l.slots || slots < 1 || int64(len(in)) != size(slots) {
+		if _, slots, err := cfg.header(); err != nil || slots != l.slots || slots < 1 || int64(len(in)) != size(slots)-hands*handSize {
 			t.Fatalf("%+v in %d bytes, %v", cfg, len(in), err)
 		}
 		last := int64(0)
@@ -352,6 +368,7 @@ func FuzzRead(f *testing.F) {
 		if now < s.Start || now >= s.End || s.End-s.Start > int64(cfg.Slot) {
 			t.Fatalf("%d lies in the slot from %d to %d", now, s.Start, s.End)
 		}
+		l.Hand()
 		was := s.Charged.Load()
 		s.Charged.Add(1)
 		s.Marked.Set()

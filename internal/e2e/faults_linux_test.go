@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -13,11 +14,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"framepipe/internal/fdio"
 	"framepipe/internal/nettest"
+	"framepipe/internal/packettest"
 
 	"golang.org/x/sys/unix"
 )
@@ -512,5 +515,184 @@ func TestManyStages(t *testing.T) {
 	t.Logf("the last ended after %v", last)
 	if slices.Sort(times); times[len(times)/2] > time.Second || last > 3*time.Second { // the machine has other things to do
 		t.Errorf("they ended after %v", times)
+	}
+}
+
+// byteExact sends frames of all sizes into a pipeline and wants them to come out as
+// they were, in order.
+func byteExact(t *testing.T, in, out *os.File, rng *rand.Rand, count int) {
+	t.Helper()
+	sizes := make([]int, count)
+	for i := range sizes {
+		sizes[i] = 60 + rng.IntN([]int{100, 1500, 9000, 66000}[rng.IntN(4)])
+	}
+	at := func(i int) []byte { return noiseFrames[i*61 : i*61+sizes[i]] }
+	failed := make(chan error, 1)
+	go func() {
+		for i := range sizes {
+			if _, err := in.Write(at(i)); err != nil {
+				failed <- err
+				return
+			}
+			if i%50 == 0 {
+				time.Sleep(time.Millisecond) // a wait now and then
+			}
+		}
+		failed <- nil
+	}()
+	got := make([]byte, 1<<17)
+	for i := range sizes {
+		_ = unix.SetsockoptTimeval(int(out.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
+		n, err := out.Read(got)
+		if err != nil || !bytes.Equal(got[:n], at(i)) {
+			t.Fatalf("frame %d of %d bytes came with %d: %v", i, sizes[i], n, err)
+		}
+	}
+	if err := <-failed; err != nil {
+		t.Error(err)
+	}
+}
+
+var noiseFrames = packettest.Bytes(1 << 20)
+
+// links are what stages can be joined by. shared is told of both ends once the stages
+// have them.
+var links = []struct {
+	name   string
+	make   func() (r, w *os.File, err error)
+	shared func(t *testing.T, fd int)
+}{
+	{"pipes", os.Pipe, nil},
+	{"pipes that a neighbour sets to O_NONBLOCK", os.Pipe, func(t *testing.T, fd int) {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			t.Error(err)
+		}
+	}},
+	{"sockets", socketpair, nil},
+	{"sockets that a neighbour sets to O_NONBLOCK", socketpair, func(t *testing.T, fd int) {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			t.Error(err)
+		}
+	}},
+}
+
+// socketpair has little room, so that what is written is taken in parts.
+func socketpair() (r, w *os.File, err error) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetsockoptInt(p[1], unix.SOL_SOCKET, unix.SO_SNDBUF, 5000)
+	}
+	return os.NewFile(uintptr(p[0]), "socket"), os.NewFile(uintptr(p[1]), "socket"), err
+}
+
+// faulty is a pipeline of all four tools between two sockets, joined by links.
+// before, if there is one, is put before each command.
+func faulty(t *testing.T, i int, before func() []string) (all []*stage, in, out *os.File) {
+	t.Helper()
+	in, farIn := wire(t)
+	out, farOut := wire(t)
+	var cmds []*exec.Cmd
+	for _, line := range []string{"tunread fd:3", "quotagate -quota 1PB", "bytehist -o /dev/null", "tunwrite fd:3"} {
+		words := strings.Fields(line)
+		if before != nil {
+			words = append(before(), words...)
+		}
+		cmds = append(cmds, exec.Command(words[0], words[1:]...))
+	}
+	cmds[0].ExtraFiles, cmds[3].ExtraFiles = []*os.File{farIn}, []*os.File{farOut}
+	var ends []int
+	all = joined(t, func() (r, w *os.File, err error) {
+		r, w, err = links[i].make()
+		if links[i].shared != nil && err == nil {
+			for _, f := range []*os.File{r, w} {
+				fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ends = append(ends, fd)
+			}
+		}
+		return r, w, err
+	}, nil, nil, cmds...)
+	for _, fd := range ends {
+		links[i].shared(t, fd)
+		unix.Close(fd)
+	}
+	farIn.Close()
+	farOut.Close()
+	return all, in, out
+}
+
+// Whatever joins the stages, and however many signals arrive meanwhile, the frames
+// come out as they went in.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	for i, link := range links {
+		all, in, out := faulty(t, i, nil)
+		cross(t, in, out)
+		done := make(chan struct{})
+		var signals sync.WaitGroup
+		signals.Go(func() {
+			for {
+				for _, s := range all {
+					_ = s.Process.Signal(unix.SIGUSR1)
+				}
+				select {
+				case <-done:
+					return
+				case <-time.After(100 * time.Microsecond):
+				}
+			}
+		})
+		byteExact(t, in, out, rand.New(rand.NewPCG(uint64(i), 1)), 10000)
+		close(done)
+		signals.Wait()
+		signal(t, all, unix.SIGTERM)
+		for k, s := range all {
+			if err := s.wait(t, 5*time.Second); err != nil || s.ProcessState.ExitCode() != 0 || strings.Count(s.stderr.String(), "\n") < 10 {
+				t.Errorf("%s, stage %d: %v, %v, %.200s", link.name, k, err, s.ProcessState, &s.stderr)
+			}
+		}
+	}
+}
+
+// System calls fail with EINTR and EAGAIN at random, all that move frames and wait:
+// the frames come out as they went in.
+func TestCallsFail(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "strace")
+	rounds := 2
+	if testing.Short() {
+		rounds = 1
+	}
+	for round := range rounds {
+		for i, link := range links {
+			seed := uint64(time.Now().UnixNano())
+			rng := rand.New(rand.NewPCG(seed, 0))
+			all, in, out := faulty(t, i, func() []string {
+				const calls = "preadv2,pwritev2,ppoll,tee,splice,recvfrom,sendto,read,write,writev"
+				words := strings.Fields("strace -f -qqq --signal=none -o /dev/null -e trace=" + calls)
+				for call := range strings.SplitSeq(calls, ",") {
+					err := []string{"EINTR", "EAGAIN"}[rng.IntN(2)]
+					if call == "ppoll" { // which does not fail otherwise
+						err = "EINTR"
+					}
+					words = append(words, "-e", "inject="+call+":error="+err+":when="+strconv.Itoa(20+rng.IntN(10))+"+"+strconv.Itoa(2+rng.IntN(6)))
+				}
+				return words
+			})
+			byteExact(t, in, out, rng, 1000)
+			in.Close()
+			for k, s := range all {
+				err := s.wait(t, 10*time.Second)
+				want := map[bool]string{true: "tunread: fd:3: the device has gone away\n"}[k == 0]
+				if err != nil || (s.ProcessState.ExitCode() != 0) != (k == 0) || s.stderr.String() != want {
+					t.Errorf("round %d, %s, seed %d, stage %d: %v, %v, %s", round, link.name, seed, k, err, s.ProcessState, &s.stderr)
+				}
+			}
+			if t.Failed() {
+				t.Fatalf("%s, seed %d: %v", link.name, seed, all[1].Args)
+			}
+		}
 	}
 }

@@ -182,6 +182,9 @@ func (t *reader) drain() (n int, err error) {
 			if err == unix.EAGAIN {
 				return n, nil
 			}
+			if err == unix.EINTR {
+				continue
+			}
 			if tap.Fatal(err) {
 				return n, err
 			}

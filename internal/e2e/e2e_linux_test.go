@@ -168,6 +168,12 @@ func (s *stage) wait(t testing.TB, limit time.Duration) error {
 // is /dev/null. What is still running when the test ends is killed.
 func pipeline(t testing.TB, stdin io.Reader, stdout io.Writer, cmds ...*exec.Cmd) []*stage {
 	t.Helper()
+	return joined(t, os.Pipe, stdin, stdout, cmds...)
+}
+
+// joined is pipeline with something else in the place of pipes.
+func joined(t testing.TB, pipe func() (r, w *os.File, err error), stdin io.Reader, stdout io.Writer, cmds ...*exec.Cmd) []*stage {
+	t.Helper()
 	var all []*stage
 	var ends []*os.File
 	for i, c := range cmds {
@@ -182,7 +188,7 @@ func pipeline(t testing.TB, stdin io.Reader, stdout io.Writer, cmds ...*exec.Cmd
 			c.Stdout = stdout
 			break
 		}
-		r, w, err := os.Pipe()
+		r, w, err := pipe()
 		if err != nil {
 			t.Fatal(err)
 		}

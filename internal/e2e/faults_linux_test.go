@@ -5,19 +5,27 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"framepipe/frame"
 	"framepipe/internal/fdio"
+	"framepipe/internal/gate"
+	"framepipe/internal/ledger"
 	"framepipe/internal/nettest"
+	"framepipe/internal/packettest"
 
 	"golang.org/x/sys/unix"
 )
@@ -253,6 +261,9 @@ func TestDiskFull(t *testing.T) {
 	}
 	reports := 0
 	b, err := os.ReadFile(full + "/hist.json")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for line := range strings.Lines(string(b)) {
 		if !json.Valid([]byte(line)) {
 			t.Errorf("half a report: %q", line)
@@ -512,5 +523,344 @@ func TestManyStages(t *testing.T) {
 	t.Logf("the last ended after %v", last)
 	if slices.Sort(times); times[len(times)/2] > time.Second || last > 3*time.Second { // the machine has other things to do
 		t.Errorf("they ended after %v", times)
+	}
+}
+
+// byteExact sends frames of all sizes into a pipeline and wants them to come out as
+// they were, in order.
+func byteExact(t *testing.T, in, out *os.File, rng *rand.Rand, count int) {
+	t.Helper()
+	sizes := make([]int, count)
+	for i := range sizes {
+		sizes[i] = 60 + rng.IntN([]int{100, 1500, 9000, 66000}[rng.IntN(4)])
+	}
+	at := func(i int) []byte { return noiseFrames[i*61 : i*61+sizes[i]] }
+	failed := make(chan error, 1)
+	go func() {
+		for i := range sizes {
+			if _, err := in.Write(at(i)); err != nil {
+				failed <- err
+				return
+			}
+			if i%50 == 0 {
+				time.Sleep(time.Millisecond) // a wait now and then
+			}
+		}
+		failed <- nil
+	}()
+	got := make([]byte, 1<<17)
+	for i := range sizes {
+		_ = unix.SetsockoptTimeval(int(out.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
+		n, err := out.Read(got)
+		if err != nil || !bytes.Equal(got[:n], at(i)) {
+			t.Fatalf("frame %d of %d bytes came with %d: %v", i, sizes[i], n, err)
+		}
+	}
+	if err := <-failed; err != nil {
+		t.Error(err)
+	}
+}
+
+var noiseFrames = packettest.Bytes(1 << 20)
+
+// links are what stages can be joined by. shared is told of both ends once the stages
+// have them.
+var links = []struct {
+	name   string
+	make   func() (r, w *os.File, err error)
+	shared func(t *testing.T, fd int)
+}{
+	{"pipes", os.Pipe, nil},
+	{"pipes that a neighbour sets to O_NONBLOCK", os.Pipe, func(t *testing.T, fd int) {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			t.Error(err)
+		}
+	}},
+	{"sockets", socketpair, nil},
+	{"sockets that a neighbour sets to O_NONBLOCK", socketpair, func(t *testing.T, fd int) {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			t.Error(err)
+		}
+	}},
+}
+
+// socketpair has little room, so that what is written is taken in parts.
+func socketpair() (r, w *os.File, err error) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetsockoptInt(p[1], unix.SOL_SOCKET, unix.SO_SNDBUF, 5000)
+	}
+	return os.NewFile(uintptr(p[0]), "socket"), os.NewFile(uintptr(p[1]), "socket"), err
+}
+
+// faulty is a pipeline of all four tools between two sockets, joined by links.
+// before, if there is one, is put before each command.
+func faulty(t *testing.T, i int, before func() []string) (all []*stage, in, out *os.File) {
+	t.Helper()
+	in, farIn := wire(t)
+	out, farOut := wire(t)
+	var cmds []*exec.Cmd
+	for _, line := range []string{"tunread fd:3", "quotagate -quota 1PB", "bytehist -o /dev/null", "tunwrite fd:3"} {
+		words := strings.Fields(line)
+		if before != nil {
+			words = append(before(), words...)
+		}
+		cmds = append(cmds, exec.Command(words[0], words[1:]...))
+	}
+	cmds[0].ExtraFiles, cmds[3].ExtraFiles = []*os.File{farIn}, []*os.File{farOut}
+	var ends []int
+	all = joined(t, func() (r, w *os.File, err error) {
+		r, w, err = links[i].make()
+		if links[i].shared != nil && err == nil {
+			for _, f := range []*os.File{r, w} {
+				fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ends = append(ends, fd)
+			}
+		}
+		return r, w, err
+	}, nil, nil, cmds...)
+	for _, fd := range ends {
+		links[i].shared(t, fd)
+		unix.Close(fd)
+	}
+	farIn.Close()
+	farOut.Close()
+	return all, in, out
+}
+
+// Whatever joins the stages, and however many signals arrive meanwhile, the frames
+// come out as they went in.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	for i, link := range links {
+		all, in, out := faulty(t, i, nil)
+		cross(t, in, out)
+		done := make(chan struct{})
+		var signals sync.WaitGroup
+		signals.Go(func() {
+			for {
+				for _, s := range all {
+					_ = s.Process.Signal(unix.SIGUSR1)
+				}
+				select {
+				case <-done:
+					return
+				case <-time.After(100 * time.Microsecond):
+				}
+			}
+		})
+		byteExact(t, in, out, rand.New(rand.NewPCG(uint64(i), 1)), 6000)
+		close(done)
+		signals.Wait()
+		signal(t, all, unix.SIGTERM)
+		for k, s := range all {
+			if err := s.wait(t, 5*time.Second); err != nil || s.ProcessState.ExitCode() != 0 || strings.Count(s.stderr.String(), "\n") < 10 {
+				t.Errorf("%s, stage %d: %v, %v, %.200s", link.name, k, err, s.ProcessState, &s.stderr)
+			}
+		}
+	}
+}
+
+// System calls fail with EINTR and EAGAIN at random, all that move frames and wait:
+// the frames come out as they went in.
+func TestCallsFail(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "strace")
+	rounds := 2
+	if testing.Short() {
+		rounds = 1
+	}
+	for round := range rounds {
+		for i, link := range links {
+			seed := uint64(time.Now().UnixNano())
+			rng := rand.New(rand.NewPCG(seed, 0))
+			all, in, out := faulty(t, i, func() []string {
+				const calls = "preadv2,pwritev2,ppoll,tee,splice,recvfrom,sendto,read,write,writev"
+				words := strings.Fields("strace -f -qqq --signal=none -o /dev/null -e trace=" + calls)
+				for call := range strings.SplitSeq(calls, ",") {
+					err := []string{"EINTR", "EAGAIN"}[rng.IntN(2)]
+					if call == "ppoll" { // which does not fail otherwise
+						err = "EINTR"
+					}
+					words = append(words, "-e", "inject="+call+":error="+err+":when="+strconv.Itoa(20+rng.IntN(10))+"+"+strconv.Itoa(2+rng.IntN(6)))
+				}
+				return words
+			})
+			byteExact(t, in, out, rng, 600)
+			in.Close()
+			for k, s := range all {
+				err := s.wait(t, 10*time.Second)
+				want := map[bool]string{true: "tunread: fd:3: the device has gone away\n"}[k == 0]
+				if err != nil || (s.ProcessState.ExitCode() != 0) != (k == 0) || s.stderr.String() != want {
+					t.Errorf("round %d, %s, seed %d, stage %d: %v, %v, %s", round, link.name, seed, k, err, s.ProcessState, &s.stderr)
+				}
+			}
+			if t.Failed() {
+				t.Fatalf("%s, seed %d: %v", link.name, seed, all[1].Args)
+			}
+		}
+	}
+}
+
+// cage is a script that runs a command with so much memory, and no more, where the
+// machine has a control group for it.
+func cage(t *testing.T, mb int) (script string) {
+	t.Helper()
+	script = t.TempDir() + "/cage"
+	text := `exec "$@"`
+	for _, v := range []struct{ root, most string }{{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"}} {
+		dir := fmt.Sprintf("%s/framepipe-%d", v.root, os.Getpid())
+		err := os.Mkdir(dir, 0o755)
+		if err == nil {
+			err = os.WriteFile(dir+"/"+v.most, []byte(strconv.Itoa(mb<<20)), 0)
+			t.Cleanup(func() {
+				all, _ := filepath.Glob(dir + "*")
+				for _, dir := range all {
+					_ = os.Remove(dir)
+				}
+			})
+		}
+		if err == nil {
+			text = fmt.Sprintf(`d=%s-$$; mkdir $d && echo %d >$d/%s && echo $$ >$d/cgroup.procs && `, dir, mb<<20, v.most) + text
+			break
+		}
+	}
+	if text[0] != 'd' {
+		t.Log("no control groups here: what is measured has to do")
+	}
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return script
+}
+
+// Each stage does with 32 MB: with the largest frames and annotations, foreign
+// encodings, and more flows than a queue that is as long as can be has room for. So
+// does a gate with two months in its ledger, whose pages are the file's. (TestTransfer
+// measures all four while they move a gigabyte, and TestMemory what is only claimed.)
+func TestMemoryLimit(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t)
+	const mb = 32
+	script := cage(t, mb)
+	ns := nettest.New(t)
+	ns.Run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue", "vnet_hdr")
+	ns.Run("ip", "link", "set", "tap0", "up")
+	now := time.Date(2026, 9, 20, 0, 0, 0, 0, time.UTC)
+
+	var big, flows bytes.Buffer
+	w := frame.NewWriter(&big)
+	for i := range 40 {
+		_ = w.Write(&frame.Record{Time: uint64(now.UnixNano()) + uint64(i), Frame: noiseFrames[:frame.MaxFrame]})
+		_ = w.Annotate(map[string]any{"note": strings.Repeat("x", frame.MaxFrame-100)})
+		half := append([]byte{0xc6, 0, 8, 0, 0}, noiseFrames[:1<<19]...)
+		_ = w.WriteRaw(slices.Concat([]byte{0x94, 0xcf}, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano())), []byte{0xc0}, half, half)) // with an addition
+	}
+	_ = w.Flush()
+	w = frame.NewWriter(&flows)
+	for i := range 60000 {
+		s := packettest.Spec{UDP: true, V6: i%2 == 0, Port: uint16(i), Payload: noiseFrames[:10+i%1400]}
+		_ = w.Write(&frame.Record{Time: uint64(now.UnixNano()) + uint64(i), Frame: s.Frame()})
+	}
+	_ = w.Flush()
+
+	bill := t.TempDir() + "/bill"
+	l, err := ledger.Open(bill, ledger.Config{Slot: 5 * time.Second, CycleDay: 1, Zone: time.UTC}, gate.Month(1, time.UTC))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := now.AddDate(0, -2, 0); at.Before(now); at = at.Add(5 * time.Second) {
+		s, err := l.At(at.UnixNano(), ledger.Out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Charged.Add(1000)
+		s.Offered.Add(1000)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(bill)
+	if err == nil {
+		err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // it is to be charged to the gate
+		f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"quotagate -quota 20MB -window 1m -queue 1h -clock stream",
+		"quotagate -rate 1Mbit/s -percentile 95 -dir out -ledger " + bill + " -queue 1h -clock stream",
+		"quotagate -quota 1PB", "bytehist -o /dev/null", "framepcap", "framepcap -segment",
+		"ip netns exec " + ns.Name + " tunwrite tap0", "ip netns exec " + ns.Name + " tunwrite -offload=off tap0",
+	} {
+		var most int
+		for name, in := range map[string][]byte{"the largest": big.Bytes(), "many flows": flows.Bytes(), "super-frames": stream(1000, 0, time.Microsecond)} {
+			n := resident(t, exec.Command(script, strings.Fields(line)...), in)
+			if most = max(most, n); n >= mb && !strings.Contains(line, bill) {
+				t.Errorf("%s, %s: %d MB resident", line, name, n)
+			}
+		}
+		t.Logf("%s: %d MB", line, most)
+	}
+}
+
+// A stream whose clock is set by an hour and by a month, to and fro: what passes is
+// counted, nothing waits for a time that was, and no window at the new time holds
+// more than the quota.
+func TestClockSteps(t *testing.T) {
+	t.Parallel()
+	const second, size = 100, 1000 // frames in each
+	for _, load := range []struct {
+		name  string
+		quota int     // bytes in five minutes
+		least float64 // share that passes
+	}{
+		{"under the quota", 20e6, 1},
+		{"over the quota", 1e6, 0.05},
+	} {
+		name := t.TempDir() + "/bill"
+		var b bytes.Buffer
+		w := frame.NewWriter(&b)
+		f := packettest.Spec{UDP: true, Payload: noiseFrames[:size-4-42]}.Frame()
+		at := time.Date(2026, 9, 15, 12, 0, 0, 0, time.UTC)
+		frames := 0
+		for _, step := range []time.Duration{0, time.Hour, -time.Hour, 31 * 24 * time.Hour, -31 * 24 * time.Hour, -time.Hour, time.Hour} {
+			at = at.Add(step)
+			for range 20 * second {
+				at = at.Add(time.Second / second)
+				_ = w.Write(&frame.Record{Time: uint64(at.UnixNano()), Frame: f})
+				frames++
+			}
+		}
+		_ = w.Flush()
+		c := tool("quotagate", "-quota", strconv.Itoa(load.quota)+"B", "-window", "5m", "-ledger", name, "-dir", "out", "-clock", "stream")
+		var out, stderr bytes.Buffer
+		c.Stdin, c.Stdout, c.Stderr = &b, &out, &stderr
+		if err := c.Run(); err != nil || stderr.Len() > 0 {
+			t.Fatalf("%s: %v, %s", load.name, err, &stderr)
+		}
+		r := frame.NewReader(&out)
+		var rec frame.Record
+		passed, since := 0, map[int64]int{}
+		for r.Next(&rec) == nil {
+			passed++
+			since[int64(rec.Time)/int64(5*time.Minute)]++
+		}
+		if got := charged(t, name, ledger.Out); got != int64(passed)*size {
+			t.Errorf("%s: %d bytes passed, and %d are counted", load.name, passed*size, got)
+		}
+		for _, n := range since {
+			if n*size > load.quota {
+				t.Errorf("%s: %d bytes of five minutes passed", load.name, n*size)
+			}
+		}
+		t.Logf("%s: %d of %d passed, in %d spans", load.name, passed, frames, len(since))
+		if float64(passed) < load.least*float64(frames) {
+			t.Errorf("%s: %d of %d passed", load.name, passed, frames)
+		}
 	}
 }

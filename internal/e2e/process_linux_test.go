@@ -319,6 +319,9 @@ func printResident(args []string) int {
 	}
 	cmd.Stdin, cmd.Stdout = os.Stdin, null
 	_ = cmd.Run()
+	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() < 0 { // killed
+		return 1
+	}
 	fmt.Println(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss / 1024)
 	return 0
 }

@@ -83,11 +83,12 @@ func TestFlood(t *testing.T) {
 			}
 			t.Logf("%.2f Gbit/s alone, %.2f beside a flood of %.0f frames a second, of which %.0f were read; %d of 100 echoes answered, %s",
 				alone/1e9, beside/1e9, sent, passed, answers, strings.Join(regexp.MustCompile(`rtt.*`).FindAllString(said.String(), -1), ""))
-			if beside < alone/40 || answers < 30 {
+			// Echoes fare as the flood does whose queue their answers are in.
+			if beside < alone/40 || float64(answers)/100 < passed/sent/2 {
 				t.Error("the other direction starves")
 			}
-			if sent < 20000 || passed < sent/10 { // with offload, at a tenth of what was measured
-				t.Error("that is no flood")
+			if sent < 20000 || passed < sent/20 {
+				t.Error("that is no flood, or it starves")
 			}
 		})
 	}

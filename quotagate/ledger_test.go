@@ -19,7 +19,7 @@ func open(t testing.TB, name, zone string, bill billing, dir ledger.Direction, w
 	t.Helper()
 	c := config{ledger: name, zone: zone, cycleDay: 1, percentile: 95e9, bill: bill, dir: direction{dir, true}}
 	cfg := gate.Config{Quota: 60e6, Window: 5 * time.Minute, Threshold: 0.75}
-	b, err := c.open(&cfg, w.clock(), t.Logf)
+	b, err := c.open(&cfg, w.clock(), func(string, ...any) {}) // it is told for longer than a test lasts
 	if err != nil {
 		t.Fatal(err)
 	}

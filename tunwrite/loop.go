@@ -295,20 +295,29 @@ func why(err error) string {
 	return ""
 }
 
-// complaints lets one message through for each run of the same error, and one in a
+// complaints lets one message through for each run of the same error, and a few in a
 // second: a device that is down refuses a hundred thousand frames a second, and of
 // somebody else's stream every second one may be wrong.
 type complaints struct {
 	last string
-	at   time.Time
+	from time.Time // the second
+	said int       // in it
 }
+
+const mostSaid = 8
 
 func (c *complaints) first(err error) bool {
 	s := err.Error()
-	if s == c.last || time.Since(c.at) < time.Second {
+	if s == c.last {
 		return false
 	}
-	c.last, c.at = s, time.Now()
+	if now := time.Now(); now.Sub(c.from) >= time.Second {
+		c.from, c.said = now, 0
+	}
+	if c.last = s; c.said == mostSaid {
+		return false
+	}
+	c.said++
 	return true
 }
 

@@ -1086,6 +1086,12 @@ func linked(t testing.TB) *network {
 // throughput is what one TCP connection gets from a to b, in bits a second.
 func (n *network) throughput(t testing.TB, length time.Duration) float64 {
 	t.Helper()
+	return 8 * float64(n.fetch(t, length, nil)) / length.Seconds()
+}
+
+// fetch is one TCP connection from a to b, and returns how many bytes came.
+func (n *network) fetch(t testing.TB, length time.Duration, log *traffic.Log) uint64 {
+	t.Helper()
 	var l net.Listener
 	var p net.PacketConn
 	n.a.Do(func() {
@@ -1105,9 +1111,9 @@ func (n *network) throughput(t testing.TB, length time.Duration) float64 {
 	got := uint64(0)
 	n.b.Do(func() {
 		var err error
-		if got, err = traffic.Fetch("10.0.0.1:7", traffic.Request{}, time.Now().Add(length), nil); err != nil {
+		if got, err = traffic.Fetch("10.0.0.1:7", traffic.Request{}, time.Now().Add(length), log); err != nil {
 			t.Error(err)
 		}
 	})
-	return 8 * float64(got) / length.Seconds()
+	return got
 }

@@ -137,7 +137,7 @@ func (l *Layers) ipv6(f []byte) {
 			}
 		case 44:
 			size = 8
-			l.Fragment = total >= at+8 && binary.BigEndian.Uint16(p[at+2:])&0xfff9 != 0
+			l.Fragment = l.Fragment || total >= at+8 && binary.BigEndian.Uint16(p[at+2:])&0xfff9 != 0
 		}
 		if size == 0 || total < at+size {
 			break

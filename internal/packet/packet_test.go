@@ -61,6 +61,7 @@ func TestDissect(t *testing.T) {
 			Layers{0, 0x86dd, 6, UDP, false, 0, 64, 80}},
 		{"IPv6, first fragment", IP, "60 00 00 00 00 18 2c 40" + a6 + b6 + "11 00 00 01 00 00 00 01" + udp, Layers{0, 0x86dd, 6, UDP, true, 0, 48, 64}},
 		{"IPv6, atomic fragment", IP, "60 00 00 00 00 18 2c 40" + a6 + b6 + "11 00 00 00 00 00 00 01" + udp, Layers{0, 0x86dd, 6, UDP, false, 0, 48, 64}},
+		{"IPv6, fragment, and in it an atomic one", IP, "60 00 00 00 00 20 2c 40" + a6 + b6 + "2c 00 00 01 00 00 00 01" + "11 00 00 00 00 00 00 01" + udp, Layers{0, 0x86dd, 6, UDP, true, 0, 56, 72}},
 		{"IPv6, extension that ends outside", IP, "60 00 00 00 00 10 00 40" + a6 + b6 + "11 09 01 04 00 00 00 00 00 00 00 00 00 00 00 00", Layers{0, 0x86dd, 6, 0, false, 0, 40, 56}},
 		{"VLAN", Ethernet, macs + "8100 0064 0800" + v4 + udp, Layers{18, 0x800, 4, UDP, false, 18, 38, 54}},
 		{"QinQ", Ethernet, macs + "88a8 0001 8100 0064 86dd" + v6 + udp, Layers{22, 0x86dd, 6, UDP, false, 22, 62, 78}},
@@ -108,6 +109,7 @@ func TestControl(t *testing.T) {
 		{"redirect", frame(host, "86dd"+nd+"89 00 00 00 00 00 00 00"), true},
 		{"echo", frame(host, "86dd"+nd+"80 00 00 00 00 00 00 00"), false},
 		{"ICMPv6 cut", frame(host, "86dd"+nd), false},
+		{"solicitation in a fragment", frame("33 33 ff 00 00 02", "86dd 60 00 00 00 00 18 2c ff"+a6+b6+"2c 00 00 01 00 00 00 01 3a 00 00 00 00 00 00 01 87 00 00 00 00 00 00 00"), false},
 		{"listener report", frame("33 33 00 00 00 16", "86dd 60 00 00 00 00 10 00 01"+a6+b6+"3a 00 05 02 00 00 00 00 8f 00 00 00 00 00 00 00"), true},
 		{"short", "02 00", false},
 	} {
@@ -309,7 +311,7 @@ func (p plain) dissect(link Link) (l Layers) {
 			}
 			if next == 44 {
 				rest, _ := p.number(l.L4+2, 2)
-				l.Fragment = rest&0xfff9 != 0
+				l.Fragment = l.Fragment || rest&0xfff9 != 0
 			}
 			next = after
 			l.L4 += size

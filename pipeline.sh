@@ -727,7 +727,7 @@ running() { kill -0 "${group[$1]}" 2>/dev/null; }
 # supervise starts a pipeline again that has ended or hangs, makes devices again that
 # have gone, and undoes everything if nobody confirms. It ends with a signal.
 supervise() {
-	local since=$SECONDS beat=$SECONDS name missing=''
+	local since=$SECONDS beat=$SECONDS name missing='' broken=0
 	local -A fails=([in]=0 [out]=0) next=() begun=() reads=() drops=() stuck=([in]=0 [out]=0)
 	begun=([in]=$(now) [out]=$(now))
 	# A read that finds nothing is a sleep without a process.
@@ -785,6 +785,9 @@ whole() {
 # again.
 mend() {
 	local dev gone='' masters name
+	# What /sys shows may be half of what somebody is doing to the devices. This
+	# question waits until he has done (the kernel's rtnl_lock).
+	ip link show dev lo >/dev/null 2>&1
 	for dev in "$iface" ${lan:+"$lan"}; do
 		masters=$(readlink "/sys/class/net/$dev/master")
 		case ${masters##*/} in
@@ -803,9 +806,11 @@ mend() {
 		[ -e "/sys/class/net/$dev/master" ] || { ip link set "$dev" up && ip addr flush dev "$dev" scope global; } || return
 	done
 	if ! devices || ! join; then
+		((++broken < 5)) && return # somebody may be at it still
 		loud "the devices cannot be made again: undone"
 		exit 1
 	fi
+	broken=0
 	if ! cmp -s "/sys/class/net/$host_side/address" "/sys/class/net/$iface/address"; then
 		# Another card. The neighbours are told.
 		echo 1 >"/proc/sys/net/ipv4/conf/$host_side/arp_notify"

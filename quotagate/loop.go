@@ -258,10 +258,7 @@ func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 				return false, err
 			}
 		}
-		if err := t.w.Pass(rec); err != nil {
-			return false, err
-		}
-		if err := t.passed(&p); err != nil {
+		if err := t.pass(rec, &p); err != nil {
 			return false, err
 		}
 	}
@@ -273,15 +270,16 @@ func cutOff(offset int64) error {
 	return &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: io.ErrUnexpectedEOF}
 }
 
-// passed notes that a frame was handed to the Writer, so that the ledger can be put
-// right if this process is killed before it is written.
-func (t *filter) passed(p *gate.Packet) error {
-	if p.Unmetered {
-		return nil
+// pass hands a frame, or the last bytes of one, to the Writer.
+func (t *filter) pass(rec *frame.Record, p *gate.Packet) error {
+	if err := t.w.Pass(rec); err != nil || p.Unmetered {
+		return err
 	}
 	return t.mark(p.Bytes)
 }
 
+// mark notes that a frame was handed to the Writer, so that the ledger can be put
+// right if this process is killed before it is written.
 func (t *filter) mark(bytes int64) error {
 	if t.hand != nil && t.hand.Mark(t.w.Offset(), bytes) {
 		return t.w.Flush()
@@ -363,10 +361,7 @@ func (t *filter) frame(rec *frame.Record) error {
 		l.SetCE(rec.Frame)
 		fallthrough
 	case gate.Pass:
-		if err := t.w.Pass(rec); err != nil {
-			return err
-		}
-		return t.passed(&p)
+		return t.pass(rec, &p)
 	case gate.Hold:
 		t.hold(rec, &p, &l)
 	case gate.Cut:
@@ -414,10 +409,7 @@ func (t *filter) part(rec *frame.Record) error {
 		l.SetCE(rec.Frame)
 		fallthrough
 	case gate.Pass:
-		if err := t.w.Write(rec); err != nil {
-			return err
-		}
-		return t.passed(&p)
+		return t.pass(rec, &p)
 	case gate.Hold:
 		size := frame.HeadSize + 4 + len(rec.Frame) + len(rec.Extra)
 		h := t.gate.Hold(&p, l.Flow(rec.Frame, t.seed), size)

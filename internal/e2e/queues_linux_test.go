@@ -25,6 +25,7 @@ import (
 //	namespace a        pipeline.sh run -queues 2        namespace b
 //	10.0.0.1 ─ tap0 ═══ in0, in1 ▶   ◀ out0, out1 ═══ tap1 ─ 10.0.0.2
 func TestQueues(t *testing.T) {
+	t.Parallel()
 	nettest.Need(t, "bash")
 	const quota, window, length, flows = 12_000_000, 2 * time.Second, 5 * time.Second, 12 // all in one queue: once in 2048 times
 	dir := t.TempDir()

@@ -363,12 +363,17 @@ func TestMacvtap(t *testing.T) {
 		for _, name := range []string{node, fmt.Sprintf("fd:%d", shell.Fd())} {
 			r := mustOpen(t, Config{Name: name, Offload: On})
 			w := mustOpen(t, Config{Name: name, Write: true})
-			if err := writeFrame(w, testFrame(3)); err != nil {
-				t.Fatal(err)
-			}
-			for {
-				if f := receive(t, other); bytes.Equal(f, testFrame(3)) {
-					break
+			// Until the kernel has noticed that the link is up, frames are lost.
+			for start, got := time.Now(), false; !got; {
+				if err := writeFrame(w, testFrame(3)); err != nil {
+					t.Fatal(err)
+				}
+				ready := []unix.PollFd{{Fd: int32(other), Events: unix.POLLIN}}
+				if n, _ := unix.Poll(ready, 100); n > 0 {
+					got = bytes.Equal(receive(t, other), testFrame(3))
+				}
+				if time.Since(start) > 5*time.Second {
+					t.Fatal("nothing received")
 				}
 			}
 			if err := unix.Send(other, testFrame(4), 0); err != nil {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"sync"
 	"testing"
 	"time"
 
@@ -111,11 +112,11 @@ func ledgerKilled(t *testing.T, file string, inputs [2]string, flags []string) {
 		cat := exec.Command("cat", inputs[i/2%2]) // a pipe, from which super-frames are spliced
 		c := exec.Command("quotagate", append([]string{"-cycle", "1h", "-ledger", file, "-dir", []string{"in", "out"}[d],
 			"-bill", []string{"sum", "max", "separate"}[i%3]}, flags...)...)
-		after := time.Duration(rand.IntN(12000)) * time.Microsecond
+		after := time.Duration(rand.IntN(8000)) * time.Microsecond
 		if i == 0 {
 			after = time.Minute // it makes the ledger
 		}
-		passed, whole := killed(t, cat, c, after)
+		passed, whole := killed(t, cat, c, after, i%5 > 0)
 		if passed > 0 && !whole {
 			midway++
 		}
@@ -138,9 +139,10 @@ func ledgerKilled(t *testing.T, file string, inputs [2]string, flags []string) {
 	}
 }
 
-// killed runs feeder | gate and kills the gate after a while. It returns what came
-// out, as switches count, and whether that was all.
-func killed(t *testing.T, feeder, gate *exec.Cmd, after time.Duration) (passed int64, whole bool) {
+// killed runs feeder | gate and kills the gate after a while, from its start on or from
+// its first frame. It returns what came out, as switches count, and whether that was
+// all.
+func killed(t *testing.T, feeder, gate *exec.Cmd, after time.Duration, flowing bool) (passed int64, whole bool) {
 	t.Helper()
 	in, err := feeder.StdoutPipe()
 	if err != nil {
@@ -158,10 +160,14 @@ func killed(t *testing.T, feeder, gate *exec.Cmd, after time.Duration) (passed i
 		t.Fatal(err)
 	}
 	in.Close()
-	time.AfterFunc(after, func() { _ = gate.Process.Kill() })
+	kill := sync.OnceFunc(func() { time.AfterFunc(after, func() { _ = gate.Process.Kill() }) })
+	if !flowing {
+		kill()
+	}
 	r := frame.NewReader(out)
 	var rec frame.Record
 	for err = r.Next(&rec); err == nil; err = r.Next(&rec) {
+		kill()
 		if rec.IsAnnotation() {
 			continue
 		}

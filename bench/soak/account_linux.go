@@ -160,8 +160,13 @@ func (r *run) links() (all []link) {
 		exact(atInGate, inFrames, g["in"], g["passed"]+g["held"]+sum(g, ""))
 		exact(atInGate, onWire, g["in_bytes"], g["passed_bytes"]+g["held_bytes"]+sum(g, "_bytes"))
 		exact(atOffered, onWire, g["in_bytes"]-g["dropped_malformed_bytes"], r.offered)
-		// The ledger has what was written, and the gate what it gathered for that.
-		within(2, 2*writer, atCharged, onWire, g["passed_bytes"], r.charged)
+		// The ledger has what was written, and the gate what it gathered for that, or
+		// let pass of a frame that was cut off.
+		if r.killed == "tunread" {
+			all = append(all, link{atCharged, onWire, g["passed_bytes"], r.charged, none, super})
+		} else {
+			within(2, 2*writer, atCharged, onWire, g["passed_bytes"], r.charged)
+		}
 		if r.killed == "" || r.killed == "tunread" {
 			exact(atHeld, inFrames, g["held"], 0)
 		}

@@ -152,8 +152,10 @@ func (s *soak) report(all [2]totals) error {
 	fmt.Println()
 	row("", "handed over", "sent", "dropped", "forgotten", "")
 	for _, d := range s.both {
-		handed, err1 := d.from.queue.read()
+		// In this order: what is still handed over meanwhile does not look as if it
+		// had been sent before.
 		dev, err2 := d.from.device()
+		handed, err1 := d.from.queue.read()
 		if err1 != nil || err2 != nil {
 			return fmt.Errorf("%v %v", err1, err2)
 		}

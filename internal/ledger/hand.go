@@ -182,8 +182,8 @@ func (l *Ledger) Hand() *Hand {
 	return l.mine
 }
 
-// settle gives back what is in a hand, and empties it. Killed amid that, it has given
-// back too little.
+// settle gives back what is in a hand, and empties it. Killed between the two, it has
+// given back too little: so the pages are there by then, to be written to.
 func (l *Ledger) settle(h *page) {
 	type part struct {
 		at    int
@@ -191,6 +191,9 @@ func (l *Ledger) settle(h *page) {
 	}
 	var parts []part
 	l.give(h, func(at int, bytes uint64) { parts = append(parts, part{at, bytes}) })
+	for _, p := range parts {
+		atomic.AddUint64(l.word(p.at), 0)
+	}
 	h.boot = 0
 	for _, p := range parts {
 		lower(l.word(p.at), p.bytes)

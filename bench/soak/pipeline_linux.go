@@ -56,15 +56,17 @@ func (h *host) make() error {
 		"-n " + h.ns + " link set lo up",
 		"-n " + h.ns + " addr add " + h.v4 + "/24 dev " + h.tap,
 		"-n " + h.ns + " addr add " + h.v6 + "/64 dev " + h.tap,
-		fmt.Sprintf("-n %s link set %s txqueuelen %d up", h.ns, h.tap, queueLength),
+		fmt.Sprintf("-n %s link set %s txqueuelen %d", h.ns, h.tap, queueLength),
 	} {
 		if err := ip(line); err != nil {
 			return err
 		}
 	}
 	var err error
-	h.queue, err = newHanded(h)
-	return err
+	if h.queue, err = newHanded(h); err != nil { // before the kernel says its first word
+		return err
+	}
+	return ip("-n " + h.ns + " link set " + h.tap + " up")
 }
 
 func (h *host) remove() {

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		os.Exit(printResident(os.Args[1:]))
 	}
 	// Those that run beside others mostly wait.
-	_ = flag.Set("test.parallel", "6")
+	_ = flag.Set("test.parallel", "4")
 	flag.Parse()
 	if name := os.Getenv(meterFile); name != "" {
 		os.Exit(meter(name))

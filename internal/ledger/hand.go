@@ -97,18 +97,24 @@ type Charge struct {
 	h *Hand
 }
 
-// Add counts bytes, which may be negative.
+// Add counts bytes, which may be negative. The count and its note stand side by side:
+// a kill between the two leaves as many bytes counted that did not pass. So what comes
+// second is written to before, lest it wait there for its page, which the kernel
+// protects whenever it has written it to the disk.
 func (c Charge) Add(bytes int64) {
-	if bytes < 0 {
-		c.h.charge(bytes)
-	}
-	c.Cell.Add(bytes)
-	if bytes > 0 {
-		c.h.charge(bytes)
-	}
+	c.h.l.do(func() {
+		before, after := c.h.charged, c.h.charged+uint64(bytes)
+		if bytes < 0 {
+			atomic.AddUint64(c.p, 0)
+			c.h.charged = after
+			atomic.AddUint64(c.p, uint64(bytes))
+			return
+		}
+		atomic.StoreUint64(&c.h.charged, before)
+		atomic.AddUint64(c.p, uint64(bytes))
+		c.h.charged = after
+	})
 }
-
-func (h *Hand) charge(bytes int64) { h.l.do(func() { h.charged += uint64(bytes) }) }
 
 // held returns how many bytes are in the hand.
 func (p *page) held(boot uint64) uint64 {

@@ -178,7 +178,7 @@ func (t *filter) more(rec *frame.Record) error {
 		return err
 	}
 	if t.hand != nil && t.offered {
-		t.hand.Settle(t.gate.Dropped())
+		t.hand.Drop(t.gate.Dropped())
 	}
 	if err := t.w.Flush(); err != nil {
 		return err

@@ -38,7 +38,7 @@ type page struct {
 
 	boot    uint64 // a hash of when the machine was started: what was on the disk before then does not fit together
 	charged uint64 // bytes, in all
-	settled uint64 // bytes that were not passed, and stay charged all the same
+	dropped uint64 // bytes that were charged when they came, and stay so
 	passed  uint64 // bytes that were handed to the output, written or not
 	next    uint64 // mark to be written
 	turns   uint64 // turn[turns%2] is in use, and the other one was before it
@@ -77,9 +77,9 @@ func (p *page) mark(end int64, bytes int64) (full bool) {
 	return p.next%(handMarks/2) == 0
 }
 
-// Settle notes how many bytes were charged and dropped, in all, which is no reason to
+// Drop notes how many bytes were charged and dropped, in all, which is no reason to
 // give them back.
-func (h *Hand) Settle(total int64) { h.l.do(func() { h.settled = uint64(total) }) }
+func (h *Hand) Drop(total int64) { h.l.do(func() { h.dropped = uint64(total) }) }
 
 // Count is the count of a slot for those who charge: it notes what they have.
 func (h *Hand) Count(s *Slot) Charge {
@@ -127,7 +127,7 @@ func (p *page) held(boot uint64) uint64 {
 			passed = max(passed, m.passed)
 		}
 	}
-	n := p.charged - p.settled - passed
+	n := p.charged - p.dropped - passed
 	if n > handful {
 		return 0
 	}
@@ -149,8 +149,8 @@ func (l *Ledger) give(h *page, do func(at int, bytes uint64)) {
 	}
 }
 
-// isCell reports whether there is a count of what was charged at that place of the file, in
-// the table of a cycle that begins then.
+// isCell reports whether there is a count at that place of the file, in the table of a
+// cycle that begins then.
 func (l *Ledger) isCell(at, start uint64) bool {
 	table := l.table(int64(start))
 	if table < 0 || at%8 != 0 {
@@ -174,7 +174,7 @@ func (l *Ledger) Hand() *Hand {
 		if !l.lock(i) {
 			continue
 		}
-		l.do(func() { l.settle(l.page(i)) })
+		l.do(func() { l.giveBack(l.page(i)) })
 		if mine < 0 {
 			mine = i
 		} else {
@@ -188,9 +188,9 @@ func (l *Ledger) Hand() *Hand {
 	return l.mine
 }
 
-// settle gives back what is in a hand, and empties it. Killed between the two, it has
+// giveBack gives back what is in a hand, and empties it. Killed between the two, it has
 // given back too little: so the pages are there by then, to be written to.
-func (l *Ledger) settle(h *page) {
+func (l *Ledger) giveBack(h *page) {
 	type part struct {
 		at    int
 		bytes uint64

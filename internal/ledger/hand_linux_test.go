@@ -67,7 +67,7 @@ func TestHandGivenBack(t *testing.T) {
 		"dropped": {func(l *Ledger, h *Hand) {
 			charge(t, l, h, 0, 1000, 500)
 			h.Mark(50, 600)
-			h.Settle(300)
+			h.Drop(300)
 			h.Progress.Advance(50)
 		}, [2]int64{900}},
 		"over the end of a slot": {func(l *Ledger, h *Hand) {

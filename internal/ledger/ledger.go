@@ -338,7 +338,7 @@ func (l *Ledger) differs(cfg Config) error {
 // the file.
 func (l *Ledger) Close() error {
 	if l.mine != nil {
-		l.do(func() { l.settle(l.mine.page) })
+		l.do(func() { l.giveBack(l.mine.page) })
 	}
 	return errors.Join(unix.Munmap(l.mem), l.file.Sync(), l.file.Close())
 }

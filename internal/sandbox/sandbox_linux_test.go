@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 }
 
 // start runs one of the children and returns what it prints, a line for each.
-func start(t *testing.T, name string, args ...string) (out []string, stderr string, status int) {
+func start(t testing.TB, name string, args ...string) (out []string, stderr string, status int) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -332,10 +332,9 @@ func measure([]string) {
 	runtime.KeepAlive(&fds)
 }
 
-func TestCost(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a measurement")
+func BenchmarkCost(b *testing.B) {
+	for b.Loop() {
+		got, _, _ := start(b, "cost")
+		b.Log(got[1])
 	}
-	got, _, _ := start(t, "cost")
-	t.Log(got[1])
 }

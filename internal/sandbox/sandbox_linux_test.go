@@ -65,7 +65,7 @@ func start(t testing.TB, name string, args ...string) (out []string, stderr stri
 }
 
 // lacks skips a test if Enter has said one of these.
-func lacks(t *testing.T, said string, missing ...string) {
+func lacks(t testing.TB, said string, missing ...string) {
 	t.Helper()
 	for _, m := range missing {
 		if strings.Contains(said, m) {

@@ -195,9 +195,10 @@ func (t *reader) drain() (n int, err error) {
 		}
 		var hdr []byte
 		want := frame.HeadSize
+		_, ethernet := offload.OnWire(nil, nil, size, t.link)
 		if t.dev.VNetHdr() {
 			if h := t.buf[at-offload.HeaderSize : at]; offload.Needed(h) {
-				if err := t.check(h, t.buf[at:at+size]); err != nil {
+				if ethernet, err = t.check(h, t.buf[at:at+size]); err != nil {
 					continue
 				}
 				hdr, want = h, frame.HeadSizeOffload
@@ -213,7 +214,6 @@ func (t *reader) drain() (n int, err error) {
 			copy(t.buf[n+want:], t.buf[at:at+size])
 			t.head = want
 		}
-		_, ethernet := offload.OnWire(hdr, t.buf[n+want:n+want+size], size, t.link) // hdr may stand where the head goes
 		frame.PutHead(t.buf[n:], uint64(time.Now().UnixNano()), hdr, size)
 		n += want + size
 		t.n.frames.Add(1)
@@ -224,16 +224,16 @@ func (t *reader) drain() (n int, err error) {
 }
 
 // check refuses a frame of which the offload header says what cannot be: nobody behind
-// could tell what it is, nor count it.
-func (t *reader) check(hdr, f []byte) error {
+// could tell what it is, nor count it. It returns what the others are on the wire.
+func (t *reader) check(hdr, f []byte) (ethernet int, err error) {
 	h, err := offload.Parse(hdr)
 	if err == nil {
-		err = h.Check(f, t.link)
+		ethernet, err = h.Check(f, t.link)
 	}
 	if err != nil {
 		if t.n.malformed.Add(1); t.n.malformed.Load() == 1 {
 			t.warn("frame dropped: %v; this and further ones are counted", err)
 		}
 	}
-	return err
+	return ethernet, err
 }

@@ -251,7 +251,7 @@ func FuzzRead(f *testing.F) {
 				t.Fatal(err)
 			case !offload.Needed(header):
 				want = append(want, pair{f: g})
-			case h.Check(g, packet.Ethernet) == nil:
+			case possible(h, g):
 				want = append(want, pair{header, g})
 			default:
 				bad++
@@ -272,4 +272,9 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%v, and %v: %d frames are refused, and %d not", err, &r.n, bad, len(want))
 		}
 	})
+}
+
+func possible(h offload.Header, f []byte) bool {
+	_, err := h.Check(f, packet.Ethernet)
+	return err == nil
 }

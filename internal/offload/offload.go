@@ -85,13 +85,19 @@ func Needed(h []byte) bool { return h[0]&NeedsCsum != 0 || h[1] != 0 }
 // Check reports what of a header cannot be true of the frame that it came with.
 // Of a super-frame that is no IP packet, such as one of a PPPoE session, it cannot
 // tell much.
-func (h Header) Check(f []byte, link packet.Link) error {
+//
+// bytes is what the frame is on the wire, as OnWire has it.
+func (h Header) Check(f []byte, link packet.Link) (bytes int, err error) {
 	if h.Super() {
-		if _, err := h.plan(f, len(f), link); err != errNoIP || h.GSOSize == 0 {
-			return err
+		p, err := h.plan(f, len(f), link)
+		if err == nil {
+			return h.onWire(p.n, p.head, len(f), link), nil
+		}
+		if err != errNoIP || h.GSOSize == 0 {
+			return 0, err
 		}
 	}
-	return h.checksum(len(f))
+	return ethernet(len(f), link), h.checksum(len(f))
 }
 
 var errNoIP = errors.New("super-frame that is no IP packet")
@@ -184,12 +190,18 @@ func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int,
 func OnWire(header, f []byte, size int, link packet.Link) (frames, bytes int) {
 	if header != nil {
 		if h, err := Parse(header); err == nil && h.Super() {
-			if n, head, last, err := Measure(h, f, size, link); err == nil {
-				return n, (n-1)*ethernet(head+int(h.GSOSize), link) + ethernet(last, link)
+			if p, err := h.plan(f, size, link); err == nil {
+				return p.n, h.onWire(p.n, p.head, size, link)
 			}
 		}
 	}
 	return 1, ethernet(size, link)
+}
+
+// onWire is the size of all n segments of a super-frame with such heads.
+func (h Header) onWire(n, head, size int, link packet.Link) int {
+	full := head + int(h.GSOSize)
+	return (n-1)*ethernet(full, link) + ethernet(size-(n-1)*int(h.GSOSize), link)
 }
 
 func ethernet(size int, link packet.Link) int {

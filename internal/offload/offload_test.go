@@ -297,8 +297,9 @@ func FuzzSegment(f *testing.F) {
 		if h.Super() && (err == nil) != (merr == nil) {
 			t.Fatalf("Start says %v, Measure %v", err, merr)
 		}
-		if c := h.Check(b, lk); c != nil && err == nil || c == nil && err != nil && err != errNoIP {
-			t.Fatalf("Start says %v, Check %v", err, c)
+		_, wire := OnWire(hdr, b, len(b), lk)
+		if n, c := h.Check(b, lk); c == nil && n != wire || c != nil && err == nil || c == nil && err != nil && err != errNoIP {
+			t.Fatalf("Start says %v, Check %v and %d bytes, OnWire %d", err, c, n, wire)
 		}
 		if err != nil {
 			if s.Next() != nil {

@@ -28,10 +28,11 @@ shift
 
 if [ $# -gt 0 ]; then
 	# At a signal the source stops, and the others come to the end of their input.
-	trap 'kill "$source" 2>/dev/null' INT TERM HUP
+	trap 'asked=1; kill "$source" 2>/dev/null' INT TERM HUP
 	tunread "$tap" | "$@" | tunwrite "$tap" &
 	source=$(jobs -p) # of a pipeline, its first process
 	wait "$!" || wait "$!" # the second, if a signal has ended the first
+	[ -z "${asked-}" ] || exit 0 # COMMAND may have taken the signal for a failure
 else
 	# The first to end takes the other along.
 	trap 'kill -KILL "${both[@]}" 2>/dev/null' EXIT

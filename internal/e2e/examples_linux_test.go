@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -1086,11 +1087,11 @@ func linked(t testing.TB) *network {
 // throughput is what one TCP connection gets from a to b, in bits a second.
 func (n *network) throughput(t testing.TB, length time.Duration) float64 {
 	t.Helper()
-	return 8 * float64(n.fetch(t, length, nil)) / length.Seconds()
+	return 8 * float64(n.fetch(t, length, traffic.NewLog(length))) / length.Seconds()
 }
 
-// fetch is one TCP connection from a to b, and returns how many bytes came.
-func (n *network) fetch(t testing.TB, length time.Duration, log *traffic.Log) uint64 {
+// fetch is a TCP connection from a to b for each log, and returns how many bytes came.
+func (n *network) fetch(t testing.TB, length time.Duration, logs ...*traffic.Log) uint64 {
 	t.Helper()
 	var l net.Listener
 	var p net.PacketConn
@@ -1108,12 +1109,19 @@ func (n *network) fetch(t testing.TB, length time.Duration, log *traffic.Log) ui
 	go func() { _ = traffic.Serve(l, p) }()
 	defer l.Close()
 	defer p.Close()
-	got := uint64(0)
-	n.b.Do(func() {
-		var err error
-		if got, err = traffic.Fetch("10.0.0.1:7", traffic.Request{}, time.Now().Add(length), log); err != nil {
-			t.Error(err)
-		}
-	})
-	return got
+	var got atomic.Uint64
+	var all sync.WaitGroup
+	for _, log := range logs {
+		all.Go(func() {
+			n.b.Do(func() {
+				bytes, err := traffic.Fetch("10.0.0.1:7", traffic.Request{}, time.Now().Add(length), log)
+				if err != nil {
+					t.Error(err)
+				}
+				got.Add(bytes)
+			})
+		})
+	}
+	all.Wait()
+	return got.Load()
 }

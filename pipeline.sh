@@ -421,15 +421,34 @@ behind() {
 	rm -f "$log"
 }
 
-# hold makes everything, keeps it running, and undoes it in the end, however that
-# comes.
+# hold has everything made and kept running, and undoes it in the end, however that
+# comes. What makes and keeps is a process of its own, so that this one only waits:
+# bash runs a trap reliably there, and not in the middle of a read or an expansion.
 hold() {
+	local keeper='' asked='' status
 	notify=${NOTIFY_SOCKET-}
 	unset NOTIFY_SOCKET # it is nobody's
 	unprivileged "$user"
 	claim
-	trap 'exit 130' INT TERM HUP # it did not come to stand
+	trap 'asked=1; [ -z "$keeper" ] || kill -KILL -- "-$keeper" 2>/dev/null' INT TERM HUP
 	trap 'if [ -e "$state/leave" ]; then exit; fi; undo' EXIT
+	set -m
+	keep &
+	keeper=$!
+	set +m
+	{ # without bash's remark that it was killed
+		[ -z "$asked" ] || kill -KILL -- "-$keeper"
+		while wait "$keeper"; status=$?; kill -0 "$keeper"; do :; done
+		settled # what it was about to do to the devices is done or not
+	} 2>/dev/null
+	[ -n "$asked" ] || exit "$status"
+	[ ! -e "$state/ready" ] || exit 0
+	exit 130 # it did not come to stand
+}
+
+# keep makes everything and keeps it running.
+keep() {
+	set +m
 	note
 	devices || die "cannot make the devices"
 	in="tunread $net | ${in:+$in | }tunwrite $host" out="tunread $host | ${out:+$out | }tunwrite $net"
@@ -455,7 +474,6 @@ hold() {
 	fi
 	: >"$state/ready"
 	tell --ready "--status=both pipelines run"
-	trap 'exit 0' INT TERM HUP
 	exec >>"$state/up.log" 2>&1 || exit 1
 	supervise
 }
@@ -569,10 +587,10 @@ devices() {
 		ip link set "$host_side" address "$(<"/sys/class/net/$iface/address")" mtu "$mtu" up || return
 	# The host's side behaves as the interface did: forwarding, filters, router
 	# advertisements.
-	local f
+	local f value
 	for f in /proc/sys/net/ipv6/conf/"$iface"/disable_ipv6 /proc/sys/net/ipv[46]/conf/"$iface"/*; do
 		case ${f##*/} in addr_gen_mode | stable_secret | mtu) continue ;; esac
-		cat "$f" 2>/dev/null >"${f/"/$iface/"/"/$host_side/"}"
+		read -r value <"$f" && echo "$value" >"${f/"/$iface/"/"/$host_side/"}"
 	done 2>/dev/null
 	return 0
 }
@@ -725,7 +743,7 @@ alive() {
 running() { kill -0 "${group[$1]}" 2>/dev/null; }
 
 # supervise starts a pipeline again that has ended or hangs, makes devices again that
-# have gone, and undoes everything if nobody confirms. It ends with a signal.
+# have gone, and ends if nobody confirms, or if nobody would undo it any more.
 supervise() {
 	local since=$SECONDS beat=$SECONDS name missing='' broken=0
 	local -A fails=([in]=0 [out]=0) next=() begun=() reads=() drops=() stuck=([in]=0 [out]=0)
@@ -734,6 +752,7 @@ supervise() {
 	exec 8<> <(:)
 	while :; do
 		read -r -t 0.2 -u 8
+		kill -0 $$ 2>/dev/null || exit
 		if [ "$confirm" -gt 0 ]; then
 			if [ -e "$state/confirmed" ]; then
 				confirm=0
@@ -785,9 +804,7 @@ whole() {
 # again.
 mend() {
 	local dev gone='' masters name
-	# What /sys shows may be half of what somebody is doing to the devices. This
-	# question waits until he has done (the kernel's rtnl_lock).
-	ip link show dev lo >/dev/null 2>&1
+	settled # what /sys shows may be half of what somebody is doing to the devices
 	for dev in "$iface" ${lan:+"$lan"}; do
 		masters=$(readlink "/sys/class/net/$dev/master")
 		case ${masters##*/} in
@@ -830,6 +847,10 @@ mend() {
 	fi
 	missing=''
 }
+
+# settled asks a question that waits until whoever is doing something to devices has
+# done: the kernel's rtnl_lock.
+settled() { ip link show dev lo >/dev/null 2>&1; }
 
 # loud says something that whoever looks at any of the logs, or at systemctl
 # status, is to see.
@@ -940,7 +961,7 @@ trim() {
 # undo puts everything back. It may be called at any point, by anybody, and
 # again.
 undo() {
-	trap '' INT TERM HUP
+	trap '' INT TERM HUP PIPE # nor if nobody reads what it says
 	[ -d "$state" ] || return 0
 	local f elsewhere
 	if [ -e "$state/moved" ] && [ -d "/sys/class/net/$iface" ]; then

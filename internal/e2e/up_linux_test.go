@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -338,7 +339,7 @@ func TestUpKilled(t *testing.T) {
 		return n
 	}
 	moments := 0
-	for delay := 100 * time.Millisecond; ; delay += 150 * time.Millisecond {
+	for delay := 100 * time.Millisecond; ; delay += 100*time.Millisecond + rand.N(200*time.Millisecond) {
 		c := u.script("up", "e0", "-lan", "l0", "-in", "bytehist -o /dev/null")
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := c.Start(); err != nil {
@@ -440,8 +441,8 @@ func TestUpConfirm(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
 	before := u.looks()
-	said := u.must("up", "e0", "-confirm", "2s")
-	if !strings.Contains(said, "without that it is undone in 2 seconds") {
+	said := u.must("up", "e0", "-confirm", "4s") // more than status takes
+	if !strings.Contains(said, "without that it is undone in 4 seconds") {
 		t.Errorf("up says %s", said)
 	}
 	if s := u.must("status"); !strings.Contains(s, "seconds, unless confirmed") {

@@ -58,13 +58,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
 bin=$here/bin
 tools=(tunread tunwrite quotagate bytehist framepcap quotabill)
 
-# build makes what is missing or older than its source. sudo may have left out
-# where Go is.
+# build makes what is missing or older than its source, for all users. sudo may have
+# left out where Go is.
 build() {
 	PATH=$bin:$here:$PATH:/usr/local/go/bin:/usr/lib/go/bin
 	if [ -f "$here/go.mod" ] && command -v go >/dev/null; then
 		# Stamping asks git, which refuses a clone that belongs to somebody else.
-		(cd "$here" && go build -buildvcs=false -o bin/ "${tools[@]/#/./}" "$@") || die "the tools do not build"
+		(umask 022 && cd "$here" && go build -buildvcs=false -o bin/ "${tools[@]/#/./}" "$@") || die "the tools do not build"
 	fi
 	local t
 	for t in "${tools[@]}"; do
@@ -747,12 +747,16 @@ running() { kill -0 "${group[$1]}" 2>/dev/null; }
 supervise() {
 	local since=$SECONDS beat=$SECONDS name missing='' broken=0
 	local -A fails=([in]=0 [out]=0) next=() begun=() reads=() drops=() stuck=([in]=0 [out]=0)
-	begun=([in]=$(now) [out]=$(now))
-	# A read that finds nothing is a sleep without a process.
+	local now
+	clock
+	begun=([in]=$now [out]=$now)
+	# A read that finds nothing is a sleep without a process. As long as nothing happens,
+	# what is done more often than once a second starts none either.
 	exec 8<> <(:)
 	while :; do
-		read -r -t 0.2 -u 8
+		read -r -t 0.1 -u 8
 		kill -0 $$ 2>/dev/null || exit
+		clock
 		if [ "$confirm" -gt 0 ]; then
 			if [ -e "$state/confirmed" ]; then
 				confirm=0
@@ -769,28 +773,26 @@ supervise() {
 			unstick out "$host"
 			[ $((beat % 5)) -ne 0 ] || [ -z "${WATCHDOG_USEC-}" ] || tell WATCHDOG=1
 			[ ! -e "$state/open" ] || close_again
+			trim
 		fi
 		for name in in out; do
-			if [ -n "${next[$name]-}" ]; then
-				[ "$(now)" -ge "${next[$name]}" ] || continue
-			elif running "$name"; then
-				continue
-			else
+			if [ -z "${next[$name]-}" ]; then
+				! running "$name" || continue
 				ended "$name"
-				continue
 			fi
+			[ "$now" -ge "${next[$name]}" ] || continue
 			unset "next[$name]"
-			rm -f "$state/$name.pause"
+			[ ! -e "$state/$name.pause" ] || rm -f "$state/$name.pause"
 			launch "$name"
-			begun[$name]=$(now)
+			clock
+			begun[$name]=$now
 			echo x >>"$state/$name.restarts"
 		done
-		trim
 	done
 }
 
-# now is the time in milliseconds.
-now() { echo "$((${EPOCHREALTIME//[!0-9]/} / 1000))"; }
+# clock sets now to the time, in milliseconds.
+clock() { now=$((${EPOCHREALTIME//[!0-9]/} / 1000)); }
 
 # whole reports whether all devices are there, and in their bridges.
 whole() {
@@ -840,7 +842,7 @@ mend() {
 		for name in in out; do # which had the old ones
 			kill -KILL -- "-${group[$name]}" 2>/dev/null
 			fails[$name]=0
-			[ -z "${next[$name]-}" ] || next[$name]=$(now)
+			[ -z "${next[$name]-}" ] || next[$name]=$now
 		done
 	else
 		loud "back in the bridges: $iface${lan:+, $lan}"
@@ -856,8 +858,12 @@ settled() { ip link show dev lo >/dev/null 2>&1; }
 # status, is to see.
 loud() {
 	tell "--status=$1"
-	say "$1" 2>&1 | tee -a "$state/in.log" "$state/out.log"
+	both in "$1"
+	say "$1" 2>>"$state/out.log"
 }
+
+# both says something here and in the log of a pipeline.
+both() { say "$2"; say "$2" 2>>"$state/$1.log"; }
 
 # ended says that a pipeline has ended, and when it is started again: at once, but
 # if it ended within its first 0.3 s for the third time in a row, after a pause that
@@ -868,14 +874,14 @@ ended() {
 	local status=$?
 	kill -KILL -- "-${group[$1]}" 2>/dev/null
 	whole || mend # it may have ended of that
-	if [ $(($(now) - begun[$1])) -lt 300 ]; then fails[$1]=$((fails[$1] + 1)); else fails[$1]=0; fi
+	if [ $((now - begun[$1])) -lt 300 ]; then fails[$1]=$((fails[$1] + 1)); else fails[$1]=0; fi
 	[ "${fails[$1]}" -lt 3 ] || pause=$((fails[$1] > 8 ? 60 : 1 << (fails[$1] - 3)))
-	next[$1]=$(($(now) + pause * 1000))
+	next[$1]=$((now + pause * 1000))
 	if [ "$pause" -eq 0 ]; then
-		say "the pipeline $1 has ended with status $status, and is started again" 2>&1 | tee -a "$state/$1.log"
+		both "$1" "the pipeline $1 has ended with status $status, and is started again"
 		return
 	fi
-	say "the pipeline $1 has ended with status $status, at once, for the ${fails[$1]}. time: it is tried again in $pause s" 2>&1 | tee -a "$state/$1.log"
+	both "$1" "the pipeline $1 has ended with status $status, at once, for the ${fails[$1]}. time: it is tried again in $pause s"
 	echo "it ends over and over, ${fails[$1]} times by now; tried again at $(date +%T -d "+$pause seconds")" >"$state/$1.pause"
 	if [ "$fail" = open ] && [ ! -e "$state/open" ]; then past; fi
 }
@@ -899,7 +905,7 @@ unstick() {
 	reads[$1]=$reads_now drops[$1]=$drops_now
 	if [ "${stuck[$1]}" -ge 3 ]; then
 		stuck[$1]=0
-		say "the pipeline $1 hangs: the queue of $2 is full, and nobody reads it" 2>&1 | tee -a "$state/$1.log"
+		both "$1" "the pipeline $1 hangs: the queue of $2 is full, and nobody reads it"
 		kill -KILL -- "-${group[$1]}" 2>/dev/null
 	fi
 }
@@ -939,23 +945,20 @@ close_now() {
 close_again() {
 	local name
 	for name in in out; do
-		[ -z "${next[$name]-}" ] && running "$name" && [ $(($(now) - begun[$name])) -ge 3000 ] || return
+		[ -z "${next[$name]-}" ] && running "$name" && [ $((now - begun[$name])) -ge 3000 ] || return
 	done
 	close_now
-	begun=([in]=$(now) [out]=$(now)) # from now on they have traffic to deal with
+	begun=([in]=$now [out]=$now) # from now on they have traffic to deal with
 	loud "closed: the traffic goes through the pipelines again"
 }
 
 # trim keeps the logs from filling the memory they live in.
 trim() {
-	local f size
-	for f in "$state"/*.log; do
-		size=$(stat -c %s "$f") 2>/dev/null
-		if [ "${size:-0}" -gt 1048576 ]; then
-			tail -c 262144 "$f" >"$f.old"
-			: >"$f"
-		fi
-	done
+	local f
+	while read -r f; do
+		tail -c 262144 "$f" >"$f.old"
+		: >"$f"
+	done < <(find "$state" -name '*.log' -size +1024k)
 }
 
 # undo puts everything back. It may be called at any point, by anybody, and

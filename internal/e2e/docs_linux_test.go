@@ -140,7 +140,11 @@ func sandbox(t *testing.T, setup string, lines []string) {
 	nettest.Need(t, "unshare", "setsid", "tcpdump", "pkill", "tc", "nstat")
 	dir := t.TempDir()
 	clone := dir + "/framepipe"
-	nettest.Run(t, "sh", "-c", "mkdir "+clone+" && cd ../.. && tar c --exclude=.git --exclude=bin . | tar x -C "+clone)
+	nettest.Run(t, "sh", "-c", "mkdir "+clone+" && cd ../.. && tar c --exclude=.git --exclude=./bin . | tar x -C "+clone+" && cp -rp "+bin+" "+clone+"/bin && chmod 755 "+clone+"/bin")
+	project, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, b := range map[string][]byte{
 		"yesterday.frames": stream(3000, 500, time.Millisecond),
 		"day.frames":       stream(3000, 500, time.Millisecond),
@@ -177,23 +181,24 @@ func sandbox(t *testing.T, setup string, lines []string) {
 mount -t tmpfs none /usr/local/bin; mount -t tmpfs none /usr/local/share; mount -t tmpfs none /var/log
 mount -t tmpfs none /var/lib; mkdir /var/lib/node_exporter
 mkdir /run/pipeline 2>/dev/null; mount -t tmpfs none /run/pipeline
-cd %s; export PATH=$PWD/sudo:$PWD:$PWD/examples:%s:$PATH
+mount --bind %s %s # its copy, where nothing needs to be compiled again
+cd %[2]s; export PATH=$PWD/sudo:$PWD:$PWD/examples:%[3]s:$PATH; exec 5<> <(:)
 quotagate -quota 1GB -ledger /var/lib/quotagate.ledger -dir out < monday.frames > /dev/null
 try() { # NUMBER LIMIT COMMAND
 	local pid i ended=by-itself
-	bash -c "$3" </dev/null >"../out.$1" 2>&1 &
+	bash -c "$3" </dev/null >%[4]s/"out.$1" 2>&1 5>&- &
 	pid=$!
-	for ((i = 0; i < $2 * 20; i++)); do kill -0 "$pid" 2>/dev/null || break; sleep 0.05; done
+	for ((i = 0; i < $2 * 20; i++)); do kill -0 "$pid" 2>/dev/null || break; read -r -t 0.05 -u 5; done
 	for i in {1..100}; do
 		kill -0 "$pid" 2>/dev/null || break
 		[ "$i" != 1 ] || { ended=by-signal; kill -INT -- "-$pid"; }
 		[ "$i" != 80 ] || { ended=killed; kill -KILL -- "-$pid"; }
-		sleep 0.05
+		read -r -t 0.05 -u 5
 	done
 	wait "$pid"
-	echo "$1 $? $ended" >>../statuses
+	echo "$1 $? $ended" >>%[4]s/statuses
 }
-`, clone, bin)
+`, clone, project, bin, dir)
 	script.WriteString(setup)
 	script.WriteString("(while :; do ping -c 1 -W 0.2 10.5.0.9; sleep 0.1; done) >/dev/null 2>&1 &\n") // ARP, at least
 	number := func(i int) string { return fmt.Sprintf("%03d", i) }
@@ -220,7 +225,7 @@ try() { # NUMBER LIMIT COMMAND
 	var said bytes.Buffer
 	c.Stdout, c.Stderr = &said, &said
 	c.WaitDelay = time.Second
-	err := c.Run()
+	err = c.Run()
 	results, _ := os.ReadFile(dir + "/statuses")
 	for i, line := range lines {
 		if notRun(line) != "" {
@@ -259,7 +264,8 @@ ip addr add 10.5.0.1/24 dev tap0
 
 func TestReadmeCommands(t *testing.T) {
 	t.Parallel()
-	sandbox(t, "", commands(t, "README.md"))
+	// On a new machine, of somebody careful.
+	sandbox(t, "rm -r bin; umask 077\n", commands(t, "README.md"))
 }
 
 func TestDebuggingCommands(t *testing.T) {

@@ -79,7 +79,6 @@ jobs_running=() # process groups
 
 scratch() {
 	state=$(mktemp -d "${TMPDIR:-/tmp}/pipeline.XXXXXX") || exit 1
-	trap 'rm -rf "$state"' EXIT
 }
 
 # start NAME SOURCE REST runs SOURCE | REST in a process group of its own, and
@@ -116,20 +115,29 @@ unprivileged() {
 
 # stop ends what start began: first the sources, and after a while all else.
 stop() {
-	local f pid
-	for f in "$state"/*.source; do
-		[ -s "$f" ] && kill -TERM "$(<"$f")" 2>/dev/null
-	done
+	local pid
+	end_sources
 	for pid in "${jobs_running[@]}"; do
 		for _ in {1..40}; do
 			kill -0 -- "-$pid" 2>/dev/null || break
 			sleep 0.05
+			end_sources # one may only just have begun
 		done
 		kill -KILL -- "-$pid" 2>/dev/null
 		wait "$pid" 2>/dev/null
 	done
 	jobs_running=()
-	rm -f "$state"/*.source
+}
+
+# end_sources asks each source that is known to end, once: asked again, it would not
+# pass on what it has read.
+end_sources() {
+	local f
+	for f in "$state"/*.source; do
+		[ -s "$f" ] || continue
+		kill -TERM "$(<"$f")" 2>/dev/null
+		rm -f "$f"
+	done
 }
 
 # --- install ---------------------------------------------------------------
@@ -175,10 +183,10 @@ run() {
 		one_quota -out "$out"
 	fi
 	build
-	scratch
-	trap 'stop; rm -rf "$state"' EXIT
-	trap 'asked=1' INT TERM HUP
 	local asked='' a b status=0
+	trap 'asked=1; stop' INT TERM HUP # a signal ends the wait, also if it comes before that
+	trap 'stop; rm -rf "$state"' EXIT
+	scratch
 	printf -v a %q "${taps[0]}"
 	printf -v b %q "${taps[1]}"
 	# The kernel sends all of a flow to one queue of a tap, by its hash
@@ -188,8 +196,8 @@ run() {
 		start "in$QUEUE" "tunread $a" "${in:+$in | }tunwrite $b"
 		start "out$QUEUE" "tunread $b" "${out:+$out | }tunwrite $a"
 	done
-	# A signal ends the wait; otherwise it ends with the first pipeline.
-	wait -n "${jobs_running[@]}" || status=$?
+	# It ends with the first pipeline.
+	[ -n "$asked" ] || wait -n "${jobs_running[@]}" || status=$?
 	if [ -n "$asked" ]; then
 		exit 0
 	elif [ "$status" -eq 0 ]; then
@@ -225,10 +233,10 @@ demo() {
 	[ -d "$here/internal/demo" ] || die "the demonstration is among the sources, which are not here"
 	build ./internal/demo
 	net=fp-net-$$ host=fp-host-$$ server=''
-	scratch
 	trap clean EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
+	scratch
 
 	local quota=75MB window=5s
 	{ ip netns add "$net" && ip netns add "$host"; } || die "no network namespaces here"
@@ -987,6 +995,7 @@ undo() {
 	for f in {1..40}; do # those that somebody else has started drain, too
 		[ -n "$(processes)" ] || break
 		sleep 0.05
+		end_sources
 	done
 	processes | xargs -r kill -KILL 2>/dev/null
 	for f in "$host" "$net" "$bridge" "$lan_bridge"; do

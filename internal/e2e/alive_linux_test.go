@@ -90,7 +90,7 @@ func TestUpStagesKilled(t *testing.T) {
 			now := u.stages()
 			return ok && len(now) == want && now[victim] == ""
 		}))
-		time.Sleep(400 * time.Millisecond) // what ends at once again is given pauses
+		time.Sleep(330 * time.Millisecond) // what ends at once again is given pauses
 	}
 	talk("after")
 	slices.Sort(times)
@@ -185,7 +185,7 @@ func TestUpHangs(t *testing.T) {
 	if err := os.WriteFile(hang, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	flood := u.host.Command("ping", "-n", "-q", "-f", "-s", "1400", "-w", "60", "10.0.0.1")
+	flood := u.host.Command("ping", "-n", "-q", "-f", "-i", "0.002", "-s", "1400", "-w", "60", "10.0.0.1")
 	if err := flood.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +256,7 @@ func TestUpStopped(t *testing.T) {
 	u := newUplink(t, true)
 	before := u.looks()
 	signals := []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP}
-	for i := range 6 {
+	for i := range 4 {
 		c := u.script("up", "e0", "-foreground", "-out", "quotagate -rate 100Mbit/s")
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		var said bytes.Buffer

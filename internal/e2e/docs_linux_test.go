@@ -366,6 +366,7 @@ func TestReadmeStages(t *testing.T) {
 
 // The commands that take minutes begin as they should.
 func TestMeasuringCommands(t *testing.T) {
+	t.Parallel()
 	b, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)

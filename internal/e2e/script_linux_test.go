@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,6 +42,40 @@ func killOne(t testing.TB, ns *nettest.Namespace, name string) {
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 				t.Error(err)
 			}
+		}
+	}
+}
+
+// Asked to stop while the pipelines are only beginning, run ends at once, too.
+func TestPipelineScriptStopped(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "bash")
+	ns := nettest.New(t)
+	for _, tap := range []string{"tap0", "tap1"} {
+		ns.Run("ip", "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr")
+	}
+	tmp := t.TempDir()
+	for i := range 12 {
+		run := ns.Command("../../pipeline.sh", "run", "tap0", "tap1", "-in", "quotagate -rate 1Gbit/s")
+		run.Env = append(os.Environ(), "TMPDIR="+tmp)
+		if err := run.Start(); err != nil {
+			t.Fatal(err)
+		}
+		begun := func() bool { left, _ := filepath.Glob(tmp + "/pipeline.*"); return len(left) > 0 }
+		eventually(t, 20*time.Second, "it begins", begun)
+		time.Sleep(time.Duration(i) * 3 * time.Millisecond)
+		asked := time.Now()
+		_ = run.Process.Signal(unix.SIGTERM)
+		deaf := time.AfterFunc(10*time.Second, func() { _ = run.Process.Kill() })
+		_ = run.Wait()
+		deaf.Stop()
+		// Two seconds are what a pipeline is given that does not hear.
+		if took, status := time.Since(asked), run.ProcessState; took > 1800*time.Millisecond || begun() ||
+			status.ExitCode() != 0 && status.Sys().(syscall.WaitStatus).Signal() != unix.SIGTERM {
+			t.Fatalf("stop %d: %v after %v; files are left: %v", i, status, took, begun())
+		}
+		if left := tools(t, ns); len(left) > 0 {
+			t.Errorf("stop %d: processes are left: %v", i, left)
 		}
 	}
 }

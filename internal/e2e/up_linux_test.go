@@ -344,7 +344,7 @@ func TestUpKilled(t *testing.T) {
 	u.must("down")
 	u.same(before)
 	moments := 0
-	const kills = 10
+	const kills = 5
 	for i := range kills {
 		delay := takes/20 + takes*time.Duration(i)/kills + rand.N(takes/kills)
 		c := u.script("up", "e0", "-lan", "l0", "-in", "bytehist -o /dev/null")
@@ -431,7 +431,9 @@ func TestUpRefuses(t *testing.T) {
 		if status != tt.status || !strings.Contains(said, "pipeline.sh: "+tt.want) {
 			t.Errorf("%v: status %d, %s; want %d, %s", tt.args, status, said, tt.status, tt.want)
 		}
-		u.same(before)
+		if tt.status == 1 {
+			u.same(before)
+		}
 		if names, _ := filepath.Glob(u.state + "/*/"); len(names) > 0 {
 			t.Errorf("%v leaves %v", tt.args, names)
 		}

@@ -398,7 +398,11 @@ func TestReaderGoneWhileFull(t *testing.T) {
 	kinds(t, func(t *testing.T, e *ends) {
 		r := e.r
 		e.r = -1
-		time.AfterFunc(10*time.Millisecond, func() { unix.Close(r) })
+		go func() {
+			_, _ = Wait([]PollFd{{Fd: int32(r), Events: unix.POLLIN}}, 5*time.Second)
+			time.Sleep(10 * time.Millisecond) // by now it is full
+			unix.Close(r)
+		}()
 		within(t, "Write", func() {
 			if n, err := NewOutput(e.w).Write(make([]byte, 8<<20)); err != ErrReaderGone || n == 0 {
 				t.Errorf("%d, %v", n, err)

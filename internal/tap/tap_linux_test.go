@@ -354,13 +354,18 @@ func TestMacvtap(t *testing.T) {
 		if err := unix.Mknod(node, unix.S_IFCHR|0o600, int(unix.Mkdev(uint32(ma), uint32(mi)))); err != nil {
 			t.Fatal(err)
 		}
-		shell, err := os.OpenFile(node, os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
 		other := nettest.PacketSocket(t, "veth1")
 		defer unix.Close(other)
-		for _, name := range []string{node, fmt.Sprintf("fd:%d", shell.Fd())} {
+		for _, shell := range []bool{false, true} {
+			name := node
+			if shell {
+				f, err := os.OpenFile(node, os.O_RDWR, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				name = fmt.Sprintf("fd:%d", f.Fd())
+			}
 			r := mustOpen(t, Config{Name: name, Offload: On})
 			w := mustOpen(t, Config{Name: name, Write: true})
 			// Until the kernel has noticed that the link is up, frames are lost.
@@ -376,20 +381,21 @@ func TestMacvtap(t *testing.T) {
 					t.Fatal("nothing received")
 				}
 			}
-			if err := unix.Send(other, testFrame(4), 0); err != nil {
-				t.Fatal(err)
-			}
-			for {
-				if _, f := readFrame(t, r); bytes.Equal(f, testFrame(4)) {
-					break
+			// Each flow has its queue, by a hash that is another one after each boot.
+			for port := range uint16(16) {
+				want := packettest.Spec{UDP: true, Port: 1000 + port}.Frame()
+				if err := unix.Send(other, want, 0); err != nil {
+					t.Fatal(err)
+				}
+				for {
+					if _, f := readFrame(t, r); bytes.Equal(f, want) {
+						break
+					}
 				}
 			}
-			if name == node {
-				r.Close()
-				w.Close()
-			}
+			r.Close()
+			w.Close()
 		}
-		shell.Close()
 	})
 }
 

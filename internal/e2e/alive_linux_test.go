@@ -251,12 +251,14 @@ func TestUpUnprivileged(t *testing.T) {
 // Asked to stop, at any moment, up puts everything back and ends with 0, however
 // often that is done. Bash 5.2 crashed in one stop of eight, with the host left dark,
 // when the trap was in the process that reads, and now and then heard no signal at all.
+// So does the death of the process that keeps it running, with 137.
 func TestUpStopped(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
 	before := u.looks()
 	signals := []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP}
-	for i := range 4 {
+	const stops = 4
+	for i := range stops {
 		c := u.script("up", "e0", "-foreground", "-out", "quotagate -rate 100Mbit/s")
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		var said bytes.Buffer
@@ -270,14 +272,32 @@ func TestUpStopped(t *testing.T) {
 			return err == nil
 		})
 		time.Sleep(time.Duration(i) * 123 * time.Millisecond)
-		_ = c.Process.Signal(signals[i%len(signals)])
+		want := 0
+		if i < stops-1 {
+			_ = c.Process.Signal(signals[i])
+		} else {
+			want = 128 + int(unix.SIGKILL)
+			for pid := range u.processes() {
+				if parent(pid) == c.Process.Pid {
+					_ = unix.Kill(pid, unix.SIGKILL)
+				}
+			}
+		}
 		deaf := time.AfterFunc(20*time.Second, func() { _ = c.Process.Kill() })
 		err := c.Wait()
 		deaf.Stop()
-		if err != nil || strings.Contains(said.String(), "line ") {
+		if c.ProcessState.ExitCode() != want || strings.Contains(said.String(), "line ") {
 			t.Errorf("stop %d: %v\n%s", i, err, &said)
 			_, _ = u.run("down")
 		}
 	}
 	u.same(before)
+}
+
+// parent returns the number of a process's parent, or 0.
+func parent(pid int) (ppid int) {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, rest, _ := strings.Cut(string(b), "\nPPid:")
+	_, _ = fmt.Sscan(rest, &ppid)
+	return ppid
 }

@@ -161,14 +161,17 @@ var variants = []struct {
 
 var stages = []string{"quotagate -quota 1PB", "bytehist -o /dev/null"}
 
-// A gigabyte of TCP arrives as it was sent.
+// A gigabyte of TCP arrives as it was sent, in all variants with -full.
 func TestTransfer(t *testing.T) {
 	for _, v := range variants {
 		t.Run(v.name, func(t *testing.T) {
 			s := v.setup
 			s.in, s.out = stages, stages
 			n := newNetwork(t, s)
-			const size = 1 << 30
+			size := int64(1 << 30)
+			if v.name != "offload" && !*full {
+				size = 1 << 28
+			}
 			var l net.Listener
 			n.a.Do(func() {
 				var err error
@@ -206,7 +209,7 @@ func TestTransfer(t *testing.T) {
 			if err != nil || m != size {
 				t.Fatalf("%d of %d bytes, %v", m, size, err)
 			}
-			t.Logf("%.2f Gbit/s", 8*size/time.Since(start).Seconds()/1e9)
+			t.Logf("%.2f Gbit/s", 8*float64(size)/time.Since(start).Seconds()/1e9)
 			if a, b := (<-sent).Sum(nil), got.Sum(nil); string(a) != string(b) {
 				t.Errorf("sent %x, received %x", a, b)
 			}

@@ -116,6 +116,15 @@ func inOrder(t *testing.T, n *network) {
 		t.Fatal(err)
 	}
 	defer to.Close()
+	// All of them have a place in the socket, should its reader have to wait.
+	raw, err := to.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) })
+	if err != nil {
+		t.Fatal(err)
+	}
 	n.b.Do(func() {
 		for f := range flows {
 			c, e := net.Dial("udp", "10.0.0.1:9")

@@ -464,6 +464,20 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// counter counts what is written to it.
+type counter struct {
+	n     int
+	begun chan struct{} // closed by the first write
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	if c.n == 0 {
+		close(c.begun)
+	}
+	c.n += len(p)
+	return len(p), nil
+}
+
 // A process that is killed loses nothing of what it had counted.
 func TestKilled(t *testing.T) {
 	name := t.TempDir() + "/ledger"
@@ -472,17 +486,20 @@ func TestKilled(t *testing.T) {
 	for i := range 20 {
 		c := exec.Command(os.Args[0])
 		c.Env = append(os.Environ(), child+"="+name)
-		var out bytes.Buffer
+		out := counter{begun: make(chan struct{})}
 		c.Stdout = &out
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
+		}
+		if i%2 == 1 { // half of them have begun to tell
+			<-out.begun
 		}
 		time.Sleep(time.Duration(i) * 2 * time.Millisecond)
 		_ = c.Process.Kill()
 		if err := c.Wait(); c.ProcessState.ExitCode() != -1 {
 			t.Fatal(err)
 		}
-		told += out.Len()
+		told += out.n
 	}
 	l := open(t, name)
 	counted := int64(0)

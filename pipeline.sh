@@ -77,6 +77,8 @@ build() {
 state='' # a directory: what is known of the pipelines, and of what was there before
 jobs_running=() # process groups
 
+# scratch makes the state directory of what is not up; its caller has the traps that
+# remove it.
 scratch() {
 	state=$(mktemp -d "${TMPDIR:-/tmp}/pipeline.XXXXXX") || exit 1
 }
@@ -751,7 +753,7 @@ alive() {
 running() { kill -0 "${group[$1]}" 2>/dev/null; }
 
 # supervise starts a pipeline again that has ended or hangs, makes devices again that
-# have gone, and ends if nobody confirms, or if nobody would undo it any more.
+# have gone, and ends if nobody confirms, or if the process that would undo it has gone.
 supervise() {
 	local since=$SECONDS beat=$SECONDS name missing='' broken=0
 	local -A fails=([in]=0 [out]=0) next=() begun=() reads=() drops=() stuck=([in]=0 [out]=0)
@@ -870,7 +872,7 @@ loud() {
 	say "$1" 2>>"$state/out.log"
 }
 
-# both says something here and in the log of a pipeline.
+# both NAME TEXT says something in the log of up and in that of a pipeline.
 both() { say "$2"; say "$2" 2>>"$state/$1.log"; }
 
 # ended says that a pipeline has ended, and when it is started again: at once, but

@@ -135,7 +135,7 @@ stop() {
 # pass on what it has read.
 end_sources() {
 	local f
-	for f in "$state"/*.source; do
+	for f in ${state:+"$state"/*.source}; do
 		[ -s "$f" ] || continue
 		kill -TERM "$(<"$f")" 2>/dev/null
 		rm -f "$f"
@@ -184,10 +184,10 @@ run() {
 		one_quota -in "$in"
 		one_quota -out "$out"
 	fi
-	build
 	local asked='' a b status=0
 	trap 'asked=1; stop' INT TERM HUP # a signal ends the wait, also if it comes before that
-	trap 'stop; rm -rf "$state"' EXIT
+	trap 'stop; rm -rf "$state"; [ -z "$asked" ] || exit 0' EXIT # whatever it has ended with it
+	build
 	scratch
 	printf -v a %q "${taps[0]}"
 	printf -v b %q "${taps[1]}"
@@ -201,7 +201,7 @@ run() {
 	# It ends with the first pipeline.
 	[ -n "$asked" ] || wait -n "${jobs_running[@]}" || status=$?
 	if [ -n "$asked" ]; then
-		exit 0
+		exit
 	elif [ "$status" -eq 0 ]; then
 		say "one pipeline has ended; the other goes with it"
 	else
@@ -335,6 +335,7 @@ up() {
 	done
 	[ ${#ifaces[@]} -eq 1 ] || die "up wants one interface, ${#ifaces[@]} given" "$0 -h" 2
 	iface=${ifaces[0]}
+	[ -n "$foreground" ] || { behind "${args[@]}"; return; }
 	check_machine
 	if [[ $iface != */* && -d $run_dir/$iface ]]; then
 		names "$iface"
@@ -354,11 +355,7 @@ up() {
 	done
 	build
 	names "$iface"
-	if [ -n "$foreground" ]; then
-		hold
-	else
-		behind "${args[@]}"
-	fi
+	hold
 }
 
 # What cannot be done safely is refused before anything is touched.
@@ -409,10 +406,10 @@ check_lan() {
 	fi
 }
 
-# behind runs the rest in the background, away from this terminal, and waits
-# until it stands or has failed.
+# behind does it all in the background, away from this terminal, and waits until it
+# stands or has failed.
 behind() {
-	local log pid
+	local log pid state=$run_dir/$iface
 	log=$(mktemp) || exit 1
 	setsid "$0" up -foreground "$@" </dev/null >"$log" 2>&1 &
 	pid=$!
@@ -425,7 +422,7 @@ behind() {
 			rm -f "$log"
 			exit "$status"
 		fi
-		sleep 0.05
+		sleep 0.1
 	done
 	cat "$log" >&2
 	rm -f "$log"
@@ -1070,7 +1067,7 @@ down() {
 
 # status shows one interface. What the tools count they tell when asked.
 status() {
-	local held=nobody pid line name
+	local held=nobody pid line name sent received memory
 	local -A before after size ours=()
 	if locked; then held=; fi
 	while read -r pid; do
@@ -1094,36 +1091,51 @@ status() {
 	for name in "$iface" "$bridge" "$net" "$host" ${lan:+"$lan_bridge" "$lan"}; do
 		[ -d "/sys/class/net/$name" ] || { echo "  $name is missing"; continue; }
 		line=$(<"/sys/class/net/$name/operstate")
-		printf '  %-10s %-8s received %12s, sent %12s\n' "$name" "$line" \
-			"$(rate $((after[$name.rx_bytes] - before[$name.rx_bytes])))" "$(rate $((after[$name.tx_bytes] - before[$name.tx_bytes])))"
+		rate received $((after[$name.rx_bytes] - before[$name.rx_bytes]))
+		rate sent $((after[$name.tx_bytes] - before[$name.tx_bytes]))
+		printf '  %-10s %-8s received %12s, sent %12s\n' "$name" "$line" "$received" "$sent"
 	done
 	local device=$net
 	for name in in out; do
 		printf '\n%-4s %s\n' "$name:" "$(<"$state/$name")"
+		rate sent $((after[$device.tx_bytes] - before[$device.tx_bytes]))
 		printf '  %s, %s dropped in the queue of %s since it was made, %s restarts\n' \
-			"$(rate $((after[$device.tx_bytes] - before[$device.tx_bytes])))" "${after[$device.tx_dropped]}" "$device" \
-			"$(wc -l <"$state/$name.restarts")"
+			"$sent" "${after[$device.tx_dropped]}" "$device" "$(wc -l <"$state/$name.restarts")"
 		[ ! -s "$state/$name.pause" ] || printf '  %s\n' "$(<"$state/$name.pause")"
 		tail -c "+$((size[$name] + 1))" "$state/$name.log" 2>/dev/null | grep -E '^(tunread|tunwrite|quotagate|bytehist|framepcap): ([a-z_]+=|no frame)' | sed 's/^/  /'
 		device=$host
 	done
-	for pid in "${!ours[@]}"; do printf '%s %s %s\n' "$pid" "${ours[$pid]}" "$(sed -n 's/^VmRSS:[^0-9]*//p' "/proc/$pid/status" 2>/dev/null)"; done |
+	for pid in "${!ours[@]}"; do
+		memory=''
+		while read -r line memory _; do [ "$line" != VmRSS: ] || break; done 2>/dev/null <"/proc/$pid/status"
+		printf '%s %s %s\n' "$pid" "${ours[$pid]}" "$memory"
+	done |
 		sort -n | awk 'BEGIN { printf "\nprocesses:" } { printf "%s %s (%d, %.1f MB)", (NR == 1 ? "" : ","), $2, $1, $3 / 1024 } END { print (NR ? "" : " none") }'
 }
 
 # measure NAME reads the counters of all devices into an associative array.
 measure() {
 	local -n into=$1
-	local f d
+	local f d n
 	for d in "$iface" "$bridge" "$net" "$host" "$lan_bridge" ${lan:+"$lan"}; do
 		for f in rx_bytes tx_bytes tx_dropped; do
+			{ read -r n <"/sys/class/net/$d/statistics/$f"; } 2>/dev/null || n=0
 			# shellcheck disable=SC2034 # it is the caller's
-			into[$d.$f]=$(cat "/sys/class/net/$d/statistics/$f" 2>/dev/null || echo 0)
+			into[$d.$f]=$n
 		done
 	done
 }
 
-rate() { awk -v b="$1" 'BEGIN { b *= 8; split("bit/s kbit/s Mbit/s Gbit/s", u); for (i = 1; b >= 1000 && i < 4; i++) b /= 1000; printf "%.4g %s", b, u[i] }'; }
+# rate NAME BYTES sets a variable to what so many bytes a second are in bits, with four
+# digits.
+rate() {
+	local bits=$(($2 * 8)) scale=1 i=0 digits units=(bit/s kbit/s Mbit/s Gbit/s)
+	while ((bits / scale >= 1000 && i < 3)); do ((scale *= 1000, ++i)); done
+	digits=$((bits / scale))
+	digits=$((scale == 1 || ${#digits} > 4 ? 0 : 4 - ${#digits}))
+	printf -v "$1" '%d.%0*d' $((bits / scale)) "$digits" $((bits % scale * 10 ** digits / scale))
+	printf -v "$1" '%s %s' "${!1%.0}" "${units[i]}"
+}
 
 age() {
 	if [ "$1" -ge 86400 ]; then printf '%dd%dh' $(($1 / 86400)) $(($1 % 86400 / 3600))

@@ -669,9 +669,9 @@ func TestLinks(t *testing.T) {
 func TestCallsFail(t *testing.T) {
 	t.Parallel()
 	nettest.Need(t, "strace")
-	rounds := 2
-	if testing.Short() {
-		rounds = 1
+	rounds := 1
+	if *full {
+		rounds = 10
 	}
 	for round := range rounds {
 		for i, link := range links {

@@ -67,6 +67,7 @@ func TestNeighboursEnd(t *testing.T) {
 	for victim, name := range []string{"tunread", "quotagate", "bytehist", "tunwrite"} {
 		for _, settled := range []time.Duration{0, 1500 * time.Millisecond} { // waiting in either way
 			t.Run(fmt.Sprint(name, " after ", settled), func(t *testing.T) {
+				t.Parallel()
 				all, in, out := whole(t)
 				cross(t, in, out)
 				time.Sleep(settled)
@@ -179,6 +180,7 @@ func TestStopReplay(t *testing.T) {
 }
 
 func TestUSR1(t *testing.T) {
+	t.Parallel()
 	all, in, out := whole(t, "-window", "2s")
 	for range 5 {
 		cross(t, in, out)

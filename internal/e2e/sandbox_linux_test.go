@@ -58,6 +58,7 @@ func signal(t *testing.T, all []*stage, sig ...unix.Signal) {
 // All four tools are held from the first frame on, and do their work: after long
 // waits, signals of all kinds and many frames, and the metrics are written.
 func TestSandbox(t *testing.T) {
+	t.Parallel()
 	needSandbox(t)
 	metrics := t.TempDir() + "/gate.prom"
 	all, in, out := whole(t, "-window", "2s", "-metrics", metrics)
@@ -100,6 +101,7 @@ func TestSandbox(t *testing.T) {
 // What a tool was given to write to it writes: reports, a ledger over the end of
 // cycles, metrics to what is no file. The local time is the machine's.
 func TestSandboxFiles(t *testing.T) {
+	t.Parallel()
 	needSandbox(t)
 	dir := t.TempDir()
 	reports := dir + "/reports"
@@ -140,6 +142,7 @@ func TestSandboxFiles(t *testing.T) {
 
 // A stage that is told to die with a trace prints it.
 func TestSandboxTrace(t *testing.T) {
+	t.Parallel()
 	needSandbox(t)
 	for i := range 4 {
 		all, in, out := whole(t)

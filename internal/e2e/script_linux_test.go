@@ -6,7 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,11 +21,7 @@ import (
 func tools(t testing.TB, ns *nettest.Namespace) map[int]string {
 	t.Helper()
 	found := map[int]string{}
-	for _, text := range strings.Fields(nettest.Run(t, "ip", "netns", "pids", ns.Name)) {
-		pid, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, pid := range ns.Processes() {
 		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 		switch s := strings.TrimSpace(string(name)); s {
 		case "tunread", "tunwrite", "quotagate", "bytehist":
@@ -55,8 +51,9 @@ func TestPipelineScriptStopped(t *testing.T) {
 		ns.Run("ip", "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr")
 	}
 	tmp := t.TempDir()
+	var times []time.Duration
 	for i := range 12 {
-		run := ns.Command("../../pipeline.sh", "run", "tap0", "tap1", "-in", "quotagate -rate 1Gbit/s")
+		run := ns.Command(bin+"/pipeline.sh", "run", "tap0", "tap1", "-in", "quotagate -rate 1Gbit/s")
 		run.Env = append(os.Environ(), "TMPDIR="+tmp)
 		if err := run.Start(); err != nil {
 			t.Fatal(err)
@@ -66,17 +63,45 @@ func TestPipelineScriptStopped(t *testing.T) {
 		time.Sleep(time.Duration(i) * 3 * time.Millisecond)
 		asked := time.Now()
 		_ = run.Process.Signal(unix.SIGTERM)
-		deaf := time.AfterFunc(10*time.Second, func() { _ = run.Process.Kill() })
+		deaf := time.AfterFunc(20*time.Second, func() { _ = run.Process.Kill() })
 		_ = run.Wait()
 		deaf.Stop()
-		// Two seconds are what a pipeline is given that does not hear.
-		if took, status := time.Since(asked), run.ProcessState; took > 1800*time.Millisecond || begun() ||
-			status.ExitCode() != 0 && status.Sys().(syscall.WaitStatus).Signal() != unix.SIGTERM {
+		took, status := time.Since(asked), run.ProcessState
+		times = append(times, took)
+		if took > 20*time.Second || begun() || status.ExitCode() != 0 && status.Sys().(syscall.WaitStatus).Signal() != unix.SIGTERM {
 			t.Fatalf("stop %d: %v after %v; files are left: %v", i, status, took, begun())
 		}
 		if left := tools(t, ns); len(left) > 0 {
 			t.Errorf("stop %d: processes are left: %v", i, left)
 		}
+	}
+	slices.Sort(times)
+	t.Logf("from %v to %v, median %v", times[0], times[len(times)-1], times[len(times)/2])
+	// A pipeline that does not hear is given two seconds, each of the two. The machine
+	// has other things to do.
+	if times[len(times)/2] > 3*time.Second {
+		t.Errorf("they took %v", times)
+	}
+}
+
+// So it does with 0 if a ^C ends, with it, what it was waiting for just then.
+func TestPipelineScriptInterrupted(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "bash")
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/mktemp", []byte("#!/bin/sh\n: >"+dir+"/begun\nexec sleep 60\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run := exec.Command(bin+"/pipeline.sh", "run", "tap0", "tap1")
+	run.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "it begins", func() bool { _, err := os.Stat(dir + "/begun"); return err == nil })
+	_ = unix.Kill(-run.Process.Pid, unix.SIGINT)
+	if err := run.Wait(); err != nil {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -33,12 +33,13 @@ type uplink struct {
 	t                    testing.TB
 	router, host, behind *nettest.Namespace
 	state, lib           string
+	pipeline             string // the script
 }
 
 func newUplink(t testing.TB, addresses bool) *uplink {
 	t.Helper()
 	nettest.Need(t, "bash", "bridge", "flock", "setsid", "ping")
-	u := &uplink{t: t, router: nettest.New(t), host: nettest.New(t), behind: nettest.New(t), state: t.TempDir()}
+	u := &uplink{t: t, router: nettest.New(t), host: nettest.New(t), behind: nettest.New(t), state: t.TempDir(), pipeline: bin + "/pipeline.sh"}
 	u.lib = u.shared() + "/lib"
 	nettest.Run(t, "ip", "link", "add", "e0", "netns", u.host.Name, "type", "veth", "peer", "name", "e1", "netns", u.router.Name)
 	nettest.Run(t, "ip", "link", "add", "l0", "netns", u.host.Name, "type", "veth", "peer", "name", "b0", "netns", u.behind.Name)
@@ -47,16 +48,15 @@ func newUplink(t testing.TB, addresses bool) *uplink {
 		dev  string
 		host int
 	}{{u.router, "e1", 1}, {u.host, "e0", 2}, {u.behind, "b0", 3}, {u.host, "l0", 0}} {
-		x.ns.Run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/"+x.dev+"/accept_dad")
-		x.ns.Run("ip", "link", "set", x.dev, "up")
-		if x.host == 0 || x.host == 2 && !addresses {
-			continue
+		x.ns.Sysctl("ipv6/conf/"+x.dev+"/accept_dad", "0")
+		lines := []string{"link set " + x.dev + " up"}
+		if x.host != 0 && (x.host != 2 || addresses) {
+			lines = append(lines, fmt.Sprintf("addr add 10.0.0.%d/24 brd + dev %s", x.host, x.dev), fmt.Sprintf("addr add fd00::%d/64 dev %s", x.host, x.dev))
 		}
-		x.ns.Run("ip", "addr", "add", fmt.Sprintf("10.0.0.%d/24", x.host), "brd", "+", "dev", x.dev)
-		x.ns.Run("ip", "addr", "add", fmt.Sprintf("fd00::%d/64", x.host), "dev", x.dev)
+		x.ns.Batch(lines...)
 	}
 	if addresses {
-		for _, line := range []string{
+		u.host.Batch(
 			"addr add 10.0.1.2/24 dev e0 valid_lft 5000 preferred_lft 4000",
 			"addr add 192.0.2.1/32 dev e0 noprefixroute",
 			"addr add 10.0.0.22/24 dev e0 label e0:more",
@@ -67,14 +67,12 @@ func newUplink(t testing.TB, addresses bool) *uplink {
 			"route add default via 10.0.0.9 table 77",
 			"route add 172.16.0.0/12 via 10.66.66.66 dev e0 onlink",
 			"route add blackhole 192.168.0.0/16",
-			"-6 route add default via fd00::1 metric 1024 proto ra expires 3000",
-			"-6 route add fd00:2::/64 via fe80::99 dev e0",
-			"-6 route add fd00:3::/64 dev e0 table 77",
+			"route add default via fd00::1 metric 1024 proto ra expires 3000",
+			"route add fd00:2::/64 via fe80::99 dev e0",
+			"route add fd00:3::/64 dev e0 table 77",
 			"neigh add 10.0.0.77 lladdr 02:00:00:00:00:77 dev e0 nud permanent",
-		} {
-			u.host.Run("ip", strings.Fields(line)...)
-		}
-		u.host.Run("ip", "link", "set", "e0", "txqueuelen", "555", "alias", "the uplink")
+			`link set e0 txqueuelen 555 alias "the uplink"`,
+		)
 	}
 	for tries := 0; ; tries++ { // until both interfaces have their link-local address for good
 		all := u.host.Run("ip", "-6", "-o", "addr", "show", "scope", "link")
@@ -106,7 +104,7 @@ func newUplink(t testing.TB, addresses bool) *uplink {
 }
 
 func (u *uplink) script(args ...string) *exec.Cmd {
-	c := u.host.Command("../../pipeline.sh", args...)
+	c := u.host.Command(u.pipeline, args...)
 	c.Env = append(os.Environ(), "PIPELINE_RUN="+u.state, "PIPELINE_LIB="+u.lib)
 	return c
 }
@@ -133,9 +131,8 @@ var ours = regexp.MustCompile(`^(tunread|tunwrite|quotagate|bytehist|bash|cat)\b
 // processes are those of the pipelines in the host's namespace, by number.
 func (u *uplink) processes() map[int]string {
 	all := map[int]string{}
-	for _, text := range strings.Fields(nettest.Run(u.t, "ip", "netns", "pids", u.host.Name)) {
-		pid, _ := strconv.Atoi(text)
-		b, err := os.ReadFile("/proc/" + text + "/cmdline")
+	for _, pid := range u.host.Processes() {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if err == nil && ours.Match(b) {
 			all[pid] = strings.ReplaceAll(string(b), "\x00", " ")
 		}
@@ -147,23 +144,23 @@ var passing = regexp.MustCompile(`(valid_lft|preferred_lft|expires) \d+sec`)
 
 // looks is all that is to be the same before and after.
 func (u *uplink) looks() string {
-	var b strings.Builder
-	for _, line := range []string{
+	lines := []string{
 		"-d addr show dev e0", "-d addr show dev l0", "route show", "-6 route show", "route show table all", "-6 route show table all",
 		"neigh show nud permanent", "-o link",
-	} {
-		// ip complains of other namespaces that go meanwhile.
-		shown, err := u.host.Command("ip", strings.Fields(line)...).Output()
-		if err != nil {
-			u.t.Fatalf("ip %s: %v", line, err)
+	}
+	// ip complains of other namespaces that go meanwhile.
+	out, err := u.host.Command("sh", "-c", "ip "+strings.Join(lines, " && echo && echo / && ip ")).Output()
+	if err != nil {
+		u.t.Fatalf("ip: %v", err)
+	}
+	var b strings.Builder
+	for i, shown := range strings.Split(string(out), "\n/\n") {
+		if strings.HasSuffix(lines[i], " all") { // in the table local, the order is of no consequence
+			sorted := strings.Split(shown, "\n")
+			slices.Sort(sorted)
+			shown = strings.Join(sorted, "\n")
 		}
-		out := string(shown)
-		if strings.HasSuffix(line, " all") { // in the table local, the order is of no consequence
-			lines := strings.Split(out, "\n")
-			slices.Sort(lines)
-			out = strings.Join(lines, "\n")
-		}
-		fmt.Fprintf(&b, "ip %s\n%s", line, out)
+		fmt.Fprintf(&b, "ip %s\n%s\n", lines[i], shown)
 	}
 	return passing.ReplaceAllString(b.String(), "$1 some")
 }
@@ -195,6 +192,7 @@ func (u *uplink) same(before string) {
 func TestUp(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
+	u.pipeline = "../../pipeline.sh" // which builds
 	before := u.looks()
 	talk := u.connection("10.0.0.1:7", "[fd00::1]:7")
 	const pings, interval = 1000, 8 * time.Millisecond
@@ -339,7 +337,7 @@ func TestUpKilled(t *testing.T) {
 		return n
 	}
 	moments := 0
-	const kills = 6
+	const kills = 4
 	takes := 2 * time.Second // from when there is something to undo; told by those that came to stand
 	for i := range kills {
 		delay := takes*time.Duration(i)/kills + rand.N(takes/kills)
@@ -389,16 +387,14 @@ func TestUpKilled(t *testing.T) {
 func TestUpRefuses(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
-	u.host.Run("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6") // nothing that comes later
-	for _, line := range []string{
+	u.host.Sysctl("ipv6/conf/default/disable_ipv6", "1") // nothing that comes later
+	u.host.Batch(
 		"link add br9 type bridge", "link add v0 type veth peer name v1", "link set v0 master br9",
 		"tuntap add dev tun9 mode tun", "link add v2 type veth peer name v3", "link set v3 up",
 		"link add v4 type veth peer name v5", "link set v4 up", "link set v5 up", "link add link v4 name m4 type macvlan",
 		"link add v6 type veth peer name v7", "link set v6 up", "link set v7 up", "addr add 10.9.9.1/24 dev v6",
 		"route add 10.8.0.0/16 nexthop via 10.9.9.2 dev v6 nexthop via 10.9.9.3 dev v6",
-	} {
-		u.host.Run("ip", strings.Fields(line)...)
-	}
+	)
 	before := u.looks()
 	for _, tt := range []struct {
 		args   []string

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -83,8 +85,46 @@ func New(t testing.TB) *Namespace {
 	return n
 }
 
+// Sysctl sets a variable of the namespace, such as ipv6/conf/all/forwarding.
+func (n *Namespace) Sysctl(name, value string) {
+	n.t.Helper()
+	n.Do(func() {
+		if err := os.WriteFile("/proc/sys/net/"+name, []byte(value), 0); err != nil {
+			n.t.Error(err)
+		}
+	})
+}
+
+// Processes returns the numbers of those that are in the namespace.
+func (n *Namespace) Processes() (pids []int) {
+	n.t.Helper()
+	ns, err := os.Stat("/run/netns/" + n.Name)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	names, _ := filepath.Glob("/proc/[0-9]*/ns/net")
+	for _, name := range names {
+		if theirs, err := os.Stat(name); err == nil && os.SameFile(ns, theirs) {
+			pid, _ := strconv.Atoi(strings.Split(name, "/")[2])
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// Batch runs the lines as commands of ip inside the namespace.
+func (n *Namespace) Batch(lines ...string) {
+	n.t.Helper()
+	c := n.Command("ip", "-batch", "-")
+	c.Stdin = strings.NewReader(strings.Join(lines, "\n"))
+	run(n.t, c)
+}
+
 // Command is exec.Command inside the namespace.
 func (n *Namespace) Command(name string, args ...string) *exec.Cmd {
+	if name == "ip" { // one process instead of two, and no view of /sys of its own
+		return exec.Command("ip", append([]string{"-n", n.Name}, args...)...)
+	}
 	return exec.Command("ip", append([]string{"netns", "exec", n.Name, name}, args...)...)
 }
 

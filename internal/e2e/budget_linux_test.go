@@ -59,7 +59,7 @@ func overs(t testing.TB, what string, start, slot int64, perWindow int, cycle in
 func TestBudgetReplay(t *testing.T) {
 	t.Parallel()
 	const (
-		length, quota = 12 * time.Hour, 600_000 // 10 kB a second
+		length, quota = 12 * time.Hour, 300_000 // 5 kB a second
 		cycle, window = 2 * time.Hour, time.Minute
 		start         = int64(1_700_006_400) * 1e9 // a multiple of the cycle
 		size          = 1500

@@ -168,7 +168,7 @@ func TestTransfer(t *testing.T) {
 			n := newNetwork(t, s)
 			size := int64(1 << 30)
 			if v.name != "offload" && !*full {
-				size = 1 << 28
+				size = 1 << 27
 			}
 			var l net.Listener
 			n.a.Do(func() {

@@ -196,9 +196,13 @@ func TestUpHangs(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
 	nettest.Need(t, "perl")
-	hang := u.shared() + "/hang"
+	dir := u.shared()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	hang := dir + "/hang"
 	u.must("up", "e0", "-in", "quotagate -quota 1PB",
-		"-out", `perl -e 'while (!-e "`+hang+`") { exit unless sysread(STDIN, $b, 65536); syswrite(STDOUT, $b) } sleep 1000'`)
+		"-out", `perl -e 'while (!-e "`+hang+`") { exit unless sysread(STDIN, $b, 65536); syswrite(STDOUT, $b) } unlink "`+hang+`"; sleep 1000'`) // and the next one does not hang
 	talk := u.connection("10.0.0.1:7")
 	talk("before")
 	for pid := range u.stages() {
@@ -221,9 +225,6 @@ func TestUpHangs(t *testing.T) {
 		log, _ = os.ReadFile(u.state + "/e0/out.log")
 		return strings.Contains(string(log), "the pipeline out hangs: the queue of fphost")
 	})
-	if err := os.Remove(hang); err != nil {
-		t.Fatal(err)
-	}
 	_ = flood.Process.Kill()
 	t.Logf("found to hang after %v, and an answer %v later", after, eventually(t, 20*time.Second, "an answer", u.answers))
 	talk("after")

@@ -76,7 +76,7 @@ func newUplink(t testing.TB, addresses bool) *uplink {
 	}
 	for tries := 0; ; tries++ { // until both interfaces have their link-local address for good
 		all := u.host.Run("ip", "-6", "-o", "addr", "show", "scope", "link")
-		if strings.Count(all, "fe80:") == 2 && !strings.Contains(all, "tentative") {
+		if strings.Count(all, "inet6 fe80:") == 2 && !strings.Contains(all, "tentative") {
 			break
 		}
 		if tries > 200 {

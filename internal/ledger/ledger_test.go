@@ -448,7 +448,7 @@ func TestMain(m *testing.M) {
 			os.Exit(3)
 		}
 		for i := int64(0); ; i++ {
-			c, err := l.At(at(int(i/100000), 0), Out)
+			c, err := l.At(at(int(min(i/100000, cycles-1)), 0), Out) // of all the cycles that it keeps
 			if err != nil {
 				os.Exit(4)
 			}

@@ -4,6 +4,7 @@ package hist
 import (
 	"encoding/binary"
 	"math"
+	"math/bits"
 	"slices"
 	"time"
 )
@@ -24,7 +25,7 @@ const (
 type Counter struct {
 	// Bytes are counted two at a time, which takes half the loads and stores of
 	// counting them one by one; the table fits in a core's second-level cache.
-	// (2.9 to 4.3 GB/s, and 2.5 to 3.3 with four tables of single bytes.)
+	// (5 GB/s of text and noise, where four tables of single bytes made a fifth less.)
 	pairs  [1 << 16]uint32
 	fresh  uint64 // bytes in pairs, which are folded into counts before they can overflow
 	counts [256]uint64
@@ -74,13 +75,23 @@ func (c *Counter) Bytes(f []byte) {
 		c.fresh = uint64(len(f))
 	}
 	pairs := &c.pairs
-	for len(f) >= 8 {
-		v := binary.LittleEndian.Uint64(f)
+	for len(f) >= 16 {
+		v, w := binary.LittleEndian.Uint64(f), binary.LittleEndian.Uint64(f[8:])
+		f = f[16:]
+		// Counts of one place wait for one another: where all is one value, as in what is
+		// empty, this makes 8 GB/s of 1.
+		if v == w && v == bits.RotateLeft64(v, 16) {
+			pairs[uint16(v)] += 8
+			continue
+		}
 		pairs[uint16(v)]++
 		pairs[uint16(v>>16)]++
 		pairs[uint16(v>>32)]++
 		pairs[uint16(v>>48)]++
-		f = f[8:]
+		pairs[uint16(w)]++
+		pairs[uint16(w>>16)]++
+		pairs[uint16(w>>32)]++
+		pairs[uint16(w>>48)]++
 	}
 	for _, b := range f {
 		c.counts[b]++

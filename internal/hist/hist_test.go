@@ -24,6 +24,7 @@ func TestBytes(t *testing.T) {
 		var c Counter
 		var want [256]uint64
 		for _, f := range rapid.SliceOfN(rapid.SliceOfN(rapid.Byte(), 0, 70), 0, 20).Draw(rt, "frames") {
+			f = bytes.Repeat(f, rapid.IntRange(1, 30).Draw(rt, "times")) // few values, in a pattern
 			c.Bytes(f)
 			for _, b := range f {
 				want[b]++

@@ -411,21 +411,22 @@ check_lan() {
 behind() {
 	local log pid state=$run_dir/$iface
 	log=$(mktemp) || exit 1
-	setsid "$0" up -foreground "$@" </dev/null >"$log" 2>&1 &
+	exec 4<"$log"
+	exec 5>"$log"
+	rm -f "$log" # so that it goes with us, whatever ends us
+	setsid "$0" up -foreground "$@" </dev/null >&5 2>&1 4<&- 5>&- &
 	pid=$!
-	trap 'kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; cat "$log" >&2; rm -f "$log"; exit 130' INT TERM HUP
+	trap 'kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; cat <&4 >&2; exit 130' INT TERM HUP
 	until [ -e "$state/ready" ] && [ "$(cat "$state/pid" 2>/dev/null)" = "$pid" ]; do
 		if ! kill -0 "$pid" 2>/dev/null; then
 			wait "$pid"
 			local status=$?
-			cat "$log" >&2
-			rm -f "$log"
+			cat <&4 >&2
 			exit "$status"
 		fi
 		sleep 0.1
 	done
-	cat "$log" >&2
-	rm -f "$log"
+	cat <&4 >&2
 }
 
 # hold has everything made and kept running, and undoes it in the end, however that

@@ -468,13 +468,14 @@ keep() {
 		launch "$name"
 	done
 	alive || { tail -n 5 "$state"/*.log >&2; die "the pipelines do not run"; }
-	local gateway
-	gateway=$(answers)
+	local gateway answering
+	answering=$(for gateway in $(gateways); do ! ask "$gateway" "$iface" 1 || echo "$gateway"; done)
 	move || die "cannot move the addresses and routes of $iface"
-	if [ -n "$gateway" ] && ! ask "$gateway" 5; then
+	for gateway in $answering; do
+		ask "$gateway" "$host_side" 5 && continue
 		tail -n 5 "$state"/*.log >&2
 		die "$gateway, which answered before, does not answer through the pipelines"
-	fi
+	done
 	say "$iface goes through the pipelines; its addresses are on $host_side, messages in $state/*.log"
 	if [ "$confirm" -gt 0 ]; then
 		say "$0 confirm keeps it; without that it is undone in $confirm seconds"
@@ -709,17 +710,20 @@ words() {
 	done
 }
 
-# answers prints the gateway, if it answers.
-answers() {
-	local gateway
-	gateway=$(sed -nE 's/^4 unicast default via ([^ ]+) .*table main .*/\1/p' "$state/routes" | head -n 1)
-	[ -z "$gateway" ] || ! ask "$gateway" 1 || echo "$gateway"
+# gateways prints that of IPv4 and that of IPv6.
+gateways() {
+	local f
+	for f in 4 6; do
+		sed -nE "s/^$f unicast default via ([^ ]+) .*table main .*/\1/p" "$state/routes" | head -n 1
+	done
 }
 
+# ask GATEWAY DEVICE TIMES tells whether it answers.
 ask() {
-	local i
-	for ((i = 0; i < $2; i++)); do
-		ping -n -c 1 -W 1 "$1" >/dev/null 2>&1 && return
+	local i to=$1
+	case $1 in fe80:*) to+=%$2 ;; esac
+	for ((i = 0; i < $3; i++)); do
+		ping -n -c 1 -W 1 "$to" >/dev/null 2>&1 && return
 	done
 	return 1
 }

@@ -435,6 +435,25 @@ func TestUpRefuses(t *testing.T) {
 	}
 }
 
+// Where there is IPv6 only, its gateway is asked whether the way is open, by its
+// link-local address, as a router's advertisement has it.
+func TestUpGateway6(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, false)
+	all := strings.Fields(u.router.Run("ip", "-6", "-o", "addr", "show", "dev", "e1", "scope", "link"))
+	gateway, _, _ := strings.Cut(all[3], "/")
+	u.host.Batch("route add default via " + gateway + " dev e0")
+	before := u.looks()
+	said, status := u.run("up", "e0", "-out", "cat >/dev/null")
+	if want := gateway + ", which answered before, does not answer through the pipelines"; status != 1 || !strings.Contains(said, want) {
+		t.Errorf("status %d, %s; want 1, %s", status, said, want)
+	}
+	u.same(before)
+	u.must("up", "e0")
+	u.must("down")
+	u.same(before)
+}
+
 // Without confirmation it is undone in time.
 func TestUpConfirm(t *testing.T) {
 	t.Parallel()

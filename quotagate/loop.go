@@ -92,6 +92,7 @@ func (t *filter) run() error {
 			err = e
 		}
 	}
+	t.dropped()
 	t.publish(t.now, t.state())
 	if err == io.EOF {
 		return nil
@@ -177,9 +178,7 @@ func (t *filter) more(rec *frame.Record) error {
 	if err := t.release(); err != nil {
 		return err
 	}
-	if t.hand != nil && t.offered {
-		t.hand.Drop(t.gate.Dropped())
-	}
+	t.dropped()
 	if err := t.w.Flush(); err != nil {
 		return err
 	}
@@ -285,6 +284,13 @@ func (t *filter) mark(bytes int64) error {
 		return t.w.Flush()
 	}
 	return nil
+}
+
+// dropped notes what was dropped and is to be charged all the same.
+func (t *filter) dropped() {
+	if t.hand != nil && t.offered {
+		t.hand.Drop(t.gate.Dropped())
+	}
 }
 
 // stall waits until there is something to splice and room for it.

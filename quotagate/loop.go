@@ -208,16 +208,16 @@ func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 		t.now = int64(min(rec.Time, gate.MaxTime))
 	}
 	size := len(rec.Frame) + missing
-	p, _ := t.look(rec, size)
-	if !t.gate.Admit(t.now, &p) {
+	p, _, err := t.look(rec, size)
+	if err != nil || !t.gate.Admit(t.now, &p) { // its headers may go on beyond what is here
 		return false, nil
 	}
 	t.quiet = false
 	t.got(size)
-	if err := t.w.Pass(rec); err != nil {
-		return false, err
+	if err = t.w.Pass(rec); err == nil {
+		err = t.w.Flush()
 	}
-	if err := t.w.Flush(); err != nil {
+	if err != nil {
 		return false, err
 	}
 	offset := t.r.Offset()
@@ -309,8 +309,9 @@ func (t *filter) stall() error {
 }
 
 // look finds out what the gate needs to know of a frame of so many bytes, of
-// which rec holds the first or all.
-func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers) {
+// which rec holds the first or all. An error is what of a super-frame's header cannot
+// be: the gate takes it for one, as it is no single frame either.
+func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers, error) {
 	l := packet.Dissect(rec.Frame, t.link)
 	p := gate.Packet{
 		Control: l.Control(rec.Frame),
@@ -321,18 +322,22 @@ func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers) 
 		ip = l.End - l.L3
 	}
 	p.Bytes = t.count.Bytes(size, l.L2Len, ip)
-	if rec.Offload != nil {
-		if h, err := offload.Parse(rec.Offload); err == nil && h.Super() {
-			if n, head, last, err := offload.Measure(h, rec.Frame, size, t.link); err == nil && n > 1 {
-				p.Super = true
-				p.Bytes = int64(n-1)*t.count.Bytes(head+int(h.GSOSize), l.L2Len, 0) + t.count.Bytes(last, l.L2Len, 0)
-			}
-		}
-	}
 	if len(t.unmetered) > 0 {
 		p.Unmetered = t.exempt(&l, rec.Frame)
 	}
-	return p, l
+	if rec.Offload == nil {
+		return p, l, nil
+	}
+	h, err := offload.Parse(rec.Offload)
+	if err != nil || !h.Super() {
+		return p, l, err
+	}
+	n, head, last, err := offload.Measure(h, rec.Frame, size, t.link)
+	p.Super = err != nil || n > 1
+	if err == nil && n > 1 {
+		p.Bytes = int64(n-1)*t.count.Bytes(head+int(h.GSOSize), l.L2Len, 0) + t.count.Bytes(last, l.L2Len, 0)
+	}
+	return p, l, err
 }
 
 func (t *filter) exempt(l *packet.Layers, f []byte) bool {
@@ -361,7 +366,7 @@ func (t *filter) frame(rec *frame.Record) error {
 	}
 	t.quiet = false
 	t.got(len(rec.Frame))
-	p, l := t.look(rec, len(rec.Frame))
+	p, l, _ := t.look(rec, len(rec.Frame))
 	switch t.gate.Arrive(t.now, &p) {
 	case gate.Mark:
 		l.SetCE(rec.Frame)
@@ -394,7 +399,7 @@ func (t *filter) cut(rec *frame.Record, bytes int64) error {
 		t.gate.Reject(bytes)
 		if !t.invalid {
 			t.invalid = true
-			t.warn("offset %d: frame dropped: %v", rec.Offset(), err)
+			t.warn("offset %d: frame dropped: %v; this and further ones are counted", rec.Offset(), err)
 		}
 		return nil
 	}
@@ -409,7 +414,7 @@ func (t *filter) cut(rec *frame.Record, bytes int64) error {
 
 // part is frame for a segment, which is in no reader's memory.
 func (t *filter) part(rec *frame.Record) error {
-	p, l := t.look(rec, len(rec.Frame))
+	p, l, _ := t.look(rec, len(rec.Frame))
 	switch t.gate.Arrive(t.now, &p) {
 	case gate.Mark:
 		l.SetCE(rec.Frame)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -261,19 +262,40 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// A header that lies costs its frame, and no more.
+// A header that lies passes an open gate, as whoever cuts the frame finds out. When
+// the gate is clamped, which has to cut, it costs its frame and no more. One of what is
+// no IP packet is no lie.
 func TestLies(t *testing.T) {
 	header, super := packettest.Spec{Payload: packettest.Bytes(43800)}.Super(1460)
-	stream := records(200, time.Millisecond, func(i int) (o, f []byte) {
+	session := bytes.Clone(super)
+	binary.BigEndian.PutUint16(session[12:], 0x8864) // PPPoE
+	stream := records(200, time.Second, func(i int) (o, f []byte) {
 		h := bytes.Clone(header)
-		if i%2 == 1 {
-			binary.LittleEndian.PutUint16(h[6:], 9999)
+		switch i % 4 {
+		case 1:
+			binary.LittleEndian.PutUint16(h[6:], 9999) // where the checksum is
+		case 2:
+			binary.LittleEndian.PutUint16(h[4:], 0) // GSOSize
+		case 3:
+			return h, session
 		}
 		return h, super
 	})
-	_, s, err := through(t, quota, stream, nil)
-	if err != nil || s.Malformed.Frames == 0 && s.DroppedQuota.Frames+s.DroppedFull.Frames == 0 {
-		t.Errorf("%v, %+v", err, s)
+	out, s, err := through(t, quota, stream, nil)
+	if err != nil || !bytes.Equal(out, stream) || s.Malformed.Frames != 0 {
+		t.Errorf("open: %v, %+v", err, s)
+	}
+	var said []string
+	cfg := quota
+	cfg.Quota = 40e3
+	_, s, err = through(t, cfg, stream, func(f *filter) {
+		f.warn = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+	})
+	if err != nil || s.Malformed.Frames != 100 || s.Malformed.Bytes != 100*uint64(len(super)+4) {
+		t.Errorf("clamped: %v, %+v", err, s)
+	}
+	if len(said) != 1 || !strings.Contains(said[0], "offset 43881: frame dropped: super-frame with its checksum at 9999+16, want 34+16;") {
+		t.Errorf("clamped: %q", said)
 	}
 }
 
@@ -322,7 +344,10 @@ func TestCountsAlike(t *testing.T) {
 			if s.IP {
 				f.link = packet.IP
 			}
-			p, _ := f.look(&rec, len(rec.Frame))
+			p, _, err := f.look(&rec, len(rec.Frame))
+			if err != nil {
+				t.Fatal(err)
+			}
 			if _, n := offload.OnWire(rec.Offload, rec.Frame, len(rec.Frame), f.link); int64(n) != p.Bytes {
 				t.Errorf("%+v, %d: %d bytes, and %d for the gate", s, size, n, p.Bytes)
 			}

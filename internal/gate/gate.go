@@ -96,7 +96,7 @@ type Stats struct {
 	DroppedEarly       Tally // to make senders slow down before the queue is full
 	DroppedFull        Tally // the queue was full
 	DroppedQuota       Tally // the quota was used up
-	Malformed          Tally // could not be cut, so that the gate was not asked
+	Malformed          Tally // could not be cut
 }
 
 // State is how a gate stands.

@@ -173,9 +173,13 @@ func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error)
 
 // Measure tells what a super-frame of size bytes becomes, of which f has the
 // beginning, with all headers: n frames, each with head bytes in front of
-// GSOSize bytes, but the last, which has last bytes in all.
+// GSOSize bytes, but the last, which has last bytes in all. One that is no IP packet
+// it takes for one frame. An error is what Check would say.
 func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int, err error) {
 	p, err := h.plan(f, size, link)
+	if err == errNoIP && h.GSOSize != 0 {
+		return 1, 0, size, h.checksum(size)
+	}
 	if err != nil {
 		return 0, 0, 0, err
 	}

@@ -294,12 +294,12 @@ func FuzzSegment(f *testing.F) {
 		n, head, last, merr := Measure(h, b, len(b), lk)
 		s := Segmenter{Headroom: 3}
 		err = s.Start(h, b, lk)
-		if h.Super() && (err == nil) != (merr == nil) {
+		if h.Super() && err == nil && merr != nil {
 			t.Fatalf("Start says %v, Measure %v", err, merr)
 		}
 		_, wire := OnWire(hdr, b, len(b), lk)
-		if n, c := h.Check(b, lk); c == nil && n != wire || c != nil && err == nil || c == nil && err != nil && err != errNoIP {
-			t.Fatalf("Start says %v, Check %v and %d bytes, OnWire %d", err, c, n, wire)
+		if n, c := h.Check(b, lk); h.Super() && (c == nil) != (merr == nil) || c == nil && n != wire || c != nil && err == nil || c == nil && err != nil && err != errNoIP {
+			t.Fatalf("Start says %v, Measure %v, Check %v and %d bytes, OnWire %d", err, merr, c, n, wire)
 		}
 		if err != nil {
 			if s.Next() != nil {

@@ -374,6 +374,48 @@ func TestMonth(t *testing.T) {
 	}
 }
 
+// Where the clock goes forward or back at midnight, or leaves out a day, every time
+// still lies in its cycle, and cycles follow each other.
+func TestMonthMidnight(t *testing.T) {
+	for _, name := range []string{"America/Asuncion", "America/Havana", "America/St_Johns", "America/Sao_Paulo", "Atlantic/Azores", "Africa/Cairo", "Asia/Beirut", "Asia/Amman", "Pacific/Apia"} {
+		zone, err := time.LoadLocation(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shifts := 0
+		for _, day := range []int{1, 15, 20, 30, 31} {
+			bounds := Month(day, zone)
+			for at := time.Date(1985, 1, 1, 0, 0, 0, 0, zone); at.Year() < 2030; shifts++ {
+				_, shift := at.ZoneBounds()
+				if shift.IsZero() {
+					break
+				}
+				at = shift
+				for d := -25 * time.Hour; d <= 25*time.Hour; d += 30 * time.Minute {
+					now := shift.Add(d).UnixNano()
+					start, end := bounds(now)
+					if start > now || end <= now {
+						t.Fatalf("%s, day %d: the cycle of %v is from %v to %v", name, day, shift.Add(d), time.Unix(0, start).In(zone), time.Unix(0, end).In(zone))
+					}
+					_, before := bounds(start - 1)
+					after, _ := bounds(end)
+					if s, e := bounds(start); s != start || e != end || before != start || after != end {
+						t.Fatalf("%s, day %d: %v begins a cycle until %v, but the one before ends %v", name, day, time.Unix(0, start).In(zone), time.Unix(0, end).In(zone), time.Unix(0, before).In(zone))
+					}
+					begin := time.Unix(0, start).In(zone)
+					y, m, d := begin.Date()
+					if last := time.Date(y, m+1, 0, 0, 0, 0, 0, time.UTC).Day(); begin.Hour() > 1 || d != min(day, last) && y != 2011 {
+						t.Fatalf("%s, day %d: a cycle begins at %v", name, day, begin)
+					}
+				}
+			}
+		}
+		if shifts < 100 {
+			t.Errorf("%s: %d shifts", name, shifts)
+		}
+	}
+}
+
 func TestCounting(t *testing.T) {
 	for _, c := range []struct {
 		size, l2, ip             int

@@ -172,18 +172,26 @@ func Every(length time.Duration) func(now int64) (start, end int64) {
 
 // Month returns the bounds of the billing cycle that now lies in: from
 // midnight of the given day of a month to that of the next. A day that a month
-// does not have is its last.
+// does not have is its last. Where the clock goes forward over midnight, the day
+// begins then.
 func Month(day int, zone *time.Location) func(now int64) (start, end int64) {
-	begin := func(year int, month time.Month) time.Time {
-		last := time.Date(year, month+1, 0, 0, 0, 0, 0, zone).Day()
-		return time.Date(year, month, min(day, last), 0, 0, 0, 0, zone)
+	begin := func(year int, month time.Month) int64 {
+		d := min(day, time.Date(year, month+1, 0, 0, 0, 0, 0, time.UTC).Day())
+		midnight := time.Date(year, month, d, 0, 0, 0, 0, zone)
+		if midnight.Day() != d || midnight.Hour() != 0 { // there is none
+			midnight, _ = time.Date(year, month, d+1, 12, 0, 0, 0, zone).ZoneBounds()
+		}
+		return midnight.UnixNano()
 	}
 	return func(now int64) (int64, int64) {
 		y, m, _ := time.Unix(0, now).In(zone).Date()
-		start := begin(y, m)
-		if start.UnixNano() > now {
-			return begin(y, m-1).UnixNano(), start.UnixNano()
+		start, end := begin(y, m), begin(y, m+1)
+		switch {
+		case start > now:
+			return begin(y, m-1), start
+		case end <= now: // the clock went back from the next month into this one
+			return end, begin(y, m+2)
 		}
-		return start.UnixNano(), begin(y, m+1).UnixNano()
+		return start, end
 	}
 }

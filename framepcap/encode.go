@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 
 	"framepipe/frame"
@@ -37,6 +39,7 @@ type encoder struct {
 	link  packet.Link
 	form  cooked
 	fcs   int
+	sum   []byte // a check sequence that was made
 	seg   offload.Segmenter
 	n     counters
 }
@@ -203,21 +206,37 @@ func (e *encoder) original(rec *frame.Record) error {
 			o = original{length: uint32(len(rec.Frame))}
 		}
 	} else if o.head == nil {
-		return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream began as a capture of link type %d, and this frame has not the %s of one", uint16(e.field), keyHead), Err: errForeign}
+		return e.foreign(rec, keyHead)
 	}
-	if e.fcs == 0 && o.tail != nil {
-		o.length -= uint32(len(o.tail))
+	size := len(o.head) + len(rec.Frame) - o.made
+	switch {
+	case e.fcs == 0 && o.tail != nil:
+		o.length -= min(o.length, uint32(len(o.tail)))
 		o.tail = nil
+	case e.fcs > 0 && o.tail == nil && size >= e.fcs && o.length == uint32(size): // whole, and from elsewhere
+		if e.fcs != checkSequence || e.field&0xffff != pcap.LinkEthernet {
+			return e.foreign(rec, keyTail)
+		}
+		e.sum = binary.LittleEndian.AppendUint32(e.sum[:0], crc32.ChecksumIEEE(rec.Frame))
+		o.tail = e.sum
+		o.length += checkSequence
 	}
 	e.n.frames.Add(1)
 	e.n.bytes.Add(uint64(len(rec.Frame)))
-	if len(o.head)+len(rec.Frame)-o.made+len(o.tail) > pcap.Snaplen {
+	if size+len(o.tail) > pcap.Snaplen {
 		if e.n.cut.Add(1); e.n.cut.Load() == 1 {
 			e.warn("offset %d: a frame of %d bytes is cut at %d, which is the most that readers of captures take; this and further ones are counted", rec.Offset(), len(rec.Frame), pcap.Snaplen)
 		}
 	}
 	e.buf = pcap.AppendPacket(e.buf, rec.Time, o.length, o.head, rec.Frame[o.made:], o.tail)
 	return nil
+}
+
+// checkSequence is the length of Ethernet's, in bytes: the CRC-32 of the frame.
+const checkSequence = 4
+
+func (e *encoder) foreign(rec *frame.Record, key string) error {
+	return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream began as a capture of link type %d, and this frame has not the %s of one", uint16(e.field), key), Err: errForeign}
 }
 
 var errForeign = errors.New("frames of two kinds")

@@ -209,6 +209,8 @@ func TestEncode(t *testing.T) {
 		{"a link that is not the stream's", stream(header("ip", 113), one), 101, 1, ""},
 		{"an unknown link", stream(header("ethernet", 147), one), 1, 1, ""},
 		{"no cooked header", stream(header("ethernet", 113), one), 113, 0, "offset 49: the stream began as a capture of link type 113"},
+		{"a strange length", stream(frame.Record{Frame: []byte("x"), Extra: append([]byte{0x82, 0xab}, "pcap_length\x02\xa9pcap_tail\xc4\x04FCS!"...), Extras: 1}), 1, 1, ""},
+		{"a check sequence that is none", stream(header("ip", 101|1<<26|2<<28), one), 101, 0, "offset 47: the stream began as a capture of link type 101, and this frame has not the pcap_tail of one"},
 		{"cut off", stream(one, one)[:50], 1, 1, "offset 35: the input ends 15 bytes into a value"},
 		{"strange additions", stream(
 			frame.Record{Frame: []byte("x"), Extra: []byte{0x07}, Extras: 1},
@@ -229,7 +231,9 @@ func TestEncode(t *testing.T) {
 			if ok, err := r.Buffered(&p); err != nil {
 				t.Fatalf("%s: %v", tt.name, err)
 			} else if ok {
-				n++
+				if n++; p.Length > 1e6 {
+					t.Errorf("%s: a packet of %d bytes", tt.name, p.Length)
+				}
 			} else if err := r.Fill(); err == io.EOF {
 				break
 			} else if err != nil {
@@ -242,6 +246,19 @@ func TestEncode(t *testing.T) {
 		if cut := e.n.cut.Load(); (cut == 1) != (tt.name == "too long for a capture") {
 			t.Errorf("%s: %d are cut short", tt.name, cut)
 		}
+	}
+}
+
+// In a capture of frames with check sequences, a frame from elsewhere gets its own.
+func TestCheckSequence(t *testing.T) {
+	const field = 1 | 1<<26 | 2<<28
+	one, _ := decode(capture(field, captured{5, 60, strings.Repeat("a", 56) + "FCS!"}, captured{6, 1000, strings.Repeat("b", 60)}, captured{7, 3, "abc"}))
+	// The check value of CRC-32, of which the bytes go out with the lowest first.
+	other := (&frame.Record{Time: 8, Frame: []byte("123456789")}).Append(nil)
+	want := capture(field, captured{5, 60, strings.Repeat("a", 56) + "FCS!"}, captured{6, 1000, strings.Repeat("b", 60)}, captured{7, 3, "abc"},
+		captured{8, 13, "123456789\x26\x39\xf4\xcb"})
+	if got, _, err := encode(append(one, other...), false); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%v\n%q, want\n%q", err, got, want)
 	}
 }
 

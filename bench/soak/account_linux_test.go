@@ -1,9 +1,12 @@
 package main
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
+
+	"framepipe/internal/nettest"
 )
 
 // whole is a run in which everything agrees: 1000 frames of 1000 bytes, of which the
@@ -210,6 +213,30 @@ func TestFlat(t *testing.T) {
 		all := strings.Join(f.complaints, "\n")
 		if (all == "") != (tt.want == "") || !strings.Contains(all, tt.want) {
 			t.Errorf("%s: %q, want %q", tt.what, all, tt.want)
+		}
+	}
+}
+
+// A process that has not opened its files yet is not held against what it is later.
+func TestFootprint(t *testing.T) {
+	nettest.Need(t, "setpriv")
+	for _, begun := range []bool{false, true} {
+		args := []string{"sleep", "9"}
+		if begun {
+			args = append([]string{"setpriv", "--no-new-privs"}, args...)
+		}
+		c := exec.Command(args[0], args[1:]...)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		memory, files, err := footprint(c.Process.Pid)
+		for end := time.Now().Add(5 * time.Second); begun && err != nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			memory, files, err = footprint(c.Process.Pid)
+		}
+		_ = c.Process.Kill()
+		_ = c.Wait()
+		if begun != (err == nil) || begun && (memory == 0 || files < 3) {
+			t.Errorf("%v: %d bytes, %d descriptors, %v", args, memory, files, err)
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"framepipe/internal/hist"
 	"framepipe/internal/ledger"
+	"framepipe/internal/sandbox"
 
 	"golang.org/x/sys/unix"
 )
@@ -538,7 +539,7 @@ func (d *direction) look() {
 			continue
 		}
 		memory, files, err := footprint(s.Process.Pid)
-		if err != nil { // it has just gone
+		if err != nil { // it has just gone, or come
 			continue
 		}
 		l := d.lives[s.name]
@@ -555,10 +556,13 @@ func (d *direction) look() {
 	}
 }
 
-var anonymous = regexp.MustCompile(`RssAnon:\s+(\d+) kB`)
+var (
+	anonymous = regexp.MustCompile(`RssAnon:\s+(\d+) kB`)
+	sealed    = regexp.MustCompile(`NoNewPrivs:\s+1`)
+)
 
 // footprint returns the memory that is a process's own, and how many descriptors it
-// has.
+// has. It is an error if its files are not open yet, after which it enters its sandbox.
 func footprint(pid int) (memory int64, files int, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -567,6 +571,9 @@ func footprint(pid int) (memory int64, files int, err error) {
 	m := anonymous.FindSubmatch(b)
 	if m == nil {
 		return 0, 0, errors.New("no memory any more")
+	}
+	if os.Getenv(sandbox.Off) == "" && !sealed.Match(b) {
+		return 0, 0, errors.New("not begun yet")
 	}
 	memory, _ = strconv.ParseInt(string(m[1]), 10, 64)
 	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))

@@ -139,6 +139,7 @@ func TestUpStagesKilled(t *testing.T) {
 // open the traffic goes past the pipelines meanwhile, and through them again when
 // they stay.
 func TestUpFails(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"closed", "open"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()

@@ -148,6 +148,7 @@ func slots(t testing.TB, name string, d ledger.Direction, start int64, n int) []
 // its free windows, on scaled time: a window of 1.2 s, a cycle of 24. What they
 // counted keeps the bound, and is what passed.
 func TestBudgetBothDirections(t *testing.T) {
+	t.Parallel()
 	for _, bill := range []string{"sum", "max"} {
 		t.Run(bill, func(t *testing.T) {
 			t.Parallel()

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		os.Exit(printResident(os.Args[1:]))
 	}
 	// Those that run beside others mostly wait.
-	_ = flag.Set("test.parallel", "4")
+	_ = flag.Set("test.parallel", "6")
 	flag.Parse()
 	if name := os.Getenv(meterFile); name != "" {
 		os.Exit(meter(name))
@@ -82,6 +82,7 @@ func openTun() (back func()) {
 
 // The scripts in testdata/script are the behaviour at the command line.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {

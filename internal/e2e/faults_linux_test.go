@@ -48,6 +48,7 @@ func (u *uplink) side(dev string) string {
 // addresses and routes, and an interface that goes is waited for. It is said once,
 // connections go on, and down puts back what there was.
 func TestUpDevicesGo(t *testing.T) {
+	t.Parallel()
 	for _, lan := range []bool{false, true} {
 		t.Run(map[bool]string{false: "host", true: "lan"}[lan], func(t *testing.T) {
 			t.Parallel()

@@ -52,9 +52,9 @@ END
 }
 
 say() { printf 'pipeline.sh: %s\n' "$*" >&2; }
-die() { say "$1"; [ $# -lt 2 ] || say "hint: $2"; exit "${3:-1}"; }
+die() { say "$1"; [ -z "${2-}" ] || say "hint: $2"; exit "${3:-1}"; }
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
+self=$(readlink -f "${BASH_SOURCE[0]}") && here=${self%/*} || exit 1
 bin=$here/bin
 tools=(tunread tunwrite quotagate bytehist framepcap quotabill)
 
@@ -100,19 +100,17 @@ as_user=() # what a command is run by
 # other groups, and no way to get more by running something. The tools may be where
 # he cannot go, such as below /root: he is given their directory open.
 unprivileged() {
-	local uid gid
+	local uid gid where
 	uid=$(id -u "$1" 2>/dev/null) || die "there is no user $1" "id $1" 2
 	gid=$(id -g "$1")
+	where=$(command -v tunread) && exec 7<"${where%/*}" || exit 1
+	install -d -o "$uid" -g "$gid" -m 0755 "$lib_dir" && cd "$lib_dir" || exit 1
 	[ "$uid" -ne 0 ] || return 0
+	PATH=/proc/self/fd/7:$PATH
 	command -v setpriv >/dev/null || die "no setpriv" "install util-linux"
 	as_user=(setpriv --reuid="$uid" --regid="$gid" --clear-groups --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set=-all)
 	"${as_user[@]}" sh -c 'test -r /dev/net/tun && test -w /dev/net/tun' ||
 		die "$1 may not open /dev/net/tun" "chmod 0666 /dev/net/tun, as udev has it: the taps belong to $1, and that is what counts; or -user root"
-	install -d -o "$uid" -g "$gid" -m 0755 "$lib_dir" && cd "$lib_dir" || exit 1
-	if [ -d "$bin" ]; then
-		exec 7<"$bin" || exit 1
-		PATH=/proc/self/fd/7:$PATH
-	fi
 }
 
 # stop ends what start began: first the sources, and after a while all else.
@@ -180,6 +178,8 @@ run() {
 		shift
 	done
 	[ ${#taps[@]} -eq 2 ] || die "run wants two taps, ${#taps[@]} given" "$0 -h" 2
+	understood -in "$in"
+	understood -out "$out"
 	if ((queues > 1)); then
 		one_quota -in "$in"
 		one_quota -out "$out"
@@ -208,6 +208,11 @@ run() {
 		say "one pipeline has failed; the other goes with it"
 	fi
 	exit "$status"
+}
+
+# understood FLAG STAGES refuses what is no pipeline where it is to stand.
+understood() {
+	[ -z "$2" ] || bash -n -c "{ $2 | :; }" 2>/dev/null || die "$1: the shell does not understand $2 as stages of a pipeline" "" 2
 }
 
 # one_quota FLAG STAGES refuses gates that would keep a quota each.
@@ -300,6 +305,8 @@ clean() {
 
 run_dir=${PIPELINE_RUN:-/run/pipeline}
 lib_dir=${PIPELINE_LIB:-/var/lib/framepipe} # where stages keep their files
+[[ $run_dir = /* ]] || run_dir=$PWD/$run_dir
+[[ $lib_dir = /* ]] || lib_dir=$PWD/$lib_dir
 declare -A group # of processes, of each direction
 
 # names sets what the devices of an interface are called, and where its state is.
@@ -319,8 +326,8 @@ up() {
 		-out | --out) [ $# -ge 2 ] || die "-out wants stages" "$0 -h" 2; out=$2; shift ;;
 		-lan | --lan) [ $# -ge 2 ] || die "-lan wants an interface" "$0 -h" 2; other=$2; shift ;;
 		-confirm | --confirm)
-			[[ ${2-} =~ ^([0-9]+)(s|m|h)$ ]] || die "-confirm wants a time, such as 60s or 5m" "$0 -h" 2
-			confirm=$((10#${BASH_REMATCH[1]}))
+			[[ ${2-} =~ ^0*([1-9][0-9]{0,5})(s|m|h)$ ]] || die "-confirm wants a time, such as 60s or 5m" "$0 -h" 2
+			confirm=${BASH_REMATCH[1]}
 			case ${BASH_REMATCH[2]} in m) confirm=$((confirm * 60)) ;; h) confirm=$((confirm * 3600)) ;; esac
 			shift ;;
 		-fail | --fail)
@@ -335,9 +342,10 @@ up() {
 	done
 	[ ${#ifaces[@]} -eq 1 ] || die "up wants one interface, ${#ifaces[@]} given" "$0 -h" 2
 	iface=${ifaces[0]}
+	is_name "$iface"
 	[ -n "$foreground" ] || { behind "${args[@]}"; return; }
 	check_machine
-	if [[ $iface != */* && -d $run_dir/$iface ]]; then
+	if [ -d "$run_dir/$iface" ]; then
 		names "$iface"
 		! locked || die "$iface goes through pipelines already" "$0 down $iface"
 		say "undoing first what is left of an up that was killed"
@@ -349,10 +357,8 @@ up() {
 		check_interface "$other"
 		check_lan "$other"
 	fi
-	local name
-	for name in in out; do
-		bash -n -c "${!name}" 2>/dev/null || die "-$name: the shell does not understand ${!name}" "" 2
-	done
+	understood -in "$in"
+	understood -out "$out"
 	build
 	names "$iface"
 	hold
@@ -373,9 +379,16 @@ check_machine() {
 	fi
 }
 
+# is_name refuses what no interface can be called (dev_valid_name in net/core/dev.c):
+# it is to be the name of a file.
+is_name() {
+	case $1 in '' | . | .. | */* | *:* | *[[:space:]]*) die "there is no interface '$1'" "ip link" 2 ;; esac
+}
+
 check_interface() {
 	local dir=/sys/class/net/$1 upper
-	[[ $1 != */* && -d $dir ]] || die "there is no interface $1" "ip link"
+	is_name "$1"
+	[ -d "$dir" ] || die "there is no interface $1" "ip link"
 	if [ -e "$dir/wireless" ] || [ -e "$dir/phy80211" ]; then
 		die "$1 is wireless: an access point takes no frames but those of the station itself"
 	fi
@@ -397,6 +410,11 @@ check_routes() {
 	if grep -Eq "nexthop .*dev $1 |nhid .*dev $1 " <<<"$weird "; then
 		die "a route has several next hops, one of them through $1, and would not come back as it was"
 	fi
+	weird=$(grep -E "^local .* dev $1 " <<<"$weird " | grep -v ' proto kernel ' | head -n 1)
+	[ -z "$weird" ] || die "this would be lost: ${weird%% }" "ip route add ${weird%% dev *} dev lo, which is as good"
+	if look -6 addr show dev "$1" | grep -q ' dadfailed '; then
+		die "$1 has an address that somebody else has" "ip -6 addr show dev $1 dadfailed"
+	fi
 }
 
 check_lan() {
@@ -414,7 +432,7 @@ behind() {
 	exec 4<"$log"
 	exec 5>"$log"
 	rm -f "$log" # so that it goes with us, whatever ends us
-	setsid "$0" up -foreground "$@" </dev/null >&5 2>&1 4<&- 5>&- &
+	setsid bash "$self" up -foreground "$@" </dev/null >&5 2>&1 4<&- 5>&- &
 	pid=$!
 	trap 'kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; cat <&4 >&2; exit 130' INT TERM HUP
 	until [ -e "$state/ready" ] && [ "$(cat "$state/pid" 2>/dev/null)" = "$pid" ]; do
@@ -510,7 +528,7 @@ seize() {
 # may hold the lock for a moment longer, and what was killed has no command line.
 locked() {
 	[ -e "$run_dir/$iface.lock" ] && ! flock -n "$run_dir/$iface.lock" true &&
-		grep -qaF "${0##*/}" "/proc/$(cat "$state/pid" 2>/dev/null)/cmdline" 2>/dev/null
+		{ tr '\0' ' ' <"/proc/$(<"$state/pid")/cmdline" | grep -q ' up '; } 2>/dev/null
 }
 
 # note writes down what there is: as the kernel tells it, to be given back to it,
@@ -526,7 +544,10 @@ note() {
 	while read -r f table; do
 		ip "-$f" route save table "$table" dev "$iface" >"$state/route$f.$table" || exit 1
 	done < <(tables)
-	look neigh show nud permanent dev "$iface" | grep -v ' NOARP' >"$state/neighbours"
+	{
+		look neigh show nud permanent dev "$iface" | grep -v ' NOARP'
+		look neigh show proxy dev "$iface"
+	} >"$state/neighbours"
 	{ command -v ethtool >/dev/null && ethtool -k "$iface" 2>/dev/null; } | grep -x 'large-receive-offload: on' >"$state/lro"
 	looks "$iface" >"$state/looks"
 }
@@ -568,12 +589,14 @@ routes() {
 
 # looks prints what has to be the same before and after.
 looks() {
+	local ra
+	ra=$(advertised "$1")
 	{
 		look -o link show dev "$1" | sed -E 's/ (qlen|state) [^ ]+//g'
 		look -d -o addr show dev "$1" | grep -v ' temporary '
 		routes 4 "$1" | sort
 		routes 6 "$1" | sort
-	} | sed -E 's/ expires [0-9]+//; s/(valid_lft|preferred_lft) [0-9]+sec/\1 some/g; s/ (tentative|optimistic)\b//g; s/ +/ /g'
+	} | lasting | sed -E 's/(valid_lft|preferred_lft) [0-9]+sec/\1 some/g; s/ (tentative|optimistic)\b//g; s/ +/ /g'
 }
 
 # devices makes the taps and bridges, those that are not there. Nothing goes
@@ -592,7 +615,7 @@ devices() {
 		ip link set "$host" master "$lan_bridge" up || return
 	fi
 	[ -n "$new" ] || return 0
-	ip link set "$host_side" addrgenmode none &&
+	cable "$host_side" &&
 		ip link set "$host_side" address "$(<"/sys/class/net/$iface/address")" mtu "$mtu" up || return
 	# The host's side behaves as the interface did: forwarding, filters, router
 	# advertisements.
@@ -610,9 +633,12 @@ there() { [ -d "/sys/class/net/$1" ]; }
 # address of its own, lest it take the interface's.
 new_bridge() {
 	ip link add "$1" type bridge stp_state 0 mcast_snooping 0 group_fwd_mask 65528 &&
-		ip link set "$1" address "$(<"/sys/class/net/$1/address")" addrgenmode none &&
+		ip link set "$1" address "$(<"/sys/class/net/$1/address")" && cable "$1" &&
 		quiet "$1" && ip link set "$1" up
 }
+
+# cable has a device make no address for itself, where there is IPv6 at all.
+cable() { [ ! -d "/proc/sys/net/ipv6/conf/$1" ] || ip link set "$1" addrgenmode none; }
 
 # A short transmit queue keeps what waits in it short: super-frames have 64 KiB.
 new_tap() {
@@ -638,9 +664,10 @@ move() {
 	sed -n 's/^6 //p' "$state/routes" | grep -v ' fe80::/64 ' | sed "s/ expires [0-9]*//; s/^/route del /; s/\$/ dev $iface/" | ip -6 -force -batch - 2>/dev/null
 	[ -z "$(look -o addr show dev "$iface" | moving)" ] && join || return
 	settle "$host_side" 0
-	local missing
+	local missing ra
+	ra=$(advertised "$host_side")
 	missing=$(comm -23 <(carried <"$state/addresses") <(look -o addr show dev "$host_side" | carried))
-	missing+=$(comm -23 <(sed -E 's/ expires [0-9]+//' "$state/routes" | sort) <({ routes 4 "$host_side"; routes 6 "$host_side"; } | sed -E 's/ expires [0-9]+//' | sort))
+	missing+=$(comm -23 <(lasting <"$state/routes" | sort) <({ routes 4 "$host_side"; routes 6 "$host_side"; } | lasting | sort))
 	[ -z "$missing" ] || { cat "$state/up.log" >&2; say "these did not move: $missing"; return 1; }
 }
 
@@ -661,29 +688,71 @@ join() {
 }
 
 # settle DEVICE AGE gives a device the addresses and routes that were noted so many
-# seconds ago, those first that others go through.
+# seconds ago, those first that others go through: routes of IPv4 may lead through an
+# address of IPv6.
 settle() {
 	local f
 	for f in 4 6; do
+		grep -E "^[^ ]+ +[^ ]+ +inet${f#4} " "$state/addresses" | { if [ "$f" = 6 ]; then tac; else cat; fi; } | words add "$1" "$2" |
+			ip "-$f" -force -batch - 2>>"$state/up.log"
+	done
+	for f in 4 6; do
 		{
-			grep -E "^[^ ]+ +[^ ]+ +inet${f#4} " "$state/addresses" | { if [ "$f" = 6 ]; then tac; else cat; fi; } | words add "$1" "$2"
-			{ grep -v ' via ' "$state/routes"; grep ' via ' "$state/routes"; } | sed -n "s/^$f /route append /; T; s/\$/ dev $1/p"
-			[ "$f" = 6 ] || sed "s/^/neigh replace /; s/ PERMANENT.*/ nud permanent dev $1/" "$state/neighbours"
+			{ grep -v ' via ' "$state/routes"; grep ' via ' "$state/routes"; } | aged "$2" "$1" | sed -n "s/^$f /route append /; T; s/\$/ dev $1/p"
+			neighbours "$f" "$1"
 		} | ip "-$f" -force -batch - 2>>"$state/up.log"
 	done
 	return 0 # what is there already is no error, and what is missing is found out
+}
+
+# aged AGE DEVICE turns routes of so many seconds ago into what is left of them. Of a router
+# that advertises itself the kernel has a default route, and if somebody else makes the
+# same one it takes no advertisement of that router any more (ndisc_router_discovery in
+# net/ipv6/ndisc.c): ours comes after it.
+aged() {
+	awk -v age="$1" -v ra="$(advertised "$2")" '{
+		for (i = 1; i < NF; i++) {
+			if ($i == "expires" && ($(i + 1) -= age) <= 0) next
+			if ($i == "metric" && ra && / default via .* proto ra /) $(i + 1)++
+		}
+	} 1'
+}
+
+# advertised DEVICE prints 1 if the kernel takes router advertisements there.
+advertised() {
+	local conf=/proc/sys/net/ipv6/conf/$1
+	case $(cat "$conf/accept_ra" "$conf/forwarding" 2>/dev/null | paste -sd ' ') in
+	'1 0' | '2 '*) echo 1 ;;
+	esac
+}
+
+# lasting leaves out, of routes, the default ones that the kernel makes of router
+# advertisements by itself, and when others expire.
+lasting() { sed -E "${ra:+/ default via .* proto ra /d; }s/ expires [0-9]+//"; }
+
+# neighbours 4|6 DEVICE prints the permanent neighbours, and those that it answers for,
+# as commands for ip -batch.
+neighbours() {
+	local to rest
+	while read -r to rest; do
+		if [[ $to = *:* ]]; then [ "$1" = 6 ]; else [ "$1" = 4 ]; fi || continue
+		case $rest in
+		proxy*) echo "neigh replace proxy $to dev $2" ;;
+		*) echo "neigh replace $to ${rest%% PERMANENT*} nud permanent dev $2" ;;
+		esac
+	done <"$state/neighbours"
 }
 
 # carried prints the addresses of ip -o addr, sorted.
 carried() { awk '{ print $3, $4 }' | sort; }
 
 # words VERB DEVICE AGE turns ip -o addr into commands for ip -batch, with what
-# is left of lifetimes after so many seconds.
+# is left of lifetimes after so many seconds, those of which nothing is left but for.
 words() {
-	local line word family verb=$1 device=$2 age=$3 command
+	local line word family verb=$1 device=$2 age=$3 command left
 	while read -r _ _ family line; do
 		line=${line//\\/ }
-		command="addr $verb"
+		command="addr $verb" left=1
 		set -f
 		# shellcheck disable=SC2086 # words
 		set -- $line
@@ -698,9 +767,10 @@ words() {
 			noprefixroute | home | mngtmpaddr | autojoin) command+=" $word" ;;
 			valid_lft | preferred_lft)
 				if [ "$1" != forever ]; then
-					local left=$((${1%sec} - age))
+					left=$((${1%sec} - age))
 					command+=" $word $((left > 0 ? left : 0))"
 				fi
+				[ "$word" = preferred_lft ] || [ "$left" -gt 0 ] || continue 2
 				shift ;;
 			esac
 		done
@@ -978,19 +1048,25 @@ trim() {
 undo() {
 	trap '' INT TERM HUP PIPE # nor if nobody reads what it says
 	[ -d "$state" ] || return 0
-	local f elsewhere
+	local f elsewhere differs now_addresses now_routes
 	if [ -e "$state/moved" ] && [ -d "/sys/class/net/$iface" ]; then
 		elsewhere=$(comm -13 <(carried <"$state/addresses") <({ look -o addr show dev "$host"; look -o addr show dev "$lan_bridge"; } 2>/dev/null | carried))
 		[ -z "$elsewhere" ] || say "the host's side had other addresses by now, which are gone: $elsewhere"
+		f=$(host_side)
+		now_addresses=$(look -o addr show dev "$f")
+		now_routes=$(routes 4 "$f"; routes 6 "$f")
 		ip link del "$host" 2>/dev/null
 		if [ -n "$lan" ]; then ip link set "$lan" nomaster 2>/dev/null; fi
 		ip link del "$lan_bridge" 2>/dev/null
 		[ ! -e "/sys/class/net/$iface/master" ] || ip link set "$iface" nomaster
-		restore $(($(date +%s) - $(<"$state/time"))) 2>"$state/restore.log" # what is there already is no error
+		ip link set "$iface" up # or it takes no routes
+		# What is there already is no error. Where it would be said there must be room, or
+		# ip ends there.
+		restore $(($(date +%s) - $(<"$state/time"))) 2>/dev/null
 		[ ! -s "$state/lro" ] || ethtool -K "$iface" lro on 2>/dev/null
-		if ! diff <(cat "$state/looks") <(looks "$iface") >"$state/differs"; then
+		if ! differs=$(diff "$state/looks" <(looks "$iface")); then
 			say "$iface is not quite as it was (< before, > now):"
-			cat "$state/differs" >&2
+			printf '%s\n' "$differs" >&2
 		fi
 	elif [ -e "$state/moved" ]; then
 		say "there is no $iface that could have its addresses and routes back: $(carried <"$state/addresses" | paste -sd ,)"
@@ -1008,12 +1084,13 @@ undo() {
 	rm -rf "$state"
 }
 
-# restore gives the kernel back what it told, and then what is left of the
-# lifetimes that were noted.
+# restore gives the kernel back what it told, and then what is left of lifetimes: as
+# the host's side has them by now, where somebody may have renewed them, or else of
+# those that were noted. What has expired is taken away again.
 restore() {
-	local f table left line dad=/proc/sys/net/ipv6/conf/$iface/accept_dad
+	local f table left line waits='' dad=/proc/sys/net/ipv6/conf/$iface/accept_dad
 	# Nobody else has the addresses: they need not wait for somebody to object.
-	[ ! -e "$dad" ] || { cat "$dad" >"$state/dad" && echo 0 >"$dad"; }
+	[ ! -e "$dad" ] || { waits=$(<"$dad") && echo 0 >"$dad"; }
 	if [ "$(<"/sys/class/net/$iface/ifindex")" = "$(<"$state/number")" ]; then
 		ip -4 addr restore <"$state/addr4"
 		ip -6 addr restore <"$state/addr6"
@@ -1024,19 +1101,57 @@ restore() {
 	ip -6 route append multicast ff00::/8 dev "$iface" table local proto kernel metric 256
 	for f in 4 6; do
 		{
-			grep -E "^[^ ]+ +[^ ]+ +inet${f#4} .*[0-9]sec" "$state/addresses" | words change "$iface" "$1"
-			sed -nE "s/^$f (.*) expires ([0-9]+)(.*)/\\2 \\1\\3/p" "$state/routes" |
-				while read -r left line; do
-					[ "$left" -le "$1" ] || echo "route replace $line expires $((left - $1)) dev $iface"
-				done
-			[ "$f" = 6 ] || sed "s/^/neigh replace /; s/ PERMANENT.*/ nud permanent dev $iface/" "$state/neighbours"
+			lifetimes "inet${f#4}" "$1"
+			expiries "$f" "$1"
+			neighbours "$f" "$iface"
 		} | ip "-$f" -force -batch -
 	done
 	for f in {1..20}; do
 		[ -n "$(look -6 -o addr show dev "$iface" tentative)" ] || break
 		sleep 0.05
 	done
-	[ ! -s "$state/dad" ] || cat "$state/dad" >"$dad"
+	[ -z "$waits" ] || echo "$waits" >"$dad"
+}
+
+# lifetimes inet|inet6 AGE prints what restores those of addresses, as commands for
+# ip -batch.
+lifetimes() {
+	local line address now
+	grep -E "^[^ ]+ +[^ ]+ +$1 .*[0-9]sec" "$state/addresses" | while read -r line; do
+		read -r _ _ _ address _ <<<"$line"
+		now=$(grep -F " $1 $address " <<<"$now_addresses" | head -n 1)
+		if [ -n "$now" ]; then
+			now=$(words change "$iface" 0 <<<"$now")
+		else
+			now=$(words change "$iface" "$2" <<<"$line")
+		fi
+		echo "${now:-addr del $address dev $iface}"
+	done
+}
+
+# expiries 4|6 AGE prints what restores those of routes, likewise.
+expiries() {
+	local family=$1 age=$2 line before after gateway left other ra
+	ra=$(advertised "$iface")
+	sed -n "s/^$family //p" "$state/routes" | while read -r line; do
+		[[ $line =~ ^(.*)\ expires\ ([0-9]+)(.*)$ ]] || continue
+		before=${BASH_REMATCH[1]} after=${BASH_REMATCH[3]} left=$((BASH_REMATCH[2] - age)) gateway=''
+		if [ -n "$ra" ] && [[ $before =~ \ default\ via\ ([^ ]+)\ .*proto\ ra\  ]]; then gateway=${BASH_REMATCH[1]}; fi
+		other=$(sed -n "s/^$family //p" <<<"$now_routes" | if [ -n "$gateway" ]; then
+			grep -F " default via $gateway " | grep -F ' proto ra '
+		else
+			grep -E "^${before//./\\.}( expires [0-9]+)?${after//./\\.}\$"
+		fi | sed -E 's/.* expires ([0-9]+).*/\1/; t; s/.*/forever/' | sort -n | tail -n 1)
+		[ -z "$other" ] || left=$other
+		[ -z "$gateway" ] || echo "route del $before$after dev $iface"
+		if [ "$left" = forever ]; then
+			echo "route replace $before$after dev $iface"
+		elif [ "$left" -gt 0 ]; then
+			echo "route replace $before expires $left$after dev $iface" | aged 0 "$iface"
+		else
+			echo "route del $before$after dev $iface"
+		fi
+	done
 }
 
 # processes prints the numbers of the processes of these pipelines, whoever
@@ -1047,17 +1162,18 @@ processes() {
 
 # each COMMAND [IFACE] runs a command for the interface, or for all there are.
 each() {
-	local command=$1 dir found=''
+	local command=$1 dir found='' status=0
 	shift
 	[ "$(id -u)" -eq 0 ] || die "this needs root" "sudo $0 ..."
 	[ $# -le 1 ] || die "one interface at most, $# given" "$0 -h" 2
-	for dir in "$run_dir"/${1:-*}; do
-		[ -d "$dir" ] || continue
+	[ $# -eq 0 ] || is_name "$1"
+	for dir in "$run_dir"/*; do
+		if [ ! -d "$dir" ] || [ "$dir" != "$run_dir/${1-"${dir##*/}"}" ]; then continue; fi
 		found=1
-		names "${dir##*/}"
-		"$command" || exit
+		(names "${dir##*/}"; "$command") || status=$? # one that fails is not in the way of the others
 	done
 	[ -n "$found" ] || die "nothing is up${1:+ on $1}"
+	exit "$status"
 }
 
 down() {

@@ -123,6 +123,7 @@ func TestUpDevicesGo(t *testing.T) {
 				t.Errorf("status:\n%s", s)
 			}
 			nettest.Run(t, "ip", "link", "add", "e0", "netns", u.host.Name, "type", "veth", "peer", "name", "e1", "address", router, "netns", u.router.Name)
+			u.host.Sysctl("ipv6/conf/e0/accept_ra", "0")
 			u.router.Run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/e1/accept_dad; ip link set e1 up; ip addr add 10.0.0.1/24 dev e1; ip addr add fd00::1/64 dev e1")
 			mended("the interface goes and comes back", "back in the bridges: e0")
 			if n := strings.Count(u.said(), "GONE"); n != 1 {

@@ -56,6 +56,7 @@ func newUplink(t testing.TB, addresses bool) *uplink {
 		x.ns.Batch(lines...)
 	}
 	if addresses {
+		u.host.Sysctl("ipv6/conf/e0/accept_ra", "0") // as where somebody else deals with advertisements
 		u.host.Batch(
 			"addr add 10.0.1.2/24 dev e0 valid_lft 5000 preferred_lft 4000",
 			"addr add 192.0.2.1/32 dev e0 noprefixroute",
@@ -394,7 +395,16 @@ func TestUpRefuses(t *testing.T) {
 		"link add v4 type veth peer name v5", "link set v4 up", "link set v5 up", "link add link v4 name m4 type macvlan",
 		"link add v6 type veth peer name v7", "link set v6 up", "link set v7 up", "addr add 10.9.9.1/24 dev v6",
 		"route add 10.8.0.0/16 nexthop via 10.9.9.2 dev v6 nexthop via 10.9.9.3 dev v6",
+		"link add v8 type veth peer name v9", "link set v8 up", "link set v9 up", "route add local 10.7.0.0/16 dev v8",
+		"link add v10 type veth peer name v11",
 	)
+	u.host.Sysctl("ipv6/conf/v10/disable_ipv6", "0")
+	u.host.Sysctl("ipv6/conf/v11/disable_ipv6", "0")
+	u.host.Batch("link set v10 up", "link set v11 up", "addr add fd77::1/64 dev v11 nodad", "addr add fd77::1/64 dev v10")
+	eventually(t, 10*time.Second, "an address that somebody else has", func() bool {
+		return strings.Contains(u.host.Run("ip", "addr", "show", "dev", "v10"), " dadfailed ") &&
+			!strings.Contains(strings.ReplaceAll(u.host.Run("ip", "addr"), "dadfailed tentative", ""), "tentative")
+	})
 	before := u.looks()
 	for _, tt := range []struct {
 		args   []string
@@ -405,9 +415,16 @@ func TestUpRefuses(t *testing.T) {
 		{[]string{"up", "e0", "l0"}, 2, "up wants one interface, 2 given"},
 		{[]string{"up", "e0", "-x"}, 2, "there is no flag -x"},
 		{[]string{"up", "e0", "-confirm", "soon"}, 2, "-confirm wants a time, such as 60s or 5m"},
+		{[]string{"up", "e0", "-confirm", "0s"}, 2, "-confirm wants a time, such as 60s or 5m"},
+		{[]string{"up", "e0", "-confirm", "9999999999999999999h"}, 2, "-confirm wants a time, such as 60s or 5m"},
 		{[]string{"up", "e0", "-in", "bytehist |"}, 2, "-in: the shell does not understand bytehist |"},
+		{[]string{"up", "e0", "-in", "cat # all"}, 2, "-in: the shell does not understand cat # all"},
+		{[]string{"up", "e0", "-out", "cat &"}, 2, "-out: the shell does not understand cat &"},
 		{[]string{"up", "nothing"}, 1, "there is no interface nothing"},
-		{[]string{"up", "../e0"}, 1, "there is no interface ../e0"},
+		{[]string{"up", "../e0"}, 2, "there is no interface '../e0'"},
+		{[]string{"up", ""}, 2, "there is no interface ''"},
+		{[]string{"down", ""}, 2, "there is no interface ''"},
+		{[]string{"down", ".."}, 2, "there is no interface '..'"},
 		{[]string{"up", "lo"}, 1, "lo is no Ethernet interface"},
 		{[]string{"up", "tun9"}, 1, "tun9 is no Ethernet interface"},
 		{[]string{"up", "br9"}, 1, "br9 is a bridge, and a bridge cannot be a port of another"},
@@ -415,6 +432,8 @@ func TestUpRefuses(t *testing.T) {
 		{[]string{"up", "v2"}, 1, "v2 is down"},
 		{[]string{"up", "v4"}, 1, "m4 stands on v4, and its traffic would not go through the pipeline"},
 		{[]string{"up", "v6"}, 1, "a route has several next hops"},
+		{[]string{"up", "v8"}, 1, "this would be lost: local 10.7.0.0/16 dev v8"},
+		{[]string{"up", "v10"}, 1, "v10 has an address that somebody else has"},
 		{[]string{"up", "e0", "-lan", "e0"}, 2, "-lan e0: that is the interface itself"},
 		{[]string{"up", "l0", "-lan", "e0"}, 1, "-lan e0: it has addresses of its own"},
 		{[]string{"up", "e0", "-in", "no-such-program"}, 1, "the pipelines do not run"},
@@ -451,6 +470,171 @@ func TestUpGateway6(t *testing.T) {
 	u.same(before)
 	u.must("up", "e0")
 	u.must("down")
+	u.same(before)
+}
+
+// advertise has the router tell everybody, twice a second, that it is one, with a
+// prefix to make an address of.
+const advertise = `
+import socket, struct, time
+s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+to = ("ff02::1", 0, 0, socket.if_nametoindex("e1"))
+prefix = struct.pack("!BBBBIII", 3, 4, 64, 0xc0, 7, 7, 0) + socket.inet_pton(socket.AF_INET6, "fd55::")
+while True:
+    s.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 9, 0, 0) + prefix, to)
+    time.sleep(0.5)
+`
+
+// A host that has its IPv6 address from advertisements keeps it while they come, on the
+// host's side of the pipelines and after that.
+func TestUpAdvertised(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, false)
+	nettest.Need(t, "python3")
+	router := u.router.Command("python3", "-c", advertise)
+	if err := router.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = router.Process.Kill(); _ = router.Wait() })
+	has := func(dev string) func() bool {
+		return func() bool {
+			return strings.Contains(u.host.Run("ip", "-6", "addr", "show", "dev", dev), "fd55:") &&
+				strings.Contains(u.host.Run("ip", "-6", "route", "show", "dev", dev), "default via fe80:")
+		}
+	}
+	eventually(t, 10*time.Second, "an address", has("e0"))
+	u.must("up", "e0")
+	side := u.device("fphost")
+	time.Sleep(8 * time.Second) // what was noted has expired
+	if !has(side)() {
+		t.Errorf("the host's side has\n%s", u.host.Run("ip", "-6", "addr", "show", "dev", side)+u.host.Run("ip", "-6", "route", "show", "dev", side))
+	}
+	u.must("down")
+	for range 10 {
+		if !has("e0")() {
+			t.Fatalf("e0 has\n%s", u.host.Run("ip", "-6", "addr", "show", "dev", "e0")+u.host.Run("ip", "-6", "route", "show", "dev", "e0"))
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+// What would have expired on the interface has not come back on it.
+func TestUpExpires(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	u.host.Batch(
+		"addr add 10.6.0.2/24 dev e0 valid_lft 3 preferred_lft 3", "addr add fd06::2/64 dev e0 valid_lft 3 preferred_lft 3",
+		"route add fd09::/64 via fd00::1 expires 3", "route add fd08::/64 via fd00::1 expires 1000",
+	)
+	u.must("up", "e0")
+	time.Sleep(4 * time.Second)
+	u.must("down")
+	all := u.host.Run("ip", "addr", "show", "dev", "e0") + u.host.Run("ip", "-6", "route")
+	for _, gone := range []string{"10.6.0.2", "fd06::", "fd09::"} {
+		if strings.Contains(all, gone) {
+			t.Errorf("%s is there again:\n%s", gone, all)
+		}
+	}
+	if m := regexp.MustCompile(`fd08::/64 .*expires (\d+)sec`).FindStringSubmatch(all); m == nil || m[1] > "996" {
+		t.Errorf("fd08:: is not there with what is left:\n%s", all)
+	}
+}
+
+// Neighbours of both families move, and those that the host answers for; a route of IPv4
+// may lead through IPv6; and all is given back where notes cannot be made any more, or
+// the interface has been taken down meanwhile.
+func TestUpOddities(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	u.host.Batch(
+		"neigh add fd00::50 lladdr 02:00:00:00:00:50 dev e0 nud permanent", "neigh add proxy 10.0.0.60 dev e0", "neigh add proxy fd00::60 dev e0",
+		"route add 172.31.0.0/16 via inet6 fd00::1 dev e0",
+	)
+	neighbours := func(dev string) string {
+		return u.host.Run("sh", "-c", "ip neigh show nud permanent dev "+dev+" | grep -v NOARP; ip neigh show proxy dev "+dev)
+	}
+	before, known := u.looks(), neighbours("e0")
+	if strings.Count(known, "\n") != 4 {
+		t.Fatalf("e0 knows\n%s", known)
+	}
+	nettest.Run(t, "mount", "-t", "tmpfs", "-o", "size=1m", "none", u.state)
+	t.Cleanup(func() { nettest.Run(t, "umount", u.state) })
+	u.must("up", "e0")
+	if got := neighbours(u.device("fphost")); got != known {
+		t.Errorf("the host's side knows\n%swant\n%s", got, known)
+	}
+	_ = exec.Command("sh", "-c", "cat /dev/zero >"+u.state+"/full").Run()
+	u.must("down")
+	_ = os.Remove(u.state + "/full")
+	u.same(before)
+	if got := neighbours("e0"); got != known {
+		t.Errorf("e0 knows\n%swant\n%s", got, known)
+	}
+
+	routes := u.host.Run("ip", "route")
+	u.must("up", "e0")
+	u.host.Run("ip", "link", "set", "e0", "down")
+	u.must("down")
+	if got := u.host.Run("ip", "route"); got != routes || !strings.Contains(u.host.Run("ip", "-6", "route"), "default via fd00::1 dev e0") {
+		t.Errorf("e0 was down, and has\n%swant\n%s", got, routes)
+	}
+}
+
+// One interface that nobody keeps is not in the way of the others.
+func TestUpTwo(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	before := u.looks()
+	u.must("up", "e0")
+	u.must("up", "l0", "-confirm", "60s")
+	pid, err := os.ReadFile(u.state + "/e0/pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(pid)))
+	_ = unix.Kill(n, unix.SIGKILL)
+	eventually(t, 5*time.Second, "its end", func() bool {
+		said, _ := u.run("status", "e0")
+		return strings.Contains(said, "nobody keeps it running")
+	})
+	if said, status := u.run("confirm"); status != 1 || !strings.Contains(said, "e0: nobody is there") {
+		t.Errorf("status %d, %s", status, said)
+	}
+	eventually(t, 5*time.Second, "confirmation", func() bool { return !strings.Contains(u.must("status", "l0"), "unless confirmed") })
+	u.must("down")
+	u.same(before)
+}
+
+// It may be started by a link, from anywhere, with relative directories; and files of
+// stages are where they are whoever runs them.
+func TestUpByLink(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	before := u.looks()
+	u.pipeline = t.TempDir() + "/pl"
+	if err := os.Symlink(bin+"/pipeline.sh", u.pipeline); err != nil {
+		t.Fatal(err)
+	}
+	run := func(want int, args ...string) string {
+		c := u.script(args...)
+		c.Dir = filepath.Dir(u.state)
+		c.Env = append(c.Environ(), "PATH="+strings.TrimPrefix(os.Getenv("PATH"), bin+":"), "PIPELINE_RUN="+filepath.Base(u.state))
+		b, err := c.CombinedOutput()
+		if c.ProcessState.ExitCode() != want {
+			t.Fatalf("%v: %v, %s", args, err, b)
+		}
+		return string(b)
+	}
+	run(0, "up", "e0", "-user", "root", "-in", "bytehist -o hist")
+	run(0, "status", "e0")
+	if said := run(1, "up", "e0"); !strings.Contains(said, "e0 goes through pipelines already") {
+		t.Errorf("the second up says %s", said)
+	}
+	run(0, "down")
+	if _, err := os.Stat(u.lib + "/hist"); err != nil {
+		t.Error(err)
+	}
 	u.same(before)
 }
 

@@ -75,13 +75,13 @@ func newUplink(t testing.TB, addresses bool) *uplink {
 			`link set e0 txqueuelen 555 alias "the uplink"`,
 		)
 	}
-	for tries := 0; ; tries++ { // until both interfaces have their link-local address for good
-		all := u.host.Run("ip", "-6", "-o", "addr", "show", "scope", "link")
+	for tries := 0; ; tries++ { // until both interfaces have their addresses for good
+		all := u.host.Run("ip", "-6", "-o", "addr", "show")
 		if strings.Count(all, "inet6 fe80:") == 2 && !strings.Contains(all, "tentative") {
 			break
 		}
 		if tries > 200 {
-			t.Fatalf("no link-local addresses: %s", all)
+			t.Fatalf("the addresses are not for good: %s", all)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -100,9 +100,13 @@ as_user=() # what a command is run by
 # other groups, and no way to get more by running something. The tools may be where
 # he cannot go, such as below /root: he is given their directory open.
 unprivileged() {
-	local uid gid where
+	local uid gid where owner
 	uid=$(id -u "$1" 2>/dev/null) || die "there is no user $1" "id $1" 2
 	gid=$(id -g "$1")
+	owner=$(stat -c %U "$lib_dir" 2>/dev/null) || owner=$1
+	if [ "$owner" != "$(id -un "$1")" ] && compgen -G "$run_dir/*/ready" >/dev/null; then
+		die "pipelines of another interface run as $owner, and $lib_dir is his" "-user $owner, or PIPELINE_LIB=DIRECTORY"
+	fi
 	where=$(command -v tunread) && exec 7<"${where%/*}" || exit 1
 	install -d -o "$uid" -g "$gid" -m 0755 "$lib_dir" && cd "$lib_dir" || exit 1
 	[ "$uid" -ne 0 ] || return 0
@@ -382,7 +386,10 @@ check_machine() {
 # is_name refuses what no interface can be called (dev_valid_name in net/core/dev.c):
 # it is to be the name of a file.
 is_name() {
-	case $1 in '' | . | .. | */* | *:* | *[[:space:]]*) die "there is no interface '$1'" "ip link" 2 ;; esac
+	case $1 in
+	'' | . | .. | */* | *:* | *[[:space:]]*) die "there is no interface '$1'" "ip link" 2 ;;
+	*[\&\\\#\"\']*) die "'$1' would be taken apart by ip -batch" "ip link set dev '$1' name another" 2 ;;
+	esac
 }
 
 check_interface() {

@@ -423,6 +423,7 @@ func TestUpRefuses(t *testing.T) {
 		{[]string{"up", "nothing"}, 1, "there is no interface nothing"},
 		{[]string{"up", "../e0"}, 2, "there is no interface '../e0'"},
 		{[]string{"up", ""}, 2, "there is no interface ''"},
+		{[]string{"up", "e&0"}, 2, "'e&0' would be taken apart by ip -batch"},
 		{[]string{"down", ""}, 2, "there is no interface ''"},
 		{[]string{"down", ".."}, 2, "there is no interface '..'"},
 		{[]string{"up", "lo"}, 1, "lo is no Ethernet interface"},
@@ -587,6 +588,9 @@ func TestUpTwo(t *testing.T) {
 	u := newUplink(t, true)
 	before := u.looks()
 	u.must("up", "e0")
+	if said, status := u.run("up", "l0", "-user", "daemon"); status != 1 || !strings.Contains(said, "pipelines of another interface run as nobody") {
+		t.Errorf("as somebody else: status %d, %s", status, said)
+	}
 	u.must("up", "l0", "-confirm", "60s")
 	pid, err := os.ReadFile(u.state + "/e0/pid")
 	if err != nil {

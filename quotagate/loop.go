@@ -69,7 +69,7 @@ type filter struct {
 // before the sandbox is entered.
 func (t *filter) watch(h *ledger.Hand) {
 	t.hand = h
-	t.r = frame.NewReaderIn(t.in, t.out.Watch(&h.Progress, frame.ReaderSize))
+	t.r = frame.NewReaderIn(t.in, t.out.Watch(&h.Progress, h.Do, frame.ReaderSize))
 }
 
 // run passes on what the gate lets through, until the input ends and the gate
@@ -235,9 +235,7 @@ func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 		case err == nil:
 			missing -= n
 			t.w.Around(n)
-			if t.hand != nil {
-				t.hand.Progress.Advance(n)
-			}
+			t.out.Advance(n)
 		case err == unix.EAGAIN:
 			if err := t.stall(); err != nil {
 				return false, err

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -11,6 +12,8 @@ import (
 
 	"framepipe/frame"
 	"framepipe/internal/ledger"
+
+	"golang.org/x/sys/unix"
 )
 
 // charged adds up what a ledger has.
@@ -100,6 +103,52 @@ func TestLedgerKilled(t *testing.T) {
 		"paced": {"-rate", "4Gbit/s", "-window", "1s", "-charge", "passed"},
 	} {
 		t.Run(name, func(t *testing.T) { ledgerKilled(t, dir+"/"+name, inputs, flags) })
+	}
+}
+
+// A ledger that is cut off while the gate waits for its reader stops nothing.
+func TestLedgerCutOff(t *testing.T) {
+	t.Parallel()
+	for name, b := range map[string][]byte{"small": stream(20_000, 1000, 0), "super": stream(400, 0, 0)} {
+		file := t.TempDir() + "/bill"
+		c := exec.Command("quotagate", "-quota", "1PB", "-ledger", file, "-dir", "out")
+		c.Stdin = bytes.NewReader(b)
+		var said bytes.Buffer
+		c.Stderr = &said
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Process.Kill() })
+		waiting, last := 0, -1
+		eventually(t, 10*time.Second, "a gate that waits", func() bool {
+			n, err := unix.IoctlGetInt(int(out.(*os.File).Fd()), unix.TIOCINQ)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n > 0 && n == last {
+				waiting++
+			} else {
+				waiting, last = 0, n
+			}
+			return waiting == 10
+		})
+		if err := os.Truncate(file, 0); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Wait(); err != nil || !bytes.Equal(got, b) {
+			t.Errorf("%s: %d of %d bytes came out, %v", name, len(got), len(b), err)
+		}
+		if want := "quotagate: " + file + ": it was cut off, or its file system fails; counting goes on in memory, and for this direction alone\n"; said.String() != want {
+			t.Errorf("%s: it says %s", name, said.String())
+		}
 	}
 }
 

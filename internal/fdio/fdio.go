@@ -120,9 +120,9 @@ func (out *Output) some(p []byte) (n int, err error) {
 	if out.w.file >= 0 {
 		return out.w.write(out.fd, p)
 	}
-	out.w.Advance(len(p))
+	out.w.advance(len(p))
 	n, err = out.tryWrite(p)
-	out.w.Advance(n - len(p))
+	out.w.advance(n - len(p))
 	return n, err
 }
 
@@ -168,9 +168,9 @@ func (out *Output) someSpans(spans [][]byte) (n int, err error) {
 	for _, s := range spans {
 		all += len(s)
 	}
-	out.w.Advance(all)
+	out.w.advance(all)
 	n, err = out.tryWritev(spans)
-	out.w.Advance(n - all)
+	out.w.advance(n - all)
 	return n, err
 }
 

@@ -26,23 +26,32 @@ func (p *Progress) Written() uint64 {
 	return p.settled
 }
 
-// Advance notes bytes that were written without the Output, as by Splice.
-func (p *Progress) Advance(n int) { p.settled += uint64(n) }
-
 // watched is an Output's memory that the kernel can write from.
 type watched struct {
-	*Progress
+	p       *Progress
+	do      func(func()) // what touches p
+	settle  func()       // the methods, made once
+	begin   func()
+	total   uint64 // bytes written
+	from    int64  // where in the file the write begins that is under way
 	file    int    // that mem is the memory of, open for unbuffered reading
 	mem     []byte // for the user, and
 	scratch []byte // behind it, for what is not in there
 	at      int    // where scratch begins in the file
 }
 
-// Watch keeps p up to date with what is written from now on. mem is memory of that
-// size from which writing is cheapest; it stays valid.
-func (out *Output) Watch(p *Progress, size int) (mem []byte) {
-	*p = Progress{}
-	out.w = &watched{Progress: p, file: -1}
+// Watch keeps p up to date with what is written from now on. What touches p is done by
+// do, which may do it again. mem is memory of that size from which writing is cheapest;
+// it stays valid.
+func (out *Output) Watch(p *Progress, do func(func()), size int) (mem []byte) {
+	w := &watched{p: p, do: do, file: -1}
+	w.settle = func() { w.p.settled, w.p.busy = w.total, 0 }
+	w.begin = func() {
+		w.p.origin, w.p.position = w.total-uint64(w.from), w.from
+		w.p.busy = 1
+	}
+	w.do(func() { *p = Progress{} })
+	out.w = w
 	if IsPipe(out.fd) {
 		out.w.share(size)
 	}
@@ -50,4 +59,17 @@ func (out *Output) Watch(p *Progress, size int) (mem []byte) {
 		return make([]byte, size)
 	}
 	return out.w.mem
+}
+
+// Advance notes bytes that were written without the Output, as by Splice, if it is
+// watched.
+func (out *Output) Advance(n int) {
+	if out.w != nil {
+		out.w.advance(n)
+	}
+}
+
+func (w *watched) advance(n int) {
+	w.total += uint64(n)
+	w.do(w.settle)
 }

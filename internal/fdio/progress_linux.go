@@ -47,20 +47,22 @@ func (w *watched) gather(spans [][]byte) []byte {
 	return w.scratch[:n]
 }
 
-// write writes some of p.
+// write writes some of p. The kernel's answer is EFAULT if the progress has lost its
+// memory since it was begun, microseconds ago; whether something was written nobody knows
+// then.
 func (w *watched) write(out int, p []byte) (int, error) {
 	from := int64(uintptr(unsafe.Pointer(&p[0])) - uintptr(unsafe.Pointer(&w.mem[0])))
 	if from < 0 || from >= int64(w.at+len(w.scratch)) {
 		p = w.scratch[:copy(w.scratch, p)]
 		from = int64(w.at)
 	}
-	w.origin, w.position = w.settled-uint64(from), from
-	w.busy = 1
-	n, _, e := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(w.file), uintptr(unsafe.Pointer(&w.position)), uintptr(out), 0, uintptr(len(p)), unix.SPLICE_F_NONBLOCK)
+	w.from = from
+	w.do(w.begin)
+	n, _, e := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(w.file), uintptr(unsafe.Pointer(&w.p.position)), uintptr(out), 0, uintptr(len(p)), unix.SPLICE_F_NONBLOCK)
 	if e == 0 {
-		w.settled += uint64(n)
+		w.total += uint64(n)
 	}
-	w.busy = 0
+	w.do(w.settle)
 	if e != 0 {
 		return 0, errno(e)
 	}

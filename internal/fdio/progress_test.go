@@ -28,7 +28,7 @@ func TestWatch(t *testing.T) {
 				got := drainFast(e.r)
 				var p Progress
 				out := NewOutput(e.w)
-				mem := out.Watch(&p, 100_000)
+				mem := out.Watch(&p, func(f func()) { f() }, 100_000)
 				if len(mem) != 100_000 {
 					rt.Fatalf("%d bytes of memory", len(mem))
 				}

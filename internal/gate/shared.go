@@ -32,6 +32,7 @@ type Slot struct {
 	Start, End int64 // of the slot, by the gate's clock
 	Shift      int64 // what the Book's clock shows more than the gate's
 	Past       []Past
+	Gone       bool // what the Book knew of earlier slots is lost: nothing may be taken for free
 }
 
 // Past is a slot that is over, the nearest first. Clocks differ, so that others
@@ -76,14 +77,13 @@ type shared struct {
 	length int64
 	book   Book
 	slot   Slot
-	old    int64 // bytes of the slots before the last one that is over
+	old    int64 // bytes of others in the slots before the last one that is over
 	err    error
 
 	fine  *sliding
 	own   map[int64]int64 // by when a slot ends, on the Book's clock: what of its count is ours
 	past  []int64         // the same for slot.Past
-	mine  int64           // the sum of past, and of our own in the current slot
-	added int64           // our own in the current slot
+	added int64           // and for the current slot
 }
 
 func newShared(fine *sliding, length time.Duration, book Book) *shared {
@@ -110,39 +110,40 @@ func (s *shared) turn(now int64) bool {
 	if s.added != 0 {
 		s.own[s.slot.End+s.slot.Shift] += s.added
 	}
-	s.slot, s.old, s.mine, s.past = slot, 0, 0, s.past[:0]
+	s.slot, s.old, s.past = slot, 0, s.past[:0]
 	keep := make(map[int64]int64, len(s.own))
 	for i, p := range slot.Past {
-		if i > 0 {
-			s.old += sum(p.Cells)
-		}
 		at := p.End + slot.Shift
 		n := s.own[at]
 		if n != 0 {
 			keep[at] = n
 		}
 		s.past = append(s.past, n)
-		s.mine += n
+		if i > 0 {
+			s.old += s.others(i)
+		}
 	}
 	// After its clock was set back, a Book may return to a slot.
 	s.added = s.own[slot.End+slot.Shift]
-	s.mine += s.added
 	s.own = keep
 	return true
 }
 
 func (s *shared) used() int64 {
-	n := s.old + sum(s.slot.Now) - s.mine + s.fine.used()
+	n := s.old + max(sum(s.slot.Now)-s.added, 0) + s.fine.used()
 	if len(s.slot.Past) > 0 {
-		n += sum(s.slot.Past[0].Cells)
+		n += s.others(0)
 	}
 	return n
 }
 
+// others returns the bytes of others in a slot that is over. A Book that has lost what
+// it had may know of less than our own.
+func (s *shared) others(i int) int64 { return max(sum(s.slot.Past[i].Cells)-s.past[i], 0) }
+
 func (s *shared) add(bytes int64) {
 	s.fine.add(bytes)
 	s.added += bytes
-	s.mine += bytes
 	count(s.slot.Charged, bytes)
 }
 
@@ -183,7 +184,7 @@ func (s *shared) sustainable(now int64) float64 {
 			return 0
 		}
 		if i >= 0 {
-			rest -= sum(s.slot.Past[i].Cells) - s.past[i]
+			rest -= s.others(i)
 		}
 		i--
 	}
@@ -203,7 +204,7 @@ type budgeted struct {
 	budget  *budget.Budget
 	fed     int64 // up to when the budget knows what was counted, by the Book's clock
 	now     int64
-	alone   int64 // until when nothing is free: the Book's clock was set
+	alone   int64 // until when nothing is free: the Book's clock was set, or it has lost what it had
 	limited bool
 	depth   int   // how many slots of the past are in the budget's window
 	older   int64 // what those hold but for the nearest
@@ -220,6 +221,9 @@ func (w *budgeted) advance(now int64) {
 		// What passed lately is in slots of another time, where no window that
 		// begins now has it.
 		w.alone = now + w.length
+	}
+	if w.slot.Gone {
+		w.alone = math.MaxInt64
 	}
 	at := w.slot.Start + w.slot.Shift
 	length := w.slot.End - w.slot.Start

@@ -60,6 +60,9 @@ type mark struct{ end, passed uint64 }
 // A page is no larger than its place.
 var _ [handSize - unsafe.Sizeof(page{})]byte
 
+// Do does what touches the hand, as Progress does. f is to do the same when done again.
+func (h *Hand) Do(f func()) { h.l.do(f) }
+
 // Mark notes that a frame of so many bytes, as counted, has passed when so many have
 // been written to the output. full reports that the output is to be flushed before
 // there is another.
@@ -107,7 +110,7 @@ func (c Charge) Add(bytes int64) {
 		if bytes < 0 {
 			atomic.AddUint64(c.p, 0)
 			c.h.charged = after
-			atomic.AddUint64(c.p, uint64(bytes))
+			lower(c.p, uint64(-bytes))
 			return
 		}
 		atomic.StoreUint64(&c.h.charged, before)
@@ -218,13 +221,15 @@ func lower(p *uint64, bytes uint64) {
 }
 
 // left finds what is in hands of processes that have ended, for those who only look.
-func (l *Ledger) left() map[int]uint64 {
-	m := map[int]uint64{}
-	for i := range hands {
-		if !l.locked(i) {
-			l.give(l.page(i), func(at int, bytes uint64) { m[at] += bytes })
+func (l *Ledger) left() (m map[int]uint64) {
+	l.do(func() {
+		m = map[int]uint64{}
+		for i := range hands {
+			if !l.locked(i) {
+				l.give(l.page(i), func(at int, bytes uint64) { m[at] += bytes })
+			}
 		}
-	}
+	})
 	return m
 }
 

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"framepipe/internal/fdio"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -43,6 +45,13 @@ func charge(t *testing.T, l *Ledger, h *Hand, after time.Duration, bytes ...int6
 	}
 }
 
+// written notes how far the gate's output has come.
+func (h *Hand) written(n int) {
+	out := fdio.NewOutput(-1)
+	out.Watch(&h.Progress, h.Do, 0)
+	out.Advance(n)
+}
+
 func TestHandGivenBack(t *testing.T) {
 	const second = time.Second
 	for name, tt := range map[string]struct {
@@ -56,24 +65,24 @@ func TestHandGivenBack(t *testing.T) {
 			charge(t, l, h, 0, 1000)
 			h.Mark(50, 600)
 			h.Mark(70, 400)
-			h.Progress.Advance(70)
+			h.written(70)
 		}, [2]int64{1000}},
 		"a frame and a half": {func(l *Ledger, h *Hand) {
 			charge(t, l, h, 0, 1000)
 			h.Mark(50, 600)
 			h.Mark(70, 400)
-			h.Progress.Advance(69)
+			h.written(69)
 		}, [2]int64{600}},
 		"dropped": {func(l *Ledger, h *Hand) {
 			charge(t, l, h, 0, 1000, 500)
 			h.Mark(50, 600)
 			h.Drop(300)
-			h.Progress.Advance(50)
+			h.written(50)
 		}, [2]int64{900}},
 		"over the end of a slot": {func(l *Ledger, h *Hand) {
 			charge(t, l, h, 0, 1000)
 			h.Mark(50, 600)
-			h.Progress.Advance(50)
+			h.written(50)
 			charge(t, l, h, 5*second, 70)
 		}, [2]int64{600, 0}},
 		"in the next slot": {func(l *Ledger, h *Hand) {
@@ -81,13 +90,13 @@ func TestHandGivenBack(t *testing.T) {
 			h.Mark(50, 1000)
 			charge(t, l, h, 5*second, 70, 8)
 			h.Mark(60, 70)
-			h.Progress.Advance(60)
+			h.written(60)
 		}, [2]int64{1000, 70}},
 		"many": {func(l *Ledger, h *Hand) {
 			charge(t, l, h, 0, 3*handMarks+500)
 			for i := range 3*handMarks + 500 {
 				if h.Mark(int64(i+1), 1) {
-					h.Progress.Advance(i + 1 - int(h.Progress.Written()))
+					h.written(i + 1)
 				}
 			}
 		}, [2]int64{3 * handMarks}},
@@ -158,7 +167,7 @@ func TestHandClosed(t *testing.T) {
 	l, h := holder(t, file)
 	charge(t, l, h, 0, 1000)
 	h.Mark(50, 600)
-	h.Progress.Advance(50)
+	h.written(50)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -380,6 +380,10 @@ func (l *Ledger) rescue() {
 	}
 }
 
+// Gone reports whether what was counted before the file was lost could not be read any
+// more.
+func (l *Ledger) Gone() bool { return l.lost > 1 }
+
 // do does what touches the memory. f is to touch it first, if it changes anything
 // else: it may be done again.
 func (l *Ledger) do(f func()) {
@@ -399,7 +403,8 @@ type Cell struct {
 	p *uint64
 }
 
-// Add counts bytes, which may be negative: what was counted too early.
+// Add counts bytes, which may be negative: what was counted too early. The count does
+// not go below 0, where what it had is lost.
 func (c Cell) Add(bytes int64) {
 	for c.p != nil && !c.add(bytes) {
 	}
@@ -407,7 +412,11 @@ func (c Cell) Add(bytes int64) {
 
 func (c Cell) add(bytes int64) (done bool) {
 	defer c.l.rescue()
-	atomic.AddUint64(c.p, uint64(bytes))
+	if bytes < 0 {
+		lower(c.p, uint64(-bytes))
+	} else {
+		atomic.AddUint64(c.p, uint64(bytes))
+	}
 	return true
 }
 

@@ -487,7 +487,7 @@ keep() {
 	in="tunread $net | ${in:+$in | }tunwrite $host" out="tunread $host | ${out:+$out | }tunwrite $net"
 	printf '%s\n' "$in" >"$state/in"
 	printf '%s\n' "$out" >"$state/out"
-	local name
+	local name now
 	for name in in out; do
 		: >"$state/$name.restarts"
 		launch "$name"
@@ -504,7 +504,8 @@ keep() {
 	say "$iface goes through the pipelines; its addresses are on $host_side, messages in $state/*.log"
 	if [ "$confirm" -gt 0 ]; then
 		say "$0 confirm keeps it; without that it is undone in $confirm seconds"
-		echo $(($(date +%s) + confirm)) >"$state/until"
+		clock
+		echo $((now / 1000 + confirm)) >"$state/until"
 	fi
 	: >"$state/ready"
 	tell --ready "--status=both pipelines run"
@@ -541,8 +542,9 @@ locked() {
 # note writes down what there is: as the kernel tells it, to be given back to it,
 # and as text, to be moved and compared.
 note() {
-	local f table
-	date +%s >"$state/time"
+	local f table now
+	clock
+	echo $((now / 1000)) >"$state/time"
 	[ -z "$lan" ] || printf '%s\n' "$lan" >"$state/lan"
 	look -o addr show dev "$iface" >"$state/addresses"
 	{ routes 4 "$iface"; routes 6 "$iface"; } >"$state/routes"
@@ -834,11 +836,10 @@ running() { kill -0 "${group[$1]}" 2>/dev/null; }
 # supervise starts a pipeline again that has ended or hangs, makes devices again that
 # have gone, and ends if nobody confirms, or if the process that would undo it has gone.
 supervise() {
-	local since=$SECONDS beat=$SECONDS name missing='' broken=0
+	local since beat name missing='' broken=0 now
 	local -A fails=([in]=0 [out]=0) next=() begun=() reads=() drops=() stuck=([in]=0 [out]=0)
-	local now
 	clock
-	begun=([in]=$now [out]=$now)
+	since=$now beat=$((now / 1000)) begun=([in]=$now [out]=$now)
 	# A read that finds nothing is a sleep without a process. As long as nothing happens,
 	# what is done more often than once a second starts none either.
 	exec 8<> <(:)
@@ -850,13 +851,13 @@ supervise() {
 			if [ -e "$state/confirmed" ]; then
 				confirm=0
 				say "confirmed"
-			elif [ $((SECONDS - since)) -ge "$confirm" ]; then
+			elif [ $((now - since)) -ge $((confirm * 1000)) ]; then
 				say "not confirmed: undone"
 				exit 1
 			fi
 		fi
-		if [ "$SECONDS" -ne "$beat" ]; then
-			beat=$SECONDS
+		if [ $((now / 1000)) -ne "$beat" ]; then
+			beat=$((now / 1000))
 			whole || mend
 			unstick in "$net"
 			unstick out "$host"
@@ -880,8 +881,21 @@ supervise() {
 	done
 }
 
-# clock sets now to the time, in milliseconds.
-clock() { now=$((${EPOCHREALTIME//[!0-9]/} / 1000)); }
+# clock sets now to the time since the machine has started, in milliseconds. The time of
+# day may be set, and what waits for it would come an hour late, or at once: no use of
+# date, SECONDS or EPOCHREALTIME to measure anything.
+clock() {
+	local up
+	read -r up _ </proc/uptime
+	now=$((10#${up/./} * 10))
+}
+
+# since FILE prints how many seconds ago the time was that is noted in the state.
+since() {
+	local now
+	clock
+	echo $((now / 1000 - $(<"$state/$1")))
+}
 
 # whole reports whether all devices are there, and in their bridges.
 whole() {
@@ -925,7 +939,7 @@ mend() {
 		ip link set "$host_side" address "$(<"/sys/class/net/$iface/address")"
 		cat "/proc/sys/net/ipv4/conf/$iface/arp_notify" >"/proc/sys/net/ipv4/conf/$host_side/arp_notify"
 	fi
-	case "$gone " in *" $host_side "*) settle "$host_side" $(($(date +%s) - $(<"$state/time"))) ;; esac
+	case "$gone " in *" $host_side "*) settle "$host_side" "$(since time)" ;; esac
 	if [ -n "$gone" ]; then
 		loud "MADE AGAIN:$gone, with the addresses and routes that were noted when it came up"
 		for name in in out; do # which had the old ones
@@ -1017,7 +1031,7 @@ past() {
 	PIPELINE_STATE=$state "${as_user[@]}" bash -c "tunread $net >/dev/null & exec tunread $host >/dev/null" </dev/null 9>&- &
 	holders=$!
 	set +m
-	date +%s >"$state/open"
+	echo $((now / 1000)) >"$state/open"
 	loud "OPEN: the traffic goes past the pipelines, unshaped"
 }
 
@@ -1069,7 +1083,7 @@ undo() {
 		ip link set "$iface" up # or it takes no routes
 		# What is there already is no error. Where it would be said there must be room, or
 		# ip ends there.
-		restore $(($(date +%s) - $(<"$state/time"))) 2>/dev/null
+		restore "$(since time)" 2>/dev/null
 		[ ! -s "$state/lro" ] || ethtool -K "$iface" lro on 2>/dev/null
 		if ! differs=$(diff "$state/looks" <(looks "$iface")); then
 			say "$iface is not quite as it was (< before, > now):"
@@ -1209,13 +1223,13 @@ status() {
 	[ ${#ours[@]} -eq 0 ] || kill -USR1 "${!ours[@]}" 2>/dev/null
 	sleep 1
 	measure after
-	echo "$iface: for $(age $(($(date +%s) - $(<"$state/time")))), the host's side is $(host_side)"
+	echo "$iface: for $(age "$(since time)"), the host's side is $(host_side)"
 	if [ -n "$held" ]; then
 		echo "  up was killed, and nobody keeps it running: $0 down"
 	elif [ -s "$state/until" ] && [ ! -e "$state/confirmed" ]; then
-		echo "  undone in $(($(<"$state/until") - $(date +%s))) seconds, unless confirmed: $0 confirm"
+		echo "  undone in $((0 - $(since until))) seconds, unless confirmed: $0 confirm"
 	fi
-	[ ! -s "$state/open" ] || echo "  OPEN: the pipelines fail, and the traffic has gone past them, unshaped, for $(age $(($(date +%s) - $(<"$state/open"))))"
+	[ ! -s "$state/open" ] || echo "  OPEN: the pipelines fail, and the traffic has gone past them, unshaped, for $(age "$(since open)")"
 	for name in "$iface" "$bridge" "$net" "$host" ${lan:+"$lan_bridge" "$lan"}; do
 		[ -d "/sys/class/net/$name" ] || { echo "  $name is missing"; continue; }
 		line=$(<"/sys/class/net/$name/operstate")

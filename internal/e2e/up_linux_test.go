@@ -682,6 +682,45 @@ func TestUpConfirm(t *testing.T) {
 	u.same(before)
 }
 
+// What counts is the time since the machine has started: a clock that is set while it
+// waits for confirmation neither keeps it waiting nor ends that.
+func TestUpClock(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "unshare", "mount")
+	u := newUplink(t, true)
+	before := u.looks()
+	uptime, err := os.Create(t.TempDir() + "/uptime")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer uptime.Close()
+	since := func(seconds int) {
+		t.Helper()
+		if _, err := fmt.Fprintf(io.NewOffsetWriter(uptime, 0), "%d.08 1.00\n", seconds); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(args ...string) string {
+		t.Helper()
+		c := u.host.Command("unshare", append([]string{"-m", "sh", "-c", `mount --bind "$0" /proc/uptime && exec "$@"`, uptime.Name(), u.pipeline}, args...)...)
+		c.Env = append(os.Environ(), "PIPELINE_RUN="+u.state, "PIPELINE_LIB="+u.lib)
+		out, err := c.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v, %s", args, err, out)
+		}
+		return string(out)
+	}
+	since(1000)
+	run("up", "e0", "-confirm", "10m")
+	since(1599)
+	if s := run("status"); !strings.HasPrefix(s, "e0: for 9m59s, ") || !strings.Contains(s, "undone in 1 seconds, unless confirmed") {
+		t.Errorf("a second before the end, status has\n%s", s)
+	}
+	since(1600)
+	eventually(t, 10*time.Second, "undone", func() bool { _, err := os.Stat(u.state + "/e0"); return err != nil })
+	u.same(before)
+}
+
 func (u *uplink) ping(from *nettest.Namespace, addr string) {
 	u.t.Helper()
 	for range 20 {

@@ -83,12 +83,13 @@ scratch() {
 	state=$(mktemp -d "${TMPDIR:-/tmp}/pipeline.XXXXXX") || exit 1
 }
 
-# start NAME SOURCE REST runs SOURCE | REST in a process group of its own, and
-# notes the process of the source: ending that one lets the others drain.
+# start NAME SOURCE STAGES SINK runs SOURCE | STAGES | SINK in a process group of its own,
+# and notes the process of the source: ending that one lets the others drain. STAGES may
+# be a list of pipelines, and end in a comment.
 start() {
-	local name=$1 source=$2 rest=$3
+	local name=$1 source=$2 stages=${3:+"{ $3"$'\n''} 6>&- | '} sink=$4
 	set -m # a process group for each
-	PIPELINE_STATE=$state "${as_user[@]}" bash -o pipefail -c "bash -c 'echo \$\$ >&6; exec 6>&-; exec $source' </dev/null | { $rest; } 6>&-" \
+	PIPELINE_STATE=$state "${as_user[@]}" bash -o pipefail -c "bash -c 'echo \$\$ >&6; exec 6>&-; exec $source' </dev/null | $stages$sink 6>&-" \
 		6>"$state/$name.source" 9>&- &
 	jobs_running+=("$!")
 	set +m
@@ -199,8 +200,8 @@ run() {
 	# (tun_automq_select_queue in drivers/net/tun.c), so that it stays in order.
 	export QUEUE
 	for ((QUEUE = 0; QUEUE < queues; QUEUE++)); do
-		start "in$QUEUE" "tunread $a" "${in:+$in | }tunwrite $b"
-		start "out$QUEUE" "tunread $b" "${out:+$out | }tunwrite $a"
+		start "in$QUEUE" "tunread $a" "$in" "tunwrite $b"
+		start "out$QUEUE" "tunread $b" "$out" "tunwrite $a"
 	done
 	# It ends with the first pipeline.
 	[ -n "$asked" ] || wait -n "${jobs_running[@]}" || status=$?
@@ -214,9 +215,14 @@ run() {
 	exit "$status"
 }
 
-# understood FLAG STAGES refuses what is no pipeline where it is to stand.
+# understood FLAG STAGES refuses what the shell does not understand where it is to stand,
+# and what does not go on to a next stage: a command in the background has no input, and
+# a brace too many would end ours.
 understood() {
-	[ -z "$2" ] || bash -n -c "{ $2 | :; }" 2>/dev/null || die "$1: the shell does not understand $2 as stages of a pipeline" "" 2
+	local bare=${2%"${2##*[![:space:]]}"}
+	if [ -n "$2" ] && ! { bash -n -c "{ $2"$'\n}' && bash -n -c "$bare | :"; } 2>/dev/null; then
+		die "$1: the shell does not understand $2 as stages of a pipeline" "" 2
+	fi
 }
 
 # one_quota FLAG STAGES refuses gates that would keep a quota each.
@@ -255,8 +261,8 @@ demo() {
 	tap "$host" tap1 10.77.0.2/24
 	local from_net="ip netns exec $net tunread tap0" to_host="ip netns exec $host tunwrite tap1"
 	local from_host="ip netns exec $host tunread tap1" to_net="ip netns exec $net tunwrite tap0"
-	start in "$from_net" "quotagate -quota $quota -window $window -metrics $state/gate | bytehist -every 1h -o $state/hist | $to_host"
-	start out "$from_host" "quotagate -quota $quota -window $window | bytehist -every 1h -o /dev/null | $to_net"
+	start in "$from_net" "quotagate -quota $quota -window $window -metrics $state/gate | bytehist -every 1h -o $state/hist" "$to_host"
+	start out "$from_host" "quotagate -quota $quota -window $window | bytehist -every 1h -o /dev/null" "$to_net"
 	ip netns exec "$net" "$bin/demo" serve 10.77.0.1:7 &
 	server=$!
 	cat <<END
@@ -809,10 +815,11 @@ ask() {
 
 # launch IN|OUT starts a pipeline, as it was noted.
 launch() {
-	local line source rest
+	local line source stages sink
 	line=$(<"$state/$1")
-	source=${line%% | *} rest=${line#* | }
-	start "$1" "$source" "$rest" 2>>"$state/$1.log"
+	source=${line%% | *} sink=${line##* | }
+	stages=${line#"$source | "} stages=${stages%"$sink"}
+	start "$1" "$source" "${stages% | }" "$sink" 2>>"$state/$1.log"
 	group[$1]=${jobs_running[-1]}
 	jobs_running=("${group[@]}") # not those that have ended, whose numbers others may have by now
 }

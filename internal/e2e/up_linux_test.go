@@ -418,7 +418,8 @@ func TestUpRefuses(t *testing.T) {
 		{[]string{"up", "e0", "-confirm", "0s"}, 2, "-confirm wants a time, such as 60s or 5m"},
 		{[]string{"up", "e0", "-confirm", "9999999999999999999h"}, 2, "-confirm wants a time, such as 60s or 5m"},
 		{[]string{"up", "e0", "-in", "bytehist |"}, 2, "-in: the shell does not understand bytehist |"},
-		{[]string{"up", "e0", "-in", "cat # all"}, 2, "-in: the shell does not understand cat # all"},
+		{[]string{"up", "e0", "-in", "cat; } | { cat"}, 2, "-in: the shell does not understand cat; } | { cat"},
+		{[]string{"up", "e0", "-in", " "}, 2, "-in: the shell does not understand  "},
 		{[]string{"up", "e0", "-out", "cat &"}, 2, "-out: the shell does not understand cat &"},
 		{[]string{"up", "nothing"}, 1, "there is no interface nothing"},
 		{[]string{"up", "../e0"}, 2, "there is no interface '../e0'"},
@@ -452,6 +453,23 @@ func TestUpRefuses(t *testing.T) {
 		if names, _ := filepath.Glob(u.state + "/*/"); len(names) > 0 {
 			t.Errorf("%v leaves %v", tt.args, names)
 		}
+	}
+}
+
+// Stages that are not one pipeline, but a list of them, stand in the way of the frames
+// as a whole. What begins with # is a comment, and not the pipe behind it.
+func TestUpLists(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	before := u.looks()
+	for _, stages := range [][2]string{
+		{"cat; echo hi", "cat || true"}, {"cat && true", "cat\ncat"},
+		{"quotagate -quota 1PB # R&D", "cat |\ncat\n"}, {"# all\n{ cat; }", "test -e / && cat | cat; :"},
+	} {
+		u.must("up", "e0", "-in", stages[0], "-out", stages[1])
+		u.ping(u.router, "10.0.0.2")
+		u.must("down")
+		u.same(before)
 	}
 }
 

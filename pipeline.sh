@@ -225,14 +225,15 @@ understood() {
 	fi
 }
 
-# one_quota FLAG STAGES refuses gates that would keep a quota each.
+# one_quota FLAG STAGES refuses gates that would keep a quota each. A command ends, or
+# begins, at these characters, but not in 2>&1, $(...) and ${...}.
 one_quota() {
 	local stage
 	while read -r stage; do
 		if [[ " $stage " =~ [[:space:]/]quotagate[[:space:]] && ! " $stage " =~ [[:space:]]--?ledger[=[:space:]] ]]; then
 			die "$1: with -queues each of several gates would keep the quota by itself" "quotagate ... -ledger FILE -dir ${1#-}" 2
 		fi
-	done < <(tr '|' '\n' <<<"$2")
+	done < <(sed -E 's/[|;]/\n/g; s/(^|[^<>])&/\n/g; s/(^|[^$])\(/\n/g; s/(^|[[:space:]])[{}]/\n/g' <<<"$2")
 }
 
 # --- demo ------------------------------------------------------------------

@@ -169,6 +169,13 @@ func TestQueuesRefused(t *testing.T) {
 		{"-queues", "-queues wants a number"}, {"-queues 0", "-queues wants a number"},
 		{"-queues 2 -in quotagate\x00-rate\x001Mbit/s", "each of several gates would keep the quota by itself"},
 		{"-queues 2 -out cat|quotagate\x00-rate\x001Mbit/s|cat", "each of several gates would keep the quota by itself"},
+		{"-queues 2 -out (quotagate\x00-rate\x001Mbit/s)", "each of several gates would keep the quota by itself"},
+		{"-queues 2 -out cat&&(quotagate\x00-rate\x001Mbit/s)", "each of several gates would keep the quota by itself"},
+		{"-queues 2 -out tee\x00>(quotagate\x00-rate\x001Mbit/s)", "each of several gates would keep the quota by itself"},
+		{"-queues 2 -in quotagate\x00-ledger\x00x;quotagate\x00-rate\x001Mbit/s", "each of several gates would keep the quota by itself"},
+		{"-queues 2 -in quotagate\x00-ledger\x00x&&{\x00quotagate\x00-rate\x001Mbit/s;}", "each of several gates would keep the quota by itself"},
+		// The one of -in has a ledger.
+		{"-queues 2 -in quotagate\x00-rate\x00$(cat\x00x)\x00-metrics\x00m.${QUEUE}\x002>&1\x00-ledger\x00x -out quotagate\x00-rate\x001Mbit/s", "-out: with -queues"},
 	} {
 		args := append([]string{"run", "tap0", "tap1"}, strings.Fields(tt.args)...)
 		for i := range args {

@@ -710,16 +710,19 @@ settle() {
 	local f
 	for f in 4 6; do
 		grep -E "^[^ ]+ +[^ ]+ +inet${f#4} " "$state/addresses" | { if [ "$f" = 6 ]; then tac; else cat; fi; } | words add "$1" "$2" |
-			ip "-$f" -force -batch - 2>>"$state/up.log"
+			ip "-$f" -force -batch - 2>&1 >/dev/null | remarks >>"$state/up.log"
 	done
 	for f in 4 6; do
 		{
 			{ grep -v ' via ' "$state/routes"; grep ' via ' "$state/routes"; } | aged "$2" "$1" | sed -n "s/^$f /route append /; T; s/\$/ dev $1/p"
 			neighbours "$f" "$1"
-		} | ip "-$f" -force -batch - 2>>"$state/up.log"
+		} | ip "-$f" -force -batch - 2>&1 >/dev/null | remarks >>"$state/up.log"
 	done
-	return 0 # what is there already is no error, and what is missing is found out
+	return 0 # what is missing is found out
 }
+
+# remarks leaves out, of what ip -batch has to say, that something is there already.
+remarks() { sed -E '/^(RTNETLINK answers: File exists|Error: .* already assigned\.)$/{$!N;d}'; }
 
 # aged AGE DEVICE turns routes of so many seconds ago into what is left of them. Of a router
 # that advertises itself the kernel has a default route, and if somebody else makes the

@@ -208,6 +208,9 @@ func TestUp(t *testing.T) {
 	if !regexp.MustCompile(`^pipeline\.sh: e0 goes through the pipelines; its addresses are on fphost\d+, messages in `).MatchString(said) {
 		t.Errorf("up says %s", said)
 	}
+	if log := u.said(); log != "" {
+		t.Errorf("all is well, and the log has\n%s", log)
+	}
 	talk("between")
 	for _, line := range []string{
 		"10.0.0.2/24 brd 10.0.0.255", "192.0.2.1/32", "10.0.1.2/24", "fd00::2/64", "fe80::",
@@ -446,6 +449,9 @@ func TestUpRefuses(t *testing.T) {
 		said, status := u.run(tt.args...)
 		if status != tt.status || !strings.Contains(said, "pipeline.sh: "+tt.want) {
 			t.Errorf("%v: status %d, %s; want %d, %s", tt.args, status, said, tt.status, tt.want)
+		}
+		if strings.Contains(said, "RTNETLINK") {
+			t.Errorf("%v: that is no reason: %s", tt.args, said)
 		}
 		if tt.status == 1 {
 			u.same(before)

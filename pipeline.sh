@@ -426,9 +426,9 @@ check_routes() {
 	fi
 	weird=$(grep -E "^local .* dev $1 " <<<"$weird " | grep -v ' proto kernel ' | head -n 1)
 	[ -z "$weird" ] || die "this would be lost: ${weird%% }" "ip route add ${weird%% dev *} dev lo, which is as good"
-	if look -6 addr show dev "$1" | grep -q ' dadfailed '; then
+	# Not with grep -q: what is still writing when that has seen enough fails.
+	[ -z "$(look -6 addr show dev "$1" dadfailed)" ] ||
 		die "$1 has an address that somebody else has" "ip -6 addr show dev $1 dadfailed"
-	fi
 }
 
 check_lan() {
@@ -543,7 +543,7 @@ seize() {
 # may hold the lock for a moment longer, and what was killed has no command line.
 locked() {
 	[ -e "$run_dir/$iface.lock" ] && ! flock -n "$run_dir/$iface.lock" true &&
-		{ tr '\0' ' ' <"/proc/$(<"$state/pid")/cmdline" | grep -q ' up '; } 2>/dev/null
+		{ [[ $(tr '\0' ' ' <"/proc/$(<"$state/pid")/cmdline") == *' up '* ]]; } 2>/dev/null
 }
 
 # note writes down what there is: as the kernel tells it, to be given back to it,

@@ -460,6 +460,17 @@ func TestUpRefuses(t *testing.T) {
 			t.Errorf("%v leaves %v", tt.args, names)
 		}
 	}
+
+	// The address that somebody else has stands before many others, which are older.
+	many := []string{"addr del fd77::1/64 dev v10"}
+	for i := range 1000 {
+		many = append(many, fmt.Sprintf("addr add fd78::%d/128 dev v10 nodad", i+1))
+	}
+	u.host.Batch(append(many, "addr add fd77::1/64 dev v10")...)
+	eventually(t, 10*time.Second, "somebody else has it again", func() bool { return u.host.Run("ip", "-6", "addr", "show", "dev", "v10", "dadfailed") != "" })
+	if said, status := u.run("up", "v10"); status != 1 || !strings.Contains(said, "v10 has an address that somebody else has") {
+		t.Errorf("with a thousand addresses: status %d, %s", status, said)
+	}
 }
 
 // Stages that are not one pipeline, but a list of them, stand in the way of the frames

@@ -1218,8 +1218,15 @@ down() {
 	exec 9>&-
 }
 
-# status shows one interface. What the tools count they tell when asked.
+# status shows one interface, all of it or nothing.
 status() {
+	local all
+	all=$(overview) || exit
+	printf '%s\n' "$all" 2>/dev/null || die "$iface: the status cannot be written"
+}
+
+# overview prints what there is to show. What the tools count they tell when asked.
+overview() {
 	local held=nobody pid line name sent received memory
 	local -A before after size ours=()
 	if locked; then held=; fi

@@ -243,6 +243,16 @@ func TestUp(t *testing.T) {
 	if n := strings.Count(status, "\n"); n > 24 {
 		t.Errorf("status has %d lines, which is more than a screen:\n%s", n, status)
 	}
+	if f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0); err == nil {
+		c := u.script("status")
+		var stderr bytes.Buffer
+		c.Stdout, c.Stderr = f, &stderr
+		_ = c.Run()
+		f.Close()
+		if code := c.ProcessState.ExitCode(); code != 1 || stderr.String() != "pipeline.sh: e0: the status cannot be written\n" {
+			t.Errorf("status to a full disk: status %d, %s", code, &stderr)
+		}
+	}
 	if said, code := u.run("up", "e0"); code != 1 || !strings.Contains(said, "e0 goes through pipelines already") {
 		t.Errorf("up again: status %d, %s", code, said)
 	}

@@ -183,6 +183,7 @@ run() {
 		shift
 	done
 	[ ${#taps[@]} -eq 2 ] || die "run wants two taps, ${#taps[@]} given" "$0 -h" 2
+	[ "${taps[0]}" != "${taps[1]}" ] || die "run wants two taps, and ${taps[0]} is one" "$0 -h" 2
 	understood -in "$in"
 	understood -out "$out"
 	if ((queues > 1)); then

@@ -157,13 +157,15 @@ func TestPipelineScript(t *testing.T) {
 		"":                  "usage: pipeline.sh",
 		"fly":               "pipeline.sh: there is no command fly",
 		"run tap0":          "pipeline.sh: run wants two taps, 1 given",
+		"run tap0 tap0":     "pipeline.sh: run wants two taps, and tap0 is one",
 		"run tap0 tap1 -in": "pipeline.sh: -in wants stages",
 		"run tap0 tap1 -x":  "pipeline.sh: there is no flag -x",
 		"demo now":          "pipeline.sh: demo takes no arguments",
 	} {
-		out, _ := exec.Command("../../pipeline.sh", strings.Fields(args)...).CombinedOutput()
-		if !strings.HasPrefix(string(out), want) {
-			t.Errorf("%q: %s, want %s", args, out, want)
+		c := exec.Command("../../pipeline.sh", strings.Fields(args)...)
+		out, _ := c.CombinedOutput()
+		if status := c.ProcessState.ExitCode(); !strings.HasPrefix(string(out), want) || status != 2 {
+			t.Errorf("%q: status %d, %s, want %s", args, status, out, want)
 		}
 	}
 }

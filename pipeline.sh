@@ -51,6 +51,14 @@ What makes devices needs root, and all of it Go unless the tools are built alrea
 END
 }
 
+# helps ARGUMENTS prints the usage if that is what they ask for.
+helps() {
+	local arg
+	for arg; do
+		case $arg in -h | --h | -help | --help) usage; exit ;; esac
+	done
+}
+
 say() { printf 'pipeline.sh: %s\n' "$*" >&2; }
 die() { say "$1"; [ -z "${2-}" ] || say "hint: $2"; exit "${3:-1}"; }
 
@@ -148,6 +156,7 @@ end_sources() {
 # --- install ---------------------------------------------------------------
 
 put() {
+	helps "$@"
 	[ $# -le 1 ] || die "one directory at most, $# given" "$0 -h" 2
 	local to=${1:-/usr/local} section tool
 	[ -d "$here/man" ] || die "the sources are not here" "run it where they are"
@@ -177,7 +186,7 @@ run() {
 			[[ ${2-} =~ ^[0-9]{1,3}$ ]] && queues=$((10#$2)) || queues=0
 			((queues >= 1 && queues <= 128)) || die "-queues wants a number from 1 to 128" "$0 -h" 2
 			shift ;;
-		-*) die "there is no flag $1" "$0 -h" 2 ;;
+		-*) helps "$1"; die "there is no flag $1" "$0 -h" 2 ;;
 		*) taps+=("$1") ;;
 		esac
 		shift
@@ -245,6 +254,7 @@ one_quota() {
 #                          └─ tunread, quotagate, bytehist, tunwrite ─┘
 
 demo() {
+	helps "$@"
 	[ $# -eq 0 ] || die "demo takes no arguments" "$0 -h" 2
 	[ "$(id -u)" -eq 0 ] || die "the demonstration makes network namespaces, which needs root" "sudo $0 demo"
 	[ -c /dev/net/tun ] || die "no /dev/net/tun" "modprobe tun; a container needs --device /dev/net/tun"
@@ -347,7 +357,7 @@ up() {
 			shift ;;
 		-user | --user) [ $# -ge 2 ] || die "-user wants a user" "$0 -h" 2; user=$2; shift ;;
 		-foreground | --foreground) foreground=1 ;;
-		-*) die "there is no flag $1" "$0 -h" 2 ;;
+		-*) helps "$1"; die "there is no flag $1" "$0 -h" 2 ;;
 		*) ifaces+=("$1") ;;
 		esac
 		shift
@@ -1197,6 +1207,7 @@ processes() {
 each() {
 	local command=$1 dir found='' status=0
 	shift
+	helps "$@"
 	[ "$(id -u)" -eq 0 ] || die "this needs root" "sudo $0 ..."
 	[ $# -le 1 ] || die "one interface at most, $# given" "$0 -h" 2
 	[ $# -eq 0 ] || is_name "$1"

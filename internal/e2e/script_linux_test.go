@@ -168,4 +168,12 @@ func TestPipelineScript(t *testing.T) {
 			t.Errorf("%q: status %d, %s, want %s", args, status, out, want)
 		}
 	}
+	for command := range scriptFlags(t) {
+		for _, help := range []string{"-h", "--help", "x -h"} {
+			out, err := exec.Command("../../pipeline.sh", strings.Fields(command+" "+help)...).Output()
+			if err != nil || !strings.HasPrefix(string(out), "usage: pipeline.sh") {
+				t.Errorf("%s %s: %v, %s", command, help, err, out)
+			}
+		}
+	}
 }

@@ -420,7 +420,13 @@ check_interface() {
 	if [ "$(<"$dir/type")" != 1 ]; then die "$1 is no Ethernet interface"; fi
 	if [ -e "$dir/master" ]; then
 		upper=$(basename "$(readlink "$dir/master")")
-		die "$1 belongs to $upper already, a bridge or a bond" "$0 up $upper, if it is a bond; or take $1 out of it"
+		if [ -d "$dir/master/bonding" ]; then
+			die "$1 belongs to $upper already, a bond" "$0 up $upper"
+		elif [[ $upper =~ ^fp(br|lan)[0-9]+$ ]]; then
+			die "$1 belongs to $upper already, a bridge of ours" "$0 status"
+		fi
+		[ -d "$dir/master/bridge" ] && upper+=" already, a bridge" || upper+=" already"
+		die "$1 belongs to $upper" "ip link set $1 nomaster"
 	fi
 	[ ! -d "$dir/bridge" ] || die "$1 is a bridge, and a bridge cannot be a port of another"
 	for upper in "$dir"/upper_*; do

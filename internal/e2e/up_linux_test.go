@@ -443,7 +443,7 @@ func TestUpRefuses(t *testing.T) {
 		{[]string{"up", "lo"}, 1, "lo is no Ethernet interface"},
 		{[]string{"up", "tun9"}, 1, "tun9 is no Ethernet interface"},
 		{[]string{"up", "br9"}, 1, "br9 is a bridge, and a bridge cannot be a port of another"},
-		{[]string{"up", "v0"}, 1, "v0 belongs to br9 already, a bridge or a bond"},
+		{[]string{"up", "v0"}, 1, "v0 belongs to br9 already, a bridge\npipeline.sh: hint: ip link set v0 nomaster"},
 		{[]string{"up", "v2"}, 1, "v2 is down"},
 		{[]string{"up", "v4"}, 1, "m4 stands on v4, and its traffic would not go through the pipeline"},
 		{[]string{"up", "v6"}, 1, "a route has several next hops"},
@@ -811,7 +811,7 @@ func TestUpLAN(t *testing.T) {
 			t.Errorf("400 pings, and a gate passed %d frames", now[i]-was[i])
 		}
 	}
-	if said, code := u.run("up", "l0"); code != 1 || !strings.Contains(said, "belongs to") {
+	if said, code := u.run("up", "l0"); code != 1 || !regexp.MustCompile(`l0 belongs to fplan\d+ already, a bridge of ours\npipeline.sh: hint: .* status\n`).MatchString(said) {
 		t.Errorf("up of the other side: status %d, %s", code, said)
 	}
 	u.must("down")

@@ -599,11 +599,12 @@ reverse() {
 		length=$(od -A n -t u4 -j "$at" -N 4 "$dump")
 		length=$(((length + 3) / 4 * 4))
 		[ "$length" -ge 16 ] || return
-		all=("$((at + 1)) $length" "${all[@]}")
 		at=$((at + length))
+		all=("$at $length" "${all[@]}")
 	done
 	head -c 4 "$dump"
-	for at in "${all[@]}"; do tail -c "+${at% *}" "$dump" | head -c "${at#* }"; done
+	# Not the other way round: tail would fail if it wrote on when head has enough.
+	for at in "${all[@]}"; do head -c "${at% *}" "$dump" | tail -c "${at#* }"; done
 }
 
 # tables prints the address families and tables in which there are routes.

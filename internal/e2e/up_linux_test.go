@@ -627,6 +627,21 @@ func TestUpOddities(t *testing.T) {
 	}
 }
 
+// A great many addresses come back in their order.
+func TestUpMany(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, false)
+	var many []string
+	for i := range 500 {
+		many = append(many, fmt.Sprintf("addr add fd78::%d/128 dev e0 nodad", i+1))
+	}
+	u.host.Batch(many...)
+	before := u.looks()
+	u.must("up", "e0")
+	u.must("down")
+	u.same(before)
+}
+
 // One interface that nobody keeps is not in the way of the others.
 func TestUpTwo(t *testing.T) {
 	t.Parallel()

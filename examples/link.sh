@@ -31,8 +31,11 @@ if [ $# -gt 0 ]; then
 	trap 'asked=1; kill "$source" 2>/dev/null' INT TERM HUP
 	tunread "$tap" | "$@" | tunwrite "$tap" &
 	source=$(jobs -p) # of a pipeline, its first process
-	wait "$!" || wait "$!" # the second, if a signal has ended the first
-	[ -z "${asked-}" ] || exit 0 # COMMAND may have taken the signal for a failure
+	wait "$!" # with the status of the whole pipeline, which a second wait has not
+	status=$?
+	[ -n "${asked-}" ] || exit "$status"
+	wait "$!" # the signal has ended the first
+	exit 0    # COMMAND may have taken it for a failure
 else
 	# The first to end takes the other along.
 	trap 'kill -KILL "${both[@]}" 2>/dev/null' EXIT

@@ -738,12 +738,16 @@ func TestLink(t *testing.T) {
 			if !strings.Contains(a.Run("ip", "neigh", "show", "dev", "tap0"), "10.0.0.100 lladdr ") {
 				t.Error("no answer to ARP")
 			}
-			// When one side goes, all of it goes.
+			// When one side goes, all of it goes, and for the one that was asked to that is
+			// no failure.
 			_ = links[0].Process.Signal(unix.SIGTERM)
 			for _, s := range links {
 				if err := s.wait(t, 5*time.Second); err != nil {
 					t.Error(err)
 				}
+			}
+			if status := links[0].ProcessState.ExitCode(); status != 0 && v.name != "a server" { // which is socat
+				t.Errorf("asked to stop: %v", links[0].ProcessState)
 			}
 			for i := 0; len(tools(t, a))+len(tools(t, b)) > 0; i++ {
 				if i == 100 {
@@ -752,6 +756,34 @@ func TestLink(t *testing.T) {
 				time.Sleep(20 * time.Millisecond)
 			}
 		})
+	}
+}
+
+// What fails is its failure, whichever process of it that is.
+func TestLinkFails(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "bash")
+	ns := nettest.New(t)
+	ns.Run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue", "vnet_hdr")
+	ns.Run("ip", "link", "set", "tap0", "up")
+	for _, tt := range []struct {
+		args   []string
+		status int
+	}{
+		{[]string{"nosuch0", "cat"}, 1},
+		{[]string{"nosuch0"}, 1},
+		{[]string{"tap0", "false"}, 1},
+		{[]string{"tap0", "nosuchcommand"}, 127},
+		{[]string{"tap0", "sh", "-c", "sleep 0.3; exit 3"}, 3},
+		{[]string{"tap0", "echo", "garbage"}, 1}, // to tunwrite
+		{[]string{"tap0", "true"}, 0},
+	} {
+		s := pipeline(t, nil, nil, ns.Command(linkSh, tt.args...))[0]
+		if err := s.wait(t, 10*time.Second); err != nil {
+			t.Error(tt.args, err)
+		} else if got := s.ProcessState.ExitCode(); got != tt.status {
+			t.Errorf("%v: status %d, want %d: %s", tt.args, got, tt.status, &s.stderr)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 
 	"framepipe/frame"
 	"framepipe/internal/cli"
@@ -63,16 +64,17 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	fdio.Grow(1)
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
+	first := &beginning{src: in}
 	var err error
 	if decoding {
-		d := &decoder{r: pcap.NewReader(in), w: frame.NewWriter(out)}
+		d := &decoder{r: pcap.NewReader(first), w: frame.NewWriter(out)}
 		t.Counters(d.n.String)
 		err = d.run()
 		if errors.Is(err, pcap.ErrNG) {
 			err = cli.Hint(err, "tcpdump --time-stamp-precision=nano -r FILE -w - | framepcap -d")
 		}
 	} else {
-		e := &encoder{r: frame.NewReader(in), out: out, segment: segment, warn: t.Warnf}
+		e := &encoder{r: frame.NewReader(first), out: out, segment: segment, warn: t.Warnf}
 		e.onward = out.Regular() && !in.Regular()
 		t.Counters(e.n.String)
 		err = e.run()
@@ -81,14 +83,43 @@ func run(t *cli.Tool, decoding, segment bool) error {
 		return nil
 	}
 	var damage *frame.FormatError
-	if errors.As(err, &damage) && damage.Offset == 0 && damage.Err == nil {
-		if decoding {
+	if errors.As(err, &damage) {
+		switch b := first.bytes(); {
+		case decoding && stream(b):
 			err = cli.Hint(err, "a stream is read without -d")
-		} else {
+		case !decoding && pcap.Begins(b):
 			err = cli.Hint(err, "a capture is read with -d")
 		}
 	}
 	return cli.Ends(err)
+}
+
+// beginning reads from src, and keeps the first bytes: they tell what the input is
+// where it is not what it should be.
+type beginning struct {
+	src io.Reader
+	b   [4]byte
+	n   int
+}
+
+func (r *beginning) Read(p []byte) (int, error) {
+	n, err := r.src.Read(p)
+	if r.n < len(r.b) {
+		r.n += copy(r.b[r.n:], p[:n])
+	}
+	return n, err
+}
+
+func (r *beginning) bytes() []byte { return r.b[:r.n] }
+
+// stream reports whether b is how a stream begins: with a map, or an array of three
+// or more.
+func stream(b []byte) bool {
+	if len(b) == 0 {
+		return false
+	}
+	c := b[0]
+	return c >= 0x80 && c <= 0x8f || c >= 0x93 && c <= 0x9f || c >= 0xdc && c <= 0xdf
 }
 
 // counters is what SIGUSR1 shows.

@@ -148,6 +148,20 @@ func (r *Reader) Buffered(p *Packet) (bool, error) {
 	return true, nil
 }
 
+// Begins reports whether b is how a capture begins, one that a Reader refuses
+// included.
+func Begins(b []byte) bool {
+	if len(b) < 4 {
+		return false
+	}
+	for _, magic := range []uint32{magicMicro, magicNano, magicModified, magicNG} {
+		if binary.LittleEndian.Uint32(b) == magic || binary.BigEndian.Uint32(b) == magic {
+			return true
+		}
+	}
+	return false
+}
+
 // begin reads the header of the file.
 func (r *Reader) begin() (bool, error) {
 	b := r.buf[r.r:r.w]

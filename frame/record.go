@@ -53,7 +53,7 @@ func (r *Record) Raw() []byte {
 }
 
 // Offset returns where in the stream the value begins, of a record that came
-// from a Reader and is the last one it delivered.
+// from a Reader and is still valid.
 func (r *Record) Offset() int64 {
 	if r.src == nil {
 		return 0

@@ -71,7 +71,7 @@ func (t *writer) run() error {
 				t.replay.again()
 			}
 			if r.Link() != t.link.String() {
-				err = fmt.Errorf("the stream's link is %s, and %s is a %s", r.Link(), t.name, kind(t.link))
+				err = &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link is %s, and %s is a %s", r.Link(), t.name, kind(t.link))}
 			}
 		default:
 			if t.replay != nil {
@@ -165,14 +165,14 @@ func (t *writer) flush() error {
 		if err := t.seg.Start(h, f, t.link); err != nil {
 			return err
 		}
-		return t.segments()
+		return t.segments(&t.first)
 	}
 	if err == nil {
 		t.n.merged.Add(uint64(n))
 		t.wrote(room, len(f))
 		return nil
 	}
-	return t.failed(err, room, len(f), n)
+	return t.failed(err, &t.first, room, len(f), n)
 }
 
 // inject writes one frame, or the segments of one. An error is the end of the
@@ -188,7 +188,7 @@ func (t *writer) inject(rec *frame.Record) error {
 				clear(h)
 			}
 		}
-		return t.write(room, len(rec.Frame))
+		return t.write(rec, room, len(rec.Frame))
 	}
 	h, err := offload.Parse(rec.Offload)
 	if err == nil {
@@ -205,28 +205,28 @@ func (t *writer) inject(rec *frame.Record) error {
 	if h.Super() {
 		t.n.segmented.Add(1)
 	}
-	return t.segments()
+	return t.segments(rec)
 }
 
-// segments writes what the segmenter makes.
-func (t *writer) segments() error {
+// segments writes what the segmenter makes of a record.
+func (t *writer) segments(rec *frame.Record) error {
 	for b := t.seg.Next(); b != nil; b = t.seg.Next() {
-		if err := t.write(b, len(b)-tap.Headroom); err != nil {
+		if err := t.write(rec, b, len(b)-tap.Headroom); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// write writes the frame that stands in room behind its headroom.
-func (t *writer) write(room []byte, n int) error {
+// write writes the frame of a record, or a segment of it, that stands in room behind
+// its headroom.
+func (t *writer) write(rec *frame.Record, room []byte, n int) error {
 	err := t.put(room, n)
 	if err == nil {
-		t.bad.over()
 		t.wrote(room, n)
 		return nil
 	}
-	return t.failed(err, room, n, 1)
+	return t.failed(err, rec, room, n, 1)
 }
 
 // put is write without what is done about an error.
@@ -264,22 +264,28 @@ func (t *writer) given(room []byte, n int) uint64 {
 	return t.ethernet(room[tap.Headroom-offload.HeaderSize:tap.Headroom], f)
 }
 
+// wrote counts what the device has taken.
 func (t *writer) wrote(room []byte, n int) {
+	t.bad.over()
 	t.n.written.Add(1)
 	t.n.writtenBytes.Add(uint64(n))
 	t.n.writtenEthernet.Add(t.given(room, n))
 }
 
 // failed deals with the error of a write, which is the device's end or only
-// that of a frame, or of some that were given together.
-func (t *writer) failed(err error, room []byte, n, frames int) error {
+// that of a frame, or of some that were given together, of which rec is the first.
+func (t *writer) failed(err error, rec *frame.Record, room []byte, n, frames int) error {
 	if tap.Fatal(err) {
 		return err
 	}
 	t.n.refused.Add(uint64(frames))
 	t.n.lostEthernet.Add(t.given(room, n))
 	if t.bad.first(err) {
-		t.warn("%s: frame of %d bytes refused: %v%s", t.name, n, err, why(err))
+		what := "frame"
+		if frames > 1 {
+			what = fmt.Sprintf("%d frames in one", frames)
+		}
+		t.warn("offset %d: %s: %s of %d bytes refused: %v%s", rec.Offset(), t.name, what, n, err, why(err))
 	}
 	return nil
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -147,6 +149,37 @@ func FuzzWrite(f *testing.F) {
 			t.Fatalf("%d frames came out, want %d; %v, want %d refused and %d malformed", len(got), len(want), &w.n, refused, malformed)
 		}
 	})
+}
+
+// What is said names the record; and what the device refuses after it has taken
+// something is said anew, also if that was datagrams that went together.
+func TestRefused(t *testing.T) {
+	in, err := os.Create(t.TempDir() + "/in")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	short := (&frame.Record{Frame: make([]byte, 3)}).Append(nil)
+	datagram := (&frame.Record{Frame: packettest.Spec{UDP: true, V6: true, Payload: make([]byte, 100)}.Frame()}).Append(nil)
+	header := []byte("\x83\xa6format\xa6frames\xa7version\x01\xa4link\xa2ip")
+	stream := slices.Concat(datagram, short, short, datagram, datagram, short, header)
+	if _, err := in.WriteAt(stream, 0); err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	k := &kernel{fd: int(in.Fd()), vnet: true, offload: true}
+	w := &writer{dev: k, name: "tap1", in: fdio.NewStream(fdio.NewInput(int(in.Fd())), -1)}
+	w.warn = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+	err = w.run()
+	d, s := len(datagram), len(short)
+	const refused = ": tap1: frame of 3 bytes refused: invalid argument (too short, or headers that do not fit it)"
+	want := []string{fmt.Sprintf("offset %d%s", d, refused), fmt.Sprintf("offset %d%s", 3*d+2*s, refused)}
+	if !slices.Equal(said, want) || w.n.merged.Load() != 2 {
+		t.Errorf("said %q, want %q; %v", said, want, &w.n)
+	}
+	if want := fmt.Sprintf("stdin: offset %d: the stream's link is ip, and tap1 is a tap, whose link is ethernet", len(stream)-len(header)); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
 }
 
 // A stream of which every second frame is wrong does not fill the log.

@@ -234,6 +234,7 @@ func (r *Reader) Fill() error {
 		to = to[:r.limit]
 	}
 	n, err := 0, r.late
+	r.late = nil
 	for tries := 0; n == 0 && err == nil; tries++ {
 		if tries == maxEmptyReads {
 			err = io.ErrNoProgress

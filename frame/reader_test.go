@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"os"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -338,6 +339,33 @@ func TestSlicesAreClipped(t *testing.T) {
 	}
 	if r.err != io.EOF || !bytes.Equal(r.buf[Headroom:Headroom+len(stream)], stream) {
 		t.Errorf("the Reader's memory changed; error %v", r.err)
+	}
+}
+
+// reads is a source that returns these, one a Read.
+type reads []struct {
+	data []byte
+	err  error
+}
+
+func (s *reads) Read(p []byte) (int, error) {
+	x := (*s)[0]
+	*s = (*s)[1:]
+	return copy(p, x.data), x.err
+}
+
+// A deadline is over once it was told, also if it came with data; what is final stays.
+func TestDeadline(t *testing.T) {
+	a, b := canon(1, nil, arp), canon(2, nil, arp)
+	r := NewReader(&reads{{a[:20], os.ErrDeadlineExceeded}, {a[20:], nil}, {nil, os.ErrDeadlineExceeded}, {b, io.EOF}})
+	for i, want := range []error{nil, os.ErrDeadlineExceeded, nil, os.ErrDeadlineExceeded, nil, io.EOF, io.EOF} {
+		if err := r.Fill(); err != want {
+			t.Fatalf("Fill %d: %v, want %v", i, err, want)
+		}
+		var rec Record
+		if ok, _ := r.Buffered(&rec); ok != (i == 2 || i == 4) {
+			t.Errorf("a frame after Fill %d: %v", i, ok)
+		}
 	}
 }
 

@@ -117,7 +117,9 @@ func (t *Tool) report(err error, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(stderr, "%s: %v\n", t.Name, err)
+	for line := range strings.SplitSeq(err.Error(), "\n") { // several that were joined
+		fmt.Fprintf(stderr, "%s: %s\n", t.Name, line)
+	}
 	hint := HintOf(err)
 	if hint != "" {
 		for line := range strings.SplitSeq(hint, "\n") {

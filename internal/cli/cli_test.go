@@ -24,6 +24,7 @@ func TestMainMessages(t *testing.T) {
 		{"no argument", nil, nil, 2, "", "tool: one argument is wanted, 0 given\ntool: hint: tool -h shows the usage\n"},
 		{"failure", []string{"x"}, errors.New("it broke"), 1, "", "tool: it broke\n"},
 		{"hint", []string{"x"}, Hint(errors.New("it broke"), "mend it\nthen try again"), 1, "", "tool: it broke\ntool: hint: mend it\ntool: hint: then try again\n"},
+		{"two failures", []string{"x"}, errors.Join(errors.New("it broke"), Hint(errors.New("and more"), "mend both")), 1, "", "tool: it broke\ntool: and more\ntool: hint: mend both\n"},
 		{"wrong use", []string{"x"}, Usagef("not like this"), 2, "", "tool: not like this\ntool: hint: tool -h shows the usage\n"},
 		{"wrong use with a hint", []string{"x"}, Hint(Usagef("not like this"), "but so"), 2, "", "tool: not like this\ntool: hint: but so\n"},
 	} {

@@ -240,6 +240,7 @@ func TestTerminal(t *testing.T) {
 		{tool("tunwrite", "tap0"), true, false, "tunwrite: stdin is a terminal; frames are not read from one\ntunwrite: hint: tunread tap0 | tunwrite tap0"},
 		{tool("quotagate", "-quota", "1GB"), true, false, "quotagate: stdin is a terminal"},
 		{tool("quotagate", "-quota", "1GB"), false, true, "quotagate: stdout is a terminal"},
+		{tool("quotagate", "-quota", "1GB"), true, true, "quotagate: stdin is a terminal; frames are not read from one\nquotagate: stdout is a terminal; frames are not written to one\nquotagate: hint: "},
 		{tool("bytehist"), true, false, "bytehist: stdin is a terminal"},
 		{tool("bytehist"), false, true, "bytehist: stdout is a terminal"},
 		{tool("framepcap"), true, false, "framepcap: stdin is a terminal; frames are not read from one\nframepcap: hint: framepcap < day.frames > day.pcap"},

@@ -24,6 +24,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime"
@@ -82,13 +83,11 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	err := t.Flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stdout, t.Usage)
-		return 0
+		err = say(stdout, t.Usage)
 	case err != nil:
 		err = usage{errors.New(strings.Replace(err.Error(), "flag provided but not defined:", "there is no flag", 1))}
 	case *version:
-		fmt.Fprintf(stdout, "%s %s\n", t.Name, Version())
-		return 0
+		err = say(stdout, t.Name+" "+Version()+"\n")
 	case t.Flags.NArg() != t.Args:
 		err = Usagef("%s wanted, %d given", plural(t.Args, "argument"), t.Flags.NArg())
 	default:
@@ -100,6 +99,18 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 		}
 	}
 	return t.report(err, stderr)
+}
+
+// say writes what was asked for to stdout.
+func say(stdout io.Writer, text string) error {
+	_, err := io.WriteString(stdout, text)
+	if path := (*fs.PathError)(nil); errors.As(err, &path) { // which names it /dev/stdout
+		err = path.Err
+	}
+	if err != nil {
+		err = fmt.Errorf("stdout: %w", err)
+	}
+	return err
 }
 
 func plural(n int, noun string) string {

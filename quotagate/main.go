@@ -104,8 +104,8 @@ func main() {
 		queue:     cli.Duration(100 * time.Millisecond),
 	}
 	flags := flag.NewFlagSet("quotagate", flag.ContinueOnError)
-	flags.Var(&c.quota, "quota", "")
-	flags.Var(&c.rate, "rate", "")
+	flags.Func("quota", "", func(s string) error { return something(c.quota.Set(s), c.quota == 0) })
+	flags.Func("rate", "", func(s string) error { return something(c.rate.Set(s), c.rate == 0) })
 	flags.Var(&c.window, "window", "")
 	flags.BoolVar(&c.align, "align", false, "")
 	flags.Var(&c.cycle, "cycle", "")
@@ -136,6 +136,14 @@ func main() {
 		return run(t, c)
 	}
 	tool.Main()
+}
+
+// something refuses a quota of nothing, which is none.
+func something(err error, nothing bool) error {
+	if err == nil && nothing {
+		err = errors.New("want more than nothing")
+	}
+	return err
 }
 
 // gateConfig checks the flags against one another and makes a gate's.

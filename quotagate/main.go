@@ -37,9 +37,9 @@ used in the last window, and then no faster than what is left of it can sustain.
                    loses samples
   -cycle D         with -ledger: billing cycles of that length, a week's begin on
                    Thursdays, instead of months
-  -cycle-day N     with -window month and -ledger: the day of the month on which the
+  -cycle-day N     with -window month or -ledger: the day of the month on which the
                    billing cycle begins; default 1
-  -tz NAME         with them: the time zone in which it does; default UTC
+  -tz NAME         with either: the time zone in which it does; default UTC
   -threshold S     share of the quota that passes untouched; default 75%
   -policy P        above the threshold: pace (default) lets frames out of a short
                    fair queue at the rate the quota can sustain; random drops them

@@ -231,6 +231,9 @@ func run(t *cli.Tool, c config) error {
 	if c.ledger != "" {
 		b, err := c.open(&cfg, clock, t.Warnf)
 		if err != nil {
+			if strings.Contains(err.Error(), "too short for a cycle") { // a ledger knows slots, and no flags
+				err = cli.Hint(err, "a longer -window, or a shorter -cycle")
+			}
 			return err
 		}
 		defer b.Close()

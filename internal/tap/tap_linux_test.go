@@ -227,11 +227,18 @@ func TestOpenErrors(t *testing.T) {
 	})
 }
 
-// A device that another process has without offload headers is used without.
+// However a device was made, it has offload headers, but one that another process
+// has without is used without.
 func TestWithoutVNetHdr(t *testing.T) {
 	inside(t, func(ip func(string)) {
 		ip("tuntap add dev tap0 mode tap multi_queue")
 		ip("link set tap0 up")
+		r, w := mustOpen(t, Config{Name: "tap0"}), mustOpen(t, Config{Name: "tap0", Write: true})
+		if !r.VNetHdr() || !r.Offload() || !w.VNetHdr() || !w.Offload() {
+			t.Errorf("%v, %v", r, w)
+		}
+		r.Close()
+		w.Close()
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -242,7 +249,7 @@ func TestWithoutVNetHdr(t *testing.T) {
 		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
 			t.Fatal(err)
 		}
-		w := mustOpen(t, Config{Name: "tap0", Write: true})
+		w = mustOpen(t, Config{Name: "tap0", Write: true})
 		defer w.Close()
 		if w.VNetHdr() || w.Offload() {
 			t.Errorf("%v", w)

@@ -30,6 +30,11 @@ MAX_VALUE = MAX_FRAME + (64 << 10)
 READ = 256 << 10
 
 
+def fail(status, message):
+    print(f"stage.py: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
 def drops(frame, link, unwanted):
     """Say whether a frame is of an unwanted protocol."""
     try:
@@ -77,7 +82,12 @@ def check(value):
 
 def write(data):
     while data:
-        data = data[os.write(1, data):]
+        try:
+            data = data[os.write(1, data):]
+        except BrokenPipeError:
+            raise
+        except OSError as e:
+            fail(1, f"stdout: {e.strerror}")
 
 
 def run(unwanted):
@@ -122,12 +132,12 @@ def run(unwanted):
 
 def main():
     if len(sys.argv) != 2:
-        sys.exit(__doc__)
+        fail(2, "one argument is wanted: arp, ip, ip6, icmp, tcp, udp or a number")
     name = sys.argv[1]
     try:
         unwanted = NAMES.get(name) or {int(name, 0)}
     except ValueError:
-        sys.exit(f"stage.py: there is no protocol {name}")
+        fail(2, f"there is no protocol {name}")
     # ^C reaches all stages at once. The source stops, and the others come to the
     # end of their input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -135,8 +145,10 @@ def main():
         wrong = run(unwanted)
     except BrokenPipeError:
         wrong = None
+    except OSError as e:
+        wrong = f"stdin: {e.strerror}"
     if wrong:
-        sys.exit(f"stage.py: {wrong}")
+        fail(1, wrong)
 
 
 if __name__ == "__main__":

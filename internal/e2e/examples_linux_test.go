@@ -372,9 +372,18 @@ func TestStagePython(t *testing.T) {
 			}
 		}
 	}
+	oneLine := regexp.MustCompile(`^stage\.py: .*\n$`)
 	for _, args := range [][]string{{}, {"nonsense"}, {"a", "b"}} {
-		if _, stderr, status := through(t, nil, stagePy, args...); status == 0 || stderr == "" || strings.Contains(stderr, "Traceback") {
+		if _, stderr, status := through(t, nil, stagePy, args...); status != 2 || !oneLine.MatchString(stderr) {
 			t.Errorf("%v: status %d, %q", args, status, stderr)
+		}
+	}
+	for shell, want := range map[string]string{
+		stagePy + " tcp >/dev/full":  "stage.py: stdout: No space left on device\n",
+		stagePy + " tcp 0>/dev/null": "stage.py: stdin: Bad file descriptor\n",
+	} {
+		if _, stderr, status := through(t, in.Bytes(), "sh", "-c", shell); status != 1 || stderr != want {
+			t.Errorf("%s: status %d, %s", shell, status, stderr)
 		}
 	}
 }

@@ -23,7 +23,8 @@ and back. Frames are written as they come, so that a capture can be watched.
   -d        decode: read a capture, write a stream. Either byte order, microseconds
             or nanoseconds; Ethernet, IP, loopback or Linux cooked
   -segment  cut super-frames into the frames that they become on the wire. Without
-            it they stay whole. Checksums are finished in any case
+            it they stay whole, and -d makes plain frames of that size of them.
+            Checksums are finished in any case
   -v        say more on stderr
   -version  print the version
   -h        print this

@@ -181,15 +181,6 @@ func IsPipe(fd int) bool {
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
-// Buffered returns the bytes that wait in a pipe or socket (FIONREAD).
-func Buffered(fd int) int {
-	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
 // Wait waits until one of fds is ready, at most for timeout (Forever for no
 // limit), and returns how many are. A signal does not end it early, except
 // that a wait may return 0 a little before its time: callers look again.

@@ -61,9 +61,6 @@ func Tee(in, out, n int) (int, error) { return 0, unix.EINVAL }
 // IsPipe reports whether Splice and Tee would work on fd: never, here.
 func IsPipe(int) bool { return false }
 
-// Buffered returns 0: how much waits in a pipe is not asked here.
-func Buffered(int) int { return 0 }
-
 // Wait waits until one of fds is ready, at most for timeout (Forever for no
 // limit), and returns how many are.
 func Wait(fds []PollFd, timeout time.Duration) (int, error) {

@@ -24,8 +24,8 @@ const kept = 128
 // lanes is how many there are at the most.
 const lanes = 2
 
-// Unlimited is what Room returns where nothing limits.
-const Unlimited = math.MaxInt64
+// unlimited is what may pass where nothing limits.
+const unlimited = math.MaxInt64
 
 // Ratio is a share, Num/Den.
 type Ratio struct{ Num, Den int64 }
@@ -310,7 +310,7 @@ func (b *Budget) Offer(lane int, now, bytes int64) {
 }
 
 // Pass counts bytes that passed. beyond says that they did so only because
-// Room allowed it: they did not fit into the caller's own sliding window.
+// Limit allowed it: they did not fit into the caller's own sliding window.
 func (b *Budget) Pass(lane int, now, bytes int64, beyond bool) {
 	b.Advance(now)
 	l := &b.lane[lane]
@@ -349,16 +349,6 @@ func (b *Budget) Limit(now int64) (k int64, limited bool) {
 		k = max(b.limit, k)
 	}
 	return k, k <= b.t
-}
-
-// Room returns how many bytes of a lane may pass now although they do not fit
-// into the caller's own sliding window.
-func (b *Budget) Room(lane int, now int64) int64 {
-	k, limited := b.Limit(now)
-	if !limited {
-		return Unlimited
-	}
-	return max(b.cfg.Quota-b.lane[lane].held(k), 0)
 }
 
 // Stats is how a budget stands, for people.

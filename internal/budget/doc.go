@@ -67,8 +67,8 @@
 // quota kept, 600 MB would have passed instead of 1,800.
 //
 // After the burst ends the windows that went over are lost anyway. So what may
-// pass is measured by the first window that is not over (Used, Room), and the
-// link is not dark until the burst has left the caller's own window.
+// pass is measured by the first window that is not over (Limit), and the link is
+// not dark until the burst has left the caller's own window.
 //
 // # Which bursts
 //

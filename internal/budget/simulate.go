@@ -190,7 +190,7 @@ func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 	fits := max(g.quota-used, 0) // into the gate's own window
 	pass := min(max(g.threshold-used, g.sustainable(x, t-Slots+1, Slots)), fits)
 	if k, limited := b.Limit(now); !limited {
-		pass = Unlimited
+		pass = unlimited
 	} else {
 		held := x.held(k)
 		pass = max(pass, min(max(g.threshold-held, g.sustainable(x, k, span)), g.quota-held))

@@ -230,9 +230,6 @@ type Counter struct{ v atomic.Uint64 }
 // Add counts n.
 func (c *Counter) Add(n uint64) { c.v.Store(c.v.Load() + n) }
 
-// Set sets the counter.
-func (c *Counter) Set(n uint64) { c.v.Store(n) }
-
 // Load returns the count.
 func (c *Counter) Load() uint64 { return c.v.Load() }
 

@@ -62,9 +62,6 @@ func TestCounter(t *testing.T) {
 	if c.Load() != 5 {
 		t.Error(c.Load())
 	}
-	if c.Set(1); c.Load() != 1 {
-		t.Error(c.Load())
-	}
 	if HintOf(errors.New("x")) != "" || Hint(nil, "x") != nil {
 		t.Error("a hint of nothing")
 	}

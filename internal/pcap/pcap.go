@@ -106,9 +106,6 @@ func (r *Reader) Header() Header { return r.header }
 // Begun reports whether the header has been read.
 func (r *Reader) Begun() bool { return r.begun }
 
-// Offset returns where in the file the next packet's header begins.
-func (r *Reader) Offset() int64 { return r.offset }
-
 // Buffered delivers the next packet if all of it has been read, and reports
 // whether it did.
 func (r *Reader) Buffered(p *Packet) (bool, error) {

@@ -12,7 +12,9 @@
 // IFF_DETACH_QUEUE): the kernel steers no frames to a detached queue, and takes
 // what is written to it as before (tun_get_user in drivers/net/tun.c). Where the
 // system lets a device be opened only once, the shell opens it and both get
-// the same descriptor, which is then left as it is.
+// the same descriptor. Its flags are left as they are, as others share it; of a
+// tap on Linux the size and byte order of the offload header are set, and a reader
+// asks for its offloads, which hold for the device as a whole.
 package tap
 
 import (

@@ -25,7 +25,7 @@ const (
 	curveHigh = 152
 )
 
-// style has the colours, for light and for dark. Both pairs of the areas and the
+// svgStyle has the colours, for light and for dark. Both pairs of the areas and the
 // lines are told apart without colour, too, by how light they are.
 const svgStyle = `
 svg { --ground: #ffffff; --ink: #1c2733; --dim: #5b6875; --grid: #e3e8ed; --mean: #2f7fb8; --most: #a9cfe8; --over: #d1495b; --line: #b25e00; --free: #fbe9d7; --blank: #f3f5f7 }
@@ -160,7 +160,7 @@ func short(bits float64) string {
 	return number + " " + unit
 }
 
-// commit draws the line that windows are compared with.
+// commitLine draws the line that windows are compared with.
 func (b *Bill) commitLine(p *picture, at float64) {
 	p.add(`<path class="line" d="M%d %sH%d"/>`, svgLeft, unit(at), svgWidth-svgRight)
 	p.text("label small", svgWidth-svgRight+6, at, b.lineName())

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"framepipe/internal/budget"
+	"framepipe/internal/nettest"
 
 	"pgregory.net/rapid"
 )
@@ -370,10 +371,9 @@ func TestSimulatedText(t *testing.T) {
 // Real demand, if there is some beside the project: a gate passes nearly what a
 // scheduler with foresight does, and no phase is billed more than the commit.
 func TestSimulateData(t *testing.T) {
-	f, err := os.Open("../../../shared/data/eu-isp-2005.csv")
+	f, err := os.Open(nettest.Shared(t, "data/eu-isp-2005.csv")[0])
 	if err != nil {
-		t.Logf("not beside the project: %v", err)
-		return
+		t.Fatal(err)
 	}
 	defer f.Close()
 	s, err := ReadCSV(f, time.UTC, 0)

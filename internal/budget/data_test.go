@@ -2,22 +2,20 @@ package budget
 
 import (
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
+
+	"framepipe/internal/nettest"
 )
 
 // load reads demand that may be beside the project: that is tested in addition.
-func load(t testing.TB, name string) (demand Demand, ok bool) {
-	f, err := os.Open("../../../shared/data/" + name + ".csv")
-	if errors.Is(err, os.ErrNotExist) {
-		t.Logf("not beside the project: %v", err)
-		return demand, false
-	} else if err != nil {
+func load(t testing.TB, name string) (d Demand) {
+	f, err := os.Open(nettest.Shared(t, "data/"+name+".csv")[0])
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
@@ -25,7 +23,6 @@ func load(t testing.TB, name string) (demand Demand, ok bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var d Demand
 	last := int64(0)
 	for _, r := range rows[1:] {
 		at, err := time.Parse("2006-01-02 15:04:05", r[0])
@@ -46,7 +43,7 @@ func load(t testing.TB, name string) (demand Demand, ok bool) {
 		last = at.UnixNano()
 		d.Bytes = append(d.Bytes, n)
 	}
-	return d, true
+	return d
 }
 
 const minutes5 = int64(300e9)
@@ -79,10 +76,7 @@ func TestData(t *testing.T) {
 	var mean [2]float64
 	rows := 0.0
 	for _, name := range []string{"eu-isp-2005", "ec2-257a54"} {
-		d, ok := load(t, name)
-		if !ok {
-			return
-		}
+		d := load(t, name)
 		n := len(d.Bytes)
 		test := Demand{Start: d.Start + int64(n/2)*minutes5, Bytes: d.Bytes[n/2:]}
 		for i, natural := range [][]int64{d.Bytes, test.Bytes} {

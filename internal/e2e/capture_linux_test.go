@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -142,9 +141,7 @@ func tcpdump(t testing.TB, capture []byte, packets int) string {
 // Real captures, where they are at hand.
 func TestRealCaptures(t *testing.T) {
 	nettest.Need(t, "tcpdump")
-	names, _ := filepath.Glob("../../../shared/pcap/*.pcap")
-	t.Logf("%d of them are beside the project", len(names))
-	for _, name := range names {
+	for _, name := range nettest.Shared(t, "pcap/*.pcap") {
 		in, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

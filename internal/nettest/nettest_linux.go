@@ -1,4 +1,3 @@
-// Package nettest gives tests network namespaces of their own.
 package nettest
 
 import (
@@ -14,21 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// Must is the environment variable that turns the skipping of a test for want
-// of privileges or programs into a failure.
-const Must = "FRAMEPIPE_MUST_RUN"
-
-// Skip skips a test, loudly, or fails it where nothing may be skipped.
-func Skip(t testing.TB, format string, args ...any) {
-	t.Helper()
-	why := fmt.Sprintf(format, args...)
-	if os.Getenv(Must) != "" {
-		t.Fatalf("NOT RUN, and %s is set: %s", Must, why)
-	}
-	fmt.Fprintf(os.Stderr, "SKIPPED %s: %s\n", t.Name(), why)
-	t.Skip(why)
-}
 
 // Need skips a test that cannot have root, taps and the named programs.
 func Need(t testing.TB, programs ...string) {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"framepipe/internal/nettest"
 )
 
 func unhex(s string) []byte {
@@ -379,7 +381,8 @@ func FuzzDissect(f *testing.F) {
 	} {
 		f.Add(unhex(s))
 	}
-	for _, b := range captured(f) {
+	files, _ := filepath.Glob("../../../shared/pcap/*.pcap")
+	for _, b := range captured(f, files) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -391,13 +394,12 @@ func FuzzDissect(f *testing.F) {
 
 // Captures of real traffic, where they are at hand.
 func TestCaptures(t *testing.T) {
-	for _, b := range captured(t) {
+	for _, b := range captured(t, nettest.Shared(t, "pcap/*.pcap")) {
 		check(t, b, Ethernet)
 	}
 }
 
-func captured(t testing.TB) (all [][]byte) {
-	files, _ := filepath.Glob("../../../shared/pcap/*.pcap")
+func captured(t testing.TB, files []string) (all [][]byte) {
 	for _, name := range files {
 		b, err := os.ReadFile(name)
 		if err != nil {

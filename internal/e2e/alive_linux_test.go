@@ -140,6 +140,7 @@ func TestUpStagesKilled(t *testing.T) {
 // they stay.
 func TestUpFails(t *testing.T) {
 	t.Parallel()
+	nettest.Need(t, "tc")
 	for _, mode := range []string{"closed", "open"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -188,7 +189,6 @@ func TestUpFails(t *testing.T) {
 			u.same(before)
 		})
 	}
-	nettest.Need(t, "tc")
 }
 
 // A stage that is stopped goes on, and one that reads no more, without ending, is

@@ -70,7 +70,7 @@ func run(t *cli.Tool, c config) error {
 	}
 	out := os.Stderr
 	if c.output != "" {
-		f, err := os.OpenFile(c.output, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+		f, err := open(c.output)
 		if err != nil {
 			return err
 		}

@@ -39,8 +39,8 @@ func (f *format) Set(s string) error {
 // reporter writes reports.
 type reporter struct {
 	format           format
-	out              *os.File
-	fd               int
+	name             string
+	out              *fdio.Output
 	style            hist.Style
 	sample           int
 	buf              bytes.Buffer
@@ -51,11 +51,20 @@ type reporter struct {
 }
 
 func newReporter(f format, out *os.File, sample int, warn func(format string, args ...any)) *reporter {
-	r := &reporter{format: f, out: out, fd: int(out.Fd()), sample: sample, warn: warn}
-	_, off := os.LookupEnv("NO_COLOR") // https://no-color.org
-	off = off && os.Getenv("NO_COLOR") != ""
-	r.style = hist.Style{Colour: cli.IsTerminal(r.fd) && !off && os.Getenv("TERM") != "dumb", ASCII: !cli.UTF8()}
+	r := &reporter{format: f, name: out.Name(), out: fdio.NewOutput(int(out.Fd())), sample: sample, warn: warn}
+	off := os.Getenv("NO_COLOR") != "" // https://no-color.org
+	r.style = hist.Style{Colour: cli.IsTerminal(r.out.Fd()) && !off && os.Getenv("TERM") != "dumb", ASCII: !cli.UTF8()}
 	return r
+}
+
+// open opens what reports go to. A fifo may have nobody who reads it yet: open for
+// reading, too, it does not wait for that.
+func open(name string) (*os.File, error) {
+	mode := os.O_WRONLY
+	if info, err := os.Stat(name); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+		mode = os.O_RDWR | unix.O_NONBLOCK
+	}
+	return os.OpenFile(name, mode|os.O_APPEND|os.O_CREATE, 0o644)
 }
 
 // report writes one, or leaves it out if that would block: a stream does not
@@ -75,7 +84,7 @@ func (r *reporter) report(h hist.Report) error {
 	if err != nil {
 		return err
 	}
-	fds := [1]fdio.PollFd{{Fd: int32(r.fd), Events: unix.POLLOUT}}
+	fds := [1]fdio.PollFd{{Fd: int32(r.out.Fd()), Events: unix.POLLOUT}}
 	if n, err := fdio.Wait(fds[:], 0); err != nil || n == 0 || fdio.Broken(fds[0]) {
 		r.leftOut.Add(1)
 		return nil
@@ -98,12 +107,15 @@ func (r *reporter) write(p []byte) bool {
 	if len(p) == 0 {
 		return true
 	}
-	n, err := r.out.Write(p)
+	n, err := r.out.Try(p)
 	if n > 0 {
 		r.rest = append([]byte(nil), p[n:]...)
 	}
+	if err == unix.EAGAIN {
+		return false
+	}
 	if err != nil && !r.failed {
-		r.warn("%v; reports are left out until that is over", err)
+		r.warn("write %s: %v; reports are left out until that is over", r.name, err)
 	}
 	r.failed = err != nil
 	return err == nil

@@ -112,6 +112,20 @@ func (out *Output) Write(p []byte) (int, error) {
 	return done, nil
 }
 
+// Try writes as much of p as there is room for. What makes it end early is the error;
+// unix.EAGAIN is that there is no more room. A fifo has to be open for non-blocking
+// writing.
+func (out *Output) Try(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var some int
+		if some, err = out.tryWrite(p[n:]); err == unix.EINTR {
+			err = nil
+		}
+		n += max(some, 0)
+	}
+	return n, err
+}
+
 // some writes some of p, and notes how much.
 func (out *Output) some(p []byte) (n int, err error) {
 	if out.w == nil {

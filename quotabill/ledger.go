@@ -59,13 +59,24 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 		if i == len(cycles)-1 {
 			s.In, s.Out = s.In[:used], s.Out[:used]
 		}
+		if len(all) == 0 { // before the first byte no gate has looked, perhaps
+			if sum == 0 {
+				continue
+			}
+			first := 0
+			for s.In[first]+s.Out[first] == 0 {
+				first++
+			}
+			s.Start += int64(first) * int64(cfg.Slot)
+			s.In, s.Out = s.In[first:], s.Out[first:]
+		}
 		all = append(all, s)
-	}
-	if last := len(all) - 1; len(all[last].In) == 0 {
-		all = all[:last] // it has just begun
 	}
 	if len(all) == 0 {
 		return nil, nothing
+	}
+	if last := len(all) - 1; len(all[last].In) == 0 {
+		all = all[:last] // it has just begun
 	}
 	return all, nil
 }

@@ -112,13 +112,8 @@ func (b *book) cycle(wall int64) int64 {
 // Cycle is gate.Book's.
 func (b *book) Cycle(s *gate.Slot) (sum int64) {
 	to := s.Start + s.Shift
-	for at := b.cycle(to); at < to; {
-		var x ledger.Slot
-		for _, d := range b.lanes[0] {
-			x = b.Look(at, d)
-			sum += x.Charged.Load()
-		}
-		at = x.End
+	for _, d := range b.lanes[0] {
+		sum += b.Charged(b.cycle(to), to, d)
 	}
 	return sum
 }

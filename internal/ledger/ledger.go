@@ -540,6 +540,25 @@ func (l *Ledger) Look(now int64, d Direction) (s Slot) {
 	return s
 }
 
+// Charged returns what was charged in a cycle, which begins then, in the slots that
+// begin before a time. It is one column of the table, and takes half a millisecond at
+// the end of a month.
+func (l *Ledger) Charged(start, to int64, d Direction) (bytes int64) {
+	table := l.table(start)
+	if table < 0 || to <= start {
+		return 0
+	}
+	cells := unsafe.Slice(l.word(l.cellAt(table, column(d, false), 0)), min(count(to-start, l.cfg.Slot), int64(l.slots)))
+	l.do(func() {
+		sum := uint64(0)
+		for i := range cells {
+			sum = min(sum+min(atomic.LoadUint64(&cells[i]), 1<<62), 1<<62)
+		}
+		bytes = int64(sum)
+	})
+	return bytes
+}
+
 // table finds the table of the cycle that begins then, -1 if there is none.
 func (l *Ledger) table(start int64) int {
 	for i := range cycles {

@@ -563,3 +563,49 @@ func TestFill(t *testing.T) {
 		t.Errorf("%d bytes in %d blocks, %v", st.Size, st.Blocks, err)
 	}
 }
+
+// What was charged in a cycle up to a time is what its slots have that begin before.
+func TestCharged(t *testing.T) {
+	l := open(t, t.TempDir()+"/ledger")
+	for _, i := range []int{0, 1, 7, 300, 719} {
+		add(t, l, at(3, time.Duration(i)*5*time.Second), In, int64(i+1))
+		add(t, l, at(4, time.Duration(i)*5*time.Second), In, 1000)
+	}
+	for _, slot := range []int{-1, 0, 1, 2, 7, 8, 300, 301, 719, 720, 5000} {
+		want := int64(0)
+		for i := range min(slot, 720) {
+			s := l.Look(at(3, time.Duration(i)*5*time.Second), In)
+			want += s.Charged.Load()
+		}
+		if got := l.Charged(at(3, 0), at(3, time.Duration(slot)*5*time.Second), In); got != want {
+			t.Errorf("up to slot %d: %d, want %d", slot, got, want)
+		}
+	}
+	if got := l.Charged(at(3, 0), at(4, 0), Out) + l.Charged(at(9, 0), at(10, 0), In); got != 0 {
+		t.Errorf("%d where nothing was charged", got)
+	}
+	*l.cell(l.table(at(3, 0)), column(In, false), 5).p = math.MaxUint64 // somebody has written nonsense there
+	*l.cell(l.table(at(3, 0)), column(In, false), 6).p = math.MaxUint64
+	if got := l.Charged(at(3, 0), at(4, 0), In); got != 1<<62 {
+		t.Errorf("%d of nonsense", got)
+	}
+}
+
+// The sum of a month, as a gate with a transfer cap asks for at its end, every five
+// seconds.
+func BenchmarkCharged(b *testing.B) {
+	start, end := int64(0), int64(30*24*time.Hour)
+	start, end = start+end, end+end
+	bounds := func(int64) (int64, int64) { return start, end }
+	l, err := Open(b.TempDir()+"/ledger", Config{Slot: 5 * time.Second, Cycle: 30 * 24 * time.Hour}, bounds)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := l.At(start, In); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		l.Charged(start, end, In)
+	}
+}

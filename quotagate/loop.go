@@ -62,7 +62,7 @@ type filter struct {
 	next    int64 // when to publish again
 	quiet   bool  // there will be nothing new to publish until a frame comes
 	invalid bool  // a frame that could not be cut was reported
-	alone   bool  // that the ledger has failed was reported
+	alone   bool  // that the ledger fails was reported
 }
 
 // watch has what was charged and did not pass noted in a hand. It is to be called
@@ -158,9 +158,13 @@ func (t *filter) tock() {
 	}
 	s := t.state()
 	t.publish(t.now, s)
-	if err := t.gate.Err(); err != nil && !t.alone {
-		t.alone = true
-		t.warn("%v; counting without a ledger from now on", err)
+	if err := t.gate.Err(); t.alone != (err != nil) {
+		t.alone = !t.alone
+		if t.alone {
+			t.warn("%v; counting without the ledger until it can be used", err)
+		} else {
+			t.warn("the ledger can be used again")
+		}
 	}
 	t.next = t.now + int64(time.Second)
 	t.quiet = s.Used == 0

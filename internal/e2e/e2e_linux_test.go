@@ -117,26 +117,33 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// makeStream FILE FRAMES SIZE INTERVAL writes a stream of UDP frames of three
+// makeStream FILE FRAMES SIZE INTERVAL [START] writes a stream of UDP frames of three
 // flows; SIZE 0 makes TCP super-frames.
 func makeStream(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 4 {
-		ts.Fatalf("usage: stream FILE FRAMES SIZE INTERVAL")
+	if neg || len(args) < 4 || len(args) > 5 {
+		ts.Fatalf("usage: stream FILE FRAMES SIZE INTERVAL [START]")
 	}
 	n, err1 := strconv.Atoi(args[1])
 	size, err2 := strconv.Atoi(args[2])
 	interval, err3 := time.ParseDuration(args[3])
 	ts.Check(errors.Join(err1, err2, err3))
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), stream(n, size, interval), 0o644))
+	start := uint64(1e9)
+	if len(args) > 4 {
+		start, err1 = strconv.ParseUint(args[4], 10, 33)
+		ts.Check(err1)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), streamFrom(start*1e9, n, size, interval), 0o644))
 }
 
-func stream(n, size int, interval time.Duration) []byte {
+func stream(n, size int, interval time.Duration) []byte { return streamFrom(1e18, n, size, interval) }
+
+func streamFrom(start uint64, n, size int, interval time.Duration) []byte {
 	var b bytes.Buffer
 	w := frame.NewWriter(&b)
 	_ = w.Header(frame.LinkEthernet, "tap0")
 	for i := range n {
 		s := packettest.Spec{UDP: true, Port: uint16(5000 + i%3)}
-		rec := frame.Record{Time: 1e18 + uint64(i)*uint64(interval)}
+		rec := frame.Record{Time: start + uint64(i)*uint64(interval)}
 		if size > 0 {
 			s.Payload = packettest.Bytes(size - 42)
 			rec.Frame = s.Frame()

@@ -118,7 +118,9 @@ type Gate struct {
 	cfg       Config
 	win       window
 	book      booked // win, if others count in it, too
-	private   window // in its place, when it has failed
+	private   window // in its place, while it fails
+	failing   booked // it, then
+	again     int64  // when to try it again
 	threshold int64
 	known     int64 // the quota threshold was made of
 	now       int64
@@ -155,6 +157,8 @@ const (
 	// chunk is how much credit is taken at a time, if that is little of the quota.
 	// A gate that is killed has charged so much too much, at the most.
 	chunk = 64 << 10
+	// retry is how often a Book is tried that has failed.
+	retry = 5 * time.Second
 	// earliness is how steeply the drop probability rises with the fill of
 	// the queue: p = fill^earliness.
 	earliness = 6
@@ -222,10 +226,16 @@ func (g *Gate) tick(now int64) {
 	g.Settle()
 	g.now = max(g.now, min(now, MaxTime))
 	g.win.advance(g.now)
-	if g.book != nil && g.err == nil {
+	if g.failing != nil && g.now >= g.again {
+		g.book, g.failing = g.failing, nil
+		g.win = g.book
+		g.win.advance(g.now)
+	}
+	if g.book != nil {
 		if g.err = g.book.failed(); g.err != nil {
 			// Better a quota of its own than none, or no traffic.
-			g.win, g.book = g.private, nil
+			g.failing, g.book, g.again = g.book, nil, g.now+int64(retry)
+			g.win = g.private
 			g.win.advance(g.now)
 		}
 	}
@@ -265,8 +275,8 @@ func (g *Gate) borrow() {
 	g.credit, g.until = n, g.win.refresh()
 }
 
-// Err returns why the Book could not be used any longer, if so. The gate then
-// counts by itself.
+// Err returns why the Book cannot be used, if so. The gate counts by itself then, and
+// tries again every few seconds.
 func (g *Gate) Err() error { return g.err }
 
 // Admit counts a frame that arrives now and lets it pass, as Arrive does, if the gate

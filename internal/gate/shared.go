@@ -61,7 +61,7 @@ type Book interface {
 type booked interface {
 	window
 	offer(bytes int64)
-	failed() error
+	failed() error // of the last try to turn to a slot
 }
 
 // shared is a sliding window whose counts are in a Book. It bounds what all the
@@ -99,12 +99,12 @@ func (s *shared) advance(now int64) { s.turn(now) }
 // turn moves to now, and reports whether another slot began.
 func (s *shared) turn(now int64) bool {
 	s.fine.advance(now)
-	if now < s.slot.End || s.err != nil {
+	if now < s.slot.End {
 		return false
 	}
 	slot, err := s.book.Turn(now)
+	s.err = err
 	if err != nil {
-		s.err = err
 		return false
 	}
 	if s.added != 0 {
@@ -349,11 +349,12 @@ func (s *sharedCycle) refresh() int64    { return min(s.check, s.slot.End) }
 
 func (s *sharedCycle) advance(now int64) {
 	s.aligned.advance(now)
-	if now < s.slot.End || s.err != nil {
+	if now < s.slot.End {
 		return
 	}
-	if s.slot, s.err = s.book.Turn(now); s.err == nil {
-		s.old = s.book.Cycle(&s.slot)
+	slot, err := s.book.Turn(now)
+	if s.err = err; err == nil {
+		s.slot, s.old = slot, s.book.Cycle(&slot)
 	}
 }
 

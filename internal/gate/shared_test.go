@@ -194,7 +194,7 @@ func TestSharedCycle(t *testing.T) {
 }
 
 // A Book that fails leaves a gate with a quota of its own, of which it has used what
-// it used.
+// it used, until the Book can be used again.
 func TestSharedFails(t *testing.T) {
 	book := newShelf(time.Second, 60)
 	g := must(t, Config{Quota: 10e3, Window: time.Second, Threshold: 1, Policy: Random, Book: book})
@@ -210,6 +210,17 @@ func TestSharedFails(t *testing.T) {
 	}
 	if passed != 9e3 || g.Err() == nil {
 		t.Errorf("%d passed, %v", passed, g.Err())
+	}
+	book.broken = nil
+	book.cell((2e9 + int64(retry)) / book.slot).Add(4000) // somebody else's
+	passed = 0
+	for i := range int64(100) {
+		if g.Arrive(2e9+int64(retry)+i, &Packet{Bytes: 1000}) == Pass {
+			passed += 1000
+		}
+	}
+	if passed != 6e3 || g.Err() != nil {
+		t.Errorf("%d passed when it can be used again, %v", passed, g.Err())
 	}
 	if _, err := New(Config{Quota: 1, Window: time.Second, Align: true, Book: book}); err == nil {
 		t.Error("windows on the clock with a Book")

@@ -290,18 +290,19 @@ func (g *Gate) Admit(now int64, p *Packet) bool {
 		if g.q.frames > 0 || g.win.used() >= g.threshold || g.win.used()+p.Bytes > g.win.quota() {
 			return false
 		}
-		if !g.cfg.Offered { // which is charged when it comes
-			if !g.take(p.Bytes) {
-				return false
-			}
-			g.stats.In.add(p.Bytes)
-			g.came += p.Bytes
-			g.clamped = false
-			g.borrow()
-			return true
+		if g.cfg.Offered { // charged when it comes; take is not in its way then
+			g.win.add(p.Bytes)
 		}
+		if !g.take(p.Bytes) {
+			return false
+		}
+		g.stats.In.add(p.Bytes)
+		g.came += p.Bytes
+		g.clamped = false
+		g.borrow()
+		return true
 	}
-	return g.Arrive(now, p) == Pass
+	return g.Arrive(now, p) == Pass // it does
 }
 
 // paid lets a frame pass that there is credit for.

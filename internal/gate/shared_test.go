@@ -227,6 +227,50 @@ func TestSharedFails(t *testing.T) {
 	}
 }
 
+// jumpy is the count of others who use up a lot at some time.
+type jumpy struct{ loads, at, by int64 }
+
+func (j *jumpy) Add(int64) {}
+
+func (j *jumpy) Load() int64 {
+	if j.loads++; j.loads > j.at {
+		return j.by
+	}
+	return 0
+}
+
+// jumping is a Book with such a count.
+type jumping struct {
+	*shelf
+	others *jumpy
+}
+
+func (b *jumping) Turn(now int64) (Slot, error) {
+	s, err := b.shelf.Turn(now)
+	s.Now = append(s.Now, b.others)
+	return s, err
+}
+
+// A frame that Admit does not let pass was not counted, whenever others use up the
+// quota meanwhile; and one that it lets pass was counted once.
+func TestAdmitOnce(t *testing.T) {
+	for _, offered := range []bool{false, true} {
+		for at := range int64(12) {
+			book := &jumping{newShelf(time.Second, 60), &jumpy{at: at, by: 1e6}}
+			g := must(t, Config{Quota: 1e6, Window: time.Second, Threshold: 0.75, Offered: offered, Book: book})
+			p := Packet{Bytes: 40e3}
+			want := Tally{}
+			if g.Admit(1e9, &p) {
+				want.add(p.Bytes)
+			}
+			g.Settle()
+			if own := book.cell(60).Load(); g.stats.In != want || g.stats.Passed != want || own != int64(want.Bytes) {
+				t.Errorf("offered %v, others after %d looks: In %v, Passed %v, %d charged, want %v", offered, at, g.stats.In, g.stats.Passed, own, want)
+			}
+		}
+	}
+}
+
 // The rate that a shared window can sustain is that of a private one with the
 // same slots.
 func TestSharedSustainable(t *testing.T) {

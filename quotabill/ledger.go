@@ -16,12 +16,17 @@ const slotsPerWindow = 60
 // fromLedger reads what gates have counted, up to now. What the flags do not say
 // of the cycle and the window is the ledger's. It reads what was charged, or for a
 // simulation what was offered.
-func (c *config) fromLedger(name string, given func(flag string) bool, now int64) (bill.Source, error) {
+func (c *config) fromLedger(name string, given func(flag string) bool, now int64) (source bill.Source, err error) {
 	l, err := ledger.Read(name)
 	if err != nil {
 		return nil, err
 	}
-	defer l.Close()
+	defer func() {
+		if e := l.Err(); e != nil {
+			source, err = nil, e
+		}
+		l.Close()
+	}()
 	cfg := l.Config()
 	switch {
 	case cfg.Cycle == 0:

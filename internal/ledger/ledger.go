@@ -123,6 +123,7 @@ type Ledger struct {
 	// Lost is told, once, when the file can no longer be counted in.
 	Lost func(error)
 	lost int
+	err  error // why
 }
 
 // cycle is a table in memory.
@@ -171,6 +172,7 @@ func Read(name string) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
+	debug.SetPanicOnFault(true) // of this goroutine, which is to look
 	l.over = l.left()
 	return l, nil
 }
@@ -375,10 +377,17 @@ func (l *Ledger) rescue() {
 	if _, err := unix.MmapPtr(fd, 0, unsafe.Pointer(&l.mem[0]), uintptr(len(l.mem)), unix.PROT_READ|unix.PROT_WRITE, flags); err != nil || l.lost > 2 {
 		panic(e)
 	}
-	if l.lost == 1 && l.Lost != nil {
-		l.Lost(fmt.Errorf("%s: it was cut off, or its file system fails", l.name))
+	if l.lost == 1 {
+		l.err = fmt.Errorf("%s: it was cut off, or its file system fails", l.name)
+		if l.Lost != nil {
+			l.Lost(l.err)
+		}
 	}
 }
+
+// Err returns why not all was read or counted that should have been, if so: what Lost
+// was told.
+func (l *Ledger) Err() error { return l.err }
 
 // Gone reports whether what was counted before the file was lost could not be read any
 // more.

@@ -547,6 +547,26 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
+// It is an error, and no more, for those who only look.
+func TestReadCutOff(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	add(t, open(t, name), at(1, 0), In, 7)
+	l, err := Read(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if n := len(l.Cycles()); n != 1 || l.Err() != nil {
+		t.Errorf("%d cycles, %v", n, l.Err())
+	}
+	if err := os.Truncate(name, 0); err != nil {
+		t.Fatal(err)
+	}
+	if n, m := len(l.Cycles()), len(l.left()); n != 0 || m != 0 || l.Err() == nil {
+		t.Errorf("cut off: %d cycles, %d to be given back, %v", n, m, l.Err())
+	}
+}
+
 // Where room cannot be reserved, it is written.
 func TestFill(t *testing.T) {
 	f, err := os.Create(t.TempDir() + "/file")

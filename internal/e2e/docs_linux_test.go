@@ -301,6 +301,34 @@ func TestPageCommands(t *testing.T) {
 	sandbox(t, taps, lines)
 }
 
+// The table of commits in the README is what its command writes, where the samples are
+// beside the project.
+func TestReadmePlan(t *testing.T) {
+	text, err := os.ReadFile(root + "/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)```\n\\$ (quotabill [^\n]* -plan [^\n]*)\n(.*?)```").FindStringSubmatch(string(text))
+	if m == nil {
+		t.Fatal("there is no such table")
+	}
+	c := exec.Command("sh", "-c", m[1])
+	c.Dir = root + "/../shared/data"
+	if _, err := os.Stat(c.Dir + "/eu-isp-2005.csv"); err != nil {
+		t.Logf("not beside the project: %v", err)
+		return
+	}
+	out, err := c.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(m[2]) {
+		if !strings.Contains(string(out), "\n"+line) {
+			t.Errorf("it does not write\n%sbut\n%s", line, out)
+		}
+	}
+}
+
 // The stages in the README are what they say, too.
 func TestReadmeStages(t *testing.T) {
 	var in, want bytes.Buffer

@@ -211,7 +211,7 @@ func TestEndOfTime(t *testing.T) {
 		stream = (&frame.Record{Time: 1<<64 - 1 - uint64(i), Frame: f}).Append(stream)
 	}
 	out, s, err := through(t, gate.Config{Quota: 10000, Window: time.Second, Threshold: 0.1, Queue: 10 * time.Second}, stream, nil)
-	if err != nil || s.HeldFrames == 0 || s.Passed.Frames+uint64(s.HeldFrames)+s.DroppedEarly.Frames+s.DroppedFull.Frames != 20 || len(out) == 0 {
+	if err != nil || s.HeldFrames != 0 || s.DroppedQuota.Frames == 0 || s.Passed.Frames+s.DroppedQuota.Frames+s.DroppedEarly.Frames+s.DroppedFull.Frames != 20 || len(out) == 0 {
 		t.Errorf("%d bytes, %v, %+v", len(out), err, s)
 	}
 }

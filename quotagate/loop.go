@@ -34,6 +34,9 @@ const (
 	// tick is how long a wait for the paced queue is at the least. What is due
 	// meanwhile goes out together.
 	tick = 500 * time.Microsecond
+	// linger is how much longer than its queue is what is held may take when the input
+	// has ended. Where the quota is used up it would be a window.
+	linger = 2 * time.Second
 )
 
 // filter runs a stream through a gate.
@@ -44,6 +47,7 @@ type filter struct {
 	ecn       bool
 	stream    bool // time is the records'
 	offered   bool // what is dropped is charged, too
+	queue     time.Duration
 	in        *fdio.Stream
 	out       *fdio.Output
 	hand      *ledger.Hand // nil if what was charged and did not pass is not noted
@@ -455,19 +459,22 @@ func (t *filter) release() error {
 	}
 }
 
-// drain lets out what is held after the input has ended: as time goes by, or,
-// where time is the records', as it would have gone by.
+// drain lets out what is held after the input has ended, as far as that is soon: as time
+// goes by, or, where time is the records', as it would have gone by.
 func (t *filter) drain() error {
+	end := min(t.now+int64(min(t.queue, time.Hour)+linger), gate.MaxTime) // after which no time comes
 	for {
 		if err := t.release(); err != nil {
 			return err
 		}
 		at, ok := t.gate.Due(t.now)
-		if !ok || t.stream && t.now >= gate.MaxTime { // after which no time comes
+		if !ok || t.now >= end {
+			t.gate.Abandon()
 			return t.w.Flush()
 		}
+		at = min(max(at, t.now+1), end)
 		if t.stream {
-			t.now = max(at, t.now+1)
+			t.now = at
 			continue
 		}
 		if err := t.w.Flush(); err != nil {

@@ -247,7 +247,7 @@ func run(t *cli.Tool, c config) error {
 	t.Counters(m.line)
 	f := &filter{
 		gate: g, count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed,
-		stream: c.clock == streamClock, offered: cfg.Offered, wall: steady(),
+		stream: c.clock == streamClock, offered: cfg.Offered, queue: cfg.Queue, wall: steady(),
 		in: fdio.NewStream(fdio.NewInput(0), 1), out: fdio.NewOutput(1),
 		publish: m.publish, warn: t.Warnf,
 	}

@@ -532,6 +532,13 @@ func (g *Gate) carried(h *Held) bool {
 	return ok && g.cfg.Offered && h.Since < a.begun
 }
 
+// Abandon drops all that is held.
+func (g *Gate) Abandon() {
+	for g.q.frames > 0 {
+		g.discard(g.q.fattest(), &g.stats.DroppedQuota)
+	}
+}
+
 // Done gives a frame back.
 func (g *Gate) Done(h *Held) { g.q.free(h) }
 

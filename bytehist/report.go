@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"os"
 
 	"framepipe/internal/cli"
@@ -23,18 +22,12 @@ const (
 	msgpackMaps
 )
 
-func (f format) String() string { return [...]string{"text", "json", "msgpack"}[f] }
+var formats = []string{"text", "json", "msgpack"}
+
+func (f format) String() string { return formats[f] }
 
 // Set is flag.Value's.
-func (f *format) Set(s string) error {
-	for _, x := range []format{text, jsonLines, msgpackMaps} {
-		if s == x.String() {
-			*f = x
-			return nil
-		}
-	}
-	return errors.New("want text, json or msgpack")
-}
+func (f *format) Set(s string) error { return cli.Choose(f, formats, s) }
 
 // reporter writes reports.
 type reporter struct {

@@ -6,12 +6,10 @@ import (
 	"time"
 
 	"framepipe/internal/bill"
+	"framepipe/internal/budget"
 	"framepipe/internal/cli"
 	"framepipe/internal/ledger"
 )
-
-// slotsPerWindow is how many slots of a ledger a gate's window has.
-const slotsPerWindow = 60
 
 // fromLedger reads what gates have counted, up to now. What the flags do not say
 // of the cycle and the window is the ledger's. It reads what was charged, or for a
@@ -41,7 +39,7 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 	}
 	c.opened, c.length = true, cfg.Cycle
 	if !given("window") {
-		c.window.Duration = cli.Duration(slotsPerWindow * cfg.Slot)
+		c.window.Duration = cli.Duration(budget.Slots * cfg.Slot)
 	}
 	// A clock that was wrong for a while has left cycles in the future.
 	cycles := slices.DeleteFunc(l.Cycles(), func(x ledger.Cycle) bool { return x.Start > now })

@@ -10,10 +10,6 @@ import (
 	"framepipe/internal/ledger"
 )
 
-// slotsPerWindow is how finely a ledger divides a window. One slot more than the
-// window counts: 1/60 of the quota is given away for the phases between slots.
-const slotsPerWindow = 60
-
 // direction is the flag -dir.
 type direction struct {
 	ledger.Direction
@@ -50,18 +46,12 @@ const (
 	both                    // their sum
 )
 
-func (b *billing) String() string { return [...]string{"separate", "max", "sum"}[*b] }
+var billings = []string{"separate", "max", "sum"}
+
+func (b *billing) String() string { return billings[*b] }
 
 // Set is flag.Value's.
-func (b *billing) Set(s string) error {
-	for i := separate; i <= both; i++ {
-		if i.String() == s {
-			*b = i
-			return nil
-		}
-	}
-	return errors.New("want separate, max or sum")
-}
+func (b *billing) Set(s string) error { return cli.Choose(b, billings, s) }
 
 // book is a ledger as a gate of one direction sees it.
 type book struct {
@@ -161,9 +151,9 @@ const syncing = 10 * time.Second
 // same ones whatever the cycle, and so begin with it.
 func (c *config) percentiled(window time.Duration) error {
 	const step = 15 * time.Minute // that time zones differ by
-	slot := window / slotsPerWindow
+	slot := window / budget.Slots
 	switch {
-	case window%slotsPerWindow != 0 || c.cycle == 0 && step%slot != 0:
+	case window%budget.Slots != 0 || c.cycle == 0 && step%slot != 0:
 		return cli.Usagef("-percentile with -window %v: want one whose sixtieth divides a quarter of an hour, such as 1m, 5m, 15m or 1h", cli.Duration(window))
 	case c.cycle != 0 && time.Duration(c.cycle)%slot != 0:
 		return cli.Usagef("-percentile with -cycle %v: want a multiple of a sixtieth of the window, %v", c.cycle, cli.Duration(slot))
@@ -191,7 +181,7 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 	}
 	slot := 5 * time.Second // a month has the slots of windows of five minutes
 	if cfg.Cycle == nil {
-		slot = cfg.Window / slotsPerWindow
+		slot = cfg.Window / budget.Slots
 	}
 	lc := ledger.Config{Slot: slot, CycleDay: c.cycleDay, Zone: zone}
 	b.bounds = gate.Month(c.cycleDay, zone)

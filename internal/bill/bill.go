@@ -93,23 +93,13 @@ func (r Rank) String() string    { return ranks[r] }
 func (m Missing) String() string { return missings[m] }
 
 // Set is flag.Value's.
-func (m *Method) Set(s string) error { return choose(m, methods, s) }
+func (m *Method) Set(s string) error { return cli.Choose(m, methods, s) }
 
 // Set is flag.Value's.
-func (r *Rank) Set(s string) error { return choose(r, ranks, s) }
+func (r *Rank) Set(s string) error { return cli.Choose(r, ranks, s) }
 
 // Set is flag.Value's.
-func (m *Missing) Set(s string) error { return choose(m, missings, s) }
-
-func choose[T ~uint8](to *T, names []string, s string) error {
-	i := slices.Index(names, s)
-	if i < 0 {
-		last := len(names) - 1
-		return fmt.Errorf("want %s or %s", strings.Join(names[:last], ", "), names[last])
-	}
-	*to = T(i)
-	return nil
-}
+func (m *Missing) Set(s string) error { return cli.Choose(m, missings, s) }
 
 // Percentile is a share of samples, in 10⁻⁹ percent, so that 99.9 is exact.
 type Percentile int64

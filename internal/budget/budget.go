@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Slots is how many slots a window has.
+// Slots is how many slots a window has, in a ledger too. As one more than the window
+// counts, 1/60 of the quota is given away for the phases between slots.
 const Slots = 60
 
 // span is how many slots a window can touch: its own and, as it may begin

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/big"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -256,4 +257,15 @@ func inUnits(n int64, unit string) string {
 		}
 	}
 	return "0" + unit
+}
+
+// Choose sets a flag that has one of these values.
+func Choose[T ~uint8](to *T, names []string, s string) error {
+	i := slices.Index(names, s)
+	if i < 0 {
+		last := len(names) - 1
+		return fmt.Errorf("want %s or %s", strings.Join(names[:last], ", "), names[last])
+	}
+	*to = T(i)
+	return nil
 }

@@ -231,7 +231,7 @@ func run(t *cli.Tool, c config) error {
 	if c.ledger != "" {
 		b, err := c.open(&cfg, clock, t.Warnf)
 		if err != nil {
-			if strings.Contains(err.Error(), "too short for a cycle") { // a ledger knows slots, and no flags
+			if errors.Is(err, ledger.ErrTooShort) { // a ledger knows slots, and no flags
 				err = cli.Hint(err, "a longer -window, or a shorter -cycle")
 			}
 			return err

@@ -136,6 +136,9 @@ type cycle struct {
 // one.
 var ErrDamaged = errors.New("no ledger, or a damaged one")
 
+// ErrTooShort is behind the error for slots of which there would be too many.
+var ErrTooShort = errors.New("too short for a cycle")
+
 // Open opens a ledger for counting, and makes it if there is none. bounds gives
 // the cycle in which a time lies, as the configuration says.
 func Open(name string, cfg Config, bounds func(now int64) (start, end int64)) (*Ledger, error) {
@@ -196,7 +199,7 @@ func (cfg Config) header() (b []byte, slots int, err error) {
 	n := count(int64(span), cfg.Slot)
 	switch {
 	case n > mostSlots:
-		return nil, 0, fmt.Errorf("slots of %v are too short for a cycle of %v: a ledger has %d at the most", cfg.Slot, span, mostSlots)
+		return nil, 0, fmt.Errorf("slots of %v are %w of %v: a ledger has %d at the most", cfg.Slot, ErrTooShort, span, mostSlots)
 	case len(zone) >= zoneSize:
 		return nil, 0, fmt.Errorf("the name of the time zone %q is too long", zone)
 	}

@@ -224,7 +224,9 @@ func pair(t testing.TB, n *network) (both [2]net.Conn) {
 	t.Helper()
 	var l net.Listener
 	var err1, err2 error
-	n.a.Do(func() { l, err1 = net.Listen("tcp", "10.0.0.1:7") })
+	// On any port: a program that another test starts at this moment has the last
+	// connection's listener for a moment longer.
+	n.a.Do(func() { l, err1 = net.Listen("tcp", "10.0.0.1:0") })
 	if err1 != nil {
 		t.Fatal(err1)
 	}
@@ -235,7 +237,7 @@ func pair(t testing.TB, n *network) (both [2]net.Conn) {
 			ends <- c
 		}
 	}()
-	n.b.Do(func() { both[0], err2 = net.DialTimeout("tcp", "10.0.0.1:7", 5*time.Second) })
+	n.b.Do(func() { both[0], err2 = net.DialTimeout("tcp", l.Addr().String(), 5*time.Second) })
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}

@@ -301,6 +301,23 @@ func TestWatcherLeaves(t *testing.T) {
 	}
 }
 
+// begun starts a program, of which nothing is left after the test, and returns its
+// output and what it will have said.
+func begun(t *testing.T, c *exec.Cmd) (out *os.File, said *bytes.Buffer) {
+	t.Helper()
+	said = new(bytes.Buffer)
+	c.Stderr = said
+	r, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Process.Kill() })
+	return r.(*os.File), said
+}
+
 // A fifo for statistics that nobody reads, or that is read too slowly, does not hold the
 // stream up; and it has them as soon as somebody reads.
 func TestFifos(t *testing.T) {
@@ -315,20 +332,11 @@ func TestFifos(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := exec.Command(args[0], append(args[1:], fifo)...)
-		var said bytes.Buffer
-		c.Stderr = &said
 		in, err := c.StdinPipe()
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := c.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = c.Process.Kill() })
+		out, said := begun(t, c)
 		flow := func(d time.Duration) {
 			t.Helper()
 			b := make([]byte, len(one))
@@ -336,7 +344,7 @@ func TestFifos(t *testing.T) {
 				if _, err := in.Write(one); err != nil {
 					t.Fatal(err)
 				}
-				_ = out.(*os.File).SetReadDeadline(time.Now().Add(5 * time.Second))
+				_ = out.SetReadDeadline(time.Now().Add(5 * time.Second))
 				if _, err := io.ReadFull(out, b); err != nil {
 					t.Fatalf("%v: nothing comes out: %v, %s", args, err, said.String())
 				}

@@ -113,19 +113,10 @@ func TestLedgerCutOff(t *testing.T) {
 		file := t.TempDir() + "/bill"
 		c := exec.Command("quotagate", "-quota", "1PB", "-ledger", file, "-dir", "out")
 		c.Stdin = bytes.NewReader(b)
-		var said bytes.Buffer
-		c.Stderr = &said
-		out, err := c.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = c.Process.Kill() })
+		out, said := begun(t, c)
 		waiting, last := 0, -1
 		eventually(t, 10*time.Second, "a gate that waits", func() bool {
-			n, err := unix.IoctlGetInt(int(out.(*os.File).Fd()), unix.TIOCINQ)
+			n, err := unix.IoctlGetInt(int(out.Fd()), unix.TIOCINQ)
 			if err != nil {
 				t.Fatal(err)
 			}

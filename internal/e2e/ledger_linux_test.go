@@ -88,7 +88,7 @@ func TestLedgerBothDirections(t *testing.T) {
 // What passed is what the ledger has, to the byte, also after kill -9 of the gates of
 // both directions at any moment: of frames that they read and write and of
 // super-frames, which the kernel moves; of gates that are open, and of such as hold
-// frames back, cut and drop them.
+// frames back, cut and drop them; while the ledger is written to the disk.
 func TestLedgerKilled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -144,7 +144,7 @@ func TestLedgerCutOff(t *testing.T) {
 }
 
 func ledgerKilled(t *testing.T, file string, inputs [2]string, flags []string) {
-	kills := 40
+	kills := 100
 	if *full {
 		kills = 500
 	}
@@ -163,6 +163,9 @@ func ledgerKilled(t *testing.T, file string, inputs [2]string, flags []string) {
 		if passed > 0 && !whole {
 			midway++
 		}
+		if i == 0 {
+			writtenBack(t, file)
+		}
 		now := charged(t, file, d)
 		switch more := now - before[d] - passed; {
 		case more < 0:
@@ -180,6 +183,37 @@ func ledgerKilled(t *testing.T, file string, inputs [2]string, flags []string) {
 	if off > 1+kills/50 || midway < kills/4 {
 		t.Errorf("%d of %d were killed midway, and of %d the ledger has too much", midway, kills, off)
 	}
+}
+
+// writtenBack has the kernel write a file to the disk all the time, which makes its pages
+// read-only, until the test is over.
+func writtenBack(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, done := make(chan bool), make(chan error)
+	go func() {
+		var err error
+		for err == nil {
+			select {
+			case <-over:
+				close(done)
+				return
+			default:
+				err = unix.SyncFileRange(int(f.Fd()), 0, 1<<20, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+			}
+		}
+		done <- err
+	}()
+	t.Cleanup(func() {
+		close(over)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		f.Close()
+	})
 }
 
 // killed runs feeder | gate and kills the gate after a while, from its start on or from

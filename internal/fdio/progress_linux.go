@@ -56,7 +56,7 @@ func (w *watched) write(out int, p []byte) (int, error) {
 		p = w.scratch[:copy(w.scratch, p)]
 		from = int64(w.at)
 	}
-	w.from = from
+	w.from, w.length = from, len(p)
 	w.do(w.begin)
 	n, _, e := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(w.file), uintptr(unsafe.Pointer(&w.p.position)), uintptr(out), 0, uintptr(len(p)), unix.SPLICE_F_NONBLOCK)
 	if e == 0 {

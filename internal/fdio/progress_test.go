@@ -51,7 +51,7 @@ func TestWatch(t *testing.T) {
 					if err := out.Writev(spans); err != nil {
 						rt.Fatal(err)
 					}
-					if p.Written() != uint64(len(want)) || p.busy != 0 {
+					if p.Written() != uint64(len(want)) || p.end != 0 {
 						rt.Fatalf("%d written, want %d", p.Written(), len(want))
 					}
 				}
@@ -64,18 +64,21 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// While a write is under way, the kernel's position counts.
+// While a write is under way, the kernel's position counts, or all of it if that has
+// not moved.
 func TestProgress(t *testing.T) {
 	for _, tt := range []struct {
 		p    Progress
 		want uint64
 	}{
 		{Progress{settled: 5}, 5},
-		{Progress{settled: 5, origin: 100, position: 7}, 5},                    // of an earlier write
-		{Progress{settled: 100, origin: 60, position: 40, busy: 1}, 100},       // not begun
-		{Progress{settled: 100, origin: 60, position: 50, busy: 1}, 110},       // some
-		{Progress{settled: 120, origin: 60, position: 60, busy: 1}, 120},       // done, and noted
-		{Progress{settled: 10, origin: ^uint64(9), position: 30, busy: 1}, 20}, // from memory farther on than the output is
+		{Progress{settled: 5, origin: 100, position: 7}, 5},                        // of an earlier write
+		{Progress{settled: 100, origin: 60, position: 40, end: 120}, 120},          // all, and not noted; or not begun
+		{Progress{settled: 100, origin: 60, position: 50, end: 120}, 110},          // some
+		{Progress{settled: 120, origin: 60, position: 60, end: 120}, 120},          // done, and noted
+		{Progress{settled: 10, origin: ^uint64(9), position: 30, end: 40}, 20},     // from memory farther on than the output is
+		{Progress{settled: 10, origin: ^uint64(9), position: 20, end: 10 + 5}, 15}, // the same, not noted
+		{Progress{settled: 100, origin: 60, position: 40, end: 1}, 100},            // nonsense
 	} {
 		if got := tt.p.Written(); got != tt.want {
 			t.Errorf("%+v: %d, want %d", tt.p, got, tt.want)

@@ -31,6 +31,7 @@ type writer struct {
 	first frame.Record // of those gathered in merge
 	whole bool         // the device is given every datagram by itself
 	n     counters
+	batch tally
 	bad   complaints // of the device
 	odd   complaints // about frames
 }
@@ -50,6 +51,25 @@ type counters struct {
 	written, writtenBytes, writtenEthernet, lostEthernet cli.Counter
 }
 
+// tally is what the counters do not have yet of a batch: a store that another goroutine
+// may see costs a small frame more than all else that is done about it here.
+type tally struct {
+	frames, bytes, ethernet                uint64
+	written, writtenBytes, writtenEthernet uint64
+}
+
+// settle brings the counters up to date.
+func (t *writer) settle() {
+	b := &t.batch
+	t.n.frames.Add(b.frames)
+	t.n.bytes.Add(b.bytes)
+	t.n.ethernet.Add(b.ethernet)
+	t.n.written.Add(b.written)
+	t.n.writtenBytes.Add(b.writtenBytes)
+	t.n.writtenEthernet.Add(b.writtenEthernet)
+	*b = tally{}
+}
+
 // run writes frames until the input or the device ends.
 func (t *writer) run() error {
 	fdio.Steady()
@@ -58,12 +78,14 @@ func (t *writer) run() error {
 	t.whole = !t.dev.Offload()
 	r := frame.NewReader(t.in)
 	var rec frame.Record
+	defer t.settle()
 	for {
 		ok, err := r.Buffered(&rec)
 		switch {
 		case err != nil:
 		case !ok:
 			if err = t.flush(); err == nil {
+				t.settle()
 				err = r.Fill()
 			}
 		case rec.IsAnnotation():
@@ -78,9 +100,9 @@ func (t *writer) run() error {
 				err = t.pace(&rec)
 			}
 			if err == nil {
-				t.n.frames.Add(1)
-				t.n.bytes.Add(uint64(len(rec.Frame)))
-				t.n.ethernet.Add(t.ethernet(rec.Offload, rec.Frame))
+				t.batch.frames++
+				t.batch.bytes += uint64(len(rec.Frame))
+				t.batch.ethernet += t.ethernet(rec.Offload, rec.Frame)
 				err = t.gather(&rec)
 			}
 		}
@@ -110,6 +132,7 @@ func (t *writer) pace(rec *frame.Record) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
+	t.settle()
 	return t.replay.wait(d)
 }
 
@@ -238,6 +261,7 @@ func (t *writer) put(room []byte, n int) error {
 			continue
 		case unix.EAGAIN:
 			// A full socket in a device's place: worth waiting for.
+			t.settle()
 			fds := [1]fdio.PollFd{{Fd: int32(t.dev.Fd()), Events: unix.POLLOUT}}
 			if _, err := fdio.Wait(fds[:], fdio.Forever); err != nil {
 				return err
@@ -267,9 +291,9 @@ func (t *writer) given(room []byte, n int) uint64 {
 // wrote counts what the device has taken.
 func (t *writer) wrote(room []byte, n int) {
 	t.bad.over()
-	t.n.written.Add(1)
-	t.n.writtenBytes.Add(uint64(n))
-	t.n.writtenEthernet.Add(t.given(room, n))
+	t.batch.written++
+	t.batch.writtenBytes += uint64(n)
+	t.batch.writtenEthernet += t.given(room, n)
 }
 
 // failed deals with the error of a write, which is the device's end or only

@@ -223,8 +223,8 @@ func Version() string {
 }
 
 // Counter is a number that the loop of a tool counts up and another goroutine
-// reads. It has one writer only, so that counting is an ordinary add and a
-// store, and not a locked instruction.
+// reads. It has one writer only, so that counting is an add and a store. The
+// store costs some nanoseconds, as it is locked on some machines (xchg).
 type Counter struct{ v atomic.Uint64 }
 
 // Add counts n.

@@ -192,7 +192,7 @@ func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int,
 // of check sequence. IP packets count as if they were in Ethernet. It stays the same
 // when super-frames are cut or made.
 func OnWire(header, f []byte, size int, link packet.Link) (frames, bytes int) {
-	if header != nil {
+	if len(header) > 1 && Needed(header) { // most do not
 		if h, err := Parse(header); err == nil && h.Super() {
 			if p, err := h.plan(f, size, link); err == nil {
 				return p.n, h.onWire(p.n, p.head, size, link)

@@ -54,8 +54,8 @@ const (
 	// but as passed: what came and what was dropped since it last wrote that down.
 	ledgerHand = 512 << 10
 	// instant is what the ledger of a gate may have over what passed, if it was killed
-	// between a count and its note.
-	instant = 128 << 10
+	// between a count and its note, or in a write of which nobody noted how much was done.
+	instant = 128<<10 + writer + writer/8
 )
 
 // wire is how much bytes of stream can be on the wire: small frames are padded,

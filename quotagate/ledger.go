@@ -73,7 +73,7 @@ func (b *book) Turn(now int64) (s gate.Slot, err error) {
 	if err != nil {
 		return s, err
 	}
-	s.Charged, s.Offered, s.Marked, s.Gone = x.Charged, x.Offered, x.Marked, b.Gone()
+	s.Charged, s.Offered, s.Marked = x.Charged, x.Offered, x.Marked
 	if b.hand != nil {
 		s.Charged = b.hand.Count(&x)
 	}

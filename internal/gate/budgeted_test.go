@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
@@ -46,7 +47,12 @@ type desk struct {
 	lanes [][]int64
 	shift int64
 	begin int64 // where the budget begins to look
+	err   error
+	gone  bool
 }
+
+// Gone is Book's.
+func (d *desk) Gone() bool { return d.gone }
 
 func (d *desk) Turn(now int64) (Slot, error) {
 	i := (now + d.shift) / d.slot
@@ -62,7 +68,7 @@ func (d *desk) Turn(now int64) (Slot, error) {
 		}
 		s.Past = append(s.Past, past)
 	}
-	return s, nil
+	return s, d.err
 }
 
 func (d *desk) Cycle(*Slot) int64 { panic("no cycle") }
@@ -321,6 +327,49 @@ func TestClockSet(t *testing.T) {
 			if n := between(passed, at, at+5*slot); n < quota/60 {
 				t.Errorf("budget %v: %d bytes in the 5 s from %v on", with, n, time.Duration(at-start))
 			}
+		}
+	}
+}
+
+// What passed while the Book could not be used holds as much as what it knows, and so
+// does what it knew and has lost.
+func TestBudgetFails(t *testing.T) {
+	const slot, quota = int64(1e9), int64(60e6)
+	begin := 10 * int64(24*time.Hour)
+	for _, name := range []string{"from the start", "later", "gone"} {
+		f := newFolio(slot)
+		b, err := budget.New(budget.Config{Quota: quota, Window: time.Minute, Free: budget.Ratio{Num: 0, Den: 1}, Cycle: Every(24 * time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &desk{folio: f, lanes: [][]int64{{0}}, begin: begin - 3600e9}
+		g := must(t, Config{Quota: quota, Window: time.Minute, Threshold: 0.75, Queue: 100 * time.Millisecond, Book: d, Budget: b})
+		at := begin
+		go10 := func() (passed []event) {
+			at += 10e9
+			return play(g, steady(20e6, 1), at-10e9, at)
+		}
+		var passed []event
+		if name != "from the start" {
+			passed = append(passed, play(g, steady(1e5, 1), at, at+10e9)...)
+			at += 10e9
+		}
+		if d.err = errors.New("1970"); name == "gone" {
+			d.err = nil
+		}
+		passed = append(passed, go10()...)
+		d.err = nil
+		if name == "gone" {
+			d.gone = true
+			for _, p := range f.pages {
+				p.charged.Store(0)
+			}
+		}
+		for range 3 {
+			passed = append(passed, go10()...)
+		}
+		if w := worst(passed, 60*slot); w > quota || w < quota/2 {
+			t.Errorf("%s: a window holds %d bytes, quota %d", name, w, quota)
 		}
 	}
 }

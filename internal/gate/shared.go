@@ -32,7 +32,6 @@ type Slot struct {
 	Start, End int64 // of the slot, by the gate's clock
 	Shift      int64 // what the Book's clock shows more than the gate's
 	Past       []Past
-	Gone       bool // what the Book knew of earlier slots is lost: nothing may be taken for free
 }
 
 // Past is a slot that is over, the nearest first. Clocks differ, so that others
@@ -55,6 +54,9 @@ type Book interface {
 	// from is 0 these are all that a budget wants to know of. It is asked only
 	// if there is a budget.
 	Counts(from, to int64, do func(lane int, start, offered, charged int64, marked bool))
+	// Gone reports whether what was counted before is lost: nothing may be taken for
+	// free. It may turn out as the counts are read.
+	Gone() bool
 }
 
 // booked is a window whose counts are in a Book.
@@ -204,7 +206,7 @@ type budgeted struct {
 	budget  *budget.Budget
 	fed     int64 // up to when the budget knows what was counted, by the Book's clock
 	now     int64
-	alone   int64 // until when nothing is free: the Book's clock was set, or it has lost what it had
+	alone   int64 // until when nothing is free: the Book's clock was set, or it could not be used
 	limited bool
 	depth   int   // how many slots of the past are in the budget's window
 	older   int64 // what those hold but for the nearest
@@ -213,17 +215,14 @@ type budgeted struct {
 
 func (w *budgeted) advance(now int64) {
 	w.now = now
-	shift := w.slot.Shift
+	shift, failed := w.slot.Shift, w.err != nil
 	if !w.turn(now) {
 		return
 	}
-	if w.fed != 0 && w.slot.Shift != shift {
-		// What passed lately is in slots of another time, where no window that
-		// begins now has it.
+	if failed || w.fed != 0 && w.slot.Shift != shift {
+		// What passed lately is in no slot, or in slots of another time, where no
+		// window that begins now has it.
 		w.alone = now + w.length
-	}
-	if w.slot.Gone {
-		w.alone = math.MaxInt64
 	}
 	at := w.slot.Start + w.slot.Shift
 	length := w.slot.End - w.slot.Start
@@ -271,11 +270,14 @@ func (w *budgeted) used() int64 {
 	if w.now < w.alone {
 		return w.shared.used()
 	}
-	free := w.free()
-	if w.isMarked() && free <= w.limit {
+	free, own := w.free(), w.shared.used()
+	switch {
+	case w.book.Gone():
+		return own
+	case w.isMarked() && free <= w.limit:
 		return free
 	}
-	return min(w.shared.used(), free)
+	return min(own, free)
 }
 
 func (w *budgeted) isMarked() bool {
@@ -308,7 +310,7 @@ func (w *budgeted) mark(over bool) {
 
 func (w *budgeted) sustainable(now int64) float64 {
 	switch {
-	case now < w.alone:
+	case now < w.alone || w.book.Gone():
 		return w.shared.sustainable(now)
 	case !w.limited:
 		return maxQuota
@@ -334,13 +336,31 @@ type sharedCycle struct {
 	slot Slot
 	old  int64 // bytes of the cycle before the slot
 	err  error
+
+	// What was used as long as the Book was whole, and in which cycle.
+	known, cycle int64
+	lost         bool // it is not any more, and old is of what was counted since
 }
 
 func newSharedCycle(a *aligned, book Book) *sharedCycle {
 	return &sharedCycle{aligned: *a, book: book}
 }
 
-func (s *sharedCycle) used() int64 { return s.old + sum(s.slot.Now) }
+func (s *sharedCycle) used() int64 {
+	n := s.old + sum(s.slot.Now)
+	if !s.book.Gone() {
+		s.known, s.cycle = n, s.start
+		return n
+	}
+	if !s.lost {
+		s.lost, s.old = true, 0
+		n = sum(s.slot.Now)
+	}
+	if s.cycle == s.start {
+		n += s.known
+	}
+	return n
+}
 
 func (s *sharedCycle) add(bytes int64)   { count(s.slot.Charged, bytes) }
 func (s *sharedCycle) offer(bytes int64) { count(s.slot.Offered, bytes) }
@@ -354,7 +374,7 @@ func (s *sharedCycle) advance(now int64) {
 	}
 	slot, err := s.book.Turn(now)
 	if s.err = err; err == nil {
-		s.slot, s.old = slot, s.book.Cycle(&slot)
+		s.slot, s.old, s.lost = slot, s.book.Cycle(&slot), s.book.Gone()
 	}
 }
 

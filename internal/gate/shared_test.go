@@ -22,6 +22,7 @@ type shelf struct {
 	window int64
 	cells  map[int64]*cell
 	broken error
+	gone   bool
 }
 
 func newShelf(window time.Duration, slots int64) *shelf {
@@ -46,6 +47,8 @@ func (s *shelf) Turn(now int64) (Slot, error) {
 	}
 	return slot, s.broken
 }
+
+func (s *shelf) Gone() bool { return s.gone }
 
 func (s *shelf) Counts(int64, int64, func(int, int64, int64, int64, bool)) { panic("no budget") }
 
@@ -190,6 +193,37 @@ func TestSharedCycle(t *testing.T) {
 	g.Settle()
 	if r := g.win.sustainable(5e14); r < 0.999 || r > 1.001 {
 		t.Errorf("%.3f bytes a second, want 1: 500 kB for 500,000 s", r)
+	}
+}
+
+// A Book that loses what it had does not open a gate again.
+func TestSharedCycleGone(t *testing.T) {
+	const day = int64(24 * time.Hour)
+	book := newShelf(time.Minute, 60)
+	g := must(t, Config{Quota: 1e6, Cycle: Every(24 * time.Hour), Policy: Random, Threshold: 1, Book: book})
+	passed := int64(0)
+	pass := func(from int64) {
+		for now := from; now < from+6e9; now += 1e8 {
+			if g.Arrive(now, &Packet{Bytes: 10e3}) == Pass {
+				passed += 10e3
+			}
+		}
+	}
+	pass(day + 1e12)
+	book.gone = true
+	for _, c := range book.cells {
+		c.Store(0)
+	}
+	pass(day + 1e12 + 6e9)
+	if passed != 1e6 {
+		t.Errorf("%d passed of 1 MB", passed)
+	}
+	passed = 0
+	clear(book.cells) // it adds up all that it has
+	pass(2*day + 1e12)
+	pass(2*day + 2e12)
+	if passed != 1e6 {
+		t.Errorf("%d passed of 1 MB in the next cycle", passed)
 	}
 }
 

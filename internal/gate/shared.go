@@ -8,7 +8,8 @@ import (
 )
 
 // Cell is the count of a slot, in bytes, that other gates may read and add to
-// at the same time.
+// at the same time. Whatever they write there, it is not so much that the sum of all
+// the slots of a window overflows.
 type Cell interface {
 	Add(bytes int64)
 	Load() int64

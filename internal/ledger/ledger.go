@@ -372,12 +372,17 @@ func (l *Ledger) rescue() {
 	if !ok || fault.Addr() < first || fault.Addr() >= first+uintptr(len(l.mem)) {
 		panic(e)
 	}
-	// At first with what the file has; if that cannot be read either, with none.
-	fd, flags := int(l.file.Fd()), unix.MAP_PRIVATE|unix.MAP_FIXED
+	// At first with what the file has; then with none where it ends; and if it cannot
+	// be read either, with none at all.
+	fd, flags, from := int(l.file.Fd()), unix.MAP_PRIVATE|unix.MAP_FIXED, 0
 	if l.lost++; l.lost > 1 {
+		if info, err := l.file.Stat(); l.lost == 2 && err == nil {
+			page := int64(os.Getpagesize())
+			from = int(min((info.Size()+page-1)/page*page, int64(len(l.mem)-1)/page*page))
+		}
 		fd, flags = -1, flags|unix.MAP_ANON
 	}
-	if _, err := unix.MmapPtr(fd, 0, unsafe.Pointer(&l.mem[0]), uintptr(len(l.mem)), unix.PROT_READ|unix.PROT_WRITE, flags); err != nil || l.lost > 2 {
+	if _, err := unix.MmapPtr(fd, 0, unsafe.Pointer(&l.mem[from]), uintptr(len(l.mem)-from), unix.PROT_READ|unix.PROT_WRITE, flags); err != nil || l.lost > 3 {
 		panic(e)
 	}
 	if l.lost == 1 {
@@ -432,8 +437,15 @@ func (c Cell) add(bytes int64) (done bool) {
 	return true
 }
 
+// most is what a count, or all those of a cycle, are taken for at the most: nonsense in
+// a file is to add up to nonsense, and not to less than nothing.
+const most = 1 << 55
+
 // Load returns the count.
-func (c Cell) Load() int64 {
+func (c Cell) Load() int64 { return min(c.time(), most) }
+
+// time is Load for what is no count.
+func (c Cell) time() int64 {
 	if c.p == nil {
 		return 0
 	}
@@ -526,7 +538,7 @@ func (l *Ledger) At(now int64, d Direction) (s Slot, err error) {
 // has reports whether a time lies in a cycle that was found earlier, and nobody
 // has taken its table since.
 func (l *Ledger) has(c *cycle, now int64) bool {
-	return now >= c.start && now < c.end && l.start(c.table).Load() == c.start
+	return now >= c.start && now < c.end && l.start(c.table).time() == c.start
 }
 
 func (l *Ledger) slot(table int, d Direction, i int) Slot {
@@ -564,7 +576,7 @@ func (l *Ledger) Charged(start, to int64, d Direction) (bytes int64) {
 	l.do(func() {
 		sum := uint64(0)
 		for i := range cells {
-			sum = min(sum+min(atomic.LoadUint64(&cells[i]), 1<<62), 1<<62)
+			sum = min(sum+min(atomic.LoadUint64(&cells[i]), most), most)
 		}
 		bytes = int64(sum)
 	})
@@ -574,7 +586,7 @@ func (l *Ledger) Charged(start, to int64, d Direction) (bytes int64) {
 // table finds the table of the cycle that begins then, -1 if there is none.
 func (l *Ledger) table(start int64) int {
 	for i := range cycles {
-		if s := l.start(i).Load(); s == start && s != 0 {
+		if s := l.start(i).time(); s == start && s != 0 {
 			return i
 		}
 	}
@@ -591,8 +603,7 @@ func (l *Ledger) find(now int64) (cycle, error) {
 		return cycle{start, end, i}, nil
 	}
 	l.seen = cycle{} // whose table may be the one that is taken
-	// One at a time.
-	if err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX); err != nil {
+	if err := l.alone(); err != nil {
 		return cycle{}, fmt.Errorf("%s: %w", l.name, err)
 	}
 	defer func() { _ = unix.Flock(int(l.file.Fd()), unix.LOCK_UN) }()
@@ -604,6 +615,26 @@ func (l *Ledger) find(now int64) (cycle, error) {
 		}
 	}
 	return cycle{start, end, i}, nil
+}
+
+// patience is how long somebody else may take to begin a cycle, or have the file
+// locked for whatever else: whoever may read it can do so, and stops nobody for longer.
+const patience = 200 * time.Millisecond
+
+// alone waits until it has the file for itself, to begin a cycle.
+func (l *Ledger) alone() error {
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case err == unix.EINTR:
+		case err != unix.EWOULDBLOCK:
+			return err
+		case time.Since(start) > patience:
+			return errors.New("somebody else has it locked (flock)")
+		}
+	}
 }
 
 // begin begins a cycle in a table.
@@ -625,7 +656,7 @@ func (l *Ledger) begin(table int, start, end int64) (done bool) {
 func (l *Ledger) spare(before int64) (table int) {
 	table, least := -1, uint64(0)
 	for i := range cycles {
-		switch start := l.start(i).Load(); start {
+		switch start := l.start(i).time(); start {
 		case 0:
 			return i
 		case before:
@@ -656,7 +687,7 @@ type Cycle struct {
 // Cycles returns the cycles that the ledger has, the oldest first.
 func (l *Ledger) Cycles() (all []Cycle) {
 	for i := range cycles {
-		start, end := l.start(i).Load(), l.end(i).Load()
+		start, end := l.start(i).time(), l.end(i).time()
 		if start <= 0 || end <= start || count(end-start, l.cfg.Slot) > int64(l.slots) {
 			continue // not used, or somebody has written nonsense there
 		}

@@ -372,7 +372,7 @@ func FuzzRead(f *testing.F) {
 		was := s.Charged.Load()
 		s.Charged.Add(1)
 		s.Marked.Set()
-		if x := l.Look(now, Out); x.Charged.Load() != min(was+1, 1<<62) || !x.Marked.Load() || x.Start != s.Start {
+		if x := l.Look(now, Out); x.Charged.Load() != min(was+1, most) || !x.Marked.Load() || x.Start != s.Start {
 			t.Fatalf("%d and one more are %d", was, x.Charged.Load())
 		}
 	})
@@ -547,6 +547,59 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
+// What a file still has when it is cut off goes on being known.
+func TestCutOffInPart(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	l := open(t, name)
+	l.Lost = func(error) {}
+	add(t, l, at(1, 0), In, 7)
+	if l.cur.table != 0 {
+		t.Fatalf("table %d", l.cur.table)
+	}
+	if err := os.Truncate(name, int64(l.tableAt(1))); err != nil {
+		t.Fatal(err)
+	}
+	add(t, l, at(5, 0), In, 13) // in a table that is not there
+	add(t, l, at(1, 0), In, 1)
+	if n, _ := total(l, at(1, 0), In); n != 8 || !l.Gone() {
+		t.Errorf("%d are counted where the file goes on, gone %v", n, l.Gone())
+	}
+	if n, _ := total(l, at(5, 0), In); n != 13 {
+		t.Errorf("%d are counted where it does not", n)
+	}
+}
+
+// Somebody who has a ledger locked stops nobody.
+func TestLocked(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	l := open(t, name)
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan error)
+	go func() {
+		_, err := l.At(at(1, 0), In)
+		result <- err
+	}()
+	select {
+	case err := <-result:
+		if err == nil || !strings.HasSuffix(err.Error(), "/ledger: somebody else has it locked (flock)") {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it waits")
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	add(t, l, at(1, 0), In, 7)
+}
+
 // It is an error, and no more, for those who only look.
 func TestReadCutOff(t *testing.T) {
 	name := t.TempDir() + "/ledger"
@@ -606,7 +659,7 @@ func TestCharged(t *testing.T) {
 	}
 	*l.cell(l.table(at(3, 0)), column(In, false), 5).p = math.MaxUint64 // somebody has written nonsense there
 	*l.cell(l.table(at(3, 0)), column(In, false), 6).p = math.MaxUint64
-	if got := l.Charged(at(3, 0), at(4, 0), In); got != 1<<62 {
+	if got := l.Charged(at(3, 0), at(4, 0), In); got != most {
 		t.Errorf("%d of nonsense", got)
 	}
 }

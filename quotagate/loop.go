@@ -67,6 +67,7 @@ type filter struct {
 	quiet   bool  // there will be nothing new to publish until a frame comes
 	invalid bool  // a frame that could not be cut was reported
 	alone   bool  // that the ledger fails was reported
+	lapsed  bool  // what is in hand is not known
 }
 
 // watch has what was charged and did not pass noted in a hand. It is to be called
@@ -191,6 +192,7 @@ func (t *filter) more(rec *frame.Record) error {
 		return err
 	}
 	t.gate.Settle()
+	t.trust()
 	t.in.Timeout = fdio.Forever
 	if !t.stream {
 		if !t.quiet {
@@ -296,6 +298,20 @@ func (t *filter) mark(bytes int64) error {
 func (t *filter) dropped() {
 	if t.hand != nil && t.offered {
 		t.hand.Drop(t.gate.Dropped())
+	}
+}
+
+// trust has what is in hand given back after a kill, unless it was not charged: while
+// the ledger cannot be used, and until nothing is held that came then.
+func (t *filter) trust() {
+	switch failing := t.gate.Err() != nil; {
+	case t.hand == nil || failing == t.lapsed:
+	case failing:
+		t.lapsed = true
+		t.hand.Lapse()
+	case t.gate.Held() == 0:
+		t.lapsed = false
+		t.hand.Resume()
 	}
 }
 

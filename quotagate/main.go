@@ -104,8 +104,14 @@ func main() {
 		queue:     cli.Duration(100 * time.Millisecond),
 	}
 	flags := flag.NewFlagSet("quotagate", flag.ContinueOnError)
-	flags.Func("quota", "", func(s string) error { return something(c.quota.Set(s), c.quota == 0) })
-	flags.Func("rate", "", func(s string) error { return something(c.rate.Set(s), c.rate == 0) })
+	flags.Func("quota", "", func(s string) error {
+		err := c.quota.Set(s)
+		return something(err, c.quota == 0)
+	})
+	flags.Func("rate", "", func(s string) error {
+		err := c.rate.Set(s)
+		return something(err, c.rate == 0)
+	})
 	flags.Var(&c.window, "window", "")
 	flags.BoolVar(&c.align, "align", false, "")
 	flags.Var(&c.cycle, "cycle", "")

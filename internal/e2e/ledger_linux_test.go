@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -114,19 +115,7 @@ func TestLedgerCutOff(t *testing.T) {
 		c := exec.Command("quotagate", "-quota", "1PB", "-ledger", file, "-dir", "out")
 		c.Stdin = bytes.NewReader(b)
 		out, said := begun(t, c)
-		waiting, last := 0, -1
-		eventually(t, 10*time.Second, "a gate that waits", func() bool {
-			n, err := unix.IoctlGetInt(int(out.Fd()), unix.TIOCINQ)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n > 0 && n == last {
-				waiting++
-			} else {
-				waiting, last = 0, n
-			}
-			return waiting == 10
-		})
+		stuck(t, out)
 		if err := os.Truncate(file, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -140,6 +129,72 @@ func TestLedgerCutOff(t *testing.T) {
 		if want := "quotagate: " + file + ": it was cut off, or its file system fails; counting goes on in memory, and for this direction alone\n"; said.String() != want {
 			t.Errorf("%s: it says %s", name, said.String())
 		}
+	}
+}
+
+// stuck waits until a gate waits for who reads its output.
+func stuck(t *testing.T, out *os.File) {
+	t.Helper()
+	waiting, last := 0, -1
+	eventually(t, 10*time.Second, "a gate that waits", func() bool {
+		n, err := unix.IoctlGetInt(int(out.Fd()), unix.TIOCINQ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n > 0 && n == last {
+			waiting++
+		} else {
+			waiting, last = 0, n
+		}
+		return waiting == 10
+	})
+}
+
+// A gate that can use its ledger only after a while counts there to the byte from then
+// on, also when it is killed.
+func TestLedgerLate(t *testing.T) {
+	t.Parallel()
+	for name, flags := range map[string][]string{"passed": nil, "offered": {"-charge", "offered"}} {
+		t.Run(name, func(t *testing.T) {
+			file := t.TempDir() + "/bill"
+			c := exec.Command("quotagate", append([]string{"-quota", "1PB", "-cycle", "1h", "-clock", "stream", "-ledger", file, "-dir", "out"}, flags...)...)
+			in, err := c.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, said := begun(t, c)
+			for _, b := range [][]byte{
+				streamFrom(1e9, 500, 1000, time.Millisecond), // in January 1970 there is no cycle
+				streamFrom(1e18, 1, 996, 0),
+			} {
+				if _, err := in.Write(b); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(out, make([]byte, len(b))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			go func() { _, _ = in.Write(streamFrom(1e18, 20_000, 1000, 0)) }()
+			stuck(t, out)
+			if err := c.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			passed := int64(1000)
+			r := frame.NewReader(out)
+			var rec frame.Record
+			for err = r.Next(&rec); err == nil; err = r.Next(&rec) {
+				if !rec.IsAnnotation() {
+					passed += 1004
+				}
+			}
+			_ = c.Wait() // by a signal
+			if got := charged(t, file, ledger.Out); got != passed || passed < 64<<10 {
+				t.Errorf("%d passed, and the ledger has %d", passed, got)
+			}
+			if !strings.Contains(said.String(), "there is no cycle for the time 1970-01-01") {
+				t.Errorf("it says %s", said)
+			}
+		})
 	}
 }
 

@@ -564,6 +564,9 @@ func (g *Gate) Due(now int64) (at int64, ok bool) {
 	return g.now + min(max(wait, 1), max(g.renew-g.now, 1)), true
 }
 
+// Held returns how many frames are held.
+func (g *Gate) Held() int { return g.q.frames }
+
 // Dropped returns how many bytes were dropped, of those that were counted.
 func (g *Gate) Dropped() int64 {
 	return int64(g.stats.DroppedEarly.Bytes + g.stats.DroppedFull.Bytes + g.stats.DroppedQuota.Bytes)

@@ -84,6 +84,18 @@ func (p *page) mark(end int64, bytes int64) (full bool) {
 // give them back.
 func (h *Hand) Drop(total int64) { h.l.do(func() { h.dropped = uint64(total) }) }
 
+// Lapse has nothing given back until Resume: what passes from now on is not charged here.
+func (h *Hand) Lapse() { h.l.do(func() { h.boot = 0 }) }
+
+// Resume ends that, when nothing is in hand and all that was marked is written.
+func (h *Hand) Resume() {
+	h.l.do(func() {
+		h.charged = h.passed + h.dropped
+		h.turn[h.turns%2].since = h.charged
+		h.boot = h.l.boot
+	})
+}
+
 // Count is the count of a slot for those who charge: it notes what they have.
 func (h *Hand) Count(s *Slot) Charge {
 	at := uintptr(unsafe.Pointer(s.Charged.p)) - uintptr(unsafe.Pointer(&h.l.mem[0]))

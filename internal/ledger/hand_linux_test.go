@@ -100,6 +100,26 @@ func TestHandGivenBack(t *testing.T) {
 				}
 			}
 		}, [2]int64{3 * handMarks}},
+		"while the ledger could not be used": {func(l *Ledger, h *Hand) {
+			charge(t, l, h, 0, 1000)
+			h.Mark(50, 600)
+			h.written(50)
+			h.Lapse()
+			h.Mark(60, 5000)
+		}, [2]int64{1000}},
+		"after it could not be used": {func(l *Ledger, h *Hand) {
+			charge(t, l, h, 0, 1000)
+			h.Mark(50, 1000)
+			h.Lapse()
+			h.Mark(60, 5000)
+			h.Drop(70)
+			h.written(60)
+			h.Resume()
+			charge(t, l, h, 0, 500)
+			h.Mark(70, 200)
+			h.Mark(80, 300)
+			h.written(70)
+		}, [2]int64{1200}},
 		"before the machine was started": {func(l *Ledger, h *Hand) { charge(t, l, h, 0, 1000); h.boot++ }, [2]int64{1000}},
 		"nonsense": {func(l *Ledger, h *Hand) {
 			charge(t, l, h, 0, 1000)

@@ -47,9 +47,8 @@ func (w *watched) gather(spans [][]byte) []byte {
 	return w.scratch[:n]
 }
 
-// write writes some of p. The kernel's answer is EFAULT if the progress has lost its
-// memory since it was begun, microseconds ago; whether something was written nobody knows
-// then.
+// write writes some of p. The kernel's answer is EFAULT if the progress loses its memory
+// in the middle of it; how much was written nobody knows then.
 func (w *watched) write(out int, p []byte) (int, error) {
 	from := int64(uintptr(unsafe.Pointer(&p[0])) - uintptr(unsafe.Pointer(&w.mem[0])))
 	if from < 0 || from >= int64(w.at+len(w.scratch)) {

@@ -128,10 +128,10 @@ unprivileged() {
 
 # stop ends what start began: first the sources, and after a while all else.
 stop() {
-	local pid
+	local pid i=0
 	end_sources
 	for pid in "${jobs_running[@]}"; do
-		for _ in {1..40}; do
+		for (( ; i < 40; i++)); do # all together
 			kill -0 -- "-$pid" 2>/dev/null || break
 			sleep 0.05
 			end_sources # one may only just have begun
@@ -143,12 +143,16 @@ stop() {
 }
 
 # end_sources asks each source that is known to end, once: asked again, it would not
-# pass on what it has read.
+# pass on what it has read. The number may be somebody else's by now, and it was not root
+# who wrote it.
 end_sources() {
-	local f
+	local f pid
 	for f in ${state:+"$state"/*.source}; do
 		[ -s "$f" ] || continue
-		kill -TERM "$(<"$f")" 2>/dev/null
+		pid=$(<"$f")
+		if [[ $pid =~ ^[1-9][0-9]*$ ]] && grep -qzFx "PIPELINE_STATE=$state" "/proc/$pid/environ" 2>/dev/null; then
+			kill -TERM "$pid" 2>/dev/null
+		fi
 		rm -f "$f"
 	done
 }
@@ -243,7 +247,7 @@ one_quota() {
 		if [[ " $stage " =~ [[:space:]/]quotagate[[:space:]] && ! " $stage " =~ [[:space:]]--?ledger[=[:space:]] ]]; then
 			die "$1: with -queues each of several gates would keep the quota by itself" "quotagate ... -ledger FILE -dir ${1#-}" 2
 		fi
-	done < <(sed -E 's/[|;]/\n/g; s/(^|[^<>])&/\n/g; s/(^|[^$])\(/\n/g; s/(^|[[:space:]])[{}]/\n/g' <<<"$2")
+	done < <(sed -E 's/[|;]/\n/g; s/(^|[^<>])&/\n/g; s/(^|[^$])\(/\n/g; s/(^|[[:space:]])[{}]/\n/g' <<<"${2//$'\\\n'/}")
 }
 
 # --- demo ------------------------------------------------------------------
@@ -463,7 +467,7 @@ behind() {
 	exec 4<"$log"
 	exec 5>"$log"
 	rm -f "$log" # so that it goes with us, whatever ends us
-	setsid bash "$self" up -foreground "$@" </dev/null >&5 2>&1 4<&- 5>&- &
+	PIPELINE_BACKGROUND=1 setsid bash "$self" up -foreground "$@" </dev/null >&5 2>&1 4<&- 5>&- &
 	pid=$!
 	trap 'kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; cat <&4 >&2; exit 130' INT TERM HUP
 	until [ -e "$state/ready" ] && [ "$(cat "$state/pid" 2>/dev/null)" = "$pid" ]; do
@@ -478,17 +482,19 @@ behind() {
 	cat <&4 >&2
 }
 
+keeper='' # the process that makes and keeps
+
 # hold has everything made and kept running, and undoes it in the end, however that
 # comes. What makes and keeps is a process of its own, so that this one only waits:
 # bash runs a trap reliably there, and not in the middle of a read or an expansion.
 hold() {
-	local keeper='' asked='' status
-	notify=${NOTIFY_SOCKET-}
-	unset NOTIFY_SOCKET # it is nobody's
+	local asked='' status
+	notify=${NOTIFY_SOCKET-} background=${PIPELINE_BACKGROUND-}
+	unset NOTIFY_SOCKET PIPELINE_BACKGROUND # they are nobody's
 	unprivileged "$user"
 	claim
 	trap 'asked=1; [ -z "$keeper" ] || kill -KILL -- "-$keeper" 2>/dev/null' INT TERM HUP
-	trap 'if [ -e "$state/leave" ]; then exit; fi; undo' EXIT
+	trap 'left' EXIT # and at signals that kill, such as the ABRT of systemd's watchdog
 	set -m
 	keep &
 	keeper=$!
@@ -498,9 +504,17 @@ hold() {
 		while wait "$keeper"; status=$?; kill -0 "$keeper"; do :; done
 		settled # what it was about to do to the devices is done or not
 	} 2>/dev/null
+	keeper=''
 	[ -n "$asked" ] || exit "$status"
 	[ ! -e "$state/ready" ] || exit 0
 	exit 130 # it did not come to stand
+}
+
+# left is the end of hold: nobody keeps anything running any more, and it is undone.
+left() {
+	[ -z "$keeper" ] || { kill -KILL -- "-$keeper"; wait "$keeper"; settled; } 2>/dev/null
+	if [ -n "$background" ] && [ -e "$state/ready" ]; then exec >>"$state/up.log" 2>&1; fi
+	[ -e "$state/leave" ] || undo
 }
 
 # keep makes everything and keeps it running.
@@ -583,6 +597,7 @@ note() {
 	} >"$state/neighbours"
 	{ command -v ethtool >/dev/null && ethtool -k "$iface" 2>/dev/null; } | grep -x 'large-receive-offload: on' >"$state/lro"
 	looks "$iface" >"$state/looks"
+	cat "/proc/sys/net/ipv6/conf/$iface/accept_dad" >"$state/dad" 2>/dev/null || rm -f "$state/dad"
 }
 
 # moving prints those of ip -o addr that the interface does not keep. It keeps
@@ -662,6 +677,9 @@ devices() {
 }
 
 there() { [ -d "/sys/class/net/$1" ]; }
+
+# belongs PORT BRIDGE
+belongs() { [[ $(readlink "/sys/class/net/$1/master") = */"$2" ]]; }
 
 # A bridge that passes on everything it may, link-local frames too, with an
 # address of its own, lest it take the interface's.
@@ -851,14 +869,15 @@ launch() {
 alive() {
 	local i
 	for i in {1..100}; do
-		if [ "$(cat "/sys/class/net/$net/carrier" "/sys/class/net/$host/carrier" 2>/dev/null)" = $'1\n1' ]; then
-			break
-		fi
+		! carriers || break
 		sleep 0.05
 	done
 	sleep 0.3
 	[ "$i" -lt 100 ] && running in && running out
 }
+
+# carriers tells whether both taps have somebody who reads them.
+carriers() { [ "$(cat "/sys/class/net/$net/carrier" "/sys/class/net/$host/carrier" 2>/dev/null)" = $'1\n1' ]; }
 
 running() { kill -0 "${group[$1]}" 2>/dev/null; }
 
@@ -880,7 +899,7 @@ supervise() {
 			if [ -e "$state/confirmed" ]; then
 				confirm=0
 				say "confirmed"
-			elif [ $((now - since)) -ge $((confirm * 1000)) ]; then
+			elif [ $((now - since)) -ge $((confirm * 1000)) ] && mv "$state/until" "$state/expired" 2>/dev/null; then
 				say "not confirmed: undone"
 				exit 1
 			fi
@@ -891,6 +910,7 @@ supervise() {
 			unstick in "$net"
 			unstick out "$host"
 			[ $((beat % 5)) -ne 0 ] || [ -z "${WATCHDOG_USEC-}" ] || tell WATCHDOG=1
+			[ ! -e "$state/open" ] || check_open
 			[ ! -e "$state/open" ] || close_again
 			trim
 		fi
@@ -952,11 +972,13 @@ mend() {
 		return
 	fi
 	for dev in "$bridge" "$net" "$host" ${lan:+"$lan_bridge"}; do there "$dev" || gone+=" $dev"; done
-	[ ! -e "$state/open" ] || close_now
+	[ -z "$gone" ] || [ ! -e "$state/open" ] || close_now
 	for dev in "$iface" ${lan:+"$lan"}; do
 		[ -e "/sys/class/net/$dev/master" ] || { ip link set "$dev" up && ip addr flush dev "$dev" scope global; } || return
 	done
 	if ! devices || ! join; then
+		# What it had is given to one that is made, and not to one that is there.
+		case "$gone " in *" $host_side "*) ip link del "$host_side" 2>/dev/null ;; esac
 		((++broken < 5)) && return # somebody may be at it still
 		loud "the devices cannot be made again: undone"
 		exit 1
@@ -1060,8 +1082,20 @@ past() {
 	PIPELINE_STATE=$state "${as_user[@]}" bash -c "tunread $net >/dev/null & exec tunread $host >/dev/null" </dev/null 9>&- &
 	holders=$!
 	set +m
+	for _ in {1..40}; do
+		! carriers || break
+		sleep 0.05
+	done
 	echo $((now / 1000)) >"$state/open"
-	loud "OPEN: the traffic goes past the pipelines, unshaped"
+	check_open && loud "OPEN: the traffic goes past the pipelines, unshaped"
+}
+
+# check_open looks whether somebody holds the taps. If not, nothing passes there, either.
+check_open() {
+	carriers && return
+	close_now
+	loud "the traffic cannot go past the pipelines, as tunread does not run: it stands still"
+	return 1
 }
 
 close_now() {
@@ -1106,9 +1140,9 @@ undo() {
 		now_addresses=$(look -o addr show dev "$f")
 		now_routes=$(routes 4 "$f"; routes 6 "$f")
 		ip link del "$host" 2>/dev/null
-		if [ -n "$lan" ]; then ip link set "$lan" nomaster 2>/dev/null; fi
+		[ -z "$lan" ] || ! belongs "$lan" "$lan_bridge" || ip link set "$lan" nomaster
 		ip link del "$lan_bridge" 2>/dev/null
-		[ ! -e "/sys/class/net/$iface/master" ] || ip link set "$iface" nomaster
+		! belongs "$iface" "$bridge" || ip link set "$iface" nomaster
 		ip link set "$iface" up # or it takes no routes
 		# What is there already is no error. Where it would be said there must be room, or
 		# ip ends there.
@@ -1131,6 +1165,7 @@ undo() {
 	for f in "$host" "$net" "$bridge" "$lan_bridge"; do
 		[ ! -d "/sys/class/net/$f" ] || ip link del "$f"
 	done
+	if [ -e "$state/ready" ]; then mv "$state/up.log" "$state.log" 2>/dev/null; fi
 	rm -rf "$state"
 }
 
@@ -1140,7 +1175,10 @@ undo() {
 restore() {
 	local f table left line waits='' dad=/proc/sys/net/ipv6/conf/$iface/accept_dad
 	# Nobody else has the addresses: they need not wait for somebody to object.
-	[ ! -e "$dad" ] || { waits=$(<"$dad") && echo 0 >"$dad"; }
+	if [ -e "$dad" ]; then
+		waits=$(cat "$state/dad" 2>/dev/null || cat "$dad")
+		echo 0 >"$dad"
+	fi
 	if [ "$(<"/sys/class/net/$iface/ifindex")" = "$(<"$state/number")" ]; then
 		ip -4 addr restore <"$state/addr4"
 		ip -6 addr restore <"$state/addr6"
@@ -1327,7 +1365,7 @@ host_side() { if [ -e "$state/lan" ]; then echo "$lan_bridge"; else echo "$host"
 
 confirm() {
 	locked || die "$iface: nobody is there who waits for it" "$0 down $iface"
-	: >"$state/confirmed"
+	mv "$state/until" "$state/confirmed" 2>/dev/null || [ ! -e "$state/expired" ] || die "$iface: the time is over, and it is being undone"
 }
 
 case ${1-} in

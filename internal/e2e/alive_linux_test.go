@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -171,6 +172,12 @@ func TestUpFails(t *testing.T) {
 				u.ping(u.host, "10.0.0.1")
 				u.ping(u.router, "10.0.0.2")
 				talk("past")
+				u.host.Run("ip", "link", "set", "e0", "nomaster")
+				eventually(t, 10*time.Second, "the interface is back", func() bool { return strings.Contains(u.said(), "back in the bridges: e0") })
+				if _, err := os.Stat(u.state + "/e0/open"); err != nil {
+					t.Errorf("an interface that is back is no way past: %v", err)
+				}
+				u.ping(u.host, "10.0.0.1")
 			} else if u.answers() {
 				t.Error("something answers through a pipeline that is not there")
 			}
@@ -189,6 +196,41 @@ func TestUpFails(t *testing.T) {
 			u.same(before)
 		})
 	}
+}
+
+// Where the tools cannot be run there is no way past the pipelines either: nobody holds
+// the taps. Nobody is told that there is one.
+func TestUpNotOpen(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, false)
+	nettest.Need(t, "tc", "cp")
+	u.host.Run("ip", "addr", "add", "10.0.0.2/24", "dev", "e0")
+	bin := u.shared() + "/bin"
+	nettest.Run(t, "cp", "-r", filepath.Dir(u.pipeline), bin)
+	nettest.Run(t, "chmod", "-R", "a+rX", bin)
+	u.pipeline = bin + "/pipeline.sh"
+	c := u.script("up", "e0", "-fail", "open")
+	c.Env = append(c.Env, "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.Rename(bin+"/tunread", bin+"/gone"); err != nil {
+		t.Fatal(err)
+	}
+	for pid := range u.stages() {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+	eventually(t, 30*time.Second, "a message", func() bool {
+		return strings.Contains(u.said(), "cannot go past the pipelines, as tunread does not run")
+	})
+	if s := u.must("status"); strings.Contains(s, "OPEN") || strings.Contains(u.said(), "OPEN") {
+		t.Errorf("status:\n%s\nup says\n%s", s, u.said())
+	}
+	if err := os.Rename(bin+"/gone", bin+"/tunread"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 60*time.Second, "an answer", u.answers)
+	u.must("down")
 }
 
 // A stage that is stopped goes on, and one that reads no more, without ending, is
@@ -279,13 +321,14 @@ func TestUpUnprivileged(t *testing.T) {
 // Asked to stop, at any moment, up puts everything back and ends with 0, however
 // often that is done. Bash 5.2 crashed in one stop of eight, with the host left dark,
 // when the trap was in the process that reads, and now and then heard no signal at all.
-// So does the death of the process that keeps it running, with 137.
+// So does the death of the process that keeps it running, with 137, and so do signals
+// that kill, such as that of systemd's watchdog.
 func TestUpStopped(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
 	before := u.looks()
-	signals := []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP}
-	const stops = 4
+	signals := []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGABRT, unix.SIGUSR1}
+	const stops = 6
 	for i := range stops {
 		c := u.script("up", "e0", "-foreground", "-out", "quotagate -rate 100Mbit/s")
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -302,7 +345,9 @@ func TestUpStopped(t *testing.T) {
 		time.Sleep(time.Duration(i) * 123 * time.Millisecond)
 		want := 0
 		if i < stops-1 {
-			_ = c.Process.Signal(signals[i])
+			if _ = c.Process.Signal(signals[i]); i > 2 {
+				want = -1 // it dies of that
+			}
 		} else {
 			want = 128 + int(unix.SIGKILL)
 			for pid := range u.processes() {

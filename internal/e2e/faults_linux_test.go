@@ -44,6 +44,36 @@ func (u *uplink) side(dev string) string {
 	return strings.ReplaceAll(passing.ReplaceAllString(all, "$1 some"), dev, "DEVICE")
 }
 
+// A device that is made again only at the second try has what it had.
+func TestUpDevicesGoTwice(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	dir := u.shared()
+	if err := os.WriteFile(dir+"/bridge", []byte("#!/bin/sh\nrm "+dir+"/fails 2>/dev/null && exit 1\nexec /sbin/bridge \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	before := u.looks()
+	c := u.script("up", "e0")
+	c.Env = append(c.Env, "PATH="+dir+":"+os.Getenv("PATH"))
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	had := u.side(u.device("fphost"))
+	if err := os.WriteFile(dir+"/fails", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u.host.Run("ip", "link", "del", u.device("fphost"))
+	eventually(t, 15*time.Second, "an answer", func() bool { return u.answers() && strings.Contains(u.said(), "MADE AGAIN") })
+	if _, err := os.Stat(dir + "/fails"); err == nil {
+		t.Error("nothing failed")
+	}
+	if has := u.side(u.device("fphost")); has != had {
+		t.Errorf("the host's side has\n%s\nand had\n%s", has, had)
+	}
+	u.must("down")
+	u.same(before)
+}
+
 // Devices that go while the traffic passes through them are made again, with
 // addresses and routes, and an interface that goes is waited for. It is said once,
 // connections go on, and down puts back what there was.

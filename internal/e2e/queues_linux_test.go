@@ -163,6 +163,40 @@ func inOrder(t *testing.T, n *network) {
 	}
 }
 
+// What does not come to an end by itself is killed, many pipelines as soon as two.
+func TestQueuesStopped(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "bash")
+	ns := nettest.New(t)
+	for _, tap := range []string{"tap0", "tap1"} {
+		ns.Run("ip", "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr")
+		ns.Run("ip", "link", "set", tap, "up")
+	}
+	var took [2]time.Duration
+	for i, queues := range []int{1, 6} {
+		script := pipeline(t, nil, nil, ns.Command("../../pipeline.sh", "run", "tap0", "tap1", "-queues", fmt.Sprint(queues), "-in", "cat; sleep 100", "-out", "cat; sleep 100"))[0]
+		eventually(t, 20*time.Second, "the pipelines", func() bool { return len(tools(t, ns)) == 4*queues })
+		time.Sleep(300 * time.Millisecond)
+		start := time.Now()
+		if err := script.Process.Signal(unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-script.done:
+		case <-time.After(time.Minute):
+			t.Fatalf("%d queues do not stop", queues)
+		}
+		if s := script.ProcessState.ExitCode(); s != 0 {
+			t.Errorf("%d queues: status %d, %s", queues, s, &script.stderr)
+		}
+		took[i] = time.Since(start)
+	}
+	t.Logf("stopped after %v and %v", took[0], took[1])
+	if took[1] > 2*took[0]+time.Second {
+		t.Errorf("6 queues take %v to stop, one %v", took[1], took[0])
+	}
+}
+
 // Several gates without a ledger would keep a quota each.
 func TestQueuesRefused(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
@@ -186,5 +220,9 @@ func TestQueuesRefused(t *testing.T) {
 		if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), tt.want) {
 			t.Errorf("%q: %v, %s", args, err, out)
 		}
+	}
+	out, _ := exec.Command("../../pipeline.sh", "run", "no0", "no1", "-queues", "2", "-in", "quotagate -rate 1Mbit/s \\\n -ledger x").CombinedOutput()
+	if !strings.Contains(string(out), "no0") || strings.Contains(string(out), "quota by itself") {
+		t.Errorf("a gate with a ledger, over two lines: %s", out)
 	}
 }

@@ -397,6 +397,36 @@ func TestUpKilled(t *testing.T) {
 	}
 }
 
+// After kill -9 the numbers that were noted may be somebody else's.
+func TestUpStaleNumbers(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	u.must("up", "e0")
+	pid, err := os.ReadFile(u.state + "/e0/pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(pid)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(n, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	bystander := exec.Command("sleep", "100")
+	if err := bystander.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(u.state+"/e0/in.source", fmt.Appendln(nil, bystander.Process.Pid), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u.must("down")
+	_ = bystander.Process.Kill()
+	if err := bystander.Wait(); bystander.ProcessState.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
+		t.Errorf("somebody else: %v", err)
+	}
+}
+
 // What cannot be done safely is refused, and what fails half-way is undone.
 func TestUpRefuses(t *testing.T) {
 	t.Parallel()
@@ -722,6 +752,18 @@ func TestUpConfirm(t *testing.T) {
 			t.Fatal("it is not undone")
 		}
 	}
+	u.same(before)
+	if b, err := os.ReadFile(u.state + "/e0.log"); err != nil || !strings.Contains(string(b), "not confirmed: undone") {
+		t.Errorf("nothing says why: %v, %s", err, b)
+	}
+
+	// Too late is too late, also while it is being undone.
+	u.must("up", "e0", "-confirm", "1s", "-in", "bash -c 'cat; sleep 100'")
+	eventually(t, 10*time.Second, "the end of the time", func() bool { _, err := os.Stat(u.state + "/e0/expired"); return err == nil })
+	if s, status := u.run("confirm"); status != 1 {
+		t.Errorf("confirmed when it is undone: %s", s)
+	}
+	eventually(t, 20*time.Second, "undone", func() bool { _, err := os.Stat(u.state + "/e0"); return err != nil })
 	u.same(before)
 
 	u.must("up", "e0", "-confirm", "5s")

@@ -96,10 +96,16 @@ scratch() {
 # be a list of pipelines, and end in a comment.
 start() {
 	local name=$1 source=$2 stages=${3:+"{ $3"$'\n''} 6>&- | '} sink=$4
-	set -m # a process group for each
-	PIPELINE_STATE=$state "${as_user[@]}" bash -o pipefail -c "bash -c 'echo \$\$ >&6; exec 6>&-; exec $source' </dev/null | $stages$sink 6>&-" \
-		6>"$state/$name.source" 9>&- &
+	apart bash -o pipefail -c "bash -c 'echo \$\$ >&6; exec 6>&-; exec $source' </dev/null | $stages$sink 6>&-" 6>"$state/$name.source"
 	jobs_running+=("$!")
+}
+
+# apart COMMAND... runs it in a process group of its own, in the background. As another
+# user it is in another session, too: from our terminal he could type as us (TIOCSTI).
+# Without job control setsid makes no process.
+apart() {
+	[ ${#as_user[@]} -gt 0 ] || set -m
+	PIPELINE_STATE=$state "${as_user[@]}" "$@" 8>&- 9>&- &
 	set +m
 }
 
@@ -116,12 +122,14 @@ unprivileged() {
 	if [ "$owner" != "$(id -un "$1")" ] && compgen -G "$run_dir/*/ready" >/dev/null; then
 		die "pipelines of another interface run as $owner, and $lib_dir is his" "-user $owner, or PIPELINE_LIB=DIRECTORY"
 	fi
+	where=$(find "$lib_dir" -mindepth 1 ! -uid "$uid" ! -uid 0 -print -quit 2>/dev/null)
+	[ -z "$where" ] || die "$where is somebody else's, and could lead $1 elsewhere" "chown it, or remove it, or PIPELINE_LIB=DIRECTORY"
 	where=$(command -v tunread) && exec 7<"${where%/*}" || exit 1
 	install -d -o "$uid" -g "$gid" -m 0755 "$lib_dir" && cd "$lib_dir" || exit 1
 	[ "$uid" -ne 0 ] || return 0
 	PATH=/proc/self/fd/7:$PATH
 	command -v setpriv >/dev/null || die "no setpriv" "install util-linux"
-	as_user=(setpriv --reuid="$uid" --regid="$gid" --clear-groups --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set=-all)
+	as_user=(setsid setpriv --reuid="$uid" --regid="$gid" --clear-groups --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set=-all)
 	"${as_user[@]}" sh -c 'test -r /dev/net/tun && test -w /dev/net/tun' ||
 		die "$1 may not open /dev/net/tun" "chmod 0666 /dev/net/tun, as udev has it: the taps belong to $1, and that is what counts; or -user root"
 }
@@ -345,7 +353,7 @@ names() {
 }
 
 up() {
-	local in='' out='' other='' confirm=0 fail=closed user=nobody foreground='' args=("$@") ifaces=()
+	local in='' out='' other='' confirm=0 fail=closed user=nobody foreground='' args=("$@") ifaces=() fd
 	while [ $# -gt 0 ]; do
 		case $1 in
 		-in | --in) [ $# -ge 2 ] || die "-in wants stages" "$0 -h" 2; in=$2; shift ;;
@@ -369,6 +377,10 @@ up() {
 	[ ${#ifaces[@]} -eq 1 ] || die "up wants one interface, ${#ifaces[@]} given" "$0 -h" 2
 	iface=${ifaces[0]}
 	is_name "$iface"
+	for fd in /proc/"$BASHPID"/fd/*; do # whatever else we were given open is not for the stages
+		fd=${fd##*/}
+		[ "$fd" -le 2 ] || [ "$fd" -eq 255 ] || eval "exec $fd>&-"
+	done
 	[ -n "$foreground" ] || { behind "${args[@]}"; return; }
 	check_machine
 	if [ -d "$run_dir/$iface" ]; then
@@ -514,7 +526,7 @@ hold() {
 left() {
 	[ -z "$keeper" ] || { kill -KILL -- "-$keeper"; wait "$keeper"; settled; } 2>/dev/null
 	if [ -n "$background" ] && [ -e "$state/ready" ]; then exec >>"$state/up.log" 2>&1; fi
-	[ -e "$state/leave" ] || undo
+	[ -e "$state/leave" ] || fresh=1 undo
 }
 
 # keep makes everything and keeps it running.
@@ -530,13 +542,13 @@ keep() {
 		: >"$state/$name.restarts"
 		launch "$name"
 	done
-	alive || { tail -n 5 "$state"/*.log >&2; die "the pipelines do not run"; }
+	alive || { tail -n 5 "$state"/*.log | printable >&2; die "the pipelines do not run"; }
 	local gateway answering
 	answering=$(for gateway in $(gateways); do ! ask "$gateway" "$iface" 1 || echo "$gateway"; done)
 	move || die "cannot move the addresses and routes of $iface"
 	for gateway in $answering; do
 		ask "$gateway" "$host_side" 5 && continue
-		tail -n 5 "$state"/*.log >&2
+		tail -n 5 "$state"/*.log | printable >&2
 		die "$gateway, which answered before, does not answer through the pipelines"
 	done
 	say "$iface goes through the pipelines; its addresses are on $host_side, messages in $state/*.log"
@@ -859,8 +871,9 @@ launch() {
 	line=$(<"$state/$1")
 	source=${line%% | *} sink=${line##* | }
 	stages=${line#"$source | "} stages=${stages%"$sink"}
-	start "$1" "$source" "${stages% | }" "$sink" 2>>"$state/$1.log"
+	start "$1" "$source" "${stages% | }" "$sink" >/dev/null 2>>"$state/$1.log"
 	group[$1]=${jobs_running[-1]}
+	echo "${group[$1]}" >"$state/$1.group"
 	jobs_running=("${group[@]}") # not those that have ended, whose numbers others may have by now
 }
 
@@ -1078,10 +1091,9 @@ past() {
 		fi
 		from=$host to=$net
 	done
-	set -m
-	PIPELINE_STATE=$state "${as_user[@]}" bash -c "tunread $net >/dev/null & exec tunread $host >/dev/null" </dev/null 9>&- &
+	apart bash -c "tunread $net & exec tunread $host" </dev/null >/dev/null
 	holders=$!
-	set +m
+	echo "$holders" >"$state/past.group"
 	for _ in {1..40}; do
 		! carriers || break
 		sleep 0.05
@@ -1103,7 +1115,7 @@ close_now() {
 	for dev in "$net" "$host"; do tc qdisc del dev "$dev" clsact 2>/dev/null; done
 	[ -z "${holders-}" ] || kill -KILL -- "-$holders" 2>/dev/null
 	holders='' # whose number somebody else may have by and by
-	rm -f "$state/open"
+	rm -f "$state/open" "$state/past.group"
 }
 
 # close_again leads the traffic through the pipelines again, when both have been
@@ -1126,6 +1138,8 @@ trim() {
 		: >"$f"
 	done < <(find "$state" -name '*.log' -size +1024k)
 }
+
+fresh='' # whether those who were started are known for sure
 
 # undo puts everything back. It may be called at any point, by anybody, and
 # again.
@@ -1162,6 +1176,11 @@ undo() {
 		end_sources
 	done
 	processes | xargs -r kill -KILL 2>/dev/null
+	# A stage may have written over its environment. Whoever kept it running was there
+	# until now, so that the numbers are theirs.
+	for f in ${fresh:+"$state"/*.group}; do
+		[ ! -s "$f" ] || kill -KILL -- "-$(<"$f")" 2>/dev/null
+	done
 	for f in "$host" "$net" "$bridge" "$lan_bridge"; do
 		[ ! -d "/sys/class/net/$f" ] || ip link del "$f"
 	done
@@ -1266,9 +1285,11 @@ each() {
 }
 
 down() {
+	local fresh=''
 	if locked; then
 		: >"$state/leave" # this is where it is undone
 		kill -TERM "$(<"$state/pid")" 2>/dev/null
+		fresh=1
 	fi
 	seize 30 || die "$iface is being dealt with by somebody else"
 	(undo) || exit # by itself: it ignores signals, and who comes after must not inherit that
@@ -1319,7 +1340,7 @@ overview() {
 		printf '  %s, %s dropped in the queue of %s since it was made, %s restarts\n' \
 			"$sent" "${after[$device.tx_dropped]}" "$device" "$(wc -l <"$state/$name.restarts")"
 		[ ! -s "$state/$name.pause" ] || printf '  %s\n' "$(<"$state/$name.pause")"
-		tail -c "+$((size[$name] + 1))" "$state/$name.log" 2>/dev/null | grep -E '^(tunread|tunwrite|quotagate|bytehist|framepcap): ([a-z_]+=|no frame)' | sed 's/^/  /'
+		tail -c "+$((size[$name] + 1))" "$state/$name.log" 2>/dev/null | grep -E '^(tunread|tunwrite|quotagate|bytehist|framepcap): ([a-z_]+=|no frame)' | sed 's/^/  /' | printable
 		device=$host
 	done
 	for pid in "${!ours[@]}"; do
@@ -1329,6 +1350,9 @@ overview() {
 	done |
 		sort -n | awk 'BEGIN { printf "\nprocesses:" } { printf "%s %s (%d, %.1f MB)", (NR == 1 ? "" : ","), $2, $1, $3 / 1024 } END { print (NR ? "" : " none") }'
 }
+
+# printable leaves out what a terminal takes for commands: stages write logs, too.
+printable() { LC_ALL=C tr -d '\000-\010\013-\037\177'; }
 
 # measure NAME reads the counters of all devices into an associative array.
 measure() {
@@ -1365,6 +1389,7 @@ host_side() { if [ -e "$state/lan" ]; then echo "$lan_bridge"; else echo "$host"
 
 confirm() {
 	locked || die "$iface: nobody is there who waits for it" "$0 down $iface"
+	[ -e "$state/ready" ] || die "$iface: it does not stand yet" "$0 confirm $iface, when up is done"
 	mv "$state/until" "$state/confirmed" 2>/dev/null || [ ! -e "$state/expired" ] || die "$iface: the time is over, and it is being undone"
 }
 

@@ -279,8 +279,23 @@ func TestUpUnprivileged(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
 	u.pipeline = "../../pipeline.sh" // whose tools may be where the stages' user cannot go
-	u.must("up", "e0", "-in", "quotagate -rate 1Gbit/s -ledger bill -dir in -metrics gate.prom | bytehist -o hist.in",
+	up := u.script("up", "e0", "-in", "quotagate -rate 1Gbit/s -ledger bill -dir in -metrics gate.prom | bytehist -o hist.in",
 		"-out", "quotagate -rate 1Gbit/s -percentile 95 -ledger bill -dir out")
+	secret, err := os.Open("/etc/shadow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secret.Close()
+	up.ExtraFiles = []*os.File{secret}
+	if out, err := up.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for pid, line := range u.stages() { // those that come after are no different
+		if strings.HasPrefix(line, "tunwrite") {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+	eventually(t, 10*time.Second, "an answer", u.answers)
 	u.connection("10.0.0.1:7", "[fd00::1]:7")("as nobody")
 	u.ping(u.router, "10.0.0.2")
 	all := u.stages()
@@ -304,6 +319,30 @@ func TestUpUnprivileged(t *testing.T) {
 				t.Errorf("%s: not %q in\n%s", line, want, b)
 			}
 		}
+		// No terminal, and nothing open that is not its own.
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		if f := strings.Fields(rest); f[2] != f[3] || f[4] != "0" {
+			t.Errorf("%s: group %s, session %s, terminal %s", line, f[2], f[3], f[4])
+		}
+		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		for _, fd := range fds {
+			to, _ := os.Readlink(fd)
+			n := 0
+			_, _ = fmt.Sscan(filepath.Base(fd), &n)
+			pipe := strings.HasPrefix(to, "pipe:")
+			switch {
+			case n < 2 && (pipe || to == "/dev/null"), n == 2 && strings.HasSuffix(to, ".log"), to == "/dev/net/tun":
+			case n > 2 && pipe && !strings.HasPrefix(line, "quotagate") && !strings.HasPrefix(line, "tunwrite"): // of its own
+			case strings.HasPrefix(to, "anon_inode:[event"), strings.HasPrefix(to, u.lib), strings.HasPrefix(to, "/memfd:frames"):
+			case n == 7 && strings.HasSuffix(to, "/bin"): // where the tools are, lest he have to go there
+			default:
+				t.Errorf("%s: has %s as %d", line, to, n)
+			}
+		}
 	}
 	time.Sleep(1500 * time.Millisecond)
 	u.must("down")
@@ -315,6 +354,50 @@ func TestUpUnprivileged(t *testing.T) {
 	}
 	if said, code := u.run("up", "e0", "-user", "nobody-there"); code != 2 || !strings.Contains(said, "there is no user nobody-there") {
 		t.Errorf("status %d: %s", code, said)
+	}
+	if said, code := u.run("up", "e0", "-user", "root"); code != 1 || !strings.Contains(said, " is somebody else's, and could lead root elsewhere") {
+		t.Errorf("root, among files of nobody's: status %d: %s", code, said)
+	}
+}
+
+// A stage that writes over its environment, and does not end by itself, is ended all the
+// same; and what it says does nothing to the terminal of who looks at the status.
+func TestUpHidden(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	nettest.Need(t, "perl")
+	before := u.looks()
+	hides := u.shared() + "/hides"
+	err := os.WriteFile(hides, []byte(`$0 = "x" x 3000; $SIG{TERM} = $SIG{HUP} = "IGNORE";
+$| = 1; if (!fork) { while (1) { print STDERR "tunread: a=1 \033[2Jred\n"; sleep 1 } }
+while (sysread STDIN, my $b, 65536) { print $b } sleep 1000`), 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, how := range []string{"down", "TERM"} {
+		u.must("up", "e0", "-in", "exec perl "+hides)
+		if s := u.must("status"); !strings.Contains(s, "tunread: a=1 [2Jred\n") {
+			t.Errorf("status:\n%q", s)
+		}
+		if how == "down" {
+			u.must("down")
+		} else {
+			pid, err := os.ReadFile(u.state + "/e0/pid")
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			_, _ = fmt.Sscan(string(pid), &n)
+			_ = unix.Kill(n, unix.SIGTERM)
+			eventually(t, 30*time.Second, "undone", func() bool { _, err := os.Stat(u.state + "/e0"); return err != nil })
+		}
+		for _, pid := range u.host.Processes() {
+			if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(b) == "perl\n" || strings.HasPrefix(string(b), "xxx") {
+				t.Errorf("after %s, %d is there yet", how, pid)
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		u.same(before)
 	}
 }
 

@@ -766,7 +766,19 @@ func TestUpConfirm(t *testing.T) {
 	eventually(t, 20*time.Second, "undone", func() bool { _, err := os.Stat(u.state + "/e0"); return err != nil })
 	u.same(before)
 
-	u.must("up", "e0", "-confirm", "5s")
+	// And too early is too early.
+	c := u.script("up", "e0", "-confirm", "5s")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the beginning", func() bool { _, err := os.Stat(u.state + "/e0/in"); return err == nil })
+	s, status := u.run("confirm")
+	if _, err := os.Stat(u.state + "/e0/ready"); err != nil && status != 1 {
+		t.Errorf("confirmed before it stands: %s", s)
+	}
+	if err := c.Wait(); err != nil {
+		t.Fatal(err)
+	}
 	u.must("confirm")
 	time.Sleep(6 * time.Second)
 	if s := u.must("status"); strings.Contains(s, "confirm") {

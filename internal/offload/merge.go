@@ -111,21 +111,21 @@ func complete(offload, f []byte, l3, l4 int, v4 bool) bool {
 	if v4 && Fold(Sum(f[l3:l4], 0)) != 0xffff {
 		return false
 	}
-	pseudo := pseudoSum(f, l3, l4, v4) + uint64(len(f)-l4)
+	sum := pseudoSum(f, l3, l4, v4) + uint64(len(f)-l4)
 	field := binary.BigEndian.Uint16(f[l4+6:])
 	if offload != nil { // the sum of the pseudo-header stands there
 		h, err := Parse(offload)
-		return err == nil && h.Flags == NeedsCsum && h.GSOType == 0 && int(h.CsumStart) == l4 && h.CsumOffset == 6 && field == Fold(pseudo)
+		return err == nil && h.Flags == NeedsCsum && h.GSOType == 0 && int(h.CsumStart) == l4 && h.CsumOffset == 6 && field == Fold(sum)
 	}
-	return field != 0 && Fold(Sum(f[l4:], pseudo)) == 0xffff
+	return field != 0 && Fold(Sum(f[l4:], sum)) == 0xffff
 }
 
 // pseudoSum is the sum of the pseudo-header without the length.
 func pseudoSum(f []byte, l3, l4 int, v4 bool) uint64 {
 	if v4 {
-		return Sum(f[l3+12:l3+20], packet.UDP)
+		return pseudo(f[l3+12:l3+20], packet.UDP)
 	}
-	return Sum(f[l3+8:l4], packet.UDP)
+	return pseudo(f[l3+8:l4], packet.UDP)
 }
 
 // follows reports whether a frame's headers are those of the first, but for

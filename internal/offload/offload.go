@@ -254,11 +254,16 @@ func (s *Segmenter) Start(h Header, f []byte, link packet.Link) error {
 	}
 	s.f, s.lay, s.gso, s.next = f, p, int(h.GSOSize), p.head
 	s.tcp = p.Proto == packet.TCP
-	if p.Version == 4 {
+	switch {
+	case p.Version == 4:
 		s.id = binary.BigEndian.Uint16(f[p.L3+4:])
-		s.pseudo = Sum(f[p.L3+12:p.L3+20], uint64(p.Proto))
-	} else {
-		s.pseudo = Sum(f[p.L3+8:p.L3+40], uint64(p.Proto))
+		s.pseudo = pseudo(f[p.L3+12:p.L3+20], p.Proto)
+	case p.L4-p.L3 == 40 || h.Flags&NeedsCsum == 0:
+		s.pseudo = pseudo(f[p.L3+8:p.L3+40], p.Proto)
+	default:
+		// With a routing header the checksum is over another address (RFC 8200, section
+		// 8.1). The sender knows, and has left the sum in the field.
+		s.pseudo = uint64(binary.BigEndian.Uint16(f[p.sum:])) + uint64(^Fold(uint64(len(f)-p.L4)))
 	}
 	if s.tcp {
 		s.seq = binary.BigEndian.Uint32(f[p.L4+4:])

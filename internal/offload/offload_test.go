@@ -89,6 +89,83 @@ func segment(t interface{ Fatalf(string, ...any) }, h Header, f []byte, link pac
 	}
 }
 
+// to returns a frame, of Spec{V6: true}, with another destination and its checksum as it
+// is then: finished, or left to be finished.
+func to(f []byte, dst [16]byte, sum int, finished bool) []byte {
+	copy(f[38:], dst[:])
+	ps := binary.BigEndian.AppendUint32(append(bytes.Clone(f[22:54]), 0, 0, 0, f[20]), uint32(len(f)-54))
+	// Length and protocol are summed alike wherever they stand.
+	binary.BigEndian.PutUint16(f[sum:], packettest.Sum(ps))
+	if finished {
+		binary.BigEndian.PutUint16(f[sum:], ^packettest.Sum(f[54:]))
+	}
+	return f
+}
+
+// Addresses whose sum is just below 2^64 overflow it with the length.
+func TestPseudoOverflow(t *testing.T) {
+	udp := packettest.Spec{V6: true, UDP: true, Payload: packettest.Bytes(80)}
+	var dst [16]byte
+	dst[0] = 0xfd
+	rest := ^uint64(99) // what the sum is to be
+	src := udp.Frame()[22:38]
+	base := Sum(append(bytes.Clone(src), dst[:]...), packet.UDP)
+	if rest < base {
+		rest-- // the carry
+	}
+	binary.BigEndian.PutUint64(dst[8:], rest-base)
+	if got := Sum(append(bytes.Clone(src), dst[:]...), packet.UDP); got < ^uint64(200) {
+		t.Fatalf("the sum is %x", got)
+	}
+	var m Merger
+	for i := range 3 {
+		if !m.Add(nil, to(udp.Frame(), dst, 60, true), packet.Ethernet) {
+			t.Fatalf("datagram %d is not taken", i)
+		}
+	}
+	h, f := m.Take()
+	for _, b := range segment(t, h, f, packet.Ethernet) {
+		verify(t, b, packet.Ethernet)
+	}
+	if want := to(bytes.Clone(f), dst, 60, false); !bytes.Equal(f, want) {
+		t.Errorf("the sum in the field is %x, want %x", f[60:62], want[60:62])
+	}
+	udp.Payload = packettest.Bytes(1000)
+	if m.Reset(); !m.Add(nil, to(udp.Frame(), dst, 60, true), packet.Ethernet) {
+		t.Error("a longer datagram is not taken")
+	}
+	tcp := spec{packettest.Spec{V6: true, Payload: packettest.Bytes(3000)}, 1000}
+	h, f = tcp.build()
+	for _, b := range segment(t, h, to(f, dst, 70, false), packet.Ethernet) {
+		verify(t, b, packet.Ethernet)
+	}
+}
+
+// Segments with a routing header are summed with the address that they go to in the end.
+func TestRoutingHeader(t *testing.T) {
+	s := spec{packettest.Spec{V6: true, Ext: 3, Payload: packettest.Bytes(3000)}, 1000}
+	h, f := s.build()
+	final := append([]byte{0xfd, 0x99}, make([]byte, 14)...)
+	f[20] = 43 // routing, of type 4 (RFC 8754): next, length, type, segments left, last entry, flags, tag
+	copy(f[54:], []byte{6, 2, 4, 1, 0, 0, 0, 0})
+	copy(f[62:], final)
+	sum := func(f []byte) []byte {
+		ps := append(bytes.Clone(f[22:38]), final...)
+		return binary.BigEndian.AppendUint32(append(ps, 0, 0, 0, 6), uint32(len(f)-78))
+	}
+	binary.BigEndian.PutUint16(f[78+16:], packettest.Sum(sum(f)))
+	all := segment(t, h, f, packet.Ethernet)
+	h.GSOType, h.GSOSize = 0, 0
+	for _, b := range append(all, segment(t, h, f, packet.Ethernet)...) {
+		if packettest.Sum(append(sum(b), b[78:]...)) != 0xffff {
+			t.Errorf("bad sum of %d bytes", len(b))
+		}
+	}
+	if len(all) != 3 {
+		t.Errorf("%d segments", len(all))
+	}
+}
+
 // Whatever is cut, the segments are good packets, and what a receiver makes of
 // them is what was sent.
 func TestSegments(t *testing.T) {

@@ -39,3 +39,6 @@ func Fold(sum uint64) uint16 {
 	}
 	return uint16(sum)
 }
+
+// pseudo sums the pseudo-header but for its length: a number that more can be added to.
+func pseudo(addrs []byte, proto uint8) uint64 { return uint64(Fold(Sum(addrs, uint64(proto)))) }

@@ -275,13 +275,27 @@ func (r *Reader) room() {
 	r.r, r.w = Headroom, Headroom+have
 }
 
-// asHeader decodes an annotation if it is the header of a stream.
+// asHeader decodes what we know of an annotation if it is the header of a stream. What
+// else is in it may be something that the library does not decode.
 func asHeader(b []byte) map[string]any {
 	if len(b) > maxHeader || !bytes.Contains(b, []byte("format")) {
 		return nil
 	}
-	var m map[string]any
-	if err := msgpack.Unmarshal(b, &m); err != nil || m["format"] != "frames" {
+	var raw map[string]msgpack.RawMessage
+	if err := msgpack.Unmarshal(b, &raw); err != nil {
+		return nil
+	}
+	m := map[string]any{}
+	for _, key := range []string{"format", "version", "link"} {
+		if b, ok := raw[key]; ok {
+			var v any
+			if err := msgpack.Unmarshal(b, &v); err != nil {
+				v = b
+			}
+			m[key] = v
+		}
+	}
+	if m["format"] != "frames" {
 		return nil
 	}
 	return m

@@ -79,7 +79,10 @@ func (e *encoder) run() error {
 		if err != io.EOF {
 			return err
 		}
-		if n := e.n.leftOut.Load(); n > 0 || len(e.rest) > 0 {
+		if len(e.rest) > 0 {
+			e.n.leftOut.Add(1)
+		}
+		if n := e.n.leftOut.Load(); n > 0 {
 			return &fdio.WriteError{Err: fmt.Errorf("%d packets were left out", n)}
 		}
 		return nil
@@ -89,7 +92,7 @@ func (e *encoder) run() error {
 func (e *encoder) flush() error {
 	b, head := e.buf, e.head
 	e.buf, e.head = b[:0], 0
-	if len(b) == 0 {
+	if len(b) == 0 && len(e.rest) == 0 {
 		return nil
 	}
 	n, err := e.out.Write(e.rest)

@@ -148,7 +148,7 @@ func restore(rec *frame.Record) (o original) {
 	if len(rec.Extra) > most || rec.Extra[0]&0xf0 != 0x80 || msgpack.Unmarshal(rec.Extra, &d) != nil {
 		return o
 	}
-	if d.Made < 0 || d.Made > len(rec.Frame) {
+	if d.Made < 0 || d.Made > len(rec.Frame) || d.Made > 0 && d.Head == nil { // in the place of what?
 		return o
 	}
 	o.head, o.made, o.tail = d.Head, d.Made, d.Tail

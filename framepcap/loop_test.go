@@ -249,6 +249,15 @@ func TestEncode(t *testing.T) {
 	}
 }
 
+// What was made in the place of nothing is the frame's own.
+func TestMadeOfNothing(t *testing.T) {
+	r := frame.Record{Frame: packettest.Bytes(60), Extra: append([]byte{0x81, 0xa9}, "pcap_made\x0e"...), Extras: 1}
+	out, _, err := encode(r.Append(nil), false)
+	if err != nil || !bytes.HasSuffix(out, r.Frame) {
+		t.Errorf("%v, % x", err, out)
+	}
+}
+
 // In a capture of frames with check sequences, a frame from elsewhere gets its own.
 func TestCheckSequence(t *testing.T) {
 	const field = 1 | 1<<26 | 2<<28
@@ -384,6 +393,38 @@ func (s *scarce) Write(p []byte) (int, error) {
 	return s.Buffer.Write(p)
 }
 
+// brief is full at the first write.
+type brief struct {
+	bytes.Buffer
+	full bool
+}
+
+func (b *brief) Write(p []byte) (int, error) {
+	if !b.full && len(p) > 0 {
+		b.full = true
+		n, _ := b.Buffer.Write(p[:100])
+		return n, unix.ENOSPC
+	}
+	return b.Buffer.Write(p)
+}
+
+// A packet that was cut is finished also if no other comes.
+func TestFullOnce(t *testing.T) {
+	r := frame.Record{Frame: packettest.Bytes(40000)}
+	var out brief
+	e := &encoder{r: frame.NewReader(bytes.NewReader(r.Append(nil))), out: &out, warn: t.Logf, onward: true}
+	if err := e.run(); err != nil || e.n.leftOut.Load() != 0 {
+		t.Errorf("%v, %d left out", err, e.n.leftOut.Load())
+	}
+	back, err := decode(out.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := frames(t, back); len(got) != 1 || !bytes.Equal(got[0].Frame, r.Frame) {
+		t.Errorf("%d packets", len(got))
+	}
+}
+
 // On a disk that is full now and then, what is in the file are whole packets, and
 // those that are not are counted. It is said once for each time.
 func TestFull(t *testing.T) {
@@ -414,6 +455,9 @@ func TestFull(t *testing.T) {
 				t.Fatalf("seed %d: frame %d, after %d: % x", seed, i, last, r.Frame)
 			}
 			last = int(r.Time)
+		}
+		if len(e.rest) > 0 { // it was not finished in truth
+			left--
 		}
 		if len(got) != all-left {
 			t.Fatalf("seed %d: %d packets, and %d of %d left out", seed, len(got), left, all)

@@ -243,7 +243,7 @@ func TestECN(t *testing.T) {
 			marked++
 		}
 	})
-	if marked == 0 || marked > s.Marked.Frames || s.DroppedEarly.Frames != 0 {
+	if marked == 0 || marked != s.Marked.Frames || s.DroppedEarly.Frames != 0 {
 		t.Errorf("%d frames are marked: %+v", marked, s)
 	}
 }

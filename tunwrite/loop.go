@@ -92,11 +92,12 @@ func (t *writer) run() error {
 			if t.replay != nil && rec.IsHeader() {
 				t.replay.again()
 			}
-			if r.Link() != t.link.String() {
-				err = &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link is %s, and %s is a %s", r.Link(), t.name, kind(t.link))}
-			}
+			err = t.fits(r, &rec)
 		default:
-			if t.replay != nil {
+			if t.n.frames.Load()+t.batch.frames == 0 { // without a header it is Ethernet
+				err = t.fits(r, &rec)
+			}
+			if err == nil && t.replay != nil {
 				err = t.pace(&rec)
 			}
 			if err == nil {
@@ -116,11 +117,22 @@ func (t *writer) run() error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, fdio.ErrReaderGone), tap.Fatal(err):
+			// What came and was not written was in hand.
+			t.settle()
+			t.n.lostEthernet.Add(t.n.ethernet.Load() - t.n.writtenEthernet.Load() - t.n.lostEthernet.Load())
 			return fmt.Errorf("%s: %w", t.name, tap.ErrGone)
 		default:
 			return fmt.Errorf("stdin: %w", err)
 		}
 	}
+}
+
+// fits compares the stream's link with that of the device.
+func (t *writer) fits(r *frame.Reader, rec *frame.Record) error {
+	if r.Link() == t.link.String() {
+		return nil
+	}
+	return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link is %s, and %s is a %s", r.Link(), t.name, kind(t.link))}
 }
 
 // pace waits until it is time for a frame. What was gathered goes first.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
 	"framepipe/internal/packettest"
+	"framepipe/internal/tap"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +27,7 @@ type kernel struct {
 	old           bool // before 6.2
 	taken         []pair
 	calls         int
+	lasts         int // how many calls, 0 for ever
 }
 
 type pair struct{ header, f []byte }
@@ -40,6 +43,8 @@ func (k *kernel) Write(buf []byte, off, n int) error {
 	}
 	p.f = bytes.Clone(buf[off : off+n])
 	switch k.calls++; {
+	case k.calls == k.lasts:
+		return tap.ErrGone
 	case k.calls%7 == 0:
 		return unix.EINTR
 	case n < 14, k.old && k.vnet && p.header[1] == offload.UDPL4:
@@ -67,6 +72,49 @@ func wire(t *testing.T, p pair) (all [][]byte) {
 		all = append(all, bytes.Clone(g))
 	}
 	return all
+}
+
+// run writes a stream.
+func (k *kernel) run(t *testing.T, link packet.Link, stream []byte) (*writer, error) {
+	t.Helper()
+	name := t.TempDir() + "/in"
+	if err := os.WriteFile(name, stream, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	w := &writer{dev: k, name: "tap1", link: link, in: fdio.NewStream(fdio.NewInput(int(in.Fd())), -1), warn: t.Logf}
+	return w, w.run()
+}
+
+// A device that goes takes with it what was in hand, which is counted.
+func TestGoneInHand(t *testing.T) {
+	tcp := packettest.Spec{Payload: packettest.Bytes(100)}.Frame()
+	var stream []byte
+	for i := range uint16(5) {
+		stream = (&frame.Record{Frame: packettest.Spec{UDP: true, ID: i, Payload: packettest.Bytes(100)}.Frame()}).Append(stream)
+	}
+	stream = (&frame.Record{Frame: tcp}).Append(stream)
+	for lasts := 1; lasts < 3; lasts++ {
+		k := &kernel{vnet: true, offload: true, lasts: lasts}
+		w, err := k.run(t, packet.Ethernet, stream)
+		all, lost := w.n.ethernet.Load(), w.n.lostEthernet.Load()
+		if !tap.Fatal(err) || lost == 0 || all != w.n.writtenEthernet.Load()+lost {
+			t.Errorf("gone at write %d: %v; %v", lasts, err, &w.n)
+		}
+	}
+}
+
+// A stream without a header is Ethernet, and not for a tun.
+func TestNoHeader(t *testing.T) {
+	k := &kernel{}
+	w, err := k.run(t, packet.IP, (&frame.Record{Frame: packettest.Spec{}.Frame()}).Append(nil))
+	if err == nil || !strings.Contains(err.Error(), "offset 0: the stream's link is ethernet, and tap1 is a tun") || w.n.written.Load() != 0 {
+		t.Errorf("%v; %v", err, &w.n)
+	}
 }
 
 // FuzzWrite: whatever the stream, the device is given all of it, in order, as it is on

@@ -468,10 +468,7 @@ func (g *Gate) early(p *Packet) {
 		return
 	}
 	if h := f.head; g.cfg.ECN && h.ECN {
-		if !h.Marked {
-			h.Marked = true
-			g.stats.Marked.add(h.Bytes)
-		}
+		h.Marked = true // and counted when it passes
 		return
 	}
 	g.discard(f, &g.stats.DroppedEarly)
@@ -510,6 +507,9 @@ func (g *Gate) Release(now int64) *Held {
 	}
 	if paced {
 		g.tokens -= float64(h.Bytes)
+	}
+	if h.Marked {
+		g.stats.Marked.add(h.Bytes)
 	}
 	g.q.pop()
 	g.delay = g.now - h.Since

@@ -1007,9 +1007,8 @@ mend() {
 	if [ -n "$gone" ]; then
 		loud "MADE AGAIN:$gone, with the addresses and routes that were noted when it came up"
 		for name in in out; do # which had the old ones
-			kill -KILL -- "-${group[$name]}" 2>/dev/null
 			fails[$name]=0
-			[ -z "${next[$name]-}" ] || next[$name]=$now
+			if [ -n "${next[$name]-}" ]; then next[$name]=$now; else kill -KILL -- "-${group[$name]}" 2>/dev/null; fi
 		done
 	else
 		loud "back in the bridges: $iface${lan:+, $lan}"
@@ -1040,6 +1039,7 @@ ended() {
 	wait "${group[$1]}"
 	local status=$?
 	kill -KILL -- "-${group[$1]}" 2>/dev/null
+	rm -f "$state/$1.group" # whose number somebody else may have by and by
 	whole || mend # it may have ended of that
 	if [ $((now - begun[$1])) -lt 300 ]; then fails[$1]=$((fails[$1] + 1)); else fails[$1]=0; fi
 	[ "${fails[$1]}" -lt 3 ] || pause=$((fails[$1] > 8 ? 60 : 1 << (fails[$1] - 3)))

@@ -68,11 +68,15 @@ func verify(t interface{ Fatalf(string, ...any) }, f []byte, link packet.Link) p
 	} else {
 		pseudo = append(pseudo, f[l.L3+8:l.L3+40]...)
 	}
-	pseudo = binary.BigEndian.AppendUint32(append(pseudo, 0, l.Proto), uint32(len(f)-l.L4))
+	sums(t, binary.BigEndian.AppendUint32(append(pseudo, 0, l.Proto), uint32(len(f)-l.L4)), f, l)
+	return l
+}
+
+// sums checks the checksum of what follows the IP header, which is over pseudo, too.
+func sums(t interface{ Fatalf(string, ...any) }, pseudo, f []byte, l packet.Layers) {
 	if packettest.Sum(append(pseudo, f[l.L4:]...)) != 0xffff {
 		t.Fatalf("bad sum of %d bytes of protocol %d", len(f)-l.L4, l.Proto)
 	}
-	return l
 }
 
 func segment(t interface{ Fatalf(string, ...any) }, h Header, f []byte, link packet.Link) (all [][]byte) {
@@ -401,9 +405,22 @@ func FuzzSegment(f *testing.F) {
 				continue
 			}
 			payload = append(payload, g[head:]...)
-			if i < 3 || i == n-1 {
-				descends(t, verify(t, g, lk), b[:head], g[:head], i, n, int(h.GSOSize))
+			if i >= 3 && i < n-1 {
+				continue
 			}
+			l := packet.Dissect(g, lk)
+			if l.End != len(g) {
+				t.Fatalf("the IP packet ends at %d of %d", l.End, len(g))
+			}
+			if l.Version == 6 && l.L4-l.L3 > 40 && h.Flags&NeedsCsum != 0 {
+				// Whatever the sender has taken for the pseudo-header, with this length.
+				seed := bytes.Clone(b[int(h.CsumStart)+int(h.CsumOffset):][:2])
+				seed = binary.BigEndian.AppendUint16(seed, ^uint16(len(b)-l.L4))
+				sums(t, binary.BigEndian.AppendUint16(seed, uint16(len(g)-l.L4)), g, l)
+			} else {
+				verify(t, g, lk)
+			}
+			descends(t, l, b[:head], g[:head], i, n, int(h.GSOSize))
 		}
 		if s.Next() != nil {
 			t.Fatalf("more than %d segments", n)

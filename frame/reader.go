@@ -281,21 +281,28 @@ func asHeader(b []byte) map[string]any {
 	if len(b) > maxHeader || !bytes.Contains(b, []byte("format")) {
 		return nil
 	}
-	var raw map[string]msgpack.RawMessage
-	if err := msgpack.Unmarshal(b, &raw); err != nil {
-		return nil
-	}
+	d := msgpack.NewDecoder(bytes.NewReader(b))
+	n, err := d.DecodeMapLen()
 	m := map[string]any{}
-	for _, key := range []string{"format", "version", "link"} {
-		if b, ok := raw[key]; ok {
+	for ; n > 0 && err == nil; n-- {
+		var key string
+		if key, err = d.DecodeString(); err != nil {
+			break
+		}
+		if key != "format" && key != "version" && key != "link" {
+			err = d.Skip()
+			continue
+		}
+		var raw msgpack.RawMessage
+		if raw, err = d.DecodeRaw(); err == nil {
 			var v any
-			if err := msgpack.Unmarshal(b, &v); err != nil {
-				v = b
+			if msgpack.Unmarshal(raw, &v) != nil {
+				v = raw
 			}
 			m[key] = v
 		}
 	}
-	if m["format"] != "frames" {
+	if err != nil || m["format"] != "frames" {
 		return nil
 	}
 	return m

@@ -51,8 +51,8 @@ type counters struct {
 	written, writtenBytes, writtenEthernet, lostEthernet cli.Counter
 }
 
-// tally is what the counters do not have yet of a batch: a store that another goroutine
-// may see costs a small frame more than all else that is done about it here.
+// tally is what the counters do not have yet of a batch: stores that another goroutine
+// may see take a sixth of the time that a small frame takes here, without the system call.
 type tally struct {
 	frames, bytes, ethernet                uint64
 	written, writtenBytes, writtenEthernet uint64

@@ -34,10 +34,7 @@ func TestQueues(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := &network{t: t, a: nettest.New(t), b: nettest.New(t)}
-	for _, tap := range []string{"tap0", "tap1"} {
-		n.a.Run("ip", "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr")
-		n.a.Run("ip", "link", "set", tap, "up")
-	}
+	twoTaps(n.a)
 	stages := func(d string) string {
 		return fmt.Sprintf("quotagate -quota 12MB -window 2s -cycle 1h -ledger %s/ledger -bill sum -charge passed -dir %s | env %s=%s/%s.$QUEUE %s", dir, d, meterFile, dir, d, self)
 	}
@@ -168,10 +165,7 @@ func TestQueuesStopped(t *testing.T) {
 	t.Parallel()
 	nettest.Need(t, "bash")
 	ns := nettest.New(t)
-	for _, tap := range []string{"tap0", "tap1"} {
-		ns.Run("ip", "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr")
-		ns.Run("ip", "link", "set", tap, "up")
-	}
+	twoTaps(ns)
 	var took [2]time.Duration
 	for i, queues := range []int{1, 6} {
 		script := pipeline(t, nil, nil, ns.Command("../../pipeline.sh", "run", "tap0", "tap1", "-queues", fmt.Sprint(queues), "-in", "cat; sleep 100", "-out", "cat; sleep 100"))[0]

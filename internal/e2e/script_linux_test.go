@@ -31,6 +31,14 @@ func tools(t testing.TB, ns *nettest.Namespace) map[int]string {
 	return found
 }
 
+// twoTaps makes tap0 and tap1, as pipeline.sh wants them.
+func twoTaps(ns *nettest.Namespace) {
+	for _, tap := range []string{"tap0", "tap1"} {
+		ns.Run("ip", "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr")
+		ns.Run("ip", "link", "set", tap, "up")
+	}
+}
+
 func killOne(t testing.TB, ns *nettest.Namespace, name string) {
 	t.Helper()
 	for pid, s := range tools(t, ns) {
@@ -116,10 +124,7 @@ func TestPipelineScript(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns := nettest.New(t)
-			for _, tap := range []string{"tap0", "tap1"} {
-				ns.Run("ip", "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr")
-				ns.Run("ip", "link", "set", tap, "up")
-			}
+			twoTaps(ns)
 			run := ns.Command("../../pipeline.sh", "run", "tap0", "tap1",
 				"-in", "quotagate -quota 123GB | bytehist -o /dev/null", "-out", "cat")
 			tmp := t.TempDir()

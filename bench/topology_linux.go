@@ -193,12 +193,14 @@ func (b *bench) one(p peer) (r result, err error) {
 		r[5] = used / (bytes / 1e9)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() {
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
 		time.Sleep(500 * time.Millisecond)
 		var err error
 		r[4], err = b.ping("-i", "0.05", "-c", strconv.Itoa(20*(b.seconds-1)))
 		note(err)
-	})
+	}()
 	_, r[1], err = b.tcp(4)
 	note(err)
 	wg.Wait()

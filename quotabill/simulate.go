@@ -49,7 +49,7 @@ func (c *config) checkSimulation() error {
 
 // simulation writes what gates would have passed.
 func (j *job) simulation(w *bytes.Buffer, source bill.Source, name string, style bill.Style) error {
-	runtime.SetDefaultGOMAXPROCS() // package cli leaves a stage of a pipeline one
+	runtime.GOMAXPROCS(runtime.NumCPU()) // package cli leaves a stage of a pipeline one
 	cycle, err := j.cycle(source)
 	if err != nil {
 		return err

@@ -148,11 +148,13 @@ func (s *soak) run() error {
 		d.dir, d.tools, d.quota, d.window = s.dir, s.tools, s.quota, s.window
 		d.lives = map[string][]life{}
 		d.rng = rand.New(rand.NewPCG(s.seed, uint64(i)))
-		wg.Go(func() {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
 			if err := s.keep(d, up, end, over); err != nil {
 				failed <- err
 			}
-		})
+		}()
 	}
 	for range s.both {
 		select {

@@ -99,16 +99,22 @@ func trafficSide(v4, v6, seed string) error {
 	for i, peer := range t.peers {
 		for j, kind := range []func(peer string, rng *rand.Rand) error{t.bulk, t.short, t.short, t.udp, t.small} {
 			rng := rand.New(rand.NewPCG(s, uint64(i*10+j)))
-			t.wg.Go(func() {
+			t.wg.Add(1)
+			go func() {
+				defer t.wg.Done()
 				for ctx.Err() == nil {
 					if err := kind(peer, rng); err != nil && ctx.Err() == nil {
 						atomic.AddInt64(&t.n.Refused, 1)
 						t.pause(50 * time.Millisecond)
 					}
 				}
-			})
+			}()
 		}
-		t.wg.Go(func() { t.ping(peer) })
+		t.wg.Add(1)
+		go func() {
+			defer t.wg.Done()
+			t.ping(peer)
+		}()
 	}
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	stop()

@@ -83,11 +83,13 @@ func parallel(n int, do func(i int) error) error {
 	var next atomic.Int64
 	var all sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), n) {
-		all.Go(func() {
+		all.Add(1)
+		go func() {
+			defer all.Done()
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				errs[i] = do(i)
 			}
-		})
+		}()
 	}
 	all.Wait()
 	return errors.Join(errs...)

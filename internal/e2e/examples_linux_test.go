@@ -1153,7 +1153,9 @@ func (n *network) fetch(t testing.TB, length time.Duration, logs ...*traffic.Log
 	var got atomic.Uint64
 	var all sync.WaitGroup
 	for _, log := range logs {
-		all.Go(func() {
+		all.Add(1)
+		go func() {
+			defer all.Done()
 			n.b.Do(func() {
 				bytes, err := traffic.Fetch("10.0.0.1:7", traffic.Request{}, time.Now().Add(length), log)
 				if err != nil {
@@ -1161,7 +1163,7 @@ func (n *network) fetch(t testing.TB, length time.Duration, logs ...*traffic.Log
 				}
 				got.Add(bytes)
 			})
-		})
+		}()
 	}
 	all.Wait()
 	return got.Load()

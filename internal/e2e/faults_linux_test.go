@@ -746,7 +746,9 @@ func TestLinks(t *testing.T) {
 		cross(t, in, out)
 		done := make(chan struct{})
 		var signals sync.WaitGroup
-		signals.Go(func() {
+		signals.Add(1)
+		go func() {
+			defer signals.Done()
 			for {
 				for _, s := range all {
 					_ = s.Process.Signal(unix.SIGUSR1)
@@ -757,7 +759,7 @@ func TestLinks(t *testing.T) {
 				case <-time.After(100 * time.Microsecond):
 				}
 			}
-		})
+		}()
 		byteExact(t, in, out, rand.New(rand.NewPCG(uint64(i), 1)), 6000)
 		close(done)
 		signals.Wait()

@@ -511,7 +511,9 @@ func saturate(t *testing.T, sc scale, congestion string, flows int, s setup, gat
 	var wg, pings sync.WaitGroup
 	var mu sync.Mutex
 	var rtts []time.Duration
-	pings.Go(func() {
+	pings.Add(1)
+	go func() {
+		defer pings.Done()
 		n.b.Do(func() {
 			sent, err := traffic.Pings("10.0.0.1:7", 10*time.Millisecond, done, func(rtt time.Duration) {
 				mu.Lock()
@@ -523,10 +525,12 @@ func saturate(t *testing.T, sc scale, congestion string, flows int, s setup, gat
 			}
 			o.pings = sent
 		})
-	})
+	}()
 	start := time.Now()
 	for i := range flows {
-		wg.Go(func() {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
 			n.b.Do(func() {
 				r := traffic.Request{}
 				copy(r.Congestion[:], congestion)
@@ -536,7 +540,7 @@ func saturate(t *testing.T, sc scale, congestion string, flows int, s setup, gat
 				}
 				o.flows[i] = float64(bytes)
 			})
-		})
+		}()
 	}
 	wg.Wait()
 	close(done)

@@ -10,7 +10,7 @@ import (
 
 // calls returns what a stage may call, the frequent first. What Go's runtime
 // calls is in sys_linux_*.s and os_linux.go of package runtime.
-func calls(files bool) []rule {
+func calls(files, bpf bool) []rule {
 	control := []uint32{unix.F_GETPIPE_SZ, unix.F_SETPIPE_SZ}
 	if files { // package os asks whether a file it has opened can be polled
 		control = append(control, unix.F_GETFL, unix.F_SETFL)
@@ -72,6 +72,9 @@ func calls(files bool) []rule {
 	}
 	if files {
 		rules = append(rules, replacement...)
+	}
+	if bpf {
+		rules = append(rules, rule{call: unix.SYS_BPF, test: among, values: []uint32{unix.BPF_MAP_UPDATE_ELEM, unix.BPF_LINK_CREATE}})
 	}
 	return rules
 }

@@ -48,8 +48,8 @@ func landlock(files []string) string {
 	}
 	// Of the attributes the kernel is told only the first, which it has had
 	// since version 1.
-	attr := unix.LandlockRulesetAttr{Handled_access_fs: handled(int(version))}
-	rules, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr.Handled_access_fs), 0)
+	attr := unix.LandlockRulesetAttr{Access_fs: handled(int(version))}
+	rules, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr.Access_fs), 0)
 	if e != 0 {
 		return "no landlock: " + e.Error()
 	}

@@ -45,5 +45,14 @@ func Enter(files ...string) string {
 		}
 	}
 	_ = time.Local.String() // which has /etc/localtime read
-	return enter(named)
+	return enter(named, false)
+}
+
+// EnterBPF is Enter for a process that replaces no files, but goes on to attach BPF
+// programs that it has loaded and to update maps that it has made.
+func EnterBPF() string {
+	if os.Getenv(Off) != "" {
+		return "nothing holds, " + Off + " is set"
+	}
+	return enter(nil, true)
 }

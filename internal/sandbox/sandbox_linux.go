@@ -10,7 +10,7 @@ import (
 )
 
 // enter is Enter. Landlock comes before the filter, which lets nobody change it.
-func enter(files []string) string {
+func enter(files []string, bpf bool) string {
 	// Where the runtime cannot make a call on all threads, this is the one that
 	// the filter is installed from.
 	runtime.LockOSThread()
@@ -20,7 +20,7 @@ func enter(files []string) string {
 	}
 	land := landlock(files)
 	filter := "system-call filter"
-	if err := install(program(calls(len(files) > 0))); err != nil {
+	if err := install(program(calls(len(files) > 0, bpf))); err != nil {
 		filter = "no system-call filter: " + err.Error()
 	}
 	return filter + ", " + land

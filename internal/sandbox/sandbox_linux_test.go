@@ -160,18 +160,25 @@ func tryThreads(args []string) {
 	try := func(i int) { _, said[i] = os.ReadFile("/etc/passwd") }
 	for i := range threads {
 		ready.Add(1)
-		done.Go(func() {
+		done.Add(1)
+		go func() {
+			defer done.Done()
 			runtime.LockOSThread()
 			ready.Done()
 			<-entered
 			try(i)
-		})
+		}()
 	}
 	ready.Wait()
 	fmt.Println(Enter(args[0]))
 	close(entered)
 	done.Wait()
-	done.Go(func() { runtime.LockOSThread(); try(threads) })
+	done.Add(1)
+	go func() {
+		defer done.Done()
+		runtime.LockOSThread()
+		try(threads)
+	}()
 	done.Wait()
 	for _, err := range said {
 		fmt.Println(err)
@@ -241,7 +248,12 @@ func tryRuntime([]string) {
 	fmt.Println(Enter())
 	var all sync.WaitGroup
 	for range 50 { // new threads, which end with their goroutine
-		all.Go(func() { runtime.LockOSThread(); time.Sleep(10 * time.Millisecond) })
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			runtime.LockOSThread()
+			time.Sleep(10 * time.Millisecond)
+		}()
 	}
 	for i := range 2000 { // memory, the collector, and memory given back
 		if kept = append(kept, make([]byte, 256<<10)); i%200 == 0 {
@@ -254,10 +266,12 @@ func tryRuntime([]string) {
 		<-tick.C
 	}
 	end := time.Now().Add(300 * time.Millisecond)
-	all.Go(func() {
+	all.Add(1)
+	go func() {
+		defer all.Done()
 		for time.Now().Before(end) { // which is preempted
 		}
-	})
+	}()
 	all.Wait()
 	_, err := fmt.Println("ends in", time.Local, time.Now().Location())
 	if err != nil {
@@ -327,7 +341,7 @@ func measure([]string) {
 	after := each()
 	fmt.Println(holds)
 	fmt.Printf("preadv2, ppoll: %.0f ns before, %.0f ns after; entered in %v, %d instructions\n",
-		before, after, took, len(program(calls(true))))
+		before, after, took, len(program(calls(true, false))))
 	runtime.KeepAlive(&fds)
 }
 

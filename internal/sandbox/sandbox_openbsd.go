@@ -13,7 +13,7 @@ const (
 	filePromises = " rpath wpath cpath fattr"
 )
 
-func enter(files []string) string {
+func enter(files []string, _ bool) string {
 	want, holds := promises, ""
 	if len(files) > 0 {
 		want += filePromises

@@ -186,7 +186,9 @@ func Pings(addr string, interval time.Duration, done <-chan struct{}, got func(r
 		return 0, err
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() {
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
 		var b [8]byte
 		for {
 			_, err := c.Read(b[:])
@@ -197,7 +199,7 @@ func Pings(addr string, interval time.Duration, done <-chan struct{}, got func(r
 				got(time.Duration(time.Now().UnixNano() - int64(binary.BigEndian.Uint64(b[:]))))
 			}
 		}
-	})
+	}()
 	t := time.NewTicker(interval)
 	defer t.Stop()
 	for {

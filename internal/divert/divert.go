@@ -1,0 +1,115 @@
+// Package divert leads the frames of a network interface through two taps, and
+// changes nothing else of the interface: addresses, routes, MAC address, firewall
+// rules and sockets stay as they are.
+//
+//	IFACE ingress: marked → clear the mark, go on to the stack   else → redirect to NET
+//	IFACE egress:  marked → clear the mark, go on to the wire    else → redirect to HOST
+//	NET ingress:   mark, redirect to IFACE egress
+//	HOST ingress:  mark, redirect to IFACE ingress
+//
+// Frames that come in from the network are read from NET and written to HOST;
+// frames that the host sends are read from HOST and written to NET.
+//
+// These are four programs of a few instructions at the tcx hooks (Linux 6.6,
+// kernel/bpf/tcx.c), each held by a bpf link. When the process ends, however that
+// comes, the kernel closes its links, and the frames go the way they went before.
+//
+// The programs take the numbers of the three interfaces from a map. Capabilities
+// are needed to load programs, and none to attach a loaded one or to update a map
+// (kernel/bpf/syscall.c). So a diversion can follow an interface that is made
+// again after it has given up all its capabilities.
+package divert
+
+import "time"
+
+// Config says what to divert.
+type Config struct {
+	Interface string // whose frames are diverted
+	Net       string // the tap on the side of the network
+	Host      string // the tap on the side of the host
+	// Open leaves the frames alone while a tap has no reader or no writer.
+	// Otherwise they are diverted all the time, and what nobody reads is lost.
+	Open bool
+}
+
+// Times.
+const (
+	// Patience is how long New waits for a reader and a writer of each tap.
+	Patience = 5 * time.Second
+	// look is how often an open diversion asks whether the taps have them.
+	look = 40 * time.Millisecond
+	// settle is how long they must have had them before frames are diverted again:
+	// a stage that ends as soon as it starts would lose what it is given.
+	settle = time.Second
+	// linger is how long frames that are in the pipelines have to come out after
+	// the diversion was asked to stop.
+	linger = time.Second
+)
+
+// port is an interface, as the kernel describes it.
+type port struct {
+	index    int  // 0: there is none
+	ethernet bool // its frames are Ethernet
+	up       bool
+	// Of a tap:
+	tap      bool
+	tun      bool // it carries packets instead of frames
+	several  bool // queues may be attached to it, which are counted:
+	queues   int  // those that the kernel sends to: its readers
+	detached int  // those that it does not send to: its writers
+	carrier  bool // a process is attached to it
+}
+
+// read reports whether a process reads what is sent through a tap.
+func (p port) read() bool { return p.up && (p.queues > 0 || !p.several && p.carrier) }
+
+// written reports whether a process writes to a tap. One that has a single queue is
+// read and written by the same descriptor.
+func (p port) written() bool { return p.up && (p.detached > 0 || !p.several && p.carrier) }
+
+// lacks names what a tap is without, or returns "".
+func (p port) lacks() string {
+	switch {
+	case p.index == 0:
+		return "is gone"
+	case !p.up:
+		return "is down"
+	case !p.read():
+		return "has no reader"
+	case !p.written():
+		return "has no writer"
+	}
+	return ""
+}
+
+// valve decides whether frames are diverted.
+type valve struct {
+	open    bool // leave the frames alone while something lacks
+	closing bool // asked to stop
+
+	passing bool      // frames are left alone now
+	whole   time.Time // since when nothing lacks; zero while something does
+}
+
+// decide takes the time, and whether something lacks. It returns whether frames are
+// to be diverted, and whether that has changed.
+func (v *valve) decide(now time.Time, lacks bool) (divert, changed bool) {
+	switch {
+	case lacks:
+		v.whole = time.Time{}
+	case v.whole.IsZero():
+		v.whole = now
+	}
+	was := v.passing
+	switch {
+	case v.closing:
+		v.passing = true
+	case !v.open:
+		v.passing = false
+	case lacks:
+		v.passing = true
+	case v.passing && now.Sub(v.whole) >= settle:
+		v.passing = false
+	}
+	return !v.passing, v.passing != was
+}

@@ -1,0 +1,100 @@
+package divert
+
+import (
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+)
+
+// ports is the value of the map that the programs read: numbers of interfaces, and
+// whether frames are diverted. Each is 32 bits, which the kernel writes at once.
+type ports struct {
+	Interface, Net, Host, Divert uint32
+}
+
+// Offsets in ports, and its size.
+const (
+	atInterface = 4 * iota
+	atNet
+	atHost
+	atDivert
+	portsSize
+)
+
+// atMark is where the mark is in struct __sk_buff (include/uapi/linux/bpf.h).
+const atMark = 8
+
+// Results of a program (enum tcx_action_base in include/uapi/linux/bpf.h), and the
+// flag of bpf_redirect.
+const (
+	tcxNext = -1
+	ingress = 1
+)
+
+// Names of the programs, at most 15 bytes. By these a diversion finds another one.
+const (
+	nameIngress = "fp_ingress"
+	nameEgress  = "fp_egress"
+	nameNet     = "fp_net"
+	nameHost    = "fp_host"
+)
+
+// capture is the program of the interface: what comes out of a tap goes on, and all
+// else goes into the tap whose number is at an offset in the map.
+func capture(m *ebpf.Map, mark uint32, tap uint32) asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R1, atMark, asm.Word),
+		asm.Mov.Imm32(asm.R3, int32(mark)),
+		asm.JNE.Reg32(asm.R2, asm.R3, "unmarked"),
+		asm.StoreImm(asm.R1, atMark, 0, asm.Word),
+		asm.Mov.Imm(asm.R0, tcxNext),
+		asm.Return(),
+		asm.LoadMapValue(asm.R4, m.FD(), 0).WithSymbol("unmarked"),
+		asm.Mov.Imm(asm.R0, tcxNext),
+		asm.LoadMem(asm.R2, asm.R4, atDivert, asm.Word),
+		asm.JEq.Imm(asm.R2, 0, "alone"),
+		asm.LoadMem(asm.R1, asm.R4, int16(tap), asm.Word),
+		asm.Mov.Imm(asm.R2, 0),
+		asm.FnRedirect.Call(),
+		asm.Return().WithSymbol("alone"),
+	}
+}
+
+// inject is the program of a tap: what is written to it is marked, and leaves the
+// interface, or, with the flag ingress, comes in by it.
+func inject(m *ebpf.Map, mark uint32, flags int32) asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Imm32(asm.R3, int32(mark)),
+		asm.StoreMem(asm.R1, atMark, asm.R3, asm.Word),
+		asm.LoadMapValue(asm.R4, m.FD(), 0),
+		asm.LoadMem(asm.R1, asm.R4, atInterface, asm.Word),
+		asm.Mov.Imm(asm.R2, flags),
+		asm.FnRedirect.Call(),
+		asm.Return(),
+	}
+}
+
+// load makes the map and loads the programs.
+func (d *Diversion) load(mark uint32) (err error) {
+	d.ports, err = ebpf.NewMap(&ebpf.MapSpec{
+		Name: "fp_ports", Type: ebpf.Array, KeySize: 4, ValueSize: portsSize, MaxEntries: 1,
+	})
+	if err != nil {
+		return refused(err)
+	}
+	for _, p := range []struct {
+		at   *attachment
+		name string
+		code asm.Instructions
+	}{
+		{&d.ingress, nameIngress, capture(d.ports, mark, atNet)},
+		{&d.egress, nameEgress, capture(d.ports, mark, atHost)},
+		{&d.net, nameNet, inject(d.ports, mark, 0)},
+		{&d.host, nameHost, inject(d.ports, mark, ingress)},
+	} {
+		p.at.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: p.name, Type: ebpf.SchedCLS, Instructions: p.code})
+		if err != nil {
+			return refused(err)
+		}
+	}
+	return nil
+}

@@ -31,8 +31,8 @@ when the process ends, however it ends, all is as it was. Needs root, and Linux
 
 When it diverts it says so on stderr, and prints "diverting" on stdout, so that a
 script can wait for it. It ends when nobody reads its stdout. INT and TERM end the
-diversion at once, and the process when the frames in the pipelines have come out,
-after a second at most. An IFACE that is made again is diverted again. SIGUSR1
+diversion at once, which prints "ended", and the process when the frames in the
+pipelines have come out, after a second at most. An IFACE that is made again is diverted again. SIGUSR1
 prints counters.
 
   for t in net host; do ip tuntap add dev $t mode tap user root multi_queue vnet_hdr; ip link set $t up; done

@@ -291,8 +291,8 @@ func (d *Diversion) update() error {
 }
 
 // Run keeps the diversion as Config wants it, until stop becomes readable or the
-// reader of out is gone. After a stop it leaves the frames alone at once, and
-// returns when those in the pipelines had time to come out: when nobody writes to
+// reader of out is gone. After a stop it leaves the frames alone at once, prints
+// "ended", and returns when those in the pipelines had time to come out: when nobody writes to
 // the taps any more, after a second at most.
 func (d *Diversion) Run(stop, out int) error {
 	fds := [3]fdio.PollFd{
@@ -301,6 +301,7 @@ func (d *Diversion) Run(stop, out int) error {
 		{Fd: int32(d.netlink.events), Events: unix.POLLIN},
 	}
 	var stopped time.Time
+	said := false
 	for {
 		wait := fdio.Forever
 		if d.cfg.Open || d.valve.closing {
@@ -329,6 +330,10 @@ func (d *Diversion) Run(stop, out int) error {
 		}
 		if err := d.follow(); err != nil {
 			return err
+		}
+		if d.valve.closing && !said {
+			said = true
+			_, _ = unix.Write(out, []byte("ended\n"))
 		}
 		if d.valve.closing && (!d.seen[1].written() && !d.seen[2].written() || time.Since(stopped) > linger) {
 			return nil

@@ -6,8 +6,8 @@
 # given its value so.
 _framepipe_flags() {
 	case $1 in
-	tunread) echo -coalesce -l3 -offload= ;;
-	tunwrite) echo -l3 -offload= -pace ;;
+	tunread) echo -coalesce -l3 -offload= -user ;;
+	tunwrite) echo -l3 -offload= -pace -user ;;
 	quotagate)
 		echo -align -bill -charge -clock -count -cycle -cycle-day -dir -ecn -ledger -metrics -percentile -policy -queue \
 			-quota -rate -reserve -seed -threshold -tz -unmetered -window
@@ -37,6 +37,7 @@ _framepipe_values() {
 	tunread-offload) echo true false ;;
 	tunwrite-offload) echo auto on off ;;
 	tunwrite-pace) echo 1 10 60 ;;
+	tunread-user | tunwrite-user) echo @user ;;
 	quotagate-bill) echo separate max sum ;;
 	quotagate-charge) echo passed offered ;;
 	quotagate-dir) echo in out ;;
@@ -115,6 +116,7 @@ _framepipe_is() {
 		done
 		_framepipe_offer "$1" "$all"
 		;;
+	@user) _framepipe_offer "$1" "$(cut -d: -f1 /etc/passwd 2>/dev/null)" ;;
 	@zone)
 		local zone all='UTC Local'
 		while read -r _ _ zone _; do

@@ -13,7 +13,7 @@ import (
 	"framepipe/internal/tap"
 )
 
-const usage = `usage: tunread [-l3] [-offload=true] [-coalesce 50us] [-v] DEVICE > stream
+const usage = `usage: tunread [-l3] [-offload=true] [-coalesce 50us] [-user NAME] [-v] DEVICE > stream
 
 Reads frames from a network interface and writes each as a record of a stream.
 
@@ -26,6 +26,9 @@ Reads frames from a network interface and writes each as a record of a stream.
   -l3            DEVICE is a tun: it carries IP packets, without Ethernet
   -offload=false have the kernel finish checksums and segment TCP and UDP, instead
                  of handing over super-frames of up to 64 KiB
+  -user NAME     once the device is open, become this user, for good and without a
+                 capability, so that the device can be root's alone. UID:GID is one
+                 that is not in /etc/passwd. For root, and on Linux
   -v             say more on stderr
   -version       print the version
   -h             print this
@@ -44,9 +47,11 @@ func main() {
 	off := flags.Bool("offload", true, "")
 	coalesce := cli.Duration(50 * time.Microsecond)
 	flags.Var(&coalesce, "coalesce", "")
+	var user sandbox.User
+	flags.Var(&user, "user", "")
 	tool := &cli.Tool{Name: "tunread", Usage: usage, Args: 1, Flags: flags, Source: true}
 	tool.Run = func(t *cli.Tool, args []string) error {
-		return run(t, config{args[0], *l3, *off, time.Duration(coalesce)})
+		return run(t, config{args[0], *l3, *off, time.Duration(coalesce), user})
 	}
 	tool.Main()
 }
@@ -56,10 +61,14 @@ type config struct {
 	l3       bool
 	offload  bool
 	coalesce time.Duration
+	user     sandbox.User
 }
 
 func run(t *cli.Tool, c config) error {
 	if err := cli.Stdout("tunread " + c.device + " | bytehist | tunwrite tap1"); err != nil {
+		return err
+	}
+	if err := c.user.Find(); err != nil {
 		return err
 	}
 	mode, link := tap.Off, packet.Ethernet
@@ -77,6 +86,9 @@ func run(t *cli.Tool, c config) error {
 	t.Verbosef("%v", dev)
 	r := &reader{dev: dev, link: link, out: fdio.NewOutput(1), coalesce: c.coalesce, stop: t.Stop(), warn: t.Warnf}
 	t.Counters(r.n.String)
+	if err := sandbox.Become(c.user); err != nil {
+		return err
+	}
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
 	if err := r.run(c.device); err != nil {

@@ -12,7 +12,7 @@ import (
 	"framepipe/internal/tap"
 )
 
-const usage = `usage: tunwrite [-l3] [-offload=auto] [-pace N] [-v] DEVICE < stream
+const usage = `usage: tunwrite [-l3] [-offload=auto] [-pace N] [-user NAME] [-v] DEVICE < stream
 
 Reads a stream and injects its frames into a network interface.
 
@@ -25,6 +25,9 @@ Reads a stream and injects its frames into a network interface.
                  Default auto
   -pace N        replay: keep the time between frames that their records tell, N
                  times as fast. 1 is as recorded. Default 0: each frame at once
+  -user NAME     once the device is open, become this user, for good and without a
+                 capability, so that the device can be root's alone. UID:GID is one
+                 that is not in /etc/passwd. For root, and on Linux
   -v             say more on stderr
   -version       print the version
   -h             print this
@@ -45,6 +48,8 @@ func main() {
 	l3 := flags.Bool("l3", false, "")
 	mode := tap.Auto
 	flags.Var(&mode, "offload", "")
+	var user sandbox.User
+	flags.Var(&user, "user", "")
 	tool := &cli.Tool{Name: "tunwrite", Usage: usage, Args: 1, Flags: flags}
 	var pace speed
 	flags.Func("pace", "", func(s string) error {
@@ -53,7 +58,7 @@ func main() {
 		return err
 	})
 	tool.Run = func(t *cli.Tool, args []string) error {
-		return run(t, config{args[0], *l3, mode, pace})
+		return run(t, config{args[0], *l3, mode, pace, user})
 	}
 	tool.Main()
 }
@@ -63,10 +68,14 @@ type config struct {
 	l3      bool
 	offload tap.Mode
 	pace    speed
+	user    sandbox.User
 }
 
 func run(t *cli.Tool, c config) error {
 	if err := cli.Stdin("tunread tap0 | tunwrite " + c.device); err != nil {
+		return err
+	}
+	if err := c.user.Find(); err != nil {
 		return err
 	}
 	link := packet.Ethernet
@@ -87,6 +96,9 @@ func run(t *cli.Tool, c config) error {
 		w.replay = &replay{speed: c.pace, device: dev.Fd()}
 	}
 	t.Counters(w.n.String)
+	if err := sandbox.Become(c.user); err != nil {
+		return err
+	}
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
 	return w.run()

@@ -392,8 +392,8 @@ func mandoc(t testing.TB, args ...string) (string, error) {
 
 // foreign are the pages of others that ours name.
 var foreign = []string{
-	"bash 1", "bridge 8", "cat 1", "editcap 1", "ethtool 8", "flock 1", "gzip 1", "ip 8", "ip-netns 8", "landlock 7",
-	"pcap-savefile 5", "ping 8", "pledge 2", "poll 2", "seccomp 2", "setpriv 1", "setsid 1", "ssh 1", "systemd 1",
+	"bash 1", "bridge 8", "capabilities 7", "cat 1", "editcap 1", "ethtool 8", "flock 1", "gzip 1", "ip 8", "ip-netns 8", "landlock 7",
+	"pcap-savefile 5", "pidfd_getfd 2", "ping 8", "pledge 2", "poll 2", "ptrace 2", "seccomp 2", "setpriv 1", "setsid 1", "ssh 1", "systemd 1",
 	"systemd-notify 1", "tc 8", "tcpdump 1", "tee 1", "udev 7", "unveil 2",
 }
 
@@ -793,6 +793,7 @@ func TestManCompletion(t *testing.T) {
 		{[]string{"tunread", "--offload=f"}, "--offload=false"},
 		{[]string{"tunread", "--off"}, "--offload="},
 		{[]string{"tunwrite", "-offload", "o"}, "on off"},
+		{[]string{"tunread", "-user", "roo"}, "root"},
 		{[]string{"tunwrite", "-offload", "=", "auto", "-p"}, "-pace"},
 		{[]string{"tunwrite", "fd", ":", "3", "-p"}, "-pace"},
 		{[]string{"tunwrite", "fd", ":", "3"}, ""},

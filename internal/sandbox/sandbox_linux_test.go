@@ -34,6 +34,7 @@ var children = map[string]func(args []string){
 	"panic":   func([]string) { Enter(); go panic("boom"); time.Sleep(time.Minute) },
 	"fault":   func([]string) { Enter(); var p *int; *p = 1 },
 	"cost":    measure,
+	"become":  tryBecome,
 }
 
 func TestMain(m *testing.M) {

@@ -27,8 +27,8 @@ Reads frames from a network interface and writes each as a record of a stream.
   -offload=false have the kernel finish checksums and segment TCP and UDP, instead
                  of handing over super-frames of up to 64 KiB
   -user NAME     once the device is open, become this user, for good and without a
-                 capability, so that the device can be root's alone. UID:GID is one
-                 that is not in /etc/passwd. For root, and on Linux
+                 capability, so that the device can be root's alone. UID:GID is for
+                 one that is not in /etc/passwd. For root, and on Linux only
   -v             say more on stderr
   -version       print the version
   -h             print this

@@ -26,8 +26,8 @@ Reads a stream and injects its frames into a network interface.
   -pace N        replay: keep the time between frames that their records tell, N
                  times as fast. 1 is as recorded. Default 0: each frame at once
   -user NAME     once the device is open, become this user, for good and without a
-                 capability, so that the device can be root's alone. UID:GID is one
-                 that is not in /etc/passwd. For root, and on Linux
+                 capability, so that the device can be root's alone. UID:GID is for
+                 one that is not in /etc/passwd. For root, and on Linux only
   -v             say more on stderr
   -version       print the version
   -h             print this

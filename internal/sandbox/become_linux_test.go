@@ -43,6 +43,7 @@ func tryBecome(args []string) {
 					done := make(chan bool)
 					go func() { runtime.LockOSThread(); close(done) }() // with which its thread ends
 					<-done
+					time.Sleep(time.Millisecond)
 				}
 			}
 		}()

@@ -17,6 +17,9 @@
 // work, and a stage that is run in a container, where some of it is forbidden,
 // works as it did: Enter says what holds, and -v shows it.
 //
+// Become is another matter: a tool that opens a device as root goes on as a user
+// without privileges, or ends. It is asked for by a flag, and Off does not undo it.
+//
 // What is taken away does not come back, and the runtime opens some files when
 // they are first needed: package time the time zone, which Enter therefore has
 // it read. Whatever a stage is to open later has to be named to Enter.

@@ -13,14 +13,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
-	"regexp"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"framepipe/internal/ping"
 )
 
 // The traffic of one side: a process inside its namespace, which sends to the
@@ -301,16 +299,14 @@ func (t *side) small(peer string, rng *rand.Rand) error {
 	return nil
 }
 
-var pinged = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
-
 func (t *side) ping(peer string) {
-	c := exec.CommandContext(t.ctx, "ping", "-q", "-n", "-i", "0.1", peer)
-	c.Cancel = func() error { return c.Process.Signal(unix.SIGINT) }
-	out, _ := c.Output()
-	if m := pinged.FindSubmatch(out); m != nil {
-		sent, _ := strconv.ParseInt(string(m[1]), 10, 64)
-		back, _ := strconv.ParseInt(string(m[2]), 10, 64)
-		atomic.AddInt64(&t.n.Pings, sent)
-		atomic.AddInt64(&t.n.Pongs, back)
+	p, err := ping.Start(peer, ping.Config{Every: 100 * time.Millisecond})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		return
 	}
+	<-t.ctx.Done()
+	r := p.Stop()
+	atomic.AddInt64(&t.n.Pings, int64(r.Sent))
+	atomic.AddInt64(&t.n.Pongs, int64(r.Received))
 }

@@ -15,6 +15,7 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/nettest"
 	"framepipe/internal/packettest"
+	"framepipe/internal/ping"
 )
 
 // Every command of the README and the pages is run as it is written, by somebody
@@ -200,7 +201,6 @@ try() { # NUMBER LIMIT COMMAND
 }
 `, clone, project, bin, dir)
 	script.WriteString(setup)
-	script.WriteString("(while :; do ping -c 1 -W 0.2 10.5.0.9; sleep 0.1; done) >/dev/null 2>&1 &\n") // ARP, at least
 	number := func(i int) string { return fmt.Sprintf("%03d", i) }
 	for i, line := range lines {
 		if notRun(line) != "" {
@@ -216,7 +216,7 @@ try() { # NUMBER LIMIT COMMAND
 		}
 		fmt.Fprintf(&script, "try %s %d \"$(<%s)\"\n", number(i), limit, name)
 	}
-	script.WriteString("kill %1; exit 0\n")
+	script.WriteString("exit 0\n")
 	driver := dir + "/driver"
 	if err := os.WriteFile(driver, []byte(script.String()), 0o644); err != nil {
 		t.Fatal(err)
@@ -225,6 +225,7 @@ try() { # NUMBER LIMIT COMMAND
 	var said bytes.Buffer
 	c.Stdout, c.Stderr = &said, &said
 	c.WaitDelay = time.Second
+	host.StartPing("10.5.0.9", ping.Config{Every: 300 * time.Millisecond, Wait: 1}) // ARP, at least
 	err = c.Run()
 	results, _ := os.ReadFile(dir + "/statuses")
 	for i, line := range lines {

@@ -23,6 +23,7 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/nettest"
 	"framepipe/internal/packettest"
+	"framepipe/internal/ping"
 	"framepipe/internal/traffic"
 
 	"golang.org/x/sys/unix"
@@ -411,11 +412,6 @@ func (n *network) swap(s setup, stages ...string) {
 	})
 }
 
-// pings reports whether b answers a's ping.
-func (n *network) pings(addr string) bool {
-	return n.a.Command("ping", "-c3", "-i0.1", "-W0.5", addr).Run() == nil
-}
-
 // arrivesUDP reports whether a datagram from a arrives in b.
 func (n *network) arrivesUDP(t testing.TB, addr string) bool {
 	t.Helper()
@@ -482,7 +478,7 @@ func echoesTCP(c net.Conn, size int) error {
 func TestStagePythonLive(t *testing.T) {
 	t.Parallel()
 	needPython(t)
-	nettest.Need(t, "ping", "tcpdump")
+	nettest.Need(t, "tcpdump")
 	n := newNetwork(t, setup{})
 	addresses := []string{"10.0.0.2", "fd00::2"}
 	before, after := t.TempDir()+"/before", t.TempDir()+"/after"
@@ -504,7 +500,7 @@ func TestStagePythonLive(t *testing.T) {
 			if err := echoesTCP(conns[i], 1<<20); err != nil {
 				t.Fatalf("%v, %s: TCP: %v", step.stages, addr, err)
 			}
-			if got := n.pings(addr); got != step.icmp {
+			if got := n.a.Reaches(addr, 700*time.Millisecond); got != step.icmp {
 				t.Errorf("%v, %s: ping answers: %v", step.stages, addr, got)
 			}
 			if got := n.arrivesUDP(t, addr); got != step.udp {
@@ -694,7 +690,7 @@ func segment(t testing.TB) (a, b *nettest.Namespace) {
 // Over nothing but a byte stream, link.sh makes one Ethernet of two.
 func TestLink(t *testing.T) {
 	t.Parallel()
-	nettest.Need(t, "bash", "socat", "ping", "udhcpd", "udhcpc")
+	nettest.Need(t, "bash", "socat", "udhcpd", "udhcpc")
 	for _, v := range []struct {
 		name string
 		run  func(a, b *nettest.Namespace, socket string) []*exec.Cmd
@@ -738,8 +734,12 @@ func TestLink(t *testing.T) {
 				}
 			})
 			dhcp(t, a, b, dir)
-			a.Run("ping", "-c2", "-i0.1", "-W3", "-s8900", "-Mdo", "10.0.0.100")
-			b.Run("ping", "-c2", "-i0.1", "-W3", "-s8900", "-Mdo", "fd00::1")
+			jumbo := ping.Config{Count: 2, Every: 100 * time.Millisecond, Wait: 3 * time.Second, Size: 8900, Whole: true}
+			for _, r := range []ping.Result{a.StartPing("10.0.0.100", jumbo).Wait(), b.StartPing("fd00::1", jumbo).Wait()} {
+				if r.Received == 0 {
+					t.Error(r)
+				}
+			}
 			n := &network{t: t, a: a, b: b}
 			if err := echoesTCP(n.connect(t, "10.0.0.100"), 8<<20); err != nil {
 				t.Error("TCP: ", err)
@@ -1121,7 +1121,9 @@ func linked(t testing.TB) *network {
 			t.Error(err)
 		}
 	})
-	a.Run("ping", "-c1", "-i0.2", "-w10", "10.0.0.2") // the first answer will do
+	if !a.Reaches("10.0.0.2", 10*time.Second) {
+		t.Fatal("no answer through the link")
+	}
 	return &network{t: t, a: a, b: b}
 }
 

@@ -26,6 +26,7 @@ import (
 	"framepipe/internal/ledger"
 	"framepipe/internal/nettest"
 	"framepipe/internal/packettest"
+	"framepipe/internal/ping"
 
 	"golang.org/x/sys/unix"
 )
@@ -183,7 +184,7 @@ func TestUpDevicesGo(t *testing.T) {
 // tmpfs mounts a small file system for the time of the test.
 func tmpfs(t *testing.T, size string) (dir string) {
 	t.Helper()
-	nettest.Need(t, "mount")
+	nettest.Need(t)
 	dir = t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
 		nettest.Skip(t, "needs to mount: %v", err)
@@ -528,7 +529,7 @@ func TestStagesStopped(t *testing.T) {
 // hold takes.
 func TestSlowStage(t *testing.T) {
 	t.Parallel()
-	nettest.Need(t, "perl", "ping")
+	nettest.Need(t, "perl")
 	slow := t.TempDir() + "/slow"
 	const piece, queue = 2000, 64 // 16 Mbit/s or less
 	if err := os.WriteFile(slow, []byte("#!/usr/bin/perl\nwhile (sysread(STDIN, $b, "+strconv.Itoa(piece)+")) { syswrite(STDOUT, $b); select(undef, undef, undef, 0.001) }\n"), 0o755); err != nil {
@@ -537,12 +538,7 @@ func TestSlowStage(t *testing.T) {
 	n := newNetwork(t, setup{write: "-offload=off", in: []string{slow}, out: stages})
 	n.a.Run("ip", "link", "set", "tap0", "txqueuelen", strconv.Itoa(queue))
 	was, wasOut := n.device(n.a, "tap0"), n.device(n.b, "tap1")
-	var out bytes.Buffer
-	ping := n.a.Command("ping", "-n", "-i", "0.05", "-w", "4", "-W", "4", "10.0.0.2")
-	ping.Stdout = &out
-	if err := ping.Start(); err != nil {
-		t.Fatal(err)
-	}
+	echoes := n.a.StartPing("10.0.0.2", ping.Config{Count: 80, Every: 50 * time.Millisecond, Wait: 4 * time.Second})
 	const count, size = 15000, 1000
 	start := time.Now()
 	var rate float64
@@ -554,7 +550,7 @@ func TestSlowStage(t *testing.T) {
 			rate = float64(n.device(n.b, "tap1")["rx_packets"]-wasOut["rx_packets"]) * (size + 42) / time.Since(start).Seconds()
 		}
 	})
-	_ = ping.Wait()
+	pings := echoes.Wait()
 	for i := 0; ; i++ {
 		signal(t, n.in[:1], unix.SIGUSR1)
 		signal(t, n.in[2:], unix.SIGUSR1)
@@ -571,23 +567,18 @@ func TestSlowStage(t *testing.T) {
 	tap0, tap1 := n.device(n.a, "tap0"), n.device(n.b, "tap1")
 	lost, came := tap0["tx_dropped"]-was["tx_dropped"], tap1["rx_packets"]-wasOut["rx_packets"]
 	const others = 20 // neighbour discovery and the like
-	if m := regexp.MustCompile(`(\d+) packets transmitted`).FindStringSubmatch(out.String()); m == nil {
-		t.Fatalf("ping says %s", &out)
-	} else if sent, _ := strconv.Atoi(m[1]); lost == 0 || came+lost < count+sent || came+lost > count+sent+others || got+overrun > came || got+overrun < came-sent-others {
+	if sent := pings.Sent; lost == 0 || came+lost < count+sent || came+lost > count+sent+others || got+overrun > came || got+overrun < came-sent-others {
 		t.Errorf("%d datagrams and %d pings: %d frames and %d datagrams came, the queue dropped %d, the socket %d", count, sent, came, got, lost, overrun)
 	}
-	var times []float64
-	for _, m := range regexp.MustCompile(`time=([0-9.]+) ms`).FindAllStringSubmatch(out.String(), -1) {
-		ms, _ := strconv.ParseFloat(m[1], 64)
-		times = append(times, ms/1000)
+	if pings.Received == 0 {
+		t.Fatal(pings)
 	}
-	slices.Sort(times)
 	// A pipe of 1 MiB on either side, as tools make them, what tunread holds when
 	// its pipe is full, and the queue.
 	holds := float64(2*fdio.PipeSize + 256<<10 + queue*(size+42))
 	bound := holds / rate
-	t.Logf("%.1f Mbit/s; %d of %d came, the queue dropped %d; pings from %.3f to %.3f s, bound %.3f s", 8*rate/1e6, got, count, lost, times[0], times[len(times)-1], bound)
-	if most := times[len(times)-1]; most > bound+0.2 {
+	t.Logf("%.1f Mbit/s; %d of %d came, the queue dropped %d; %v, bound %.3f s", 8*rate/1e6, got, count, lost, pings, bound)
+	if most := pings.Slowest().Seconds(); most > bound+0.2 {
 		t.Errorf("a ping took %.3f s, and what is in front of the stage takes %.3f s", most, bound)
 	}
 	n.stop()
@@ -610,7 +601,7 @@ func TestManyStages(t *testing.T) {
 	if m, err := io.CopyN(io.Discard, both[0], size); err != nil {
 		t.Fatalf("%d bytes came, %v", m, err)
 	}
-	t.Logf("%.2f Gbit/s, %v", 8*size/time.Since(start).Seconds()/1e9, n.a.Run("ping", "-n", "-q", "-c", "5", "-i", "0.1", "10.0.0.2"))
+	t.Logf("%.2f Gbit/s, %v", 8*size/time.Since(start).Seconds()/1e9, n.a.Ping("10.0.0.2", 5, 100*time.Millisecond))
 	var times []time.Duration
 	start = time.Now()
 	if err := n.in[30].Process.Kill(); err != nil {

@@ -90,11 +90,8 @@ func newNetwork(t testing.TB, s setup) *network {
 	// The neighbours know each other from now on: a burst to one that is not
 	// known yet would lose its beginning, in the kernel's queue for him.
 	for _, addr := range []string{"10.0.0.2", "fd00::2"} {
-		for tries := 0; n.a.Command("ping", "-c1", "-W1", addr).Run() != nil; tries++ {
-			if tries == 50 {
-				t.Fatal("no answer through the pipelines")
-			}
-			time.Sleep(50 * time.Millisecond)
+		if !n.a.Reaches(addr, 50*time.Second) {
+			t.Fatal("no answer through the pipelines")
 		}
 	}
 	return n

@@ -51,7 +51,9 @@ func TestQueues(t *testing.T) {
 	n.a.Run("ip", "link", "set", "tap1", "netns", n.b.Name)
 	n.a.Run("sh", "-c", "ip addr add 10.0.0.1/24 dev tap0; ip link set tap0 up")
 	n.b.Run("sh", "-c", "ip addr add 10.0.0.2/24 dev tap1; ip link set tap1 up")
-	n.b.Run("ping", "-c1", "-W5", "10.0.0.1")
+	if !n.b.Reaches("10.0.0.1", 5*time.Second) {
+		t.Fatal("no answer through the pipelines")
+	}
 
 	inOrder(t, n)
 

@@ -16,7 +16,7 @@ import (
 // The long run, bench/soak, in short: stages are killed and drained under mixed
 // traffic, and every frame is accounted for.
 func TestSoak(t *testing.T) {
-	nettest.Need(t, "ping")
+	nettest.Need(t)
 	out, err := exec.Command("soak", "-for", "9s", "-kill", "400ms", "-seed", "2", "-tools", bin).CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
@@ -55,7 +55,7 @@ func lose(every string) int {
 
 // A stage that loses a frame of a thousand, and has counted it, is found out.
 func TestSoakFindsLoss(t *testing.T) {
-	nettest.Need(t, "ping")
+	nettest.Need(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

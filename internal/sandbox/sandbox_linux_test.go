@@ -40,6 +40,9 @@ var children = map[string]func(args []string){
 func TestMain(m *testing.M) {
 	if do := children[os.Getenv(child)]; do != nil {
 		do(os.Args[1:])
+		if testing.CoverMode() != "" {
+			unix.Exit(0) // os.Exit would write what is covered to files, which the sandbox forbids
+		}
 		os.Exit(0)
 	}
 	os.Exit(m.Run())

@@ -225,7 +225,7 @@ try() { # NUMBER LIMIT COMMAND
 	var said bytes.Buffer
 	c.Stdout, c.Stderr = &said, &said
 	c.WaitDelay = time.Second
-	host.StartPing("10.5.0.9", ping.Config{Every: 300 * time.Millisecond, Wait: 1}) // ARP, at least
+	host.StartPing("10.5.0.9", ping.Config{Every: 300 * time.Millisecond, Wait: 1}) // at least ARP for tunread
 	err = c.Run()
 	results, _ := os.ReadFile(dir + "/statuses")
 	for i, line := range lines {

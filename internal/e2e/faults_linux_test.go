@@ -315,16 +315,15 @@ func TestDiskFull(t *testing.T) {
 
 // Whoever watches a copy may leave, and the traffic goes on.
 func TestWatcherLeaves(t *testing.T) {
-	nettest.Need(t, "tcpdump")
 	dir := t.TempDir()
-	_, in, out := watched(t, "tee >(framepcap | tcpdump -c 1 -nr - >/dev/null 2>&1; touch "+dir+"/left; cat >/dev/null)")
+	_, in, out := watched(t, "tee >(framepcap | head -c 100 >/dev/null; touch "+dir+"/left; cat >/dev/null)")
 	for start := time.Now(); ; {
 		cross(t, in, out)
 		if _, err := os.Stat(dir + "/left"); err == nil {
 			break
 		}
 		if time.Since(start) > 10*time.Second {
-			t.Fatal("tcpdump does not leave")
+			t.Fatal("head does not leave")
 		}
 	}
 	for range 1000 {

@@ -348,10 +348,13 @@ func TestMacvtap(t *testing.T) {
 		// udev would make the node; in a namespace nobody does.
 		numbers, err := os.ReadFile(fmt.Sprintf("/sys/devices/virtual/net/mvt/tap%d/dev", index))
 		if err != nil {
-			nettest.Run(t, "mount", "-t", "sysfs", "sysfs", "/sys") // this thread's namespace
-			t.Cleanup(func() { _ = unix.Unmount("/sys", 0) })
-			if numbers, err = os.ReadFile(fmt.Sprintf("/sys/devices/virtual/net/mvt/tap%d/dev", index)); err != nil {
+			sys := t.TempDir() // for this thread's namespace
+			if err := unix.Mount("sysfs", sys, "sysfs", 0, ""); err != nil {
 				t.Fatal(err)
+			}
+			numbers, err = os.ReadFile(fmt.Sprintf("%s/devices/virtual/net/mvt/tap%d/dev", sys, index))
+			if e := unix.Unmount(sys, unix.MNT_DETACH); err != nil || e != nil {
+				t.Fatal(err, e)
 			}
 		}
 		major, minor, _ := strings.Cut(strings.TrimSpace(string(numbers)), ":")

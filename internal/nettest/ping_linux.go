@@ -6,7 +6,7 @@ import (
 	"framepipe/internal/ping"
 )
 
-// StartPing sends echoes from the namespace to addr until there were enough, Stop is
+// StartPing sends echoes from the namespace to addr, until c.Count are sent, Stop is
 // called or the test ends.
 func (n *Namespace) StartPing(addr string, c ping.Config) *ping.Pinger {
 	n.t.Helper()
@@ -20,15 +20,15 @@ func (n *Namespace) StartPing(addr string, c ping.Config) *ping.Pinger {
 	return p
 }
 
-// Ping sends count echoes from the namespace to addr, and waits a second for the last
+// Ping sends count echoes from the namespace to addr, and waits a second for late
 // answers.
 func (n *Namespace) Ping(addr string, count int, every time.Duration) ping.Result {
 	n.t.Helper()
 	return n.StartPing(addr, ping.Config{Count: count, Every: every}).Wait()
 }
 
-// Reaches asks addr from the namespace until an answer comes, and reports whether it
-// came in time.
+// Reaches sends echoes from the namespace to addr until the first answer, and reports
+// whether it came in time.
 func (n *Namespace) Reaches(addr string, within time.Duration) bool {
 	n.t.Helper()
 	var ok bool

@@ -1,7 +1,7 @@
-// Package ping asks whether a host is there, and how long an answer takes, as the
-// program of that name does, which a machine may lack. It needs root.
+// Package ping sends ICMP echoes and times the answers, like the program of that name,
+// which a machine may lack. It needs root.
 //
-// It does without package net: see nettest.PacketSocket.
+// It avoids package net, which links C: see nettest.PacketSocket.
 package ping
 
 import (
@@ -24,20 +24,20 @@ import (
 type Config struct {
 	Count int           // of echoes; 0: until Stop
 	Every time.Duration // from one to the next; 0: a second
-	Wait  time.Duration // for answers after the last was sent; 0: a second
+	Wait  time.Duration // for late answers, after the last echo; 0: a second
 	Size  int           // of the data, in bytes, 8 at the least; 0: 56
-	Whole bool          // fragments are not allowed
+	Whole bool          // forbid fragments
 }
 
 // Result is the outcome.
 type Result struct {
 	Sent, Received int
-	RTTs           []time.Duration // of those that were answered, in the order of sending
-	Gap            time.Duration   // the longest time in which all that was sent was lost
-	Err            error           // of the last echo that the kernel refused, which is lost, too
+	RTTs           []time.Duration // round trips, in the order of sending
+	Gap            time.Duration   // longest run of lost echoes: from the first of them to the next answered one
+	Err            error           // of the last echo that the kernel refused; it counts as lost
 }
 
-// Lost returns how many were not answered.
+// Lost returns the number of echoes without an answer.
 func (r Result) Lost() int { return r.Sent - r.Received }
 
 // Median returns the median round trip, or 0 if there is none.
@@ -75,13 +75,13 @@ type Pinger struct {
 	cookie uint32
 	stop   func()
 	ended  chan struct{} // closed by stop
-	done   chan struct{} // closed when nothing is noted any more
+	done   chan struct{} // closed when the result is final
 
 	mu     sync.Mutex
 	echoes []echo
-	got    int           // how many were answered
-	kept   int           // how many the kernel did not send
-	latest int           // the last of echoes that was answered, or -1
+	got    int           // number of answered echoes
+	kept   int           // number of echoes that the kernel refused
+	latest int           // highest index of an answered echo, or -1
 	news   chan struct{} // closed at the next answer
 	err    error
 }
@@ -92,9 +92,8 @@ type echo struct {
 	answered bool
 }
 
-// Start sends echoes to addr, from the network namespace that it is called in, until
-// there were Count of them or Stop is called. The route and the address of the sender
-// are those of the moment, for each.
+// Start sends echoes to addr from the caller's network namespace, until Count are sent or
+// Stop is called. Each takes the route and source address of its moment.
 func Start(addr string, c Config) (*Pinger, error) {
 	a, err := netip.ParseAddr(addr)
 	if err != nil {
@@ -133,7 +132,7 @@ func (p *Pinger) open(a netip.Addr) (s int, err error) {
 		icmpFilter = 1 // linux/icmp.h
 		kind       = unix.SOCK_RAW | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
 	)
-	// The socket is not connected: addresses may move while it is open.
+	// A connected socket would keep its source address, and a test may move that.
 	if p.v4 {
 		p.to = &unix.SockaddrInet4{Addr: a.As4()}
 		if s, err = unix.Socket(unix.AF_INET, kind, unix.IPPROTO_ICMP); err != nil {
@@ -170,7 +169,7 @@ const (
 	echoRequest6, echoReply6 = 128, 129
 )
 
-// message returns echo i: its head, and data that no other has.
+// message returns echo i, with data of its own, and without a checksum.
 func (p *Pinger) message(i int, kind byte) []byte {
 	b := make([]byte, 8+max(p.c.Size, 8))
 	b[0] = kind
@@ -184,7 +183,7 @@ func (p *Pinger) message(i int, kind byte) []byte {
 	return b
 }
 
-// checksum fills in that of IPv4; the kernel does so for IPv6.
+// checksum fills in the checksum for IPv4. The kernel does it for IPv6.
 func checksum(b []byte) {
 	sum := uint32(0)
 	for i := 0; i < len(b); i += 2 {
@@ -272,7 +271,7 @@ func (p *Pinger) receive() {
 
 func (p *Pinger) answer(b []byte, now time.Time) {
 	kind := byte(echoReply6)
-	if p.v4 { // which comes with its header
+	if p.v4 { // the message follows the IP header
 		kind = echoReply4
 		if len(b) == 0 || len(b) < int(b[0]&15)*4 {
 			return
@@ -283,7 +282,7 @@ func (p *Pinger) answer(b []byte, now time.Time) {
 		return
 	}
 	i := int(binary.BigEndian.Uint32(b[12:]))
-	b[2], b[3] = 0, 0 // the kernel has compared the checksum
+	b[2], b[3] = 0, 0 // the kernel has checked it
 	if !bytes.Equal(b, p.message(i, kind)) {
 		return
 	}
@@ -299,8 +298,8 @@ func (p *Pinger) answer(b []byte, now time.Time) {
 	p.news = make(chan struct{})
 }
 
-// Answered waits for an answer to an echo that is sent from now on, and reports whether
-// it came in time.
+// Answered waits for the answer to an echo sent after the call, and reports whether it
+// came in time.
 func (p *Pinger) Answered(within time.Duration) bool {
 	p.mu.Lock()
 	next := len(p.echoes)
@@ -327,20 +326,19 @@ func (p *Pinger) answeredFrom(next int, within time.Duration) bool {
 	}
 }
 
-// Stop ends the sending, waits for the answers that are under way, and returns the
-// outcome.
+// Stop ends the sending, waits for late answers, and returns the result.
 func (p *Pinger) Stop() Result {
 	p.stop()
 	return p.Wait()
 }
 
-// Wait does the same once Count echoes are sent.
+// Wait waits until Count echoes are sent and for late answers, and returns the result.
 func (p *Pinger) Wait() Result {
 	<-p.done
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := Result{Sent: len(p.echoes), Received: p.got, Err: p.err}
-	var since time.Time // when the first of those was sent that were lost in a row
+	var since time.Time // the start of a run of lost echoes
 	for i, e := range p.echoes {
 		if e.answered {
 			r.RTTs = append(r.RTTs, e.rtt)
@@ -362,7 +360,7 @@ func (p *Pinger) Wait() Result {
 	return r
 }
 
-// Reaches asks again and again, and reports whether an answer came in time.
+// Reaches sends echoes until the first answer, and reports whether it came in time.
 func Reaches(addr string, within time.Duration) (bool, error) {
 	p, err := Start(addr, Config{Every: 50 * time.Millisecond, Wait: 1})
 	if err != nil {

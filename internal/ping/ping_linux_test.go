@@ -32,7 +32,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// What is sent while the way is cut is lost, and the gap is as long as the cut.
+// Echoes sent while the device is down are lost, and the gap is as long as that.
 func TestGap(t *testing.T) {
 	nettest.Need(t)
 	n := nettest.New(t)
@@ -42,26 +42,26 @@ func TestGap(t *testing.T) {
 			t.Fatalf("%s: no answer", addr)
 		}
 		n.Run("ip", "link", "set", "lo", "down")
-		cut := time.Now()
+		down := time.Now()
 		if p.Answered(300 * time.Millisecond) {
-			t.Errorf("%s: an answer, and the way is cut", addr)
+			t.Errorf("%s: an answer while lo is down", addr)
 		}
 		if n.Reaches(addr, 100*time.Millisecond) {
-			t.Errorf("%s is reached, and the way is cut", addr)
+			t.Errorf("%s is reached while lo is down", addr)
 		}
-		took := time.Since(cut)
+		took := time.Since(down)
 		n.Run("ip", "link", "set", "lo", "up")
 		if !p.Answered(10 * time.Second) {
 			t.Errorf("%s: no answer afterwards", addr)
 		}
 		r := p.Stop()
 		if r.Lost() == 0 || r.Received == 0 || r.Gap < took/2 {
-			t.Errorf("%s: cut for %v: %v", addr, took, r)
+			t.Errorf("%s: down for %v: %v", addr, took, r)
 		}
 	}
 }
 
-// Echoes are as long as they are asked to be, and come in fragments if they may.
+// Echoes have the size asked for, and need fragments above the MTU.
 func TestSize(t *testing.T) {
 	nettest.Need(t)
 	n := nettest.New(t)

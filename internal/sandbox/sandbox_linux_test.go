@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	if do := children[os.Getenv(child)]; do != nil {
 		do(os.Args[1:])
 		if testing.CoverMode() != "" {
-			unix.Exit(0) // os.Exit would write what is covered to files, which the sandbox forbids
+			unix.Exit(0) // os.Exit would write coverage files, which the sandbox forbids
 		}
 		os.Exit(0)
 	}

@@ -72,6 +72,9 @@ func run(t *cli.Tool, c divert.Config) error {
 	}
 	defer d.Close()
 	t.Counters(d.Counters)
+	if err := sandbox.DropCapabilities(); err != nil {
+		return err
+	}
 	holds := sandbox.EnterBPF()
 	t.Verbosef("sandbox: %s", holds)
 	t.Warnf("%s goes through %s and %s", c.Interface, c.Net, c.Host)

@@ -39,8 +39,9 @@ const (
 )
 
 // capture is the program of the interface: what comes out of a tap goes on, and all
-// else goes into the tap whose number is at an offset in the map.
-func capture(m *ebpf.Map, mark uint32, tap uint32) asm.Instructions {
+// else goes into the tap whose number is at an offset in the map, of which ports is
+// the descriptor.
+func capture(ports int, mark uint32, tap uint32) asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, atMark, asm.Word),
 		asm.Mov.Imm32(asm.R3, int32(mark)),
@@ -48,7 +49,7 @@ func capture(m *ebpf.Map, mark uint32, tap uint32) asm.Instructions {
 		asm.StoreImm(asm.R1, atMark, 0, asm.Word),
 		asm.Mov.Imm(asm.R0, tcxNext),
 		asm.Return(),
-		asm.LoadMapValue(asm.R4, m.FD(), 0).WithSymbol("unmarked"),
+		asm.LoadMapValue(asm.R4, ports, 0).WithSymbol("unmarked"),
 		asm.Mov.Imm(asm.R0, tcxNext),
 		asm.LoadMem(asm.R2, asm.R4, atDivert, asm.Word),
 		asm.JEq.Imm(asm.R2, 0, "alone"),
@@ -61,11 +62,11 @@ func capture(m *ebpf.Map, mark uint32, tap uint32) asm.Instructions {
 
 // inject is the program of a tap: what is written to it is marked, and leaves the
 // interface, or, with the flag ingress, comes in by it.
-func inject(m *ebpf.Map, mark uint32, flags int32) asm.Instructions {
+func inject(ports int, mark uint32, flags int32) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Imm32(asm.R3, int32(mark)),
 		asm.StoreMem(asm.R1, atMark, asm.R3, asm.Word),
-		asm.LoadMapValue(asm.R4, m.FD(), 0),
+		asm.LoadMapValue(asm.R4, ports, 0),
 		asm.LoadMem(asm.R1, asm.R4, atInterface, asm.Word),
 		asm.Mov.Imm(asm.R2, flags),
 		asm.FnRedirect.Call(),
@@ -86,10 +87,10 @@ func (d *Diversion) load(mark uint32) (err error) {
 		name string
 		code asm.Instructions
 	}{
-		{&d.ingress, nameIngress, capture(d.ports, mark, atNet)},
-		{&d.egress, nameEgress, capture(d.ports, mark, atHost)},
-		{&d.net, nameNet, inject(d.ports, mark, 0)},
-		{&d.host, nameHost, inject(d.ports, mark, ingress)},
+		{&d.ingress, nameIngress, capture(d.ports.FD(), mark, atNet)},
+		{&d.egress, nameEgress, capture(d.ports.FD(), mark, atHost)},
+		{&d.net, nameNet, inject(d.ports.FD(), mark, 0)},
+		{&d.host, nameHost, inject(d.ports.FD(), mark, ingress)},
 	} {
 		p.at.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: p.name, Type: ebpf.SchedCLS, Instructions: p.code})
 		if err != nil {

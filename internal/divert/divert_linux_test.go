@@ -1,0 +1,158 @@
+package divert
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"framepipe/internal/cli"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// The files in testdata are what a kernel, 6.18, has answered, without the header of
+// the message.
+func TestParsePort(t *testing.T) {
+	for name, want := range map[string]port{
+		"several": {index: 2, ethernet: true, up: true, carrier: true, tap: true, several: true, queues: 2, detached: 1},
+		"unread":  {index: 3, ethernet: true, up: true, carrier: true, tap: true, several: true, detached: 1},
+		"idle":    {index: 3, ethernet: true, up: true, tap: true, several: true},
+		"single":  {index: 4, ethernet: true, up: true, carrier: true, tap: true},
+		"tun":     {index: 6, up: true, tap: true, tun: true},
+		"veth":    {index: 8, ethernet: true, up: true, carrier: true},
+		"bridge":  {index: 9, ethernet: true},
+		"lo":      {index: 1},
+	} {
+		b, err := os.ReadFile("testdata/" + name + ".link")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := parsePort(b); err != nil || got != want {
+			t.Errorf("%s: %+v, %v, want %+v", name, got, err, want)
+		}
+	}
+	for size := range unix.SizeofIfInfomsg {
+		if _, err := parsePort(make([]byte, size)); err == nil {
+			t.Errorf("a message of %d bytes is taken", size)
+		}
+	}
+}
+
+func TestAttributes(t *testing.T) {
+	attribute := func(size, kind int, v ...byte) (b []byte) {
+		b = binary.NativeEndian.AppendUint16(nil, uint16(size))
+		b = binary.NativeEndian.AppendUint16(b, uint16(kind))
+		return append(b, v...)
+	}
+	for _, tt := range []struct {
+		name string
+		b    []byte
+		want string
+	}{
+		{"none", nil, ""},
+		{"less than a head", []byte{8, 0, 1}, ""},
+		{"an empty one", attribute(4, 7), "7: "},
+		{"two, the first is padded", slices.Concat(attribute(5, 1, 0xaa, 0, 0, 0), attribute(8, 2, 1, 2, 3, 4)), "1: aa 2: 01020304 "},
+		{"the last is not padded", attribute(5, 1, 0xaa), "1: aa "},
+		{"flags of the kind are left out", attribute(4, 0xc003), "3: "},
+		{"a size that is less than a head", slices.Concat(attribute(3, 1), attribute(4, 2)), ""},
+		{"a size of 0", slices.Concat(attribute(0, 1), attribute(4, 2)), ""},
+		{"a size over the end", slices.Concat(attribute(4, 1), attribute(9, 2, 1, 2, 3, 4)), "1: "},
+	} {
+		var got strings.Builder
+		for kind, v := range attributes(tt.b) {
+			fmt.Fprintf(&got, "%d: %x ", kind, v)
+		}
+		if strings.TrimSpace(got.String()) != strings.TrimSpace(tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, &got, tt.want)
+		}
+	}
+	for range attributes(slices.Concat(attribute(4, 1), attribute(4, 2))) {
+		break // must not go on
+	}
+	for want, b := range map[uint32][]byte{0: nil, 9: {9}, 0x0101: binary.NativeEndian.AppendUint32(nil, 0x0101)} {
+		if got := number(b); got != want {
+			t.Errorf("number(% x) = %d, want %d", b, got, want)
+		}
+	}
+}
+
+// No message has the parser fail, or go on for longer than the message is.
+func FuzzPort(f *testing.F) {
+	names, _ := filepath.Glob("testdata/*.link")
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n := 0
+		for _, v := range attributes(b) {
+			n += unix.SizeofRtAttr + len(v)
+		}
+		if n > len(b) {
+			t.Errorf("attributes of %d bytes in %d", n, len(b))
+		}
+		p, err := parsePort(b)
+		if short := len(b) < unix.SizeofIfInfomsg; short != (err != nil) {
+			t.Errorf("%d bytes: %v", len(b), err)
+		}
+		if p.lacks() == "" && (!p.up || !p.read() || !p.written()) {
+			t.Errorf("nothing lacks: %+v", p)
+		}
+	})
+}
+
+// The programs run for each frame: they are short. The kernel takes names of up to
+// 15 bytes, and the library cuts what is longer, so that another diversion would not
+// find them.
+func TestPrograms(t *testing.T) {
+	for _, name := range []string{nameIngress, nameEgress, nameNet, nameHost} {
+		if len(name) > 15 || !strings.HasPrefix(name, "fp_") {
+			t.Errorf("%q is no name of a program of ours", name)
+		}
+	}
+	for name, tt := range map[string]struct {
+		got, most int
+	}{
+		"capture": {len(capture(3, 1, atNet)), 16},
+		"inject":  {len(inject(3, 1, ingress)), 8},
+	} {
+		if tt.got > tt.most {
+			t.Errorf("%s has %d instructions", name, tt.got)
+		}
+	}
+	if size := binary.Size(ports{}); size != portsSize {
+		t.Errorf("the map's value has %d bytes, and the programs read %d", size, portsSize)
+	}
+}
+
+// What the kernel refuses is explained.
+func TestRefused(t *testing.T) {
+	other := errors.New("other")
+	for _, tt := range []struct {
+		err        error
+		want, hint string
+	}{
+		{fmt.Errorf("attach tcx link: %w", ebpf.ErrNotSupported), "and 6.6 is needed", "man pipeline.sh"},
+		{fmt.Errorf("load program: %w", unix.EPERM), "bpf: operation not permitted", "CAP_BPF and CAP_NET_ADMIN"},
+		{fmt.Errorf("load program: %w", unix.EACCES), "bpf: operation not permitted", "CAP_BPF and CAP_NET_ADMIN"},
+		{other, "other", ""},
+	} {
+		got := refused(tt.err)
+		if !strings.HasSuffix(got.Error(), tt.want) || !strings.Contains(cli.HintOf(got), tt.hint) || (tt.hint == "") != (cli.HintOf(got) == "") {
+			t.Errorf("%v: %v, hint %q", tt.err, got, cli.HintOf(got))
+		}
+	}
+	if got := refused(other); got != other {
+		t.Errorf("%v", got)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -78,8 +79,8 @@ func (a *attachment) close() {
 // New diverts the frames of an interface. It needs CAP_BPF and CAP_NET_ADMIN, and
 // waits up to Patience for a reader and a writer of each tap. Afterwards it needs no
 // capability. Errors name the device.
-func New(cfg Config, warn func(format string, args ...any)) (d *Diversion, err error) {
-	d = &Diversion{cfg: cfg, warn: warn}
+func New(cfg Config, warn func(format string, args ...any)) (_ *Diversion, err error) {
+	d := &Diversion{cfg: cfg, warn: warn}
 	d.net.hook, d.host.hook = ebpf.AttachTCXIngress, ebpf.AttachTCXIngress
 	d.ingress.hook, d.egress.hook = ebpf.AttachTCXIngress, ebpf.AttachTCXEgress
 	d.valve.open = cfg.Open
@@ -101,6 +102,9 @@ func New(cfg Config, warn func(format string, args ...any)) (d *Diversion, err e
 		return nil, err
 	}
 	if err := d.await(); err != nil {
+		return nil, err
+	}
+	if err := d.check(); err != nil { // another one may have come meanwhile
 		return nil, err
 	}
 	if err := d.follow(); err != nil {
@@ -157,13 +161,12 @@ func (d *Diversion) check() error {
 			return cli.Hint(fmt.Errorf("%s is not a tap", name), add, "tap0", "tap0")
 		case !p.ethernet:
 			return fmt.Errorf("%s is not an Ethernet interface", name)
+		case slices.ContainsFunc(d.seen[:i], func(other port) bool { return other.index == p.index }):
+			return fmt.Errorf("an interface and two taps are wanted, and %s is two of them", name)
 		}
 		if other := diverted(p.index); other != "" {
 			return cli.Hint(fmt.Errorf("%s is diverted already", name), "end the other tundivert, or pipeline.sh down; bpftool net shows its program %s", other)
 		}
-	}
-	if d.seen[1].index == d.seen[2].index {
-		return fmt.Errorf("two taps are needed, and %s is one", d.cfg.Net)
 	}
 	return nil
 }
@@ -241,7 +244,30 @@ func (d *Diversion) follow() error {
 			d.attached.Add(1)
 		}
 	}
+	d.tell()
 	return nil
+}
+
+// tell says it when the interface is gone, or back.
+func (d *Diversion) tell() {
+	gone, state := d.ingress.index == 0 || d.egress.index == 0, "diverting"
+	switch {
+	case gone:
+		state = "waiting"
+	case d.valve.passing:
+		state = "open"
+	}
+	d.state.Store(&state)
+	switch {
+	case gone == d.gone:
+	case gone:
+		d.warn("%s is gone; it is diverted again when it is back", d.cfg.Interface)
+	case d.valve.passing:
+		d.warn("%s is back", d.cfg.Interface)
+	default:
+		d.warn("%s is back, and diverted again", d.cfg.Interface)
+	}
+	d.gone = gone
 }
 
 // update decides whether frames are diverted, and tells the programs.
@@ -253,10 +279,8 @@ func (d *Diversion) update() error {
 		Net:       uint32(d.seen[1].index),
 		Host:      uint32(d.seen[2].index),
 	}
-	state := "open"
 	if divert {
 		p.Divert = 1
-		state = "diverting"
 	}
 	if p != d.written {
 		if err := d.ports.Put(uint32(0), p); err != nil {
@@ -275,18 +299,6 @@ func (d *Diversion) update() error {
 		d.warn("%s; frames of %s are lost there", lacking, d.cfg.Interface)
 	}
 	d.lacking = lacking
-	if d.seen[0].index == 0 {
-		state = "waiting"
-	}
-	d.state.Store(&state)
-	if missing := d.seen[0].index == 0; missing != d.gone {
-		d.gone = missing
-		if missing {
-			d.warn("%s is gone; it is diverted again when it is back", d.cfg.Interface)
-		} else {
-			d.warn("%s is back, and diverted again", d.cfg.Interface)
-		}
-	}
 	return nil
 }
 

@@ -65,6 +65,9 @@ func (n *netlink) drain() {
 
 // port returns the interface of a name. If there is none its index is 0.
 func (n *netlink) port(name string) (port, error) {
+	if len(name) >= unix.IFNAMSIZ {
+		return port{}, nil // the kernel says of a longer one that it is out of range
+	}
 	n.seq++
 	// struct nlmsghdr, struct ifinfomsg, and the name as an attribute.
 	size := unix.SizeofRtAttr + len(name) + 1

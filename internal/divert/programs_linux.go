@@ -1,8 +1,13 @@
 package divert
 
 import (
+	"errors"
+	"math"
+
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // ports is the value of the map that the programs read: numbers of interfaces, and
@@ -96,6 +101,12 @@ func (d *Diversion) load(mark uint32) (err error) {
 		if err != nil {
 			return refused(err)
 		}
+	}
+	// When attaching fails the library looks whether the kernel has tcx hooks, for
+	// which it loads a program. It is to do that now, while it may.
+	_, err = link.AttachTCX(link.TCXOptions{Interface: math.MaxInt32, Program: d.ingress.program, Attach: d.ingress.hook})
+	if !errors.Is(err, unix.ENODEV) {
+		return refused(err)
 	}
 	return nil
 }

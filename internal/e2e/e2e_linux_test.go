@@ -56,7 +56,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	bin = dir
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", "framepipe/tunread", "framepipe/tunwrite", "framepipe/quotagate", "framepipe/bytehist", "framepipe/framepcap", "framepipe/quotabill", "framepipe/bench/soak")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", "framepipe/tunread", "framepipe/tunwrite", "framepipe/tundivert", "framepipe/quotagate", "framepipe/bytehist", "framepipe/framepcap", "framepipe/quotabill", "framepipe/bench/soak")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
 		return 1
@@ -88,7 +88,7 @@ func openTun() (back func()) {
 // those of this one unless it knows of a test that has looked at what has changed.
 func TestSources(t *testing.T) {
 	n := 0
-	for _, dir := range []string{"tunread", "tunwrite", "quotagate", "bytehist", "framepcap", "quotabill", "frame", "internal", "bench", "examples", "man"} {
+	for _, dir := range []string{"tunread", "tunwrite", "tundivert", "quotagate", "bytehist", "framepcap", "quotabill", "frame", "internal", "bench", "examples", "man"} {
 		if err := filepath.WalkDir("../../"+dir, func(name string, d fs.DirEntry, err error) error {
 			if err == nil && d.Type().IsRegular() {
 				n++

@@ -8,6 +8,7 @@ _framepipe_flags() {
 	case $1 in
 	tunread) echo -coalesce -l3 -offload= -user ;;
 	tunwrite) echo -l3 -offload= -pace -user ;;
+	tundivert) echo -fail ;;
 	quotagate)
 		echo -align -bill -charge -clock -count -cycle -cycle-day -dir -ecn -ledger -metrics -percentile -policy -queue \
 			-quota -rate -reserve -seed -threshold -tz -unmetered -window
@@ -58,7 +59,7 @@ _framepipe_values() {
 	bytehist-format) echo text json msgpack ;;
 	pipeline.sh-lan) echo @iface ;;
 	pipeline.sh-confirm) echo 60s 5m ;;
-	pipeline.sh-fail) echo open closed ;;
+	pipeline.sh-fail | tundivert-fail) echo open closed ;;
 	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-reserve | quotagate-seed | \
 		quotagate-threshold | quotagate-unmetered | quotabill-cycle | quotabill-interval | \
 		quotabill-quota | quotabill-rate | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | \
@@ -187,10 +188,10 @@ _framepipe() {
 		;;
 	*)
 		case $tool:$command:${#positional[@]} in
-		tunread::0 | tunwrite::0 | pipeline.sh:run:[01]) _framepipe_is "$cur" @tap ;;
+		tunread::0 | tunwrite::0 | tundivert::[12] | pipeline.sh:run:[01]) _framepipe_is "$cur" @tap ;;
 		quotabill::0) _framepipe_files "$cur" ;;
 		pipeline.sh::0) _framepipe_offer "$cur" 'confirm demo down help install run status up' ;;
-		pipeline.sh:up:0) _framepipe_is "$cur" @iface ;;
+		tundivert::0 | pipeline.sh:up:0) _framepipe_is "$cur" @iface ;;
 		pipeline.sh:confirm:0 | pipeline.sh:status:0 | pipeline.sh:down:0) _framepipe_is "$cur" @state ;;
 		pipeline.sh:install:0) _framepipe_is "$cur" @dir ;;
 		esac
@@ -198,4 +199,4 @@ _framepipe() {
 	esac
 }
 
-complete -F _framepipe tunread tunwrite quotagate quotabill bytehist framepcap pipeline.sh
+complete -F _framepipe tunread tunwrite tundivert quotagate quotabill bytehist framepcap pipeline.sh

@@ -367,7 +367,7 @@ func refused(err error) error {
 		return cli.Hint(fmt.Errorf("this kernel has no tcx hooks: it is %s, and 6.6 is needed", unix.ByteSliceToString(u.Release[:])),
 			"shape between two taps that the machine's own bridges join: man pipeline.sh")
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return cli.Hint(fmt.Errorf("bpf: %w", unix.EPERM), "run as root; a container needs CAP_BPF and CAP_NET_ADMIN")
+		return cli.Hint(fmt.Errorf("bpf: %w", unix.EPERM), "run as root; a container needs CAP_BPF, CAP_NET_ADMIN and CAP_SETPCAP")
 	}
 	return err
 }

@@ -143,8 +143,8 @@ func TestRefused(t *testing.T) {
 		want, hint string
 	}{
 		{fmt.Errorf("attach tcx link: %w", ebpf.ErrNotSupported), "and 6.6 is needed", "man pipeline.sh"},
-		{fmt.Errorf("load program: %w", unix.EPERM), "bpf: operation not permitted", "CAP_BPF and CAP_NET_ADMIN"},
-		{fmt.Errorf("load program: %w", unix.EACCES), "bpf: operation not permitted", "CAP_BPF and CAP_NET_ADMIN"},
+		{fmt.Errorf("load program: %w", unix.EPERM), "bpf: operation not permitted", "CAP_BPF, CAP_NET_ADMIN and CAP_SETPCAP"},
+		{fmt.Errorf("load program: %w", unix.EACCES), "bpf: operation not permitted", "CAP_BPF, CAP_NET_ADMIN and CAP_SETPCAP"},
 		{other, "other", ""},
 	} {
 		got := refused(tt.err)

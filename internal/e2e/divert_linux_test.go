@@ -956,7 +956,7 @@ func TestDivertErrors(t *testing.T) {
 	for _, who := range []string{"--reuid=65534 --regid=65534 --clear-groups", "--bounding-set=-net_admin,-sys_admin", "--bounding-set=-bpf,-sys_admin"} {
 		c := d.host.Command("setpriv", append(strings.Fields(who), "tundivert", "br0", "tap0", "idle")...)
 		out, _ := c.CombinedOutput()
-		const want = "tundivert: bpf: operation not permitted\ntundivert: hint: run as root; a container needs CAP_BPF and CAP_NET_ADMIN"
+		const want = "tundivert: bpf: operation not permitted\ntundivert: hint: run as root; a container needs CAP_BPF, CAP_NET_ADMIN and CAP_SETPCAP"
 		if status := c.ProcessState.ExitCode(); status != 1 || !strings.HasPrefix(string(out), want) {
 			t.Errorf("%s: status %d: %s, want %s", who, status, out, want)
 		}

@@ -1,22 +1,18 @@
 package e2e
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"framepipe/internal/nettest"
+	"framepipe/internal/ping"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,30 +56,7 @@ func (u *uplink) shared() string {
 }
 
 // answers reports whether the router answers an echo from the host within 0.2 s.
-func (u *uplink) answers() (ok bool) {
-	u.host.Do(func() {
-		c, err := net.Dial("ip4:icmp", "10.0.0.1")
-		if err != nil {
-			return // no route, at the moment
-		}
-		defer c.Close()
-		number := uint16(echoes.Add(1))
-		// RFC 792; with this identifier, all but the number add up to nothing.
-		m := binary.BigEndian.AppendUint16([]byte{8, 0}, ^number)
-		m = binary.BigEndian.AppendUint16(append(m, 0xf7, 0xff), number)
-		_ = c.SetDeadline(time.Now().Add(200 * time.Millisecond))
-		_, err = c.Write(m)
-		for b := make([]byte, 2000); err == nil && !ok; {
-			var n int
-			if n, _, err = c.(*net.IPConn).ReadFrom(b); n >= 8 {
-				ok = b[0] == 0 && bytes.Equal(b[4:8], m[4:8])
-			}
-		}
-	})
-	return ok
-}
-
-var echoes atomic.Uint32
+func (u *uplink) answers() bool { return u.host.Reaches("10.0.0.1", 200*time.Millisecond) }
 
 // Fifty times some stage is killed: its pipeline is back, all of it, within a
 // second, and connections that were open are open still.
@@ -136,17 +109,15 @@ func TestUpStagesKilled(t *testing.T) {
 	}
 }
 
-// A stage that ends at once, over and over, is given pauses that grow; with -fail
-// open the traffic goes past the pipelines meanwhile, and through them again when
-// they stay.
+// A stage that ends at once, over and over, is started again after pauses that grow. With
+// -fail open frames pass by meanwhile; closed, nothing passes. When the stage is mended they
+// go through the pipelines again.
 func TestUpFails(t *testing.T) {
 	t.Parallel()
-	nettest.Need(t, "tc")
 	for _, mode := range []string{"closed", "open"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			u := newUplink(t, false)
-			u.host.Run("ip", "addr", "add", "10.0.0.2/24", "dev", "e0")
+			u := newUplink(t, true)
 			before := u.looks()
 			broken := u.shared() + "/broken"
 			u.must("up", "e0", "-fail", mode, "-in", "test ! -e "+broken+" && cat")
@@ -155,82 +126,73 @@ func TestUpFails(t *testing.T) {
 			if err := os.WriteFile(broken, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			for pid, line := range u.stages() {
-				if line == "cat " {
-					_ = unix.Kill(pid, unix.SIGKILL)
-				}
-			}
-			var status string
-			eventually(t, 20*time.Second, "a pause", func() bool {
-				status = u.must("status")
-				return strings.Contains(status, "it ends over and over")
-			})
-			if open := strings.Contains(status, "OPEN: the pipelines fail, and the traffic has gone past them, unshaped, for "); open != (mode == "open") {
-				t.Fatalf("status:\n%s", status)
+			echoes := u.router.StartPing("10.0.0.2", ping.Config{Every: 10 * time.Millisecond})
+			u.kill("^cat", unix.SIGKILL)
+			eventually(t, 20*time.Second, "a pause", func() bool { return strings.Contains(u.log("in"), "it ended at once, 4 times in a row") })
+			echoes.Stop()
+			r := echoes.Wait()
+			open := strings.Contains(u.log("divert"), "the frames of e0 pass by the taps")
+			t.Log(r)
+			if open != (mode == "open") {
+				t.Errorf("tundivert says\n%s", u.log("divert"))
 			}
 			if mode == "open" {
-				u.ping(u.host, "10.0.0.1")
-				u.ping(u.router, "10.0.0.2")
 				talk("past")
-				u.host.Run("ip", "link", "set", "e0", "nomaster")
-				eventually(t, 10*time.Second, "the interface is back", func() bool { return strings.Contains(u.said(), "back in the bridges: e0") })
-				if _, err := os.Stat(u.state + "/e0/open"); err != nil {
-					t.Errorf("an interface that is back is no way past: %v", err)
+				if s := u.must("status"); !strings.Contains(s, "tundivert: state=open ") {
+					t.Errorf("status:\n%s", s)
 				}
-				u.ping(u.host, "10.0.0.1")
 			} else if u.answers() {
-				t.Error("something answers through a pipeline that is not there")
+				t.Error("there is an answer through a pipeline that is not there")
 			}
 			if err := os.Remove(broken); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, 30*time.Second, "pipelines that stay", func() bool {
-				status = u.must("status")
-				return !strings.Contains(status, "over and over") && !strings.Contains(status, "OPEN") && len(u.stages()) == 5
+				return len(u.stages()) == 5 && strings.Contains(u.must("status"), "tundivert: state=diverting ")
 			})
 			talk("after")
-			if s := u.host.Run("tc", "qdisc", "show"); strings.Contains(s, "clsact") {
-				t.Errorf("the way past is still there: %s", s)
-			}
 			u.must("down")
 			u.same(before)
 		})
 	}
 }
 
-// Where the tools cannot be run there is no way past the pipelines either: nobody holds
-// the taps. Nobody is told that there is one.
-func TestUpNotOpen(t *testing.T) {
+// Taps that go are made again, an interface that goes is waited for, and connections live on.
+func TestUpDevicesGo(t *testing.T) {
 	t.Parallel()
-	u := newUplink(t, false)
-	nettest.Need(t, "tc", "cp")
-	u.host.Run("ip", "addr", "add", "10.0.0.2/24", "dev", "e0")
-	bin := u.shared() + "/bin"
-	nettest.Run(t, "cp", "-r", filepath.Dir(u.pipeline), bin)
-	nettest.Run(t, "chmod", "-R", "a+rX", bin)
-	u.pipeline = bin + "/pipeline.sh"
-	c := u.script("up", "e0", "-fail", "open")
-	c.Env = append(c.Env, "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	u := newUplink(t, true)
+	u.must("up", "e0", "-in", "quotagate -quota 1PB", "-out", "quotagate -quota 1PB")
+	talk := u.connection("10.0.0.1:7", "[fd00::1]:7")
+	talk("before")
+	whole := func() bool {
+		return u.answers() && len(u.stages()) == 6 && strings.Contains(u.must("status"), "tundivert: state=diverting ")
 	}
-	if err := os.Rename(bin+"/tunread", bin+"/gone"); err != nil {
-		t.Fatal(err)
+	for _, tap := range []string{"fphost", "fpnet"} {
+		u.host.Run("ip", "link", "del", u.device(tap))
+		t.Logf("without %s: an answer after %v", tap, eventually(t, 15*time.Second, tap+" goes: an answer", whole))
+		talk(tap)
 	}
-	for pid := range u.stages() {
-		_ = unix.Kill(pid, unix.SIGKILL)
-	}
-	eventually(t, 30*time.Second, "a message", func() bool {
-		return strings.Contains(u.said(), "cannot go past the pipelines, as tunread does not run")
+	u.kill("^tundivert", unix.SIGKILL)
+	eventually(t, 15*time.Second, "tundivert goes: an answer", whole)
+	talk("tundivert")
+
+	router := strings.TrimSpace(u.router.Run("cat", "/sys/class/net/e1/address"))
+	host := strings.TrimSpace(u.host.Run("cat", "/sys/class/net/e0/address"))
+	u.router.Run("ip", "link", "del", "e1") // and its other end, e0
+	eventually(t, 5*time.Second, "a message", func() bool {
+		return strings.Contains(u.log("divert"), "e0 is gone; it is diverted again when it is back")
 	})
-	if s := u.must("status"); strings.Contains(s, "OPEN") || strings.Contains(u.said(), "OPEN") {
-		t.Errorf("status:\n%s\nup says\n%s", s, u.said())
-	}
-	if err := os.Rename(bin+"/gone", bin+"/tunread"); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 60*time.Second, "an answer", u.answers)
+	nettest.Run(t, "ip", "link", "add", "e0", "address", host, "netns", u.host.Name, "type", "veth", "peer", "name", "e1", "address", router, "netns", u.router.Name)
+	u.router.Sysctl("ipv6/conf/e1/accept_dad", "0")
+	u.host.Sysctl("ipv6/conf/e0/accept_dad", "0")
+	u.router.Batch("link set e1 up", "addr add 10.0.0.1/24 dev e1", "addr add fd00::1/64 dev e1")
+	u.host.Batch("link set e0 up", "addr add 10.0.0.2/24 dev e0", "addr add fd00::2/64 dev e0")
+	eventually(t, 15*time.Second, "the interface is back: an answer", whole)
+	talk("on the new interface")
 	u.must("down")
+	if s := u.host.Run("ip", "-o", "link"); strings.Contains(s, "fphost") || strings.Contains(s, "fpnet") {
+		t.Errorf("left: %s", s)
+	}
 }
 
 // A stage that is stopped goes on, and one that reads no more, without ending, is
@@ -238,7 +200,6 @@ func TestUpNotOpen(t *testing.T) {
 func TestUpHangs(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
-	nettest.Need(t, "perl")
 	dir := u.shared()
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
@@ -257,24 +218,19 @@ func TestUpHangs(t *testing.T) {
 	if err := os.WriteFile(hang, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	flood := u.host.Command("ping", "-n", "-q", "-f", "-i", "0.002", "-s", "1400", "-w", "60", "10.0.0.1")
-	if err := flood.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer flood.Wait()
-	defer flood.Process.Kill()
+	flood := u.host.StartPing("10.0.0.1", ping.Config{Every: time.Millisecond, Size: 1400})
 	var log []byte
 	after := eventually(t, 40*time.Second, "found to hang", func() bool {
 		log, _ = os.ReadFile(u.state + "/e0/out.log")
 		return strings.Contains(string(log), "the pipeline out hangs: the queue of fphost")
 	})
-	_ = flood.Process.Kill()
+	flood.Stop()
 	t.Logf("found to hang after %v, and an answer %v later", after, eventually(t, 20*time.Second, "an answer", u.answers))
 	talk("after")
 }
 
-// The tools run as a user who is not root, without a capability and with no way to
-// get one, and what they write is his.
+// The tools run as a user who is not root, without a capability and with no way to get
+// one. Their files belong to that user, and the taps do not.
 func TestUpUnprivileged(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
@@ -290,11 +246,7 @@ func TestUpUnprivileged(t *testing.T) {
 	if out, err := up.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for pid, line := range u.stages() { // those that come after are no different
-		if strings.HasPrefix(line, "tunwrite") {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-	}
+	u.kill("^tunwrite", unix.SIGKILL) // those that come after are no different
 	eventually(t, 10*time.Second, "an answer", u.answers)
 	u.connection("10.0.0.1:7", "[fd00::1]:7")("as nobody")
 	u.ping(u.router, "10.0.0.2")
@@ -338,11 +290,23 @@ func TestUpUnprivileged(t *testing.T) {
 			case n < 2 && (pipe || to == "/dev/null"), n == 2 && strings.HasSuffix(to, ".log"), to == "/dev/net/tun":
 			case n > 2 && pipe && !strings.HasPrefix(line, "quotagate") && !strings.HasPrefix(line, "tunwrite"): // of its own
 			case strings.HasPrefix(to, "anon_inode:[event"), strings.HasPrefix(to, u.lib), strings.HasPrefix(to, "/memfd:frames"):
-			case n == 7 && strings.HasSuffix(to, "/bin"): // where the tools are, lest he have to go there
+			case n == 7 && strings.HasSuffix(to, "/bin"): // the directory of the tools
 			default:
 				t.Errorf("%s: has %s as %d", line, to, n)
 			}
 		}
+	}
+	for pid, line := range u.processes() {
+		if strings.HasPrefix(line, "tundivert") {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+			if err != nil || !strings.Contains(string(b), "CapEff:\t0000000000000000\n") || !strings.Contains(string(b), "CapBnd:\t0000000000000000\n") {
+				t.Errorf("%s: %v\n%s", line, err, b)
+			}
+		}
+	}
+	c := u.host.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", bin+"/tunread", u.device("fphost"))
+	if out, err := c.CombinedOutput(); err == nil {
+		t.Errorf("another process of nobody attaches to the tap: %s", out)
 	}
 	time.Sleep(1500 * time.Millisecond)
 	u.must("down")
@@ -352,20 +316,13 @@ func TestUpUnprivileged(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
 	}
-	if said, code := u.run("up", "e0", "-user", "nobody-there"); code != 2 || !strings.Contains(said, "there is no user nobody-there") {
-		t.Errorf("status %d: %s", code, said)
-	}
-	if said, code := u.run("up", "e0", "-user", "root"); code != 1 || !strings.Contains(said, " is somebody else's, and could lead root elsewhere") {
-		t.Errorf("root, among files of nobody's: status %d: %s", code, said)
-	}
 }
 
 // A stage that writes over its environment, and does not end by itself, is ended all the
-// same; and what it says does nothing to the terminal of who looks at the status.
+// same; and its messages cannot control the terminal of a reader of the status.
 func TestUpHidden(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
-	nettest.Need(t, "perl")
 	before := u.looks()
 	hides := u.shared() + "/hides"
 	err := os.WriteFile(hides, []byte(`$0 = "x" x 3000; $SIG{TERM} = $SIG{HUP} = "IGNORE";
@@ -382,13 +339,7 @@ while (sysread STDIN, my $b, 65536) { print $b } sleep 1000`), 0o644)
 		if how == "down" {
 			u.must("down")
 		} else {
-			pid, err := os.ReadFile(u.state + "/e0/pid")
-			if err != nil {
-				t.Fatal(err)
-			}
-			n := 0
-			_, _ = fmt.Sscan(string(pid), &n)
-			_ = unix.Kill(n, unix.SIGTERM)
+			u.kill("up -foreground e0", unix.SIGTERM)
 			eventually(t, 30*time.Second, "undone", func() bool { _, err := os.Stat(u.state + "/e0"); return err != nil })
 		}
 		for _, pid := range u.host.Processes() {
@@ -399,61 +350,4 @@ while (sysread STDIN, my $b, 65536) { print $b } sleep 1000`), 0o644)
 		}
 		u.same(before)
 	}
-}
-
-// Asked to stop, at any moment, up puts everything back and ends with 0, however
-// often that is done. Bash 5.2 crashed in one stop of eight, with the host left dark,
-// when the trap was in the process that reads, and now and then heard no signal at all.
-// So does the death of the process that keeps it running, with 137, and so do signals
-// that kill, such as that of systemd's watchdog.
-func TestUpStopped(t *testing.T) {
-	t.Parallel()
-	u := newUplink(t, true)
-	before := u.looks()
-	signals := []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGABRT, unix.SIGUSR1}
-	const stops = 6
-	for i := range stops {
-		c := u.script("up", "e0", "-foreground", "-out", "quotagate -rate 100Mbit/s")
-		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		var said bytes.Buffer
-		c.Stdout, c.Stderr = &said, &said
-		c.WaitDelay = time.Second // the stages have these, too
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, 20*time.Second, "up", func() bool {
-			_, err := os.Stat(u.state + "/e0/ready")
-			return err == nil
-		})
-		time.Sleep(time.Duration(i) * 123 * time.Millisecond)
-		want := 0
-		if i < stops-1 {
-			if _ = c.Process.Signal(signals[i]); i > 2 {
-				want = -1 // it dies of that
-			}
-		} else {
-			want = 128 + int(unix.SIGKILL)
-			for pid := range u.processes() {
-				if parent(pid) == c.Process.Pid {
-					_ = unix.Kill(pid, unix.SIGKILL)
-				}
-			}
-		}
-		deaf := time.AfterFunc(20*time.Second, func() { _ = c.Process.Kill() })
-		err := c.Wait()
-		deaf.Stop()
-		if c.ProcessState.ExitCode() != want || strings.Contains(said.String(), "line ") {
-			t.Errorf("stop %d: %v\n%s", i, err, &said)
-			_, _ = u.run("down")
-		}
-	}
-	u.same(before)
-}
-
-// parent returns the number of a process's parent, or 0.
-func parent(pid int) (ppid int) {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	_, rest, _ := strings.Cut(string(b), "\nPPid:")
-	_, _ = fmt.Sscan(rest, &ppid)
-	return ppid
 }

@@ -80,9 +80,8 @@ parse() {
 self=$(readlink -f "${BASH_SOURCE[0]}") && here=${self%/*} bin=${self%/*}/bin || exit 1
 tools=(tunread tunwrite tundivert quotagate bytehist framepcap quotabill)
 
-# build makes the tools that are missing or older than their sources, for all users. They
-# belong to the owner of the clone, who may want to build again without sudo. sudo may have
-# left Go out of the PATH.
+# build makes the tools that are missing or older than their sources. They belong to the owner of
+# the clone, who may want to build again without sudo. sudo may have left Go out of the PATH.
 build() {
 	PATH=$bin:$here:$PATH:/usr/local/go/bin:/usr/lib/go/bin
 	local t need='' have
@@ -195,7 +194,7 @@ taps_here() { [ -c /dev/net/tun ] || die "no /dev/net/tun" "modprobe tun; a cont
 
 run_dir=$(realpath -m "${PIPELINE_RUN:-/run/pipeline}")
 lib_dir=$(realpath -m "${PIPELINE_LIB:-/var/lib/framepipe}") # where stages keep their files
-asked=''                                                     # set by a signal
+asked='' follower=''                                         # set by a signal; shows the logs
 
 # For in, out and divert, when it began, how often in a row it ended at once, and when to
 # start it again if it has ended. Times are in milliseconds.
@@ -204,9 +203,8 @@ declare -A begun=() fails=() next=()
 # names sets what the devices of an interface are called, and where its state is.
 names() {
 	iface=$1 state=$run_dir/$1
-	local n
-	n=$(cat "$state/number" "/sys/class/net/$1/ifindex" 2>/dev/null | head -n 1)
-	net=fpnet$n host=fphost$n
+	set -- "$(cat "$state/number" "/sys/class/net/$1/ifindex" 2>/dev/null | head -n 1)"
+	net=fpnet$1 host=fphost$1
 }
 
 up() {
@@ -229,16 +227,15 @@ up() {
 	build
 	unprivileged "${flag[user]-nobody}"
 	seize 1 || die "$iface is up already"
-	clean # what an up that was killed has left
+	clean && names "$iface" # what an up that was killed has left
 	trap 'asked=1' INT TERM HUP
 	trap 'clean; [ -z "$asked" ] || exit 0' EXIT
 	make
 	supervise
 }
 
-# unprivileged USER has start run stages as that user, without capabilities or a way to get
-# any. The tools may be where that user cannot go, such as below /root, so it is given
-# their directory open.
+# unprivileged USER has start run stages as that user, without capabilities or a way to get any.
+# That user may be kept from the tools, such as below /root, and is given their directory open.
 unprivileged() {
 	uid=$(id -u "$1" 2>/dev/null) || die "there is no user $1" "id $1" 2
 	gid=$(id -g "$1")
@@ -258,8 +255,7 @@ seize() {
 
 held() { [ -e "$run_dir/$iface.lock" ] && ! flock -n "$run_dir/$iface.lock" true; }
 
-# behind does it all in the background, away from this terminal, and waits until it is
-# done or has failed. What it says is in a log.
+# behind does it all in the background, away from this terminal, and waits for its end or failure.
 behind() {
 	local pid log=$run_dir/$iface.log
 	mkdir -p "$run_dir" && : >"$log" || exit 1
@@ -274,14 +270,13 @@ behind() {
 
 # make makes all that there is of up.
 make() {
-	local name
+	local name f
 	mkdir "$state" && echo $$ >"$state/pid" && cat "/sys/class/net/$iface/ifindex" >"$state/number" || exit 1
 	clock
 	taps || die "cannot make the taps"
 	for name in in out divert; do
 		printf %s "${flag[$name]-}" >"$state/$name"
-		: >"$state/$name.log"
-		: >"$state/$name.restarts"
+		for f in log restarts; do : >"$state/$name.$f"; done
 		launch "$name"
 	done
 	if ! await; then
@@ -292,6 +287,7 @@ make() {
 		say "$iface goes through the pipelines; messages are in $state/*.log"
 	else
 		tail -q -n +1 -F --pid=$$ "$state"/{in,out,divert}.log >&2 2>/dev/null 5<&- 9>&- &
+		follower=$!
 	fi
 	if [ -n "${flag[confirm]-}" ]; then
 		say "$0 confirm $iface keeps it; otherwise it is undone in $confirm seconds"
@@ -301,9 +297,8 @@ make() {
 	tell --ready --status=diverting
 }
 
-# taps makes the taps that are not there. They belong to root, so that no process of the
-# stages' user can attach to them, and the host's own stack neither sends nor takes
-# anything by them. A short transmit queue keeps latency low.
+# taps makes the taps that are not there. They belong to root, so that no other process can attach
+# to them. The host's stack does not use them. A short transmit queue keeps latency low.
 taps() {
 	local t
 	for t in "$net" "$host"; do
@@ -456,6 +451,7 @@ clean() {
 	fi
 	unset 'groups[divert]'
 	stop
+	kill ${follower:+"$follower"} 2>/dev/null
 	exec 5<&-
 	processes | xargs -r kill -KILL 2>/dev/null # of an up that was killed
 	for t in "$net" "$host"; do

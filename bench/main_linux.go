@@ -1,6 +1,7 @@
 // Bench measures the pipeline beside its peers, on this machine, in one run: a
 // veth pair, which is the kernel alone; VDE; a LuaJIT program that is what this
-// project began as; and all four tools in both directions.
+// project began as; all four tools in both directions between two taps; and the same
+// on an interface, by tundivert.
 //
 // Each round measures each of them once, one after the other, so that what else
 // the machine does falls on all alike. It needs root, iperf3, ping, and for the
@@ -25,7 +26,7 @@ import (
 )
 
 const usage = `usage: go run ./bench [-rounds 5] [-seconds 3] [-congestion cubic]
-                      [-peers veth,vde,luajit,pipeline] [-json]
+                      [-peers veth,vde,luajit,pipeline,diverted] [-json]
 
 Measures TCP with one and four flows, 64-byte UDP frames, round trips idle and
 under load, and processor time per gigabyte. Prints medians and ranges.
@@ -62,7 +63,7 @@ func main() {
 	rounds := flag.Int("rounds", 5, "")
 	seconds := flag.Int("seconds", 3, "")
 	congestion := flag.String("congestion", "cubic", "")
-	names := flag.String("peers", "veth,vde,luajit,pipeline", "")
+	names := flag.String("peers", "veth,vde,luajit,pipeline,diverted", "")
 	asJSON := flag.Bool("json", false, "")
 	flag.Parse()
 	stop := make(chan os.Signal, 1)
@@ -151,7 +152,7 @@ func (b *bench) build() error {
 		return fmt.Errorf("run it in the project's folder: %w", err)
 	}
 	b.source = strings.TrimSpace(string(out))
-	c := exec.Command("go", "build", "-buildvcs=false", "-o", b.dir+"/", "./tunread", "./tunwrite", "./quotagate", "./bytehist")
+	c := exec.Command("go", "build", "-buildvcs=false", "-o", b.dir+"/", "./tunread", "./tunwrite", "./tundivert", "./quotagate", "./bytehist")
 	c.Dir = filepath.Dir(b.source)
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)

@@ -34,11 +34,19 @@ var peers = map[string]peer{
 		return []string{fmt.Sprintf("ip netns exec %s luajit %s/forward.lua dev0 dev1", b.middle(), b.source)}
 	}},
 	"pipeline": {nil, taps("mode tap multi_queue vnet_hdr"), func(b *bench) []string {
-		half := func(from, dev0, to, dev1 string) string {
-			return fmt.Sprintf("ip netns exec %[1]s %[5]s/tunread %[2]s | %[5]s/quotagate -quota 1PB | %[5]s/bytehist -o /dev/null | ip netns exec %[3]s %[5]s/tunwrite %[4]s", from, dev0, to, dev1, b.dir)
-		}
-		return []string{half(b.a(), "dev0", b.b(), "dev1"), half(b.b(), "dev1", b.a(), "dev0")}
+		return []string{b.half(b.a(), "dev0", b.b(), "dev1"), b.half(b.b(), "dev1", b.a(), "dev0")}
 	}},
+	"diverted": {nil, (*bench).besideVeth, func(b *bench) []string {
+		return []string{
+			b.half(b.b(), "net", b.b(), "host"), b.half(b.b(), "host", b.b(), "net"),
+			fmt.Sprintf("exec ip netns exec %s %s/tundivert dev1 net host >/dev/null", b.b(), b.dir),
+		}
+	}},
+}
+
+// half is all four tools in one direction.
+func (b *bench) half(from, dev0, to, dev1 string) string {
+	return fmt.Sprintf("ip netns exec %[1]s %[5]s/tunread %[2]s | %[5]s/quotagate -quota 1PB | %[5]s/bytehist -o /dev/null | ip netns exec %[3]s %[5]s/tunwrite %[4]s", from, dev0, to, dev1, b.dir)
 }
 
 // bench is the place where it is measured.
@@ -79,6 +87,21 @@ func taps(mode string) func(b *bench) error {
 			fmt.Sprintf("-n %s tuntap add dev dev0 %s", b.a(), mode),
 			fmt.Sprintf("-n %s tuntap add dev dev1 %s", b.b(), mode))
 	}
+}
+
+// besideVeth makes a veth pair, and the taps that the frames of dev1 are to go through.
+func (b *bench) besideVeth() error {
+	if err := b.veth(); err != nil {
+		return err
+	}
+	for _, tap := range []string{"net", "host"} {
+		if err := ips(
+			fmt.Sprintf("-n %s tuntap add dev %s mode tap multi_queue vnet_hdr", b.b(), tap),
+			fmt.Sprintf("-n %s link set %s addrgenmode none up", b.b(), tap)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sameNamespace makes both taps in a third namespace, where one process can

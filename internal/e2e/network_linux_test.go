@@ -583,10 +583,10 @@ func TestQuota(t *testing.T) {
 			t.Run(congestion+", "+v.name, func(t *testing.T) {
 				needCongestion(t, congestion)
 				beside(t)
-				o := saturate(t, sc, congestion, 1, v.setup, "")
-				if o.most > 1.01 {
-					t.Errorf("a window held %.4f of the quota", o.most)
+				good := func(o *observed) bool {
+					return o.used >= 0.92 && o.least >= 0.20 && o.lost < 0.01 && o.median < 20*time.Millisecond && o.slowest <= 150*time.Millisecond
 				}
+				o := saturateWell(t, sc, congestion, 1, v.setup, good)
 				if o.used < 0.92 {
 					t.Errorf("%.3f of the quota was used", o.used)
 				}
@@ -599,6 +599,23 @@ func TestQuota(t *testing.T) {
 			})
 		}
 	}
+}
+
+// saturateWell saturates three times at most, until the result is good: other work on the
+// machine only makes rates and round trips worse. No window may be over the quota in
+// any of them.
+func saturateWell(t *testing.T, sc scale, congestion string, flows int, s setup, good func(*observed) bool) (o *observed) {
+	t.Helper()
+	for range 3 {
+		o = saturate(t, sc, congestion, flows, s, "")
+		if o.most > 1.01 {
+			t.Errorf("a window held %.4f of the quota", o.most)
+		}
+		if good(o) {
+			break
+		}
+	}
+	return o
 }
 
 func beside(t *testing.T) {
@@ -620,19 +637,21 @@ func needCongestion(t *testing.T, name string) {
 // Four flows share a quota.
 func quotaShared(t *testing.T) {
 	beside(t)
-	o := saturate(t, scaled(), "cubic", 4, setup{}, "")
-	sum := 0.0
-	for _, b := range o.flows {
-		sum += b
-	}
-	t.Logf("shares %.2f", scaleBy(o.flows, 1/sum))
-	for i, b := range o.flows {
-		if b/sum < 0.10 {
-			t.Errorf("flow %d has %.2f of what four share", i, b/sum)
+	least := func(o *observed) float64 {
+		sum := 0.0
+		for _, b := range o.flows {
+			sum += b
 		}
+		shares := scaleBy(o.flows, 1/sum)
+		t.Logf("shares %.2f", shares)
+		return slices.Min(shares)
 	}
-	if o.most > 1.01 || o.used < 0.92 {
-		t.Errorf("most %.4f, used %.3f", o.most, o.used)
+	o := saturateWell(t, scaled(), "cubic", 4, setup{}, func(o *observed) bool { return o.used >= 0.92 && least(o) >= 0.10 })
+	if l := least(o); l < 0.10 {
+		t.Errorf("a flow has %.2f of what four share", l)
+	}
+	if o.used < 0.92 {
+		t.Errorf("used %.3f", o.used)
 	}
 }
 

@@ -329,12 +329,12 @@ running() { kill -0 "${groups[$1]}" 2>/dev/null; }
 # await waits until tundivert says that it diverts, which it does when there are a reader
 # and a writer at each tap, and looks whether that lasts.
 await() {
-	local line='' status=129
+	local said='' line='' status=129
 	while [ "$status" -gt 128 ] && running in && running out && [ -z "$asked" ]; do
 		read -r -t 0.1 -u 5 line
-		status=$?
+		status=$? said+=$line # of a line, if the time was over in the middle of it
 	done
-	[ "$line" = diverting ] && sleep 0.3 && running in && running out
+	[ "$said" = diverting ] && sleep 0.3 && running in && running out
 }
 
 # supervise starts again what has ended, and returns when it is asked to.

@@ -175,11 +175,27 @@ func carries(t *testing.T, ns *nettest.Namespace, frames int) {
 	})
 }
 
+// openTun opens /dev/net/tun to all, as udev does, for the time of a test: what keeps an
+// intruder out is to be the tap.
+func openTun(t *testing.T) {
+	t.Helper()
+	const name = "/dev/net/tun"
+	info, err := os.Stat(name)
+	if err == nil {
+		err = os.Chmod(name, 0o666)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(name, info.Mode().Perm()) })
+}
+
 // With -user the tools carry frames between taps that are root's, as a user that has no
 // privilege, and no other process of that user gets at the taps. It is so without the
 // sandbox, and with a /dev/net/tun that is root's.
 func TestUser(t *testing.T) {
 	nettest.Need(t, "setpriv", "unshare", "mount")
+	openTun(t)
 	for _, tt := range []struct {
 		user     string
 		uid, gid int
@@ -225,6 +241,7 @@ func TestUser(t *testing.T) {
 // attempts that are wrong.
 func TestUserIntruder(t *testing.T) {
 	nettest.Need(t, "setpriv")
+	openTun(t)
 	ns := nettest.New(t)
 	ns.Run("ip", strings.Fields("tuntap add mode tap multi_queue vnet_hdr dev tap0 user nobody")...)
 	ns.Run("ip", "link", "set", "tap0", "up")

@@ -45,8 +45,7 @@ type reporter struct {
 
 func newReporter(f format, out *os.File, sample int, warn func(format string, args ...any)) *reporter {
 	r := &reporter{format: f, name: out.Name(), out: fdio.NewOutput(int(out.Fd())), sample: sample, warn: warn}
-	off := os.Getenv("NO_COLOR") != "" // https://no-color.org
-	r.style = hist.Style{Colour: cli.IsTerminal(r.out.Fd()) && !off && os.Getenv("TERM") != "dumb", ASCII: !cli.UTF8()}
+	r.style = hist.Style{Colour: cli.Colour(r.out.Fd()), ASCII: !cli.UTF8()}
 	return r
 }
 

@@ -11,12 +11,8 @@ import (
 
 // look returns how text is written to a file.
 func look(f *os.File) bill.Style {
-	s := bill.Style{ASCII: !cli.UTF8()}
 	fd := int(f.Fd())
-	if !cli.IsTerminal(fd) {
-		return s
-	}
-	s.Colour = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" // https://no-color.org
+	s := bill.Style{ASCII: !cli.UTF8(), Colour: cli.Colour(fd)}
 	if size, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ); err == nil {
 		s.Width = int(size.Col)
 	}

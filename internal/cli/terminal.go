@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,12 @@ func stream(fd int, name, verb, example string) error {
 		return Hint(fmt.Errorf("%s is a terminal; frames are not %s one", name, verb), "%s", example)
 	}
 	return nil
+}
+
+// Colour reports whether text for fd may have colour: whether it is a terminal that knows
+// colours, and its user has not asked for none (https://no-color.org).
+func Colour(fd int) bool {
+	return IsTerminal(fd) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
 // IsTerminal reports whether fd is a terminal.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -99,6 +98,10 @@ func (w *watcher) rate(from, to time.Duration) float64 {
 func (w *watcher) draw(out io.Writer, at, rtt time.Duration) {
 	const width = 24
 	rate := w.rate(at-row, at)
+	block := "#"
+	if cli.UTF8() {
+		block = "█"
+	}
 	bar := strings.Repeat(block, int(math.Round(min(rate/float64(w.port), 1)*width)))
 	used := w.log.Between(at-w.span(), at)
 	share := float64(used) / float64(w.quota)
@@ -113,20 +116,7 @@ func (w *watcher) draw(out io.Writer, at, rtt time.Duration) {
 		cli.Human(float64(used), "B"), 100*share, rtt.Seconds()*1000, act)
 }
 
-// block is what bars are made of.
-var block = func() string {
-	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
-		if v := strings.ToLower(os.Getenv(name)); v != "" {
-			if strings.Contains(v, "utf") {
-				return "█"
-			}
-			break
-		}
-	}
-	return "#"
-}()
-
-// tell says what one saw, from what was measured.
+// tell sums up in words what was measured.
 func (w *watcher) tell(out io.Writer, sent int) {
 	full := 100 * time.Millisecond // how long the first burst was: until the rate breaks in
 	for full < first && w.rate(full-100*time.Millisecond, full) > 0.6*float64(w.port) {

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 
 	"framepipe/internal/cli"
@@ -66,7 +67,10 @@ func (m *mode) String() string     { return modes[*m] }
 func (m *mode) Set(s string) error { return cli.Choose(m, modes, s) }
 
 func run(t *cli.Tool, c divert.Config) error {
-	d, err := divert.New(c, t.Warnf)
+	d, err := divert.New(c, t.Stop(), t.Warnf)
+	if errors.Is(err, divert.ErrStopped) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,13 @@
 // again after it has given up all its capabilities.
 package divert
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrStopped is the error of New when it was asked to stop.
+var ErrStopped = errors.New("asked to stop")
 
 // Config says what to divert.
 type Config struct {

@@ -77,9 +77,9 @@ func (a *attachment) close() {
 }
 
 // New diverts the frames of an interface. It needs CAP_BPF and CAP_NET_ADMIN, and
-// waits up to Patience for a reader and a writer of each tap. Afterwards it needs no
-// capability. Errors name the device.
-func New(cfg Config, warn func(format string, args ...any)) (_ *Diversion, err error) {
+// waits up to Patience for a reader and a writer of each tap, or until stop becomes
+// readable. Afterwards it needs no capability. Errors name the device.
+func New(cfg Config, stop int, warn func(format string, args ...any)) (_ *Diversion, err error) {
 	d := &Diversion{cfg: cfg, warn: warn}
 	d.net.hook, d.host.hook = ebpf.AttachTCXIngress, ebpf.AttachTCXIngress
 	d.ingress.hook, d.egress.hook = ebpf.AttachTCXIngress, ebpf.AttachTCXEgress
@@ -101,7 +101,7 @@ func New(cfg Config, warn func(format string, args ...any)) (_ *Diversion, err e
 	if err := d.load(rand.Uint32N(1<<32-1) + 1); err != nil { // any mark but none
 		return nil, err
 	}
-	if err := d.await(); err != nil {
+	if err := d.await(stop); err != nil {
 		return nil, err
 	}
 	if err := d.check(); err != nil { // another one may have come meanwhile
@@ -198,8 +198,9 @@ func diverted(index int) string {
 }
 
 // await waits until both taps have a reader and a writer.
-func (d *Diversion) await() error {
-	for start := time.Now(); ; time.Sleep(look / 4) {
+func (d *Diversion) await(stop int) error {
+	fds := []fdio.PollFd{{Fd: int32(stop), Events: unix.POLLIN}}
+	for start := time.Now(); ; {
 		if err := d.look(); err != nil {
 			return err
 		}
@@ -209,6 +210,12 @@ func (d *Diversion) await() error {
 		}
 		if time.Since(start) > Patience {
 			return cli.Hint(errors.New(what), "tunread %s | tunwrite %s & tunread %s | tunwrite %s &", d.cfg.Net, d.cfg.Host, d.cfg.Host, d.cfg.Net)
+		}
+		if _, err := fdio.Wait(fds, look/4); err != nil {
+			return err
+		}
+		if fds[0].Revents != 0 {
+			return ErrStopped
 		}
 	}
 }

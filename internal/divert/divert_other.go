@@ -8,7 +8,7 @@ import "errors"
 type Diversion struct{}
 
 // New fails: no other system has tcx hooks.
-func New(Config, func(format string, args ...any)) (*Diversion, error) {
+func New(Config, int, func(format string, args ...any)) (*Diversion, error) {
 	return nil, errors.New("only Linux can divert an interface")
 }
 

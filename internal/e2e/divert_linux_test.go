@@ -737,6 +737,23 @@ func TestDivertAtOnce(t *testing.T) {
 	}
 }
 
+// It ends at once, too, while it waits for the pipelines.
+func TestDivertStoppedEarly(t *testing.T) {
+	t.Parallel()
+	d := newDiversion(t)
+	d.tap("idle")
+	v := d.startNot("eth0", "net", "idle")
+	loaded := func() bool {
+		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", v.Process.Pid))
+		return slices.ContainsFunc(fds, func(fd string) bool { to, _ := os.Readlink(fd); return to == "anon_inode:bpf-prog" })
+	}
+	eventually(t, 4*time.Second, "it waits", loaded)
+	v.signal(unix.SIGTERM)
+	if status := v.ends(4 * time.Second); status != 0 || v.says() != "" {
+		t.Errorf("status %d: %s", status, v.says())
+	}
+}
+
 // Once it has attached it has no capability, and is held by the sandbox. So it follows
 // an interface that is deleted and made again, however often.
 func TestDivertRemade(t *testing.T) {

@@ -80,8 +80,20 @@ func (d *diversion) tap(name string) {
 
 func (d *diversion) pipelines() {
 	d.t.Helper()
-	d.in = pipeline(d.t, nil, nil, d.host.Command("tunread", "net"), d.host.Command("tunwrite", "host"))
-	d.out = pipeline(d.t, nil, nil, d.host.Command("tunread", "host"), d.host.Command("tunwrite", "net"))
+	d.in, d.out = d.pipeline("net", "host"), d.pipeline("host", "net")
+}
+
+func (d *diversion) pipeline(from, to string) []*stage {
+	d.t.Helper()
+	all := pipeline(d.t, nil, nil, d.host.Command("tunread", from), d.host.Command("tunwrite", to))
+	d.t.Cleanup(func() { // before they are killed
+		for _, s := range all {
+			if d.t.Failed() && s.stderr.Len() > 0 {
+				d.t.Logf("%v: %s", s.Args[4:], &s.stderr)
+			}
+		}
+	})
+	return all
 }
 
 // diverter is a running tundivert.
@@ -145,7 +157,18 @@ func (v *diverter) says() string {
 // tells waits until it has said something n times.
 func (v *diverter) tells(what string, n int) {
 	v.t.Helper()
+	defer func() {
+		if v.t.Failed() {
+			v.t.Logf("%s", v.links())
+		}
+	}()
 	eventually(v.t, 15*time.Second, fmt.Sprintf("it says %q", what), func() bool { return strings.Count(v.says(), what) >= n })
+}
+
+// links is what the kernel says of the interfaces.
+func (v *diverter) links() string {
+	out, _ := exec.Command("ip", "-n", v.Args[3], "-d", "link").CombinedOutput()
+	return string(out)
 }
 
 // ends waits for its end, and returns its status.
@@ -877,7 +900,7 @@ func TestDivertOpen(t *testing.T) {
 			}
 		}
 		back := time.Now()
-		d.in = pipeline(t, nil, nil, d.host.Command("tunread", "net"), d.host.Command("tunwrite", "host"))
+		d.in = d.pipeline("net", "host")
 		v.tells("tundivert: closed: the frames of eth0 go through the taps again\n", i+1)
 		settled = append(settled, time.Since(back))
 		d.goesThrough()
@@ -913,7 +936,7 @@ func TestDivertClosed(t *testing.T) {
 			t.Errorf("frames pass: %v", r)
 		}
 		taps := [][]string{{"net", "host"}, {"host", "net"}}[i]
-		*line = pipeline(t, nil, nil, d.host.Command("tunread", taps[0]), d.host.Command("tunwrite", taps[1]))
+		*line = d.pipeline(taps[0], taps[1])
 	}
 	reaches(t, d.peer, "10.9.0.1", "fd09::1")
 	d.goesThrough()

@@ -42,7 +42,7 @@ type Config struct {
 const (
 	// Patience is how long New waits for a reader and a writer of each tap.
 	Patience = 5 * time.Second
-	// look is how often an open diversion asks whether the taps have them.
+	// look is how often the kernel is asked while something is waited for.
 	look = 40 * time.Millisecond
 	// settle is how long they must have had them before frames are diverted again:
 	// a stage that ends as soon as it starts would lose what it is given.

@@ -323,8 +323,11 @@ func (d *Diversion) Run(stop, out int) error {
 	said := false
 	for {
 		wait := fdio.Forever
-		if d.cfg.Open || d.valve.closing {
-			wait = look
+		switch {
+		case d.valve.closing, d.valve.passing && d.lacking == "":
+			wait = look // for what ends soon
+		case d.cfg.Open:
+			wait = settle // the kernel tells of all changes; if it did not, a second would be lost
 		}
 		if _, err := fdio.Wait(fds[:], wait); err != nil {
 			return err

@@ -423,8 +423,8 @@ func TestDivertHost(t *testing.T) {
 	d.peer.Batch("neigh flush dev wire")
 	reaches(t, d.peer, "10.9.0.1", "fd09::1")
 	all := func() {
-		transfer(t, d.peer, d.host, "10.9.0.1:7", 50e6)
-		transfer(t, d.host, d.peer, "10.9.0.2:7", 50e6)
+		transfer(t, d.peer, d.host, "10.9.0.1:7", 20e6)
+		transfer(t, d.host, d.peer, "10.9.0.2:7", 20e6)
 		transfer(t, d.peer, d.host, "[fd09::1]:7", 5e6)
 		transfer(t, d.host, d.peer, "[fd09::2]:7", 5e6)
 	}

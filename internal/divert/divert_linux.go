@@ -104,14 +104,16 @@ func New(cfg Config, stop int, warn func(format string, args ...any)) (_ *Divers
 	if err := d.await(stop); err != nil {
 		return nil, err
 	}
-	if err := d.check(); err != nil { // another one may have come meanwhile
-		return nil, err
-	}
 	if err := d.follow(); err != nil {
 		return nil, err
 	}
 	if d.ingress.link == nil || d.egress.link == nil {
 		return nil, fmt.Errorf("%s: it is gone", cfg.Interface)
+	}
+	for i, own := range [3]int{2, 1, 1} { // another one may have begun at the same time
+		if names := ours(d.seen[i].index); len(names) > own {
+			return nil, already(d.names()[i], names[0])
+		}
 	}
 	return d, nil
 }
@@ -164,19 +166,26 @@ func (d *Diversion) check() error {
 		case slices.ContainsFunc(d.seen[:i], func(other port) bool { return other.index == p.index }):
 			return fmt.Errorf("an interface and two taps are wanted, and %s is two of them", name)
 		}
-		if other := diverted(p.index); other != "" {
-			return cli.Hint(fmt.Errorf("%s is diverted already", name), "end the other tundivert, or pipeline.sh down; bpftool net shows its program %s", other)
+		if names := ours(p.index); len(names) > 0 {
+			return already(name, names[0])
 		}
 	}
 	return nil
 }
 
-// diverted returns the name of a program of ours at a hook of an interface, or "".
-func diverted(index int) string {
+// already is the error of a device that has a program of another diversion: two would
+// lead frames in a circle.
+func already(device, program string) error {
+	return cli.Hint(fmt.Errorf("%s is diverted already", device), "end the other tundivert, or pipeline.sh down; bpftool net shows its program %s", program)
+}
+
+// ours returns the names of the programs of diversions at the hooks of an interface. It
+// needs CAP_SYS_ADMIN, and finds none without.
+func ours(index int) (names []string) {
 	for _, hook := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 		found, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: hook})
 		if err != nil {
-			return "" // attaching will fail, too, and say why
+			return nil // attaching will fail, too, and say why
 		}
 		for _, p := range found.Programs {
 			program, err := ebpf.NewProgramFromID(p.ID)
@@ -190,11 +199,11 @@ func diverted(index int) string {
 			}
 			switch info.Name {
 			case nameIngress, nameEgress, nameNet, nameHost:
-				return info.Name
+				names = append(names, info.Name)
 			}
 		}
 	}
-	return ""
+	return names
 }
 
 // await waits until both taps have a reader and a writer.

@@ -1011,6 +1011,37 @@ func TestDivertErrors(t *testing.T) {
 	d.goesThrough()
 }
 
+// Of two that begin at the same time at most one stays: two would lead frames in a
+// circle.
+func TestDivertTwo(t *testing.T) {
+	t.Parallel()
+	d := newDiversion(t)
+	d.tap("net2")
+	d.tap("host2")
+	d.pipeline("net2", "host2")
+	d.pipeline("host2", "net2")
+	for range 5 {
+		a, b := d.startNot("eth0", "net", "host"), d.startNot("eth0", "net2", "host2")
+		failed := 0
+		for _, v := range []*diverter{a, b} {
+			_ = v.stdout.SetReadDeadline(time.Now().Add(20 * time.Second))
+			if _, err := bufio.NewReader(v.stdout).ReadString('\n'); err != nil {
+				failed++
+				if status := v.ends(10 * time.Second); status != 1 || !strings.Contains(v.says(), " is diverted already\n") {
+					t.Errorf("status %d: %s", status, v.says())
+				}
+			}
+		}
+		if failed == 0 {
+			t.Error("both divert")
+		}
+		for _, v := range []*diverter{a, b} {
+			_ = v.Process.Kill()
+			v.ends(10 * time.Second)
+		}
+	}
+}
+
 // With the capabilities that the page names, and no other, it diverts.
 func TestDivertCapabilities(t *testing.T) {
 	t.Parallel()

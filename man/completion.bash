@@ -22,7 +22,8 @@ _framepipe_flags() {
 	pipeline.sh)
 		case ${2-} in
 		run) echo -in -out -queues ;;
-		up) echo -confirm -fail -foreground -in -lan -out -user ;;
+		up) echo -confirm -fail -foreground -in -out -user ;;
+		change) echo -in -out ;;
 		'') echo -h ;;
 		esac
 		return
@@ -38,7 +39,7 @@ _framepipe_values() {
 	tunread-offload) echo true false ;;
 	tunwrite-offload) echo auto on off ;;
 	tunwrite-pace) echo 1 10 60 ;;
-	tunread-user | tunwrite-user) echo @user ;;
+	tunread-user | tunwrite-user | pipeline.sh-user) echo @user ;;
 	quotagate-bill) echo separate max sum ;;
 	quotagate-charge) echo passed offered ;;
 	quotagate-dir) echo in out ;;
@@ -57,13 +58,12 @@ _framepipe_values() {
 	quotagate-tz | quotabill-tz) echo @zone ;;
 	quotagate-window) echo 5m 1h 1d 30d month ;;
 	bytehist-format) echo text json msgpack ;;
-	pipeline.sh-lan) echo @iface ;;
 	pipeline.sh-confirm) echo 60s 5m ;;
 	pipeline.sh-fail | tundivert-fail) echo open closed ;;
 	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-reserve | quotagate-seed | \
 		quotagate-threshold | quotagate-unmetered | quotabill-cycle | quotabill-interval | \
 		quotabill-quota | quotabill-rate | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | \
-		pipeline.sh-in | pipeline.sh-out | pipeline.sh-user) echo '?' ;;
+		pipeline.sh-in | pipeline.sh-out | pipeline.sh-queues) echo '?' ;;
 	esac
 }
 
@@ -190,10 +190,10 @@ _framepipe() {
 		case $tool:$command:${#positional[@]} in
 		tunread::0 | tunwrite::0 | tundivert::[12] | pipeline.sh:run:[01]) _framepipe_is "$cur" @tap ;;
 		quotabill::0) _framepipe_files "$cur" ;;
-		pipeline.sh::0) _framepipe_offer "$cur" 'confirm demo down help install run status up' ;;
+		pipeline.sh::0) _framepipe_offer "$cur" 'change confirm demo down help install run status uninstall up' ;;
 		tundivert::0 | pipeline.sh:up:0) _framepipe_is "$cur" @iface ;;
-		pipeline.sh:confirm:0 | pipeline.sh:status:0 | pipeline.sh:down:0) _framepipe_is "$cur" @state ;;
-		pipeline.sh:install:0) _framepipe_is "$cur" @dir ;;
+		pipeline.sh:change:0 | pipeline.sh:confirm:0 | pipeline.sh:status:0 | pipeline.sh:down:0) _framepipe_is "$cur" @state ;;
+		pipeline.sh:install:0 | pipeline.sh:uninstall:0) _framepipe_is "$cur" @dir ;;
 		esac
 		;;
 	esac

@@ -154,39 +154,23 @@ func flagsOf(t testing.TB, name string) []string {
 	return all
 }
 
-// scriptFlags returns the flags of each command of pipeline.sh, as its cases
-// have them.
+// scriptFlags returns the flags of each command of pipeline.sh, as it gives them to its
+// function parse, by the names of functions.
 func scriptFlags(t testing.TB) map[string][]string {
 	t.Helper()
 	b, err := os.ReadFile(root + "/pipeline.sh")
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, cases, ok := strings.Cut(string(b), "\ncase ${1-} in\n")
-	if !ok {
+	all := map[string][]string{}
+	for _, m := range regexp.MustCompile(`(?m)^([a-z]+)\(\) \{\s+parse '([a-z ]*)' \d \d "\$@"`).FindAllStringSubmatch(string(b), -1) {
+		all[m[1]] = sorted(strings.Fields(m[2]))
+	}
+	cases := matches(`(?m)^([a-z]+(?: \| [a-z]+)+)\) "\$@" ;;`, string(b))
+	if len(cases) != 1 {
 		t.Fatal("pipeline.sh ends in another way now")
 	}
-	all := map[string][]string{}
-	for _, m := range regexp.MustCompile(`(?m)^([a-z]+(?: \| [a-z]+)*)\)`).FindAllStringSubmatch(cases, -1) {
-		for _, command := range strings.Split(m[1], " | ") {
-			all[command] = nil
-		}
-	}
-	function := ""
-	for line := range strings.SplitSeq(body, "\n") {
-		if m := regexp.MustCompile(`^([a-z_]+)\(\) \{`).FindStringSubmatch(line); m != nil {
-			function = m[1]
-		}
-		if m := regexp.MustCompile(`^\s*-([a-z]+) \| --([a-z]+)\)`).FindStringSubmatch(line); m != nil {
-			all[function] = append(all[function], m[1])
-		}
-	}
-	for _, f := range all {
-		slices.Sort(f)
-	}
-	if len(all["run"]) < 2 || len(all["up"]) < 5 || len(all) < 7 {
-		t.Fatalf("pipeline.sh has %v: are its commands declared in another way now?", all)
-	}
+	same3(t, "commands that parse their arguments", slices.Collect(maps.Keys(all)), strings.Split(cases[0], " | "))
 	return all
 }
 
@@ -392,9 +376,9 @@ func mandoc(t testing.TB, args ...string) (string, error) {
 
 // foreign are the pages of others that ours name.
 var foreign = []string{
-	"bash 1", "bridge 8", "capabilities 7", "cat 1", "editcap 1", "ethtool 8", "flock 1", "gzip 1", "ip 8", "ip-netns 8", "landlock 7",
-	"pcap-savefile 5", "pidfd_getfd 2", "ping 8", "pledge 2", "poll 2", "ptrace 2", "seccomp 2", "setpriv 1", "setsid 1", "ssh 1", "sysctl 8", "systemd 1",
-	"systemd-notify 1", "tc 8", "tcpdump 1", "tee 1", "udev 7", "unveil 2",
+	"bash 1", "capabilities 7", "cat 1", "editcap 1", "flock 1", "gzip 1", "ip 8", "landlock 7",
+	"pcap-savefile 5", "pidfd_getfd 2", "pledge 2", "poll 2", "ptrace 2", "seccomp 2", "setpriv 1", "setsid 1", "ssh 1", "sysctl 8", "systemd 1",
+	"systemd.exec 5", "tc 8", "tcpdump 1", "tee 1", "unveil 2",
 }
 
 func TestManLint(t *testing.T) {
@@ -819,8 +803,12 @@ func TestManCompletion(t *testing.T) {
 		{[]string{"pipeline.sh", "st"}, "status"},
 		{[]string{"pipeline.sh", "status", ""}, "eth7"},
 		{[]string{"pipeline.sh", "down", "eth7", ""}, ""},
+		{[]string{"pipeline.sh", "change", ""}, "eth7"},
+		{[]string{"pipeline.sh", "change", "eth7", "-o"}, "-out"},
 		{[]string{"pipeline.sh", "install", dir + "/"}, dir + "/other"},
+		{[]string{"pipeline.sh", "uninstall", dir + "/"}, dir + "/other"},
 		{[]string{"pipeline.sh", "up", "eth0", "-confirm", ""}, "60s 5m"},
+		{[]string{"pipeline.sh", "up", "eth0", "-user", "roo"}, "root"},
 		{[]string{"pipeline.sh", "up", "-in", "tee x | quotagate -rate", "-fo"}, "-foreground"},
 		{[]string{"pipeline.sh", "-"}, "-h"},
 	} {
@@ -848,7 +836,7 @@ func TestManCompletionInterfaces(t *testing.T) {
 		{"pipeline.sh run ta", "tap5"},
 		{"pipeline.sh run tap5 ", "tap5 tun6"},
 		{"pipeline.sh up v", "v0"},
-		{"pipeline.sh up v0 -lan ", "tap5 tun6 v0 " + odd},
+		{"pipeline.sh up ", "tap5 tun6 v0 " + odd},
 	} {
 		same3(t, tt.words, complete(t, ns.Command("bash"), strings.Split(tt.words, " ")...), strings.Fields(tt.want))
 	}

@@ -195,30 +195,29 @@ func TestQueuesStopped(t *testing.T) {
 
 // Several gates without a ledger would keep a quota each.
 func TestQueuesRefused(t *testing.T) {
-	for _, tt := range []struct{ args, want string }{
-		{"-queues", "-queues wants a number"}, {"-queues 0", "-queues wants a number"},
-		{"-queues 2 -in quotagate\x00-rate\x001Mbit/s", "each of several gates would keep the quota by itself"},
-		{"-queues 2 -out cat|quotagate\x00-rate\x001Mbit/s|cat", "each of several gates would keep the quota by itself"},
-		{"-queues 2 -out (quotagate\x00-rate\x001Mbit/s)", "each of several gates would keep the quota by itself"},
-		{"-queues 2 -out cat&&(quotagate\x00-rate\x001Mbit/s)", "each of several gates would keep the quota by itself"},
-		{"-queues 2 -out tee\x00>(quotagate\x00-rate\x001Mbit/s)", "each of several gates would keep the quota by itself"},
-		{"-queues 2 -in quotagate\x00-ledger\x00x;quotagate\x00-rate\x001Mbit/s", "each of several gates would keep the quota by itself"},
-		{"-queues 2 -in quotagate\x00-ledger\x00x&&{\x00quotagate\x00-rate\x001Mbit/s;}", "each of several gates would keep the quota by itself"},
-		// The one of -in has a ledger.
-		{"-queues 2 -in quotagate\x00-rate\x00$(cat\x00x)\x00-metrics\x00m.${QUEUE}\x002>&1\x00-ledger\x00x -out quotagate\x00-rate\x001Mbit/s", "-out: with -queues"},
+	const alone = "each gate would keep a quota of its own"
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"-queues"}, "-queues wants a value"},
+		{[]string{"-queues", "0"}, "-queues wants a number from 1 to 128"},
+		{[]string{"-queues", "129"}, "-queues wants a number from 1 to 128"},
+		{[]string{"-queues", "2x"}, "-queues wants a number from 1 to 128"},
+		{[]string{"-queues", "2", "-in", "quotagate -rate 1Mbit/s"}, alone},
+		{[]string{"-queues", "2", "-in", "quotagate -rate 1Mbit/s -ledger x", "-out", "cat | quotagate -rate 1Mbit/s"}, alone},
 	} {
-		args := append([]string{"run", "tap0", "tap1"}, strings.Fields(tt.args)...)
-		for i := range args {
-			args[i] = strings.ReplaceAll(args[i], "\x00", " ")
-		}
-		out, err := exec.Command("../../pipeline.sh", args...).CombinedOutput()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), tt.want) {
-			t.Errorf("%q: %v, %s", args, err, out)
+		c := exec.Command("../../pipeline.sh", append([]string{"run", "tap0", "tap1"}, tt.args...)...)
+		out, _ := c.CombinedOutput()
+		if c.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), tt.want) {
+			t.Errorf("%q: %v, %s", tt.args, c.ProcessState, out)
 		}
 	}
-	out, _ := exec.Command("../../pipeline.sh", "run", "no0", "no1", "-queues", "2", "-in", "quotagate -rate 1Mbit/s \\\n -ledger x").CombinedOutput()
-	if !strings.Contains(string(out), "no0") || strings.Contains(string(out), "quota by itself") {
-		t.Errorf("a gate with a ledger, over two lines: %s", out)
+	// With a ledger, and with one queue, the taps come next.
+	for _, args := range [][]string{{"-queues", "2", "-in", "quotagate -rate 1Mbit/s -ledger x -dir in"}, {"-queues", "1", "-in", "quotagate -rate 1Mbit/s"}} {
+		out, _ := exec.Command(bin+"/pipeline.sh", append([]string{"run", "no0", "no1"}, args...)...).CombinedOutput()
+		if !strings.Contains(string(out), "no0") {
+			t.Errorf("%q: %s", args, out)
+		}
 	}
 }

@@ -161,11 +161,11 @@ func TestPipelineScript(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                  "usage: pipeline.sh",
 		"fly":               "pipeline.sh: there is no command fly",
-		"run tap0":          "pipeline.sh: run wants two taps, 1 given",
+		"run tap0":          "pipeline.sh: run: 1 arguments given",
 		"run tap0 tap0":     "pipeline.sh: run wants two taps, and tap0 is one",
-		"run tap0 tap1 -in": "pipeline.sh: -in wants stages",
+		"run tap0 tap1 -in": "pipeline.sh: -in wants a value",
 		"run tap0 tap1 -x":  "pipeline.sh: there is no flag -x",
-		"demo now":          "pipeline.sh: demo takes no arguments",
+		"demo now":          "pipeline.sh: demo: 1 arguments given",
 	} {
 		c := exec.Command("../../pipeline.sh", strings.Fields(args)...)
 		out, _ := c.CombinedOutput()

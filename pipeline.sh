@@ -125,10 +125,10 @@ stop() {
 	for name in "${!groups[@]}"; do
 		for (( ; i < 40; i++)); do # all together
 			for f in "$state"/*.source; do [ ! -s "$f" ] || end_source "$f"; done
-			kill -0 -- "-${groups[$name]}" 2>/dev/null || break
+			kill -0 -- "-${groups[$name]}" 2>/dev/null || kill -0 "${groups[$name]}" 2>/dev/null || break # a new one has no group yet
 			sleep 0.05
 		done
-		kill -KILL -- "-${groups[$name]}" 2>/dev/null
+		kill -KILL -- "-${groups[$name]}" "${groups[$name]}" 2>/dev/null
 		wait "${groups[$name]}" 2>/dev/null
 	done
 	groups=()

@@ -181,6 +181,7 @@ func sandbox(t *testing.T, setup string, lines []string) {
 	fmt.Fprintf(&script, `set -m # so that ^C means something to them
 mount -t tmpfs none /usr/local/bin; mount -t tmpfs none /usr/local/share; mount -t tmpfs none /var/log
 mount -t tmpfs none /var/lib; mkdir /var/lib/node_exporter
+mkdir -p /usr/local/lib/systemd; mount -t tmpfs none /usr/local/lib/systemd
 mkdir /run/pipeline 2>/dev/null; mount -t tmpfs none /run/pipeline
 mount --bind %s %s # its copy, where nothing needs to be compiled again
 cd %[2]s; export PATH=$PWD/sudo:$PWD:$PWD/examples:%[3]s:$PATH; exec 5<> <(:)
@@ -221,6 +222,7 @@ try() { # NUMBER LIMIT COMMAND
 	if err := os.WriteFile(driver, []byte(script.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = os.Remove("/usr/local/lib/systemd") }) // if it is empty
 	c := host.Command("unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", "bash", driver)
 	var said bytes.Buffer
 	c.Stdout, c.Stderr = &said, &said

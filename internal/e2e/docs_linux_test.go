@@ -296,10 +296,12 @@ func TestPageCommands(t *testing.T) {
 		if len(more) == 0 {
 			t.Errorf("%s has no examples", page)
 		}
-		if strings.HasPrefix(more[0], "ip tuntap add dev tap0 ") {
-			lines = append(lines, "ip link del tap0")
+		for _, line := range more {
+			if m := regexp.MustCompile(`^ip tuntap add dev (tap\d) `).FindStringSubmatch(line); m != nil {
+				lines = append(lines, "ip link del "+m[1])
+			}
+			lines = append(lines, line)
 		}
-		lines = append(lines, more...)
 	}
 	sandbox(t, taps, lines)
 }

@@ -1,0 +1,180 @@
+package e2e
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"framepipe/internal/nettest"
+)
+
+// cloned copies the project without what was built, for a user, to a directory that all
+// may enter. It returns that directory, and a command that runs a script in the copy,
+// which is where the project is, so that nothing needs to be compiled again.
+func cloned(t *testing.T, owner int) (dir string, in func(script string) *exec.Cmd) {
+	t.Helper()
+	nettest.Need(t, "unshare", "mount", "tar", "setpriv")
+	dir, err := os.MkdirTemp("", "framepipe-install-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	project, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nettest.Run(t, "sh", "-ec", fmt.Sprintf("chmod 755 %[1]s; mkdir %[1]s/clone; cd %[2]s; tar c --exclude=.git --exclude=./bin . | tar x -C %[1]s/clone; chown -R %[3]d:%[3]d %[1]s/clone", dir, root, owner))
+	return dir, func(script string) *exec.Cmd {
+		return exec.Command("unshare", "-m", "bash", "-c", `mount --bind "$1/clone" "$2" && cd "$2" && eval "$3"`, "bash", dir, project, script)
+	}
+}
+
+// installed returns the files below a directory, with their modes.
+func installed(t *testing.T, dir string) (files []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			var info fs.FileInfo
+			if info, err = d.Info(); err == nil {
+				files = append(files, fmt.Sprintf("%v %s", info.Mode(), strings.TrimPrefix(name, dir+"/")))
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(files)
+	return files
+}
+
+// install puts everything where it belongs, and uninstall removes that and nothing else,
+// from the sources and from where it is installed. What root builds belongs to the owner
+// of the sources, who can build again.
+func TestInstall(t *testing.T) {
+	t.Parallel()
+	const owner = 12345
+	dir, in := cloned(t, owner)
+	to := dir + "/usr" // which is made
+	mine := []string{"bin/tun", "share/man/man1/tun.1", "share/bash-completion/completions/tun", "lib/systemd/system/tun.service"}
+	want := []string{}
+	for _, name := range append(manTools, "pipeline.sh") {
+		want = append(want, "-rwxr-xr-x bin/"+name, "-rw-r--r-- share/bash-completion/completions/"+name)
+	}
+	for name := range pages(t) {
+		want = append(want, "-rw-r--r-- share/man/man"+name[len(name)-1:]+"/"+name)
+	}
+	want = append(want, "-rw-r--r-- lib/systemd/system/framepipe@.service")
+	left := []string{}
+	for _, name := range mine {
+		if err := os.MkdirAll(filepath.Dir(to+"/"+name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to+"/"+name, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		left = append(left, "-rw-r--r-- "+name)
+	}
+	must := func(c *exec.Cmd) {
+		t.Helper()
+		if out, err := c.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Fatalf("%v: %v, %s", c.Args, err, out)
+		}
+	}
+	install := func() {
+		t.Helper()
+		must(in("umask 077; ./pipeline.sh install " + to))
+		same3(t, "installed", installed(t, to), append(want, left...))
+	}
+
+	install()
+	unit, err := os.ReadFile(to + "/lib/systemd/system/framepipe@.service")
+	if err != nil || !strings.Contains(string(unit), "\nExecStart="+to+"/bin/pipeline.sh up %i ") || strings.Contains(string(unit), "/usr/local") {
+		t.Errorf("the unit: %v\n%s", err, unit)
+	}
+	// It needs neither the sources nor Go.
+	script := func(args ...string) *exec.Cmd {
+		c := exec.Command(to+"/bin/pipeline.sh", args...)
+		c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+		return c
+	}
+	if out, err := script("-h").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "usage: pipeline.sh demo\n") {
+		t.Errorf("-h: %v, %s", err, out)
+	}
+	if out, _ := script("run", "no0", "no1").CombinedOutput(); !strings.Contains(string(out), "tunread: no0: ") {
+		t.Errorf("run: %s", out)
+	}
+	if out, _ := script("install", to).CombinedOutput(); string(out) != "pipeline.sh: the sources are not here\npipeline.sh: hint: run it where they are\n" {
+		t.Errorf("install: %s", out)
+	}
+	must(script("uninstall", to))
+	same3(t, "left", installed(t, to), left)
+	install()
+	must(in("./pipeline.sh uninstall " + to))
+	same3(t, "left", installed(t, to), left)
+
+	err = filepath.WalkDir(dir+"/clone", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Sys().(*syscall.Stat_t).Uid != owner {
+			t.Errorf("%s belongs to %d", name, info.Sys().(*syscall.Stat_t).Uid)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The owner may read all, as the sources and Go's files may be root's in this test, and
+	// has what root has compiled. Where there is no overlay, all is compiled again.
+	must(in(fmt.Sprintf(`echo "// It was changed." >>tunread/main.go
+export GOCACHE=$(go env GOCACHE) GOMODCACHE=$(go env GOMODCACHE) GOFLAGS=-buildvcs=false HOME=%s/home
+mkdir "$HOME" %[1]s/up %[1]s/work
+mount -t overlay -o lowerdir="$GOCACHE",upperdir=%[1]s/up,workdir=%[1]s/work none "$GOCACHE" 2>/dev/null || mount -t tmpfs none "$GOCACHE"
+chmod -f 777 "$GOCACHE" "$GOCACHE"/??; chmod -f 666 "$GOCACHE"/*.txt; chown %[2]d "$HOME"
+setpriv --reuid=%[2]d --regid=%[2]d --clear-groups --inh-caps=-all,+dac_read_search --ambient-caps=+dac_read_search go build -o bin/ ./tunread &&
+[ bin/tunread -nt tunread/main.go ] && [ "$(stat -c %%u bin/tunread)" = %[2]d ]`, dir, owner)))
+}
+
+// Without Go, or with one that is too old, one line says which is needed.
+func TestInstallGo(t *testing.T) {
+	t.Parallel()
+	dir, in := cloned(t, 0)
+	mod, err := os.ReadFile(root + "/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	need := matches(`(?m)^go (\S+)$`, string(mod))[0]
+	for _, tt := range []struct{ version, want string }{
+		{"go1.9.7", "pipeline.sh: Go " + need + " or later is needed to build the tools, and go1.9.7 is here: https://go.dev/dl\n"},
+		{"go1.23.12", "pipeline.sh: Go " + need + " or later is needed to build the tools, and go1.23.12 is here: https://go.dev/dl\n"},
+		{"", "pipeline.sh: no tunread, and no Go to build it, of which " + need + " or later is needed: https://go.dev/dl\n"},
+	} {
+		path := t.TempDir()
+		for _, name := range []string{"bash", "id", "readlink", "realpath", "sed", "sort", "tail"} {
+			if full, err := exec.LookPath(name); err != nil || os.Symlink(full, path+"/"+name) != nil {
+				t.Fatal(name, err)
+			}
+		}
+		if tt.version != "" {
+			if err := os.WriteFile(path+"/go", []byte("#!/bin/bash\n[ \"$*\" = 'env GOVERSION' ] && echo "+tt.version+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := in("for d in /usr/local/go /usr/lib/go/; do [ ! -d $d ] || mount -t tmpfs none $d; done; PATH=" + path + " ./pipeline.sh install " + dir + "/usr")
+		out, _ := c.CombinedOutput()
+		if string(out) != tt.want || c.ProcessState.ExitCode() != 1 {
+			t.Errorf("%s: status %d, %q, want %q", tt.version, c.ProcessState.ExitCode(), out, tt.want)
+		}
+	}
+	if _, err := os.Stat(dir + "/usr"); err == nil {
+		t.Error("something was installed")
+	}
+}

@@ -215,8 +215,9 @@ func TestQueuesRefused(t *testing.T) {
 	}
 	// With a ledger, and with one queue, the taps come next.
 	for _, args := range [][]string{{"-queues", "2", "-in", "quotagate -rate 1Mbit/s -ledger x -dir in"}, {"-queues", "1", "-in", "quotagate -rate 1Mbit/s"}} {
-		out, _ := exec.Command(bin+"/pipeline.sh", append([]string{"run", "no0", "no1"}, args...)...).CombinedOutput()
-		if !strings.Contains(string(out), "no0") {
+		c := exec.Command(bin+"/pipeline.sh", append([]string{"run", "no0", "no1"}, args...)...)
+		c.Dir = t.TempDir()
+		if out, _ := c.CombinedOutput(); !strings.Contains(string(out), "no0") {
 			t.Errorf("%q: %s", args, out)
 		}
 	}

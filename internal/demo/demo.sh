@@ -19,7 +19,7 @@ demo_end() {
 [ "$(id -u)" -eq 0 ] || die "the demonstration makes network namespaces, which needs root" "sudo $0 demo"
 taps_here
 build ./internal/demo
-net=fp-net-$$ host=fp-host-$$ server='' client=''
+net=fp-net-$$-$RANDOM host=fp-host-$$-$RANDOM server='' client=''
 trap demo_end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP

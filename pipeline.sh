@@ -172,7 +172,6 @@ run() {
 	exit "$status"
 }
 
-# The demonstration is among the sources.
 demo() {
 	parse '' 0 0 "$@"
 	[ -d "$here/internal/demo" ] || die "the sources are not here, and the demonstration is among them"
@@ -585,6 +584,7 @@ uninstall() { parse '' 0 1 "$@"; place rm -f; }
 place() {
 	local mode from target
 	to=$(realpath -m "${args[0]-/usr/local}")
+	[[ $to != *[!A-Za-z0-9/._-]* ]] || wrong "$to: the unit names this directory, which may have letters, digits and ._- in its name"
 	while IFS=$'\t' read -r mode from target; do
 		[ "$1" = rm ] || set -- "${@:1:3}" -m "$mode" "$from"
 		"$@" "$target" || die "cannot write to $to" "sudo $0 ..., or another directory"

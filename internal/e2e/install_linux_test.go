@@ -110,6 +110,11 @@ func TestInstall(t *testing.T) {
 	if out, _ := script("run", "no0", "no1").CombinedOutput(); !strings.Contains(string(out), "tunread: no0: ") {
 		t.Errorf("run: %s", out)
 	}
+	for _, odd := range []string{"a b", "a&b", "a|b"} { // which the unit and the script that writes it would misread
+		if out, err := in("./pipeline.sh install '" + to + "/" + odd + "'").CombinedOutput(); err == nil || !strings.Contains(string(out), "the unit names this directory") {
+			t.Errorf("install to %s: %v, %s", odd, err, out)
+		}
+	}
 	if out, _ := script("install", to).CombinedOutput(); string(out) != "pipeline.sh: the sources are not here\npipeline.sh: hint: run it where they are\n" {
 		t.Errorf("install: %s", out)
 	}

@@ -73,21 +73,17 @@
 // # Which bursts
 //
 // Free windows are few. Experts, each a simple rule (let a burst run as soon as
-// the forecast excess of a window is x times the quota, until it is under y),
-// are tried on paper on all demand that is offered, with the cost as above: what
-// they would have gained and spent so far. The rest of the cycle may be like
-// this cycle so far, like the latest quarter of it or so, or like the last
-// cycle. Each of these pasts tells what every expert would gain in the rest with
-// the windows that are left, as a share of what the best one would, and the
-// three are averaged, the last cycle with less weight the more of this one is
-// over: no past is trusted alone, and one of floods does not outweigh the
-// others. Of the experts that are as good as the best but for chance, the one
-// with the lowest threshold is followed, until a few slots later another is
-// better. So windows are kept for the best bursts that are to be expected, spent
-// when the cycle is nearly over, and a month that is unlike the last is noticed.
-// A run goes on a little longer where that only costs phases that have used
-// fewer windows than the worst has, or where the slots that it frees held more
-// than the ones that are added to the window.
+// the forecast excess of a window is x times the quota, until it is half of that),
+// are tried on paper on all demand that is offered, with the cost as above: the
+// bytes that they would have gained and the windows that they would have spent so
+// far. The rest of the cycle may be like this cycle so far, or like the last one.
+// Each of these pasts tells how much every expert would gain in the rest with the
+// windows that are left, as a share of the best expert's gain, and the two are
+// averaged, the last cycle with less weight the more of this one is over. The best
+// expert is followed, until a few slots later another is better. So windows are kept
+// for the best bursts that are to be expected, and spent when the cycle is nearly
+// over. A run goes on a little longer where the slots that it frees held more than
+// the ones that are added to the window.
 //
 // This does well where a past is a guide. A flood that nothing announces finds
 // only the windows that are left, and if bursts get smaller all the time,

@@ -2,39 +2,19 @@ package budget
 
 import "math"
 
-// The experts. Each is a rule for when to let a burst run on: from when the
-// forecast excess of a window is from at least, until it is under till. All of
-// them are tried on the demand as it comes, on paper; the one that would have
-// passed most for the windows that are left is followed.
-const (
-	perOctave = 2
-	levels    = 1 + 11*perOctave // none, and 1/32 to 64 times the quota
-	stops     = 3                // till, as a share of from: all, half, nothing
-	experts   = levels * stops
-)
+// experts is how many simple rules there are. Each lets a burst run on from when the
+// forecast excess of a window is from, a share of the quota, until it is half of that. All
+// of them are tried on paper, on the demand as it comes; the one that would have passed
+// most for the windows that are left is followed.
+const experts = 12
 
-type expert struct {
-	from, till float64
-}
-
-var rules = func() (r [experts]expert) {
-	for i := range levels {
-		from := 0.0
-		if i > 0 {
-			from = 1.0 / 32
-			for range (i - 1) / perOctave {
-				from *= 2
-			}
-			for range (i - 1) % perOctave {
-				from *= math.Sqrt2
-			}
-		}
-		r[i*stops] = expert{from, 0}
-		r[i*stops+1] = expert{from, from / 2}
-		r[i*stops+2] = expert{from, from}
+// from returns the threshold of an expert: none, and 1/32 to 32 times the quota.
+func from(expert int) float64 {
+	if expert == 0 {
+		return 0
 	}
-	return r
-}()
+	return math.Ldexp(1, expert-6)
+}
 
 const (
 	// ahead is how many slots the forecast looks back upon: as demand was in
@@ -44,34 +24,20 @@ const (
 	often = Slots / 5
 )
 
-// tally is what an expert did in a span of time.
-type tally struct {
-	cost float64 // windows gone over
-	gain float64 // what passed beyond the quota, in slots of it
-}
-
 // trial is how an expert fares.
 type trial struct {
 	running bool
 	tail    int8 // slots since it stopped in which a window may still hold some of the burst
-	past    [pasts]tally
+	// For each past:
+	cost [pasts]float64 // windows gone over
+	gain [pasts]float64 // bytes passed beyond the quota, in slots of it
 }
 
 // The pasts that the rest of a cycle may be like.
 const (
 	current  = iota // this cycle so far
-	recent          // the latest part of it, older slots count less and less
 	previous        // the last cycle
 	pasts
-)
-
-const (
-	// aging is how many steps the recent past ages by in a quarter of a cycle;
-	// in each it forgets as large a part of what it holds.
-	aging = 16
-	// doubt is how far, at first, two experts' gains may be apart by chance, as
-	// a share.
-	doubt = 0.1
 )
 
 // learned is what was seen of demand.
@@ -79,8 +45,6 @@ type learned struct {
 	trials [experts]trial
 	quiet  bool           // no expert is busy
 	seen   [pasts]float64 // slots
-	every  float64        // slots after which the recent past ages
-	age    float64        // slots since it did
 	choice int            // the expert that is followed
 	until  int64          // the slot in which to choose anew
 	follow bool           // a burst is being let run
@@ -89,7 +53,7 @@ type learned struct {
 // see counts a slot: the forecast at its begin, what came in it as a share of
 // what the quota sustains, and whether the offered window is over.
 func (l *learned) see(e, share float64, over bool) {
-	l.elapse(1)
+	l.seen[current]++
 	if e <= 0 && !over && l.quiet {
 		return
 	}
@@ -97,13 +61,12 @@ func (l *learned) see(e, share float64, over bool) {
 	dark := max(1-1/max(share, 1), 0)
 	for i := range l.trials {
 		x := &l.trials[i]
-		r := &rules[i]
-		from := r.from
+		least := from(i)
 		if x.running {
-			from = r.till
+			least /= 2
 		}
 		switch {
-		case e > 0 && e >= from:
+		case e > 0 && e >= least:
 			x.running, x.tail = true, Slots
 			if over {
 				x.count(share - 1)
@@ -122,66 +85,37 @@ func (l *learned) see(e, share float64, over bool) {
 
 // count counts a window.
 func (x *trial) count(gain float64) {
-	x.past[current].cost++
-	x.past[current].gain += gain
-	x.past[recent].cost++
-	x.past[recent].gain += gain
-}
-
-// elapse counts slots.
-func (l *learned) elapse(slots float64) {
-	l.seen[current] += slots
-	l.seen[recent] += slots
-	l.age += slots
-	if l.age < l.every {
-		return
-	}
-	times := 1.0
-	if slots > 1 {
-		times = math.Floor(l.age / max(l.every, 1))
-	}
-	l.age = 0
-	keep := math.Pow(1-1.0/aging, times)
-	l.seen[recent] *= keep
-	for i := range l.trials {
-		x := &l.trials[i].past[recent]
-		x.cost *= keep
-		x.gain *= keep
-	}
+	x.cost[current]++
+	x.gain[current] += gain
 }
 
 // idle counts slots in which nothing came.
 func (l *learned) idle(slots int64) {
-	for range min(slots, 2*Slots) {
+	few := min(slots, 2*Slots)
+	for range few {
 		l.see(-1, 0, false)
-		slots--
 	}
-	l.elapse(float64(slots))
+	l.seen[current] += float64(slots - few)
 }
 
 // turn makes this cycle the last one.
 func (l *learned) turn() {
 	l.seen[previous], l.seen[current] = l.seen[current], 0
 	for i := range l.trials {
-		p := &l.trials[i].past
-		p[previous], p[current] = p[current], tally{}
+		x := &l.trials[i]
+		x.cost[previous], x.cost[current] = x.cost[current], 0
+		x.gain[previous], x.gain[current] = x.gain[current], 0
 	}
 }
 
-// choose finds the expert to follow for what is left of a cycle, in slots, with
-// so many windows (of one phase each) to spend.
+// choose finds the expert to follow for the rest of a cycle, in slots, with so many windows
+// (of one phase each) to spend.
 //
-// Nobody knows what the rest will be like. It may be like this cycle so far,
-// like the latest part of it, or like the last cycle. Each of these pasts tells
-// what every expert would gain in the rest; one that needs more windows than
-// there are runs out, and gains as much less. The expert is best that does best
-// on average, as a share of what could be had in each past: so none of them
-// outweighs the others by being one of floods. The last cycle counts less the
-// more of this one is over.
-//
-// Where experts differ by no more than chance would make them, the one with the
-// lowest threshold is followed: what passes now is certain, and bursts to wait
-// for are not. The more windows were tried, the smaller chance's part is.
+// The rest may be like this cycle so far, or like the last cycle. Each of these pasts tells
+// how much every expert would gain in the rest; one that needs more windows than there are
+// runs out, and gains as much less. The best expert does best on average, as a share of the
+// most that could be had in each past: so neither outweighs the other by being one of
+// floods. The last cycle counts less the more of this one is over.
 func (l *learned) choose(rest, length, left float64) {
 	var total [experts]float64
 	for p := range pasts {
@@ -189,8 +123,8 @@ func (l *learned) choose(rest, length, left float64) {
 		var value [experts]float64
 		most := 0.0
 		for i := range l.trials {
-			x := &l.trials[i].past[p]
-			gain, cost := x.gain*scale, x.cost*scale
+			x := &l.trials[i]
+			gain, cost := x.gain[p]*scale, x.cost[p]*scale
 			if cost > left {
 				gain *= left / cost
 			}
@@ -208,18 +142,11 @@ func (l *learned) choose(rest, length, left float64) {
 			total[i] += weight * max(v/most, -1)
 		}
 	}
-	best := 0
-	for i := range total {
-		if total[i] > total[best] {
-			best = i
-		}
-	}
-	past := &l.trials[best].past
-	tried := (past[current].cost + past[previous].cost) / Slots
-	enough := total[best] - doubt/math.Sqrt(1+tried)*math.Abs(total[best])
 	l.choice = 0
-	for total[l.choice] < enough {
-		l.choice++
+	for i := range total {
+		if total[i] > total[l.choice] {
+			l.choice = i
+		}
 	}
 }
 
@@ -247,7 +174,6 @@ func (b *Budget) learn() {
 			share, over = one, lane
 		}
 	}
-	b.learned.every = float64((b.cur.end-b.cur.start)/b.slot) / (4 * aging)
 	b.learned.see(b.excess(b.t-1), share, over)
 }
 
@@ -320,20 +246,11 @@ func (b *Budget) worth() bool {
 		l.until = b.t + often
 		length := float64(b.cur.end-b.cur.start) / float64(b.slot)
 		rest := float64(b.cur.end)/float64(b.slot) - float64(b.t)
-		if c := &b.cur; c.worst > 0 {
-			// Experts' costs are of all phases, and some use fewer than the worst.
-			sum := int64(0)
-			for _, n := range c.used {
-				sum += n
-			}
-			left *= float64(sum) / float64(c.worst*Slots)
-		}
 		l.choose(rest, length, max(left, 0))
 	}
-	r := &rules[l.choice]
-	if !l.follow {
-		l.follow = e >= r.from
-	} else if e < r.till && b.cur.used[phase(b.first)] >= b.cur.worst {
+	if least := from(l.choice); !l.follow {
+		l.follow = e >= least
+	} else if e < least/2 {
 		l.follow = false
 	}
 	return l.follow

@@ -629,15 +629,17 @@ func TestDivertRouter(t *testing.T) {
 
 // The interface may be a VLAN, or have VLANs on it.
 func TestDivertVLAN(t *testing.T) {
+	nettest.Need(t)
+	if out, err := nettest.New(t).Command("ip", "link", "add", "link", "lo", "name", "v", "type", "vlan", "id", "5").CombinedOutput(); err != nil && strings.Contains(string(out), "Unknown device type") {
+		fmt.Fprintf(os.Stderr, "SKIPPED %s: this kernel has no VLANs\n", t.Name())
+		t.Skip("this kernel has no VLANs") // no failure where nothing else may be skipped: no package brings them
+	}
 	for _, iface := range []string{"eth0", "eth0.5"} {
 		t.Run(iface, func(t *testing.T) {
 			t.Parallel()
-			nettest.Need(t)
 			d := &diversion{t: t, peer: nettest.New(t), host: nettest.New(t)}
 			d.host.Run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "wire0", "netns", d.peer.Name)
-			if out, err := d.host.Command("ip", "link", "add", "link", "eth0", "name", "eth0.5", "type", "vlan", "id", "5").CombinedOutput(); err != nil {
-				t.Skipf("this kernel has no 8021q: %s", out)
-			}
+			d.host.Batch("link add link eth0 name eth0.5 type vlan id 5")
 			d.peer.Batch("link add link wire0 name wire type vlan id 5", "link set wire0 up")
 			d.peer.Sysctl("ipv6/conf/wire/accept_dad", "0")
 			d.peer.Batch("addr add 10.9.0.2/24 dev wire", "addr add fd09::2/64 dev wire", "link set wire up")

@@ -608,8 +608,9 @@ func saturateWell(t *testing.T, sc scale, congestion string, flows int, s setup,
 	t.Helper()
 	for range 3 {
 		o = saturate(t, sc, congestion, flows, s, gate)
-		if o.most > 1.01 {
-			t.Errorf("a window held %.4f of the quota", o.most)
+		// The meter stands behind the gate, and sees a frame as late as the slowest echo.
+		if late := o.slowest.Seconds() / sc.window.Seconds(); o.most > 1.01+late {
+			t.Errorf("a window held %.4f of the quota, and is measured to %.4f", o.most, late)
 		}
 		if good(o) {
 			break

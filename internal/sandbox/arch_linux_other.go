@@ -2,6 +2,7 @@
 
 package sandbox
 
-const arch = 0
+import "golang.org/x/sys/unix"
 
-func calls(_, _ bool) []rule { return nil }
+// program makes no filter: the numbers of the calls are not known here.
+func program(files, bpf bool) []unix.SockFilter { return nil }

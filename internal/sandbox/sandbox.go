@@ -5,9 +5,9 @@
 // On Linux three things hold, for all threads and for good:
 //
 //   - no_new_privs: no program that is run gains privileges (prctl(2)).
-//   - A filter of system calls (seccomp(2)): those that Go's runtime and our loops
-//     make pass, and any other fails with EPERM. No file is opened, no socket made,
-//     no program run, no other process looked at, no memory made executable.
+//   - A filter of system calls (seccomp(2)): those that lead out of the process fail with
+//     EPERM. No socket is made, no program run, no other process looked at, no memory made
+//     executable, and no file opened by a process that replaces none.
 //   - Landlock (landlock(7)): no file can be opened by name but those that the tool
 //     will yet replace, and what else is in their directory.
 //

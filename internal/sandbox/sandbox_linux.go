@@ -20,7 +20,7 @@ func enter(files []string, bpf bool) string {
 	}
 	land := landlock(files)
 	filter := "system-call filter"
-	if err := install(program(calls(len(files) > 0, bpf))); err != nil {
+	if err := install(program(len(files) > 0, bpf)); err != nil {
 		filter = "no system-call filter: " + err.Error()
 	}
 	return filter + ", " + land

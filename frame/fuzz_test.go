@@ -103,7 +103,7 @@ func ahead(t *testing.T, b []byte, limit int, want []value, wantErr error) {
 					}
 					return
 				}
-				r.Skip(0)
+				r.Skip()
 				if w := want[i]; got.Time != w.Time || got.Offload != w.Offload || !strings.HasPrefix(w.Frame, got.Frame) || got.Raw != w.Raw[:len(w.Raw)-missing] || r.Offset() != w.Offset+int64(len(w.Raw)) {
 					t.Fatalf("ahead of value %d: %v, want %v", i, got, w)
 				}

@@ -10,20 +10,18 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// readSize is the memory a Reader begins with and reads to at once: four
-// super-frames, or the same as a shell's pipe four times over. More was no
-// faster, and this much still lies in a core's own cache.
+// readSize is how much a Reader reads at once: four super-frames, or the pipe of a shell
+// four times over. More was no faster, and this much still fits into a core's cache.
 const readSize = 256 << 10
 
-// maxHeader is the longest annotation that is looked into for the stream's
-// header. Ours has 60 bytes.
+// maxHeader bounds the annotations that may be the stream's header. Ours has 60 bytes.
 const maxHeader = 4 << 10
 
-// maxEmptyReads is how often in a row a source may return neither data nor an
-// error, which io.Reader allows.
+// maxEmptyReads bounds the Reads in a row that return neither data nor an error, which
+// io.Reader allows.
 const maxEmptyReads = 100
 
-// The links a stream can have.
+// The links of streams.
 const (
 	LinkEthernet = "ethernet"
 	LinkIP       = "ip"
@@ -33,43 +31,31 @@ const (
 type Reader struct {
 	src     io.Reader
 	buf     []byte
-	r, w    int // what was read and not yet delivered is buf[r:w]
+	r, w    int // buf[r:w] was read and not yet delivered
 	offset  int64
 	scanner scanner
-	need    int // size of the frame at r where its head told, else 0
-	tail    int // bytes at r that are of a frame which was skipped
+	need    int // size of the frame at r, 0 if its head has not come
 	limit   int // most bytes to read at once, if not 0
 	holder  *Writer
-	late    error // came with data: what the next Fill finds
+	late    error // came with data, for the next Fill
 	err     error
 	link    string
 }
 
-// NewReader returns a Reader that reads from src. A Read of src that returns
-// less than asked for is not waited upon: what came is delivered.
+// NewReader returns a Reader of src. It delivers as much as a Read returns, and does not
+// wait for the rest.
 func NewReader(src io.Reader) *Reader {
-	return NewReaderIn(src, make([]byte, ReaderSize))
+	return &Reader{src: src, buf: make([]byte, Headroom+readSize), r: Headroom, w: Headroom, link: LinkEthernet}
 }
 
-// ReaderSize is the memory that a Reader begins with.
-const ReaderSize = Headroom + readSize
-
-// NewReaderIn is NewReader for a Reader that begins with buf, of ReaderSize bytes, as
-// its memory. It takes more for a value that is larger.
-func NewReaderIn(src io.Reader, buf []byte) *Reader {
-	return &Reader{src: src, buf: buf, r: Headroom, w: Headroom, link: LinkEthernet}
-}
-
-// Link returns the stream's link, LinkEthernet or LinkIP, as the last header
-// that was delivered has it.
+// Link returns the link, LinkEthernet or LinkIP, of the last header delivered.
 func (r *Reader) Link() string { return r.link }
 
-// Offset returns the offset in the stream of the next value to be delivered.
+// Offset returns the offset in the stream of the next value.
 func (r *Reader) Offset() int64 { return r.offset }
 
 // Next delivers the next value. The error is io.EOF at the end of the stream,
-// a *FormatError if the stream is damaged, or the source's own. After an error
-// there is nothing more to be had.
+// a *FormatError if the stream is damaged, or the source's own. An error is final.
 func (r *Reader) Next(rec *Record) error {
 	for {
 		if ok, err := r.Buffered(rec); ok || err != nil {
@@ -81,8 +67,8 @@ func (r *Reader) Next(rec *Record) error {
 	}
 }
 
-// Buffered delivers the next value if all of it has been read already, and
-// reports whether it did. Records delivered since the last Fill stay valid.
+// Buffered delivers the next value if all of it has been read, and reports whether it
+// did. Records delivered since the last Fill stay valid.
 func (r *Reader) Buffered(rec *Record) (bool, error) {
 	b := r.buf[r.r:r.w]
 	head, n := canonical(b, rec)
@@ -103,14 +89,13 @@ func (r *Reader) Buffered(rec *Record) (bool, error) {
 	return false, nil
 }
 
-// Ahead looks at a frame of which only the beginning has been read: rec has
-// its time, its offload and the first bytes of its frame. missing is how many
-// are still to come, 0 if there is no such frame, or its encoding is not
-// canonical. After Skip the rest is taken to have gone another way, but for its last
-// bytes, which Tail delivers.
+// Ahead delivers the beginning of a frame of which only that has been read: its time,
+// its offload and the first bytes. missing is how many bytes are still to come, 0 if
+// there is no such frame, or its encoding is not canonical. After Skip the Reader does
+// not expect them any more.
 //
-// With the two, a stage that needs no more than the headers of a frame can let
-// the kernel move the rest from pipe to pipe.
+// With the two, a stage that needs only the headers of a frame can have the kernel move
+// the rest from pipe to pipe.
 func (r *Reader) Ahead(rec *Record) (missing int) {
 	b := r.buf[r.r:r.w]
 	if r.need <= len(b) {
@@ -123,24 +108,12 @@ func (r *Reader) Ahead(rec *Record) (missing int) {
 	return r.need - len(b)
 }
 
-// Skip goes on behind the frame that Ahead looked at, or at its last tail bytes.
-func (r *Reader) Skip(tail int) {
+// Skip goes on behind the frame that Ahead looked at.
+func (r *Reader) Skip() {
 	r.offset += int64(r.need)
-	r.need, r.tail = tail, tail
+	r.need = 0
 	r.scanner.reset()
 	r.r, r.w = Headroom, Headroom
-}
-
-// Tail delivers the last bytes of a frame that was skipped, to be passed on as they
-// are, once all of them have been read.
-func (r *Reader) Tail(rec *Record) bool {
-	if r.w-r.r < r.tail {
-		return false
-	}
-	*rec = Record{src: r, start: r.r, end: r.r + r.tail}
-	r.r += r.tail
-	r.need, r.tail = 0, 0
-	return true
 }
 
 // Limit bounds what the next Fill reads to n bytes; 0 means no bound.
@@ -162,8 +135,8 @@ func (r *Reader) foreign(b []byte, rec *Record) (bool, error) {
 	if len(b) == 0 {
 		return false, nil
 	}
-	// What can be neither frame nor annotation is told from the first byte:
-	// garbage is not searched for its end.
+	// The first byte tells what is neither frame nor annotation: do not search garbage
+	// for its end.
 	if c := b[0]; c&0xf0 != 0x90 && c != 0xdc && c != 0xdd && !isMap(c) {
 		return false, r.fail(fmt.Errorf("found %s (byte 0x%02x), want an array (a frame) or a map (an annotation)", name(c), c))
 	}
@@ -195,11 +168,11 @@ func (r *Reader) fail(err error) error {
 	return r.err
 }
 
-// header looks whether an annotation is the header of a stream.
+// header takes over the link of an annotation that is the header of a stream.
 func (r *Reader) header(b []byte) error {
 	m := asHeader(b)
 	if m == nil {
-		return nil // somebody else's
+		return nil // of another program
 	}
 	if v := fmt.Sprint(m["version"]); v != "1" {
 		return fmt.Errorf("the stream is of version %s, this reads version 1", v)
@@ -215,10 +188,9 @@ func (r *Reader) header(b []byte) error {
 	return nil
 }
 
-// Fill reads once from the source, which may block, and makes what Buffered
-// delivered invalid. A Writer that still holds some of it is flushed first.
-// After os.ErrDeadlineExceeded, from a source that has a deadline, reading may
-// go on.
+// Fill reads once from the source, which may block. It flushes a Writer that still holds
+// records of this Reader, and then makes all of those invalid. After
+// os.ErrDeadlineExceeded, from a source with a deadline, Fill may be called again.
 func (r *Reader) Fill() error {
 	if r.err != nil {
 		return r.err
@@ -248,7 +220,7 @@ func (r *Reader) Fill() error {
 		return nil
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return err // it may go on
+		return err // not final
 	}
 	if errors.Is(err, io.EOF) && r.w > r.r {
 		err = ended(r.offset, r.w-r.r, r.need)
@@ -257,7 +229,7 @@ func (r *Reader) Fill() error {
 	return err
 }
 
-// room makes room behind buf[r:w] for the rest of the value that begins there.
+// room makes room behind buf[r:w] for the rest of its value.
 func (r *Reader) room() {
 	have := r.w - r.r
 	if have == 0 {
@@ -265,7 +237,7 @@ func (r *Reader) room() {
 		return
 	}
 	if have+Headroom == len(r.buf) || r.need+Headroom > len(r.buf) {
-		// It fills all there is: now take what the largest value needs.
+		// It fills all of it: from now on, have room for the largest value.
 		buf := make([]byte, Headroom+MaxValue+readSize)
 		copy(buf[Headroom:], r.buf[r.r:r.w])
 		r.buf = buf
@@ -275,8 +247,8 @@ func (r *Reader) room() {
 	r.r, r.w = Headroom, Headroom+have
 }
 
-// asHeader decodes what we know of an annotation if it is the header of a stream. What
-// else is in it may be something that the library does not decode.
+// asHeader decodes the keys of the header of a stream, nil for another annotation. It
+// skips other keys, whose values the library may not decode.
 func asHeader(b []byte) map[string]any {
 	if len(b) > maxHeader || !bytes.Contains(b, []byte("format")) {
 		return nil
@@ -308,8 +280,8 @@ func asHeader(b []byte) map[string]any {
 	return m
 }
 
-// IsHeader reports whether the value is the annotation that a stream begins
-// with: of streams put one behind the other, each has its own.
+// IsHeader reports whether the value is the header of a stream. Concatenated streams
+// have one each.
 func (r *Record) IsHeader() bool { return r.IsAnnotation() && asHeader(r.Raw()) != nil }
 
 // Decode decodes an annotation with the msgpack library.

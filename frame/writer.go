@@ -10,25 +10,22 @@ import (
 )
 
 const (
-	writeSize = 256 << 10 // bytes a Writer gathers at the most
-	copySize  = 512       // up to this many, copying costs less than one more span
+	writeSize = 256 << 10 // most bytes that a Writer copies and encodes before it writes
+	copySize  = 512       // most bytes that cost less to copy than one more span
 	maxSpans  = 64
 )
 
-// Writer writes a stream. It gathers values and writes them at Flush, in one
-// go, without copying those that Pass is given; in between it writes when
-// its memory is full.
+// Writer writes a stream. It gathers values and writes them all at Flush, or when its
+// memory is full. Those given to Pass it does not copy.
 type Writer struct {
 	dst   io.Writer
 	vec   spanWriter // dst, where it can write spans
 	spans [][]byte
 	arena []byte // copies and encodings, never grown: spans point into it
-	// The span that is still open: src.buf[start:end], or, without a src,
-	// arena[start:].
+	// The open span is src.buf[start:end], or without a src, arena[start:].
 	src        *Reader
 	start, end int
-	size       int   // bytes gathered
-	written    int64 // bytes before those
+	size       int // bytes gathered
 	err        error
 }
 
@@ -44,18 +41,18 @@ func NewWriter(dst io.Writer) *Writer {
 	return w
 }
 
-// Pass writes a record that came from a Reader just as it came, whatever its
-// encoding. Changes made to the bytes of its Frame and Offload in place go
-// along; changes to its fields do not: use Write for those.
+// Pass writes a record of a Reader just as it came, whatever its encoding. Changes to
+// the bytes of its Frame and Offload go along; changes to its fields do not: use Write
+// for those.
 //
-// The record is written when the Writer is flushed, which the Reader it came
-// from sees to before it reads over it.
+// The Writer writes the record when it is flushed; its Reader flushes the Writer before
+// it overwrites the record.
 func (w *Writer) Pass(rec *Record) error {
 	if rec.src == nil {
 		return w.Write(rec)
 	}
 	n := rec.end - rec.start
-	if w.src == rec.src && w.end == rec.start { // the common case: nothing was dropped between
+	if w.src == rec.src && w.end == rec.start { // the common case: none was dropped between
 		w.end = rec.end
 		w.size += n
 		return nil
@@ -66,7 +63,7 @@ func (w *Writer) Pass(rec *Record) error {
 	if err := w.close(); err != nil {
 		return err
 	}
-	if h := rec.src.holder; h != nil && h != w { // the Reader looks after one Writer
+	if h := rec.src.holder; h != nil && h != w { // the Reader knows one Writer
 		if err := h.Flush(); err != nil {
 			return err
 		}
@@ -77,7 +74,7 @@ func (w *Writer) Pass(rec *Record) error {
 	return nil
 }
 
-// Write encodes the record and writes it, annotations as they came. A frame
+// Write encodes the record and writes it; an annotation it writes as it came. A frame
 // over MaxFrame, or over MaxValue with its additions, is an error.
 func (w *Writer) Write(rec *Record) error {
 	if rec.IsAnnotation() {
@@ -98,10 +95,10 @@ func (w *Writer) Write(rec *Record) error {
 // WriteRaw writes values that are encoded already.
 func (w *Writer) WriteRaw(b []byte) error { return w.copied(b) }
 
-// Annotate writes an annotation, its keys in the order of the alphabet.
+// Annotate writes an annotation, with its keys in alphabetical order.
 func (w *Writer) Annotate(m map[string]any) error {
 	if m == nil {
-		m = map[string]any{} // the library makes nil of it, which is no annotation
+		m = map[string]any{} // or the library would write nil, which is no annotation
 	}
 	var b bytes.Buffer
 	e := msgpack.NewEncoder(&b)
@@ -116,7 +113,7 @@ func (w *Writer) Annotate(m map[string]any) error {
 	return w.copied(b.Bytes())
 }
 
-// Header writes the annotation that a stream from a device begins with.
+// Header writes the first annotation of a stream from a device.
 func (w *Writer) Header(link, source string) error {
 	b := []byte{0x84}
 	str := func(s string) {
@@ -135,12 +132,6 @@ func (w *Writer) Header(link, source string) error {
 	return w.copied(b)
 }
 
-// Offset returns how long the stream is that was written, or is gathered.
-func (w *Writer) Offset() int64 { return w.written + int64(w.size) }
-
-// Around notes that so many bytes of the stream were written another way.
-func (w *Writer) Around(n int) { w.written += int64(n) }
-
 // Buffered returns how many bytes the next Flush will write.
 func (w *Writer) Buffered() int { return w.size }
 
@@ -153,8 +144,7 @@ func (w *Writer) copied(raw []byte) error {
 	return nil
 }
 
-// reserve returns the arena with room for n bytes more. What is appended to
-// it is handed to wrote.
+// reserve returns the arena with room for n bytes more. Append them and call wrote.
 func (w *Writer) reserve(n int) ([]byte, error) {
 	if len(w.arena)+n > cap(w.arena) {
 		if err := w.Flush(); err != nil {
@@ -190,8 +180,8 @@ func (w *Writer) close() error {
 	return nil
 }
 
-// Flush writes what was gathered. It returns the first error that a write had,
-// then and ever after.
+// Flush writes the gathered values. It returns the first error of a write, then and
+// ever after.
 func (w *Writer) Flush() error {
 	if w.size == 0 || w.err != nil {
 		return w.err
@@ -214,7 +204,6 @@ func (w *Writer) Flush() error {
 		}
 	}
 	w.spans, w.arena = w.spans[:0], w.arena[:0]
-	w.written += int64(w.size)
 	w.src, w.start, w.end, w.size = nil, 0, 0, 0
 	return w.err
 }

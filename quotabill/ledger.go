@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -16,15 +17,14 @@ import (
 // simulation what was offered.
 func (c *config) fromLedger(name string, given func(flag string) bool, now int64) (source bill.Source, err error) {
 	l, err := ledger.Read(name)
+	if errors.Is(err, ledger.ErrDamaged) {
+		err = cli.Hint(err, "want the -ledger of a quotagate; samples are read with -csv")
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if e := l.Err(); e != nil {
-			source, err = nil, e
-		}
-		l.Close()
-	}()
+	defer l.Close()
+	defer l.Catch(&err)
 	cfg := l.Config()
 	switch {
 	case cfg.Cycle == 0:

@@ -14,18 +14,17 @@ import (
 	"framepipe/internal/ledger"
 )
 
-// FuzzLedger: whatever is counted in a ledger, and whatever cycles it says it has, the
-// bills end well, and where the cycles are what they should be they have every byte.
+// FuzzLedger: the bills of any ledger, damaged or not, end well, and those of a ledger
+// whose cycles are in order have every byte.
 func FuzzLedger(f *testing.F) {
 	cfg := ledger.Config{Slot: 5 * time.Second, Cycle: 10 * time.Minute}
-	const slots, cyclesAt, hands, hand, tables = 120, 256, 4096, 32 << 10, 4096 + 16*32<<10
+	const slots, cyclesAt, tables = 120, 256, 4096 + 512<<10
 	const table = 8 * (4*slots + 2*2)
 	name := f.TempDir() + "/ledger"
 	l, err := ledger.Open(name, cfg, gate.Every(cfg.Cycle))
 	if err != nil {
 		f.Fatal(err)
 	}
-	l.Hand() // so that there is one of this boot
 	l.Close()
 	fresh, err := os.ReadFile(name)
 	if err != nil || len(fresh) != tables+4*table {
@@ -46,9 +45,6 @@ func FuzzLedger(f *testing.F) {
 		}
 		for ; len(counts) >= 4; counts = counts[4:] { // a place, and a number of up to 64 bits
 			at := tables + 8*(int(le.Uint16(counts))%(4*table/8))
-			if counts[3]&64 != 0 { // in what a gate that has ended had in hand
-				at = hands + 8*(int(le.Uint16(counts))%(hand/8))
-			}
 			le.PutUint64(file[at:], uint64(counts[2])<<(counts[3]%64))
 		}
 		if err := os.WriteFile(name, file, 0o600); err != nil {

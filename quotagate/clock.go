@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// clock is where time comes from.
+// clock is the flag -clock.
 type clock uint8
 
 const (
@@ -28,17 +28,16 @@ func (c *clock) Set(s string) error {
 	return nil
 }
 
-// steady returns a clock that shows the time now, in nanoseconds since the Unix
-// epoch, and from then on goes steadily, whoever sets the one on the wall.
+// steady returns a clock that shows the time of now, in nanoseconds since the Unix
+// epoch, and goes on steadily when the wall clock is set.
 func steady() func() int64 {
 	start := time.Now()
 	base := start.UnixNano()
 	return func() int64 { return base + int64(time.Since(start)) }
 }
 
-// wallClock is the clock on the wall, for what begins at a time of day. It is
-// looked at now and then; what it shows more than a steady clock is taken to be the
-// same until it is a second off: it was set.
+// wallClock tells how much the wall clock is ahead of a steady one. It ignores
+// differences of less than a second: only a clock that was set has more.
 type wallClock struct {
 	more int64
 	show func() int64
@@ -50,7 +49,7 @@ func newWallClock() *wallClock {
 	return &wallClock{show: func() int64 { return time.Now().UnixNano() }}
 }
 
-// shift looks at the clock, and returns what it shows more than the steady one.
+// shift returns how much the wall clock is ahead of a steady one that shows now.
 func (w *wallClock) shift(now int64) int64 {
 	if d := w.show() - now - w.more; d >= off || d <= -off {
 		w.more += d
@@ -58,5 +57,5 @@ func (w *wallClock) shift(now int64) int64 {
 	return w.more
 }
 
-// at is shift, added.
+// at returns the time on the wall clock.
 func (w *wallClock) at(now int64) int64 { return now + w.shift(now) }

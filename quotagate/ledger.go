@@ -2,12 +2,15 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"time"
 
 	"framepipe/internal/budget"
 	"framepipe/internal/cli"
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
+
+	"golang.org/x/sys/unix"
 )
 
 // direction is the flag -dir.
@@ -37,7 +40,7 @@ func (d *direction) Set(s string) error {
 	return nil
 }
 
-// billing is the flag -bill: what of the two directions is billed.
+// billing is the flag -bill: how the two directions become one bill.
 type billing uint8
 
 const (
@@ -53,19 +56,18 @@ func (b *billing) String() string { return billings[*b] }
 // Set is flag.Value's.
 func (b *billing) Set(s string) error { return cli.Choose(b, billings, s) }
 
-// book is a ledger as a gate of one direction sees it.
+// book is a ledger to a gate of one direction.
 type book struct {
 	*ledger.Ledger
 	bounds func(wall int64) (start, end int64)
 	dir    ledger.Direction
-	lanes  [][]ledger.Direction // that are held against the quota together; the gate's own first
+	lanes  [][]ledger.Direction // each is held against the quota by itself; the gate's own first
 	window time.Duration
 	clock  *wallClock // nil if time is the records'
-	hand   *ledger.Hand
 }
 
-// Turn is gate.Book's.
-func (b *book) Turn(now int64) (s gate.Slot, err error) {
+// Slot is gate.Book's.
+func (b *book) Slot(now int64) (s gate.Slot, err error) {
 	if b.clock != nil {
 		s.Shift = b.clock.shift(now)
 	}
@@ -74,9 +76,6 @@ func (b *book) Turn(now int64) (s gate.Slot, err error) {
 		return s, err
 	}
 	s.Charged, s.Offered, s.Marked = x.Charged, x.Offered, x.Marked
-	if b.hand != nil {
-		s.Charged = b.hand.Count(&x)
-	}
 	s.Start, s.End = x.Start-s.Shift, x.End-s.Shift
 	for _, d := range b.lanes[0] {
 		s.Now = append(s.Now, b.Look(x.Start, d).Charged, b.Look(x.End, d).Charged)
@@ -93,14 +92,14 @@ func (b *book) Turn(now int64) (s gate.Slot, err error) {
 	return s, nil
 }
 
-// cycle returns when the cycle begins in which a time lies.
+// cycle returns the start of the cycle of a time.
 func (b *book) cycle(wall int64) int64 {
 	start, _ := b.bounds(wall)
 	return start
 }
 
-// Cycle is gate.Book's.
-func (b *book) Cycle(s *gate.Slot) (sum int64) {
+// Before is gate.Book's.
+func (b *book) Before(s *gate.Slot) (sum int64) {
 	to := s.Start + s.Shift
 	for _, d := range b.lanes[0] {
 		sum += b.Charged(b.cycle(to), to, d)
@@ -108,8 +107,8 @@ func (b *book) Cycle(s *gate.Slot) (sum int64) {
 	return sum
 }
 
-// Counts is gate.Book's. A budget knows this cycle and the one before, from when
-// the first byte was counted on: that the gate did not run is no sign of no demand.
+// Counts is gate.Book's. A budget has to know this cycle and the one before, from their
+// first byte on: before that the gate did not run, and demand is unknown, not 0.
 func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged int64, marked bool)) {
 	begun := from > 0
 	if !begun {
@@ -132,8 +131,7 @@ func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged 
 	}
 }
 
-// first returns where the first cycle begins that there is, of those that lie
-// between two times.
+// first returns the start of the first cycle that starts between two times.
 func (b *book) first(from, to int64) int64 {
 	for _, c := range b.Cycles() {
 		if c.Start >= from && c.Start < to {
@@ -143,14 +141,13 @@ func (b *book) first(from, to int64) int64 {
 	return to
 }
 
-// syncing is how often what was counted is written to the disk. A machine that
-// stops loses that much.
+// syncing is how often the counts are written to the disk. A machine that stops loses
+// those of that time.
 const syncing = 10 * time.Second
 
-// percentiled checks what a budget asks of windows and cycles: slots that are the
-// same ones whatever the cycle, and so begin with it.
+// percentiled checks that cycles begin with a slot, as a budget needs it.
 func (c *config) percentiled(window time.Duration) error {
-	const step = 15 * time.Minute // that time zones differ by
+	const step = 15 * time.Minute // between time zones
 	slot := window / budget.Slots
 	switch {
 	case window%budget.Slots != 0 || c.cycle == 0 && step%slot != 0:
@@ -198,11 +195,19 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 			return nil, err
 		}
 	}
-	if b.Ledger, err = ledger.Open(c.ledger, lc, b.bounds); err != nil {
-		return nil, err
+	b.Ledger, err = ledger.Open(c.ledger, lc, b.bounds)
+	switch path := (*fs.PathError)(nil); {
+	case errors.Is(err, ledger.ErrTooShort): // a ledger knows slots, and no flags
+		return nil, cli.Hint(err, "a longer -window, or a shorter -cycle")
+	case errors.As(err, new(ledger.DiffersError)):
+		return nil, cli.Hint(err, "give the -window, -cycle, -cycle-day and -tz that it was made with, or another -ledger")
+	case errors.Is(err, unix.ENOSPC):
+		return nil, cli.Hint(err, "make room, or put the -ledger on another disk; it never grows")
+	case errors.As(err, &path):
+		return nil, cli.Hint(err, "-ledger wants a file that can be read and written, in a directory that is there")
+	case err != nil:
+		return nil, cli.Hint(err, "move it away, and a new one is made")
 	}
-	b.Lost = func(err error) { warn("%v; counting goes on in memory, and for this direction alone", err) }
-	b.hand = b.Hand()
 	go func() {
 		failed := false
 		for range time.Tick(syncing) {

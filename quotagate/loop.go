@@ -10,7 +10,6 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
-	"framepipe/internal/ledger"
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
 
@@ -18,24 +17,20 @@ import (
 )
 
 const (
-	// spliceFrom is the least that must be missing of a frame for the kernel
-	// to move it from pipe to pipe: below, reading and writing it is cheaper.
+	// spliceFrom is the least size of the rest of a frame that the kernel moves from
+	// pipe to pipe. A smaller rest is cheaper to read and write.
 	spliceFrom = 16 << 10
-	// peek is how much is read after a frame was spliced: the head of the next
-	// record and its headers, as it will probably be spliced too.
+	// peek is how much is read after a spliced frame: the head and headers of the next
+	// one, which is probably spliced too.
 	peek = 512
-	// headers is how much of a frame is wanted to tell what it is: a pipe may have
-	// given only its first bytes.
+	// headers is how much of a frame is needed to classify it: a pipe may have given
+	// only its first bytes.
 	headers = 256
-	// lastBytes is how much of a spliced frame is written with the head of the next:
-	// that a frame has passed is then known of a write, which is noted by the kernel,
-	// and not of a splice from pipe to pipe, which is not.
-	lastBytes = 1
-	// tick is how long a wait for the paced queue is at the least. What is due
-	// meanwhile goes out together.
+	// tick is the shortest wait for the paced queue. Frames that are due meanwhile go
+	// out together.
 	tick = 500 * time.Microsecond
-	// linger is how much longer than its queue is what is held may take when the input
-	// has ended. Where the quota is used up it would be a window.
+	// linger is how much longer than its queue a gate may hold frames after the end of
+	// the input. With the quota used up it would be a window.
 	linger = 2 * time.Second
 )
 
@@ -46,11 +41,9 @@ type filter struct {
 	unmetered []netip.Prefix
 	ecn       bool
 	stream    bool // time is the records'
-	offered   bool // what is dropped is charged, too
 	queue     time.Duration
 	in        *fdio.Stream
 	out       *fdio.Output
-	hand      *ledger.Hand // nil if what was charged and did not pass is not noted
 	publish   func(now int64, s state)
 	warn      func(format string, args ...any)
 
@@ -60,44 +53,32 @@ type filter struct {
 	link    packet.Link
 	seed    uint64
 	wall    func() int64
-	read    gate.Tally // frames as they came
+	read    gate.Tally // frames of the input
 	now     int64
 	splice  bool
 	next    int64 // when to publish again
-	quiet   bool  // there will be nothing new to publish until a frame comes
+	quiet   bool  // there is nothing new to publish until a frame comes
 	invalid bool  // a frame that could not be cut was reported
 	alone   bool  // that the ledger fails was reported
-	lapsed  bool  // what is in hand is not known
 }
 
-// watch has what was charged and did not pass noted in a hand. It is to be called
-// before the sandbox is entered.
-func (t *filter) watch(h *ledger.Hand) {
-	t.hand = h
-	t.r = frame.NewReaderIn(t.in, t.out.Watch(&h.Progress, h.Do, frame.ReaderSize))
-}
-
-// run passes on what the gate lets through, until the input ends and the gate
-// has let go of what it holds.
+// run passes on the frames that the gate lets through, until the input has ended and
+// the gate holds none.
 func (t *filter) run() error {
 	fdio.Steady()
 	fdio.Grow(t.in.Fd())
 	fdio.Grow(t.out.Fd())
-	if t.r == nil {
-		t.r = frame.NewReader(t.in)
-	}
-	t.w = frame.NewWriter(t.out)
+	t.r, t.w = frame.NewReader(t.in), frame.NewWriter(t.out)
 	t.splice = fdio.IsPipe(t.in.Fd()) && fdio.IsPipe(t.out.Fd())
 	err := t.loop()
 	if errors.Is(err, fdio.ErrReaderGone) {
 		err = nil
 	} else {
-		// The input has ended, well or badly: what is held is still owed.
+		// The input has ended, well or badly: the held frames are still owed.
 		if e := t.drain(); e != nil && !errors.Is(e, fdio.ErrReaderGone) && err == io.EOF {
 			err = e
 		}
 	}
-	t.dropped()
 	t.publish(t.now, t.state())
 	if err == io.EOF {
 		return nil
@@ -114,7 +95,7 @@ func (t *filter) loop() error {
 		case err != nil:
 			return err
 		case ok && rec.IsAnnotation():
-			if err = t.turn(); err == nil {
+			if err = t.relink(); err == nil {
 				err = t.w.Pass(&rec)
 			}
 		case ok:
@@ -128,9 +109,9 @@ func (t *filter) loop() error {
 	}
 }
 
-// turn takes over the link that a header has told. What is held of a stream with
-// another one goes before it, or it would be taken for frames of this.
-func (t *filter) turn() error {
+// relink takes over the link of a stream's header. The gate first lets out the frames
+// that it holds of another link, which would be taken for frames of this one.
+func (t *filter) relink() error {
 	link, err := packet.ParseLink(t.r.Link())
 	if err == nil && link != t.link {
 		err = t.drain()
@@ -139,10 +120,10 @@ func (t *filter) turn() error {
 	return err
 }
 
-// state is how a filter stands.
+// state describes a filter at a time.
 type state struct {
 	gate.State
-	Read gate.Tally // frames as they stood in the stream, before any was cut
+	Read gate.Tally // frames of the input, before any was cut
 }
 
 func (t *filter) state() state { return state{t.gate.State(t.now), t.read} }
@@ -175,7 +156,7 @@ func (t *filter) tock() {
 	t.quiet = s.Used == 0
 }
 
-// more gets more of the stream, when all that was read has been dealt with.
+// more reads more of the stream.
 func (t *filter) more(rec *frame.Record) error {
 	if t.splice {
 		if missing := t.r.Ahead(rec); missing >= spliceFrom && len(rec.Frame) >= headers {
@@ -187,12 +168,10 @@ func (t *filter) more(rec *frame.Record) error {
 	if err := t.release(); err != nil {
 		return err
 	}
-	t.dropped()
 	if err := t.w.Flush(); err != nil {
 		return err
 	}
 	t.gate.Settle()
-	t.trust()
 	t.in.Timeout = fdio.Forever
 	if !t.stream {
 		if !t.quiet {
@@ -211,15 +190,15 @@ func (t *filter) more(rec *frame.Record) error {
 	return err
 }
 
-// move has the kernel move the rest of a large frame from pipe to pipe, if the
-// gate is open to it. Only its head was read.
+// move has the kernel move the rest of a large frame from pipe to pipe, if the gate
+// passes it at once.
 func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 	if t.stream {
 		t.now = int64(min(rec.Time, gate.MaxTime))
 	}
 	size := len(rec.Frame) + missing
 	p, _, err := t.look(rec, size)
-	if err != nil || !t.gate.Admit(t.now, &p) { // its headers may go on beyond what is here
+	if err != nil || !t.gate.Admit(t.now, &p) { // an error: its headers may go on in the rest
 		return false, nil
 	}
 	t.quiet = false
@@ -231,21 +210,15 @@ func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 		return false, err
 	}
 	offset := t.r.Offset()
-	tail := 0
-	if t.hand != nil {
-		tail = lastBytes
-	}
-	t.r.Skip(tail)
-	t.r.Limit(tail + peek)
-	for missing > tail {
-		n, err := fdio.Splice(t.in.Fd(), t.out.Fd(), missing-tail)
+	t.r.Skip()
+	t.r.Limit(peek)
+	for missing > 0 {
+		n, err := fdio.Splice(t.in.Fd(), t.out.Fd(), missing)
 		switch {
 		case err == nil && n == 0:
-			return false, cutOff(offset)
+			return false, &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: io.ErrUnexpectedEOF}
 		case err == nil:
 			missing -= n
-			t.w.Around(n)
-			t.out.Advance(n)
 		case err == unix.EAGAIN:
 			if err := t.stall(); err != nil {
 				return false, err
@@ -256,63 +229,8 @@ func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 			return false, err
 		}
 	}
-	if t.hand != nil {
-		t.in.Timeout = fdio.Forever
-		for !t.r.Tail(rec) {
-			if err := t.r.Fill(); err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
-				return false, cutOff(offset)
-			} else if err != nil {
-				return false, err
-			}
-		}
-		if err := t.pass(rec, &p); err != nil {
-			return false, err
-		}
-	}
 	t.tock()
 	return true, nil
-}
-
-func cutOff(offset int64) error {
-	return &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: io.ErrUnexpectedEOF}
-}
-
-// pass hands a frame, or the last bytes of one, to the Writer.
-func (t *filter) pass(rec *frame.Record, p *gate.Packet) error {
-	if err := t.w.Pass(rec); err != nil || p.Unmetered {
-		return err
-	}
-	return t.mark(p.Bytes)
-}
-
-// mark notes that a frame was handed to the Writer, so that the ledger can be put
-// right if this process is killed before it is written.
-func (t *filter) mark(bytes int64) error {
-	if t.hand != nil && t.hand.Mark(t.w.Offset(), bytes) {
-		return t.w.Flush()
-	}
-	return nil
-}
-
-// dropped notes what was dropped and is to be charged all the same.
-func (t *filter) dropped() {
-	if t.hand != nil && t.offered {
-		t.hand.Drop(t.gate.Dropped())
-	}
-}
-
-// trust has what is in hand given back after a kill, unless it was not charged: while
-// the ledger cannot be used, and until nothing is held that came then.
-func (t *filter) trust() {
-	switch failing := t.gate.Err() != nil; {
-	case t.hand == nil || failing == t.lapsed:
-	case failing:
-		t.lapsed = true
-		t.hand.Lapse()
-	case t.gate.Held() == 0:
-		t.lapsed = false
-		t.hand.Resume()
-	}
 }
 
 // stall waits until there is something to splice and room for it.
@@ -330,9 +248,9 @@ func (t *filter) stall() error {
 	return nil
 }
 
-// look finds out what the gate needs to know of a frame of so many bytes, of
-// which rec holds the first or all. An error is what of a super-frame's header cannot
-// be: the gate takes it for one, as it is no single frame either.
+// look describes to the gate a frame of size bytes, of which rec holds the first or all.
+// An error says why its offload header is invalid. The packet is then a super-frame,
+// as it is no single frame either.
 func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers, error) {
 	l := packet.Dissect(rec.Frame, t.link)
 	p := gate.Packet{
@@ -375,7 +293,7 @@ func (t *filter) exempt(l *packet.Layers, f []byte) bool {
 	return false
 }
 
-// frame does with a frame what the gate says.
+// frame asks the gate about a frame, and does that.
 func (t *filter) frame(rec *frame.Record) error {
 	if t.stream {
 		t.now = int64(min(rec.Time, gate.MaxTime))
@@ -394,7 +312,7 @@ func (t *filter) frame(rec *frame.Record) error {
 		l.SetCE(rec.Frame)
 		fallthrough
 	case gate.Pass:
-		return t.pass(rec, &p)
+		return t.w.Pass(rec)
 	case gate.Hold:
 		t.hold(rec, &p, &l)
 	case gate.Cut:
@@ -410,8 +328,8 @@ func (t *filter) hold(rec *frame.Record, p *gate.Packet, l *packet.Layers) {
 	h.Meta = int32(len(raw) - len(rec.Extra) - len(rec.Frame))
 }
 
-// cut offers each segment of a super-frame to the gate, so that a drop costs
-// one frame and not forty-five in a row.
+// cut asks the gate about each segment of a super-frame, so that a drop costs one
+// segment and not forty-five in a row.
 func (t *filter) cut(rec *frame.Record, bytes int64) error {
 	h, err := offload.Parse(rec.Offload)
 	if err == nil {
@@ -434,7 +352,7 @@ func (t *filter) cut(rec *frame.Record, bytes int64) error {
 	return nil
 }
 
-// part is frame for a segment, which is in no reader's memory.
+// part is frame for a segment, which is not in the Reader's memory.
 func (t *filter) part(rec *frame.Record) error {
 	p, l, _ := t.look(rec, len(rec.Frame))
 	switch t.gate.Arrive(t.now, &p) {
@@ -442,7 +360,7 @@ func (t *filter) part(rec *frame.Record) error {
 		l.SetCE(rec.Frame)
 		fallthrough
 	case gate.Pass:
-		return t.pass(rec, &p)
+		return t.w.Pass(rec)
 	case gate.Hold:
 		size := frame.HeadSize + 4 + len(rec.Frame) + len(rec.Extra)
 		h := t.gate.Hold(&p, l.Flow(rec.Frame, t.seed), size)
@@ -452,7 +370,7 @@ func (t *filter) part(rec *frame.Record) error {
 	return nil
 }
 
-// release writes what the gate lets go of by now.
+// release writes the held frames that may pass by now.
 func (t *filter) release() error {
 	for {
 		h := t.gate.Release(t.now)
@@ -465,9 +383,6 @@ func (t *filter) release() error {
 			l.SetCE(f)
 		}
 		err := t.w.WriteRaw(h.Data)
-		if err == nil {
-			err = t.mark(h.Bytes)
-		}
 		t.gate.Done(h)
 		if err != nil {
 			return err
@@ -475,10 +390,10 @@ func (t *filter) release() error {
 	}
 }
 
-// drain lets out what is held after the input has ended, as far as that is soon: as time
-// goes by, or, where time is the records', as it would have gone by.
+// drain lets out the held frames after the end of the input, as far as they are due
+// soon: as time goes by, or, where time is the records', as it would have gone by.
 func (t *filter) drain() error {
-	end := min(t.now+int64(min(t.queue, time.Hour)+linger), gate.MaxTime) // after which no time comes
+	end := min(t.now+int64(min(t.queue, time.Hour)+linger), gate.MaxTime) // no time is later
 	for {
 		if err := t.release(); err != nil {
 			return err

@@ -144,7 +144,7 @@ func main() {
 	tool.Main()
 }
 
-// something refuses a quota of nothing, which is none.
+// something refuses a quota of 0.
 func something(err error, nothing bool) error {
 	if err == nil && nothing {
 		err = errors.New("want more than nothing")
@@ -210,7 +210,7 @@ func (c *config) gateConfig() (gate.Config, error) {
 	return g, nil
 }
 
-func run(t *cli.Tool, c config) error {
+func run(t *cli.Tool, c config) (err error) {
 	cfg, err := c.gateConfig()
 	if err != nil {
 		return err
@@ -233,17 +233,14 @@ func run(t *cli.Tool, c config) error {
 		clock = newWallClock()
 		cfg.Wall = clock.at
 	}
-	var hand *ledger.Hand
 	if c.ledger != "" {
-		b, err := c.open(&cfg, clock, t.Warnf)
-		if err != nil {
-			if errors.Is(err, ledger.ErrTooShort) { // a ledger knows slots, and no flags
-				err = cli.Hint(err, "a longer -window, or a shorter -cycle")
-			}
-			return err
+		b, e := c.open(&cfg, clock, t.Warnf)
+		if e != nil {
+			return e
 		}
 		defer b.Close()
-		cfg.Book, hand = b, b.hand
+		defer b.Catch(&err)
+		cfg.Book = b
 	}
 	g, err := gate.New(cfg)
 	if err != nil {
@@ -253,15 +250,12 @@ func run(t *cli.Tool, c config) error {
 	t.Counters(m.line)
 	f := &filter{
 		gate: g, count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed,
-		stream: c.clock == streamClock, offered: cfg.Offered, queue: cfg.Queue, wall: steady(),
+		stream: c.clock == streamClock, queue: cfg.Queue, wall: steady(),
 		in: fdio.NewStream(fdio.NewInput(0), 1), out: fdio.NewOutput(1),
 		publish: m.publish, warn: t.Warnf,
 	}
 	if f.stream {
 		m.replay = &replay{}
-	}
-	if hand != nil {
-		f.watch(hand)
 	}
 	holds := sandbox.Enter(c.metrics)
 	t.Verbosef("sandbox: %s", holds)

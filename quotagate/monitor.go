@@ -11,7 +11,7 @@ import (
 	"framepipe/internal/gate"
 )
 
-// monitor shows how a gate stands: to SIGUSR1, to Prometheus, and with -v.
+// monitor publishes the state of a gate: to SIGUSR1, to Prometheus, and with -v.
 type monitor struct {
 	tool   *cli.Tool
 	file   string
@@ -23,8 +23,8 @@ type monitor struct {
 	wrote  time.Time
 }
 
-// publish takes over a state. A metrics file that cannot be written is said
-// once and tried again: a full disk is no reason to stop the traffic.
+// publish takes over a state. If the metrics file cannot be written, it says so once
+// and tries again: a full disk is no reason to stop the traffic.
 func (m *monitor) publish(now int64, s state) {
 	m.state.Store(&s)
 	at := ""
@@ -66,7 +66,7 @@ func word(s *state) string {
 	return "clamped"
 }
 
-// line is what SIGUSR1 prints.
+// line returns the line of SIGUSR1.
 func (m *monitor) line() string {
 	s := m.state.Load()
 	if s == nil {
@@ -111,7 +111,7 @@ func tallies(s *state) []tally {
 	}
 }
 
-// prometheus writes the state in the text format of Prometheus
+// prometheus returns the state in the text format of Prometheus
 // (https://prometheus.io/docs/instrumenting/exposition_formats/).
 func (m *monitor) prometheus(s *state) []byte {
 	var b bytes.Buffer

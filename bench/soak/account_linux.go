@@ -5,40 +5,39 @@ import (
 	"slices"
 )
 
-// counters are those of a stage's line, by name.
+// counters are the numbers of a stage's line, by name.
 type counters map[string]int64
 
-// count is what the kernel counts of a device, in one way.
+// count has the kernel's counts of one way of a device.
 type count struct{ frames, bytes int64 }
 
-// run is what is known of one life of a pipeline: from when its stages were
-// started to when the last of them was gone.
+// run is one life of a pipeline: from the start of its stages to the end of the last.
 type run struct {
 	dir    string // "in" or "out"
 	n      int
 	killed string // the stage that was killed with -9; if none, it was drained
 
 	sent, received count // by the kernel, at the two ends
-	// The lines of the stages at their end, nil for the one that was killed.
+	// The last lines of the stages, nil for the one that was killed.
 	read, gate, hist, write counters
 	offered, charged        int64    // by the ledger
 	reports                 counters // sums of the histogram's reports, nil without them
-	published               counters // what the gate that was killed had published last
+	published               counters // the last metrics of the gate that was killed
 	before                  counters // the line of a tunwrite moments before it was killed
-	faults                  []string // what stages said, or how they ended, that they should not
+	faults                  []string // messages and ends of stages that should not be
 }
 
-// What can be under way in a stream, in its bytes, when somebody is killed. The
-// frames of a stage's buffer count as read, and not yet as arrived at the next.
+// How much can be under way when a stage is killed, in bytes of the stream. The frames
+// in a stage's buffer count as read, and not yet as arrived at the next.
 const (
-	pipe   = 1 << 20           // what stages ask for
-	source = 256<<10 + 128<<10 // what tunread gathers
-	reader = 256<<10 + super   // what another stage reads at once, and a frame that has begun
-	writer = 256<<10 + super   // what it gathers
+	pipe   = 1 << 20           // as large as stages ask for
+	source = 256<<10 + 128<<10 // gathered by tunread
+	reader = 256<<10 + super   // read at once by another stage, and a frame that has begun
+	writer = 256<<10 + super   // gathered by it
 
 	up   = source + pipe + reader // from tunread to the gate
 	down = writer + pipe + reader // from the gate to bytehist
-	tees = writer + pipe          // through bytehist: what tee has passed on is tunwrite's
+	tees = writer + pipe          // through bytehist, which tees: tunwrite has the rest
 	last = pipe + reader          // from bytehist to the kernel
 
 	super   = 80 << 10 // a super-frame, also on the wire
@@ -47,33 +46,33 @@ const (
 	least   = 16 + 42  // a record of the smallest frame, ARP's
 	padding = 60 - 42  // on the wire
 
-	none  = int64(0)       // may be missing of what is exact
-	loose = int64(1) << 62 // where another count says how much
+	none  = int64(0)
+	loose = int64(1) << 62 // another link bounds it
 
-	// ledgerHand is how far a gate that is killed may be behind with what it counts
-	// but as passed: what came and what was dropped since it last wrote that down.
-	ledgerHand = 512 << 10
-	// instant is what the ledger of a gate may have over what passed, if it was killed
-	// between a count and its note, or in a write of which nobody noted how much was done.
-	instant = 128<<10 + writer + writer/8
+	// behind is how far the ledger of a gate that is killed may be behind with bytes
+	// that came, and its metrics with bytes that it dropped.
+	behind = 512 << 10
+	// inHand is how much a gate that is killed may have charged and not passed: frames
+	// that it has read and not written, and credit.
+	inHand = 1 << 20
 )
 
-// wire is how much bytes of stream can be on the wire: small frames are padded,
+// wire bounds the bytes on the wire of some bytes of stream: small frames are padded,
 // and each segment of a super-frame has headers.
 func wire(stream int64) int64 { return stream + stream/8 }
 
-// link is a pair of counts that are to be the same: what the one has more is what
-// was under way between them, or is unexplained.
+// link is a pair of counts that should agree. Their difference was under way between
+// them, or is unexplained.
 type link struct {
 	what, unit  string
 	from, to    int64
-	under, over int64 // how much to may have more than from, and from more than to
+	under, over int64 // bounds of to - from, and of from - to
 }
 
-// lost is what has left the one and not arrived at the other.
+// lost returns how much has left the one and not arrived at the other.
 func (l *link) lost() int64 { return l.from - l.to }
 
-// unexplained is what no place in between can hold.
+// unexplained returns how much of the difference cannot have been under way.
 func (l *link) unexplained() int64 {
 	switch d := l.lost(); {
 	case d > l.over:
@@ -93,7 +92,7 @@ const (
 // stages in order.
 var stages = []string{"tunread", "quotagate", "bytehist", "tunwrite"}
 
-// The places at which it is counted, in order.
+// The places of the links, in order.
 const (
 	atRead        = "sent by the kernel, read by tunread"
 	atDeadRead    = "sent by the kernel past a killed tunread, come to the gate"
@@ -118,13 +117,13 @@ const (
 
 var places = []string{atRead, atDeadRead, atGate, atInGate, atOffered, atCharged, atHeld, atDeadOffered, atDeadCharged, atDeadPassed, atHist, atCutOffHist, atDeadHist, atReported, atHistogram, atWrite, atInWrite, atWritten, atDeadWrite}
 
-// links returns all that is to agree in a run, from one end to the other.
+// links returns all counts that should agree in a run, from one end to the other.
 func (r *run) links() (all []link) {
 	exact := func(what, unit string, from, to int64) {
 		all = append(all, link{what, unit, from, to, none, none})
 	}
-	// within adds a link that is exact unless a stage at or behind it was killed, as
-	// then nobody takes what is under way.
+	// within adds a link that is exact unless a stage at or behind it was killed: then
+	// the bytes under way are lost.
 	k := slices.Index(stages, r.killed)
 	within := func(stage int, most int64, what, unit string, from, to int64) {
 		l := link{what, unit, from, to, none, none}
@@ -143,11 +142,11 @@ func (r *run) links() (all []link) {
 		exact(atRead, inBytes, r.sent.bytes, r.read["bytes"])
 	}
 	switch g := r.gate; {
-	case g == nil: // its ledger is all that it leaves behind
+	case g == nil: // only its ledger is left
 		all = append(all,
-			link{atDeadOffered, onWire, r.read["ethernet_bytes"], r.offered, ledgerHand, wire(up) + ledgerHand},
-			link{atDeadCharged, onWire, r.offered, r.charged + r.published["dropped_bytes"], ledgerHand, loose},
-			link{atDeadPassed, onWire, r.charged, r.hist["ethernet_bytes"], none, instant})
+			link{atDeadOffered, onWire, r.read["ethernet_bytes"], r.offered, behind, wire(up) + behind},
+			link{atDeadCharged, onWire, r.offered, r.charged + r.published["dropped_bytes"], behind, loose},
+			link{atDeadPassed, onWire, r.charged, r.hist["ethernet_bytes"], none, inHand})
 	case r.read == nil:
 		within(0, source, atDeadRead, inFrames, r.sent.frames, g["read"])
 		within(0, source, atDeadRead, inBytes, r.sent.bytes, g["read_bytes"])
@@ -160,13 +159,7 @@ func (r *run) links() (all []link) {
 		exact(atInGate, inFrames, g["in"], g["passed"]+g["held"]+sum(g, ""))
 		exact(atInGate, onWire, g["in_bytes"], g["passed_bytes"]+g["held_bytes"]+sum(g, "_bytes"))
 		exact(atOffered, onWire, g["in_bytes"]-g["dropped_malformed_bytes"], r.offered)
-		// The ledger has what was written, and the gate what it gathered for that, or
-		// let pass of a frame that was cut off.
-		if r.killed == "tunread" {
-			all = append(all, link{atCharged, onWire, g["passed_bytes"], r.charged, none, super})
-		} else {
-			within(2, 2*writer, atCharged, onWire, g["passed_bytes"], r.charged)
-		}
+		exact(atCharged, onWire, g["passed_bytes"], r.charged)
 		if r.killed == "" || r.killed == "tunread" {
 			exact(atHeld, inFrames, g["held"], 0)
 		}
@@ -199,7 +192,7 @@ func (r *run) links() (all []link) {
 			got := count{r.received.frames - w["written"], r.received.bytes - w["written_bytes"]}
 			if w["segmented"] > 0 { // the kernel does not count padding
 				all = append(all, link{atDeadWrite, onWire, h["ethernet_bytes"] - w["ethernet_bytes"], got.bytes + 4*got.frames, joined, wire(last) + padding*got.frames})
-			} else { // what it merged since looks lost, too
+			} else { // frames that it has merged since look lost, too
 				all = append(all,
 					link{atDeadWrite, inFrames, h["frames"] - w["frames"], got.frames, merged, last / least},
 					link{atDeadWrite, inBytes, h["bytes"] - w["bytes"], got.bytes, joined, last})
@@ -222,14 +215,13 @@ func sum(g counters, unit string) (n int64) {
 	return n
 }
 
-// flight is what was under way when a stage was killed: what went missing between
-// those that lived, and how much of it there can be.
+// flight is how much was under way when a stage was killed, and its bounds.
 type flight struct {
-	frames, bytes         int64 // bytes on the wire, or, where nobody counts those, of the frames
+	frames, bytes         int64 // bytes on the wire, or of the frames, where the wire's are not counted
 	mostFrames, mostBytes int64
 }
 
-// inFlight adds up what went missing at a kill.
+// inFlight adds up the differences at a kill.
 func (r *run) inFlight() (f flight) {
 	wires := map[string]bool{}
 	all := r.links()
@@ -248,7 +240,7 @@ func (r *run) inFlight() (f flight) {
 	return f
 }
 
-// complaints says what of a run nobody can explain.
+// complaints names all that is unexplained in a run.
 func (r *run) complaints() (all []string) {
 	name := fmt.Sprintf("%s %d", r.dir, r.n)
 	if r.killed != "" {

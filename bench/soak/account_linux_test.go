@@ -83,7 +83,7 @@ func TestExact(t *testing.T) {
 			r := whole("")
 			numbers(r)[name](by)
 			if len(r.complaints()) == 0 {
-				t.Errorf("%s is off by %d, and nobody complains", name, by)
+				t.Errorf("%s is off by %d, and there is no complaint", name, by)
 			}
 		}
 	}
@@ -93,7 +93,7 @@ func TestExact(t *testing.T) {
 func TestExactBesideAKill(t *testing.T) {
 	bounded := map[string]string{
 		"quotagate": "offered, read ethernet_bytes", // the ledger may be off
-		"bytehist":  "write bytes",                  // nobody else counts those
+		"bytehist":  "write bytes",                  // no other count has those
 		"tunwrite":  "received frames, received bytes",
 	}
 	for _, killed := range stages {
@@ -122,17 +122,23 @@ func TestBounds(t *testing.T) {
 		{"tunread", func(r *run) { r.sent.bytes += source + 1 }, "past a killed tunread"},
 		{"tunread", func(r *run) { r.sent.frames += source/least + 1 }, "past a killed tunread"},
 		{"tunread", func(r *run) { r.sent.frames-- }, "past a killed tunread"},
-		// A frame that ends in the middle is passed by the gate, and counted by nobody.
+		// The gate passes a frame that ends in the middle, and no other stage counts it.
 		{"tunread", func(r *run) { r.hist["frames"]--; r.write["frames"]--; r.reports["frames"]-- }, ""},
 		{"tunread", func(r *run) { r.hist["frames"] -= 2; r.write["frames"] -= 2; r.reports["frames"] -= 2 }, "behind a killed tunread"},
-		// What is on the way to the gate that was killed, and in it.
+		{"tunread", func(r *run) { r.charged-- }, "charged in the ledger"},
+		{"tunread", func(r *run) { r.charged++ }, "charged in the ledger"},
+		// On the way to the gate that was killed, and in it.
 		{"quotagate", func(r *run) { r.read["ethernet_bytes"] += up }, ""},
-		{"quotagate", func(r *run) { r.read["ethernet_bytes"] += wire(up) + ledgerHand + 1 }, "offered in the ledger of a killed gate"},
-		{"quotagate", func(r *run) { r.charged += instant; r.offered += instant }, ""},
-		{"quotagate", func(r *run) { r.charged += instant + 1; r.offered += instant + 1 }, "counted by bytehist"},
+		{"quotagate", func(r *run) { r.read["ethernet_bytes"] += wire(up) + behind + 1 }, "offered in the ledger of a killed gate"},
+		{"quotagate", func(r *run) { r.charged += inHand; r.offered += inHand; r.read["ethernet_bytes"] += inHand }, ""},
+		{"quotagate", func(r *run) {
+			r.charged += inHand + 1
+			r.offered += inHand + 1
+			r.read["ethernet_bytes"] += inHand + 1
+		}, "counted by bytehist"},
 		{"quotagate", func(r *run) { r.charged-- }, "charged in the ledger of a killed gate, counted by bytehist"},
 		{"quotagate", func(r *run) { r.offered += 10 << 20; r.read["ethernet_bytes"] += 10 << 20 }, ""}, // dropped since the metrics
-		{"quotagate", func(r *run) { r.published["dropped_bytes"] += ledgerHand + 1 }, "dropped before by a killed gate"},
+		{"quotagate", func(r *run) { r.published["dropped_bytes"] += behind + 1 }, "dropped before by a killed gate"},
 		{"quotagate", func(r *run) { r.received.frames++ }, "received by the kernel"},
 		// Through bytehist, and before it.
 		{"bytehist", func(r *run) { r.gate["passed"] += 700; r.gate["in"] += 700 }, ""},
@@ -152,7 +158,7 @@ func TestBounds(t *testing.T) {
 		{"tunwrite", func(r *run) { r.received.bytes -= last + 1 }, "behind a killed tunwrite"},
 		{"tunwrite", func(r *run) { r.received.bytes += joined + 1 }, "behind a killed tunwrite"},
 		{"tunwrite", func(r *run) { r.before["segmented"] = 1; r.received.bytes -= wire(last) + 1 }, "behind a killed tunwrite"},
-		// What is not to happen at all.
+		// This should not happen at all.
 		{"", func(r *run) { r.gate["held"]++; r.gate["in"]++ }, "has come to its end"},
 		{"", func(r *run) { r.hist["left_out"] = 1; r.reports["frames"] = 0 }, ""},
 		{"tunwrite", func(r *run) { r.faults = []string{"bytehist said: no"} }, "in 1, tunwrite killed: bytehist said: no"},

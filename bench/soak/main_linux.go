@@ -1,8 +1,9 @@
 // Soak is the long run: mixed traffic between two kernels through both pipelines
 // of the real tools, whose stages are killed at random, and an account of every
-// frame. What the kernel, each stage, the ledger and the histogram have counted
-// is to agree exactly, but for what was under way when a stage was killed, which
-// is bounded. Memory and descriptors are to stay what they were.
+// frame. The counts of the kernel, of each stage, of the ledger and of the histogram
+// must agree exactly, but for what was under way when a stage was killed, which is
+// bounded: after a kill of the gate, the ledger is at or above what passed, by no
+// more than 1 MiB. Memory and descriptors must not grow.
 //
 //	namespace a                                                         namespace b
 //	10.79.0.1 ─ tap0 ─ in:  tunread │ quotagate │ bytehist │ tunwrite ─ tap1 ─ 10.79.0.2
@@ -262,11 +263,11 @@ func (s *soak) keep(d *direction, up chan<- struct{}, end, over <-chan struct{})
 	return nil
 }
 
-// calm reports whether it is the last third of the time, in which nobody is killed:
+// calm reports whether it is the last third of the time, in which no stage is killed:
 // lives long enough to tell whether memory grows.
 func (s *soak) calm() bool { return time.Since(s.begun) > s.length*2/3 }
 
-// tell says what an end of a pipeline came to, if it is worth it.
+// tell prints the complaints about a run, and with -v the rest of it.
 func (s *soak) tell(r *run) {
 	for _, c := range r.complaints() {
 		s.printf("UNEXPLAINED %s", c)

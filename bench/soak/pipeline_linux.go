@@ -77,7 +77,7 @@ func (h *host) remove() {
 	_ = exec.Command("ip", "netns", "del", h.ns).Run()
 }
 
-// device is what the kernel counts of a tap.
+// device has the kernel's counts of a tap.
 type device struct {
 	sent, received count
 	txDropped      int64
@@ -187,7 +187,7 @@ type stage struct {
 
 var pair = regexp.MustCompile(`(\w+)=(\d+)\b`)
 
-// Write takes what the stage says on stderr.
+// Write takes the messages of the stage.
 func (s *stage) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,8 +254,7 @@ type direction struct {
 
 func (d *direction) file(kind string) string { return filepath.Join(d.dir, d.name+"."+kind) }
 
-// book returns what the ledger has of a direction in all. Read anew it leaves out
-// what a gate that was killed had in hand.
+// book returns the bytes of a direction in the ledger.
 func (d *direction) book() (offered, charged int64, err error) {
 	l, err := ledger.Read(filepath.Join(d.dir, "ledger"))
 	if err != nil {
@@ -394,7 +393,7 @@ func (d *direction) live(wait func(gone <-chan struct{}) (killed string)) (*run,
 			d.kill(r, all[slices.Index(stages, r.killed)])
 		}
 	}
-	// A gate whose window is full lets out what it holds when old traffic leaves it.
+	// A gate whose window is full lets out its queue as old traffic leaves the window.
 	const patience = 10 * time.Second
 	limit := time.After(patience + d.window)
 	for _, s := range all {
@@ -446,10 +445,10 @@ func (d *direction) kill(r *run, s *stage) {
 	_ = s.Process.Kill()
 }
 
-// cutOff is what the stage behind one that was killed may say.
+// cutOff is the message of a stage behind one that was killed.
 var cutOff = regexp.MustCompile(`ends inside`)
 
-// gather takes what the stages of a run have left behind.
+// gather takes the counters and reports that the stages of a run have left behind.
 func (d *direction) gather(r *run, all []*stage) (err error) {
 	for i, s := range all {
 		line, _ := s.last()
@@ -506,7 +505,7 @@ func reports(name string) (counters, error) {
 
 var droppedBytes = regexp.MustCompile(`(?m)^quotagate_dropped_bytes_total\{.*\} (\d+)$`)
 
-// dropped adds up what the metrics of a gate say was dropped.
+// dropped adds up the dropped bytes in the metrics of a gate.
 func dropped(name string) (counters, error) {
 	b, err := os.ReadFile(name)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

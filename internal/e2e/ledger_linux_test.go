@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -77,7 +78,7 @@ func TestLedgerBothDirections(t *testing.T) {
 	if used < 0.8 || min(shares[0], shares[1]) < 0.05 {
 		t.Errorf("%.3f of the quota is used, in %.2f, out %.2f", used, shares[0], shares[1])
 	}
-	// What passed is what the ledger has.
+	// The ledger has what passed.
 	for i, d := range []ledger.Direction{ledger.In, ledger.Out} {
 		passed := m[i].total()
 		if got := charged(t, dir+"/ledger", d); got != int64(passed) {
@@ -86,10 +87,13 @@ func TestLedgerBothDirections(t *testing.T) {
 	}
 }
 
-// What passed is what the ledger has, to the byte, also after kill -9 of the gates of
-// both directions at any moment: of frames that they read and write and of
-// super-frames, which the kernel moves; of gates that are open, and of such as hold
-// frames back, cut and drop them; while the ledger is written to the disk.
+// inHand is what a gate that is killed may have charged and not passed, besides its
+// queue.
+const inHand = 1 << 20
+
+// A gate that is killed never has passed more than the ledger says, and hardly less: with
+// gates of both directions killed at any moment, with small frames and with super-frames,
+// which the kernel moves; open, and while they hold frames back, cut and drop them.
 func TestLedgerKilled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -100,14 +104,15 @@ func TestLedgerKilled(t *testing.T) {
 		}
 	}
 	for name, flags := range map[string][]string{
-		"open":  {"-quota", "1PB", "-window", "5m", "-percentile", "95"},
-		"paced": {"-rate", "4Gbit/s", "-window", "1s", "-charge", "passed"},
+		"open":    {"-quota", "1PB", "-window", "5m", "-percentile", "95"},
+		"paced":   {"-rate", "4Gbit/s", "-window", "1s", "-charge", "passed"},
+		"offered": {"-rate", "4Gbit/s", "-window", "1s", "-charge", "offered"}, // with what is dropped
 	} {
 		t.Run(name, func(t *testing.T) { ledgerKilled(t, dir+"/"+name, inputs, flags) })
 	}
 }
 
-// A ledger that is cut off while the gate waits for its reader stops nothing.
+// A gate whose ledger is cut off ends with an error, and passes on nothing damaged.
 func TestLedgerCutOff(t *testing.T) {
 	t.Parallel()
 	for name, b := range map[string][]byte{"small": stream(20_000, 1000, 0), "super": stream(400, 0, 0)} {
@@ -123,16 +128,28 @@ func TestLedgerCutOff(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Wait(); err != nil || !bytes.Equal(got, b) {
-			t.Errorf("%s: %d of %d bytes came out, %v", name, len(got), len(b), err)
+		_ = c.Wait()
+		if status := c.ProcessState.ExitCode(); status != 1 || !bytes.HasPrefix(b, got) {
+			t.Errorf("%s: status %d, %d bytes of %d came out", name, status, len(got), len(b))
 		}
-		if want := "quotagate: " + file + ": it was cut off, or its file system fails; counting goes on in memory, and for this direction alone\n"; said.String() != want {
+		if want := "quotagate: " + file + ": the ledger was cut off, or its disk fails\n"; said.String() != want {
 			t.Errorf("%s: it says %s", name, said.String())
+		}
+		for _, args := range []string{"quotagate -quota 1PB -dir out -ledger ", "quotabill "} {
+			f := strings.Fields(args + file)
+			c := tool(f[0], f[1:]...)
+			c.Stdin, c.Stdout = bytes.NewReader(b), io.Discard
+			var said bytes.Buffer
+			c.Stderr = &said
+			_ = c.Run()
+			if status := c.ProcessState.ExitCode(); status != 1 || !strings.Contains(said.String(), file+": no ledger, or a damaged one: it has 0 bytes") || !strings.Contains(said.String(), ": hint: ") {
+				t.Errorf("%s: status %d, %s", args, status, &said)
+			}
 		}
 	}
 }
 
-// stuck waits until a gate waits for who reads its output.
+// stuck waits until a gate waits for the reader of its output.
 func stuck(t *testing.T, out *os.File) {
 	t.Helper()
 	waiting, last := 0, -1
@@ -150,8 +167,8 @@ func stuck(t *testing.T, out *os.File) {
 	})
 }
 
-// A gate that can use its ledger only after a while counts there to the byte from then
-// on, also when it is killed.
+// A gate that can use its ledger only after a while counts there from then on, also when
+// it is killed.
 func TestLedgerLate(t *testing.T) {
 	t.Parallel()
 	for name, flags := range map[string][]string{"passed": nil, "offered": {"-charge", "offered"}} {
@@ -188,7 +205,7 @@ func TestLedgerLate(t *testing.T) {
 				}
 			}
 			_ = c.Wait() // by a signal
-			if got := charged(t, file, ledger.Out); got != passed || passed < 64<<10 {
+			if got := charged(t, file, ledger.Out); got < passed || got > passed+inHand || passed < 64<<10 {
 				t.Errorf("%d passed, and the ledger has %d", passed, got)
 			}
 			if !strings.Contains(said.String(), "there is no cycle for the time 1970-01-01") {
@@ -199,17 +216,17 @@ func TestLedgerLate(t *testing.T) {
 }
 
 func ledgerKilled(t *testing.T, file string, inputs [2]string, flags []string) {
-	kills := 100
+	kills := 20
 	if *full {
-		kills = 500
+		kills = 100
 	}
 	var before [2]int64
-	midway, off := 0, 0
+	midway, most := 0, int64(0)
 	for i := range kills {
 		d := ledger.Direction(i % 2)
 		cat := exec.Command("cat", inputs[i/2%2]) // a pipe, from which super-frames are spliced
 		c := exec.Command("quotagate", append([]string{"-cycle", "1h", "-ledger", file, "-dir", []string{"in", "out"}[d],
-			"-bill", []string{"sum", "max", "separate"}[i%3]}, flags...)...)
+			"-charge", "passed", "-bill", []string{"sum", "max", "separate"}[i%3]}, flags...)...)
 		after := time.Duration(rand.IntN(8000)) * time.Microsecond
 		if i == 0 {
 			after = time.Minute // it makes the ledger
@@ -218,57 +235,21 @@ func ledgerKilled(t *testing.T, file string, inputs [2]string, flags []string) {
 		if passed > 0 && !whole {
 			midway++
 		}
-		if i == 0 {
-			writtenBack(t, file)
-		}
 		now := charged(t, file, d)
-		switch more := now - before[d] - passed; {
-		case more < 0:
-			t.Errorf("kill %d: %d passed, and the ledger has %d less", i, passed, -more)
-		case more > 0: // killed between a count and its note, or in a write that could not be noted
-			off++
-			t.Logf("kill %d: %d passed, and the ledger has %d more", i, passed, more)
-			if more > 512<<10 {
-				t.Errorf("%d is more than was counted and written at once", more)
-			}
-		}
+		more := now - before[d] - passed
 		before[d] = now
-	}
-	t.Logf("%d of %d were killed midway; %d bytes passed", midway, kills, before[0]+before[1])
-	if off > 1+kills/50 || midway < kills/4 {
-		t.Errorf("%d of %d were killed midway, and of %d the ledger has too much", midway, kills, off)
-	}
-}
-
-// writtenBack has the kernel write a file to the disk all the time, which makes its pages
-// read-only, until the test is over.
-func writtenBack(t *testing.T, name string) {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	over, done := make(chan bool), make(chan error)
-	go func() {
-		var err error
-		for err == nil {
-			select {
-			case <-over:
-				close(done)
-				return
-			default:
-				err = unix.SyncFileRange(int(f.Fd()), 0, 1<<20, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
-			}
+		if whole && more == 0 {
+			continue
 		}
-		done <- err
-	}()
-	t.Cleanup(func() {
-		close(over)
-		if err := <-done; err != nil {
-			t.Error(err)
+		most = max(most, more)
+		if more < 0 || more > inHand && !slices.Contains(flags, "offered") {
+			t.Errorf("kill %d: %d passed, and the ledger has %d more", i, passed, more)
 		}
-		f.Close()
-	})
+	}
+	t.Logf("%d of %d were killed midway; %d bytes are charged; at the most %d of a gate did not pass", midway, kills, before[0]+before[1], most)
+	if midway < kills/4 {
+		t.Errorf("%d of %d were killed midway", midway, kills)
+	}
 }
 
 // killed runs feeder | gate and kills the gate after a while, from its start on or from

@@ -35,11 +35,11 @@ import (
 // have (fs.pipe-max-size). Four 256 KiB batches fit.
 const PipeSize = 1 << 20
 
-// ErrReaderGone is returned when nobody reads what would be written: the pipe's
-// other end is closed. It is how a pipeline ends from downstream, not a fault.
+// ErrReaderGone says that the other end of the output is closed. That is how a pipeline
+// ends from downstream, and not a fault.
 var ErrReaderGone = errors.New("the reader of the output has gone away")
 
-// WriteError is the error of a write that is not to be mended by waiting.
+// WriteError is the error of a write that waiting does not mend.
 type WriteError struct{ Err error }
 
 func (e *WriteError) Error() string { return e.Err.Error() }
@@ -70,8 +70,8 @@ const (
 // NewInput prepares fd for reading. It changes nothing about the descriptor.
 func NewInput(fd int) *Input { return &Input{fd: fd, kind: inputKind(fd)} }
 
-// NewDevice is NewInput for a character device whose driver may know how not
-// to block; a read finds out.
+// NewDevice is NewInput for a character device. A read finds out whether its driver
+// takes RWF_NOWAIT.
 func NewDevice(fd int) *Input { return &Input{fd: fd, kind: deviceKind} }
 
 // Fd returns the descriptor.
@@ -86,7 +86,6 @@ type Output struct {
 	fd   int
 	kind kind
 	poll [1]PollFd
-	w    *watched // nil unless watched
 }
 
 // NewOutput prepares fd for writing. It changes nothing about the descriptor.
@@ -100,7 +99,7 @@ func (out *Output) Fd() int { return out.fd }
 func (out *Output) Write(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
-		n, err := out.some(p[done:])
+		n, err := out.tryWrite(p[done:])
 		if err != nil {
 			if err = out.blocked(err); err != nil {
 				return done, err
@@ -112,9 +111,8 @@ func (out *Output) Write(p []byte) (int, error) {
 	return done, nil
 }
 
-// Try writes as much of p as there is room for. What makes it end early is the error;
-// unix.EAGAIN is that there is no more room. A fifo has to be open for non-blocking
-// writing.
+// Try writes as much of p as there is room for. The error says why it ended early:
+// unix.EAGAIN if there is no more room. A fifo has to be open for non-blocking writing.
 func (out *Output) Try(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var some int
@@ -123,20 +121,6 @@ func (out *Output) Try(p []byte) (n int, err error) {
 		}
 		n += max(some, 0)
 	}
-	return n, err
-}
-
-// some writes some of p, and notes how much.
-func (out *Output) some(p []byte) (n int, err error) {
-	if out.w == nil {
-		return out.tryWrite(p)
-	}
-	if out.w.file >= 0 {
-		return out.w.write(out.fd, p)
-	}
-	out.w.advance(len(p))
-	n, err = out.tryWrite(p)
-	out.w.advance(n - len(p))
 	return n, err
 }
 
@@ -152,7 +136,7 @@ func (out *Output) Writev(spans [][]byte) error {
 			_, err := out.Write(spans[0])
 			return err
 		}
-		n, err := out.someSpans(spans)
+		n, err := out.tryWritev(spans)
 		if err != nil {
 			if err = out.blocked(err); err != nil {
 				return err
@@ -170,26 +154,7 @@ func (out *Output) Writev(spans [][]byte) error {
 	return nil
 }
 
-// someSpans is some for spans.
-func (out *Output) someSpans(spans [][]byte) (n int, err error) {
-	if out.w != nil && out.w.file >= 0 {
-		return out.w.write(out.fd, out.w.gather(spans))
-	}
-	if out.w == nil {
-		return out.tryWritev(spans)
-	}
-	all := 0
-	for _, s := range spans {
-		all += len(s)
-	}
-	out.w.advance(all)
-	n, err = out.tryWritev(spans)
-	out.w.advance(n - all)
-	return n, err
-}
-
-// blocked deals with the error of a write that was not done: it waits where
-// the descriptor was full, and returns what is not to be mended by waiting.
+// blocked waits for a descriptor that was full, and returns any other error of a write.
 func (out *Output) blocked(err error) error {
 	switch err {
 	case unix.EINTR:
@@ -207,8 +172,8 @@ func (out *Output) blocked(err error) error {
 // Regular reports whether the output is a file on disk.
 func (out *Output) Regular() bool { return out.kind == regular }
 
-// Stream is an Input that waits: an io.Reader over a shared descriptor that
-// also notices, while no data comes, that the reader of the output has gone.
+// Stream is an Input that waits: an io.Reader that also notices, while no data comes,
+// that the reader of the output has gone.
 type Stream struct {
 	*Input
 	// Timeout is how long a Read waits for data, Forever as a rule.
@@ -276,8 +241,7 @@ func (s *Stream) Wait(timeout time.Duration) (ready bool, err error) {
 	if _, err := Wait(s.fds[:], timeout); err != nil {
 		return false, err
 	}
-	// An output can break while input is still there to be read: what is
-	// read could be delivered to nobody.
+	// An output can break while there is input, which then has nowhere to go.
 	if Broken(s.fds[1]) {
 		return false, ErrReaderGone
 	}

@@ -3,8 +3,8 @@
 //
 // A window counts the bytes that passed lately (window.go). While it holds less
 // than the threshold's share of the quota, everything passes. From there on,
-// with the policy Pace, frames pass at the rate that what is left of the quota
-// can sustain until old traffic leaves the window: a token bucket lets them out
+// with the policy Pace, frames pass at the rate that the rest of the quota can
+// sustain until old traffic leaves the window: a token bucket lets them out
 // of a short fair queue (queue.go), and as the queue fills, frames are dropped
 // from its fullest flow with rising probability. With the policy Random nothing
 // waits: frames are dropped with a probability that rises from 0 at the
@@ -23,7 +23,7 @@ import (
 	"framepipe/internal/budget"
 )
 
-// Config is what a gate is made of. Exactly one of Quota and Rate is positive.
+// Config describes a gate. Exactly one of Quota and Rate is positive.
 type Config struct {
 	Quota     int64         // bytes a window
 	Rate      float64       // bytes a second; the quota is this times the window
@@ -32,41 +32,39 @@ type Config struct {
 	Cycle     func(now int64) (start, end int64)
 	Threshold float64 // share of the quota up to which everything passes
 	Policy    Policy
-	Queue     time.Duration // how long the paced queue is, at the paced rate
+	Queue     time.Duration // length of the paced queue, at the paced rate
 	Offered   bool          // dropped frames are charged too
 	ECN       bool          // mark frames that can be marked, instead of an early drop
 	Seed      uint64
-	// Wall tells what the clock on the wall shows at a time of the gate's, which
-	// goes steadily. Cycle, and windows that are aligned, go by it; nil if it is
-	// the same.
+	// Wall returns the time on the wall clock at a time of the gate's own clock, which
+	// goes steadily. Cycle and aligned windows use it. nil: the two are the same.
 	Wall func(now int64) int64
-	// Book, if there is one, keeps the counts, for other gates too. Window or
-	// Cycle is to be that of the Book.
+	// Book, if set, keeps the counts, for other gates too. It must have the same
+	// Window or Cycle.
 	Book Book
-	// Budget, if there is one, knows which windows may hold more than the quota.
-	// It learns what was counted from the Book, and wants one with slots as
-	// long as its own.
+	// Budget, if set, knows which windows may hold more than the quota. It learns
+	// from the Book, whose slots must be as long as its own.
 	Budget *budget.Budget
 }
 
 // maxQuota keeps sums and products of byte counts well inside an int64.
 const maxQuota = 1 << 60
 
-// MaxTime bounds times likewise, in nanoseconds: the year 2116. Later ones are the
-// same as that.
+// MaxTime bounds times likewise, in nanoseconds: the year 2116. The gate takes later
+// times for this one.
 const MaxTime = 1 << 62
 
-// Packet is what a gate needs to know of a frame.
+// Packet describes a frame to a gate.
 type Packet struct {
 	Bytes     int64  // its size, as counted
-	Flow      uint64 // a hash of what flow it belongs to
+	Flow      uint64 // a hash of its flow
 	Control   bool   // the link needs it to live: passes always
 	Unmetered bool   // neither counted nor held up
 	Super     bool   // can be cut into smaller frames
 	ECN       bool   // can be marked
 }
 
-// Verdict is what is to be done with a frame.
+// Verdict says what to do with a frame.
 type Verdict uint8
 
 // The verdicts.
@@ -86,9 +84,8 @@ func (t *Tally) add(bytes int64) {
 	t.Bytes += uint64(bytes)
 }
 
-// Stats is what a gate has counted since it was made. In is the sum of Passed,
-// the Dropped, and what is held. Control and Unmetered frames are in Passed
-// too.
+// Stats are the counts of a gate since it was made. In is the sum of Passed, the
+// Dropped, and the frames it holds. Control and Unmetered frames are in Passed too.
 type Stats struct {
 	In, Passed         Tally
 	Control, Unmetered Tally
@@ -99,7 +96,7 @@ type Stats struct {
 	Malformed          Tally // could not be cut
 }
 
-// State is how a gate stands.
+// State describes a gate at a time.
 type State struct {
 	Stats
 	Open       bool    // below the threshold, or free to exceed it, and nothing held
@@ -109,7 +106,7 @@ type State struct {
 	HeldFrames int
 	HeldBytes  int64
 	Delay      time.Duration // of the last frame that was held
-	// Budget is how the free windows stand, nil if there is no budget.
+	// Budget has the free windows, nil without a budget, or while the Book fails.
 	Budget *budget.Stats
 }
 
@@ -117,21 +114,18 @@ type State struct {
 type Gate struct {
 	cfg       Config
 	win       window
-	book      booked // win, if others count in it, too
-	private   window // in its place, while it fails
-	failing   booked // it, then
-	again     int64  // when to try it again
+	book      booked // win, if its counts are in a Book
 	threshold int64
-	known     int64 // the quota threshold was made of
+	known     int64 // quota that threshold was made of
 	now       int64
 	rng       *rand.Rand
 	q         *queue
 
-	// credit is what is charged already and may pass until a time, in which
-	// nothing is to be found out: most frames are dealt with by one comparison.
+	// credit is prepaid bytes. Until a time, frames within it skip the window: most
+	// frames cost one comparison, and small ones less than half of the time.
 	credit int64
 	until  int64
-	came   int64 // bytes that came and are not in the book's count of what is offered
+	came   int64 // bytes that arrived and were not offered to the book yet
 
 	rate    float64 // bytes per second
 	renew   int64   // when to find the rate anew
@@ -139,33 +133,31 @@ type Gate struct {
 	filled  int64   // when tokens were last added
 	clamped bool
 	delay   int64
-	err     error
 
 	stats Stats
 }
 
 const (
-	// bucket is how much of the paced rate may be saved up: long enough to
-	// ride out a late wake-up, too short to be seen as a burst.
+	// bucket bounds how much of the paced rate is saved up: long enough to ride
+	// out a late wake-up, too short to look like a burst.
 	bucket = 10 * time.Millisecond
-	// renewal is how long a rate holds at the most. In a sliding window it
-	// also changes with each slot.
+	// renewal bounds how long a rate holds. In a sliding window it also changes
+	// with each slot.
 	renewal = 20 * time.Millisecond
-	// shortest is the least a queue holds, in full frames: below that TCP
-	// cannot repair a loss without waiting for its timer.
+	// shortest is the least length of the queue, in full frames: with fewer, TCP
+	// repairs a loss only after a timeout.
 	shortest = 8
-	// chunk is how much credit is taken at a time, if that is little of the quota.
-	// A gate that is killed has charged so much too much, at the most.
+	// chunk bounds the credit, which a gate that is killed has charged in vain.
 	chunk = 64 << 10
-	// retry is how often a Book is tried that has failed.
+	// retry is the time between two tries of a Book that fails.
 	retry = 5 * time.Second
 	// earliness is how steeply the drop probability rises with the fill of
 	// the queue: p = fill^earliness.
 	earliness = 6
 )
 
-// Quota returns how many bytes a window of a length may hold: quota, or if that is
-// 0, what a rate of bytes a second comes to.
+// Quota returns how many bytes a window may hold: quota, or if that is 0, a rate in
+// bytes a second times its length.
 func Quota(quota int64, rate float64, length time.Duration) int64 {
 	if quota > 0 {
 		return min(quota, maxQuota)
@@ -188,21 +180,21 @@ func New(cfg Config) (*Gate, error) {
 		return nil, fmt.Errorf("a budget is for sliding windows with a Book")
 	case cfg.Cycle != nil:
 		a := newAligned(limit, cfg.Cycle, cfg.Wall)
-		g.private = a
+		g.win = a
 		if cfg.Book != nil {
 			g.book = newSharedCycle(a, cfg.Book)
 		}
 	case cfg.Window < time.Millisecond:
 		return nil, fmt.Errorf("the window %v is shorter than a millisecond", cfg.Window)
 	case cfg.Align:
-		g.private = newAligned(limit, Every(cfg.Window), cfg.Wall)
+		g.win = newAligned(limit, Every(cfg.Window), cfg.Wall)
 	default:
 		quota := limit(0, int64(cfg.Window))
 		if quota < 1 {
 			return nil, fmt.Errorf("the quota comes to less than a byte in %v", cfg.Window)
 		}
 		s := newSliding(quota, cfg.Window)
-		g.private = s
+		g.win = s
 		if cfg.Book != nil {
 			w := newShared(s, cfg.Window, cfg.Book)
 			g.book = w
@@ -211,7 +203,6 @@ func New(cfg Config) (*Gate, error) {
 			}
 		}
 	}
-	g.win = g.private
 	if g.book != nil {
 		g.win = g.book
 	} else if cfg.Book != nil {
@@ -226,27 +217,14 @@ func (g *Gate) tick(now int64) {
 	g.Settle()
 	g.now = max(g.now, min(now, MaxTime))
 	g.win.advance(g.now)
-	if g.failing != nil && g.now >= g.again {
-		g.book, g.failing = g.failing, nil
-		g.win = g.book
-		g.win.advance(g.now)
-	}
-	if g.book != nil {
-		if g.err = g.book.failed(); g.err != nil {
-			// Better a quota of its own than none, or no traffic.
-			g.failing, g.book, g.again = g.book, nil, g.now+int64(retry)
-			g.win = g.private
-			g.win.advance(g.now)
-		}
-	}
 	if q := g.win.quota(); q != g.known {
 		g.known = q
 		g.threshold = int64(g.cfg.Threshold * float64(q))
 	}
 }
 
-// Settle gives back what was charged in advance. It is to be called before a wait:
-// nobody knows how long that takes, and others may need it.
+// Settle takes back the credit. Call it before a wait, which may be long: other gates
+// may need the bytes.
 func (g *Gate) Settle() {
 	if g.credit > 0 {
 		g.win.add(-g.credit)
@@ -260,8 +238,8 @@ func (g *Gate) Settle() {
 	}
 }
 
-// borrow charges some more than was asked for, where that makes no difference: so
-// far from the threshold that all of it could pass.
+// borrow charges some bytes ahead, if the window is so far from the threshold that all
+// of them could pass.
 func (g *Gate) borrow() {
 	n := min(chunk, g.threshold>>10)
 	if n == 0 || g.win.used()+n >= g.threshold {
@@ -275,12 +253,17 @@ func (g *Gate) borrow() {
 	g.credit, g.until = n, g.win.refresh()
 }
 
-// Err returns why the Book cannot be used, if so. The gate counts by itself then, and
-// tries again every few seconds.
-func (g *Gate) Err() error { return g.err }
+// Err returns why the Book cannot be used, nil if it can. While it cannot, the gate
+// counts by itself, and tries again every few seconds.
+func (g *Gate) Err() error {
+	if g.book == nil {
+		return nil
+	}
+	return g.book.failed()
+}
 
-// Admit counts a frame that arrives now and lets it pass, as Arrive does, if the gate
-// is open to it. If not, it is as if the frame had not come yet.
+// Admit is Arrive for a frame that passes at once. For any other it returns false and
+// changes nothing: the frame has not arrived yet.
 func (g *Gate) Admit(now int64, p *Packet) bool {
 	if g.paid(now, p) {
 		return true
@@ -305,7 +288,7 @@ func (g *Gate) Admit(now int64, p *Packet) bool {
 	return g.Arrive(now, p) == Pass // it does
 }
 
-// paid lets a frame pass that there is credit for.
+// paid passes a frame if there is credit for it.
 func (g *Gate) paid(now int64, p *Packet) bool {
 	if p.Bytes > g.credit || now >= g.until || p.Control || p.Unmetered {
 		return false
@@ -317,8 +300,8 @@ func (g *Gate) paid(now int64, p *Packet) bool {
 	return true
 }
 
-// Arrive decides about a frame that arrives now. After Cut the frame counts as
-// not having arrived; after Hold it has to be handed to Hold.
+// Arrive decides about a frame that arrives now. After Cut the frame has not arrived;
+// after Hold, call Hold with it.
 func (g *Gate) Arrive(now int64, p *Packet) Verdict {
 	if g.paid(now, p) {
 		return Pass
@@ -369,9 +352,8 @@ func (g *Gate) Arrive(now int64, p *Packet) Verdict {
 	return Hold
 }
 
-// take passes bytes that fitted a moment ago. Where others count too, they may
-// have taken the room meanwhile: whoever finds too much counted, his own
-// included, takes his back. Of two at once, one at the least sees both.
+// take passes bytes that fitted a moment ago. Another gate may have taken the room
+// since: add, check, undo on overshoot. Of two gates at once, one sees the bytes of both.
 func (g *Gate) take(bytes int64) bool {
 	if g.book == nil || g.cfg.Offered {
 		g.pass(bytes)
@@ -434,9 +416,8 @@ func (g *Gate) refill() {
 	g.filled = g.now
 }
 
-// Hold queues a frame for which Arrive said so, and returns it with room for
-// the caller's size bytes of data, which stay in it until Release gives it
-// back. Frames that have to make way are dropped.
+// Hold queues a frame and returns it with room for size bytes, which the caller fills
+// and gets back from Release. It drops frames that have to make way.
 func (g *Gate) Hold(p *Packet, hash uint64, size int) *Held {
 	limit := max(int64(g.rate*g.cfg.Queue.Seconds()), shortest*quantum)
 	if g.win.used() < g.threshold && g.win.used()+p.Bytes <= g.win.quota() {
@@ -525,14 +506,14 @@ func (g *Gate) fits(h *Held) bool {
 	return g.win.used()+h.Bytes <= g.win.quota()
 }
 
-// carried reports whether a frame was charged when it came, to a window on the clock
-// that has ended since: it takes the place of one in this window, too.
+// carried reports whether a frame was charged when it came, to an aligned window that
+// has ended since. It is charged to this window too.
 func (g *Gate) carried(h *Held) bool {
 	a, ok := g.win.(*aligned)
 	return ok && g.cfg.Offered && h.Since < a.begun
 }
 
-// Abandon drops all that is held.
+// Abandon drops all held frames.
 func (g *Gate) Abandon() {
 	for g.q.frames > 0 {
 		g.discard(g.q.fattest(), &g.stats.DroppedQuota)
@@ -542,9 +523,8 @@ func (g *Gate) Abandon() {
 // Done gives a frame back.
 func (g *Gate) Done(h *Held) { g.q.free(h) }
 
-// Due returns the time at which Release is to be called again: when the next
-// held frame may pass, or when it is worth a look whether it may. ok is false
-// when none is held.
+// Due returns when to call Release again: when the next held frame may pass, or when
+// that may have changed. ok is false if none is held.
 func (g *Gate) Due(now int64) (at int64, ok bool) {
 	if g.q.frames == 0 {
 		return 0, false
@@ -564,21 +544,13 @@ func (g *Gate) Due(now int64) (at int64, ok bool) {
 	return g.now + min(max(wait, 1), max(g.renew-g.now, 1)), true
 }
 
-// Held returns how many frames are held.
-func (g *Gate) Held() int { return g.q.frames }
-
-// Dropped returns how many bytes were dropped, of those that were counted.
-func (g *Gate) Dropped() int64 {
-	return int64(g.stats.DroppedEarly.Bytes + g.stats.DroppedFull.Bytes + g.stats.DroppedQuota.Bytes)
-}
-
 // Reject counts a frame that could not be cut and is dropped.
 func (g *Gate) Reject(bytes int64) {
 	g.stats.In.add(bytes)
 	g.stats.Malformed.add(bytes)
 }
 
-// State returns how the gate stands now.
+// State describes the gate now.
 func (g *Gate) State(now int64) State {
 	g.tick(now)
 	s := State{
@@ -588,8 +560,10 @@ func (g *Gate) State(now int64) State {
 	s.Open = g.q.frames == 0 && s.Used < g.threshold
 	if w, ok := g.win.(*budgeted); ok {
 		s.Used = w.shared.used()
-		b := w.budget.Stats(g.now + w.slot.Shift)
-		s.Budget = &b
+		if w.err == nil {
+			b := w.budget.Stats(g.now + w.slot.Shift)
+			s.Budget = &b
+		}
 	}
 	if !s.Open && g.cfg.Policy == Pace {
 		s.Rate = g.win.sustainable(g.now)

@@ -7,86 +7,81 @@ import (
 	"framepipe/internal/budget"
 )
 
-// Cell is the count of a slot, in bytes, that other gates may read and add to
-// at the same time. Whatever they write there, it is not so much that the sum of all
-// the slots of a window overflows.
+// Cell is the count of a slot, in bytes. Other gates read it and add to it at the same
+// time. The sum of all cells of a window never overflows.
 type Cell interface {
 	Add(bytes int64)
 	Load() int64
 }
 
-// Flag is a mark of a slot that others may set and read. It is never taken back.
+// Flag is the mark of a slot. Other gates read it and set it; none clears it.
 type Flag interface {
 	Set()
 	Load() bool
 }
 
-// Slot is what a Book knows of the slot in which a time lies, and of those
-// before it that the window reaches back to.
+// Slot describes the slot of a time, and those before it that the window reaches back
+// to.
 type Slot struct {
-	Charged, Offered Cell // where this gate counts
-	Marked           Flag // that something passed only because its windows are free
-	// Now are the counts of the slot, of all gates that share the quota, and those of
-	// the one after it: a gate that read the clock a while ago is not to pass what
-	// others have no room left for.
+	Charged, Offered Cell // of this gate
+	Marked           Flag // something passed only because its windows are free
+	// Now are the charged counts of all gates that share the quota, of this slot and
+	// of the next one: the clock of another gate may be ahead, and what it has passed
+	// there leaves this gate less room.
 	Now        []Cell
 	Start, End int64 // of the slot, by the gate's clock
-	Shift      int64 // what the Book's clock shows more than the gate's
+	Shift      int64 // how much the Book's clock is ahead of the gate's
 	Past       []Past
 }
 
-// Past is a slot that is over, the nearest first. Clocks differ, so that others
+// Past is a slot that is over, the nearest first. Another gate whose clock is behind
 // may still count in it.
 type Past struct {
 	Cells []Cell
 	End   int64 // by the gate's clock
 }
 
-// Book keeps the counts of slots outside of the gate: in a ledger. It has a clock
-// of its own, which others may set; the gate's goes steadily.
+// Book keeps the counts of slots outside of the gate: in a ledger. It goes by the clock
+// on the wall, which may be set; the gate's clock goes steadily.
 type Book interface {
-	// Turn returns the slot in which a time lies, and those before it that end
-	// less than a window before it starts.
-	Turn(now int64) (Slot, error)
-	// Cycle returns what was charged in the cycle of a slot before that slot.
-	Cycle(s *Slot) int64
-	// Counts calls do with what was counted, lane by lane, in each of the slots
-	// from one time to before another, by the Book's clock, the oldest first. If
-	// from is 0 these are all that a budget wants to know of. It is asked only
-	// if there is a budget.
+	// Slot returns the slot of a time, and those before it that end less than a
+	// window before it starts.
+	Slot(now int64) (Slot, error)
+	// Before returns the bytes charged in the slot's cycle before the slot.
+	Before(s *Slot) int64
+	// Counts calls do with the counts of each lane, for each slot from one time to
+	// before another, by the Book's clock, the oldest first. If from is 0, it begins
+	// where a budget has to. Only a gate with a budget calls it.
 	Counts(from, to int64, do func(lane int, start, offered, charged int64, marked bool))
-	// Gone reports whether what was counted before is lost: nothing may be taken for
-	// free. It may turn out as the counts are read.
-	Gone() bool
 }
 
-// booked is a window whose counts are in a Book.
+// booked is a window whose counts are in a Book. While the Book fails, it counts by
+// itself and tries the Book again every retry.
 type booked interface {
 	window
 	offer(bytes int64)
-	failed() error // of the last try to turn to a slot
+	failed() error // of the last try
 }
 
-// shared is a sliding window whose counts are in a Book. It bounds what all the
-// gates have passed that count there.
+// shared is a sliding window whose counts are in a Book. It bounds the bytes of all
+// gates that count there.
 //
-// It counts the slots that a span of the window's length can touch, as sliding
-// does, of a length that the Book decides. What this gate itself has passed it
-// knows better: that is counted in the finer slots of a window of its own, and
-// by a clock that nobody sets. So a gate that is alone gives away no more with a
-// Book than without.
+// As sliding does, it counts all slots that a span of the window's length can touch;
+// here the Book decides how long they are. This gate's own bytes it counts in the finer
+// slots of a window of its own, and by a steady clock. So a gate that is alone gives
+// away no more with a Book than without, and goes on if the Book fails.
 type shared struct {
 	limit  int64
 	length int64
 	book   Book
 	slot   Slot
-	old    int64 // bytes of others in the slots before the last one that is over
+	old    int64 // bytes of others in slot.Past[1:]
 	err    error
 
 	fine  *sliding
-	own   map[int64]int64 // by when a slot ends, on the Book's clock: what of its count is ours
+	own   map[int64]int64 // our share of a slot's count, by its end on the Book's clock
 	past  []int64         // the same for slot.Past
-	added int64           // and for the current slot
+	added int64           // the same for the current slot
 }
 
 func newShared(fine *sliding, length time.Duration, book Book) *shared {
@@ -105,15 +100,17 @@ func (s *shared) turn(now int64) bool {
 	if now < s.slot.End {
 		return false
 	}
-	slot, err := s.book.Turn(now)
-	s.err = err
-	if err != nil {
-		return false
-	}
 	if s.added != 0 {
 		s.own[s.slot.End+s.slot.Shift] += s.added
+		s.added = 0
 	}
+	slot, err := s.book.Slot(now)
+	s.err = err
 	s.slot, s.old, s.past = slot, 0, s.past[:0]
+	if err != nil {
+		s.slot = Slot{End: now + int64(retry)}
+		return true
+	}
 	keep := make(map[int64]int64, len(s.own))
 	for i, p := range slot.Past {
 		at := p.End + slot.Shift
@@ -140,21 +137,26 @@ func (s *shared) used() int64 {
 	return n
 }
 
-// others returns the bytes of others in a slot that is over. A Book that has lost what
-// it had may know of less than our own.
+// others returns the bytes of others in a slot that is over. Its cycle may have lost its
+// table, and then it has less than our own.
 func (s *shared) others(i int) int64 { return max(sum(s.slot.Past[i].Cells)-s.past[i], 0) }
 
 func (s *shared) add(bytes int64) {
 	s.fine.add(bytes)
-	s.added += bytes
-	count(s.slot.Charged, bytes)
+	if s.err == nil {
+		s.added += bytes
+		count(s.slot.Charged, bytes)
+	}
 }
 
 func (s *shared) offer(bytes int64) { count(s.slot.Offered, bytes) }
 
-// sustainable is as that of sliding: our own bytes leave with their fine slots,
-// the others' a window after the end of theirs. All of these bound the rate.
+// sustainable is that of sliding: our own bytes leave with their fine slots, those of
+// others a window after the end of theirs. Each of these bounds the rate.
 func (s *shared) sustainable(now int64) float64 {
+	if s.err != nil {
+		return s.fine.sustainable(now)
+	}
 	rest := s.used()
 	rate := -1.0
 	bound := func(leaves int64) bool {
@@ -194,23 +196,22 @@ func (s *shared) sustainable(now int64) float64 {
 	return rate
 }
 
-// budgeted is a shared window that may be exceeded where the provider does not
-// bill it: a frame fits if it does into the window, or into what a budget leaves.
+// budgeted is a shared window that may hold more than the quota where the provider
+// does not bill that: a frame passes if it fits into the window or into the budget's.
 //
-// What the budget leaves is a window, too: that of the slots from the earliest one
-// on in which a provider's sample may begin that may not go over (budget.Limit).
-// It is never longer, and it is none at all while a burst may run. So the gate
-// lets pass, paces and stops by whichever of the two holds less, and a burst that
-// has used up what was free fades as any other does.
+// The budget's window holds the slots from the earliest one on in which a provider's
+// sample may begin that may not go over (budget.Limit). It is never longer than the
+// window, and empty while a burst may run. The gate passes, paces and stops by the one
+// that holds less, so that a burst that has used up the free windows fades as any other.
 type budgeted struct {
 	*shared
 	budget  *budget.Budget
-	fed     int64 // up to when the budget knows what was counted, by the Book's clock
+	fed     int64 // the end of the counts that the budget knows, by the Book's clock
 	now     int64
-	alone   int64 // until when nothing is free: the Book's clock was set, or it could not be used
+	alone   int64 // until when nothing is free: the Book's clock was set, or it failed
 	limited bool
 	depth   int   // how many slots of the past are in the budget's window
-	older   int64 // what those hold but for the nearest
+	older   int64 // bytes in those, but for the nearest
 	marked  bool
 }
 
@@ -220,14 +221,18 @@ func (w *budgeted) advance(now int64) {
 	if !w.turn(now) {
 		return
 	}
+	w.marked = false
+	if w.err != nil {
+		w.alone = math.MaxInt64
+		return
+	}
 	if failed || w.fed != 0 && w.slot.Shift != shift {
-		// What passed lately is in no slot, or in slots of another time, where no
-		// window that begins now has it.
+		// The bytes of the last window are in no slot, or in slots of another time.
 		w.alone = now + w.length
 	}
 	at := w.slot.Start + w.slot.Shift
 	length := w.slot.End - w.slot.Start
-	from := w.fed - settle*length
+	from := w.fed - late*length
 	if w.fed == 0 || at < w.fed || at-w.fed > longest*length {
 		// A start, or a clock that was set back, or years ahead: all anew.
 		w.budget.Reset()
@@ -242,17 +247,16 @@ func (w *budgeted) advance(now int64) {
 	for i := 1; i < w.depth; i++ {
 		w.older += sum(w.slot.Past[i].Cells)
 	}
-	w.marked = false
 }
 
-// settle is how many slots that are over are read again, in which others may have
-// counted since.
-const settle = 2
+// late is how many slots that are over are read again: other gates may have counted
+// in them since.
+const late = 2
 
-// longest is how many slots, of four months or so, a budget is told of one by one.
+// longest is how many slots a budget is told of one by one: those of four months.
 const longest = 1 << 21
 
-// free is what the budget's window holds.
+// free returns the bytes in the budget's window.
 func (w *budgeted) free() int64 {
 	if !w.limited {
 		return 0
@@ -264,21 +268,18 @@ func (w *budgeted) free() int64 {
 	return n
 }
 
-// used is the lesser of the two. In a slot that is marked all counts as passed
-// beyond the window: it is held against the budget's alone, unless that is exceeded
-// already, by what passes whatever there is room for.
+// used is the lesser of the two. In a marked slot all bytes count as passed beyond the
+// window: they are held against the budget's alone, unless control frames have taken
+// that over the quota.
 func (w *budgeted) used() int64 {
 	if w.now < w.alone {
 		return w.shared.used()
 	}
-	free, own := w.free(), w.shared.used()
-	switch {
-	case w.book.Gone():
-		return own
-	case w.isMarked() && free <= w.limit:
+	free := w.free()
+	if w.isMarked() && free <= w.limit {
 		return free
 	}
-	return min(own, free)
+	return min(w.shared.used(), free)
 }
 
 func (w *budgeted) isMarked() bool {
@@ -286,18 +287,17 @@ func (w *budgeted) isMarked() bool {
 	return w.marked
 }
 
-// add marks the slot before anything is counted in it that the window has no room
-// for: others, and this gate after a restart, then know that windows may have
-// gone over.
+// add marks the slot before it counts bytes there that the window has no room for.
+// Other gates, and this one after a restart, then know that windows may be over.
 func (w *budgeted) add(bytes int64) {
-	if bytes <= 0 { // given back
+	if bytes <= 0 { // taken back
 		w.shared.add(bytes)
 		return
 	}
 	over := w.shared.used()+bytes > w.limit
 	w.mark(over)
 	w.shared.add(bytes)
-	if !over { // others count, too
+	if !over { // other gates count too
 		w.mark(w.shared.used() > w.limit)
 	}
 }
@@ -311,7 +311,7 @@ func (w *budgeted) mark(over bool) {
 
 func (w *budgeted) sustainable(now int64) float64 {
 	switch {
-	case now < w.alone || w.book.Gone():
+	case now < w.alone:
 		return w.shared.sustainable(now)
 	case !w.limited:
 		return maxQuota
@@ -329,40 +329,33 @@ func (w *budgeted) sustainable(now int64) float64 {
 	return max(rate, w.shared.sustainable(now), 0)
 }
 
-// sharedCycle is an aligned window whose counts are in a Book: what may pass in a
-// billing cycle.
+// sharedCycle is an aligned window whose counts are in a Book: a transfer cap.
+//
+// While the Book fails, its last count is still held against the cap, unless that cycle
+// has ended since; and so are the bytes that pass meanwhile, which are charged to the
+// Book as soon as it can be used: a cap is a sum, and does not care in which slot.
 type sharedCycle struct {
 	aligned
 	book Book
 	slot Slot
 	old  int64 // bytes of the cycle before the slot
+	end  int64 // of the cycle, on the wall
 	err  error
-
-	// What was used as long as the Book was whole, and in which cycle.
-	known, cycle int64
-	lost         bool // it is not any more, and old is of what was counted since
+	// Bytes that are in no Book, because it fails.
+	charged, offered memory
 }
+
+// memory is a Cell without a Book.
+type memory int64
+
+func (m *memory) Add(bytes int64) { *m += memory(bytes) }
+func (m *memory) Load() int64     { return int64(*m) }
 
 func newSharedCycle(a *aligned, book Book) *sharedCycle {
 	return &sharedCycle{aligned: *a, book: book}
 }
 
-func (s *sharedCycle) used() int64 {
-	n := s.old + sum(s.slot.Now)
-	if !s.book.Gone() {
-		s.known, s.cycle = n, s.start
-		return n
-	}
-	if !s.lost {
-		s.lost, s.old = true, 0
-		n = sum(s.slot.Now)
-	}
-	if s.cycle == s.start {
-		n += s.known
-	}
-	return n
-}
-
+func (s *sharedCycle) used() int64       { return s.old + sum(s.slot.Now) }
 func (s *sharedCycle) add(bytes int64)   { count(s.slot.Charged, bytes) }
 func (s *sharedCycle) offer(bytes int64) { count(s.slot.Offered, bytes) }
 func (s *sharedCycle) failed() error     { return s.err }
@@ -373,10 +366,26 @@ func (s *sharedCycle) advance(now int64) {
 	if now < s.slot.End {
 		return
 	}
-	slot, err := s.book.Turn(now)
-	if s.err = err; err == nil {
-		s.slot, s.old, s.lost = slot, s.book.Cycle(&slot), s.book.Gone()
+	was := s.err
+	slot, err := s.book.Slot(now)
+	s.err = err
+	if err != nil {
+		if was == nil {
+			s.old = s.used()
+		}
+		if s.start == s.end {
+			s.old = 0
+		}
+		s.slot = Slot{Charged: &s.charged, Offered: &s.offered, Now: []Cell{&s.charged}, End: now + int64(retry)}
+		return
 	}
+	if was != nil {
+		count(slot.Charged, int64(s.charged))
+		count(slot.Offered, int64(s.offered))
+		s.charged, s.offered = 0, 0
+	}
+	s.slot, s.old = slot, s.book.Before(&slot)
+	_, s.end = s.bounds(slot.Start + slot.Shift)
 }
 
 func (s *sharedCycle) sustainable(now int64) float64 {

@@ -22,7 +22,6 @@ type shelf struct {
 	window int64
 	cells  map[int64]*cell
 	broken error
-	gone   bool
 }
 
 func newShelf(window time.Duration, slots int64) *shelf {
@@ -36,7 +35,7 @@ func (s *shelf) cell(i int64) *cell {
 	return s.cells[i]
 }
 
-func (s *shelf) Turn(now int64) (Slot, error) {
+func (s *shelf) Slot(now int64) (Slot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := now / s.slot
@@ -48,11 +47,9 @@ func (s *shelf) Turn(now int64) (Slot, error) {
 	return slot, s.broken
 }
 
-func (s *shelf) Gone() bool { return s.gone }
-
 func (s *shelf) Counts(int64, int64, func(int, int64, int64, int64, bool)) { panic("no budget") }
 
-func (s *shelf) Cycle(slot *Slot) (sum int64) {
+func (s *shelf) Before(slot *Slot) (sum int64) {
 	for i, c := range s.cells {
 		if i*s.slot < slot.Start {
 			sum += c.Load()
@@ -100,7 +97,7 @@ func TestSharedQuota(t *testing.T) {
 					g.Done(h)
 				}
 			}
-			if rng.IntN(500) == 0 { // what it held is lost, and what it counted is not
+			if rng.IntN(500) == 0 { // it loses its queue, and none of its counts
 				gates[i] = made()
 				killed++
 			}
@@ -159,7 +156,7 @@ func TestSharedAtOnce(t *testing.T) {
 	for _, n := range passed {
 		sum += n
 	}
-	slot, _ := book.Turn(3600e9 * 1000)
+	slot, _ := book.Slot(3600e9 * 1000)
 	if sum > quota || sum < quota-4*1100 || slot.Charged.Load() != sum {
 		t.Errorf("%d passed of %d, %d counted", sum, quota, slot.Charged.Load())
 	}
@@ -185,7 +182,7 @@ func TestSharedCycle(t *testing.T) {
 	if passed != 1e6 {
 		t.Errorf("%d passed", passed)
 	}
-	// What is left is paced over the rest of the cycle.
+	// The rest is paced over the rest of the cycle.
 	book = newShelf(time.Minute, 60)
 	cfg.Book = book
 	g := must(t, cfg)
@@ -196,35 +193,50 @@ func TestSharedCycle(t *testing.T) {
 	}
 }
 
-// A Book that loses what it had does not open a gate again.
-func TestSharedCycleGone(t *testing.T) {
+// While a Book cannot be used, a transfer cap holds the bytes that it had and those that
+// pass, and the Book has all of them as soon as it can be used. A new cycle begins with
+// nothing, and the time before the first one counts for it.
+func TestSharedCycleFails(t *testing.T) {
 	const day = int64(24 * time.Hour)
 	book := newShelf(time.Minute, 60)
-	g := must(t, Config{Quota: 1e6, Cycle: Every(24 * time.Hour), Policy: Random, Threshold: 1, Book: book})
-	passed := int64(0)
-	pass := func(from int64) {
-		for now := from; now < from+6e9; now += 1e8 {
-			if g.Arrive(now, &Packet{Bytes: 10e3}) == Pass {
+	shift := int64(0)
+	g := must(t, Config{Quota: 1e6, Cycle: Every(24 * time.Hour), Policy: Random, Threshold: 1, Book: book,
+		Wall: func(now int64) int64 { return now + shift }})
+	now := 1000*day + day/2
+	pass := func(most int64) (passed int64) {
+		for end := now + 20e9; now < end; now += 1e8 {
+			if passed < most && g.Arrive(now, &Packet{Bytes: 10e3}) == Pass {
 				passed += 10e3
 			}
 		}
+		g.Settle()
+		return passed
 	}
-	pass(day + 1e12)
-	book.gone = true
-	for _, c := range book.cells {
-		c.Store(0)
+	counted := func() (sum int64) {
+		for _, c := range book.cells {
+			sum += c.Load()
+		}
+		return sum
 	}
-	pass(day + 1e12 + 6e9)
-	if passed != 1e6 {
-		t.Errorf("%d passed of 1 MB", passed)
+	check := func(what string, got, want, inBook int64) {
+		t.Helper()
+		if n := counted(); got != want || n != inBook || (g.Err() == nil) != (book.broken == nil) {
+			t.Errorf("%s: %d passed, want %d; %d in the book, want %d; %v", what, got, want, n, inBook, g.Err())
+		}
 	}
-	passed = 0
+	book.broken, shift = errors.New("1970"), -1000*day
+	check("at boot", pass(100e3), 100e3, 0)
+	book.broken, shift = nil, 0
+	check("the clock is set", pass(200e3), 200e3, 300e3)
+	book.broken, shift = errors.New("2000"), -500*day
+	check("another year", pass(300e3), 300e3, 300e3)
+	book.broken, shift = nil, 0
+	check("back again", pass(1e9), 400e3, 1e6)
+	book.broken, now = errors.New("locked"), 1001*day
 	clear(book.cells) // it adds up all that it has
-	pass(2*day + 1e12)
-	pass(2*day + 2e12)
-	if passed != 1e6 {
-		t.Errorf("%d passed of 1 MB in the next cycle", passed)
-	}
+	check("the next cycle", pass(600e3), 600e3, 0)
+	book.broken = nil
+	check("unlocked", pass(1e9), 400e3, 1e6)
 }
 
 // A Book that fails leaves a gate with a quota of its own, of which it has used what
@@ -246,7 +258,7 @@ func TestSharedFails(t *testing.T) {
 		t.Errorf("%d passed, %v", passed, g.Err())
 	}
 	book.broken = nil
-	book.cell((2e9 + int64(retry)) / book.slot).Add(4000) // somebody else's
+	book.cell((2e9 + int64(retry)) / book.slot).Add(4000) // another gate's
 	passed = 0
 	for i := range int64(100) {
 		if g.Arrive(2e9+int64(retry)+i, &Packet{Bytes: 1000}) == Pass {
@@ -279,8 +291,8 @@ type jumping struct {
 	others *jumpy
 }
 
-func (b *jumping) Turn(now int64) (Slot, error) {
-	s, err := b.shelf.Turn(now)
+func (b *jumping) Slot(now int64) (Slot, error) {
+	s, err := b.shelf.Slot(now)
 	s.Now = append(s.Now, b.others)
 	return s, err
 }

@@ -2,22 +2,22 @@ package gate
 
 import "time"
 
-// window keeps count of the bytes that a limit looks at. Times are
-// nanoseconds since the Unix epoch and never go back.
+// window counts bytes and compares them with a quota. Times are nanoseconds since the
+// Unix epoch and never go back.
 type window interface {
-	// advance moves to now, forgetting what has left.
+	// advance moves to now. Bytes that have left the window no longer count.
 	advance(now int64)
-	// add charges bytes at the time last advanced to, fewer than 0 to take back
-	// what was charged there.
+	// add charges bytes at the time last advanced to. Fewer than 0 take back bytes
+	// that were charged there.
 	add(bytes int64)
-	// used is what the window holds.
+	// used returns the bytes in the window.
 	used() int64
-	// quota is the most it may hold, in bytes.
+	// quota returns how many bytes it may hold.
 	quota() int64
-	// sustainable is the rate, in bytes per second, that can be kept up from
-	// now until all that is counted has left, without ever going over quota.
+	// sustainable returns the rate, in bytes per second, that can be kept up from
+	// now until all bytes have left, without ever going over quota.
 	sustainable(now int64) float64
-	// refresh is the time from which anything may have changed by itself.
+	// refresh returns the time from which any of these may have changed by itself.
 	refresh() int64
 }
 
@@ -78,10 +78,9 @@ func (s *sliding) advance(now int64) {
 
 // sustainable finds the steepest straight line of future traffic that stays
 // under the quota. Just before slot j leaves, the window still holds slots j
-// to now, and what was admitted from now on: the rate is bounded by
-// (quota - rest(j)) / (leaves(j) - now) for every j, and the least of these
-// bounds is the rate. Spending at it reaches the quota exactly when the slot
-// leaves that decided.
+// to now, and the bytes from now on. So (quota - rest(j)) / (leaves(j) - now) bounds
+// the rate for every j, and the least of these bounds is the rate. At that rate the
+// window reaches the quota just when the slot of that bound leaves.
 func (s *sliding) sustainable(now int64) float64 {
 	n := int64(len(s.ring))
 	rest := s.sum
@@ -104,8 +103,8 @@ func (s *sliding) sustainable(now int64) float64 {
 
 // aligned begins anew at fixed times: on the clock, or with a billing cycle.
 //
-// Those times are of the clock on the wall, which somebody may set; the gate's goes
-// steadily. A window that the clock comes back to goes on as it was left.
+// Those times are of the clock on the wall, which may be set; the gate's goes steadily.
+// When the clock comes back to a window, that goes on as it was left.
 type aligned struct {
 	limit  func(start, end int64) int64
 	bounds func(wall int64) (start, end int64)
@@ -122,7 +121,7 @@ type aligned struct {
 // recheck is how often the wall clock is looked at in a window that is longer.
 const recheck = int64(10 * time.Second)
 
-// remembered is how many windows are that the clock may come back to.
+// remembered is how many windows the clock can come back to.
 const remembered = 8
 
 func newAligned(limit func(start, end int64) int64, bounds func(wall int64) (start, end int64), wall func(now int64) int64) *aligned {
@@ -170,10 +169,9 @@ func Every(length time.Duration) func(now int64) (start, end int64) {
 	}
 }
 
-// Month returns the bounds of the billing cycle that now lies in: from
-// midnight of the given day of a month to that of the next. A day that a month
-// does not have is its last. Where the clock goes forward over midnight, the day
-// begins then.
+// Month returns the bounds of the billing cycle of a time: from midnight of the given
+// day of a month to that of the next. A day that a month does not have is its last.
+// Where the clock goes forward over midnight, the day begins then.
 func Month(day int, zone *time.Location) func(now int64) (start, end int64) {
 	begin := func(year int, month time.Month) int64 {
 		d := min(day, time.Date(year, month+1, 0, 0, 0, 0, 0, time.UTC).Day())

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fixed has cycles of an hour that begin at the epoch.
+// hourly has cycles of an hour.
 var hourly = Config{Slot: 5 * time.Second, Cycle: time.Hour}
 
 func hours(now int64) (start, end int64) {
@@ -64,7 +64,7 @@ func total(l *Ledger, start int64, d Direction) (charged, offered int64) {
 	return charged, offered
 }
 
-// What was counted is there: for others at once, and after a restart.
+// All counts are there: for other processes at once, and after a restart.
 func TestShared(t *testing.T) {
 	name := t.TempDir() + "/ledger"
 	a, b := open(t, name), open(t, name)
@@ -147,7 +147,7 @@ func TestMark(t *testing.T) {
 			}
 		}
 	}
-	// Two cycles that others may not lose, and as many new ones as take its table.
+	// Enough new cycles to take its table.
 	for hour := 2; hour < 8; hour++ {
 		add(t, other, at(hour, 0), Out, 1)
 	}
@@ -230,7 +230,7 @@ func TestMonth(t *testing.T) {
 	}
 }
 
-// What is not this ledger is an error that says why, and is left as it was.
+// Any other file is an error that says why, and is left as it was.
 func TestRefused(t *testing.T) {
 	dir := t.TempDir()
 	good := dir + "/good"
@@ -288,7 +288,7 @@ func TestRefused(t *testing.T) {
 
 // FuzzRead: whatever a file says, reading it ends well, with an error or with cycles
 // one after the other; and what a gate counts in it is found again. in is the file
-// without the places of the gates, and hand what is in the first of those.
+// without the bytes that are reserved.
 func FuzzRead(f *testing.F) {
 	file := func(slot, cycle time.Duration) []byte {
 		b, slots, err := Config{Slot: slot, Cycle: cycle}.header()
@@ -302,15 +302,11 @@ func FuzzRead(f *testing.F) {
 		}
 		return b
 	}
-	hand := make([]byte, 160)
-	for i, v := range []uint64{50, 0, 0, 0, bootID(), 3000, 100, 900, 2, 1, 0, 0, 0, 1000, uint64(tablesAt), uint64(time.Hour), 50, 600, 70, 900} {
-		binary.LittleEndian.PutUint64(hand[8*i:], v)
-	}
-	f.Add(file(time.Minute, time.Hour), hand, false, int64(5*time.Hour))
-	f.Add(file(7*time.Second, time.Minute), hand, true, int64(3*time.Minute+1))
-	f.Add(file(time.Hour, 24*time.Hour), hand, true, int64(1))
+	f.Add(file(time.Minute, time.Hour), false, int64(5*time.Hour))
+	f.Add(file(7*time.Second, time.Minute), true, int64(3*time.Minute+1))
+	f.Add(file(time.Hour, 24*time.Hour), true, int64(1))
 	name := f.TempDir() + "/ledger"
-	f.Fuzz(func(t *testing.T, in, hand []byte, mend bool, now int64) {
+	f.Fuzz(func(t *testing.T, in []byte, mend bool, now int64) {
 		if mend {
 			in = mended(in)
 		}
@@ -319,11 +315,9 @@ func FuzzRead(f *testing.F) {
 			head := in[:min(len(in), headerSize)]
 			_, err = file.Write(head)
 			if tables := in[len(head):]; err == nil && len(tables) > 0 {
-				_, err = file.WriteAt(hand[:min(len(hand), handSize)], handsAt)
-				err = errors.Join(err, file.Truncate(int64(tablesAt+len(tables))))
-				_, e := file.WriteAt(tables, tablesAt)
-				err = errors.Join(err, e, file.Close())
+				_, err = file.WriteAt(tables, tablesAt)
 			}
+			err = errors.Join(err, file.Close())
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -333,7 +327,7 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		cfg := l.Config()
-		if _, slots, err := cfg.header(); err != nil || slots != l.slots || slots < 1 || int64(len(in)) != size(slots)-hands*handSize {
+		if _, slots, err := cfg.header(); err != nil || slots != l.slots || slots < 1 || int64(len(in)) != size(slots)-reserved {
 			t.Fatalf("%+v in %d bytes, %v", cfg, len(in), err)
 		}
 		last := int64(0)
@@ -363,12 +357,11 @@ func FuzzRead(f *testing.F) {
 		defer l.Close()
 		s, err := l.At(now, Out)
 		if err != nil {
-			return // the first cycle of all time
+			return // the first cycle of all time, or no table for it
 		}
 		if now < s.Start || now >= s.End || s.End-s.Start > int64(cfg.Slot) {
 			t.Fatalf("%d lies in the slot from %d to %d", now, s.Start, s.End)
 		}
-		l.Hand()
 		was := s.Charged.Load()
 		s.Charged.Add(1)
 		s.Marked.Set()
@@ -376,6 +369,27 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%d and one more are %d", was, x.Charged.Load())
 		}
 	})
+}
+
+// A file of an earlier program has something in the bytes that are reserved.
+func TestReserved(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	l := open(t, name)
+	add(t, l, at(1, 0), In, 7)
+	l.Close()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(bytes.Repeat([]byte{0xff}, reserved), headerSize); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	l = open(t, name)
+	add(t, l, at(1, 0), In, 1)
+	if n, _ := total(l, at(1, 0), In); n != 8 {
+		t.Errorf("%d are counted, want 8", n)
+	}
 }
 
 // mended makes a file one whose header is in order, if there is room for one.
@@ -394,7 +408,7 @@ func mended(b []byte) []byte {
 	return b
 }
 
-// Headers whose checksum is right and which say what cannot be.
+// Headers with nonsense and a valid checksum.
 func TestNonsense(t *testing.T) {
 	name := t.TempDir() + "/ledger"
 	for _, tt := range []struct {
@@ -452,7 +466,7 @@ func TestMain(m *testing.M) {
 			if err != nil {
 				os.Exit(4)
 			}
-			// First it is counted, and then it is told: what was told is there.
+			// It counts first and tells then: so the ledger has all that was told.
 			c.Charged.Add(1)
 			if i%10 == 9 {
 				if _, err := os.Stdout.Write([]byte("0123456789")); err != nil {
@@ -478,7 +492,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A process that is killed loses nothing of what it had counted.
+// A process that is killed loses none of its counts.
 func TestKilled(t *testing.T) {
 	name := t.TempDir() + "/ledger"
 	open(t, name)
@@ -513,63 +527,48 @@ func TestKilled(t *testing.T) {
 	t.Logf("%d told, %d counted", told, counted)
 }
 
-// A file that is cut off while it is counted in would kill by SIGBUS. Counting goes
-// on, with what the file still has, and it is told once.
+// Counting in a file that was cut off is an error, and no crash; so is reading it.
 func TestCutOff(t *testing.T) {
-	for _, left := range []int64{0, headerSize, headerSize + 4096} {
+	uses := map[string]func(l *Ledger, s Slot){
+		"count":      func(_ *Ledger, s Slot) { s.Charged.Add(1) },
+		"take back":  func(_ *Ledger, s Slot) { s.Charged.Add(-1) },
+		"look":       func(_ *Ledger, s Slot) { s.Charged.Load() },
+		"mark":       func(_ *Ledger, s Slot) { s.Marked.Set() },
+		"sum":        func(l *Ledger, _ Slot) { l.Charged(at(1, 0), at(2, 0), In) },
+		"next cycle": func(l *Ledger, _ Slot) { _, _ = l.At(at(2, 0), In) },
+		"read":       func(l *Ledger, _ Slot) { l.Cycles()[0].Bytes(In, false, 0) },
+	}
+	for what, use := range uses {
 		name := t.TempDir() + "/ledger"
 		l := open(t, name)
-		var said []error
-		l.Lost = func(err error) { said = append(said, err) }
-		now := at(1, 0)
-		add(t, l, now, In, 7)
-		s, err := l.At(now, Out)
+		s, err := l.At(at(1, 0), In)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Marked.Set()
-		if err := os.Truncate(name, left); err != nil {
+		s.Charged.Add(7)
+		if err := os.Truncate(name, 0); err != nil {
 			t.Fatal(err)
 		}
-		s.Marked.Set()
-		s.Charged.Add(100) // where it was counted already
-		add(t, l, now, Out, 11)
-		add(t, l, at(5, 0), Out, 13) // a cycle that is begun then
-		if charged, offered := total(l, at(1, 0), Out); charged < 11 || charged > 111 || offered != 22 {
-			t.Errorf("%d bytes left: %d and %d are counted", left, charged, offered)
-		}
-		if charged, _ := total(l, at(5, 0), Out); charged != 13 {
-			t.Errorf("%d bytes left: %d are counted in another cycle", left, charged)
-		}
-		if len(said) != 1 || !strings.Contains(said[0].Error(), name) {
-			t.Errorf("%d bytes left: said %v", left, said)
+		func() {
+			defer l.Catch(&err)
+			use(l, s)
+		}()
+		if want := name + ": the ledger was cut off, or its disk fails"; err == nil || err.Error() != want {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
+	// Another panic is not the ledger's.
+	defer func() {
+		if r := recover(); r != "oh" {
+			t.Errorf("%v", r)
+		}
+	}()
+	var err error
+	defer open(t, t.TempDir()+"/ledger").Catch(&err)
+	panic("oh")
 }
 
-// What a file still has when it is cut off goes on being known.
-func TestCutOffInPart(t *testing.T) {
-	name := t.TempDir() + "/ledger"
-	l := open(t, name)
-	l.Lost = func(error) {}
-	add(t, l, at(1, 0), In, 7)
-	if l.cur.table != 0 {
-		t.Fatalf("table %d", l.cur.table)
-	}
-	if err := os.Truncate(name, int64(l.tableAt(1))); err != nil {
-		t.Fatal(err)
-	}
-	add(t, l, at(5, 0), In, 13) // in a table that is not there
-	add(t, l, at(1, 0), In, 1)
-	if n, _ := total(l, at(1, 0), In); n != 8 || !l.Gone() {
-		t.Errorf("%d are counted where the file goes on, gone %v", n, l.Gone())
-	}
-	if n, _ := total(l, at(5, 0), In); n != 13 {
-		t.Errorf("%d are counted where it does not", n)
-	}
-}
-
-// Somebody who has a ledger locked stops nobody.
+// A process that has a ledger locked stops no other.
 func TestLocked(t *testing.T) {
 	name := t.TempDir() + "/ledger"
 	l := open(t, name)
@@ -588,7 +587,7 @@ func TestLocked(t *testing.T) {
 	}()
 	select {
 	case err := <-result:
-		if err == nil || !strings.HasSuffix(err.Error(), "/ledger: somebody else has it locked (flock)") {
+		if err == nil || !strings.HasSuffix(err.Error(), "/ledger: another process has it locked (flock)") {
 			t.Error(err)
 		}
 	case <-time.After(20 * time.Second):
@@ -598,26 +597,6 @@ func TestLocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	add(t, l, at(1, 0), In, 7)
-}
-
-// It is an error, and no more, for those who only look.
-func TestReadCutOff(t *testing.T) {
-	name := t.TempDir() + "/ledger"
-	add(t, open(t, name), at(1, 0), In, 7)
-	l, err := Read(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	if n := len(l.Cycles()); n != 1 || l.Err() != nil {
-		t.Errorf("%d cycles, %v", n, l.Err())
-	}
-	if err := os.Truncate(name, 0); err != nil {
-		t.Fatal(err)
-	}
-	if n, m := len(l.Cycles()), len(l.left()); n != 0 || m != 0 || l.Err() == nil {
-		t.Errorf("cut off: %d cycles, %d to be given back, %v", n, m, l.Err())
-	}
 }
 
 // Where room cannot be reserved, it is written.
@@ -637,7 +616,7 @@ func TestFill(t *testing.T) {
 	}
 }
 
-// What was charged in a cycle up to a time is what its slots have that begin before.
+// Charged has the slots that begin before a time.
 func TestCharged(t *testing.T) {
 	l := open(t, t.TempDir()+"/ledger")
 	for _, i := range []int{0, 1, 7, 300, 719} {
@@ -657,7 +636,7 @@ func TestCharged(t *testing.T) {
 	if got := l.Charged(at(3, 0), at(4, 0), Out) + l.Charged(at(9, 0), at(10, 0), In); got != 0 {
 		t.Errorf("%d where nothing was charged", got)
 	}
-	*l.cell(l.table(at(3, 0)), column(In, false), 5).p = math.MaxUint64 // somebody has written nonsense there
+	*l.cell(l.table(at(3, 0)), column(In, false), 5).p = math.MaxUint64 // damaged
 	*l.cell(l.table(at(3, 0)), column(In, false), 6).p = math.MaxUint64
 	if got := l.Charged(at(3, 0), at(4, 0), In); got != most {
 		t.Errorf("%d of nonsense", got)

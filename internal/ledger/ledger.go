@@ -42,6 +42,7 @@
 //     and Catch makes an error of that.
 //   - The file is damaged, not a ledger, or made with another slot or cycle:
 //     opening it fails and leaves it as it is.
+//   - The clock is wrong: see place.
 package ledger
 
 import (
@@ -111,6 +112,7 @@ type Ledger struct {
 	slots  int   // of a table
 	cur    cycle // of the last At
 	seen   cycle // of the last Look
+	doubt  int64 // since when the clock shows a cycle that gets no table, 0 if it does not
 }
 
 // cycle is a cycle and its table.
@@ -526,35 +528,59 @@ func (l *Ledger) find(now int64) (cycle, error) {
 		}
 		defer func() { _ = unix.Flock(int(l.file.Fd()), unix.LOCK_UN) }()
 		if i = l.table(start); i < 0 { // no other process was faster
-			before, _ := l.bounds(start - 1)
-			i = l.spare(before)
+			if i = l.place(now, start, end); i < 0 {
+				return cycle{}, fmt.Errorf("%s: it has no table for the time %v, which is far from its cycles: the clock may be wrong", l.name, time.Unix(0, now).UTC())
+			}
 			l.begin(i, start, end)
 		}
 	}
+	l.doubt = 0
 	return cycle{start, end, i}, nil
 }
 
-// spare finds a table for a new cycle, of which the one before begins then.
-func (l *Ledger) spare(before int64) (table int) {
-	table, least := -1, uint64(0)
+const (
+	// doubtful is the part of a cycle for which a clock that has jumped is not
+	// believed: an hour of a month.
+	doubtful = 720
+	// another is how many cycles later it has jumped again.
+	another = 24
+)
+
+// place finds a table for a new cycle, -1 if there is none yet. It is an unused one,
+// or else that of the oldest cycle.
+//
+// A clock that is wrong for a moment must not cost a cycle that is still needed. So a
+// cycle loses its table at once only to a younger one that is next to a known cycle,
+// and never to one of the two behind it: the clock may come back from the first of
+// them. Where the clock has jumped, as after a year in a drawer or to 2000 at boot, it
+// has to go on from there for a while before that costs the oldest cycle.
+func (l *Ledger) place(now, start, end int64) (oldest int) {
+	before, _ := l.bounds(start - 1)
+	first, _ := l.bounds(before - 1)
+	oldest, next := -1, false
 	for i := range cycles {
-		switch start := l.start(i); start {
-		case 0:
+		s := l.start(i)
+		if s == 0 {
 			return i
-		case before:
-			continue
 		}
-		sum := uint64(0)
-		for slot := range l.slots {
-			for c := range columns {
-				sum += uint64(l.cell(i, c, slot).Load())
-			}
-		}
-		if table < 0 || sum < least {
-			table, least = i, sum
+		next = next || s == before || s == end
+		if s != before && s != first && (oldest < 0 || s < l.start(oldest)) {
+			oldest = i
 		}
 	}
-	return table
+	if oldest < 0 {
+		return -1 // a damaged file, which has a cycle twice
+	}
+	if next && l.start(oldest) < start {
+		return oldest
+	}
+	if l.doubt == 0 || now < l.doubt || now-l.doubt > another*(end-start) {
+		l.doubt = now
+	}
+	if now-l.doubt < (end-start)/doubtful {
+		return -1
+	}
+	return oldest
 }
 
 // patience bounds the wait for the lock. Every process that can read the file can lock

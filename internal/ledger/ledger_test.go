@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
 )
 
 // hourly has cycles of an hour.
@@ -169,9 +170,11 @@ func TestCycles(t *testing.T) {
 	l := open(t, t.TempDir()+"/ledger")
 	for hour := range 20 {
 		add(t, l, at(hour, 7*time.Second), Out, int64(1000+hour))
-		if hour == 10 { // three times into another year, with a byte each
-			for _, wrong := range []int{-5000, 9000, 9001} {
-				add(t, l, at(wrong, 0), Out, 1)
+		if hour == 10 { // three times into another year
+			for _, wrong := range []int{-5000, 9000, 9100} {
+				if _, err := l.At(at(wrong, 0), Out); err == nil {
+					t.Errorf("hour %d has a table", wrong)
+				}
 			}
 		}
 		for _, h := range []int{hour - 1, hour} {
@@ -189,6 +192,122 @@ func TestCycles(t *testing.T) {
 	if _, err := l.At(-5, Out); err == nil {
 		t.Error("a time before 1970 has a cycle")
 	}
+}
+
+// A new cycle takes the table of the oldest, but not at a jump of the clock.
+func TestTables(t *testing.T) {
+	const patience = time.Hour / doubtful
+	type step struct {
+		hour  int
+		after time.Duration
+		ok    bool
+	}
+	begun := func(hours ...int) (steps []step) {
+		for _, h := range hours {
+			steps = append(steps, step{h, 0, true})
+		}
+		return steps
+	}
+	// waits is refused until the clock has gone on.
+	waits := func(hour int) []step {
+		return []step{{hour, 0, false}, {hour, patience - 1, false}, {hour, patience, true}}
+	}
+	for name, tt := range map[string]struct {
+		steps []step
+		want  []int // the cycles in the end
+	}{
+		"one after the other": {begun(1, 2, 3, 4, 5, 6), []int{3, 4, 5, 6}},
+		"an instant in the past": {
+			slices.Concat(begun(1, 2, 3, 4), []step{{-9000, 0, false}}, begun(4)), []int{1, 2, 3, 4},
+		},
+		"an instant in the future": {
+			slices.Concat(begun(1, 2, 3, 4), []step{{9000, 0, false}}, begun(4, 5)), []int{2, 3, 4, 5},
+		},
+		"again and again": {
+			slices.Concat(begun(1, 2, 3, 4), []step{{9000, 0, false}}, begun(4), []step{{9000, 59 * time.Minute, false}}, begun(4)), []int{1, 2, 3, 4},
+		},
+		"at boot, in a new file":    {begun(-9000, 1, -9000, 2, 3, 4), []int{1, 2, 3, 4}},
+		"at boot, every time":       {slices.Concat(begun(-9000, 1, 2, 3, 4), []step{{-9000, 0, false}}, begun(4, 5)), []int{2, 3, 4, 5}},
+		"for long in the past":      {slices.Concat(begun(1, 2, 3, 4), waits(-9000), begun(4, 5)), []int{2, 3, 4, 5}},
+		"for long in the future":    {slices.Concat(begun(1, 2, 3, 4), waits(9000), begun(4, 5)), []int{3, 4, 5, 9000}},
+		"into the next one":         {begun(1, 2, 3, 4, 5, 4, 5, 6), []int{3, 4, 5, 6}},
+		"back before all":           {slices.Concat(begun(1, 2, 3, 4), []step{{0, 0, false}}, begun(4)), []int{1, 2, 3, 4}},
+		"back, where there is room": {begun(-9000, 2, 3, 4, 1, 4), []int{1, 2, 3, 4}},
+		"a year in a drawer":        {slices.Concat(begun(1, 2, 3, 4), waits(9000), begun(9001, 9002)), []int{4, 9000, 9001, 9002}},
+		"all in the future":         {slices.Concat(begun(9000, 9001, 9002, 9003), waits(1), waits(2), waits(3), begun(4)), []int{2, 3, 4, 9003}},
+		"three far ahead":           {slices.Concat(begun(4, 9000, 8000, 7000, 4), waits(5)), []int{4, 5, 8000, 9000}},
+	} {
+		file := t.TempDir() + "/ledger"
+		l := open(t, file)
+		for i, s := range tt.steps {
+			if _, err := l.At(at(s.hour, s.after), Out); (err == nil) != s.ok {
+				t.Errorf("%s, step %d, hour %d: %v", name, i, s.hour, err)
+			}
+		}
+		var got []int
+		for _, c := range l.Cycles() {
+			got = append(got, int((c.Start-at(0, 0))/int64(time.Hour)))
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
+// Whatever a clock shows for a moment, near or far, before or after restarts and years
+// without traffic, the cycle that goes on and the one before it keep every byte.
+func TestClockIsWrong(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		name := filepath.Join(t.TempDir(), "ledger")
+		l := open(t, name)
+		want := map[int]int64{} // by hour
+		hour, before := 0, 0    // the clock went on without a gap from hour before
+		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			switch rapid.IntRange(0, 9).Draw(rt, "step") {
+			case 0, 1, 2, 3:
+				hour++
+			case 4:
+				hour += rapid.IntRange(2, 9000).Draw(rt, "years")
+				before = hour
+			case 5:
+				if err := l.Close(); err != nil {
+					rt.Fatal(err)
+				}
+				l = open(t, name)
+			default: // far away, and not next to another that was, or near
+				wrong := 1e4 + 100*rapid.IntRange(-3000, 3000).Draw(rt, "far")
+				if rapid.Bool().Draw(rt, "near") {
+					wrong = hour + rapid.IntRange(-6, 1).Draw(rt, "hours")
+				}
+				for i := range rapid.IntRange(1, 3).Draw(rt, "times") {
+					s, err := l.At(at(wrong, time.Duration(i)*time.Second), Out)
+					if err == nil {
+						s.Charged.Add(1)
+						want[wrong]++
+					}
+				}
+			}
+			var s Slot
+			err := error(nil)
+			for at0, i := at(hour, 0), 0; i == 0 || err != nil; i++ {
+				if i > 6 {
+					rt.Fatalf("hour %d: %v", hour, err)
+				}
+				s, err = l.At(at0+int64(i)*int64(time.Second), Out)
+			}
+			if want[hour] == 0 { // or the ledger has forgotten an excursion to it
+				want[hour], _ = total(l, at(hour, 0), Out)
+			}
+			s.Charged.Add(1000)
+			want[hour] += 1000
+			for _, h := range []int{hour - 1, hour} {
+				if n, _ := total(l, at(h, 0), Out); h >= before && n != want[h] {
+					rt.Fatalf("in hour %d: hour %d has %d, want %d", hour, h, n, want[h])
+				}
+			}
+		}
+		l.Close()
+	})
 }
 
 // The longest month fits, and one around either change of the clocks.

@@ -12,9 +12,8 @@ import (
 	"framepipe/internal/ledger"
 )
 
-// fromLedger reads what gates have counted, up to now. What the flags do not say
-// of the cycle and the window is the ledger's. It reads what was charged, or for a
-// simulation what was offered.
+// fromLedger reads the counts of gates, up to now: charged bytes, or for a simulation
+// offered ones. Where no flag gives the cycle and the window, they are the ledger's.
 func (c *config) fromLedger(name string, given func(flag string) bool, now int64) (source bill.Source, err error) {
 	l, err := ledger.Read(name)
 	if errors.Is(err, ledger.ErrDamaged) {
@@ -41,7 +40,8 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 	if !given("window") {
 		c.window.Duration = cli.Duration(budget.Slots * cfg.Slot)
 	}
-	// A clock that was wrong for a while has left cycles in the future.
+	// A clock that was ahead for a while has left counts in the future. Nothing there is
+	// known yet.
 	cycles := slices.DeleteFunc(l.Cycles(), func(x ledger.Cycle) bool { return x.Start > now })
 	nothing := fmt.Errorf("%s: nothing was counted yet", name)
 	if len(cycles) == 0 {
@@ -50,19 +50,18 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 	var all bill.Pieces
 	room := uint64(mostBytes)
 	for i, x := range cycles {
-		s, used, sum := table(&x, cfg.Slot, c.simulates())
+		s, used, sum := table(&x, cfg.Slot, c.simulates(), now)
 		if sum > room {
 			return nil, fmt.Errorf("%s: %w: there are more bytes in it than can be counted", name, ledger.ErrDamaged)
 		}
 		room -= sum
-		// Up to now, or to where a replay of old records has come.
-		if i == len(cycles)-1 && now < x.End {
-			used = max(used, int((now-x.Start)/int64(cfg.Slot)))
+		if i == len(cycles)-1 && now < x.End { // without the slot of now if that has nothing yet
+			used = max(used, len(s.In)-1)
 		}
 		if i == len(cycles)-1 {
 			s.In, s.Out = s.In[:used], s.Out[:used]
 		}
-		if len(all) == 0 { // before the first byte no gate has looked, perhaps
+		if len(all) == 0 { // before the first byte there was no gate, and nothing is known
 			if sum == 0 {
 				continue
 			}
@@ -84,15 +83,18 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 	return all, nil
 }
 
-// mostBytes is what all the slots of a ledger may have together, so that no sum
-// overflows.
+// mostBytes bounds the sum of all slots of a ledger, so that none overflows.
 const mostBytes = 1 << 62
 
-// table reads what a cycle of a ledger has, charged or offered, how many slots of it
-// were used, and the bytes of all of them, of which it reads no more than mostBytes.
-func table(x *ledger.Cycle, slot time.Duration, offered bool) (s *bill.Series, used int, sum uint64) {
-	s = &bill.Series{Start: x.Start, Slot: slot, In: make([]int64, x.Slots), Out: make([]int64, x.Slots)}
-	for i := range x.Slots {
+// table reads a cycle up to now. used is one more than the last slot with bytes, and sum
+// the bytes, of which it reads no more than mostBytes.
+func table(x *ledger.Cycle, slot time.Duration, offered bool, now int64) (s *bill.Series, used int, sum uint64) {
+	n := x.Slots
+	if now < x.End {
+		n = min(n, int((now-x.Start)/int64(slot))+1)
+	}
+	s = &bill.Series{Start: x.Start, Slot: slot, In: make([]int64, n), Out: make([]int64, n)}
+	for i := range n {
 		for d, to := range [...]*int64{ledger.In: &s.In[i], ledger.Out: &s.Out[i]} {
 			if *to = x.Bytes(ledger.Direction(d), offered, i); *to > 0 {
 				used = i + 1

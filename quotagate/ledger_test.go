@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -149,5 +150,70 @@ func TestBillOfBoth(t *testing.T) {
 		if share := float64(x.Passed.Bytes) / float64(x.In.Bytes); share < 0.95 {
 			t.Errorf("%v: %.2f of a burst passed that was free", &tt.bill, share)
 		}
+	}
+}
+
+// A transfer cap holds whatever the clock shows for a moment, where the ledger has no
+// room for that: all that passes in a month is at or under it, and in the ledger when
+// the clock is right again.
+func TestCapClockIsWrong(t *testing.T) {
+	const quota, year = 1_000_000, 365 * 24 * int64(time.Hour)
+	zone, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seed := range uint64(4) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		name := t.TempDir() + "/ledger"
+		w := &wall{}
+		cfg := gate.Config{Quota: quota, Cycle: gate.Month(1, zone), Threshold: 1, Policy: gate.Random}
+		c := config{ledger: name, zone: zone.String(), cycleDay: 1, dir: direction{ledger.Out, true}}
+		clock := w.clock()
+		cfg.Wall = clock.at
+		b, err := c.open(&cfg, clock, func(string, ...any) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Book = b
+		g, err := gate.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		charged := func(month time.Month) int64 {
+			at := time.Date(2026, month, 1, 0, 0, 0, 0, zone)
+			return b.Charged(at.UnixNano(), at.AddDate(0, 1, 0).UnixNano(), ledger.Out)
+		}
+		w.now = time.Date(2026, 5, 1, 12, 0, 0, 0, zone).UnixNano()
+		before := int64(0)
+		for month := time.May; month <= time.December; month++ {
+			passed := int64(0)
+			for range 1 + rng.IntN(30) {
+				frames := 1 + rng.IntN(50)
+				if month > time.August { // the ledger is full
+					w.more = []int64{0, 0, 2 * year, 30*year - w.now, 1e9 - w.now}[rng.IntN(5)]
+				}
+				for range frames {
+					w.now += int64(time.Second)
+					p := gate.Packet{Bytes: 1500}
+					if g.Arrive(w.now, &p) == gate.Pass {
+						passed += p.Bytes
+					}
+				}
+			}
+			w.more = 0
+			for range 20 { // it is looked at every five seconds
+				w.now += int64(time.Second)
+				g.State(w.now)
+			}
+			if got := charged(month); got != passed || passed > quota {
+				t.Fatalf("%v: %d bytes passed, and %d are in the ledger, of %d", month, passed, got, quota)
+			}
+			if n := charged(month - 1); n != before {
+				t.Fatalf("%v: of the month before %d bytes are left, of %d", month, n, before)
+			}
+			before = passed
+			w.now = time.Date(2026, month+1, 1, 12, 0, 0, 0, zone).UnixNano()
+		}
+		b.Close()
 	}
 }

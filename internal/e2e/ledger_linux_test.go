@@ -216,10 +216,7 @@ func TestLedgerLate(t *testing.T) {
 }
 
 func ledgerKilled(t *testing.T, file string, inputs [2]string, flags []string) {
-	kills := 20
-	if *full {
-		kills = 100
-	}
+	const kills = 100
 	var before [2]int64
 	midway, most := 0, int64(0)
 	for i := range kills {

@@ -104,19 +104,20 @@ build() {
 
 state=''             # a directory: what is known of the pipelines
 declare -A groups=() # their process groups, by name
-as_user=()           # the command that runs stages as another user
+as_user=() apart=''  # the commands that run stages as another user, and in another session
 
-# start NAME SOURCE STAGES SINK runs SOURCE | STAGES | SINK in a session of its own, so that
-# stages of another user cannot type on this terminal (TIOCSTI). It notes the process of
-# the source: when that one ends, the others drain.
+# start NAME SOURCE STAGES SINK runs SOURCE | STAGES | SINK in a process group of its own, and
+# notes the process of the source: when that one ends, the others drain.
 start() {
 	# shellcheck disable=SC2016 # the inner shell expands it
 	local stages='"$@" bash -o pipefail -c "$stages" |'
 	[ -n "$3" ] || stages=''
-	PIPELINE_STATE=$state setsid bash -o pipefail -c "source=\$1 stages=\$2; shift 2
+	[ -n "$apart" ] || set -m
+	PIPELINE_STATE=$state $apart bash -o pipefail -c "source=\$1 stages=\$2; shift 2
 		{ echo \$BASHPID >\"\$source\"; exec $2; } </dev/null | $stages $4" \
 		"$1" "$state/$1.source" "$3" "${as_user[@]}" 5<&- 8<&- 9>&- &
 	groups[$1]=$!
+	set +m
 }
 
 # stop ends what start began: first the sources, and after two seconds all else.
@@ -167,8 +168,7 @@ run() {
 	done
 	[ -n "$asked" ] || wait -n "${groups[@]}" || status=$? # it ends with the first pipeline
 	[ -z "$asked" ] || exit
-	[ "$status" -eq 0 ] && a=ended || a=failed
-	say "one pipeline has $a; the other goes with it"
+	say "one pipeline has $([ "$status" -eq 0 ] && echo ended || echo failed); the other goes with it"
 	exit "$status"
 }
 
@@ -178,8 +178,6 @@ demo() {
 	# shellcheck source=internal/demo/demo.sh
 	. "$here/internal/demo/demo.sh"
 }
-
-taps_here() { [ -c /dev/net/tun ] || die "no /dev/net/tun" "modprobe tun; a container needs --device /dev/net/tun"; }
 
 # --- up --------------------------------------------------------------------
 #
@@ -222,7 +220,7 @@ up() {
 		fd=${fd##*/}
 		[ "$fd" -le 2 ] || [ "$fd" -eq 255 ] || eval "exec $fd>&-"
 	done
-	taps_here
+	[ -c /dev/net/tun ] || die "no /dev/net/tun" "modprobe tun; a container needs --device /dev/net/tun"
 	build
 	unprivileged "${flag[user]-nobody}"
 	seize 1 || die "$iface is up already"
@@ -243,6 +241,9 @@ unprivileged() {
 	command install -d -o "$uid" -g "$gid" -m 0755 "$lib_dir" && cd "$lib_dir" || exit 1
 	[ "$uid" -eq 0 ] ||
 		as_user=(setpriv --reuid="$uid" --regid="$gid" --clear-groups --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set=-all)
+	# In our session another user could type on our terminal (TIOCSTI). Without one, a single session
+	# is faster, as the kernel shares the processors among sessions (sched(7), autogroup).
+	! : 2>/dev/null </dev/tty || apart=setsid
 }
 
 # seize SECONDS takes the lock of an interface, which is held as long as it is up.
@@ -419,8 +420,7 @@ unstick() {
 # stays. For a moment both read the tap, so that no frame waits.
 swap() {
 	local old=${groups[$1]}
-	mv "$state/$1" "$state/$1.old"
-	mv "$state/$1.new" "$state/$1"
+	mv "$state/$1" "$state/$1.old" && mv "$state/$1.new" "$state/$1"
 	mv "$state/$1.source" "$state/$1.before" 2>/dev/null
 	launch "$1"
 	sleep 0.5

@@ -17,7 +17,7 @@ demo_end() {
 }
 
 [ "$(id -u)" -eq 0 ] || die "the demonstration makes network namespaces, which needs root" "sudo $0 demo"
-taps_here
+[ -c /dev/net/tun ] || die "no /dev/net/tun" "modprobe tun; a container needs --device /dev/net/tun"
 build ./internal/demo
 net=fp-net-$$-$RANDOM host=fp-host-$$-$RANDOM server='' client=''
 trap demo_end EXIT

@@ -1,10 +1,11 @@
 // Testlog prints the output of the tests while they run, and shortens it:
 //
-//	go test -json ./... | testlog [-skips N]
+//	go test -json ./... | testlog [-skips N] [-missed FILE]
 //
 // It prints a line for each package, for each test that takes a second or longer, and for
 // each skip with its reason. For a failed test it prints the whole output. The status is
-// 1 if a test fails, or if more than N skip.
+// 1 if a test fails, or if more than N skip. FILE gets a line for each package in which tests
+// skip: the package, and a pattern for go test -run that finds these tests.
 package main
 
 import (
@@ -13,20 +14,26 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
 
 func main() {
 	skips := flag.Int("skips", -1, "fail if more tests skip than this; -1: no limit")
+	missed := flag.String("missed", "", "file for the tests that skip")
 	flag.Parse()
 	start := time.Now()
 	l := newLog(os.Stdout)
 	err := l.read(os.Stdin)
 	if err == nil && *skips >= 0 && l.skipped > *skips {
 		err = fmt.Errorf("%d tests skip, and at most %d may", l.skipped, *skips)
+	}
+	if *missed != "" {
+		err = errors.Join(err, os.WriteFile(*missed, l.patterns(), 0o666))
 	}
 	fmt.Printf("%d passed, %d skipped, %d failed, %v\n", l.passed, l.skipped, l.failed, time.Since(start).Round(time.Second))
 	if err != nil {
@@ -49,10 +56,19 @@ type log struct {
 	passed, failed, skipped int
 	output                  map[string]map[string]string // by package and test, until the test ends
 	broken                  map[string]bool              // packages with a failed test
+	missed                  map[string][]string          // top-level tests that skip, or a part of them, by package
 }
 
 func newLog(w io.Writer) *log {
-	return &log{w: w, output: map[string]map[string]string{}, broken: map[string]bool{}}
+	return &log{w: w, output: map[string]map[string]string{}, broken: map[string]bool{}, missed: map[string][]string{}}
+}
+
+// patterns returns the lines that find the tests that skip.
+func (l *log) patterns() (b []byte) {
+	for _, name := range slices.Sorted(maps.Keys(l.missed)) {
+		b = fmt.Appendf(b, "%s ^(%s)$\n", name, strings.Join(l.missed[name], "|"))
+	}
+	return b
 }
 
 func (l *log) read(r io.Reader) error {
@@ -107,6 +123,10 @@ func (l *log) endTest(e *event) {
 		fmt.Fprint(l.w, output)
 	case "skip":
 		l.skipped++
+		name, _, _ := strings.Cut(e.Test, "/")
+		if all := l.missed[e.Package]; !slices.Contains(all, name) {
+			l.missed[e.Package] = append(all, name)
+		}
 		if m := reason.FindStringSubmatch(output); m != nil {
 			note = ": " + m[1]
 		}

@@ -13,7 +13,7 @@ import (
 func TestLog(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"go.mod": "module m\n\ngo 1.26\n",
+		"go.mod": "module m\n\ngo 1.24\n",
 		"a/a_test.go": `package a
 import ("testing"; "time")
 func TestFast(t *testing.T) { t.Log("not shown") }
@@ -42,6 +42,9 @@ func TestSkip(t *testing.T) { t.Skip("needs that") }
 	l := newLog(&out)
 	if err := l.read(strings.NewReader(string(in))); err != nil {
 		t.Fatal(err)
+	}
+	if got := string(l.patterns()); got != "m/a ^(TestBad|TestSkip)$\n" {
+		t.Errorf("missed: %q", got)
 	}
 	got := regexp.MustCompile(`\(\d+\.\d+s`).ReplaceAllString(out.String(), "(TIME")
 	for _, want := range []string{

@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"time"
 
 	"framepipe/frame"
@@ -22,6 +20,8 @@ type counter struct {
 	sample int
 	report func(hist.Report) error
 
+	r    *frame.Reader
+	next time.Time // of the next report
 	hist hist.Counter
 	skip int
 	link packet.Link
@@ -37,51 +37,43 @@ func (t *counter) line() string {
 func (t *counter) run() error {
 	fdio.Steady()
 	fdio.Grow(t.in.Fd())
-	r := frame.NewReader(t.in)
+	t.r = frame.NewReader(t.in)
 	start := time.Now()
 	t.hist.Start(start)
-	next := start.Add(t.every)
-	var rec frame.Record
-	for {
-		ok, err := r.Buffered(&rec)
-		switch {
-		case err != nil:
-		case ok && rec.IsAnnotation():
-			t.link, err = packet.ParseLink(r.Link())
-		case ok:
-			t.count(&rec)
-		default:
-			// Everything that came has been counted: the moment to look at
-			// the clock.
-			now := time.Now()
-			if !now.Before(next) {
-				if err = t.report(t.hist.Snapshot(now)); err != nil {
-					return err
-				}
-				if next = next.Add(t.every); next.Before(now) {
-					next = now.Add(t.every)
-				}
-			}
-			t.in.Timeout = next.Sub(now)
-			if err = r.Fill(); errors.Is(err, os.ErrDeadlineExceeded) {
-				err = nil
-			}
-		}
-		if err == nil {
-			continue
-		}
-		if end := t.report(t.hist.Snapshot(time.Now())); end != nil {
-			return end
-		}
-		if errors.Is(err, io.EOF) || errors.Is(err, fdio.ErrReaderGone) {
-			return nil
-		}
-		return err
+	t.next = start.Add(t.every)
+	err := frame.Loop(t.r, t)
+	if e := t.report(t.hist.Snapshot(time.Now())); e != nil {
+		return e
 	}
+	if errors.Is(err, fdio.ErrReaderGone) {
+		return nil
+	}
+	return err
 }
 
-// count counts a frame.
-func (t *counter) count(rec *frame.Record) {
+// Annotation is frame.Stage's. The stream has a new link if it was a header.
+func (t *counter) Annotation(*frame.Record) (err error) {
+	t.link, err = packet.ParseLink(t.r.Link())
+	return err
+}
+
+// Idle is frame.Stage's: the moment to look at the clock.
+func (t *counter) Idle() error {
+	now := time.Now()
+	if !now.Before(t.next) {
+		if err := t.report(t.hist.Snapshot(now)); err != nil {
+			return err
+		}
+		if t.next = t.next.Add(t.every); t.next.Before(now) {
+			t.next = now.Add(t.every)
+		}
+	}
+	t.in.Timeout = t.next.Sub(now)
+	return nil
+}
+
+// Frame is frame.Stage's: it counts a frame.
+func (t *counter) Frame(rec *frame.Record) error {
 	segments, ethernet := offload.OnWire(rec.Offload, rec.Frame, len(rec.Frame), t.link)
 	t.hist.Frame(len(rec.Frame), segments, ethernet)
 	t.n.frames.Add(1)
@@ -91,4 +83,5 @@ func (t *counter) count(rec *frame.Record) {
 		t.skip = 0
 		t.hist.Bytes(rec.Frame)
 	}
+	return nil
 }

@@ -117,7 +117,7 @@ func BenchmarkLoop(b *testing.B) {
 				b.SetBytes(int64(HeadSizeOffload + size))
 				b.ReportAllocs()
 				b.ResetTimer()
-				if err := Loop(r, w, do); err != errEnough {
+				if err := Loop(r, Filter(w, do)); err != errEnough {
 					b.Fatal(err)
 				}
 				perRecord(b, b.N)

@@ -65,12 +65,12 @@ func FuzzReader(f *testing.F) {
 
 		out := &gather{t: t}
 		rnd := rng(seed)
-		err2 = Loop(small(&chunked{b, 1 + int(seed>>16%200), rng(seed)}), NewWriter(out), func(r *Record, w *Writer) error {
+		err2 = Loop(small(&chunked{b, 1 + int(seed>>16%200), rng(seed)}), Filter(NewWriter(out), func(r *Record, w *Writer) error {
 			if len(r.Raw()) > 0 && rnd.IntN(4) == 0 {
 				return w.WriteRaw(r.Raw())
 			}
 			return w.Pass(r)
-		})
+		}))
 		if errorText(err) != errorText(err2) || !bytes.Equal(out.Bytes(), raw) {
 			t.Fatalf("passed on with %v, and delivered with %v:\n% x\n% x", err2, err, out.Bytes(), raw)
 		}

@@ -9,25 +9,79 @@ import (
 	"framepipe/internal/fdio"
 )
 
-// Func deals with one value of a stream: it passes it on with w.Pass(r), drops
-// it by doing nothing, or writes others with w.Write. An error ends the stage.
+// Func deals with one frame of a stream: it passes it on with w.Pass(r), drops it by doing
+// nothing, or writes others with w.Write. An error ends the stage.
 type Func func(r *Record, w *Writer) error
 
-// Run is the loop of a stage: it reads a stream from in, calls do for each
-// frame, and writes to out what do passes on. Annotations are passed on as they
-// are. It returns nil at the end of the input, and when the reader of out has
-// gone away, which it notices even if no frame arrives. On any error, what came
-// whole before it has been dealt with and written.
+// Stage deals with the values of a stream. An error ends the loop.
+type Stage interface {
+	Frame(r *Record) error
+	Annotation(r *Record) error
+	// Idle is called when all that was read has been dealt with, before more is read: it
+	// writes what is gathered, and may set how long the source waits. Records that were
+	// delivered before are valid until it returns.
+	Idle() error
+}
+
+// Loop is the loop that every stage runs in: it reads a stream and calls a Stage's methods,
+// until the stream ends, which is no error, or one of them fails. Then Idle is called once
+// more, as what came whole before is still owed. A source whose time is over
+// (os.ErrDeadlineExceeded) is read again after Idle.
+func Loop(r *Reader, s Stage) error {
+	var rec Record
+	for {
+		ok, err := r.Buffered(&rec)
+		switch {
+		case err != nil:
+		case !ok:
+			if err = s.Idle(); err == nil {
+				if err = r.Fill(); errors.Is(err, os.ErrDeadlineExceeded) {
+					err = nil
+				}
+			}
+		case rec.IsAnnotation():
+			err = s.Annotation(&rec)
+		default:
+			err = s.Frame(&rec)
+		}
+		if err == nil {
+			continue
+		}
+		if e := s.Idle(); e != nil {
+			err = e
+		}
+		if err == io.EOF {
+			return nil
+		}
+		return err
+	}
+}
+
+// Filter is the Stage that calls do for each frame, and passes annotations on.
+func Filter(w *Writer, do Func) Stage { return &filter{w, do} }
+
+type filter struct {
+	w  *Writer
+	do Func
+}
+
+func (f *filter) Frame(r *Record) error      { return f.do(r, f.w) }
+func (f *filter) Annotation(r *Record) error { return f.w.Pass(r) }
+func (f *filter) Idle() error                { return f.w.Flush() }
+
+// Run is the whole of a simple stage: it reads a stream from in, calls do for each frame, and
+// writes to out what do passes on. Annotations are passed on as they are. It returns nil at
+// the end of the input, and when the reader of out has gone away, which it notices even if
+// no frame arrives. On any error, what came whole before it has been dealt with and written.
 func Run(in, out *os.File, do Func) error {
 	from, to, err := descriptors(in, out)
 	if err != nil {
 		return err
 	}
 	r := NewReader(fdio.NewStream(fdio.NewInput(from), to))
-	w := NewWriter(fdio.NewOutput(to))
 	fdio.Grow(from)
 	fdio.Grow(to)
-	err = Loop(r, w, do)
+	err = Loop(r, Filter(NewWriter(fdio.NewOutput(to)), do))
 	runtime.KeepAlive(in) // or the collector closes them meanwhile
 	runtime.KeepAlive(out)
 	if errors.Is(err, fdio.ErrReaderGone) {
@@ -36,8 +90,8 @@ func Run(in, out *os.File, do Func) error {
 	return err
 }
 
-// descriptors returns the files' descriptors without what os.File.Fd may do to
-// them: change a flag that others share.
+// descriptors returns the files' descriptors without the change of a flag that others
+// share, which os.File.Fd may make.
 func descriptors(in, out *os.File) (from, to int, err error) {
 	for _, f := range []struct {
 		file *os.File
@@ -52,34 +106,4 @@ func descriptors(in, out *os.File) (from, to int, err error) {
 		}
 	}
 	return from, to, nil
-}
-
-// Loop is Run over a Reader and a Writer. It returns nil at the end of the
-// input.
-func Loop(r *Reader, w *Writer, do Func) error {
-	var rec Record
-	for {
-		ok, err := r.Buffered(&rec)
-		switch {
-		case err != nil:
-		case !ok:
-			if err = w.Flush(); err == nil {
-				err = r.Fill()
-			}
-		case rec.IsAnnotation():
-			err = w.Pass(&rec)
-		default:
-			err = do(&rec, w)
-		}
-		if err == nil {
-			continue
-		}
-		if flush := w.Flush(); flush != nil {
-			err = flush
-		}
-		if err == io.EOF {
-			return nil
-		}
-		return err
-	}
 }

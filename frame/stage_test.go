@@ -358,8 +358,9 @@ func TestLoopAllocates(t *testing.T) {
 				}
 				return tt.do(rec, w)
 			}
+			stage := Filter(w, do)
 			got := testing.AllocsPerRun(3, func() {
-				if err := Loop(r, w, do); err != errEnough {
+				if err := Loop(r, stage); err != errEnough {
 					t.Fatal(err)
 				}
 			})
@@ -407,11 +408,12 @@ func TestPipesAllocate(t *testing.T) {
 		}
 		return nil
 	}
+	stage := Filter(w, do)
 	got := testing.AllocsPerRun(20, func() {
 		if _, err := unix.Write(ends[0], stream); err != nil {
 			t.Fatal(err)
 		}
-		if err := Loop(r, w, do); err != errEnough {
+		if err := Loop(r, stage); err != errEnough {
 			t.Fatal(err)
 		}
 		for b := buf; len(b) > 0; {
@@ -436,12 +438,12 @@ func TestPipesAllocate(t *testing.T) {
 func TestLoopErrors(t *testing.T) {
 	broken := errors.New("no space left")
 	cut := canon(ts, nil, arp)[:50]
-	err := Loop(NewReader(bytes.NewReader(cat(canon(ts, nil, arp), cut))), NewWriter(&failing{err: broken}), passAll)
+	err := Loop(NewReader(bytes.NewReader(cat(canon(ts, nil, arp), cut))), Filter(NewWriter(&failing{err: broken}), passAll))
 	if err != broken {
 		t.Errorf("%v, want the writer's error", err)
 	}
 	var out strings.Builder
-	err = Loop(NewReader(bytes.NewReader(cat(canon(ts, nil, arp), cut))), NewWriter(&out), passAll)
+	err = Loop(NewReader(bytes.NewReader(cat(canon(ts, nil, arp), cut))), Filter(NewWriter(&out), passAll))
 	if !errors.Is(err, io.ErrUnexpectedEOF) || out.String() != string(canon(ts, nil, arp)) {
 		t.Errorf("%v; wrote %q", err, out.String())
 	}

@@ -48,45 +48,38 @@ type encoder struct {
 // written.
 func (e *encoder) run() error {
 	e.field, e.form = pcap.LinkEthernet, links[pcap.LinkEthernet]
-	var rec frame.Record
-	for {
-		ok, err := e.r.Buffered(&rec)
-		switch {
-		case err != nil:
-		case !ok:
-			if e.known { // whoever reads may wait for the file's header
-				e.begin()
-			}
-			if err = e.flush(); err == nil {
-				err = e.r.Fill()
-			}
-		case rec.IsAnnotation():
-			err = e.annotation(&rec)
-		default:
-			e.begin()
-			err = e.frame(&rec)
-		}
-		if err == nil && len(e.buf) >= gather {
-			err = e.flush()
-		}
-		if err == nil {
-			continue
-		}
-		e.begin()
-		if flush := e.flush(); flush != nil {
-			err = flush
-		}
-		if err != io.EOF {
-			return err
-		}
-		if len(e.rest) > 0 {
-			e.n.leftOut.Add(1)
-		}
-		if n := e.n.leftOut.Load(); n > 0 {
-			return &fdio.WriteError{Err: fmt.Errorf("%d packets were left out", n)}
-		}
-		return nil
+	err := frame.Loop(e.r, e)
+	e.begin() // a capture of nothing has a header, too
+	if flush := e.flush(); flush != nil {
+		err = flush
 	}
+	if err != nil {
+		return err
+	}
+	if len(e.rest) > 0 {
+		e.n.leftOut.Add(1)
+	}
+	if n := e.n.leftOut.Load(); n > 0 {
+		return &fdio.WriteError{Err: fmt.Errorf("%d packets were left out", n)}
+	}
+	return nil
+}
+
+// Idle is frame.Stage's. A reader of the capture may wait for its header.
+func (e *encoder) Idle() error {
+	if e.known {
+		e.begin()
+	}
+	return e.flush()
+}
+
+// Frame is frame.Stage's: it writes a frame.
+func (e *encoder) Frame(rec *frame.Record) error {
+	e.begin()
+	if err := e.frame(rec); err != nil || len(e.buf) < gather {
+		return err
+	}
+	return e.flush()
 }
 
 func (e *encoder) flush() error {
@@ -123,8 +116,8 @@ func (e *encoder) flush() error {
 	return nil
 }
 
-// annotation looks for what the stream's header says of the link.
-func (e *encoder) annotation(rec *frame.Record) error {
+// Annotation is frame.Stage's. The stream's header tells the link.
+func (e *encoder) Annotation(rec *frame.Record) error {
 	if !rec.IsHeader() {
 		return nil
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"framepipe/frame"
@@ -22,6 +21,7 @@ type writer struct {
 	name string
 	link packet.Link
 	in   *fdio.Stream
+	r    *frame.Reader
 	warn func(format string, args ...any)
 	// replay is nil unless frames have to wait for their time.
 	replay *replay
@@ -76,63 +76,59 @@ func (t *writer) run() error {
 	fdio.Grow(t.in.Fd())
 	t.seg.Headroom, t.merge.Headroom = tap.Headroom, tap.Headroom
 	t.whole = !t.dev.Offload()
-	r := frame.NewReader(t.in)
-	var rec frame.Record
-	defer t.settle()
-	for {
-		ok, err := r.Buffered(&rec)
-		switch {
-		case err != nil:
-		case !ok:
-			if err = t.flush(); err == nil {
-				t.settle()
-				err = r.Fill()
-			}
-		case rec.IsAnnotation():
-			if t.replay != nil && rec.IsHeader() {
-				t.replay.again()
-			}
-			err = t.fits(r, &rec)
-		default:
-			if t.n.frames.Load()+t.batch.frames == 0 { // without a header it is Ethernet
-				err = t.fits(r, &rec)
-			}
-			if err == nil && t.replay != nil {
-				err = t.pace(&rec)
-			}
-			if err == nil {
-				t.batch.frames++
-				t.batch.bytes += uint64(len(rec.Frame))
-				t.batch.ethernet += t.ethernet(rec.Offload, rec.Frame)
-				err = t.gather(&rec)
-			}
-		}
-		if err != nil && !tap.Fatal(err) { // what came whole before is still owed
-			if e := t.flush(); e != nil {
-				err = e
-			}
-		}
-		switch {
-		case err == nil:
-		case errors.Is(err, io.EOF):
-			return nil
-		case errors.Is(err, fdio.ErrReaderGone), tap.Fatal(err):
-			// What came and was not written was in hand.
-			t.settle()
-			t.n.lostEthernet.Add(t.n.ethernet.Load() - t.n.writtenEthernet.Load() - t.n.lostEthernet.Load())
-			return fmt.Errorf("%s: %w", t.name, tap.ErrGone)
-		default:
-			return fmt.Errorf("stdin: %w", err)
+	t.r = frame.NewReader(t.in)
+	err := frame.Loop(t.r, t)
+	t.settle()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fdio.ErrReaderGone), tap.Fatal(err):
+		// All that came and was not written was in hand.
+		t.n.lostEthernet.Add(t.n.ethernet.Load() - t.n.writtenEthernet.Load() - t.n.lostEthernet.Load())
+		return fmt.Errorf("%s: %w", t.name, tap.ErrGone)
+	}
+	return fmt.Errorf("stdin: %w", err)
+}
+
+// Frame is frame.Stage's: it injects a frame, or gathers it.
+func (t *writer) Frame(rec *frame.Record) error {
+	if t.n.frames.Load()+t.batch.frames == 0 { // without a header it is Ethernet
+		if err := t.fits(rec); err != nil {
+			return err
 		}
 	}
+	if t.replay != nil {
+		if err := t.pace(rec); err != nil {
+			return err
+		}
+	}
+	t.batch.frames++
+	t.batch.bytes += uint64(len(rec.Frame))
+	t.batch.ethernet += t.ethernet(rec.Offload, rec.Frame)
+	return t.gather(rec)
+}
+
+// Annotation is frame.Stage's.
+func (t *writer) Annotation(rec *frame.Record) error {
+	if t.replay != nil && rec.IsHeader() {
+		t.replay.again()
+	}
+	return t.fits(rec)
+}
+
+// Idle is frame.Stage's: it injects the frames that were gathered.
+func (t *writer) Idle() error {
+	err := t.flush()
+	t.settle()
+	return err
 }
 
 // fits compares the stream's link with that of the device.
-func (t *writer) fits(r *frame.Reader, rec *frame.Record) error {
-	if r.Link() == t.link.String() {
+func (t *writer) fits(rec *frame.Record) error {
+	if t.r.Link() == t.link.String() {
 		return nil
 	}
-	return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link is %s, and %s is a %s", r.Link(), t.name, kind(t.link))}
+	return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link is %s, and %s is a %s", t.r.Link(), t.name, kind(t.link))}
 }
 
 // pace waits until it is time for a frame. What was gathered goes first.

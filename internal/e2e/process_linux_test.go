@@ -430,12 +430,12 @@ func TestStageOfTenLines(t *testing.T) {
 	var out bytes.Buffer
 	r, w := frame.NewReader(in), frame.NewWriter(&out)
 	n := 0
-	err = frame.Loop(r, w, func(r *frame.Record, w *frame.Writer) error {
+	err = frame.Loop(r, frame.Filter(w, func(r *frame.Record, w *frame.Writer) error {
 		if n++; n%2 == 0 {
 			return nil
 		}
 		return w.Pass(r)
-	})
+	}))
 	if err != nil || n != 1000 || out.Len() != 500*516+57 {
 		t.Errorf("%d frames, %d bytes, %v", n, out.Len(), err)
 	}

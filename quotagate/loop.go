@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/netip"
-	"os"
 	"time"
 
 	"framepipe/frame"
@@ -68,56 +67,44 @@ func (t *filter) run() error {
 	fdio.Steady()
 	fdio.Grow(t.in.Fd())
 	fdio.Grow(t.out.Fd())
-	t.r, t.w = frame.NewReader(t.in), frame.NewWriter(t.out)
+	t.r, t.w = frame.NewReader(source{t}), frame.NewWriter(t.out)
 	t.splice = fdio.IsPipe(t.in.Fd()) && fdio.IsPipe(t.out.Fd())
-	err := t.loop()
-	if errors.Is(err, fdio.ErrReaderGone) {
-		err = nil
-	} else {
+	t.tock()
+	err := frame.Loop(t.r, t)
+	if !errors.Is(err, fdio.ErrReaderGone) {
 		// The input has ended, well or badly: the held frames are still owed.
-		if e := t.drain(); e != nil && !errors.Is(e, fdio.ErrReaderGone) && err == io.EOF {
+		if e := t.drain(); err == nil {
 			err = e
 		}
 	}
 	t.publish(t.now, t.state())
-	if err == io.EOF {
+	if errors.Is(err, fdio.ErrReaderGone) {
 		return nil
 	}
 	return err
 }
 
-func (t *filter) loop() error {
-	var rec frame.Record
-	t.tock()
-	for {
-		ok, err := t.r.Buffered(&rec)
-		switch {
-		case err != nil:
-			return err
-		case ok && rec.IsAnnotation():
-			if err = t.relink(); err == nil {
-				err = t.w.Pass(&rec)
-			}
-		case ok:
-			err = t.frame(&rec)
-		default:
-			err = t.more(&rec)
-		}
-		if err != nil {
-			return err
-		}
-	}
+// source is the input. The clock is read whenever a read ends.
+type source struct{ *filter }
+
+func (s source) Read(p []byte) (int, error) {
+	n, err := s.in.Read(p)
+	s.tock()
+	return n, err
 }
 
-// relink takes over the link of a stream's header. The gate first lets out the frames
-// that it holds of another link, which would be taken for frames of this one.
-func (t *filter) relink() error {
+// Annotation is frame.Stage's. A header may tell another link: the gate first lets out the
+// frames that it holds, which would be taken for frames of that one.
+func (t *filter) Annotation(rec *frame.Record) error {
 	link, err := packet.ParseLink(t.r.Link())
 	if err == nil && link != t.link {
 		err = t.drain()
 		t.link = link
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return t.w.Pass(rec)
 }
 
 // state describes a filter at a time.
@@ -156,11 +143,14 @@ func (t *filter) tock() {
 	t.quiet = s.Used == 0
 }
 
-// more reads more of the stream.
-func (t *filter) more(rec *frame.Record) error {
+// Idle is frame.Stage's: it lets the kernel move the rest of a large frame, and writes all
+// that may pass by now.
+func (t *filter) Idle() error {
+	t.r.Limit(0)
 	if t.splice {
-		if missing := t.r.Ahead(rec); missing >= spliceFrom && len(rec.Frame) >= headers {
-			if done, err := t.move(rec, missing); done || err != nil {
+		var rec frame.Record
+		if missing := t.r.Ahead(&rec); missing >= spliceFrom && len(rec.Frame) >= headers {
+			if err := t.move(&rec, missing); err != nil {
 				return err
 			}
 		}
@@ -181,25 +171,19 @@ func (t *filter) more(rec *frame.Record) error {
 			t.in.Timeout = max(time.Duration(at-t.now), tick)
 		}
 	}
-	err := t.r.Fill()
-	t.r.Limit(0)
-	t.tock()
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil
-	}
-	return err
+	return nil
 }
 
 // move has the kernel move the rest of a large frame from pipe to pipe, if the gate
 // passes it at once.
-func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
+func (t *filter) move(rec *frame.Record, missing int) error {
 	if t.stream {
 		t.now = int64(min(rec.Time, gate.MaxTime))
 	}
 	size := len(rec.Frame) + missing
 	p, _, err := t.look(rec, size)
 	if err != nil || !t.gate.Admit(t.now, &p) { // an error: its headers may go on in the rest
-		return false, nil
+		return nil
 	}
 	t.quiet = false
 	t.got(size)
@@ -207,7 +191,7 @@ func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 		err = t.w.Flush()
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	offset := t.r.Offset()
 	t.r.Skip()
@@ -216,21 +200,21 @@ func (t *filter) move(rec *frame.Record, missing int) (done bool, err error) {
 		n, err := fdio.Splice(t.in.Fd(), t.out.Fd(), missing)
 		switch {
 		case err == nil && n == 0:
-			return false, &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: io.ErrUnexpectedEOF}
+			return &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: io.ErrUnexpectedEOF}
 		case err == nil:
 			missing -= n
 		case err == unix.EAGAIN:
 			if err := t.stall(); err != nil {
-				return false, err
+				return err
 			}
 		case err == unix.EPIPE:
-			return false, fdio.ErrReaderGone
+			return fdio.ErrReaderGone
 		case err != unix.EINTR:
-			return false, err
+			return err
 		}
 	}
 	t.tock()
-	return true, nil
+	return nil
 }
 
 // stall waits until there is something to splice and room for it.
@@ -293,8 +277,8 @@ func (t *filter) exempt(l *packet.Layers, f []byte) bool {
 	return false
 }
 
-// frame asks the gate about a frame, and does that.
-func (t *filter) frame(rec *frame.Record) error {
+// Frame is frame.Stage's.
+func (t *filter) Frame(rec *frame.Record) error {
 	if t.stream {
 		t.now = int64(min(rec.Time, gate.MaxTime))
 		if err := t.release(); err != nil {
@@ -306,6 +290,11 @@ func (t *filter) frame(rec *frame.Record) error {
 	}
 	t.quiet = false
 	t.got(len(rec.Frame))
+	return t.offer(rec)
+}
+
+// offer asks the gate about a frame, or a segment of one, and does that.
+func (t *filter) offer(rec *frame.Record) error {
 	p, l, _ := t.look(rec, len(rec.Frame))
 	switch t.gate.Arrive(t.now, &p) {
 	case gate.Mark:
@@ -321,11 +310,18 @@ func (t *filter) frame(rec *frame.Record) error {
 	return nil
 }
 
+// hold copies a record into the gate's queue. A segment is in no Reader's memory.
 func (t *filter) hold(rec *frame.Record, p *gate.Packet, l *packet.Layers) {
-	raw := rec.Raw()
-	h := t.gate.Hold(p, l.Flow(rec.Frame, t.seed), len(raw))
-	copy(h.Data, raw)
-	h.Meta = int32(len(raw) - len(rec.Extra) - len(rec.Frame))
+	flow := l.Flow(rec.Frame, t.seed)
+	var h *gate.Held
+	if raw := rec.Raw(); raw != nil {
+		h = t.gate.Hold(p, flow, len(raw))
+		copy(h.Data, raw)
+	} else {
+		h = t.gate.Hold(p, flow, frame.HeadSize+4+len(rec.Frame)+len(rec.Extra))
+		h.Data = rec.Append(h.Data[:0])
+	}
+	h.Meta = int32(len(h.Data) - len(rec.Extra) - len(rec.Frame))
 }
 
 // cut asks the gate about each segment of a super-frame, so that a drop costs one
@@ -345,27 +341,9 @@ func (t *filter) cut(rec *frame.Record, bytes int64) error {
 	}
 	part := frame.Record{Time: rec.Time, Extra: rec.Extra, Extras: rec.Extras}
 	for part.Frame = t.seg.Next(); part.Frame != nil; part.Frame = t.seg.Next() {
-		if err := t.part(&part); err != nil {
+		if err := t.offer(&part); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// part is frame for a segment, which is not in the Reader's memory.
-func (t *filter) part(rec *frame.Record) error {
-	p, l, _ := t.look(rec, len(rec.Frame))
-	switch t.gate.Arrive(t.now, &p) {
-	case gate.Mark:
-		l.SetCE(rec.Frame)
-		fallthrough
-	case gate.Pass:
-		return t.w.Pass(rec)
-	case gate.Hold:
-		size := frame.HeadSize + 4 + len(rec.Frame) + len(rec.Extra)
-		h := t.gate.Hold(&p, l.Flow(rec.Frame, t.seed), size)
-		h.Data = rec.Append(h.Data[:0])
-		h.Meta = int32(len(h.Data) - len(rec.Extra) - len(rec.Frame))
 	}
 	return nil
 }

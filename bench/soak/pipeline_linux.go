@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ import (
 
 	"framepipe/internal/hist"
 	"framepipe/internal/ledger"
+	"framepipe/internal/netns"
 	"framepipe/internal/sandbox"
 
 	"golang.org/x/sys/unix"
@@ -47,7 +47,7 @@ func (h *host) make() error {
 		return err
 	}
 	// No duplicate address detection: the addresses are to be used at once.
-	if err := inside(h.ns, func() error {
+	if err := netns.Do(h.ns, func() error {
 		return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
 	}); err != nil {
 		return err
@@ -99,23 +99,6 @@ func (h *host) device() (d device, err error) {
 	return device{count{s.Tx.Packets, s.Tx.Bytes}, count{s.Rx.Packets, s.Rx.Bytes}, s.Tx.Dropped}, nil
 }
 
-// inside runs f on a thread of a namespace.
-func inside(ns string, f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		file, err := os.Open("/run/netns/" + ns)
-		if err == nil {
-			if err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err == nil {
-				err = f()
-			}
-			file.Close()
-		}
-		done <- err
-	}()
-	return <-done
-}
-
 // handed counts the frames that the kernel hands to a tap, one by one, as a packet
 // socket sees them. A tap itself counts a frame as sent when it is read, and as
 // dropped when there is no room; what waits in it when its reader goes away it
@@ -127,7 +110,7 @@ type handed struct {
 
 func newHanded(h *host) (c *handed, err error) {
 	c = &handed{}
-	err = inside(h.ns, func() error {
+	err = netns.Do(h.ns, func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err

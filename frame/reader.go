@@ -10,11 +10,11 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// readSize is how much a Reader reads at once: four super-frames, or the pipe of a shell
-// four times over. More was no faster, and this much still fits into a core's cache.
+// readSize is how much a Reader reads at once: four super-frames, or four times the
+// default pipe buffer. More was no faster, and this much fits into a core's cache.
 const readSize = 256 << 10
 
-// maxHeader bounds the annotations that may be the stream's header. Ours has 60 bytes.
+// maxHeader bounds the size of a stream's header. Writer.Header writes about 60 bytes.
 const maxHeader = 4 << 10
 
 // maxEmptyReads bounds the Reads in a row that return neither data nor an error, which
@@ -34,16 +34,16 @@ type Reader struct {
 	r, w    int // buf[r:w] was read and not yet delivered
 	offset  int64
 	scanner scanner
-	need    int // size of the frame at r, 0 if its head has not come
+	need    int // size of the frame at r, 0 if unknown
 	limit   int // most bytes to read at once, if not 0
 	holder  *Writer
-	late    error // came with data, for the next Fill
+	late    error // returned by Read along with data; the next Fill returns it
 	err     error
 	link    string
 }
 
-// NewReader returns a Reader of src. It delivers as much as a Read returns, and does not
-// wait for the rest.
+// NewReader returns a Reader of src. The Reader delivers the values that one Read
+// returned before it calls Read again.
 func NewReader(src io.Reader) *Reader {
 	return &Reader{src: src, buf: make([]byte, Headroom+readSize), r: Headroom, w: Headroom, link: LinkEthernet}
 }
@@ -68,7 +68,7 @@ func (r *Reader) Next(rec *Record) error {
 }
 
 // Buffered delivers the next value if all of it has been read, and reports whether it
-// did. Records delivered since the last Fill stay valid.
+// has. Records delivered since the last Fill stay valid.
 func (r *Reader) Buffered(rec *Record) (bool, error) {
 	b := r.buf[r.r:r.w]
 	head, n := canonical(b, rec)
@@ -89,13 +89,13 @@ func (r *Reader) Buffered(rec *Record) (bool, error) {
 	return false, nil
 }
 
-// Ahead delivers the beginning of a frame of which only that has been read: its time,
-// its offload and the first bytes. missing is how many bytes are still to come, 0 if
-// there is no such frame, or its encoding is not canonical. After Skip the Reader does
-// not expect them any more.
+// Ahead delivers the beginning of a frame that has been read in part: its time, its
+// offload and the first bytes. missing is the number of bytes still to be read. It is
+// 0 if there is no such frame, or if its encoding is not canonical. After Skip the
+// Reader no longer expects them.
 //
-// With the two, a stage that needs only the headers of a frame can have the kernel move
-// the rest from pipe to pipe.
+// A stage that needs only the headers of a frame can thus have the kernel move the
+// rest from pipe to pipe.
 func (r *Reader) Ahead(rec *Record) (missing int) {
 	b := r.buf[r.r:r.w]
 	if r.need <= len(b) {
@@ -108,7 +108,7 @@ func (r *Reader) Ahead(rec *Record) (missing int) {
 	return r.need - len(b)
 }
 
-// Skip goes on behind the frame that Ahead looked at.
+// Skip skips the frame that Ahead delivered. The next value follows it.
 func (r *Reader) Skip() {
 	r.offset += int64(r.need)
 	r.need = 0
@@ -124,7 +124,7 @@ func (r *Reader) deliver(rec *Record, size int) {
 	r.r += size
 	r.offset += int64(size)
 	r.need = 0
-	r.scanner.reset() // it may have begun on a canonical head that came in two parts
+	r.scanner.reset() // it may have scanned part of a canonical head that came in two reads
 }
 
 // foreign delivers a value that is not in the canonical encoding.
@@ -135,8 +135,7 @@ func (r *Reader) foreign(b []byte, rec *Record) (bool, error) {
 	if len(b) == 0 {
 		return false, nil
 	}
-	// The first byte tells what is neither frame nor annotation: do not search garbage
-	// for its end.
+	// Reject garbage by its first byte: the scanner would search it for the end of a value.
 	if c := b[0]; c&0xf0 != 0x90 && c != 0xdc && c != 0xdd && !isMap(c) {
 		return false, r.fail(fmt.Errorf("found %s (byte 0x%02x), want an array (a frame) or a map (an annotation)", name(c), c))
 	}
@@ -168,11 +167,11 @@ func (r *Reader) fail(err error) error {
 	return r.err
 }
 
-// header takes over the link of an annotation that is the header of a stream.
+// header sets the link if the annotation is the header of a stream.
 func (r *Reader) header(b []byte) error {
 	m := asHeader(b)
 	if m == nil {
-		return nil // of another program
+		return nil // an annotation of another program
 	}
 	if v := fmt.Sprint(m["version"]); v != "1" {
 		return fmt.Errorf("the stream is of version %s, this reads version 1", v)
@@ -188,8 +187,8 @@ func (r *Reader) header(b []byte) error {
 	return nil
 }
 
-// Fill reads once from the source, which may block. It flushes a Writer that still holds
-// records of this Reader, and then makes all of those invalid. After
+// Fill reads once from the source, which may block. It first flushes a Writer that holds
+// records of this Reader, and then invalidates these records. After
 // os.ErrDeadlineExceeded, from a source with a deadline, Fill may be called again.
 func (r *Reader) Fill() error {
 	if r.err != nil {
@@ -229,7 +228,7 @@ func (r *Reader) Fill() error {
 	return err
 }
 
-// room makes room behind buf[r:w] for the rest of its value.
+// room makes room after buf[r:w] for the rest of the value.
 func (r *Reader) room() {
 	have := r.w - r.r
 	if have == 0 {
@@ -237,7 +236,7 @@ func (r *Reader) room() {
 		return
 	}
 	if have+Headroom == len(r.buf) || r.need+Headroom > len(r.buf) {
-		// It fills all of it: from now on, have room for the largest value.
+		// The value does not fit: grow the buffer to hold the largest value.
 		buf := make([]byte, Headroom+MaxValue+readSize)
 		copy(buf[Headroom:], r.buf[r.r:r.w])
 		r.buf = buf
@@ -247,8 +246,8 @@ func (r *Reader) room() {
 	r.r, r.w = Headroom, Headroom+have
 }
 
-// asHeader decodes the keys of the header of a stream, nil for another annotation. It
-// skips other keys, whose values the library may not decode.
+// asHeader decodes the known keys of the header of a stream. It returns nil for another
+// annotation. It skips other keys, as the library may fail to decode their values.
 func asHeader(b []byte) map[string]any {
 	if len(b) > maxHeader || !bytes.Contains(b, []byte("format")) {
 		return nil
@@ -280,15 +279,15 @@ func asHeader(b []byte) map[string]any {
 	return m
 }
 
-// IsHeader reports whether the value is the header of a stream. Concatenated streams
-// have one each.
+// IsHeader reports whether the value is the header of a stream. Each of several
+// concatenated streams has its own.
 func (r *Record) IsHeader() bool { return r.IsAnnotation() && asHeader(r.Raw()) != nil }
 
 // Decode decodes an annotation with the msgpack library.
 func (r *Record) Decode() (map[string]any, error) {
 	var m map[string]any
 	if !r.IsAnnotation() {
-		return nil, errors.New("a frame is no annotation")
+		return nil, errors.New("the record is a frame, not an annotation")
 	}
 	err := msgpack.Unmarshal(r.Raw(), &m)
 	return m, err

@@ -9,42 +9,42 @@ import (
 const (
 	MaxFrame    = 1 << 20           // bytes of a frame
 	MaxValue    = MaxFrame + 64<<10 // bytes of an encoded value, additions included
-	MaxDepth    = 32                // levels of arrays and maps in one another
+	MaxDepth    = 32                // levels of nested arrays and maps
 	OffloadSize = 10                // bytes of a virtio_net_hdr
 
 	HeadSize        = 16 // canonical head of a frame without offload
-	HeadSizeOffload = 27 // and with it
+	HeadSizeOffload = 27 // and of a frame with offload
 )
 
-// Headroom is how many bytes in front of a Record's Frame may be overwritten
-// once the Record has been dealt with: they belong to its own head or to
-// values before it. It lets a header be put before the frame for one write.
+// Headroom is the number of bytes in front of a Record's Frame that may be
+// overwritten after the Record has been handled: they hold its own head or values
+// before it. A header can be put there, to write it and the frame in one call.
 const Headroom = 16
 
 // Record is a value of the stream: a frame, or an annotation.
 //
-// Its slices point into the Reader's memory. They are valid until the Reader
-// next reads from its source: until the next call of Next or Fill.
+// Its slices point into the Reader's memory. They are valid until the next call
+// of Next or Fill, which may read from the source.
 type Record struct {
 	Time    uint64 // nanoseconds since the Unix epoch
 	Offload []byte // nil, or OffloadSize bytes: a struct virtio_net_hdr
 	Frame   []byte // never nil in a frame, nil in an annotation
-	Extra   []byte // the elements after the third, as they were encoded
+	Extra   []byte // the elements after the third, encoded
 
-	// Extras is how many elements Extra holds.
+	// Extras is the number of elements in Extra.
 	Extras int
 
-	src        *Reader // whose memory it is, nil for a record made by hand
-	start, end int     // where in src.buf
-	at         int     // where in src.buf Frame begins
+	src        *Reader // owns the memory, nil for a record made by hand
+	start, end int     // offsets in src.buf of the value
+	at         int     // offset in src.buf of Frame
 }
 
 // IsAnnotation reports whether the value is a map and not a frame.
 func (r *Record) IsAnnotation() bool { return r.Frame == nil }
 
-// Raw returns the value as it stood in the stream, nil if it did not come from
-// a Reader. It holds the same memory as Frame and Offload, so that changes made
-// to their bytes show in it.
+// Raw returns the value as encoded in the stream, or nil if it did not come from
+// a Reader. It shares memory with Frame and Offload: changes to their bytes are
+// visible in it.
 func (r *Record) Raw() []byte {
 	if r.src == nil {
 		return nil
@@ -52,8 +52,8 @@ func (r *Record) Raw() []byte {
 	return r.src.buf[r.start:r.end:r.end]
 }
 
-// Offset returns where in the stream the value begins, of a record that came
-// from a Reader and is still valid.
+// Offset returns the offset of the value in the stream. The record must come from
+// a Reader and still be valid.
 func (r *Record) Offset() int64 {
 	if r.src == nil {
 		return 0
@@ -61,9 +61,9 @@ func (r *Record) Offset() int64 {
 	return r.src.offset - int64(r.src.r-r.start)
 }
 
-// Room returns Frame with Headroom bytes in front of it, nil if the record did
-// not come from a Reader. The bytes in front may be overwritten when Offload
-// and Raw are needed no more.
+// Room returns Frame with Headroom bytes in front of it, or nil if the record did
+// not come from a Reader. The bytes in front may be overwritten once Offload and
+// Raw are no longer needed.
 func (r *Record) Room() []byte {
 	if r.src == nil || r.Frame == nil {
 		return nil
@@ -76,16 +76,15 @@ func (r *Record) Room() []byte {
 func (r *Record) Clock() time.Time { return time.Unix(int64(r.Time/1e9), int64(r.Time%1e9)) }
 
 // Append appends the frame's encoding to b: the canonical one if the record
-// has no additions, and otherwise the same with a longer array around it. It
-// does not look at Raw.
+// has no additions, and otherwise the same in a longer array. It ignores Raw.
 func (r *Record) Append(b []byte) []byte {
 	b = AppendHead(b, r.Time, r.Offload, len(r.Frame), r.Extras)
 	b = append(b, r.Frame...)
 	return append(b, r.Extra...)
 }
 
-// AppendHead appends the head of a frame of length bytes to b. The frame's
-// bytes are to follow, then extras encoded values.
+// AppendHead appends the head of a frame of length bytes to b. The caller must
+// append the frame's bytes, and then as many encoded values as extras says.
 func AppendHead(b []byte, time uint64, offload []byte, length, extras int) []byte {
 	switch n := 3 + extras; {
 	case n <= 15:
@@ -107,13 +106,13 @@ func AppendHead(b []byte, time uint64, offload []byte, length, extras int) []byt
 	return binary.BigEndian.AppendUint32(b, uint32(length))
 }
 
-// PutHead writes the canonical head of a frame that stands in b behind it:
-// HeadSize bytes without offload, HeadSizeOffload with. It returns the size.
-// The offload may lie anywhere in b.
+// PutHead writes the canonical head of a frame to the start of b, where the frame
+// follows it. It returns the size of the head: HeadSize without offload,
+// HeadSizeOffload with. The offload may lie anywhere in b.
 func PutHead(b []byte, time uint64, offload []byte, length int) int {
 	n := HeadSize
 	if offload != nil {
-		copy(b[12:22], offload[:OffloadSize]) // first: it may stand where the length goes
+		copy(b[12:22], offload[:OffloadSize]) // first: the length may overwrite it
 		b[10], b[11] = 0xc4, OffloadSize
 		n = HeadSizeOffload
 	} else {
@@ -126,10 +125,10 @@ func PutHead(b []byte, time uint64, offload []byte, length int) int {
 	return n
 }
 
-// canonical reads the canonical head at the start of b, by hand because it is
-// done for every frame (5 ns; the library takes 170 to 380). It returns the
-// size of the head and of the frame, and a head of 0 where b begins with
-// anything else, or with less than a head.
+// canonical parses the canonical head at the start of b without the msgpack
+// library, as it runs for every frame (5 ns; the library takes 170 to 380). It
+// returns the sizes of the head and of the frame. head is 0 if b does not begin
+// with a whole canonical head.
 func canonical(b []byte, rec *Record) (head int, length uint32) {
 	if len(b) < HeadSize || b[0] != 0x93 || b[1] != 0xcf {
 		return 0, 0

@@ -7,11 +7,11 @@ import (
 	"io"
 )
 
-// FormatError says that the bytes of a stream are not what they should be.
+// FormatError reports damage in a stream.
 type FormatError struct {
 	Offset int64  // of the value's first byte, from where the Reader began
-	What   string // what was found, and where it helps what was wanted
-	Err    error  // io.ErrUnexpectedEOF where the input ended inside the value
+	What   string // the damage, and often the value that was expected
+	Err    error  // io.ErrUnexpectedEOF if the input ended inside the value
 }
 
 func (e *FormatError) Error() string {
@@ -23,18 +23,18 @@ func (e *FormatError) Unwrap() error { return e.Err }
 
 var errTooLong = fmt.Errorf("a value claims more than the limit of %d bytes", MaxValue)
 
-// scanner finds the end of a msgpack value in a buffer that grows, without
-// decoding it: the library, asked for a raw value, takes the memory that a
-// length claims and recurses as deep as the input likes. It remembers how far
-// it came, so that a value that arrives byte by byte is walked once.
+// scanner finds the end of a msgpack value in a growing buffer, without decoding
+// the value. The library's raw values are no substitute: it allocates as much as a
+// length claims and recurses as deep as the input says. The scanner keeps its
+// position, so that a value that arrives byte by byte is scanned once.
 type scanner struct {
 	pos   int // bytes scanned
 	depth int
 	left  [MaxDepth + 1]uint64 // values still to come at each level
 }
 
-// scan goes on over b, which begins with the value. done means that the value
-// is b[:s.pos]; otherwise more of it is needed.
+// scan continues over b, which begins with the value. If done, the value is
+// b[:s.pos]; otherwise scan needs more of it.
 func (s *scanner) scan(b []byte) (done bool, err error) {
 	if s.pos == 0 && s.depth == 0 {
 		s.left[0] = 1
@@ -70,15 +70,15 @@ func (s *scanner) scan(b []byte) (done bool, err error) {
 
 func (s *scanner) reset() { s.pos, s.depth = 0, 0 }
 
-// element looks at the value at the start of b: size is its bytes without its
-// children, of which an array has its length and a map twice that. ok is
-// false when b is too short to tell.
+// element parses the head of the value at the start of b. size is the number of
+// its bytes without its children. children is the length of an array, or twice the
+// length of a map. ok is false if b is too short to tell.
 func element(b []byte) (size, children int, ok bool, err error) {
 	if len(b) == 0 {
 		return 0, 0, false, nil
 	}
-	// length reads a big-endian number of n bytes behind the first. One that
-	// is over the limit anyway is cut to a number an int holds twice.
+	// length reads a big-endian number of n bytes after the first byte. It caps
+	// values over the limit, so that doubling one cannot overflow an int.
 	length := func(n int) (int, bool) {
 		if len(b) < 1+n {
 			return 0, false
@@ -135,7 +135,7 @@ func element(b []byte) (size, children int, ok bool, err error) {
 	return 0, 0, false, errors.New("found byte 0xc1, which msgpack never uses")
 }
 
-// foreign decodes a whole value b in any encoding. rec.at counts from b.
+// foreign decodes a whole value b in any encoding. It sets rec.at relative to b.
 func foreign(b []byte, rec *Record) error {
 	count, pos, ok := arrayHead(b)
 	if !ok {
@@ -219,7 +219,7 @@ func unsigned(b []byte) (v uint64, size int, ok bool) {
 	return v, size, true
 }
 
-// bin reads a bin in any of its encodings. The bytes are never nil.
+// bin reads a bin in any of its encodings. v is never nil if ok.
 func bin(b []byte) (v []byte, size int, ok bool) {
 	switch b[0] {
 	case 0xc4:
@@ -235,7 +235,7 @@ func bin(b []byte) (v []byte, size int, ok bool) {
 	return nil, 0, false
 }
 
-// name names the kind of value that begins with c.
+// name returns the kind of value that begins with c.
 func name(c byte) string {
 	switch {
 	case c <= 0x7f, c >= 0xcc && c <= 0xcf:

@@ -10,19 +10,19 @@ import (
 )
 
 const (
-	writeSize = 256 << 10 // most bytes that a Writer copies and encodes before it writes
-	copySize  = 512       // most bytes that cost less to copy than one more span
+	writeSize = 256 << 10 // most bytes that a Writer copies and encodes before it flushes
+	copySize  = 512       // up to this many bytes, a copy costs less than another span
 	maxSpans  = 64
 )
 
 // Writer writes a stream. It gathers values and writes them all at Flush, or when its
-// memory is full. Those given to Pass it does not copy.
+// memory is full. Pass does not copy large records.
 type Writer struct {
 	dst   io.Writer
-	vec   spanWriter // dst, where it can write spans
+	vec   spanWriter // dst, if it can write spans
 	spans [][]byte
 	arena []byte // copies and encodings, never grown: spans point into it
-	// The open span is src.buf[start:end], or without a src, arena[start:].
+	// The open span is src.buf[start:end], or arena[start:] if src is nil.
 	src        *Reader
 	start, end int
 	size       int // bytes gathered
@@ -41,9 +41,8 @@ func NewWriter(dst io.Writer) *Writer {
 	return w
 }
 
-// Pass writes a record of a Reader just as it came, whatever its encoding. Changes to
-// the bytes of its Frame and Offload go along; changes to its fields do not: use Write
-// for those.
+// Pass writes a record of a Reader in its original encoding. It writes changes to the
+// bytes of Frame and Offload, but not changes to the fields: use Write for those.
 //
 // The Writer writes the record when it is flushed; its Reader flushes the Writer before
 // it overwrites the record.
@@ -52,7 +51,7 @@ func (w *Writer) Pass(rec *Record) error {
 		return w.Write(rec)
 	}
 	n := rec.end - rec.start
-	if w.src == rec.src && w.end == rec.start { // the common case: none was dropped between
+	if w.src == rec.src && w.end == rec.start { // the common case: the previous record was passed, too
 		w.end = rec.end
 		w.size += n
 		return nil
@@ -63,7 +62,7 @@ func (w *Writer) Pass(rec *Record) error {
 	if err := w.close(); err != nil {
 		return err
 	}
-	if h := rec.src.holder; h != nil && h != w { // the Reader knows one Writer
+	if h := rec.src.holder; h != nil && h != w { // a Reader has one Writer to flush
 		if err := h.Flush(); err != nil {
 			return err
 		}
@@ -74,7 +73,7 @@ func (w *Writer) Pass(rec *Record) error {
 	return nil
 }
 
-// Write encodes the record and writes it; an annotation it writes as it came. A frame
+// Write encodes the record and writes it. It writes an annotation unchanged. A frame
 // over MaxFrame, or over MaxValue with its additions, is an error.
 func (w *Writer) Write(rec *Record) error {
 	if rec.IsAnnotation() {
@@ -82,7 +81,7 @@ func (w *Writer) Write(rec *Record) error {
 	}
 	size := len(rec.Frame) + len(rec.Extra) + HeadSizeOffload + 4
 	if len(rec.Frame) > MaxFrame || size > MaxValue {
-		return fmt.Errorf("a frame of %d bytes with %d of additions, the most is %d, and %d in all", len(rec.Frame), len(rec.Extra), MaxFrame, MaxValue)
+		return fmt.Errorf("frame of %d bytes with %d bytes of additions: the limits are %d bytes, and %d in all", len(rec.Frame), len(rec.Extra), MaxFrame, MaxValue)
 	}
 	b, err := w.reserve(size)
 	if err != nil {
@@ -92,13 +91,13 @@ func (w *Writer) Write(rec *Record) error {
 	return nil
 }
 
-// WriteRaw writes values that are encoded already.
+// WriteRaw writes encoded values.
 func (w *Writer) WriteRaw(b []byte) error { return w.copied(b) }
 
 // Annotate writes an annotation, with its keys in alphabetical order.
 func (w *Writer) Annotate(m map[string]any) error {
 	if m == nil {
-		m = map[string]any{} // or the library would write nil, which is no annotation
+		m = map[string]any{} // the library would encode nil, which is no annotation
 	}
 	var b bytes.Buffer
 	e := msgpack.NewEncoder(&b)
@@ -108,7 +107,7 @@ func (w *Writer) Annotate(m map[string]any) error {
 		return err
 	}
 	if b.Len() > MaxValue {
-		return fmt.Errorf("an annotation of %d bytes, the most is %d", b.Len(), MaxValue)
+		return fmt.Errorf("annotation of %d bytes: the limit is %d", b.Len(), MaxValue)
 	}
 	return w.copied(b.Bytes())
 }
@@ -144,7 +143,7 @@ func (w *Writer) copied(raw []byte) error {
 	return nil
 }
 
-// reserve returns the arena with room for n bytes more. Append them and call wrote.
+// reserve returns the arena with room for n more bytes. Append them and call wrote.
 func (w *Writer) reserve(n int) ([]byte, error) {
 	if len(w.arena)+n > cap(w.arena) {
 		if err := w.Flush(); err != nil {
@@ -180,8 +179,8 @@ func (w *Writer) close() error {
 	return nil
 }
 
-// Flush writes the gathered values. It returns the first error of a write, then and
-// ever after.
+// Flush writes the gathered values. After a write has failed, every Flush returns its
+// error.
 func (w *Writer) Flush() error {
 	if w.size == 0 || w.err != nil {
 		return w.err

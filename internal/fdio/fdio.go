@@ -1,25 +1,24 @@
-// Package fdio reads, writes and waits on the descriptors a stage was born
-// with: pipes as a rule, sometimes a file, a socket or a tap.
+// Package fdio reads, writes and waits on the descriptors that a stage
+// inherits: usually pipes, sometimes a file, a socket or a tap.
 //
 // Such a descriptor is shared: the shell, the neighbour stage and other
 // children of the same parent hold the same open file description, and
 // O_NONBLOCK is a flag of the description, not of the descriptor. So this
-// package never sets it. Where the system can be asked per call not to block
-// (preadv2 with RWF_NOWAIT on Linux), it is; elsewhere a poll comes first.
+// package never sets it. On Linux each call asks not to block (preadv2 with
+// RWF_NOWAIT); elsewhere a poll comes first.
 //
-// On Linux the calls that cannot block are made without telling Go's
-// scheduler (syscall.RawSyscall), and waiting is done in ppoll the same way
-// for the first second. A pipeline of processes that wake each other
-// thousands of times a second otherwise spends a third of its time in
-// entersyscall, exitsyscall and the monitor thread that takes the processor
-// away from a goroutine in a system call; and a ping through eight idle
-// stages takes five times as long. A wait that lasts longer goes on as an
-// ordinary system call, so that a stage without traffic costs nothing.
+// On Linux this package hides calls that cannot block from Go's scheduler
+// (syscall.RawSyscall), and the first second of each wait in ppoll, too. A
+// pipeline of processes that wake each other thousands of times a second
+// otherwise spends a third of its time in entersyscall, exitsyscall and the
+// monitor thread that retakes the P of a goroutine in a system call; and a
+// ping through eight idle stages takes five times as long. A longer wait
+// continues as an ordinary system call, so that an idle stage costs nothing.
 //
-// A goroutine that waits so holds on to its P, one of GOMAXPROCS, and the
-// signal by which the runtime preempts goroutines (SIGURG) is blocked, which
-// would interrupt the wait every 10 ms. It gives others a turn twenty times a
-// second: so long the collector, which has little to do here, may have to wait.
+// A hidden wait keeps its P, one of GOMAXPROCS, and blocks the signal by which
+// the runtime preempts goroutines (SIGURG), which would interrupt the wait every
+// 10 ms. It yields to the scheduler twenty times a second. The garbage collector,
+// which has little to do here, may have to wait that long.
 package fdio
 
 import (
@@ -31,15 +30,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PipeSize is what Grow asks for: 1 MiB, the most an unprivileged process may
-// have (fs.pipe-max-size). Four 256 KiB batches fit.
+// PipeSize is the buffer size that Grow asks for: 1 MiB, the default limit of an
+// unprivileged process (fs.pipe-max-size). Four 256 KiB batches fit.
 const PipeSize = 1 << 20
 
-// ErrReaderGone says that the other end of the output is closed. That is how a pipeline
-// ends from downstream, and not a fault.
+// ErrReaderGone reports that the other end of the output is closed. A pipeline normally
+// ends this way from downstream.
 var ErrReaderGone = errors.New("the reader of the output has gone away")
 
-// WriteError is the error of a write that waiting does not mend.
+// WriteError is a permanent error of a write.
 type WriteError struct{ Err error }
 
 func (e *WriteError) Error() string { return e.Err.Error() }
@@ -47,10 +46,10 @@ func (e *WriteError) Error() string { return e.Err.Error() }
 // Unwrap returns the system's error.
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// Forever is the timeout of a wait without one.
+// Forever is the timeout of a wait without a time limit.
 const Forever = time.Duration(-1)
 
-// PollFd is one descriptor to wait for, as poll(2) has it.
+// PollFd is the struct pollfd of poll(2).
 type PollFd = unix.PollFd
 
 // Input is a descriptor to read a stream from.
@@ -62,23 +61,22 @@ type Input struct {
 type kind uint8
 
 const (
-	plain   kind = iota // a poll is needed before a read
-	nowait              // takes RWF_NOWAIT
-	regular             // a file: never blocks for long, and poll says nothing
+	plain   kind = iota // needs a poll before a read
+	nowait              // supports RWF_NOWAIT
+	regular             // a file: never blocks for long; poll always reports it ready
 )
 
 // NewInput prepares fd for reading. It changes nothing about the descriptor.
 func NewInput(fd int) *Input { return &Input{fd: fd, kind: inputKind(fd)} }
 
-// NewDevice is NewInput for a character device. A read finds out whether its driver
-// takes RWF_NOWAIT.
+// NewDevice is NewInput for a character device. The first read detects whether the
+// driver supports RWF_NOWAIT.
 func NewDevice(fd int) *Input { return &Input{fd: fd, kind: deviceKind} }
 
 // Fd returns the descriptor.
 func (in *Input) Fd() int { return in.fd }
 
-// Regular reports whether the input is a file on disk, which is read to its
-// end without ever waiting.
+// Regular reports whether the input is a file on disk. Reads of it never wait.
 func (in *Input) Regular() bool { return in.kind == regular }
 
 // Output is a descriptor to write a stream to.
@@ -94,7 +92,7 @@ func NewOutput(fd int) *Output { return &Output{fd: fd, kind: outputKind(fd)} }
 // Fd returns the descriptor.
 func (out *Output) Fd() int { return out.fd }
 
-// Write writes all of p and blocks until it has. The error is ErrReaderGone
+// Write blocks until it has written all of p. The error is ErrReaderGone
 // when the other end is closed.
 func (out *Output) Write(p []byte) (int, error) {
 	done := 0
@@ -111,8 +109,9 @@ func (out *Output) Write(p []byte) (int, error) {
 	return done, nil
 }
 
-// Try writes as much of p as there is room for. The error says why it ended early:
-// unix.EAGAIN if there is no more room. A fifo has to be open for non-blocking writing.
+// Try writes as much of p as there is room for. The error is the reason of a short
+// write: unix.EAGAIN if there is no more room. A fifo must be open for non-blocking
+// writing.
 func (out *Output) Try(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var some int
@@ -124,8 +123,8 @@ func (out *Output) Try(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Writev writes the spans one after the other, as Write would their
-// concatenation. The slice of spans is used up.
+// Writev writes the concatenation of the spans, as Write does. It overwrites the
+// elements of spans.
 func (out *Output) Writev(spans [][]byte) error {
 	for len(spans) > 0 {
 		if len(spans[0]) == 0 {
@@ -154,7 +153,7 @@ func (out *Output) Writev(spans [][]byte) error {
 	return nil
 }
 
-// blocked waits for a descriptor that was full, and returns any other error of a write.
+// blocked waits for room if a write failed with EAGAIN, and returns other errors.
 func (out *Output) blocked(err error) error {
 	switch err {
 	case unix.EINTR:
@@ -172,11 +171,11 @@ func (out *Output) blocked(err error) error {
 // Regular reports whether the output is a file on disk.
 func (out *Output) Regular() bool { return out.kind == regular }
 
-// Stream is an Input that waits: an io.Reader that also notices, while no data comes,
-// that the reader of the output has gone.
+// Stream is an io.Reader over an Input. While it waits for data, it also detects that
+// the reader of the output has gone.
 type Stream struct {
 	*Input
-	// Timeout is how long a Read waits for data, Forever as a rule.
+	// Timeout is how long a Read waits for data. NewStream sets Forever.
 	Timeout time.Duration
 
 	fds [2]PollFd
@@ -187,18 +186,18 @@ type Stream struct {
 func NewStream(in *Input, out int) *Stream {
 	s := &Stream{Input: in, Timeout: Forever}
 	s.fds[0] = PollFd{Fd: int32(in.fd), Events: unix.POLLIN}
-	s.fds[1] = PollFd{Fd: int32(out)} // a negative one is passed over by poll
+	s.fds[1] = PollFd{Fd: int32(out)} // poll ignores a negative descriptor
 	return s
 }
 
 // Read waits until there is data and reads it. The error is io.EOF at the end
 // of the input, ErrReaderGone if the output's reader left first, and
-// os.ErrDeadlineExceeded when the timeout is over.
+// os.ErrDeadlineExceeded after the timeout.
 func (s *Stream) Read(p []byte) (int, error) {
 	for {
 		var n int
 		var err error
-		if s.kind == plain && s.Timeout != 0 { // it would poll first: let that be the wait
+		if s.kind == plain && s.Timeout != 0 { // TryRead would poll first: wait in that poll instead
 			if len(p) == 0 {
 				return 0, unix.EINVAL
 			}
@@ -227,7 +226,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 	}
 }
 
-// late is the error of a wait that found nothing.
+// late returns the error of a wait after which the input is not ready.
 func late(err error) error {
 	if err == nil {
 		err = os.ErrDeadlineExceeded
@@ -241,7 +240,7 @@ func (s *Stream) Wait(timeout time.Duration) (ready bool, err error) {
 	if _, err := Wait(s.fds[:], timeout); err != nil {
 		return false, err
 	}
-	// An output can break while there is input, which then has nowhere to go.
+	// Check the output even if there is input: the input would have nowhere to go.
 	if Broken(s.fds[1]) {
 		return false, ErrReaderGone
 	}

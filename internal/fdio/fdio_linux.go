@@ -10,21 +10,21 @@ import (
 )
 
 // rwfNowait makes one read or write return EAGAIN instead of blocking
-// (include/uapi/linux/fs.h). The two ends of pipe(2) take it since Linux 6.4,
-// a named FIFO does not, and an end loses it for good when it is spliced from
-// or to (pipe_clear_nowait in fs/splice.c); tee leaves it.
+// (include/uapi/linux/fs.h). Both ends of pipe(2) support it since Linux 6.4,
+// a named FIFO does not. An end loses the support for good at a splice from or
+// to it (pipe_clear_nowait in fs/splice.c), but not at a tee.
 const rwfNowait = 0x8
 
-// brief is how long a wait is hidden from Go's scheduler: long enough that a
-// ping a second does not leave it. A system call that the scheduler knows of
-// starts the runtime's monitor thread, which then wakes up some fifty times in
-// the next milliseconds, in each process of the pipeline.
+// brief is how long a wait stays hidden from Go's scheduler. It is longer than a
+// second, so that a ping a second never needs a visible wait: a system call that
+// the scheduler sees starts the runtime's monitor thread, which then wakes up some
+// fifty times in the next milliseconds, in each process of the pipeline.
 const brief = time.Second + 100*time.Millisecond
 
-// slice is how long the scheduler waits, at the most, for a turn in that time:
-// so much later a signal may be dealt with that came while nothing waited. The
-// turns come more often at first, as a P that is not given away for 10 ms is
-// asked for by the runtime, and that delays the next frame by 15 µs in each stage.
+// A hidden wait yields to the scheduler after firstSlice, and later at least every
+// slice, which bounds how long a signal that arrives between two waits can remain
+// unhandled. The slices are short at first: after 10 ms the runtime tries to preempt
+// the goroutine, and that delays the next frame by 15 µs in each stage.
 const (
 	slice      = 50 * time.Millisecond
 	firstSlice = 4 * time.Millisecond
@@ -50,16 +50,16 @@ func kindOf(fd int) kind {
 	return plain
 }
 
-// Grow asks for a pipe buffer of PipeSize bytes. A refusal, or a descriptor
-// that is no pipe, is no error: the stream flows all the same.
+// Grow asks for a pipe buffer of PipeSize bytes. It ignores a refusal and a
+// descriptor that is not a pipe: the stream works without.
 func Grow(fd int) {
 	if size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil && size < PipeSize {
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, PipeSize)
 	}
 }
 
-// TryRead reads what is there. n = 0 without an error is the end of the
-// input; EAGAIN means that nothing is there yet.
+// TryRead reads the available data without blocking. n = 0 without an error is
+// the end of the input; EAGAIN means that no data is available yet.
 func (in *Input) TryRead(p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, unix.EINVAL
@@ -77,7 +77,7 @@ func (in *Input) TryRead(p []byte) (n int, err error) {
 		}
 		return int(r), nil
 	case plain:
-		// A terminal, a character device, an old kernel's pipe: ask first.
+		// A terminal, a character device or an old kernel's pipe: poll first.
 		fds := [1]PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}}
 		if ready, err := Wait(fds[:], 0); err != nil || ready == 0 {
 			if err == nil {
@@ -91,7 +91,7 @@ func (in *Input) TryRead(p []byte) (n int, err error) {
 	return max(n, 0), err
 }
 
-// readReady reads what a poll has found to be there.
+// readReady reads after a poll has reported the input readable.
 func (in *Input) readReady(p []byte) (int, error) {
 	r, _, e := syscall.RawSyscall(unix.SYS_READ, uintptr(in.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	if e != 0 {
@@ -135,7 +135,7 @@ func (out *Output) tryWritev(spans [][]byte) (int, error) {
 	return out.pwritev2(&iov[0], n)
 }
 
-// iovec is a span for the kernel; its Len is 32 bits wide on some systems.
+// iovec returns the iovec of a span. SetLen is portable: Len has 32 bits on some systems.
 func iovec(p []byte) unix.Iovec {
 	iov := unix.Iovec{Base: &p[0]}
 	iov.SetLen(len(p))
@@ -146,7 +146,7 @@ func (out *Output) pwritev2(iov *unix.Iovec, n int) (int, error) {
 	r, _, e := syscall.RawSyscall6(unix.SYS_PWRITEV2, uintptr(out.fd), uintptr(unsafe.Pointer(iov)), uintptr(n), ^uintptr(0), ^uintptr(0), rwfNowait)
 	if e == unix.EOPNOTSUPP {
 		out.kind = plain
-		return 0, unix.EINTR // again, the other way
+		return 0, unix.EINTR // the caller retries with a plain write
 	}
 	if e != 0 {
 		return 0, errno(e)
@@ -155,7 +155,7 @@ func (out *Output) pwritev2(iov *unix.Iovec, n int) (int, error) {
 }
 
 // Splice moves at most n bytes from one pipe to another without copying them.
-// It does not block: EAGAIN where the one is empty or the other full.
+// It does not block: the error is EAGAIN if in is empty or out is full.
 func Splice(in, out, n int) (int, error) {
 	r, _, e := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(in), 0, uintptr(out), 0, uintptr(n), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 	if e != 0 {
@@ -165,8 +165,8 @@ func Splice(in, out, n int) (int, error) {
 }
 
 // Tee duplicates at most n bytes from one pipe to another without copying or
-// consuming them. It does not block: EAGAIN where the one is empty or the
-// other full.
+// consuming them. It does not block: the error is EAGAIN if in is empty or out
+// is full.
 func Tee(in, out, n int) (int, error) {
 	r, _, e := syscall.RawSyscall6(unix.SYS_TEE, uintptr(in), uintptr(out), uintptr(n), unix.SPLICE_F_NONBLOCK, 0, 0)
 	if e != 0 {
@@ -182,8 +182,8 @@ func IsPipe(fd int) bool {
 }
 
 // Wait waits until one of fds is ready, at most for timeout (Forever for no
-// limit), and returns how many are. A signal does not end it early, except
-// that a wait may return 0 a little before its time: callers look again.
+// limit), and returns how many are. After a signal, a wait with a timeout may
+// return 0 a little early: callers must check the time.
 func Wait(fds []PollFd, timeout time.Duration) (int, error) {
 	hidden := timeout
 	if timeout < 0 || timeout > brief {
@@ -197,7 +197,7 @@ func Wait(fds []PollFd, timeout time.Duration) (int, error) {
 		if n > 0 {
 			return n, nil
 		}
-		if e == unix.EINTR { // whoever deals with the signal needs a moment
+		if e == unix.EINTR { // let the goroutine that handles the signal run
 			if timeout < 0 {
 				break
 			}
@@ -207,7 +207,7 @@ func Wait(fds []PollFd, timeout time.Duration) (int, error) {
 			break
 		}
 		runtime.Gosched()
-		settle()
+		setupThread()
 	}
 	if timeout == hidden {
 		return 0, nil
@@ -223,10 +223,10 @@ func Wait(fds []PollFd, timeout time.Duration) (int, error) {
 	}
 }
 
-// wait is a wait that the scheduler knows of. It returns 0 at a signal.
+// wait is an ordinary wait, visible to the scheduler. It returns 0 at a signal.
 func wait(fds []PollFd, timeout time.Duration) (int, error) {
 	n, e := ppoll(fds, timeout, true)
-	settle()
+	setupThread()
 	if e == unix.EINTR {
 		return 0, nil
 	}
@@ -236,7 +236,7 @@ func wait(fds []PollFd, timeout time.Duration) (int, error) {
 	return n, nil
 }
 
-// preemption is the signal set with SIGURG in it, as the kernel has sets.
+// preemption is a kernel sigset_t that holds SIGURG.
 var preemption = uint64(1) << (unix.SIGURG - 1)
 
 func ppoll(fds []PollFd, timeout time.Duration, schedule bool) (int, syscall.Errno) {
@@ -261,30 +261,31 @@ func ppoll(fds []PollFd, timeout time.Duration, schedule bool) (int, syscall.Err
 }
 
 // Steady prepares for a loop of short waits. It asks the kernel to end them on
-// time (its default is to let them run 50 µs over, as long as the waits
-// themselves: PR_SET_TIMERSLACK), and blocks the runtime's preemption signal on
-// the thread that runs the loop. That signal is sent to whoever has had a P for
-// 10 ms, which a hidden wait has; delivered as the wait ends, it would cost
-// each frame of a slow stream 15 µs in each stage. The runtime asks by other
-// means, too, which the next function call notices.
+// time: by default they end 50 µs late, as long as the waits themselves
+// (PR_SET_TIMERSLACK). It also blocks the runtime's preemption signal on the
+// thread that runs the loop. The runtime sends this signal to a goroutine that has
+// kept its P for 10 ms, as a hidden wait does. Delivered at the end of the wait,
+// the signal would delay each frame of a slow stream by 15 µs in each stage. The
+// runtime also sets a flag, which the next function call checks.
 func Steady() {
 	steady = true
-	settle()
+	setupThread()
 }
 
 // steady is set once, before the loop.
 var steady bool
 
-// settle does what Steady says for the thread we are on: after the scheduler
-// has had a turn, it may be another.
-func settle() {
+// setupThread applies the settings of Steady to the current thread. It must run
+// again after each call of the scheduler, which may move the goroutine to another
+// thread.
+func setupThread() {
 	if steady {
 		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1000, 0, 0, 0)
 		_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, uintptr(unsafe.Pointer(&preemption)), 0, unsafe.Sizeof(preemption), 0, 0)
 	}
 }
 
-// errno makes the error without allocating for the common values.
+// errno converts to an error, without an allocation for the common values.
 func errno(e syscall.Errno) error {
 	switch e {
 	case unix.EAGAIN:

@@ -20,11 +20,11 @@ func inputKind(fd int) kind {
 
 func outputKind(int) kind { return plain }
 
-// Grow does nothing: the pipes of these systems grow by themselves.
+// Grow does nothing: these systems grow their pipes automatically.
 func Grow(int) {}
 
-// TryRead reads what is there. n = 0 without an error is the end of the
-// input; EAGAIN means that nothing is there yet.
+// TryRead reads the available data without blocking. n = 0 without an error is
+// the end of the input; EAGAIN means that no data is available yet.
 func (in *Input) TryRead(p []byte) (int, error) {
 	if in.kind != regular {
 		fds := [1]PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}}
@@ -39,7 +39,7 @@ func (in *Input) TryRead(p []byte) (int, error) {
 	return max(n, 0), err
 }
 
-// readReady reads what a poll has found to be there.
+// readReady reads after a poll has reported the input readable.
 func (in *Input) readReady(p []byte) (int, error) {
 	n, err := unix.Read(in.fd, p)
 	return max(n, 0), err
@@ -52,13 +52,13 @@ func (out *Output) tryWrite(p []byte) (int, error) {
 
 func (out *Output) tryWritev(spans [][]byte) (int, error) { return out.tryWrite(spans[0]) }
 
-// Splice is Linux's.
+// Splice is available on Linux only.
 func Splice(in, out, n int) (int, error) { return 0, unix.EINVAL }
 
-// Tee is Linux's.
+// Tee is available on Linux only.
 func Tee(in, out, n int) (int, error) { return 0, unix.EINVAL }
 
-// IsPipe reports whether Splice and Tee would work on fd: never, here.
+// IsPipe reports whether Splice and Tee work on fd: never on these systems.
 func IsPipe(int) bool { return false }
 
 // Wait waits until one of fds is ready, at most for timeout (Forever for no
@@ -80,5 +80,5 @@ func Wait(fds []PollFd, timeout time.Duration) (int, error) {
 	}
 }
 
-// Steady does nothing: what it is for is done otherwise here.
+// Steady does nothing: waits are not hidden from the scheduler on these systems.
 func Steady() {}

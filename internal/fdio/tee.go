@@ -6,14 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TeeStream is a Stream whose every byte has been passed on by the time that
-// Read returns it. Between pipes the kernel passes on references to its pages
-// (tee(2)): 64 KiB cost 0.9 µs that way, and 15 µs written again.
+// TeeStream is a Stream that passes on every byte before Read returns it. Between
+// pipes the kernel passes on references to its pages (tee(2)): 64 KiB cost 0.9 µs,
+// compared with 15 µs for a write.
 type TeeStream struct {
 	*Stream
 	out  *Output
 	tee  bool
-	owed int // passed on by tee, and not read yet
+	owed int // bytes passed on by tee and not yet read
 }
 
 // NewTeeStream returns a TeeStream from in to out.
@@ -21,8 +21,7 @@ func NewTeeStream(in *Input, out *Output) *TeeStream {
 	return &TeeStream{Stream: NewStream(in, out.fd), out: out, tee: IsPipe(in.fd) && IsPipe(out.fd)}
 }
 
-// Read is Stream's Read, and passes on what it reads, as it is and before it
-// returns.
+// Read is Stream's Read. It passes on the data unchanged before it returns.
 func (t *TeeStream) Read(p []byte) (int, error) {
 	if !t.tee {
 		n, err := t.Stream.Read(p)
@@ -46,8 +45,8 @@ func (t *TeeStream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// pass duplicates what is there. It must all be read before the next call,
-// since tee does not consume it.
+// pass duplicates the available data to the output. All of the data must be read
+// before the next call: tee does not consume it, and would duplicate it again.
 func (t *TeeStream) pass() error {
 	for waited := false; ; waited = !waited {
 		n, err := Tee(t.in(), t.out.fd, PipeSize)
@@ -63,11 +62,11 @@ func (t *TeeStream) pass() error {
 		case err == unix.EPIPE:
 			return ErrReaderGone
 		case err != unix.EAGAIN:
-			t.tee = false // not these pipes
+			t.tee = false // tee does not work on these pipes
 			return nil
 		}
-		// Nothing there, or no room. To wait for room while nothing is there
-		// would not hear of the end of the input.
+		// The input is empty or the output full. Wait for the input first: a wait
+		// for room on an empty input would miss the end of the input.
 		if !waited {
 			if ready, err := t.Wait(t.Timeout); err != nil || !ready {
 				return late(err)

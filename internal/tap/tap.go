@@ -1,20 +1,20 @@
 // Package tap opens tap and tun devices and moves frames in and out of them.
 //
-// A device is named by its network interface, by a path, or, as fd:N, by a
-// descriptor that was inherited. On Linux the interface must exist already: who
-// makes it decides whose it is, and how it is called. A socket that keeps the
-// bounds of messages (SOCK_DGRAM, SOCK_SEQPACKET) will do in the place of a
-// device as fd:N, which is how the tools are tested without privileges.
+// The name of a device is a network interface, a path, or fd:N for an inherited
+// descriptor. On Linux the interface must exist: the program that creates it
+// chooses its owner and its name. With fd:N, a socket that preserves message
+// boundaries (SOCK_DGRAM, SOCK_SEQPACKET) can replace a device, to test the tools
+// without privileges.
 //
-// Two processes use one tap: one reads what the kernel sends through it, the
-// other writes what the kernel is to receive. On Linux both attach a queue
+// Two processes use one tap: one reads the frames that the kernel sends, the
+// other writes the frames that the kernel receives. On Linux both attach a queue
 // (IFF_MULTI_QUEUE), and the writer then detaches its own (TUNSETQUEUE with
-// IFF_DETACH_QUEUE): the kernel steers no frames to a detached queue, and takes
-// what is written to it as before (tun_get_user in drivers/net/tun.c). Where the
-// system lets a device be opened only once, the shell opens it and both get
-// the same descriptor. Its flags are left as they are, as others share it; of a
-// tap on Linux the size and byte order of the offload header are set, and a reader
-// asks for its offloads, which hold for the device as a whole.
+// IFF_DETACH_QUEUE): the kernel steers no frames to a detached queue, and still
+// accepts writes to it (tun_get_user in drivers/net/tun.c). Where the system
+// allows one open of a device, the shell opens it and both processes inherit the
+// descriptor. This package does not change the flags of an inherited descriptor,
+// as other processes share them. On Linux it sets the size and byte order of a
+// tap's offload header, and a reader sets the offloads of the whole device.
 package tap
 
 import (
@@ -28,23 +28,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Headroom is how many bytes Read and Write need in front of a frame, for a
-// header the system puts there.
+// Headroom is the number of bytes that Read and Write need in front of a frame,
+// for the system's header.
 const Headroom = 16
 
-// Mode says what becomes of super-frames and unfinished checksums.
+// Mode selects how a device handles super-frames and unfinished checksums.
 type Mode uint8
 
 // The modes.
 const (
-	Auto Mode = iota // hand them over as they are if the device can
-	On               // the same, and it is an error if it cannot
-	Off              // never
+	Auto Mode = iota // hand them over unchanged if the device supports it
+	On               // the same, or fail if the device does not support it
+	Off              // never hand them over
 )
 
 func (m Mode) String() string { return [...]string{"auto", "on", "off"}[m] }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (m *Mode) Set(s string) error {
 	switch s {
 	case "auto":
@@ -63,22 +63,22 @@ func (m *Mode) Set(s string) error {
 type Config struct {
 	Name    string // tap0, /dev/tap0, fd:3
 	L3      bool   // a tun, which carries IP packets
-	Write   bool   // to write to; else to read from
+	Write   bool   // open it to write frames, not to read them
 	Offload Mode
 }
 
-// ErrGone says that the device is no more.
+// ErrGone reports that the device no longer exists.
 var ErrGone = errors.New("the device has gone away")
 
-// Device is an open device, in non-blocking mode where that can be had without
-// changing a descriptor that others share.
+// Device is an open device. It is in non-blocking mode unless the descriptor is
+// inherited, and so possibly shared.
 type Device struct {
 	name    string
 	fd      int
-	own     bool // opened here, so that its flags are ours
+	own     bool // opened by this process, which may change its flags
 	socket  bool
-	prefix  int  // bytes the system has in front of a frame
-	vnet    bool // they are a virtio_net_hdr
+	prefix  int  // size of the system's header in front of a frame
+	vnet    bool // that header is a virtio_net_hdr
 	offload bool
 	l3      bool
 	in      *fdio.Input // for a descriptor that may block
@@ -90,8 +90,8 @@ func (d *Device) Fd() int { return d.fd }
 // VNetHdr reports whether a virtio_net_hdr goes in front of each frame.
 func (d *Device) VNetHdr() bool { return d.vnet }
 
-// Offload reports whether the device takes and gives super-frames and
-// frames whose checksum is not finished.
+// Offload reports whether super-frames and frames with an unfinished checksum can
+// pass through the device.
 func (d *Device) Offload() bool { return d.offload }
 
 // String describes the device.
@@ -119,7 +119,7 @@ func Open(cfg Config) (*Device, error) {
 	d, err := open(cfg)
 	if err == nil && cfg.Write && cfg.Offload == On && !d.offload {
 		_ = d.Close()
-		err = errors.New("it cannot take super-frames, which -offload=on asks for")
+		err = errors.New("the device does not support super-frames; use -offload=auto")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", cfg.Name, err)
@@ -136,7 +136,7 @@ func open(cfg Config) (*Device, error) {
 	}
 	fd, err := strconv.Atoi(text)
 	if err != nil || fd < 0 {
-		return nil, errors.New("want fd: and the number of a descriptor")
+		return nil, errors.New("want fd:N, the number of a descriptor")
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -150,7 +150,7 @@ func open(cfg Config) (*Device, error) {
 			return nil, err
 		}
 		if kind != unix.SOCK_DGRAM && kind != unix.SOCK_SEQPACKET {
-			return nil, errors.New("the socket does not keep the bounds of frames; want SOCK_DGRAM or SOCK_SEQPACKET")
+			return nil, errors.New("the socket does not preserve message boundaries; want SOCK_DGRAM or SOCK_SEQPACKET")
 		}
 		d.socket = true
 		return d, nil
@@ -161,10 +161,10 @@ func open(cfg Config) (*Device, error) {
 	return nil, errors.New("the descriptor is neither a device nor a socket")
 }
 
-// Read reads one frame into buf[off:], with at least Headroom bytes in front
-// of it that it may write to: where VNetHdr is true, the header then stands
-// directly before the frame. A frame longer than the room for it is cut off. The
-// error is EAGAIN if there is none.
+// Read reads one frame into buf[off:]. off must be at least Headroom, as Read may
+// overwrite the bytes in front: if VNetHdr is true, the header is directly before
+// the frame. A frame longer than the room for it is truncated. The error is EAGAIN
+// if no frame is available.
 func (d *Device) Read(buf []byte, off int) (n int, err error) {
 	p := buf[off-d.prefix:]
 	switch {
@@ -187,17 +187,17 @@ func (d *Device) Read(buf []byte, off int) (n int, err error) {
 func (d *Device) receive(p []byte) (int, error) {
 	n, _, err := unix.Recvfrom(d.fd, p, unix.MSG_DONTWAIT)
 	if err == nil && n == 0 {
-		err = ErrGone // or a message of nothing, which is no frame
+		err = ErrGone // or an empty message, which is no frame
 	}
 	return n, err
 }
 
-// Write writes the frame buf[off:off+n]. The Headroom bytes in front of it may
-// be overwritten, or are the virtio_net_hdr where VNetHdr is true. The error is
-// EAGAIN where the device is full, which taps never are, and EINVAL for a frame of
-// nothing.
+// Write writes the frame buf[off:off+n]. It may overwrite the Headroom bytes in
+// front of the frame; if VNetHdr is true, their end must hold the virtio_net_hdr.
+// The error is EAGAIN if the device is full, which taps never are, and EINVAL for an
+// empty frame.
 func (d *Device) Write(buf []byte, off, n int) error {
-	if n == 0 { // which a socket's reader would take for its end
+	if n == 0 { // the reader of a socket would take it for the end
 		return unix.EINVAL
 	}
 	p := buf[off-d.prefix : off+n]
@@ -214,7 +214,7 @@ func (d *Device) Write(buf []byte, off, n int) error {
 	return gone(err)
 }
 
-// gone tells the errors after which a device will not come back.
+// gone converts the errors of a device that no longer exists to ErrGone.
 func gone(err error) error {
 	switch err {
 	case unix.ENODEV, unix.ENXIO, unix.EBADF, unix.EPIPE, unix.ECONNRESET, unix.ENOTCONN, unix.ECONNREFUSED, goneErrno:
@@ -223,6 +223,6 @@ func gone(err error) error {
 	return err
 }
 
-// Fatal reports whether an error of Read or Write is the device's end, and not
-// just that of a frame.
+// Fatal reports whether an error of Read or Write concerns the device and not just
+// one frame.
 func Fatal(err error) bool { return errors.Is(err, ErrGone) }

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// goneErrno is what the driver says when the interface was deleted under an
-// open descriptor (tun_get in drivers/net/tun.c).
+// goneErrno is the driver's error after the interface of an open descriptor was
+// deleted (tun_get in drivers/net/tun.c).
 const goneErrno = unix.EBADFD
 
 const sendFlags = unix.MSG_NOSIGNAL
@@ -36,7 +36,7 @@ func (d *Device) openName(cfg Config) error {
 	add := fmt.Sprintf("ip tuntap add dev %s mode %s multi_queue vnet_hdr && ip link set %s up", cfg.Name, kind, cfg.Name)
 	ifr, err := unix.NewIfreq(cfg.Name)
 	if err != nil || cfg.Name == "" {
-		return errors.New("no name of a network interface")
+		return errors.New("not a name of a network interface")
 	}
 	index, err := ifindex(ifr)
 	if err != nil {
@@ -67,8 +67,8 @@ func (d *Device) openName(cfg Config) error {
 	return err
 }
 
-// ifindex returns the number of an interface in this network namespace, 0 if
-// there is none. The kernel would make one of that name.
+// ifindex returns the index of an interface in this network namespace, or 0 if
+// it does not exist. Without this check TUNSETIFF would create it.
 func ifindex(ifr *unix.Ifreq) (uint32, error) {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -82,8 +82,8 @@ func ifindex(ifr *unix.Ifreq) (uint32, error) {
 	return ifr.Uint32(), err
 }
 
-// attach attaches a queue. Whether the device has several is asked by trying:
-// the flag must be the one it was made with.
+// attach attaches a queue. It tries with and without IFF_MULTI_QUEUE, as the flag
+// must be the same as at the creation of the device.
 func (d *Device) attach(ifr *unix.Ifreq, cfg Config, add string) error {
 	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 	if cfg.L3 {
@@ -97,7 +97,7 @@ func (d *Device) attach(ifr *unix.Ifreq, cfg Config, add string) error {
 	}
 	switch err {
 	case unix.EBUSY:
-		return cli.Hint(errors.New("in use by another process, and it has only one queue"), "make it with several: ip link del %s; %s", cfg.Name, add)
+		return cli.Hint(errors.New("in use by another process, and it has only one queue"), "create it with several queues: ip link del %s; %s", cfg.Name, add)
 	case unix.E2BIG:
 		return errors.New("all its queues are in use")
 	case unix.EPERM:
@@ -108,8 +108,8 @@ func (d *Device) attach(ifr *unix.Ifreq, cfg Config, add string) error {
 	return err
 }
 
-// mismatch says why a device cannot be attached to. It asks the driver:
-// sysfs may show another network namespace than the one we are in.
+// mismatch returns the reason why TUNSETIFF refused a device. It asks the driver,
+// as sysfs may show another network namespace than the process's own.
 func mismatch(cfg Config, add string) error {
 	var driver, kind string
 	if s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
@@ -120,7 +120,7 @@ func mismatch(cfg Config, add string) error {
 	}
 	switch {
 	case driver != "tun":
-		return cli.Hint(errors.New("it is no tap or tun device"), "make one: %s", strings.ReplaceAll(add, cfg.Name, "tap0"))
+		return cli.Hint(errors.New("not a tap or tun device"), "create one: %s", strings.ReplaceAll(add, cfg.Name, "tap0"))
 	case kind == "tun" && !cfg.L3:
 		return errTun
 	case kind == "tap" && cfg.L3:
@@ -130,8 +130,8 @@ func mismatch(cfg Config, add string) error {
 }
 
 var (
-	errTun = cli.Hint(errors.New("it is a tun: it carries IP packets"), "-l3")
-	errTap = cli.Hint(errors.New("it is a tap: it carries Ethernet frames"), "leave out -l3")
+	errTun = cli.Hint(errors.New("the device is a tun, which carries IP packets"), "use -l3")
+	errTap = cli.Hint(errors.New("the device is a tap, which carries Ethernet frames"), "leave out -l3")
 )
 
 // openPath opens a device node, such as that of a macvtap.
@@ -141,7 +141,7 @@ func (d *Device) openPath(cfg Config) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
-		return errors.New("it is no device")
+		return errors.New("not a device")
 	}
 	fd, err := unix.Open(cfg.Name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err == unix.EACCES {
@@ -153,7 +153,7 @@ func (d *Device) openPath(cfg Config) error {
 	d.fd = fd
 	if ifr, err := unix.NewIfreq(""); err == nil {
 		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-		_ = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr) // what came of it, setup finds out
+		_ = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr) // setup reads back the flags
 	}
 	if err = d.setup(cfg); err == nil && cfg.Write {
 		err = d.detach()
@@ -164,9 +164,9 @@ func (d *Device) openPath(cfg Config) error {
 	return err
 }
 
-// setup finds out what goes in front of a frame and what the device can do.
+// setup reads the device's flags, to set the prefix and the offload of d.
 func (d *Device) setup(cfg Config) error {
-	// The flags that hold are those of the process that attached first.
+	// The process that attached first has set the flags.
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
 		return err
@@ -174,16 +174,16 @@ func (d *Device) setup(cfg Config) error {
 	switch err := unix.IoctlIfreq(d.fd, unix.TUNGETIFF, ifr); err {
 	case nil:
 	case unix.EBADFD:
-		return errors.New("it is not attached to an interface")
+		return errors.New("not attached to an interface")
 	case unix.ENOTTY, unix.EINVAL:
-		return errors.New("it is no tap or tun device")
+		return errors.New("not a tap or tun device")
 	default:
 		return err
 	}
 	flags := ifr.Uint16()
 	switch {
 	case flags&unix.IFF_NO_PI == 0:
-		return errors.New("it is in use by a process that wants another header (IFF_NO_PI is off)")
+		return errors.New("in use by a process with another frame header (IFF_NO_PI is off)")
 	case flags&unix.IFF_TUN != 0 && !cfg.L3:
 		return errTun
 	case flags&unix.IFF_TAP != 0 && cfg.L3:
@@ -201,7 +201,7 @@ func (d *Device) setup(cfg Config) error {
 	}
 	d.offload = cfg.Offload != Off
 	if cfg.Write {
-		return nil // it takes super-frames whatever a reader asks for
+		return nil // writes of super-frames do not depend on TUNSETOFFLOAD
 	}
 	ask := 0
 	if d.offload {
@@ -212,13 +212,13 @@ func (d *Device) setup(cfg Config) error {
 		err = unix.IoctlSetInt(d.fd, unix.TUNSETOFFLOAD, ask&^offloadUDP)
 	}
 	if err != nil {
-		return fmt.Errorf("asking for offload: %w", err)
+		return fmt.Errorf("setting the offloads: %w", err)
 	}
 	return nil
 }
 
-// detach takes the queue away from those that the kernel sends to. A device
-// with one queue has none to take away, and nobody else to read it.
+// detach detaches the queue, so that the kernel sends no frames to it. A device
+// with one queue returns EINVAL; it has no other reader.
 func (d *Device) detach() error {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
@@ -231,9 +231,9 @@ func (d *Device) detach() error {
 	return nil
 }
 
-// read and write are calls that cannot block, on descriptors in non-blocking
-// mode, so that Go's scheduler need not hear of them (see package fdio). A tap
-// takes a write at once or drops it.
+// read and write are hidden from Go's scheduler (see package fdio): they cannot
+// block, as the descriptors are in non-blocking mode. A tap accepts a write at once
+// or drops it.
 func read(fd int, p []byte) (int, error) {
 	n, _, e := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	if e != 0 {
@@ -250,7 +250,7 @@ func write(fd int, p []byte) error {
 	return nil
 }
 
-// errno makes the error of the common case without allocating.
+// errno converts to an error, without an allocation for the common value.
 func errno(e syscall.Errno) error {
 	if e == unix.EAGAIN {
 		return errAgain
@@ -260,5 +260,5 @@ func errno(e syscall.Errno) error {
 
 var errAgain error = unix.EAGAIN
 
-// putFamily is for systems whose tuns have the address family before a packet.
+// putFamily does nothing: Linux has no address family in front of a packet.
 func putFamily([]byte) {}

@@ -189,21 +189,21 @@ func TestOpenErrors(t *testing.T) {
 		}{
 			{Config{Name: "tap7"}, "tap7: no such network interface; ip tuntap add dev tap7 mode tap multi_queue vnet_hdr && ip link set tap7 up"},
 			{Config{Name: "tun7", L3: true}, "tun7: no such network interface; ip tuntap add dev tun7 mode tun"},
-			{Config{Name: "single", Write: true}, "single: in use by another process, and it has only one queue; make it with several: ip link del single; ip tuntap add dev single"},
-			{Config{Name: "veth0"}, "veth0: it is no tap or tun device"},
-			{Config{Name: "lo"}, "lo: it is no tap or tun device"},
-			{Config{Name: "tun0"}, "tun0: it is a tun: it carries IP packets; -l3"},
-			{Config{Name: "many", L3: true}, "many: it is a tap: it carries Ethernet frames; leave out -l3"},
-			{Config{Name: "averylongnameforaninterface"}, "no name of a network interface"},
-			{Config{Name: ""}, "no name"},
-			{Config{Name: "/dev/null"}, "/dev/null: it is no tap or tun device"},
+			{Config{Name: "single", Write: true}, "single: in use by another process, and it has only one queue; create it with several queues: ip link del single; ip tuntap add dev single"},
+			{Config{Name: "veth0"}, "veth0: not a tap or tun device"},
+			{Config{Name: "lo"}, "lo: not a tap or tun device"},
+			{Config{Name: "tun0"}, "tun0: the device is a tun, which carries IP packets; use -l3"},
+			{Config{Name: "many", L3: true}, "many: the device is a tap, which carries Ethernet frames; leave out -l3"},
+			{Config{Name: "averylongnameforaninterface"}, "not a name of a network interface"},
+			{Config{Name: ""}, "not a name"},
+			{Config{Name: "/dev/null"}, "/dev/null: not a tap or tun device"},
 			{Config{Name: "/dev/tap9999"}, "/dev/tap9999: no such file or directory"},
-			{Config{Name: "/etc/passwd"}, "/etc/passwd: it is no device"},
-			{Config{Name: "fd:x"}, "fd:x: want fd: and the number"},
+			{Config{Name: "/etc/passwd"}, "/etc/passwd: not a device"},
+			{Config{Name: "fd:x"}, "fd:x: want fd:N, the number"},
 			{Config{Name: "fd:999"}, "fd:999: the descriptor is not open"},
-			{Config{Name: fmt.Sprintf("fd:%d", null.Fd())}, "it is no tap or tun device"},
+			{Config{Name: fmt.Sprintf("fd:%d", null.Fd())}, "not a tap or tun device"},
 			{Config{Name: fmt.Sprintf("fd:%d", file.Fd())}, "neither a device nor a socket"},
-			{Config{Name: fmt.Sprintf("fd:%d", tun.Fd())}, "it is not attached to an interface"},
+			{Config{Name: fmt.Sprintf("fd:%d", tun.Fd())}, "not attached to an interface"},
 			{Config{Name: fmt.Sprintf("fd:%d", p[0])}, "want SOCK_DGRAM or SOCK_SEQPACKET"},
 		} {
 			d, err := Open(tt.cfg)
@@ -262,7 +262,7 @@ func TestWithoutVNetHdr(t *testing.T) {
 		if f := receive(t, s); !bytes.Equal(f, testFrame(5)) {
 			t.Errorf("received % x", f)
 		}
-		if _, err := Open(Config{Name: "tap0", Write: true, Offload: On}); err == nil || !strings.Contains(err.Error(), "cannot take super-frames") {
+		if _, err := Open(Config{Name: "tap0", Write: true, Offload: On}); err == nil || !strings.Contains(err.Error(), "does not support super-frames") {
 			t.Errorf("%v", err)
 		}
 	})

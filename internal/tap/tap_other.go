@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	goneErrno = unix.EIO // what a destroyed interface says to its device
+	goneErrno = unix.EIO // the error after the interface was destroyed
 	sendFlags = 0
 )
 
@@ -42,19 +42,19 @@ func (d *Device) openName(cfg Config) error {
 	return nil
 }
 
-// setup knows what goes in front of a packet: OpenBSD's tun(4) and macOS's utun
-// have the address family there, FreeBSD's tun(4) by default nothing.
+// setup sets the size of the header in front of a packet: the address family for
+// OpenBSD's tun(4) and macOS's utun; by default nothing for FreeBSD's tun(4).
 func (d *Device) setup(cfg Config) error {
 	if cfg.L3 && runtime.GOOS != "freebsd" {
 		d.prefix = 4
 	}
 	if cfg.Offload == On && cfg.Write {
-		return errors.New("taps take no super-frames on this system")
+		return errors.New("taps do not support super-frames on this system; use -offload=auto")
 	}
 	return nil
 }
 
-// putFamily writes the address family of the packet behind it.
+// putFamily writes the address family of the packet that follows it in p.
 func putFamily(p []byte) {
 	family := uint32(unix.AF_INET)
 	if len(p) > 4 && p[4]>>4 == 6 {

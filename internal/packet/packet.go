@@ -1,6 +1,6 @@
-// Package packet finds its way through the headers of a frame, as far as the
-// other packages have to know: where the IP packet is, whose it is, and whether
-// the link needs it to live. It reads headers and trusts none of them.
+// Package packet parses the headers of a frame, as far as the other packages need
+// them: the offset of the IP packet, its flow and addresses, and whether it is control
+// traffic of the link. It does not trust the headers.
 package packet
 
 import (
@@ -10,7 +10,7 @@ import (
 	"net/netip"
 )
 
-// Link is what the frames of a stream begin with.
+// Link is the first header of a stream's frames.
 type Link uint8
 
 // The links.
@@ -44,22 +44,22 @@ const (
 const (
 	etherHeader = 14
 	vlanTag     = 4
-	maxTags     = 8 // VLAN tags on one another
+	maxTags     = 8 // nested VLAN tags
 	maxHeaders  = 8 // IPv6 extension headers
 )
 
-// Layers says where the headers of a frame are. All are offsets in the frame.
+// Layers describes the headers of a frame. Positions are offsets in the frame.
 type Layers struct {
-	L2Len     int    // bytes before what the EtherType names, VLAN tags included
+	L2Len     int    // bytes of the Ethernet header, VLAN tags included
 	EtherType uint16 // the innermost; below 0x600 it is a length, and LLC follows
-	Version   uint8  // 4 or 6, 0 where there is no IP header, or a broken one
-	Proto     uint8  // of what is at L4
-	Fragment  bool   // of a larger packet, be it the first
-	L3, L4    int    // IP header, and what follows it and its extensions
+	Version   uint8  // 4 or 6, or 0 without a valid IP header
+	Proto     uint8  // protocol of the header at L4
+	Fragment  bool   // any fragment of a larger packet, including the first
+	L3, L4    int    // the IP header; the header after it and its extensions
 	End       int    // of the IP packet, which padding may follow
 }
 
-// Dissect finds the layers of a frame, or of as much as there is of it.
+// Dissect finds the layers of a frame, which may be truncated.
 func Dissect(f []byte, link Link) (l Layers) {
 	if link == IP {
 		if len(f) > 0 {
@@ -93,7 +93,7 @@ func Dissect(f []byte, link Link) (l Layers) {
 	return l
 }
 
-// ipv4 reads the header of RFC 791.
+// ipv4 parses the header of RFC 791.
 func (l *Layers) ipv4(f []byte) {
 	p := f[l.L2Len:]
 	if len(p) < 20 || p[0]>>4 != 4 {
@@ -112,14 +112,14 @@ func (l *Layers) ipv4(f []byte) {
 	l.End = l.L2Len + min(total, len(p))
 }
 
-// ipv6 reads the header of RFC 8200 and steps over its extensions.
+// ipv6 parses the header of RFC 8200 and skips its extensions.
 func (l *Layers) ipv6(f []byte) {
 	p := f[l.L2Len:]
 	if len(p) < 40 || p[0]>>4 != 6 {
 		return
 	}
 	total := 40 + int(binary.BigEndian.Uint16(p[4:]))
-	if total == 40 { // a jumbogram, a super-frame too long for the field, or nothing
+	if total == 40 { // a jumbogram, a super-frame too long for the field, or an empty packet
 		total = len(p)
 	}
 	total = min(total, len(p))
@@ -150,7 +150,7 @@ func (l *Layers) ipv6(f []byte) {
 	l.End = l.L2Len + total
 }
 
-// EtherTypes (IEEE, and what is in use without).
+// EtherTypes.
 const (
 	typeIPv4 = 0x0800
 	typeIPv6 = 0x86dd
@@ -158,15 +158,15 @@ const (
 
 func isTag(t uint16) bool {
 	switch t {
-	case 0x8100, 0x88a8, 0x9100, 0x9200: // 802.1Q, 802.1ad, and what came before it
+	case 0x8100, 0x88a8, 0x9100, 0x9200: // 802.1Q, 802.1ad and its predecessors
 		return true
 	}
 	return false
 }
 
-// Control reports whether the link needs the frame to live: address
-// resolution, spanning tree, aggregation, discovery, and the like. What carries
-// other people's packets, such as MPLS or a PPPoE session, is no control.
+// Control reports whether the frame is control traffic, without which the link
+// fails: address resolution, spanning tree, aggregation, discovery, and the like.
+// Frames that carry other packets, such as MPLS or a PPPoE session, are not.
 func (l *Layers) Control(f []byte) bool {
 	switch l.Version {
 	case 4:
@@ -193,16 +193,16 @@ func controlType(t uint16) bool {
 		0x88f6, // MMRP
 		0x88f7, // PTP
 		0x8902, // connectivity fault management
-		0x9000: // loopback, by which switches find loops
+		0x9000: // loopback, for switches to find loops
 		return true
 	}
 	return false
 }
 
-// neighbour looks for neighbour discovery (RFC 4861, whose messages are void
-// unless their hop limit is 255, and RFC 6980, which has no fragments of them)
-// and for the multicast listener reports without which a switch may not
-// deliver it (RFC 2710, RFC 3810).
+// neighbour reports whether the packet belongs to neighbour discovery (RFC 4861,
+// which requires a hop limit of 255, and RFC 6980, which forbids fragments) or to
+// multicast listener discovery, without which a switch may not deliver neighbour
+// discovery (RFC 2710, RFC 3810).
 func (l *Layers) neighbour(f []byte) bool {
 	if l.Proto != ICMPv6 || l.Fragment || l.L4 >= l.End {
 		return false
@@ -216,8 +216,8 @@ func (l *Layers) neighbour(f []byte) bool {
 	return false
 }
 
-// llc looks at a frame of IEEE 802.3 with a length instead of a type: spanning
-// tree, IS-IS, and the vendors' discovery protocols.
+// llc reports whether an IEEE 802.3 frame, with a length instead of a type, is
+// control traffic: spanning tree, IS-IS, or a vendor's discovery protocol.
 func (l *Layers) llc(f []byte) bool {
 	if l.L2Len == 0 || len(f) < l.L2Len+3 {
 		return false
@@ -237,12 +237,12 @@ func (l *Layers) llc(f []byte) bool {
 	return false
 }
 
-// transport reports whether n bytes of the transport's header are there.
+// transport reports whether an unfragmented packet has n bytes of transport header.
 func (l *Layers) transport(n int) bool { return !l.Fragment && l.L4+n <= l.End }
 
-// Flow returns a hash of the flow that the frame belongs to: of addresses,
-// protocol and ports, or of what there is of them. Without the seed nobody can
-// make flows that collide.
+// Flow returns a hash of the frame's flow: of its addresses, protocol and ports, as
+// far as it has them. The seed must be secret: with it, a sender could choose flows
+// that collide.
 func (l *Layers) Flow(f []byte, seed uint64) uint64 {
 	h := seed
 	switch l.Version {
@@ -261,7 +261,7 @@ func (l *Layers) Flow(f []byte, seed uint64) uint64 {
 	}
 	h = mix(h, uint64(l.Proto))
 	switch l.Proto {
-	case TCP, UDP, 33, 132, 136, ESP: // DCCP, SCTP, UDP-Lite: ports first, too; ESP: who is meant (SPI)
+	case TCP, UDP, 33, 132, 136, ESP: // DCCP, SCTP and UDP-Lite begin with ports, too; ESP with the SPI
 		if l.transport(4) {
 			h = mix(h, uint64(binary.BigEndian.Uint32(f[l.L4:])))
 		}
@@ -292,8 +292,8 @@ func (l *Layers) Addrs(f []byte) (src, dst netip.Addr, ok bool) {
 	return src, dst, false
 }
 
-// ECT reports whether an IP packet may be marked instead of being dropped: its
-// sender understands it (RFC 3168), or somebody has marked it already.
+// ECT reports whether an IP packet may be marked instead of dropped: it has ECT set
+// by its sender (RFC 3168), or CE by another router.
 func (l *Layers) ECT(f []byte) bool {
 	switch l.Version {
 	case 4:
@@ -304,7 +304,7 @@ func (l *Layers) ECT(f []byte) bool {
 	return false
 }
 
-// SetCE marks a packet for which ECT holds.
+// SetCE marks a packet with CE. ECT must be true for the packet.
 func (l *Layers) SetCE(f []byte) {
 	switch l.Version {
 	case 4:

@@ -7,42 +7,42 @@ import (
 	"framepipe/internal/packet"
 )
 
-// mostMerged is how many datagrams make one super-frame at the most, as in the
-// kernel's own receive offload (UDP_GRO_CNT_MAX in net/ipv4/udp_offload.c), and
-// mostPayload how many bytes.
+// mostMerged is the maximum of datagrams in a super-frame, as in the kernel's own
+// receive offload (UDP_GRO_CNT_MAX in net/ipv4/udp_offload.c). mostPayload is the
+// maximum of payload bytes.
 const (
 	mostMerged  = 64
 	mostPayload = 60000
 )
 
-// Merger is the reverse of a Segmenter for UDP: it gathers datagrams of one flow
-// that stand one behind the other into a super-frame, which a device takes for
-// little more than one of them. Only those are merged that a Segmenter, or the
-// kernel, makes of it again bit by bit: the same headers but for lengths, an
-// IPv4 identification that counts up by one, all of the same size but for the
-// last, and with checksums that are right or yet to be finished.
+// Merger is the reverse of a Segmenter for UDP: it merges consecutive datagrams of
+// one flow into a super-frame, which costs a device little more than one datagram.
+// A Segmenter, or the kernel, must restore the same datagrams bit by bit. So the
+// Merger accepts only datagrams with the same headers except for lengths, with an
+// IPv4 identification that counts up by one, of the same size except for the
+// last, and with correct or unfinished checksums.
 type Merger struct {
-	// Headroom is how many bytes Take leaves free in front of the super-frame.
+	// Headroom is the number of free bytes that Take leaves in front of the super-frame.
 	Headroom int
 
 	buf  []byte
 	n    int // datagrams
 	head int // bytes in front of a payload
-	l3   int // where the IP header begins
+	l3   int // offset of the IP header
 	v4   bool
-	id   uint16 // the identification that comes next
+	id   uint16 // IPv4 identification of the next datagram
 	size int    // of a payload
-	last bool   // a shorter one has come, which must be the last
+	last bool   // the last datagram was shorter, so no other may follow
 }
 
-// Len returns how many datagrams were gathered.
+// Len returns the number of gathered datagrams.
 func (m *Merger) Len() int { return m.n }
 
-// Reset forgets them.
+// Reset discards the gathered datagrams.
 func (m *Merger) Reset() { m.n = 0 }
 
-// Add gathers a frame, with the offload header it came with, nil if none, and
-// reports whether it could. What it refuses may still be the first of others,
+// Add gathers a frame with its offload header, which may be nil, and reports
+// whether the frame fits. A refused frame may be the first of the next super-frame,
 // after Reset.
 func (m *Merger) Add(offload, f []byte, link packet.Link) bool {
 	l3, l4, v4 := udpAt(f, link)
@@ -72,8 +72,8 @@ func (m *Merger) Add(offload, f []byte, link packet.Link) bool {
 }
 
 // udpAt finds the headers of an unfragmented UDP datagram without IPv4 options,
-// IPv6 extensions or VLAN tags, and without padding. It is quick to say no, with
-// l4 = 0: it is asked for every frame.
+// IPv6 extensions or VLAN tags, and without padding. For other frames l4 is 0. It
+// runs for every frame, and rejects most of them early.
 func udpAt(f []byte, link packet.Link) (l3, l4 int, v4 bool) {
 	if link == packet.Ethernet {
 		l3 = 14
@@ -105,15 +105,15 @@ func udpAt(f []byte, link packet.Link) (l3, l4 int, v4 bool) {
 	return l3, l4, v4
 }
 
-// complete reports whether nothing would be changed or hidden by working out
-// the checksums anew: they are right, or left to be finished.
+// complete reports whether the checksums are correct or left unfinished. Otherwise
+// recomputed checksums would change the datagram and hide damage.
 func complete(offload, f []byte, l3, l4 int, v4 bool) bool {
 	if v4 && Fold(Sum(f[l3:l4], 0)) != 0xffff {
 		return false
 	}
 	sum := pseudoSum(f, l3, l4, v4) + uint64(len(f)-l4)
 	field := binary.BigEndian.Uint16(f[l4+6:])
-	if offload != nil { // the sum of the pseudo-header stands there
+	if offload != nil { // the field holds the sum of the pseudo-header
 		h, err := Parse(offload)
 		return err == nil && h.Flags == NeedsCsum && h.GSOType == 0 && int(h.CsumStart) == l4 && h.CsumOffset == 6 && field == Fold(sum)
 	}
@@ -128,22 +128,22 @@ func pseudoSum(f []byte, l3, l4 int, v4 bool) uint64 {
 	return pseudo(f[l3+8:l4], packet.UDP)
 }
 
-// follows reports whether a frame's headers are those of the first, but for
-// what the segments of a super-frame differ in.
+// follows reports whether a frame's headers equal those of the first datagram,
+// except for the fields that differ between segments of a super-frame.
 func (m *Merger) follows(f []byte, l3, l4 int, v4 bool) bool {
 	first := m.buf[m.Headroom:]
 	if v4 != m.v4 || !bytes.Equal(f[:l3+2], first[:l3+2]) || !bytes.Equal(f[l4:l4+4], first[l4:l4+4]) {
 		return false
 	}
 	if v4 {
-		return binary.BigEndian.Uint16(f[l3+4:]) == m.id && // and DF, lifetime, protocol; addresses
+		return binary.BigEndian.Uint16(f[l3+4:]) == m.id && // then DF, TTL and protocol; then the addresses
 			bytes.Equal(f[l3+6:l3+10], first[l3+6:l3+10]) && bytes.Equal(f[l3+12:l4], first[l3+12:l4])
 	}
 	return bytes.Equal(f[l3+2:l3+4], first[l3+2:l3+4]) && bytes.Equal(f[l3+6:l4], first[l3+6:l4])
 }
 
-// Take returns the super-frame behind Headroom bytes, and the header that goes
-// with it, and forgets it. It is valid until the next Add.
+// Take returns the super-frame after Headroom bytes, with its offload header, and
+// resets the Merger. The slice is valid until the next Add.
 func (m *Merger) Take() (h Header, room []byte) {
 	f := m.buf[m.Headroom:]
 	l4 := m.head - udpHeader

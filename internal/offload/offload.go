@@ -1,12 +1,11 @@
-// Package offload finishes in software what a sender left to the hardware:
-// checksums that are not filled in, and super-frames, TCP and UDP, that are not
-// cut into segments. The struct virtio_net_hdr that comes with a frame says so
-// (include/uapi/linux/virtio_net.h).
+// Package offload does in software the work that a sender left to the hardware: it
+// finishes checksums and cuts TCP and UDP super-frames into segments. The frame's
+// struct virtio_net_hdr (include/uapi/linux/virtio_net.h) describes this work.
 //
-// The result is what the kernel's own code makes of the same frame
-// (net/ipv4/tcp_offload.c, net/ipv4/udp_offload.c, net/core/dev.c), byte for
-// byte. The header comes from a stream, and may say anything: it is held
-// against the frame, and nothing is written before that.
+// The result is the same, byte for byte, as that of the kernel's own code
+// (net/ipv4/tcp_offload.c, net/ipv4/udp_offload.c, net/core/dev.c). The header comes
+// from a stream and is not trusted: it is checked against the frame before anything
+// is written.
 package offload
 
 import (
@@ -25,7 +24,7 @@ const (
 	NeedsCsum = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
 
 	TCPv4 = 1
-	UFO   = 3 // UDP by IP fragmentation, which the kernel gave up with 4.14
+	UFO   = 3 // UDP by IP fragmentation, removed from the kernel in 4.14
 	TCPv6 = 4
 	UDPL4 = 5    // UDP datagrams of GSOSize bytes
 	ECN   = 0x80 // with either TCP: CWR is set
@@ -40,11 +39,11 @@ const (
 	udpHeader  = 8
 	maxSegment = 1<<16 - 1
 
-	// What becomes of one super-frame is bounded: to as many datagrams as the
-	// kernel takes (UDP_MAX_SEGMENTS in include/linux/udp.h) and as many TCP
-	// segments as it can count (gso_segs in include/linux/skbuff.h), which may
-	// be of one byte each; and, as 16 KiB of IPv6 extension headers would go in
-	// front of each, to so many bytes of headers in all.
+	// Limits of one super-frame: the datagrams that the kernel accepts
+	// (UDP_MAX_SEGMENTS in include/linux/udp.h), and the TCP segments that it can
+	// count (gso_segs in include/linux/skbuff.h). Segments may have one byte each,
+	// and each repeats up to 16 KiB of IPv6 extension headers: without mostHeaders
+	// a small frame could become a gigabyte.
 	mostDatagrams = 128
 	mostSegments  = 1<<16 - 1
 	mostHeaders   = 16 << 20
@@ -54,7 +53,7 @@ const (
 type Header struct {
 	Flags, GSOType        uint8
 	HdrLen, GSOSize       uint16 // bytes
-	CsumStart, CsumOffset uint16 // where summing begins; where, from there, the sum goes
+	CsumStart, CsumOffset uint16 // start of the summed bytes; offset from there of the checksum
 }
 
 // Parse decodes a virtio_net_hdr, which is little-endian.
@@ -79,14 +78,13 @@ func (h Header) Put(b []byte) {
 // Super reports whether the frame is a super-frame.
 func (h Header) Super() bool { return h.GSOType&^ECN != 0 }
 
-// Needed reports whether an encoded header asks for anything to be done.
+// Needed reports whether an encoded header asks for a checksum or for segmentation.
 func Needed(h []byte) bool { return h[0]&NeedsCsum != 0 || h[1] != 0 }
 
-// Check reports what of a header cannot be true of the frame that it came with.
-// Of a super-frame that is no IP packet, such as one of a PPPoE session, it cannot
-// tell much.
+// Check checks the header against its frame. Of a super-frame that is not an IP
+// packet, such as one of a PPPoE session, it can check little.
 //
-// bytes is what the frame is on the wire, as OnWire has it.
+// bytes is the size of the frame on the wire, as in OnWire.
 func (h Header) Check(f []byte, link packet.Link) (bytes int, err error) {
 	if h.Super() {
 		p, err := h.plan(f, len(f), link)
@@ -100,9 +98,9 @@ func (h Header) Check(f []byte, link packet.Link) (bytes int, err error) {
 	return ethernet(len(f), link), h.checksum(len(f))
 }
 
-var errNoIP = errors.New("super-frame that is no IP packet")
+var errNoIP = errors.New("super-frame is not an IP packet")
 
-// checksum holds the place of a checksum against the size of the frame.
+// checksum checks that the frame has the checksum field that the header names.
 func (h Header) checksum(size int) error {
 	if h.Flags&NeedsCsum != 0 && int(h.CsumStart)+int(h.CsumOffset)+2 > size {
 		return fmt.Errorf("checksum at %d+%d of a frame of %d bytes", h.CsumStart, h.CsumOffset, size)
@@ -110,16 +108,16 @@ func (h Header) checksum(size int) error {
 	return nil
 }
 
-// layout is how a super-frame is cut.
+// layout describes the segments of a super-frame.
 type layout struct {
 	packet.Layers
 	head int // bytes in front of each segment
-	sum  int // where the checksum is
+	sum  int // offset of the checksum
 	n    int // segments
 }
 
-// plan holds the header of a super-frame of size bytes against the frame, of which
-// f has the headers at least.
+// plan checks the header of a super-frame of size bytes against the frame, and
+// returns its layout. f must hold at least all headers of the frame.
 func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error) {
 	p.Layers = packet.Dissect(f, link)
 	version, proto := uint8(0), uint8(packet.TCP)
@@ -131,7 +129,7 @@ func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error)
 	case UDPL4:
 		version, proto = p.Version, packet.UDP
 	default:
-		return p, fmt.Errorf("super-frame of type %d, which is not known", h.GSOType)
+		return p, fmt.Errorf("super-frame of unknown type %d", h.GSOType)
 	}
 	switch {
 	case p.Version == 0 && p.EtherType != 0x0800 && p.EtherType != 0x86dd:
@@ -139,9 +137,9 @@ func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error)
 	case p.Version == 0 || p.Version != version || p.Proto != proto:
 		return p, fmt.Errorf("super-frame of type %d, but IP version %d and protocol %d", h.GSOType, p.Version, p.Proto)
 	case p.Fragment:
-		return p, errors.New("super-frame that is a fragment")
+		return p, errors.New("super-frame is a fragment")
 	case h.GSOType&ECN != 0 && proto == packet.UDP:
-		return p, fmt.Errorf("super-frame of type %d, which is not known", h.GSOType)
+		return p, fmt.Errorf("super-frame of unknown type %d", h.GSOType)
 	}
 	if proto == packet.TCP {
 		p.sum = p.L4 + 16
@@ -171,10 +169,10 @@ func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error)
 	return p, nil
 }
 
-// Measure tells what a super-frame of size bytes becomes, of which f has the
-// beginning, with all headers: n frames, each with head bytes in front of
-// GSOSize bytes, but the last, which has last bytes in all. One that is no IP packet
-// it takes for one frame. An error is what Check would say.
+// Measure returns the segments of a super-frame of size bytes. f holds its beginning
+// with all headers. There are n segments, each with head bytes in front of GSOSize
+// bytes, except for the last, which has last bytes in all. A super-frame that is not
+// an IP packet counts as one frame. The errors are those of Check.
 func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int, err error) {
 	p, err := h.plan(f, size, link)
 	if err == errNoIP && h.GSOSize != 0 {
@@ -186,13 +184,13 @@ func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int,
 	return p.n, p.head, size - (p.n-1)*int(h.GSOSize), nil
 }
 
-// OnWire tells what a frame of size bytes becomes on the wire, of which f has the
-// beginning, with all headers, and header what came with it, nil if nothing did: how
-// many frames, and how many bytes as a switch counts them, padded to 60 and with 4
-// of check sequence. IP packets count as if they were in Ethernet. It stays the same
-// when super-frames are cut or made.
+// OnWire returns the number of frames on the wire that a frame of size bytes becomes,
+// and their bytes as a switch counts them: padded to 60 and with 4 of check sequence.
+// f holds the beginning of the frame with all headers; header is its offload header,
+// or nil. IP packets count as if they were in Ethernet. The result does not change when
+// frames are segmented or merged.
 func OnWire(header, f []byte, size int, link packet.Link) (frames, bytes int) {
-	if len(header) > 1 && Needed(header) { // most do not
+	if len(header) > 1 && Needed(header) { // false for most frames
 		if h, err := Parse(header); err == nil && h.Super() {
 			if p, err := h.plan(f, size, link); err == nil {
 				return p.n, h.onWire(p.n, p.head, size, link)
@@ -202,7 +200,7 @@ func OnWire(header, f []byte, size int, link packet.Link) (frames, bytes int) {
 	return 1, ethernet(size, link)
 }
 
-// onWire is the size of all n segments of a super-frame with such heads.
+// onWire returns the bytes on the wire of a super-frame of n segments.
 func (h Header) onWire(n, head, size int, link packet.Link) int {
 	full := head + int(h.GSOSize)
 	return (n-1)*ethernet(full, link) + ethernet(size-(n-1)*int(h.GSOSize), link)
@@ -215,26 +213,27 @@ func ethernet(size int, link packet.Link) int {
 	return max(size, 60) + 4
 }
 
-// Segmenter cuts frames. Its memory is that of the longest frame it gave.
+// Segmenter cuts frames into segments. Its buffer is as large as the longest frame
+// that it has returned.
 type Segmenter struct {
-	// Headroom is how many bytes Next leaves free in front of each frame.
+	// Headroom is the number of free bytes that Next leaves in front of each frame.
 	Headroom int
 
 	buf    []byte
-	f      []byte // what is being cut
+	f      []byte // the frame to cut
 	lay    layout
 	super  bool
 	tcp    bool
 	gso    int
-	next   int    // where in f the next segment's payload begins
+	next   int    // offset in f of the next segment's payload
 	count  int    // of segments so far
 	id     uint16 // of the IPv4 header
 	seq    uint32
 	pseudo uint64 // sum of the pseudo-header without its length
 }
 
-// Start begins with a frame, and looks whether it is what its header says. f
-// must not change until Next is done with it.
+// Start checks a frame against its header and begins to cut it. f must not change
+// until Next has returned nil.
 func (s *Segmenter) Start(h Header, f []byte, link packet.Link) error {
 	s.f, s.count, s.super = nil, 0, h.Super()
 	if !s.super {
@@ -261,8 +260,8 @@ func (s *Segmenter) Start(h Header, f []byte, link packet.Link) error {
 	case p.L4-p.L3 == 40 || h.Flags&NeedsCsum == 0:
 		s.pseudo = pseudo(f[p.L3+8:p.L3+40], p.Proto)
 	default:
-		// With a routing header the checksum is over another address (RFC 8200, section
-		// 8.1). The sender knows, and has left the sum in the field.
+		// With a routing header the checksum covers another address (RFC 8200, section
+		// 8.1), which only the sender knows. It has left the sum in the field.
 		s.pseudo = uint64(binary.BigEndian.Uint16(f[p.sum:])) + uint64(^Fold(uint64(len(f)-p.L4)))
 	}
 	if s.tcp {
@@ -271,8 +270,8 @@ func (s *Segmenter) Start(h Header, f []byte, link packet.Link) error {
 	return nil
 }
 
-// Next returns the next finished frame, behind Headroom bytes, and nil after
-// the last. It is valid until the next call.
+// Next returns the next finished frame, after Headroom bytes, and nil after the
+// last. The slice is valid until the next call.
 func (s *Segmenter) Next() []byte {
 	switch {
 	case s.f == nil:
@@ -312,7 +311,7 @@ func (s *Segmenter) Next() []byte {
 	b[p.sum], b[p.sum+1] = 0, 0
 	sum := ^Fold(Sum(l4, s.pseudo+uint64(len(l4))))
 	if sum == 0 && !s.tcp {
-		sum = 0xffff // RFC 768: 0 is no checksum
+		sum = 0xffff // RFC 768: 0 means no checksum
 	}
 	binary.BigEndian.PutUint16(b[p.sum:], sum)
 
@@ -323,8 +322,8 @@ func (s *Segmenter) Next() []byte {
 	return s.buf
 }
 
-// whole finishes a frame that is not to be cut. Its checksum field holds the
-// sum of the pseudo-header, and is summed with the rest
+// whole finishes a frame that is not a super-frame. Its checksum field holds the
+// sum of the pseudo-header, and is part of the summed bytes
 // (skb_checksum_help in net/core/dev.c).
 func (s *Segmenter) whole() []byte {
 	s.buf = append(s.room(), s.f...)
@@ -340,9 +339,9 @@ func (s *Segmenter) whole() []byte {
 	return s.buf
 }
 
-// room returns the buffer with nothing but the headroom in it.
+// room returns the buffer with only the headroom in it.
 func (s *Segmenter) room() []byte {
-	if s.buf == nil || cap(s.buf) < s.Headroom { // nil would be the end
+	if s.buf == nil || cap(s.buf) < s.Headroom { // Next must not return nil before the end
 		s.buf = make([]byte, s.Headroom, s.Headroom+2048)
 	}
 	return s.buf[:s.Headroom]

@@ -312,10 +312,10 @@ func TestLies(t *testing.T) {
 	}{
 		{"type", base, func(h *Header, _ *[]byte) { h.GSOType = 9 }, "type 9"},
 		{"UFO", udp, func(h *Header, _ *[]byte) { h.GSOType = UFO }, "type 3"},
-		{"UDP with ECN", udp, func(h *Header, _ *[]byte) { h.GSOType |= ECN }, "not known"},
+		{"UDP with ECN", udp, func(h *Header, _ *[]byte) { h.GSOType |= ECN }, "unknown type"},
 		{"version", base, func(h *Header, _ *[]byte) { h.GSOType = TCPv6 }, "IP version 4"},
 		{"protocol", base, func(h *Header, _ *[]byte) { h.GSOType = UDPL4 }, "protocol 6"},
-		{"no IP", base, func(_ *Header, f *[]byte) { (*f)[12] = 0x70 }, "no IP packet"},
+		{"no IP", base, func(_ *Header, f *[]byte) { (*f)[12] = 0x70 }, "not an IP packet"},
 		{"IP in name only", base, func(_ *Header, f *[]byte) { (*f)[14] = 0x44 }, "IP version 0"},
 		{"fragment", base, func(_ *Header, f *[]byte) { (*f)[14+6] = 0x20 }, "fragment"},
 		{"segments of nothing", base, func(h *Header, _ *[]byte) { h.GSOSize = 0 }, "segments of 0 bytes"},
@@ -330,7 +330,7 @@ func TestLies(t *testing.T) {
 		{"TCP header too long", base, func(_ *Header, f *[]byte) { (*f)[14+20+12] = 0xf0; *f = (*f)[:14+20+30] }, "TCP header of 60"},
 		{"TCP header cut", base, func(_ *Header, f *[]byte) { *f = (*f)[:14+20+19] }, "without a whole TCP header"},
 		{"UDP header cut", udp, func(_ *Header, f *[]byte) { *f = (*f)[:14+20+7] }, "without a whole UDP header"},
-		{"nothing at all", base, func(_ *Header, f *[]byte) { *f = nil }, "no IP packet"},
+		{"nothing at all", base, func(_ *Header, f *[]byte) { *f = nil }, "not an IP packet"},
 		{"checksum outside", base, func(h *Header, _ *[]byte) { h.GSOType = 0; h.CsumStart = 60000; h.CsumOffset = 60000 }, "checksum at 60000+60000"},
 		{"checksum at the edge", base, func(h *Header, f *[]byte) { h.GSOType = 0; h.CsumStart = uint16(len(*f) - 1); h.CsumOffset = 0 }, "checksum at"},
 	} {

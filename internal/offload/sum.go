@@ -5,11 +5,11 @@ import (
 	"math/bits"
 )
 
-// Sum adds the 16-bit words of b, big-endian, to a sum that is not folded yet
-// (RFC 1071). An odd byte at the end counts as if a zero followed.
+// Sum adds the big-endian 16-bit words of b to an unfolded sum (RFC 1071). It pads
+// an odd byte at the end with a zero.
 //
-// It adds eight bytes at a time with the carry put back in, which RFC 1071
-// shows to be the same: 2^16 is 1 in this arithmetic, and so is 2^64.
+// It adds eight bytes at a time with end-around carry. The result is the same
+// (RFC 1071): in this arithmetic 2^16 is 1, and so is 2^64.
 func Sum(b []byte, sum uint64) uint64 {
 	var carry uint64
 	for len(b) >= 32 {
@@ -32,7 +32,7 @@ func Sum(b []byte, sum uint64) uint64 {
 	return sum + carry
 }
 
-// Fold makes 16 bits of a sum.
+// Fold folds a sum to 16 bits.
 func Fold(sum uint64) uint16 {
 	for sum > 0xffff {
 		sum = sum>>16 + sum&0xffff
@@ -40,5 +40,5 @@ func Fold(sum uint64) uint16 {
 	return uint16(sum)
 }
 
-// pseudo sums the pseudo-header but for its length: a number that more can be added to.
+// pseudo sums the pseudo-header without its length. The result can be passed to Sum.
 func pseudo(addrs []byte, proto uint8) uint64 { return uint64(Fold(Sum(addrs, uint64(proto)))) }

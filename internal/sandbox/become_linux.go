@@ -9,21 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSetuidFixup is SECBIT_NO_SETUID_FIXUP of include/uapi/linux/securebits.h.
+// noSetuidFixup is SECBIT_NO_SETUID_FIXUP (include/uapi/linux/securebits.h).
 const noSetuidFixup = 1 << 2
 
-// Become makes the process one of the user, on all threads and for good, without
-// groups and capabilities, and so that no other process of the user can look into it
-// or take its descriptors. User root keeps its number, and has no capability either.
-// Call Find before. It does nothing if there is no user.
+// Become permanently switches all threads of the process to the user, and drops
+// groups and capabilities. Other processes of the user cannot trace the process or
+// take its descriptors. User root keeps its UID, but also loses its capabilities.
+// Call Find first. Become does nothing for the zero User.
 //
-// After an error the process is something in between, and must end.
+// After an error the switch is incomplete, and the process must exit.
 //
-// The order matters. A change of the user undoes PR_SET_DUMPABLE where
-// fs.suid_dumpable is 1 (commit_creds in kernel/cred.c), so that the latter comes
-// second. Between the two the process still has its capabilities
-// (SECBIT_NO_SETUID_FIXUP in capabilities(7)), which keep other processes of the user
-// off (cap_ptrace_access_check in security/commoncap.c).
+// The order matters. If fs.suid_dumpable is 1, a change of the user resets
+// PR_SET_DUMPABLE (commit_creds in kernel/cred.c), so PR_SET_DUMPABLE comes after the
+// change. Between the two the process keeps its capabilities (SECBIT_NO_SETUID_FIXUP
+// in capabilities(7)): they stop other processes of the user from tracing it
+// (cap_ptrace_access_check in security/commoncap.c).
 func Become(u User) error {
 	if u.text == "" {
 		return nil
@@ -48,7 +48,7 @@ func Become(u User) error {
 	if err := syscall.Setresuid(int(u.uid), int(u.uid), int(u.uid)); err != nil {
 		return fail("changing the user", err)
 	}
-	// This one is of the memory, which all threads share.
+	// One call is enough: the flag belongs to the memory, which all threads share.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fail("shutting others out", err)
 	}
@@ -58,18 +58,18 @@ func Become(u User) error {
 	return nil
 }
 
-// DropCapabilities takes every capability from the process, on all threads and for
-// good: from its bounding set, and from the permitted, effective, inheritable and
-// ambient ones (capabilities(7)), and sets no_new_privs (prctl(2)). The user stays;
-// a program that root runs has no capability either. It needs CAP_SETPCAP, unless the
-// bounding set is empty, and a program that links no C.
+// DropCapabilities permanently drops all capabilities on all threads: from the
+// bounding set, and from the permitted, effective, inheritable and ambient sets
+// (capabilities(7)). It also sets no_new_privs (prctl(2)). The user does not change,
+// and programs run by root gain no capability. DropCapabilities needs CAP_SETPCAP,
+// unless the bounding set is empty, and fails in a program that links C.
 //
-// After an error the process has some of them, and must end.
+// After an error the process may keep some capabilities, and must exit.
 func DropCapabilities() error {
 	for c := uintptr(0); ; c++ {
 		has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
 		if err == unix.EINVAL && c > 0 {
-			break // the kernel has no more of them
+			break // c is past the kernel's last capability
 		}
 		if err == nil && has != 0 {
 			err = prctl(unix.PR_CAPBSET_DROP, c)
@@ -78,8 +78,7 @@ func DropCapabilities() error {
 			return fmt.Errorf("dropping capability %d from the bounding set: %w", c, err)
 		}
 	}
-	// Ambient capabilities go with the permitted ones (cap_capset in
-	// security/commoncap.c).
+	// This also drops the ambient capabilities (cap_capset in security/commoncap.c).
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
 	_, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0)
@@ -92,7 +91,7 @@ func DropCapabilities() error {
 	return nil
 }
 
-// prctl is for all threads. The arguments that are not used must be 0.
+// prctl runs prctl(2) on all threads. Unused arguments must be 0.
 func prctl(option, value uintptr) error {
 	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, option, value, 0, 0, 0, 0); e != 0 {
 		return e

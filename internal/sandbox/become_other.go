@@ -4,13 +4,13 @@ package sandbox
 
 import "errors"
 
-// Become fails if there is a user: what it promises is tried on Linux only.
+// Become fails unless u is the zero User: it is implemented on Linux only.
 func Become(u User) error {
 	if u.text == "" {
 		return nil
 	}
-	return errors.New("-user: only on Linux")
+	return errors.New("-user is supported on Linux only")
 }
 
-// DropCapabilities fails: capabilities(7) are Linux's.
-func DropCapabilities() error { return errors.New("capabilities are dropped only on Linux") }
+// DropCapabilities fails: only Linux has capabilities(7).
+func DropCapabilities() error { return errors.New("dropping capabilities is supported on Linux only") }

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// never are the system calls that a process which reads a stream has no use for, and that
-// lead out of it: to files, networks, other processes, programs, namespaces, and parts of
-// the kernel that were ways in before. All others pass, so that the filter does not depend
-// on the version of Go. Older calls, which some architectures have, are in legacy.
+// never lists the forbidden system calls. A stage does not need them, and an attacker would:
+// they reach files, networks, other processes, programs, namespaces, and parts of the kernel
+// with a history of exploits. All other calls pass, so that the filter does not depend on
+// the version of Go. legacy lists the older calls of some architectures.
 var never = []int{
-	// Files by name, and other names of them.
+	// Files by name.
 	unix.SYS_OPENAT2, unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_NAME_TO_HANDLE_AT, unix.SYS_MKDIRAT, unix.SYS_MKNODAT,
 	unix.SYS_LINKAT, unix.SYS_SYMLINKAT, unix.SYS_RENAMEAT2, unix.SYS_TRUNCATE, unix.SYS_FCHMODAT, unix.SYS_FCHOWNAT,
 	unix.SYS_FCHOWN, unix.SYS_UTIMENSAT, unix.SYS_SETXATTR, unix.SYS_LSETXATTR, unix.SYS_FSETXATTR, unix.SYS_REMOVEXATTR,
@@ -36,7 +36,7 @@ var never = []int{
 	unix.SYS_SETUID, unix.SYS_SETGID, unix.SYS_SETREUID, unix.SYS_SETREGID, unix.SYS_SETRESUID, unix.SYS_SETRESGID,
 	unix.SYS_SETGROUPS, unix.SYS_SETFSUID, unix.SYS_SETFSGID, unix.SYS_CAPSET, unix.SYS_UNSHARE, unix.SYS_SETNS,
 	unix.SYS_PERSONALITY, unix.SYS_SECCOMP, unix.SYS_LANDLOCK_RESTRICT_SELF,
-	// Devices and all that has a call of its own there, such as a terminal's input.
+	// Devices, such as the input of a terminal.
 	unix.SYS_IOCTL,
 	// Other parts of the kernel.
 	unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER, unix.SYS_IO_SETUP, unix.SYS_PERF_EVENT_OPEN,
@@ -47,15 +47,14 @@ var never = []int{
 	unix.SYS_SETDOMAINNAME, unix.SYS_VHANGUP, unix.SYS_LOOKUP_DCOOKIE,
 }
 
-// replacement are the calls that replace a file (cli.Replace). Landlock says which files.
+// replacement lists the calls that replace a file (cli.Replace). Landlock limits the files.
 var replacement = []int{unix.SYS_OPENAT, unix.SYS_RENAMEAT, unix.SYS_UNLINKAT, unix.SYS_FCHMOD}
 
-// attaching is the call that attaches BPF programs and updates maps. Its first argument
-// says what it does.
+// attaching lists the bpf(2) commands, its first argument, that attach BPF programs and
+// update maps.
 var attaching = []uint32{unix.BPF_MAP_UPDATE_ELEM, unix.BPF_LINK_CREATE}
 
-// Where a filter finds what it decides on: struct seccomp_data in
-// include/uapi/linux/seccomp.h, of a machine whose low bytes come first.
+// Offsets in struct seccomp_data (include/uapi/linux/seccomp.h) on a little-endian machine.
 const (
 	atCall = 0
 	atArch = 4
@@ -68,8 +67,8 @@ const (
 	missing = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
 )
 
-// Instructions of classic BPF (Documentation/networking/filter.rst). A jump skips as many
-// instructions as it says.
+// Instructions of classic BPF (Documentation/networking/filter.rst). A jump names the number
+// of instructions to skip.
 
 func load(at int) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: uint32(at)}
@@ -83,12 +82,12 @@ func answer(k uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: k}
 }
 
-// program makes the filter. The kernel finds out at its installation which calls pass whatever
-// their arguments, and does not run the filter for these (seccomp_cache_prepare in
+// program returns the filter. At its installation the kernel finds the calls that pass with
+// any arguments, and does not run the filter for them (seccomp_cache_prepare in
 // kernel/seccomp.c, Linux 5.11).
 func program(files, bpf bool) []unix.SockFilter {
-	// A process may make the calls of another architecture, too, such as i386, and the calls
-	// of x32, whose numbers have a bit of their own.
+	// Refuse the calls of other architectures, such as i386, and those of x32, whose numbers
+	// have bit 30 set: they would bypass the list of numbers.
 	p := []unix.SockFilter{
 		load(atArch), jump(unix.BPF_JEQ, arch, 1, 0), answer(refused),
 		load(atCall), jump(unix.BPF_JGE, 1<<30, 0, 1), answer(refused),
@@ -96,7 +95,7 @@ func program(files, bpf bool) []unix.SockFilter {
 	call := func(nr int, then ...unix.SockFilter) {
 		p = append(append(p, jump(unix.BPF_JEQ, uint32(nr), 0, len(then))), then...)
 	}
-	// unless refuses a call, unless the test of its arguments skips one instruction.
+	// unless refuses a call unless the test of its arguments skips one instruction.
 	unless := func(nr int, test ...unix.SockFilter) {
 		call(nr, append(test, answer(refused), answer(allowed))...)
 	}
@@ -114,18 +113,18 @@ func program(files, bpf bool) []unix.SockFilter {
 	for _, nr := range calls {
 		call(nr, answer(refused))
 	}
-	// To the other end of a socket, and to no address.
+	// Allow sendto on a connected socket, without an address.
 	unless(unix.SYS_SENDTO, low(4), jump(unix.BPF_JEQ, 0, 0, 2), load(atArgs+8*4+4), jump(unix.BPF_JEQ, 0, 1, 0))
-	// Signals to threads of this process.
+	// Allow signals to threads of this process.
 	unless(unix.SYS_TGKILL, low(0), jump(unix.BPF_JEQ, uint32(os.Getpid()), 1, 0))
-	// Memory that cannot be run.
+	// Allow memory that is not executable.
 	unless(unix.SYS_MMAP, low(2), jump(unix.BPF_JSET, unix.PROT_EXEC, 0, 1))
 	unless(unix.SYS_MPROTECT, low(2), jump(unix.BPF_JSET, unix.PROT_EXEC, 0, 1))
-	// Threads, but no processes and no namespaces. The flags of clone3 are in memory, where
-	// no filter looks; libc takes clone where there is no clone3.
+	// Allow threads, but no processes and no namespaces. A filter cannot read the flags of
+	// clone3, which are in memory; without clone3, libc falls back to clone.
 	unless(unix.SYS_CLONE, low(0), jump(unix.BPF_JSET, namespaces, 1, 0), jump(unix.BPF_JSET, unix.CLONE_THREAD, 1, 0))
 	call(unix.SYS_CLONE3, answer(missing))
-	// Nothing that lets other processes look into this one.
+	// Refuse options that let other processes trace this one.
 	unless(unix.SYS_PRCTL, low(0), jump(unix.BPF_JEQ, unix.PR_SET_DUMPABLE, 2, 0), jump(unix.BPF_JEQ, unix.PR_SET_PTRACER, 1, 0), jump(unix.BPF_JEQ, unix.PR_SET_MM, 0, 1))
 	return append(p, answer(allowed))
 }

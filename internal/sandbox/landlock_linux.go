@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// replacing is what cli.Replace does in a directory. os.CreateTemp opens a
-	// file for reading, too.
+	// replacing are the rights of cli.Replace in a directory. os.CreateTemp opens
+	// a file for reading, too.
 	replacing = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE |
 		unix.LANDLOCK_ACCESS_FS_MAKE_REG | unix.LANDLOCK_ACCESS_FS_REMOVE_FILE
-	// writing is what it does to a fifo or a device, which it does not replace.
+	// writing is the right to a fifo or a device, which cli.Replace does not replace.
 	writing = unix.LANDLOCK_ACCESS_FS_WRITE_FILE
 )
 
-// handled is what a version of Landlock can refuse about files: all of it is
-// refused but for what a rule allows (Documentation/userspace-api/landlock.rst).
+// handled returns all file rights of a version of Landlock. The kernel refuses them
+// except where a rule allows them (Documentation/userspace-api/landlock.rst).
 func handled(version int) uint64 {
 	rights := uint64(unix.LANDLOCK_ACCESS_FS_MAKE_SYM<<1 - 1)
 	if version >= 2 {
@@ -35,19 +35,18 @@ func handled(version int) uint64 {
 	return rights
 }
 
-// landlock takes away all files that are not open, but for the directories in
-// which some are to be replaced, and says so. A directory that cannot be found
-// may come later: rather than have it refused for good, nothing is.
+// landlock forbids opening files, except in the directories of the files to be
+// replaced, and returns the result as text. If a directory does not exist, landlock
+// restricts nothing: the directory may be created later.
 //
-// It is a matter of each thread, and those that a thread starts inherit it: the
-// runtime makes the call on all it has, unless the program links C.
+// The restriction applies to a thread and to the threads that it starts. So the
+// runtime makes the call on all threads, which fails if the program links C.
 func landlock(files []string) string {
 	version, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if e != 0 {
 		return "no landlock: " + e.Error()
 	}
-	// Of the attributes the kernel is told only the first, which it has had
-	// since version 1.
+	// Pass only the first attribute, which the kernel has supported since version 1.
 	attr := unix.LandlockRulesetAttr{Access_fs: handled(int(version))}
 	rules, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr.Access_fs), 0)
 	if e != 0 {
@@ -68,8 +67,8 @@ func landlock(files []string) string {
 	return strings.Join(append([]string{"landlock"}, names...), " ")
 }
 
-// scope returns what has to be open to replace a file: its directory, or
-// itself if it is something that is written to.
+// scope returns the name and the rights needed to replace a file: its directory,
+// or the file itself if it is a fifo or a device.
 func scope(file string) (name string, rights uint64) {
 	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
 		return file, writing
@@ -77,14 +76,14 @@ func scope(file string) (name string, rights uint64) {
 	return filepath.Dir(file), replacing
 }
 
-// allow adds a rule for a file, or for what is in a directory.
+// allow adds a rule for a file or for the contents of a directory.
 func allow(rules int, name string, rights uint64) error {
 	fd, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	// The kernel's structure is packed, which here is only its end.
+	// The kernel's structure is packed: it lacks only the padding at the end.
 	rule := unix.LandlockPathBeneathAttr{Allowed_access: rights, Parent_fd: int32(fd)}
 	_, _, e := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(rules), unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)), 0, 0, 0)
 	if e != 0 {

@@ -1,28 +1,27 @@
-// Package sandbox takes from a process what it does not need any more once its
-// files are open. A frame is written by somebody else: a stage that is exploited
-// by one can read and write its pipes, and little else.
+// Package sandbox drops the rights that a process no longer needs after it has opened
+// its files. Frames are untrusted input: an attacker who exploits a stage with one can
+// read and write the stage's pipes, and little else.
 //
-// On Linux three things hold, for all threads and for good:
+// On Linux it applies three permanent restrictions to all threads:
 //
-//   - no_new_privs: no program that is run gains privileges (prctl(2)).
-//   - A filter of system calls (seccomp(2)): those that lead out of the process fail with
-//     EPERM. No socket is made, no program run, no other process looked at, no memory made
-//     executable, and no file opened by a process that replaces none.
-//   - Landlock (landlock(7)): no file can be opened by name but those that the tool
-//     will yet replace, and what else is in their directory.
+//   - no_new_privs: executed programs gain no privileges (prctl(2)).
+//   - A system-call filter (seccomp(2)): calls that reach outside the process fail with
+//     EPERM. The process cannot create sockets, run programs, trace other processes or
+//     make memory executable. It cannot open files unless it must replace some.
+//   - Landlock (landlock(7)): the process can open files by name only in the directories
+//     of the files that it replaces.
 //
-// On OpenBSD it is pledge(2) and unveil(2). Elsewhere nothing holds.
+// On OpenBSD it uses pledge(2) and unveil(2). Other systems have no sandbox.
 //
-// What a kernel does not have is left out. None of it is needed for a stage to
-// work, and a stage that is run in a container, where some of it is forbidden,
-// works as it did: Enter says what holds, and -v shows it.
+// Enter skips a restriction that the kernel does not support or a container forbids:
+// stages work without. It returns the active restrictions, and -v shows them.
 //
-// Become is another matter: a tool that opens a device as root goes on as a user
-// without privileges, or ends. It is asked for by a flag, and Off does not undo it.
+// Become is different: a tool that opens a device as root continues as an unprivileged
+// user, or exits. It requires a flag, and Off does not disable it.
 //
-// What is taken away does not come back, and the runtime opens some files when
-// they are first needed: package time the time zone, which Enter therefore has
-// it read. Whatever a stage is to open later has to be named to Enter.
+// A process cannot undo the restrictions. So Enter loads the time zone, which package
+// time would otherwise read at its first use, and takes the names of the files that a
+// stage opens later.
 package sandbox
 
 import (
@@ -30,16 +29,16 @@ import (
 	"time"
 )
 
-// Off is the environment variable that, if it is not empty, leaves everything as
-// it is: for profilers, and to tell whether something fails for want of a call.
+// Off is the environment variable that disables Enter if it is not empty: for
+// profilers, and to test whether the sandbox causes a failure.
 const Off = "FRAMEPIPE_NO_SANDBOX"
 
-// Enter gives up what the process does not need to read and write what is open,
-// and to replace files (cli.Replace), which may be there or not; an empty name is
-// none. It says in a line what holds from now on.
+// Enter restricts the process to its open descriptors and to the replacement of the
+// named files (cli.Replace), which need not exist. It ignores empty names. It returns
+// the active restrictions as one line of text.
 func Enter(files ...string) string {
 	if os.Getenv(Off) != "" {
-		return "nothing holds, " + Off + " is set"
+		return "none, " + Off + " is set"
 	}
 	var named []string
 	for _, f := range files {
@@ -47,15 +46,15 @@ func Enter(files ...string) string {
 			named = append(named, f)
 		}
 	}
-	_ = time.Local.String() // which has /etc/localtime read
+	_ = time.Local.String() // loads /etc/localtime
 	return enter(named, false)
 }
 
-// EnterBPF is Enter for a process that replaces no files, but goes on to attach BPF
-// programs that it has loaded and to update maps that it has made.
+// EnterBPF is Enter for a process that replaces no files, but continues to attach
+// BPF programs that it has loaded and to update maps that it has created.
 func EnterBPF() string {
 	if os.Getenv(Off) != "" {
-		return "nothing holds, " + Off + " is set"
+		return "none, " + Off + " is set"
 	}
 	return enter(nil, true)
 }

@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// enter is Enter. Landlock comes before the filter, which lets nobody change it.
+// enter implements Enter. Landlock comes before the filter, which forbids its calls.
 func enter(files []string, bpf bool) string {
-	// Where the runtime cannot make a call on all threads, this is the one that
-	// the filter is installed from.
+	// If the runtime cannot make a call on all threads, no_new_privs applies to this
+	// thread only, and the filter must be installed from the same thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := noNewPrivs(); err != nil {
-		return "nothing holds, no_new_privs: " + err.Error()
+		return "none, no_new_privs: " + err.Error()
 	}
 	land := landlock(files)
 	filter := "system-call filter"
@@ -26,9 +26,10 @@ func enter(files []string, bpf bool) string {
 	return filter + ", " + land
 }
 
-// noNewPrivs is for all threads, or for this one in a program that links C, where
-// the runtime does not know them all; installing the filter then takes the others
-// along (seccomp_sync_threads in kernel/seccomp.c).
+// noNewPrivs sets no_new_privs on all threads. In a program that links C, the runtime
+// does not know all threads: then it sets the flag on the current thread, and the
+// installation of the filter copies the flag to the others (seccomp_sync_threads in
+// kernel/seccomp.c).
 func noNewPrivs() error {
 	_, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
 	switch {
@@ -40,16 +41,15 @@ func noNewPrivs() error {
 	return nil
 }
 
-var errArch = errors.New("there is none for " + runtime.GOARCH)
+var errArch = errors.New("not supported on " + runtime.GOARCH)
 
-// install gives a filter to all threads, and to those that they start.
+// install installs a filter on all threads. New threads inherit it.
 func install(p []unix.SockFilter) error {
 	if len(p) == 0 {
 		return errArch
 	}
-	// LOG has the kernel's audit tell of calls that were refused; SPEC_ALLOW
-	// leaves speculation as it is for other processes, which is what the kernel
-	// does without being asked since 5.16.
+	// LOG makes the kernel's audit log refused calls. SPEC_ALLOW keeps the
+	// process's mitigations against speculation unchanged, the default since 5.16.
 	const wanted = unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_LOG | unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
 	err := seccomp(wanted, p)
 	if err == unix.EINVAL { // before 4.17
@@ -65,7 +65,7 @@ func seccomp(flags uintptr, p []unix.SockFilter) error {
 	switch {
 	case e != 0:
 		return e
-	case other != 0: // a thread that has another filter
+	case other != 0: // the id of a thread with another filter
 		return errors.New("a thread has a filter of its own")
 	}
 	return nil

@@ -64,7 +64,7 @@ func start(t testing.TB, name string, args ...string) (out []string, stderr stri
 		t.Fatal(err)
 	}
 	out = strings.Split(strings.TrimSpace(string(b)), "\n")
-	lacks(t, out[0], "nothing holds", "no system-call filter")
+	lacks(t, out[0], "none,", "no system-call filter")
 	return out, errs.String(), c.ProcessState.ExitCode()
 }
 

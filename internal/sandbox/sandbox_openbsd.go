@@ -6,8 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Promises (pledge(2)). A ledger that is open is locked at times; fattr is for
-// the mode of a new file.
+// Promises (pledge(2)). flock is for an open ledger, fattr for the mode of a new file.
 const (
 	promises     = "stdio flock"
 	filePromises = " rpath wpath cpath fattr"
@@ -25,7 +24,8 @@ func enter(files []string, _ bool) string {
 	return "pledge " + want + holds
 }
 
-// unveil leaves the directories in which files are replaced, and says so.
+// unveil allows only the directories of the files to be replaced, and returns the
+// result as text.
 func unveil(files []string) string {
 	says := ", unveil"
 	for _, f := range files {

@@ -2,4 +2,4 @@
 
 package sandbox
 
-func enter([]string, bool) string { return "nothing holds on this system" }
+func enter([]string, bool) string { return "none on this system" }

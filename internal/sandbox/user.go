@@ -13,22 +13,22 @@ import (
 	"framepipe/internal/cli"
 )
 
-// User is the value of a flag -user: the user that a process is to become. The zero
-// User is none.
+// User is the value of the flag -user: the user that a process switches to. The zero
+// User means no switch.
 type User struct {
 	text     string
-	found    bool // uid and gid are known
+	found    bool // uid and gid are set
 	uid, gid uint32
 }
 
-// passwdFile is where users are looked up: passwd(5). Package os/user would link C,
-// and then no call can be made on all threads (syscall.AllThreadsSyscall).
+// passwdFile is passwd(5), for looking up users. Package os/user would link C, and
+// then syscall.AllThreadsSyscall fails.
 const passwdFile = "/etc/passwd"
 
-// String is flag.Value's.
+// String implements flag.Value.
 func (u *User) String() string { return u.text }
 
-// Set is flag.Value's. It takes the name of a user, or UID:GID.
+// Set implements flag.Value. It takes the name of a user, or UID:GID.
 func (u *User) Set(text string) error {
 	set := User{text: text}
 	if a, b, numeric := strings.Cut(text, ":"); numeric {
@@ -47,22 +47,22 @@ func (u *User) Set(text string) error {
 
 var errUser = errors.New("want the name of a user, or UID:GID")
 
-// isName tells a name from a number whose group is missing, and from a flag whose
-// value is.
+// isName reports whether s can be a user's name. A UID without a GID is none, nor is
+// the next flag, taken for the missing value of -user.
 func isName(s string) bool {
 	return strings.Trim(s, "0123456789") != "" && s[0] != '-' && s[0] != '+' &&
 		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
 }
 
-// number reads the number of a user or of a group. The largest is none: to setresuid(2)
-// it means no change.
+// number parses a UID or GID. It refuses the largest number, which means no change to
+// setresuid(2).
 func number(s string) (uint32, bool) {
 	n, err := strconv.ParseUint(s, 10, 32)
 	return uint32(n), err == nil && n < math.MaxUint32
 }
 
-// Find looks the user up, and whether this process may become it. It does nothing if
-// there is none.
+// Find looks up the user and checks that the process may switch to it. It does nothing
+// for the zero User.
 func (u *User) Find() error {
 	if u.text == "" {
 		return nil
@@ -83,8 +83,8 @@ func (u *User) Find() error {
 	return nil
 }
 
-// lookUp finds the numbers of a user and of its group in the text of passwd(5). The
-// first line of that name that has them holds, as in getpwnam(3).
+// lookUp finds the UID and GID of a user in the text of passwd(5). It uses the first
+// valid line with the name, as getpwnam(3) does.
 func lookUp(passwd []byte, name string) (uid, gid uint32, found bool) {
 	if !isName(name) {
 		return 0, 0, false

@@ -1,7 +1,6 @@
-// Package traffic makes and measures real TCP traffic, for the demonstration
-// and for the tests of the network: a server that sends as fast as it is
-// asked to, a client that notes when how much arrived, and an echo beside it
-// that tells what else could get through.
+// Package traffic makes and measures real TCP traffic, for the demo and for the
+// network tests: a server that sends at the requested rate, a client that logs the
+// received bytes over time, and an echo server to measure the delay of other traffic.
 package traffic
 
 import (
@@ -15,18 +14,18 @@ import (
 	"time"
 )
 
-// Bucket is how finely arrivals are noted.
+// Bucket is the resolution of a Log.
 const Bucket = 10 * time.Millisecond
 
-// Request is what a client asks of a server for one connection.
+// Request is a client's request for one connection.
 type Request struct {
-	Bytes      uint64   // to send, 0 for as many as the client will take
-	Rate       uint64   // bytes per second at the most, 0 for no limit
+	Bytes      uint64   // to send, 0 for no limit
+	Rate       uint64   // maximum in bytes per second, 0 for no limit
 	Congestion [16]byte // name of the congestion control, empty for the system's
 }
 
-// Serve sends to whoever connects to l what it asks for, and echoes what comes
-// to p, until l is closed.
+// Serve answers the requests of clients that connect to l, and echoes the datagrams
+// that p receives, until l is closed.
 func Serve(l net.Listener, p net.PacketConn) error {
 	go echo(p)
 	defer p.Close()
@@ -91,8 +90,7 @@ func tune(c *net.TCPConn, r *Request) error {
 	return errors.Join(e, err)
 }
 
-// fill writes something between text and noise, so that a histogram of it is
-// worth a look.
+// fill fills b with half text and half noise, to make the histogram interesting.
 func fill(b []byte) {
 	const text = "The quick brown fox jumps over the lazy dog, 0123456789 times. "
 	x := uint64(88172645463325252)
@@ -108,24 +106,24 @@ func fill(b []byte) {
 	}
 }
 
-// Log is what arrived, by time.
+// Log records the number of received bytes over time.
 type Log struct {
 	Start   time.Time
 	buckets []atomic.Uint64
 }
 
-// NewLog returns a Log with room for a time.
+// NewLog returns a Log that starts now and covers length.
 func NewLog(length time.Duration) *Log {
 	return &Log{Start: time.Now(), buckets: make([]atomic.Uint64, length/Bucket+1)}
 }
 
-// Add notes that n bytes arrived now.
+// Add records the arrival of n bytes now.
 func (l *Log) Add(n int) {
 	i := int(time.Since(l.Start) / Bucket)
 	l.buckets[min(i, len(l.buckets)-1)].Add(uint64(n))
 }
 
-// Between returns how many bytes arrived between two times since Start.
+// Between returns the number of bytes that arrived between two times since Start.
 func (l *Log) Between(from, to time.Duration) (sum uint64) {
 	for i := max(from/Bucket, 0); i < min(to/Bucket, time.Duration(len(l.buckets))); i++ {
 		sum += l.buckets[i].Load()
@@ -142,9 +140,8 @@ func (l *Log) Most(span time.Duration) (most uint64) {
 	return most
 }
 
-// Fetch connects to a server and reads what it sends until the time is over or
-// all has come, noting it in log, if that is not nil. It returns how many bytes
-// came.
+// Fetch connects to a server and reads until the given time or the end of the data.
+// It records arrivals in log unless that is nil, and returns the number of bytes.
 func Fetch(addr string, r Request, until time.Time, log *Log) (uint64, error) {
 	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
@@ -152,7 +149,7 @@ func Fetch(addr string, r Request, until time.Time, log *Log) (uint64, error) {
 	}
 	c := conn.(*net.TCPConn)
 	defer c.Close()
-	_ = c.SetLinger(0) // what is still under way is not waited for
+	_ = c.SetLinger(0) // discard data in flight at Close
 	if err := binary.Write(c, binary.BigEndian, &r); err != nil {
 		return 0, err
 	}
@@ -178,8 +175,8 @@ func Fetch(addr string, r Request, until time.Time, log *Log) (uint64, error) {
 	}
 }
 
-// Pings sends a datagram to a server's echo at each interval until done is
-// closed, and calls got with each answer's round trip.
+// Pings sends a datagram to the echo server at each interval until done is closed,
+// and calls got with the round-trip time of each answer.
 func Pings(addr string, interval time.Duration, done <-chan struct{}, got func(rtt time.Duration)) (sent int, err error) {
 	c, err := net.Dial("udp", addr)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tuneSocket sets what the request asks for. The kernel paces by itself
-// where the queueing discipline does not (net/ipv4/tcp_output.c).
+// tuneSocket applies the request to the socket. TCP itself paces if the queueing
+// discipline does not (net/ipv4/tcp_output.c).
 func tuneSocket(fd int, r *Request) error {
 	if name, _, _ := bytes.Cut(r.Congestion[:], []byte{0}); len(name) > 0 {
 		if err := unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, string(name)); err != nil {

@@ -1,5 +1,5 @@
-// Demo is the traffic of pipeline.sh demo: a server that sends as fast as a
-// port would let it, and a client that draws what arrives.
+// Demo makes the traffic of pipeline.sh demo: a server that sends at the rate of a
+// port, and a client that draws the received traffic.
 package main
 
 import (
@@ -65,7 +65,7 @@ func serve(addr string) error {
 	return traffic.Serve(l, p)
 }
 
-// wait waits until a server answers, which is when the pipelines stand.
+// wait waits until the server answers, as it does once the pipelines are up.
 func wait(addr string) error {
 	var err error
 	for range 50 {

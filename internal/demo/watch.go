@@ -13,7 +13,7 @@ import (
 	"framepipe/internal/traffic"
 )
 
-// The three acts.
+// The schedule: a burst, a pause and another burst, with a line of output every row.
 const (
 	row   = 500 * time.Millisecond
 	first = 11 * time.Second
@@ -21,7 +21,7 @@ const (
 	again = 3 * time.Second
 )
 
-// watcher receives, and draws what arrives.
+// watcher receives traffic and draws it.
 type watcher struct {
 	addr      string
 	port      cli.Rate
@@ -31,7 +31,7 @@ type watcher struct {
 
 	log  *traffic.Log
 	mu   sync.Mutex
-	rtts []time.Duration // of the pings that came back
+	rtts []time.Duration // of the answered pings
 }
 
 func (w *watcher) run(out io.Writer) error {
@@ -78,19 +78,19 @@ func (w *watcher) run(out io.Writer) error {
 		w.draw(out, at, median(last))
 	}
 	close(done)
-	w.tell(out, <-pings)
+	w.summarize(out, <-pings)
 	return nil
 }
 
 func (w *watcher) span() time.Duration { return time.Duration(w.window) }
 
-// fetch receives until so long after the start, as fast as the port is.
+// fetch receives at the rate of the port until the given time after the start.
 func (w *watcher) fetch(until time.Duration) error {
 	_, err := traffic.Fetch(w.addr, traffic.Request{Rate: uint64(w.port.BytesPerSecond())}, w.log.Start.Add(until), w.log)
 	return err
 }
 
-// rate is the mean rate in a span, in bits per second.
+// rate returns the mean rate in a span, in bits per second.
 func (w *watcher) rate(from, to time.Duration) float64 {
 	return float64(8*w.log.Between(from, to)) / (to - from).Seconds()
 }
@@ -116,9 +116,9 @@ func (w *watcher) draw(out io.Writer, at, rtt time.Duration) {
 		cli.Human(float64(used), "B"), 100*share, rtt.Seconds()*1000, act)
 }
 
-// tell sums up in words what was measured.
-func (w *watcher) tell(out io.Writer, sent int) {
-	full := 100 * time.Millisecond // how long the first burst was: until the rate breaks in
+// summarize prints the results in words.
+func (w *watcher) summarize(out io.Writer, sent int) {
+	full := 100 * time.Millisecond // length of the first burst, which ends when the rate drops
 	for full < first && w.rate(full-100*time.Millisecond, full) > 0.6*float64(w.port) {
 		full += 100 * time.Millisecond
 	}

@@ -15,52 +15,53 @@ import (
 )
 
 const (
-	// batch is how much is gathered for one write: four super-frames.
+	// batch is the number of bytes gathered for one write: four super-frames.
 	batch = 256 << 10
-	// longest is the most a device hands over as one frame: 64 KiB and its
-	// headers. What is longer than the room for it the kernel cuts off.
+	// longest is room for the longest frame of a device, 64 KiB and its headers. The
+	// kernel truncates longer frames.
 	longest = 128 << 10
-	// most is how many frames are read for one write at the most: few frames of
-	// the least size more than a batch has room for, or the same number of those
-	// that are refused.
+	// most is the maximum of frames read for one write, refused frames included. A
+	// batch holds about as many frames of the least size; without the limit, a flood
+	// of refused frames would never end the batch.
 	most = batch / 64
-	// pause is taken when a read failed, lest it fail a million times a second.
+	// pause follows a failed read. Without it, a broken device would fail a million
+	// reads a second.
 	pause = 10 * time.Millisecond
-	// slack is how much further back a frame may have to be moved.
+	// slack is the distance by which a frame may have to be moved back.
 	slack = frame.HeadSizeOffload - frame.HeadSize
 )
 
-// reader turns what comes out of a device into a stream.
+// reader writes the frames of a device as a stream.
 type reader struct {
 	dev      device
 	link     packet.Link
 	out      *fdio.Output
 	coalesce time.Duration
-	stop     int // a descriptor that becomes readable when it is time to go
+	stop     int // a descriptor that becomes readable when the reader must stop
 	warn     func(format string, args ...any)
 
 	buf   []byte
-	head  int           // size of the head that the next frame will probably need
-	wrote time.Time     // when the last frames before a quiet moment were passed on
-	gap   time.Duration // how long frames gather now, the coalescing time or stretch times that
-	slow  int           // frames that came too late for the gap
+	head  int           // expected size of the next frame's head
+	wrote time.Time     // time of the last write before a quiet moment
+	gap   time.Duration // current gathering time: the coalescing time, or stretch times that
+	slow  int           // frames that arrived after the gap
 	n     counters
 }
 
-// device is what a reader wants of a tap.Device.
+// device is the part of tap.Device that a reader uses.
 type device interface {
 	Fd() int
 	VNetHdr() bool
 	Read(buf []byte, off int) (n int, err error)
 }
 
-// counters is what SIGUSR1 shows.
+// counters are the counters that SIGUSR1 prints.
 type counters struct {
 	frames, bytes, ethernet, super, errors, malformed cli.Counter
 }
 
-// run reads until the device ends, a signal says stop, or nobody reads what is
-// written.
+// run reads until the device is gone, a signal stops it, or the reader of the output
+// is gone.
 func (t *reader) run(source string) error {
 	fdio.Steady()
 	fdio.Grow(t.out.Fd())
@@ -73,10 +74,10 @@ func (t *reader) run(source string) error {
 	}
 	err := w.Flush()
 	for err == nil {
-		err = t.turn()
+		err = t.burst()
 	}
 	if n := t.n.malformed.Load(); n > 0 {
-		t.warn("%s: %d frames dropped whose offload header cannot be", source, n)
+		t.warn("%s: dropped %d frames with an invalid offload header", source, n)
 	}
 	if errors.Is(err, errStop) || errors.Is(err, fdio.ErrReaderGone) {
 		return nil
@@ -86,18 +87,19 @@ func (t *reader) run(source string) error {
 
 var errStop = errors.New("asked to stop")
 
-// turn waits for frames and passes them on until there are no more.
+// burst waits for frames and passes them on until the device has no more.
 //
-// The first frame after a quiet moment goes at once. If another comes within
-// the coalescing time, and as long as more do, the device is left alone for that
-// time after each write: frames gather in its queue meanwhile, and one wake-up
-// of each stage moves them all. Waking up costs more than moving a frame.
+// The first frame after a quiet moment passes at once. While more frames arrive
+// within the coalescing time, burst waits for that time after each write. Meanwhile
+// frames gather in the device's queue, and one wake-up of each stage moves them all.
+// A wake-up costs more than moving a frame.
 //
-// Frames that keep coming at a slower pace, such as the acknowledgements of a
-// bulk transfer, one every 100 µs, are given a longer time now and then; if that
-// gathers more than one, it stays so (7% more TCP through the pipeline). If
-// it gathers one only, they are somebody's questions and answers, and he waits.
-func (t *reader) turn() error {
+// For a steady stream of slower frames, such as the acknowledgements of a bulk
+// transfer, one every 100 µs, burst tries a longer gap now and then. If the longer gap
+// gathers more than one frame, burst keeps it (7% more TCP through the pipeline). If
+// it gathers only one, the frames are probably requests and answers, which the gap
+// delays: burst goes back to the coalescing time.
+func (t *reader) burst() error {
 	fds := [3]fdio.PollFd{
 		{Fd: int32(t.stop), Events: unix.POLLIN},
 		{Fd: int32(t.out.Fd())},
@@ -109,7 +111,7 @@ func (t *reader) turn() error {
 	wait := t.pace(time.Since(t.wrote))
 	coming := wait > 0
 	for first := true; ; first = false {
-		if wait > 0 || !first { // in a flood for no time, but to see whether it is time to go
+		if wait > 0 || !first { // in a flood, poll without waiting, to notice the stop
 			if _, err := fdio.Wait(fds[:2], max(wait, 0)); err != nil {
 				return err
 			}
@@ -122,7 +124,7 @@ func (t *reader) turn() error {
 		switch frames := t.n.frames.Load() - before; {
 		case err != nil:
 			return err
-		case fds[0].Revents != 0: // what was sent before the signal has been passed on
+		case fds[0].Revents != 0: // the frames from before the signal have been passed on
 			return errStop
 		case t.n.errors.Load() != failed:
 			_, err = fdio.Wait(fds[:2], pause)
@@ -140,12 +142,12 @@ func (t *reader) turn() error {
 }
 
 const (
-	stretch = 8  // how much longer than the coalescing time the longer one is
-	tries   = 32 // how many frames pass before it is tried again
+	stretch = 8  // the longer gap, in coalescing times
+	tries   = 32 // number of slow frames before a try of the longer gap
 )
 
-// pace returns how long to let frames gather, when one has come some time after
-// the last write.
+// pace returns how long to gather frames, for a frame that arrived the given time
+// after the last write.
 func (t *reader) pace(since time.Duration) time.Duration {
 	switch {
 	case since >= stretch*t.coalesce:
@@ -158,7 +160,7 @@ func (t *reader) pace(since time.Duration) time.Duration {
 	return t.gap - since
 }
 
-// pass passes on the frames that wait, as many as one write takes.
+// pass writes the queued frames, at most one batch.
 func (t *reader) pass() (n int, err error) {
 	n, err = t.drain()
 	if n > 0 {
@@ -169,21 +171,21 @@ func (t *reader) pass() (n int, err error) {
 	return n, err
 }
 
-// drain fills the buffer with the frames that wait, and returns how many bytes
-// of stream they make.
+// drain reads queued frames into the buffer as a stream, and returns the number of
+// its bytes.
 func (t *reader) drain() (n int, err error) {
-	// Counted together: a store that another goroutine may see is not cheap.
+	// Update the shared counters once a batch: an atomic store for each frame is not cheap.
 	var frames, bytes, wire uint64
 	defer func() {
 		t.n.frames.Add(frames)
 		t.n.bytes.Add(bytes)
 		t.n.ethernet.Add(wire)
 	}()
-	var start time.Time // the time of the first
+	var start time.Time // time of the first frame
 	for i := 0; n < batch && i < most; i++ {
-		// The kernel writes its header and the frame in one piece. The piece
-		// is put where the frame is right if it needs the head that the last
-		// one needed; else it is moved.
+		// The kernel writes its header and the frame in one piece. Place the piece
+		// for a head of the previous frame's size; move the frame if its head has
+		// another size.
 		at := n + t.head
 		size, err := t.dev.Read(t.buf[:len(t.buf)-slack], at)
 		if err != nil {
@@ -225,7 +227,7 @@ func (t *reader) drain() (n int, err error) {
 		if frames == 0 {
 			start = time.Now()
 		}
-		now := start.UnixNano() + int64(time.Since(start)) // half as dear as the time of day
+		now := start.UnixNano() + int64(time.Since(start)) // half the cost of time.Now
 		frame.PutHead(t.buf[n:], uint64(now), hdr, size)
 		n += want + size
 		frames++
@@ -235,8 +237,8 @@ func (t *reader) drain() (n int, err error) {
 	return n, nil
 }
 
-// check refuses a frame of which the offload header says what cannot be: nobody behind
-// could tell what it is, nor count it. It returns what the others are on the wire.
+// check refuses a frame with an invalid offload header, which later stages could neither
+// segment nor count. Of other frames it returns the bytes on the wire.
 func (t *reader) check(hdr, f []byte) (ethernet int, err error) {
 	h, err := offload.Parse(hdr)
 	if err == nil {

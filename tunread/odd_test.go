@@ -143,7 +143,7 @@ func TestOddHeaders(t *testing.T) {
 		i++
 	}
 	if r.n.malformed.Load() != uint64(bad) || r.n.frames.Load() != uint64(len(want)) || len(said) != 2 ||
-		!strings.HasPrefix(said[0], "frame dropped: super-frame of type 4, but IP version 4") || said[1] != fmt.Sprintf("tap0: %d frames dropped whose offload header cannot be", bad) {
+		!strings.HasPrefix(said[0], "frame dropped: super-frame of type 4, but IP version 4") || said[1] != fmt.Sprintf("tap0: dropped %d frames with an invalid offload header", bad) {
 		t.Errorf("%d refused: %v; said %q", bad, &r.n, said)
 	}
 }

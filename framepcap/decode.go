@@ -15,13 +15,13 @@ type decoder struct {
 	begun  bool
 	header pcap.Header
 	form   cooked
-	made   []byte // a frame that is not as it stands in the file
+	made   []byte // a frame with a made Ethernet header
 	extra  []byte
 	n      counters
 }
 
-// run writes until the input ends. What came whole before an error has been
-// written.
+// run writes until the input ends. Before it returns an error, it writes all complete
+// packets.
 func (d *decoder) run() error {
 	var p pcap.Packet
 	for {
@@ -64,7 +64,7 @@ func (d *decoder) begin() (err error) {
 	return d.w.Annotate(m)
 }
 
-// packet writes a packet as the frame that it is.
+// packet writes a packet as a frame.
 func (d *decoder) packet(p *pcap.Packet) error {
 	d.n.frames.Add(1)
 	d.n.bytes.Add(uint64(len(p.Data)))
@@ -75,7 +75,7 @@ func (d *decoder) packet(p *pcap.Packet) error {
 		rec.Frame, o.tail = p.Data[:at], p.Data[at:]
 	}
 	if n := d.form.strip; n > 0 {
-		if n > len(rec.Frame) { // cut off within the header: there is no frame
+		if n > len(rec.Frame) { // truncated within the header: there is no frame
 			o.head, rec.Frame = rec.Frame, rec.Frame[len(rec.Frame):]
 		} else if o.head, rec.Frame = rec.Frame[:n], rec.Frame[n:]; d.form.link == frame.LinkEthernet {
 			h := d.form.ethernet(o.head, len(rec.Frame))

@@ -10,30 +10,30 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// A stream's frames are Ethernet frames or IP packets. Captures have other
-// links, too: what tcpdump -i any wrote has a header in place of Ethernet's that
-// the machine made up. The frame then becomes what the header says, and what
-// stood in the file goes along as an addition to the frame, so that the way back
-// gives the same bytes. So does how long a packet was that was not captured whole,
-// and a frame check sequence.
+// A stream's frames are Ethernet frames or IP packets. Captures may have other
+// links, such as the cooked header of tcpdump -i any in place of Ethernet's. The
+// decoder converts such a header to Ethernet's or strips it, and adds the original
+// bytes to the frame as an addition, so that encoding restores the same capture.
+// The addition also holds the original length of a truncated packet and the frame
+// check sequence.
 //
-// The addition is a map with those of these keys that are needed.
+// The addition is a map with these keys, as far as they are needed.
 const (
-	keyLength = "pcap_length" // how many bytes there were, if they are not those of the file
-	keyHead   = "pcap_head"   // bytes of the file that the made ones stand for
-	keyMade   = "pcap_made"   // how many bytes of the frame were made
-	keyTail   = "pcap_tail"   // bytes of the file behind the frame
-	// keyLink, in the stream's header, is the file's link where the stream's
-	// says less.
+	keyLength = "pcap_length" // original length of the packet, if it differs from the captured
+	keyHead   = "pcap_head"   // bytes of the file that the made ones replace
+	keyMade   = "pcap_made"   // number of made bytes at the start of the frame
+	keyTail   = "pcap_tail"   // bytes of the file after the frame
+	// keyLink, in the stream's header, is the file's link if the stream's link is
+	// less precise.
 	keyLink = "pcap_link"
 )
 
-// cooked tells what the packets of a link are in a stream.
+// cooked describes the conversion of a capture's link to a stream's link.
 type cooked struct {
 	link  string
 	strip int // bytes in front of the packet
-	// etherType is where in these the EtherType is, if the frame is to be
-	// Ethernet, and address where that of the sender is.
+	// etherType and address are the offsets in these bytes of the EtherType and of
+	// the sender's address, if link is Ethernet.
 	etherType, address int
 }
 
@@ -60,15 +60,15 @@ func linkOf(number uint16) (cooked, error) {
 
 const etherHeader = 14
 
-// The values of a cooked header's type for a frame that has a length in the
-// place of an EtherType (LINUX_SLL_P_802_3 and LINUX_SLL_P_802_2).
+// The types of a cooked header for a frame with a length instead of an EtherType
+// (LINUX_SLL_P_802_3 and LINUX_SLL_P_802_2).
 const (
 	novell = 1
 	llc    = 4
 )
 
-// ethernet makes the Ethernet header that a cooked one stands for, in front of
-// size bytes: from the sender's address, to nobody's.
+// ethernet makes an Ethernet header from a cooked one, for a payload of size bytes.
+// The destination address is zero.
 func (c *cooked) ethernet(head []byte, size int) (h [etherHeader]byte) {
 	copy(h[6:12], head[c.address:])
 	kind := binary.BigEndian.Uint16(head[c.etherType:])
@@ -79,14 +79,14 @@ func (c *cooked) ethernet(head []byte, size int) (h [etherHeader]byte) {
 	return h
 }
 
-// original is what of a capture's packet is not in the frame.
+// original holds the parts of a capture's packet that are not in the frame.
 type original struct {
 	length     uint32
 	head, tail []byte
 	made       int
 }
 
-// addition encodes what is needed of an original.
+// addition appends the encoded original to b. n is 0 if the frame needs no addition.
 func (o *original) addition(b []byte, captured int) (encoded []byte, n int) {
 	length := int64(o.length) != int64(captured)
 	keys := 0
@@ -131,8 +131,8 @@ func (o *original) addition(b []byte, captured int) (encoded []byte, n int) {
 	return b, 1
 }
 
-// restore finds an original among the additions of a frame. What is not ours,
-// or does not fit the frame, is not looked at.
+// restore returns the original in the additions of a frame. It ignores additions of
+// other programs, and those that do not fit the frame.
 func restore(rec *frame.Record) (o original) {
 	o.length = uint32(len(rec.Frame))
 	if rec.Extras == 0 {
@@ -144,11 +144,11 @@ func restore(rec *frame.Record) (o original) {
 		Made   int     `msgpack:"pcap_made"`
 		Tail   []byte  `msgpack:"pcap_tail"`
 	}
-	const most = 512 // ours have less; others may be anything
+	const most = 512 // larger than any addition of framepcap
 	if len(rec.Extra) > most || rec.Extra[0]&0xf0 != 0x80 || msgpack.Unmarshal(rec.Extra, &d) != nil {
 		return o
 	}
-	if d.Made < 0 || d.Made > len(rec.Frame) || d.Made > 0 && d.Head == nil { // in the place of what?
+	if d.Made < 0 || d.Made > len(rec.Frame) || d.Made > 0 && d.Head == nil { // made bytes must replace a head
 		return o
 	}
 	o.head, o.made, o.tail = d.Head, d.Made, d.Tail

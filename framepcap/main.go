@@ -45,7 +45,7 @@ func main() {
 	tool := &cli.Tool{Name: "framepcap", Usage: usage, Flags: flags}
 	tool.Run = func(t *cli.Tool, _ []string) error {
 		if *decoding && *segment {
-			return cli.Usagef("-segment goes with writing a capture, and -d reads one")
+			return cli.Usagef("-d and -segment exclude each other: -segment is for writing a capture")
 		}
 		return run(t, *decoding, *segment)
 	}
@@ -87,16 +87,16 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	if errors.As(err, &damage) {
 		switch b := first.bytes(); {
 		case decoding && stream(b):
-			err = cli.Hint(err, "a stream is read without -d")
+			err = cli.Hint(err, "the input is a stream, not a capture: leave out -d")
 		case !decoding && pcap.Begins(b):
-			err = cli.Hint(err, "a capture is read with -d")
+			err = cli.Hint(err, "the input is a capture, not a stream: use -d")
 		}
 	}
 	return cli.Ends(err)
 }
 
-// beginning reads from src, and keeps the first bytes: they tell what the input is
-// where it is not what it should be.
+// beginning reads from src and keeps the first bytes, to recognize a capture in place
+// of a stream, and the reverse.
 type beginning struct {
 	src io.Reader
 	b   [4]byte
@@ -113,8 +113,8 @@ func (r *beginning) Read(p []byte) (int, error) {
 
 func (r *beginning) bytes() []byte { return r.b[:r.n] }
 
-// stream reports whether b is how a stream begins: with a map, or an array of three
-// or more.
+// stream reports whether b looks like the start of a stream: a map, or an array of
+// three or more.
 func stream(b []byte) bool {
 	if len(b) == 0 {
 		return false
@@ -123,7 +123,7 @@ func stream(b []byte) bool {
 	return c >= 0x80 && c <= 0x8f || c >= 0x93 && c <= 0x9f || c >= 0xdc && c <= 0xdf
 }
 
-// counters is what SIGUSR1 shows.
+// counters are the counters that SIGUSR1 prints.
 type counters struct {
 	frames, bytes, finished, segmented, malformed, cut, leftOut cli.Counter
 }

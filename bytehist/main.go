@@ -57,7 +57,7 @@ type config struct {
 func run(t *cli.Tool, c config) error {
 	switch {
 	case c.every <= 0:
-		return cli.Usagef("-every %v: want a time longer than nothing", c.every)
+		return cli.Usagef("-every %v: must be greater than zero", c.every)
 	case c.sample < 1:
 		return cli.Usagef("-sample %d: want 1 or more", c.sample)
 	}

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// format is how reports are written.
+// format is the format of reports.
 type format uint8
 
 const (
@@ -26,7 +26,7 @@ var formats = []string{"text", "json", "msgpack"}
 
 func (f format) String() string { return formats[f] }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (f *format) Set(s string) error { return cli.Choose(f, formats, s) }
 
 // reporter writes reports.
@@ -37,7 +37,7 @@ type reporter struct {
 	style            hist.Style
 	sample           int
 	buf              bytes.Buffer
-	rest             []byte // of a report of which only the beginning was written
+	rest             []byte // the unwritten part of a partly written report
 	failed           bool
 	warn             func(format string, args ...any)
 	written, leftOut cli.Counter
@@ -49,8 +49,8 @@ func newReporter(f format, out *os.File, sample int, warn func(format string, ar
 	return r
 }
 
-// open opens what reports go to. A fifo may have nobody who reads it yet: open for
-// reading, too, it does not wait for that.
+// open opens the output of reports. It opens a fifo for reading, too: otherwise the
+// open would wait or fail until the fifo has a reader.
 func open(name string) (*os.File, error) {
 	mode := os.O_WRONLY
 	if info, err := os.Stat(name); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
@@ -59,8 +59,8 @@ func open(name string) (*os.File, error) {
 	return os.OpenFile(name, mode|os.O_APPEND|os.O_CREATE, 0o644)
 }
 
-// report writes one, or leaves it out if that would block: a stream does not
-// wait for somebody to read its statistics.
+// report writes a report, or drops it if the write would block: the stream must not
+// wait for a slow reader of reports.
 func (r *reporter) report(h hist.Report) error {
 	h.Sample = r.sample
 	r.buf.Reset()
@@ -81,7 +81,7 @@ func (r *reporter) report(h hist.Report) error {
 		r.leftOut.Add(1)
 		return nil
 	}
-	if !r.write(r.rest) { // a report stands whole or not at all, but at the end
+	if !r.write(r.rest) { // finish the last report first: only the final one may be incomplete
 		r.leftOut.Add(1)
 		return nil
 	}
@@ -93,8 +93,8 @@ func (r *reporter) report(h hist.Report) error {
 	return nil
 }
 
-// write reports whether it wrote all of p, and keeps the rest if it wrote some. A
-// full disk is said once, and tried again.
+// write reports whether it wrote all of p, and keeps the rest if it wrote some. It
+// warns once about a full disk, and each later write tries again.
 func (r *reporter) write(p []byte) bool {
 	if len(p) == 0 {
 		return true

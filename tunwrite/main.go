@@ -54,7 +54,7 @@ func main() {
 	var pace speed
 	flags.Func("pace", "", func(s string) error {
 		err := pace.Set(s)
-		tool.Abrupt = pace > 0 // the end of a recorded day is far away
+		tool.Abrupt = pace > 0 // a replay may last as long as its recording: stop at the first signal
 		return err
 	})
 	tool.Run = func(t *cli.Tool, args []string) error {
@@ -90,7 +90,7 @@ func run(t *cli.Tool, c config) error {
 	t.Verbosef("%v", dev)
 	w := &writer{
 		dev: dev, name: c.device, link: link, warn: t.Warnf,
-		in: fdio.NewStream(fdio.NewInput(0), dev.Fd()), // it must end with the device, too
+		in: fdio.NewStream(fdio.NewInput(0), dev.Fd()), // the wait for input also detects the end of the device
 	}
 	if c.pace > 0 {
 		w.replay = &replay{speed: c.pace, device: dev.Fd()}

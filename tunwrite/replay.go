@@ -9,10 +9,10 @@ import (
 	"framepipe/internal/fdio"
 )
 
-// speed is how much faster than recorded a replay is.
+// speed is the speed of a replay, as a multiple of the recorded speed.
 type speed float64
 
-// Set reads the flag.
+// Set parses the flag.
 func (s *speed) Set(text string) error {
 	v, err := strconv.ParseFloat(text, 64)
 	if err != nil || v < 0 || math.IsInf(v, 0) || math.IsNaN(v) {
@@ -22,33 +22,33 @@ func (s *speed) Set(text string) error {
 	return nil
 }
 
-// replay has frames wait for their time.
+// replay delays frames to their recorded times.
 type replay struct {
 	speed  speed
 	device int // a descriptor
 
 	begun bool
-	from  uint64    // the time of a record, nanoseconds
-	at    time.Time // when that one was due
-	last  uint64
+	from  uint64    // time of the reference record, nanoseconds
+	at    time.Time // when the reference record was due
+	last  uint64    // time of the previous record
 }
 
-// due returns how long the frame of a record has to wait. One whose time lies
-// before that of the last begins anew.
+// due returns how long the frame of a record must wait. A record earlier than the
+// previous one becomes the new reference and does not wait.
 func (p *replay) due(record uint64, now time.Time) time.Duration {
 	if !p.begun || record < p.last {
 		p.begun, p.from, p.at = true, record, now
 	}
 	p.last = record
 	ns := float64(record-p.from) / float64(p.speed)
-	// What was recorded years apart is not waited for any longer than this.
+	// Records may be centuries apart: cap the wait, so that it fits a Duration.
 	return p.at.Add(time.Duration(min(ns, float64(math.MaxInt64/2)))).Sub(now)
 }
 
-// again has the next frame begin anew.
+// again makes the next record the new reference.
 func (p *replay) again() { p.begun = false }
 
-// wait waits for so long, or until the device has gone.
+// wait waits for d, or until the device is gone.
 func (p *replay) wait(d time.Duration) error {
 	fds := [1]fdio.PollFd{{Fd: int32(p.device)}}
 	for end := time.Now().Add(d); d > 0; d = time.Until(end) {

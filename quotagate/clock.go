@@ -15,7 +15,7 @@ const (
 
 func (c clock) String() string { return [...]string{"wall", "stream"}[c] }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (c *clock) Set(s string) error {
 	switch s {
 	case "wall":
@@ -28,16 +28,16 @@ func (c *clock) Set(s string) error {
 	return nil
 }
 
-// steady returns a clock that shows the time of now, in nanoseconds since the Unix
-// epoch, and goes on steadily when the wall clock is set.
+// steady returns a monotonic clock, in nanoseconds since the Unix epoch. It starts at
+// the current time and ignores later changes of the wall clock.
 func steady() func() int64 {
 	start := time.Now()
 	base := start.UnixNano()
 	return func() int64 { return base + int64(time.Since(start)) }
 }
 
-// wallClock tells how much the wall clock is ahead of a steady one. It ignores
-// differences of less than a second: only a clock that was set has more.
+// wallClock tracks how far the wall clock is ahead of a steady one. It ignores
+// differences of less than a second: only a clock that was set has larger ones.
 type wallClock struct {
 	more int64
 	show func() int64
@@ -49,7 +49,7 @@ func newWallClock() *wallClock {
 	return &wallClock{show: func() int64 { return time.Now().UnixNano() }}
 }
 
-// shift returns how much the wall clock is ahead of a steady one that shows now.
+// shift returns how far the wall clock is ahead of the steady clock, which reads now.
 func (w *wallClock) shift(now int64) int64 {
 	if d := w.show() - now - w.more; d >= off || d <= -off {
 		w.more += d

@@ -26,7 +26,7 @@ func (d *direction) String() string {
 	return [...]string{"in", "out"}[d.Direction]
 }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (d *direction) Set(s string) error {
 	switch s {
 	case "in":
@@ -40,33 +40,33 @@ func (d *direction) Set(s string) error {
 	return nil
 }
 
-// billing is the flag -bill: how the two directions become one bill.
+// billing is the flag -bill: the combination of the two directions in the bill.
 type billing uint8
 
 const (
 	separate billing = iota // each has its own percentile; the larger is billed
 	larger                  // the larger of each sample
-	both                    // their sum
+	both                    // the sum of each sample
 )
 
 var billings = []string{"separate", "max", "sum"}
 
 func (b *billing) String() string { return billings[*b] }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (b *billing) Set(s string) error { return cli.Choose(b, billings, s) }
 
-// book is a ledger to a gate of one direction.
+// book implements gate.Book with a ledger, for one direction.
 type book struct {
 	*ledger.Ledger
 	bounds func(wall int64) (start, end int64)
 	dir    ledger.Direction
-	lanes  [][]ledger.Direction // each is held against the quota by itself; the gate's own first
+	lanes  [][]ledger.Direction // each is held to the quota separately; the gate's own is first
 	window time.Duration
-	clock  *wallClock // nil if time is the records'
+	clock  *wallClock // nil with -clock stream
 }
 
-// Slot is gate.Book's.
+// Slot implements gate.Book.
 func (b *book) Slot(now int64) (s gate.Slot, err error) {
 	if b.clock != nil {
 		s.Shift = b.clock.shift(now)
@@ -92,13 +92,13 @@ func (b *book) Slot(now int64) (s gate.Slot, err error) {
 	return s, nil
 }
 
-// cycle returns the start of the cycle of a time.
+// cycle returns the start of the cycle that contains wall.
 func (b *book) cycle(wall int64) int64 {
 	start, _ := b.bounds(wall)
 	return start
 }
 
-// Before is gate.Book's.
+// Before implements gate.Book.
 func (b *book) Before(s *gate.Slot) (sum int64) {
 	to := s.Start + s.Shift
 	for _, d := range b.lanes[0] {
@@ -107,8 +107,8 @@ func (b *book) Before(s *gate.Slot) (sum int64) {
 	return sum
 }
 
-// Counts is gate.Book's. A budget has to know this cycle and the one before, from their
-// first byte on: before that the gate did not run, and demand is unknown, not 0.
+// Counts implements gate.Book. A budget needs this cycle and the previous one, from
+// their first byte on: before it the gate did not run, and demand is unknown, not 0.
 func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged int64, marked bool)) {
 	begun := from > 0
 	if !begun {
@@ -131,7 +131,7 @@ func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged 
 	}
 }
 
-// first returns the start of the first cycle that starts between two times.
+// first returns the start of the first cycle that starts in [from, to), or to.
 func (b *book) first(from, to int64) int64 {
 	for _, c := range b.Cycles() {
 		if c.Start >= from && c.Start < to {
@@ -141,26 +141,26 @@ func (b *book) first(from, to int64) int64 {
 	return to
 }
 
-// syncing is how often the counts are written to the disk. A machine that stops loses
-// those of that time.
+// syncing is the interval between writes of the counts to disk. A crash of the machine
+// loses the counts since the last write.
 const syncing = 10 * time.Second
 
-// percentiled checks that cycles begin with a slot, as a budget needs it.
+// percentiled checks that cycles begin with a slot, as a budget requires.
 func (c *config) percentiled(window time.Duration) error {
-	const step = 15 * time.Minute // between time zones
+	const step = 15 * time.Minute // UTC offsets of time zones are multiples of it
 	slot := window / budget.Slots
 	switch {
 	case window%budget.Slots != 0 || c.cycle == 0 && step%slot != 0:
-		return cli.Usagef("-percentile with -window %v: want one whose sixtieth divides a quarter of an hour, such as 1m, 5m, 15m or 1h", cli.Duration(window))
+		return cli.Usagef("-percentile with -window %v: a sixtieth of the window must divide 15 minutes; use 1m, 5m, 15m or 1h", cli.Duration(window))
 	case c.cycle != 0 && time.Duration(c.cycle)%slot != 0:
-		return cli.Usagef("-percentile with -cycle %v: want a multiple of a sixtieth of the window, %v", c.cycle, cli.Duration(slot))
+		return cli.Usagef("-percentile with -cycle %v: must be a multiple of a sixtieth of the window, %v", c.cycle, cli.Duration(slot))
 	case c.reserve < 0:
 		return cli.Usagef("-reserve %d is negative", c.reserve)
 	}
 	return nil
 }
 
-// open opens the ledger of a gate, and makes its budget.
+// open opens the ledger of a gate and creates its budget.
 func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format string, args ...any)) (*book, error) {
 	zone, err := time.LoadLocation(c.zone)
 	if err != nil {
@@ -176,7 +176,7 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 	case both:
 		b.lanes = [][]ledger.Direction{{b.dir, other}}
 	}
-	slot := 5 * time.Second // a month has the slots of windows of five minutes
+	slot := 5 * time.Second // with -window month, as with a window of five minutes
 	if cfg.Cycle == nil {
 		slot = cfg.Window / budget.Slots
 	}
@@ -197,16 +197,16 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 	}
 	b.Ledger, err = ledger.Open(c.ledger, lc, b.bounds)
 	switch path := (*fs.PathError)(nil); {
-	case errors.Is(err, ledger.ErrTooShort): // a ledger knows slots, and no flags
+	case errors.Is(err, ledger.ErrTooShort): // the ledger's error does not name the flags
 		return nil, cli.Hint(err, "a longer -window, or a shorter -cycle")
 	case errors.As(err, new(ledger.DiffersError)):
-		return nil, cli.Hint(err, "give the -window, -cycle, -cycle-day and -tz that it was made with, or another -ledger")
+		return nil, cli.Hint(err, "use the -window, -cycle, -cycle-day and -tz that it was created with, or another -ledger")
 	case errors.Is(err, unix.ENOSPC):
 		return nil, cli.Hint(err, "make room, or put the -ledger on another disk; it never grows")
 	case errors.As(err, &path):
-		return nil, cli.Hint(err, "-ledger wants a file that can be read and written, in a directory that is there")
+		return nil, cli.Hint(err, "-ledger needs a readable and writable file in an existing directory")
 	case err != nil:
-		return nil, cli.Hint(err, "move it away, and a new one is made")
+		return nil, cli.Hint(err, "move the file away; quotagate then creates a new one")
 	}
 	go func() {
 		failed := false

@@ -106,11 +106,11 @@ func main() {
 	flags := flag.NewFlagSet("quotagate", flag.ContinueOnError)
 	flags.Func("quota", "", func(s string) error {
 		err := c.quota.Set(s)
-		return something(err, c.quota == 0)
+		return positive(err, c.quota == 0)
 	})
 	flags.Func("rate", "", func(s string) error {
 		err := c.rate.Set(s)
-		return something(err, c.rate == 0)
+		return positive(err, c.rate == 0)
 	})
 	flags.Var(&c.window, "window", "")
 	flags.BoolVar(&c.align, "align", false, "")
@@ -137,22 +137,22 @@ func main() {
 		charge := false
 		flags.Visit(func(f *flag.Flag) { charge = charge || f.Name == "charge" })
 		if c.dir.given && c.dir.Direction == ledger.In && !charge {
-			c.charge = gate.Offered // it was billed before it came here
+			c.charge = gate.Offered // inbound traffic was billed before it reached the gate
 		}
 		return run(t, c)
 	}
 	tool.Main()
 }
 
-// something refuses a quota of 0.
-func something(err error, nothing bool) error {
-	if err == nil && nothing {
-		err = errors.New("want more than nothing")
+// positive refuses a quota of 0.
+func positive(err error, zero bool) error {
+	if err == nil && zero {
+		err = errors.New("must be greater than zero")
 	}
 	return err
 }
 
-// gateConfig checks the flags against one another and makes a gate's.
+// gateConfig checks the combination of flags and returns the gate's configuration.
 func (c *config) gateConfig() (gate.Config, error) {
 	g := gate.Config{
 		Quota:     int64(c.quota),
@@ -170,29 +170,29 @@ func (c *config) gateConfig() (gate.Config, error) {
 	case c.quota == 0 && c.rate == 0:
 		return g, cli.Usagef("a quota is needed: -quota 10GB, or -rate 100Mbit/s")
 	case c.quota != 0 && c.rate != 0:
-		return g, cli.Usagef("-quota and -rate both say how much may pass: give one")
+		return g, cli.Usagef("-quota and -rate both set the quota: give one")
 	case c.cycleDay < 1 || c.cycleDay > 31:
 		return g, cli.Usagef("-cycle-day %d: a month has days 1 to 31", c.cycleDay)
 	case !c.window.Month && c.ledger == "" && (c.cycleDay != 1 || c.zone != "UTC"):
-		return g, cli.Usagef("-cycle-day and -tz go with -window month, or with -ledger")
+		return g, cli.Usagef("-cycle-day and -tz need -window month or -ledger")
 	case c.ledger == "" && (c.dir.given || c.bill != separate || c.cycle != 0):
-		return g, cli.Usagef("-dir, -bill and -cycle go with -ledger")
+		return g, cli.Usagef("-dir, -bill and -cycle need -ledger")
 	case c.cycle != 0 && (c.window.Month || c.cycleDay != 1 || c.zone != "UTC"):
-		return g, cli.Usagef("-cycle is instead of months, and goes with no -window month, -cycle-day or -tz")
+		return g, cli.Usagef("-cycle replaces months: leave out -window month, -cycle-day and -tz")
 	case c.cycle < 0 || c.cycle > 0 && time.Duration(c.cycle) < g.Window:
-		return g, cli.Usagef("-cycle %v: want a window at the least", c.cycle)
+		return g, cli.Usagef("-cycle %v: must be at least one window", c.cycle)
 	case c.ledger != "" && !c.dir.given:
-		return g, cli.Usagef("-ledger wants -dir in or -dir out")
+		return g, cli.Usagef("-ledger needs -dir in or -dir out")
 	case c.ledger != "" && c.align:
-		return g, cli.Usagef("-ledger keeps sliding windows, and -align has them begin on the clock")
+		return g, cli.Usagef("-align does not work with -ledger, whose windows slide")
 	case c.ledger != "" && !c.window.Month && g.Window < time.Second:
-		return g, cli.Usagef("-ledger wants a window of a second or more")
+		return g, cli.Usagef("-ledger needs a window of at least one second")
 	case c.percentile != 0 && c.ledger == "":
-		return g, cli.Usagef("-percentile goes with -ledger, which has the windows of the cycle")
+		return g, cli.Usagef("-percentile needs -ledger, which keeps the windows of the cycle")
 	case c.percentile != 0 && c.window.Month:
 		return g, cli.Usagef("-window month is a transfer cap, which has no -percentile")
 	case c.percentile == 0 && c.reserve != 0:
-		return g, cli.Usagef("-reserve goes with -percentile")
+		return g, cli.Usagef("-reserve needs -percentile")
 	}
 	if c.percentile != 0 {
 		if err := c.percentiled(g.Window); err != nil {
@@ -218,7 +218,7 @@ func run(t *cli.Tool, c config) (err error) {
 	if c.seed == 0 {
 		cfg.Seed = rand.Uint64()
 		if c.clock == streamClock {
-			cfg.Seed = 0 // repeatable unless asked otherwise
+			cfg.Seed = 0 // by default, replays are repeatable
 		}
 	}
 	if _, err := gate.New(cfg); err != nil {

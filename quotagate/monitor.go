@@ -16,15 +16,15 @@ type monitor struct {
 	tool   *cli.Tool
 	file   string
 	policy gate.Policy
-	replay *replay // where time is the records'
+	replay *replay // with -clock stream
 	state  atomic.Pointer[state]
 	shut   bool
 	failed bool
 	wrote  time.Time
 }
 
-// publish takes over a state. If the metrics file cannot be written, it says so once
-// and tries again: a full disk is no reason to stop the traffic.
+// publish stores and publishes a state. If it cannot write the metrics file, it warns
+// once and tries again later: a full disk must not stop the traffic.
 func (m *monitor) publish(now int64, s state) {
 	m.state.Store(&s)
 	at := ""
@@ -36,7 +36,7 @@ func (m *monitor) publish(now int64, s state) {
 		m.shut = !s.Open
 		m.tool.Verbosef("%s%s", at, m.line())
 	}
-	// A replay has many seconds in one.
+	// A replay passes many seconds of its stream in one second.
 	if m.replay == nil || time.Since(m.wrote) >= time.Second {
 		m.write()
 	}

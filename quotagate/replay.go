@@ -9,26 +9,26 @@ import (
 	"framepipe/internal/gate"
 )
 
-// replay is what a gate did to a stream that was not live: what -clock stream -v
-// says at the end.
+// replay summarizes a gate's work on a recorded stream. -clock stream -v prints it at
+// the end.
 type replay struct {
 	begun       bool
 	first, last int64 // nanoseconds since the Unix epoch
 	shut        bool
-	times       int           // that the gate closed
+	times       int           // number of times that the gate closed
 	clamped     time.Duration // in all
-	fullest     float64       // window, over its quota
+	fullest     float64       // use of the fullest window, over its quota
 	quota       int64         // of that window
 	delay       time.Duration // the longest
 	state       gate.State
 }
 
-// observe takes over how the gate stands. It is asked at each second of the
-// stream, and at its end.
+// observe records the gate's state. It runs at each second of the stream, and at its
+// end.
 func (r *replay) observe(now int64, s *gate.State) {
 	if !r.begun {
 		if s.In.Frames == 0 && now == 0 {
-			return // no frame has told the time
+			return // the time is unknown before the first frame
 		}
 		r.begun, r.first, r.last = true, now, now
 	}
@@ -45,7 +45,7 @@ func (r *replay) observe(now int64, s *gate.State) {
 	r.delay = max(r.delay, s.Delay)
 }
 
-// String says what the gate did, in lines.
+// String returns the summary, in lines.
 func (r *replay) String() string {
 	if !r.begun {
 		return "no frame"

@@ -291,7 +291,7 @@ func TestLedgerDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"another", "bill"} {
-		if n, says, status := gate(name, small...); n != 0 || status != 1 || !regexp.MustCompile(`^quotagate: .*`+name+`.*: read-only file system\nquotagate: hint: -ledger wants .*\n$`).MatchString(says) {
+		if n, says, status := gate(name, small...); n != 0 || status != 1 || !regexp.MustCompile(`^quotagate: .*`+name+`.*: read-only file system\nquotagate: hint: -ledger needs .*\n$`).MatchString(says) {
 			t.Errorf("%s, read-only: %d bytes, status %d, %s", name, n, status, says)
 		}
 	}

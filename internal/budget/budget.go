@@ -7,71 +7,69 @@ import (
 	"time"
 )
 
-// Slots is how many slots a window has, in a ledger too. As one more than the window
-// counts, 1/60 of the quota is given away for the phases between slots.
+// Slots is the number of slots in a window, in a ledger too. A window counts one slot
+// more than this, because a sample may begin inside a slot; this costs 1/60 of the quota.
 const Slots = 60
 
-// span is how many slots a window can touch: its own and, as it may begin
-// inside a slot, one more.
+// span is the number of slots a window can touch: one more than its own, as it
+// may begin inside a slot.
 const span = Slots + 1
 
-// late is how many slots before the current one may still change: others count
-// in them whose clocks, or turns on the processor, are not ours.
+// late is the number of slots before the current one that may still change: other
+// gates count in them, by other clocks and when the scheduler runs them.
 const late = 2
 
-// kept is how many slots are remembered, a power of two.
+// kept is the number of slots remembered, a power of two.
 const kept = 128
 
-// lanes is how many there are at the most.
+// lanes is the maximum number of lanes.
 const lanes = 2
 
-// unlimited is what may pass where nothing limits.
+// unlimited is the number of bytes that may pass where there is no limit.
 const unlimited = math.MaxInt64
 
 // Ratio is a share, Num/Den.
 type Ratio struct{ Num, Den int64 }
 
-// Config is what a budget is made of. Times are nanoseconds since the Unix
-// epoch.
+// Config configures a budget. Times are nanoseconds since the Unix epoch.
 type Config struct {
 	Quota  int64         // bytes that a window of a lane may hold: the commit times the window
 	Lanes  int           // 1 if 0, or 2, see Budget
 	Window time.Duration // the provider's samples; 5m if 0
-	// Free is the share of samples that the provider throws away: {5, 100} for
+	// Free is the share of samples that the provider discards: {5, 100} for
 	// the 95th percentile, {25, 1000} for 97.5.
 	Free Ratio
-	// Cycle gives the billing cycle that a time lies in, from start to just
+	// Cycle returns the billing cycle of a time, from start to just
 	// before end. Cycles follow each other without a gap.
 	Cycle func(now int64) (start, end int64)
-	// Reserve is how many free windows of a cycle are never used, for a
-	// provider who loses samples.
+	// Reserve is the number of free windows of a cycle that are never used, for a
+	// provider that loses samples.
 	Reserve int64
-	// Policy says which bursts may run on.
+	// Policy decides which bursts may exceed the quota.
 	Policy Policy
 }
 
-// Policy is how free windows are spent.
+// Policy decides how free windows are spent.
 type Policy uint8
 
-// The policies. Weighed is the one to use; the others are there to be compared
-// with it.
+// The policies. Use Weighed; the others are for comparison.
 const (
-	Weighed Policy = iota // where they let most pass, as far as can be told
+	Weighed Policy = iota // where they are expected to let most bytes pass
 	Greedy                // first come, first served
 	Never                 // not at all
 )
 
-// cycle is what is known of one billing cycle.
+// cycle holds the free windows of one billing cycle.
 type cycle struct {
 	start, end int64
 	total      int64 // free windows of each phase
 	used       [Slots]int64
-	worst      int64 // the most of used
+	worst      int64 // the maximum of used
 }
 
-// Budget keeps count of windows. It is not safe for concurrent use.
+// Budget counts the windows over quota. It is not safe for concurrent use.
 //
-// A lane is what is held against the quota by itself: one direction of traffic, or
+// A lane is traffic with a quota of its own: one direction, or
 // the sum of both. A window is over if one of its lanes is.
 type Budget struct {
 	cfg  Config
@@ -81,26 +79,26 @@ type Budget struct {
 	t     int64 // the current slot's number
 	begun bool
 
-	// over[at(k)] says that window k was counted as over quota. Windows are
-	// numbered by the slot they begin in. Of two windows that contain the current
-	// slot the one that began earlier holds more. The ones before first are over,
-	// and were free to be; first is not, or was not: nothing is gained by its
-	// being over.
+	// over[at(k)] is set if window k was counted as over quota, and allowed[at(k)] if
+	// it was free then. Windows are numbered by the slot they begin in. Of two
+	// windows that contain the current slot, the earlier one holds more. All windows
+	// before first are over and were free. first is not over, or was not
+	// free: then it makes no room for more bytes.
 	over, allowed [kept]bool
 	first         int64
 
 	prev, cur, next cycle
 
 	free    bool  // the verdict of this slot
-	limit   int64 // the earliest window from first on that may not be over; t+1 if none
+	limit   int64 // the earliest window from first on that must not be over; t+1 if none
 	learned learned
 }
 
-// lane is what was counted, as sums of all slots up to and with each of the last,
-// so that what lies between two is a difference.
+// lane holds cumulative sums of bytes, up to and including each of the last slots,
+// so that the bytes between two slots are a difference.
 type lane struct {
 	cum, offered [kept]int64
-	sum, arrived int64 // all so far
+	sum, arrived int64 // totals
 }
 
 // New makes a budget.
@@ -110,17 +108,17 @@ func New(cfg Config) (*Budget, error) {
 	}
 	switch {
 	case cfg.Quota < 1 || cfg.Quota > 1<<60:
-		return nil, fmt.Errorf("the quota of %d bytes is not between 1 and 2^60", cfg.Quota)
+		return nil, fmt.Errorf("quota of %d bytes: must be between 1 and 2^60", cfg.Quota)
 	case cfg.Window < time.Millisecond || cfg.Window%Slots != 0:
-		return nil, fmt.Errorf("the window %v cannot be divided by %d", cfg.Window, Slots)
+		return nil, fmt.Errorf("window of %v: must be a millisecond or more and divisible by %d", cfg.Window, Slots)
 	case cfg.Free.Den < 1 || cfg.Free.Num < 0 || cfg.Free.Num > cfg.Free.Den:
-		return nil, fmt.Errorf("the share %d/%d is not between 0 and 1", cfg.Free.Num, cfg.Free.Den)
+		return nil, fmt.Errorf("free share %d/%d: must be between 0 and 1", cfg.Free.Num, cfg.Free.Den)
 	case cfg.Cycle == nil:
 		return nil, fmt.Errorf("a billing cycle is needed")
 	case cfg.Reserve < 0:
-		return nil, fmt.Errorf("the reserve %d is negative", cfg.Reserve)
+		return nil, fmt.Errorf("reserve %d: must not be negative", cfg.Reserve)
 	case cfg.Lanes < 0 || cfg.Lanes > lanes:
-		return nil, fmt.Errorf("%d lanes are not 1 or 2", cfg.Lanes)
+		return nil, fmt.Errorf("%d lanes: must be 1 or 2", cfg.Lanes)
 	}
 	cfg.Lanes = max(cfg.Lanes, 1)
 	return &Budget{cfg: cfg, slot: int64(cfg.Window) / Slots}, nil
@@ -130,10 +128,10 @@ func New(cfg Config) (*Budget, error) {
 // over, whatever the phase of the provider's poller: ⌊n·share⌋, where n is the
 // least number of whole windows that fit.
 //
-// A window fits if it begins between the cycle's begin and one window before
-// its end. In that closed span, length-window long, lie ⌊length/window⌋-1 of
-// the poller's instants at least. A provider who also puts windows that
-// straddle an edge into the cycle has more of them, and throws no fewer away.
+// A window fits if it begins between the cycle's start and one window before
+// its end. That closed span is length-window long and contains at least
+// ⌊length/window⌋-1 of the poller's instants. A provider that also counts windows that
+// straddle an edge of the cycle has more samples, and discards no fewer.
 func FreeWindows(length, window int64, share Ratio) int64 {
 	n := length/window - 1
 	if n <= 0 {
@@ -153,13 +151,12 @@ func (b *Budget) cycleAt(now int64) cycle {
 	return c
 }
 
-// touches reports whether the provider may put window k into the cycle.
+// touches reports whether the provider may count window k in the cycle.
 func (b *Budget) touches(c *cycle, k int64) bool {
 	return k*b.slot < c.end && (k+span)*b.slot > c.start
 }
 
-// may reports whether window k can go over without breaking the promise, after
-// so many others of its phase.
+// may reports whether window k is free, after the given number of others of its phase.
 func (b *Budget) may(k, others int64) bool {
 	for _, c := range [...]*cycle{&b.prev, &b.cur, &b.next} {
 		if b.touches(c, k) && c.used[phase(k)]+others >= c.total {
@@ -171,8 +168,8 @@ func (b *Budget) may(k, others int64) bool {
 
 func phase(k int64) int64 { return ((k % Slots) + Slots) % Slots }
 
-// concede counts window k as over.
-func (b *Budget) concede(k int64) {
+// countOver counts window k as over.
+func (b *Budget) countOver(k int64) {
 	b.over[at(k)], b.allowed[at(k)] = true, b.may(k, 0)
 	p := phase(k)
 	for _, c := range [...]*cycle{&b.prev, &b.cur, &b.next} {
@@ -183,16 +180,16 @@ func (b *Budget) concede(k int64) {
 	}
 }
 
-// at is where slot i is kept.
+// at returns the ring index of slot i.
 func at(i int64) int64 { return i & (kept - 1) }
 
-// upTo is the sum of bytes up to and with slot i, one of the last.
+// upTo returns the bytes up to and including slot i, which must be one of the last kept.
 func (l *lane) upTo(i int64) int64 { return l.cum[at(i)] }
 
-// held is what the slots from k on hold.
+// held returns the bytes in the slots from k on.
 func (l *lane) held(k int64) int64 { return l.sum - l.upTo(k-1) }
 
-// Held returns what a lane's slots from number i to j hold, which are among the
+// Held returns the bytes in a lane's slots i to j, which must be among the
 // last sixty or so.
 func (b *Budget) Held(lane int, i, j int64) int64 {
 	l := &b.lane[lane]
@@ -202,15 +199,15 @@ func (b *Budget) Held(lane int, i, j int64) int64 {
 // Reset forgets everything.
 func (b *Budget) Reset() { *b = Budget{cfg: b.cfg, slot: b.slot} }
 
-// Advance moves to now, and finds the verdict for the slot that now lies in. Time
-// does not go back: an earlier now is the same as the latest.
+// Advance moves to now and finds the verdict for its slot. Time
+// does not go back: an earlier now is taken for the latest.
 func (b *Budget) Advance(now int64) {
 	if b.step(floorDiv(now, b.slot)) {
 		b.decide()
 	}
 }
 
-// step makes slot number to the current one, and reports whether it was not.
+// step moves to slot to, and reports whether that is a new slot.
 func (b *Budget) step(to int64) bool {
 	all := b.lane[:b.cfg.Lanes]
 	switch {
@@ -219,12 +216,12 @@ func (b *Budget) step(to int64) bool {
 	case !b.begun:
 		b.begun = true
 		b.t, b.first = to, to-Slots
-		b.settle(b.t * b.slot)
+		b.setCycles(b.t * b.slot)
 	case to-b.t >= kept:
 		b.learn()
 		for l := range all {
 			x := &all[l]
-			for i := range int64(kept) { // a window's length in which nothing came
+			for i := range int64(kept) { // more than a window without traffic
 				x.cum[i], x.offered[i] = x.sum, x.arrived
 			}
 		}
@@ -243,17 +240,17 @@ func (b *Budget) step(to int64) bool {
 		}
 	}
 	b.first = max(b.first, b.t-Slots)
-	b.turn()
+	b.nextCycle()
 	return true
 }
 
-// turn goes to the next cycle as the time comes.
-func (b *Budget) turn() {
+// nextCycle moves to the next cycle once the current one has ended.
+func (b *Budget) nextCycle() {
 	now := b.t * b.slot
 	for i := 0; now >= b.cur.end; i++ {
-		b.learned.turn()
-		if i == 2 { // long gone
-			b.settle(now)
+		b.learned.nextCycle()
+		if i == 2 { // more than two cycles later
+			b.setCycles(now)
 			return
 		}
 		b.prev, b.cur = b.cur, b.next
@@ -261,8 +258,8 @@ func (b *Budget) turn() {
 	}
 }
 
-// settle begins in the cycle of now.
-func (b *Budget) settle(now int64) {
+// setCycles sets the current cycle to that of now, and its neighbours.
+func (b *Budget) setCycles(now int64) {
 	b.cur = b.cycleAt(now)
 	b.prev = b.cycleAt(b.cur.start - 1)
 	b.next = b.cycleAt(b.cur.end)
@@ -276,12 +273,12 @@ func floorDiv(a, b int64) int64 {
 	return q
 }
 
-// Count says what was counted in the slot that begins at start: bytes that
-// arrived, whatever became of them, and bytes that passed. beyond says that some
-// of these did not fit into the caller's own sliding window. It may be said
-// again, and be more, while the slot is the current one or one of the two before;
-// earlier slots are left as they are, and a later one becomes the current one,
-// whose verdict Advance finds.
+// Count sets the counts of the slot that begins at start: bytes that arrived,
+// whether or not they passed, and bytes that passed. beyond means that some
+// of these did not fit into the caller's own sliding window. Count may be called
+// again, with larger counts, while the slot is the current one or one of the two before.
+// Earlier slots are left as they are. A later slot becomes the current one; call
+// Advance for its verdict.
 func (b *Budget) Count(lane int, start, offered, passed int64, beyond bool) {
 	i := floorDiv(start, b.slot)
 	b.step(i)
@@ -302,7 +299,7 @@ func (b *Budget) Count(lane int, start, offered, passed int64, beyond bool) {
 	}
 }
 
-// Offer counts bytes that arrived in a lane now, whatever becomes of them.
+// Offer counts bytes that arrive in a lane now, whether or not they pass.
 func (b *Budget) Offer(lane int, now, bytes int64) {
 	b.Advance(now)
 	l := &b.lane[lane]
@@ -310,8 +307,8 @@ func (b *Budget) Offer(lane int, now, bytes int64) {
 	l.offered[at(b.t)] = l.arrived
 }
 
-// Pass counts bytes that passed. beyond says that they did so only because
-// Limit allowed it: they did not fit into the caller's own sliding window.
+// Pass counts bytes that passed. beyond means that they did not fit into the
+// caller's own sliding window and passed only because Limit allowed it.
 func (b *Budget) Pass(lane int, now, bytes int64, beyond bool) {
 	b.Advance(now)
 	l := &b.lane[lane]
@@ -322,9 +319,9 @@ func (b *Budget) Pass(lane int, now, bytes int64, beyond bool) {
 	}
 }
 
-// count counts the windows that have gone over with what slot i holds. Windows
-// that go over later do so with what fits into the caller's own window, and none
-// that the provider can see is among them.
+// count counts the windows that the bytes of slot i take over quota. Windows that
+// go over later do so with bytes that fit into the caller's own window; no
+// sample of the provider is over because of these (see the package comment).
 func (b *Budget) count(l *lane, i int64) {
 	for k := i - Slots; k <= i; k++ {
 		if b.over[at(k)] {
@@ -333,15 +330,15 @@ func (b *Budget) count(l *lane, i int64) {
 		if l.upTo(i)-l.upTo(k-1) <= b.cfg.Quota {
 			break // later ones hold less
 		}
-		b.concede(k)
+		b.countOver(k)
 	}
 	for b.first <= b.t && b.over[at(b.first)] && b.allowed[at(b.first)] {
 		b.first++
 	}
 }
 
-// Limit returns the earliest window that may not go over in this slot. What the
-// slots from its number on hold is to stay within the quota. limited is false if
+// Limit returns the earliest window k that must not go over in this slot: the slots
+// from k on must together stay within the quota. limited is false if
 // all windows of the slot may go over.
 func (b *Budget) Limit(now int64) (k int64, limited bool) {
 	b.Advance(now)
@@ -352,18 +349,18 @@ func (b *Budget) Limit(now int64) (k int64, limited bool) {
 	return k, k <= b.t
 }
 
-// Stats is how a budget stands, for people.
+// Stats describes the state of a budget, for people.
 type Stats struct {
 	Start, End int64   // of the cycle
-	Total      int64   // free windows, of any one phase
+	Total      int64   // free windows of each phase
 	Used       int64   // in the phase that used most
 	Left       int64   // in that phase; negative if the caller passed more than allowed
-	Phase      int     // which that is: the slot in a window, counted from the epoch
+	Phase      int     // that phase: the slot in a window, counted from the epoch
 	Mean       float64 // of Used over all phases
-	Free       bool    // bursts may run on now
+	Free       bool    // bursts may exceed the quota now
 }
 
-// Stats returns how the budget stands now.
+// Stats returns the state of the budget now.
 func (b *Budget) Stats(now int64) Stats {
 	b.Advance(now)
 	c := &b.cur

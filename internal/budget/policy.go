@@ -2,10 +2,10 @@ package budget
 
 import "math"
 
-// experts is how many simple rules there are. Each lets a burst run on from when the
-// forecast excess of a window is from, a share of the quota, until it is half of that. All
-// of them are tried on paper, on the demand as it comes; the one that would have passed
-// most for the windows that are left is followed.
+// experts is the number of simple rules. Each lets a burst run from when the
+// forecast excess of a window reaches from, as a share of the quota, until it is half of
+// that. All are simulated on the demand as it arrives; the budget follows the one that
+// would pass most with the windows that are left.
 const experts = 12
 
 // from returns the threshold of an expert: none, and 1/32 to 32 times the quota.
@@ -17,42 +17,42 @@ func from(expert int) float64 {
 }
 
 const (
-	// ahead is how many slots the forecast looks back upon: as demand was in
-	// them it will be for a whole window.
+	// ahead is the number of past slots the forecast uses: it expects their
+	// rate to last for a whole window.
 	ahead = Slots / 12
-	// often is how many slots a choice of expert holds.
+	// often is the number of slots between choices of an expert.
 	often = Slots / 5
 )
 
-// trial is how an expert fares.
+// trial is the simulation of an expert.
 type trial struct {
 	running bool
 	tail    int8 // slots since it stopped in which a window may still hold some of the burst
 	// For each past:
-	cost [pasts]float64 // windows gone over
-	gain [pasts]float64 // bytes passed beyond the quota, in slots of it
+	cost [pasts]float64 // windows spent
+	gain [pasts]float64 // bytes passed beyond the quota, in quotas of a slot
 }
 
-// The pasts that the rest of a cycle may be like.
+// The pasts from which the rest of a cycle is predicted.
 const (
 	current  = iota // this cycle so far
 	previous        // the last cycle
 	pasts
 )
 
-// learned is what was seen of demand.
+// learned holds the simulations of the experts.
 type learned struct {
 	trials [experts]trial
-	quiet  bool           // no expert is busy
-	seen   [pasts]float64 // slots
+	quiet  bool           // no expert is in a burst or its tail
+	seen   [pasts]float64 // slots observed
 	choice int            // the expert that is followed
-	until  int64          // the slot in which to choose anew
-	follow bool           // a burst is being let run
+	until  int64          // the slot in which to choose again
+	follow bool           // a burst is running
 }
 
-// see counts a slot: the forecast at its begin, what came in it as a share of
-// what the quota sustains, and whether the offered window is over.
-func (l *learned) see(e, share float64, over bool) {
+// observe counts a slot. e is the forecast excess at its start, share the bytes offered
+// in it relative to the quota of a slot. over reports whether the offered window is over.
+func (l *learned) observe(e, share float64, over bool) {
 	l.seen[current]++
 	if e <= 0 && !over && l.quiet {
 		return
@@ -89,17 +89,17 @@ func (x *trial) count(gain float64) {
 	x.gain[current] += gain
 }
 
-// idle counts slots in which nothing came.
+// idle counts slots without traffic.
 func (l *learned) idle(slots int64) {
 	few := min(slots, 2*Slots)
 	for range few {
-		l.see(-1, 0, false)
+		l.observe(-1, 0, false)
 	}
 	l.seen[current] += float64(slots - few)
 }
 
-// turn makes this cycle the last one.
-func (l *learned) turn() {
+// nextCycle makes this cycle the last one.
+func (l *learned) nextCycle() {
 	l.seen[previous], l.seen[current] = l.seen[current], 0
 	for i := range l.trials {
 		x := &l.trials[i]
@@ -108,14 +108,15 @@ func (l *learned) turn() {
 	}
 }
 
-// choose finds the expert to follow for the rest of a cycle, in slots, with so many windows
-// (of one phase each) to spend.
+// choose chooses the expert to follow. rest is the remaining and length the whole length
+// of the cycle, in slots; left is the number of windows to spend, of one phase each.
 //
-// The rest may be like this cycle so far, or like the last cycle. Each of these pasts tells
-// how much every expert would gain in the rest; one that needs more windows than there are
-// runs out, and gains as much less. The best expert does best on average, as a share of the
-// most that could be had in each past: so neither outweighs the other by being one of
-// floods. The last cycle counts less the more of this one is over.
+// The rest may be like this cycle so far, or like the last cycle. Each of these pasts
+// predicts how much every expert would gain in the rest; the gain of an expert that needs
+// more windows than are left is reduced in proportion. The best expert has the highest
+// average gain, as a share of the best gain in each past; without that scaling, a past
+// with floods would outweigh the other. The weight of the last cycle falls as this one
+// proceeds.
 func (l *learned) choose(rest, length, left float64) {
 	var total [experts]float64
 	for p := range pasts {
@@ -150,8 +151,8 @@ func (l *learned) choose(rest, length, left float64) {
 	}
 }
 
-// excess is by how much a window would go over if it were as the slots before
-// and with i, as a share of the quota.
+// excess returns by how much a window would exceed the quota, as a share of it, at the
+// rate offered in the last slots up to and including i.
 func (b *Budget) excess(i int64) float64 {
 	o := int64(0)
 	for l := range b.cfg.Lanes {
@@ -161,23 +162,23 @@ func (b *Budget) excess(i int64) float64 {
 	return float64(o)*Slots/ahead/float64(b.cfg.Quota) - 1
 }
 
-// learn ends the current slot.
+// learn passes the current slot, which ends, to the experts.
 func (b *Budget) learn() {
 	share, over := 0.0, false
 	for l := range b.cfg.Lanes {
 		x := &b.lane[l]
 		one := float64(x.offered[at(b.t)]-x.offered[at(b.t-1)]) * Slots / float64(b.cfg.Quota)
 		switch lane := x.offered[at(b.t)]-x.offered[at(b.t-Slots)] > b.cfg.Quota; {
-		case lane && over: // both gain
+		case lane && over: // both lanes gain
 			share += one - 1
 		case lane || !over && one > share:
 			share, over = one, lane
 		}
 	}
-	b.learned.see(b.excess(b.t-1), share, over)
+	b.learned.observe(b.excess(b.t-1), share, over)
 }
 
-// decide finds the verdict for the slot that begins.
+// decide finds the verdict for the slot that begins now.
 func (b *Budget) decide() {
 	b.limit = b.t + 1
 	b.free = b.worth()
@@ -188,8 +189,8 @@ func (b *Budget) decide() {
 		if b.over[at(k)] && b.allowed[at(k)] {
 			continue
 		}
-		// The window one length before is of the same phase, and may yet turn
-		// out to be over.
+		// The window one length earlier is of the same phase, and late counts may
+		// still take it over quota.
 		again := int64(0)
 		if k >= b.t-late && !b.over[at(k-Slots)] {
 			again = 1
@@ -201,8 +202,8 @@ func (b *Budget) decide() {
 	}
 }
 
-// ample reports that all windows from first on can go over, without a look at
-// each: no phase, whichever it is, comes near what is free.
+// ample reports whether all windows from first on may go over because no phase is
+// near its limit. It spares decide the check of each window.
 func (b *Budget) ample() bool {
 	for _, c := range [...]*cycle{&b.prev, &b.cur, &b.next} {
 		apart := b.first*b.slot >= c.end || (b.t+span)*b.slot <= c.start
@@ -213,8 +214,8 @@ func (b *Budget) ample() bool {
 	return true
 }
 
-// head is by how much the slots exceed what the quota sustains that the next
-// window to go over begins with. It is what letting it go over sets free.
+// head returns by how much the first slots of the next window to go over exceed the
+// quota's rate, as a share of it. Spending that window frees these bytes.
 func (b *Budget) head() float64 {
 	const few = 6
 	k := min(b.first, b.t-few)
@@ -225,6 +226,7 @@ func (b *Budget) head() float64 {
 	return float64(held)*Slots/few/float64(b.cfg.Quota) - 1
 }
 
+// worth reports whether a burst may run, by the policy.
 func (b *Budget) worth() bool {
 	switch b.cfg.Policy {
 	case Never:

@@ -6,43 +6,43 @@ import (
 	"time"
 )
 
-// Demand is what would have been sent, in samples of equal length.
+// Demand is offered traffic, in samples of equal length.
 type Demand struct {
 	Start  int64         // when the first sample begins, nanoseconds since the Unix epoch
-	Sample time.Duration // how long each is; a window if 0
-	// Bytes are those of each sample; a negative number is a sample that is missing,
-	// and counts as none.
+	Sample time.Duration // length of a sample; a window if 0
+	// Bytes has the bytes of each sample; a negative number marks a missing sample,
+	// which counts as 0.
 	Bytes []int64
-	// Other are those of the second lane, nil if there is none.
+	// Other has the bytes of the second lane, nil if there is none.
 	Other []int64
 }
 
-// Simulation is how demand is simulated.
+// Simulation configures a simulation of demand.
 type Simulation struct {
 	Config
-	// Threshold is the gate's: the share of the quota up to which all passes.
+	// Threshold is the gate's: the share of the quota up to which all bytes pass.
 	Threshold float64
-	// Patience is how long demand waits that may not pass. Then it is lost.
+	// Patience is how long demand that may not pass waits before it is lost.
 	Patience time.Duration
-	// From and To are the span of time that the result is of, nanoseconds since the
-	// Unix epoch: slots that begin in it. All is if To is 0. What waits when it
-	// begins or ends is lost.
+	// From and To bound the result to slots that begin in this span, in nanoseconds
+	// since the Unix epoch. If To is 0, all slots count. Demand that waits when the
+	// span begins or ends is lost.
 	From, To int64
-	// Slot, if not nil, is told of every slot, lane by lane.
+	// Slot, if not nil, is called for every slot, lane by lane.
 	Slot func(lane int, start, offered, passed int64)
 }
 
-// Result is what a simulation came to.
+// Result is the result of a simulation.
 type Result struct {
 	Offered, Passed int64
-	Delayed         int64 // of what passed, later than in its slot
+	Delayed         int64 // of Passed, after the slot of arrival
 	Lost            int64
-	Longest         time.Duration // that anything waited which passed
+	Longest         time.Duration // longest delay of a byte that passed
 	Stats                         // at the end of the demand
 }
 
-// Run simulates demand from its begin to its end, over as many cycles as that
-// takes. What waits at the end is lost.
+// Run simulates demand from its start to its end, which may span several cycles.
+// Demand that still waits at the end is lost.
 func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 	cfg := s.Config
 	for _, d := range demand {
@@ -63,7 +63,7 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 			return r, err
 		}
 		first := floorDiv(d.Start, b.slot)
-		// What waited goes no faster than anything ever came.
+		// The backlog drains no faster than the highest rate ever offered.
 		fastest := max(d.peak(d.Bytes, split, merge), d.peak(d.Other, split, merge))
 		for i := range int64(len(d.Bytes)) * split / merge {
 			t := first + i
@@ -96,7 +96,8 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 	return r, nil
 }
 
-// fit finds into how many slots a sample is split, or how many samples make one.
+// fit returns into how many slots a sample is split, or how many samples are merged
+// into one slot.
 func (b *Budget) fit(d *Demand) (split, merge int64, err error) {
 	sample := int64(d.Sample)
 	if sample == 0 {
@@ -104,16 +105,16 @@ func (b *Budget) fit(d *Demand) (split, merge int64, err error) {
 	}
 	switch {
 	case d.Other != nil && len(d.Other) != len(d.Bytes):
-		return 0, 0, fmt.Errorf("%d samples in one direction, and %d in the other", len(d.Bytes), len(d.Other))
+		return 0, 0, fmt.Errorf("%d samples in one lane but %d in the other", len(d.Bytes), len(d.Other))
 	case sample > 0 && sample%b.slot == 0:
 		return sample / b.slot, 1, nil
 	case sample > 0 && b.slot%sample == 0:
 		return 1, b.slot / sample, nil
 	}
-	return 0, 0, fmt.Errorf("samples of %v and slots of %v do not fit", time.Duration(sample), time.Duration(b.slot))
+	return 0, 0, fmt.Errorf("samples of %v and slots of %v: one must be a multiple of the other", time.Duration(sample), time.Duration(b.slot))
 }
 
-// peak is the most that comes in a slot.
+// peak returns the maximum bytes of a slot.
 func (d *Demand) peak(bytes []int64, split, merge int64) (most int64) {
 	for i := int64(0); i+merge <= int64(len(bytes)); i += merge {
 		sum := int64(0)
@@ -125,7 +126,7 @@ func (d *Demand) peak(bytes []int64, split, merge int64) (most int64) {
 	return most
 }
 
-// part is slot i's part of samples.
+// part returns the bytes of slot i.
 func part(bytes []int64, i, split, merge int64) (sum int64) {
 	if merge > 1 {
 		for _, n := range bytes[i*merge : (i+1)*merge] {
@@ -138,7 +139,7 @@ func part(bytes []int64, i, split, merge int64) (sum int64) {
 	return q + m*(j+1)/split - m*j/split
 }
 
-// backlog is demand that waits, the oldest first.
+// backlog is waiting demand, oldest first.
 type backlog struct {
 	bytes int64
 	since []waiting
@@ -146,9 +147,9 @@ type backlog struct {
 
 type waiting struct{ slot, bytes int64 }
 
-// slot takes over what came and what passed in slot t, and gives up what has
-// waited for longer than patience, in slots. It returns how much of what passed
-// had waited, and the longest that some had.
+// slot updates the backlog with the bytes offered and passed in slot t, and removes
+// bytes that have waited longer than patience, in slots. It returns how many of
+// the passed bytes had waited, and their longest delay.
 func (q *backlog) slot(t, offered, passed, patience int64) (delayed, longest int64) {
 	left := passed
 	for left > 0 && len(q.since) > 0 {
@@ -171,16 +172,16 @@ func (q *backlog) slot(t, offered, passed, patience int64) (delayed, longest int
 	return delayed, longest
 }
 
-// shaper is the gate, a slot at a time. Bytes are spread evenly over a slot, so
-// that a window that begins inside one holds no more than the larger of the two
-// that begin with it and with the next: the gate's own window needs no slot more.
+// shaper is a gate that works a slot at a time. Bytes are spread evenly over a slot, so
+// a window that begins inside a slot holds no more than the larger of the two windows
+// that begin with that slot and the next. So its own window counts only Slots slots.
 type shaper struct {
 	b         *Budget
 	quota     int64
 	threshold int64
 }
 
-// slot lets pass what may, in slot t, of what is offered and of what has waited.
+// slot returns how many of the offered and waiting bytes pass in slot t.
 func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 	b := g.b
 	now := t * b.slot
@@ -200,8 +201,8 @@ func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 	return pass
 }
 
-// sustainable is the least rate, in bytes a slot, at which a window from k on
-// becomes full when it ends.
+// sustainable returns the highest rate, in bytes a slot, at which no window from k on
+// exceeds the quota before it ends.
 func (g *shaper) sustainable(x *lane, k, length int64) int64 {
 	rate := g.quota / length
 	for ; k <= g.b.t; k++ {
@@ -210,9 +211,9 @@ func (g *shaper) sustainable(x *lane, k, length int64) int64 {
 	return max(rate, 0)
 }
 
-// AllKnowing is what a scheduler passes that knows all demand and the phase of
-// the poller: all up to the quota, and the free samples that exceed it most. The
-// samples of two lanes, of the same length, are free together.
+// AllKnowing returns the bytes that a scheduler would pass if it knew all demand and the
+// poller's phase: each sample up to the quota, and in full the free samples that exceed it
+// most. The lanes have samples of the same length, which are free together.
 func AllKnowing(quota int64, free Ratio, lanes ...[]int64) int64 {
 	excess := make([]int64, len(lanes[0]))
 	sum := int64(0)

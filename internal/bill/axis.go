@@ -2,13 +2,13 @@ package bill
 
 import "time"
 
-// mark is a place on the axis of time. Those without a label are small.
+// mark is a mark on the time axis. Marks without a label are small.
 type mark struct {
 	at    int64 // nanoseconds since the Unix epoch
 	label string
 }
 
-// date writes a time by a layout, which has no time of day, and with that where
+// date formats a time by a layout of the date alone. It appends the time of day if
 // the cycle does not go from midnight to midnight.
 func (b *Bill) date(at int64, layout string) string {
 	clock := ""
@@ -25,13 +25,13 @@ func (b *Bill) date(at int64, layout string) string {
 
 const (
 	days  = 24 * time.Hour
-	month = 10 * days // cycles of which the weeks are marked, not the days
+	month = 10 * days // longer cycles have marks for weeks, not days
 )
 
 func (b *Bill) length() time.Duration { return time.Duration(b.Cycle.End - b.Cycle.Start) }
 
-// marks are those under the text's plot: weeks from the beginning on, or days, or
-// hours.
+// marks returns the marks under the text's plot: weeks from the start of the cycle,
+// or days, or hours.
 func (b *Bill) marks() (all []mark) {
 	if b.length() < 2*days {
 		return b.hours()
@@ -49,7 +49,7 @@ func (b *Bill) marks() (all []mark) {
 	}
 }
 
-// hours marks about six times of a short cycle.
+// hours returns about six marks for a short cycle.
 func (b *Bill) hours() (all []mark) {
 	step := b.length() / 6
 	for _, unit := range []time.Duration{time.Second, time.Minute, time.Hour} {
@@ -63,8 +63,8 @@ func (b *Bill) hours() (all []mark) {
 	return all
 }
 
-// ticks are those of the picture: days, of which Mondays have a label, or as marks
-// has them.
+// ticks returns the marks of the picture: days, with labels for Mondays, or the marks
+// of the text for a short cycle.
 func (b *Bill) ticks() (all []mark) {
 	if b.length() < month {
 		return b.marks()

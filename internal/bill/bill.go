@@ -1,45 +1,45 @@
-// Package bill works out what a provider bills for traffic that is metered in
-// samples: a percentile of them, or what went through in a month.
+// Package bill computes the bill for traffic that a provider meters in
+// samples: a percentile of the samples, or the bytes of a month.
 //
-// It is arithmetic: it knows no clock, and of files only what a reader gives.
-// Bytes are whole numbers throughout and ranks are found without floating point,
-// which in other programs puts some of them off by one; only what is shown as a
-// rate is divided.
+// It uses no clock, and reads files only through an io.Reader.
+// Bytes are integers throughout, and ranks are computed without floating point,
+// which makes some ranks of other programs wrong by one; only displayed
+// rates are divided.
 //
 // # The percentile
 //
-// Of n samples a provider throws away the highest and bills the next. Which one
-// that is differs:
+// Of n samples, a provider discards the highest and bills the next. Programs
+// differ in how many they discard:
 //
-//   - [Floor] throws away ⌊n·(100-P)/100⌋: never more than the share that was
-//     agreed on. Contracts are written so, and the gate reckons with it.
-//   - [Nearest] bills the sample of rank n·P/100, rounded, a half up, from below.
-//     This is round(n / 100 * 95) - 1 of get95thIn and its neighbours in
-//     LibreNMS (LibreNMS/Billing.php), but for the halves that its floating point may
-//     lose; and lrint(n * (float)0.95) - 1 of
-//     getpercentiledata in vnStat (src/percentile.c), which rounds a half to the even
-//     rank: where n is 30, 70, 110 and so on it bills the sample below. No month of
-//     five-minute samples has a half.
+//   - [Floor] discards ⌊n·(100-P)/100⌋: never more than the agreed share.
+//     Contracts say this, and the gate relies on it.
+//   - [Nearest] bills the sample of rank n·P/100, counted from the lowest and rounded
+//     half up. This is round(n / 100 * 95) - 1 of get95thIn and its neighbours in
+//     LibreNMS (LibreNMS/Billing.php), except for halves lost in its floating
+//     point; and lrint(n * (float)0.95) - 1 of getpercentiledata in vnStat
+//     (src/percentile.c), which rounds half to even: where n is 30, 70, 110 and
+//     so on, vnStat bills the sample below. No month of five-minute samples has a
+//     half.
 //
-// Cacti (cacti_stats_calc in lib/graph_variables.php) throws away ⌈n·5%⌉: the
-// same as Floor where that share is a whole number of samples, and one more,
-// which no contract allows, where it is not. For other percentiles than 95, 90, 75,
-// 50 and 25 it finds the share in floating point, and one more may be one too
-// many: 1 - 98/100 of 100 samples is 2.0000000000000018 of them, and so 3.
+// Cacti (cacti_stats_calc in lib/graph_variables.php) discards ⌈n·5%⌉: the
+// same as Floor if that share is a whole number of samples, else one more,
+// which no contract allows. For percentiles other than 95, 90, 75, 50 and 25,
+// Cacti computes the share in floating point and may round up wrongly:
+// 1 - 98/100 of 100 samples is 2.0000000000000018, so it discards 3.
 //
 // # Both directions
 //
-// LibreNMS bills the larger of both percentiles ([Separate]) or, for its bills of
-// type agg, that of their sums ([Sum]). vnStat shows both directions and the sum.
+// LibreNMS bills the larger of both percentiles ([Separate]) or, for bills of
+// type agg, the percentile of the sums ([Sum]). vnStat shows both directions and the sum.
 // Cacti has all of these, and the larger direction of each sample ([Max]), which it
 // calls nth_percentile_maximum.
 //
 // # Missing samples
 //
-// Between the first and the last sample that is known, one that is missing counts
-// as nothing ([Zero]), or does not count ([Skip]): the three programs above can
-// only bill what they have recorded. Before the first and after the last nothing is
-// known, and nothing is counted.
+// Between the first and the last known sample, a missing one counts as 0 ([Zero])
+// or does not count ([Skip]): the three programs above can
+// only bill samples they have recorded. Samples before the first and after the last
+// known one never count.
 package bill
 
 import (
@@ -66,7 +66,7 @@ const (
 	Out
 )
 
-// Rank is which sample the percentile is.
+// Rank selects the sample that is billed.
 type Rank uint8
 
 const (
@@ -74,7 +74,7 @@ const (
 	Nearest
 )
 
-// Missing is what a sample counts that is not there.
+// Missing is how a missing sample counts.
 type Missing uint8
 
 const (
@@ -126,22 +126,22 @@ func (p Percentile) String() string {
 	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
 }
 
-// Float returns the percentile for being shown: 95.
+// Float returns the percentile for display: 95.
 func (p Percentile) Float() float64 { return float64(p) / 1e9 }
 
-// Above is the share of samples that are above the percentile, and free.
+// Above returns the share of samples above the percentile, which are free.
 func (p Percentile) Above() budget.Ratio {
 	return budget.Ratio{Num: int64(hundred - p), Den: int64(hundred)}
 }
 
-// Free returns how many of n samples cost nothing, by the rule of Floor.
+// Free returns how many of n samples are free, by the rule of Floor.
 func (p Percentile) Free(n int) int {
 	hi, lo := bits.Mul64(uint64(n), uint64(hundred-p))
 	q, _ := bits.Div64(hi, lo, uint64(hundred))
 	return int(q)
 }
 
-// Index returns which of n values in ascending order is billed. n is over 0.
+// Index returns the index of the billed one of n ascending values. n must be positive.
 func (p Percentile) Index(n int, r Rank) int {
 	if r == Floor {
 		return n - 1 - p.Free(n)
@@ -152,7 +152,7 @@ func (p Percentile) Index(n int, r Rank) int {
 	return max(int(rank), 1) - 1
 }
 
-// of returns the value that is billed. It sorts the values; of none it is 0.
+// of returns the billed value, 0 if there are no values. It sorts them.
 func (p Percentile) of(values []int64, r Rank) int64 {
 	if len(values) == 0 {
 		return 0
@@ -161,22 +161,22 @@ func (p Percentile) of(values []int64, r Rank) int64 {
 	return values[p.Index(len(values), r)]
 }
 
-// Terms are those of the contract.
+// Terms are the terms of the contract.
 type Terms struct {
 	Method     Method
 	Percentile Percentile
 	Rank       Rank
 	Missing    Missing
-	Window     time.Duration // what the provider calls a sample; a multiple of a slot
-	// Commit is the bytes of a window that are paid for anyway, 0 if none are.
-	// Windows over it use up the free ones.
+	Window     time.Duration // length of the provider's sample; a multiple of a slot
+	// Commit is the bytes of a window that are paid for in any case, 0 if there is no
+	// commit. Windows over it use up free windows.
 	Commit int64
 	// Cap is the bytes of a cycle that may be transferred, 0 if there is no cap.
 	Cap int64
 }
 
-// Bytes returns how many whole bytes a rate in bits per second is in a window. What
-// is over the one is over the other.
+// Bytes returns the bytes of a window at a rate in bits per second, rounded down. A
+// whole number of bytes exceeds the result if and only if it exceeds the rate.
 func Bytes(rate int64, window time.Duration) (int64, error) {
 	hi, lo := bits.Mul64(uint64(rate), uint64(window))
 	const perByte = 8 * uint64(time.Second)
@@ -190,9 +190,8 @@ func Bytes(rate int64, window time.Duration) (int64, error) {
 	return int64(n), nil
 }
 
-// Value is what a window counts with these bytes, for the methods that have one value a
-// window. For Separate it is the larger, as it is for Max; only their percentiles
-// differ.
+// Value returns the value of a window with these bytes, for methods with one value a
+// window. For Separate it returns the larger direction, as for Max.
 func (m Method) Value(in, out int64) int64 {
 	switch m {
 	case Sum:
@@ -205,35 +204,34 @@ func (m Method) Value(in, out int64) int64 {
 	return max(in, out)
 }
 
-// Bill is what one cycle costs, as far as it is known. Rates are in bytes a window; see
-// BPS.
+// Bill is the bill of one cycle, for the part that is known. Rates are in bytes a
+// window; see BPS.
 type Bill struct {
 	Terms
 	Cycle Cycle
 	Zone  *time.Location
 	Slot  time.Duration
 
-	// From and To are what is known of the cycle, nanoseconds since the Unix epoch.
+	// From and To bound the known part of the cycle, in nanoseconds since the Unix epoch.
 	From, To int64
-	// Windows are those that were complete by then, the cycle's first phase.
+	// Windows are the complete windows of the cycle's first phase.
 	Windows []Window
-	// Samples are those of them that count.
+	// Samples is the number of them that count, Absent of the missing ones.
 	Samples, Absent int
-	Billed, In, Out int64 // of a window: what is billed, and each direction's percentile
-	// InBytes and OutBytes are all that went through.
+	Billed, In, Out int64 // bytes a window: the billed value, and each direction's percentile
+	// InBytes and OutBytes are all bytes of the known part.
 	InBytes, OutBytes int64
 
-	// Total is how many samples there will be at the end of the cycle.
+	// Total is the number of samples at the end of the cycle.
 	Total int
-	// FreeTotal of them cost nothing; FreeUsed were over the line so far: over
-	// the commit, or over what is billed if there is none. By Separate it is that
-	// of the direction that used more.
+	// FreeTotal of them are free; FreeUsed are over Line so far. For Separate, FreeUsed
+	// is that of the direction that used more.
 	FreeTotal, FreeUsed int
 
-	// Phases is how many phases the provider's poller may have that can be told
-	// apart: one for each slot of a window. The worst one bills WorstBilled, and
-	// begins its windows WorstOffset after the cycle; WorstUsed is the most free
-	// windows that any of them used.
+	// Phases is the number of distinct phases of the provider's poller: one
+	// for each slot of a window. The worst phase bills WorstBilled, and its
+	// windows begin WorstOffset after those of the first; WorstUsed is the
+	// maximum of free windows used in any phase.
 	Phases      int
 	WorstBilled int64
 	WorstOffset time.Duration
@@ -242,24 +240,24 @@ type Bill struct {
 	Forecast Forecast
 	Transfer Transfer
 
-	// Simulated says that it is of what would have passed, and nobody's bill.
+	// Simulated is set if the bill is of a simulation.
 	Simulated bool
 }
 
-// Window is a sample as the provider takes it.
+// Window is a sample of the provider.
 type Window struct {
-	At      int64 // when it begins, nanoseconds since the Unix epoch
+	At      int64 // start, nanoseconds since the Unix epoch
 	In, Out int64 // bytes
 	Known   bool
 }
 
-// BPS returns a number of bytes a window as bits per second.
+// BPS converts bytes a window to bits per second.
 func (b *Bill) BPS(bytes int64) float64 {
 	return float64(bytes) * 8 / b.Window.Seconds()
 }
 
-// Counted is what one value a window is taken of: the method, or by Separate the
-// direction that is billed.
+// Counted returns the method that gives one value a window: the bill's own, or for
+// Separate the direction that is billed.
 func (b *Bill) Counted() Method {
 	switch {
 	case b.Method != Separate:
@@ -270,7 +268,8 @@ func (b *Bill) Counted() Method {
 	return Out
 }
 
-// Line is what windows are compared with: the commit, or what is billed.
+// Line returns the limit of windows that are not free: the commit, or without one the
+// billed value.
 func (b *Bill) Line() int64 {
 	if b.Commit > 0 {
 		return b.Commit
@@ -278,26 +277,26 @@ func (b *Bill) Line() int64 {
 	return b.Billed
 }
 
-// Closed reports whether all of the cycle is known.
+// Closed reports whether the cycle is known to its end.
 func (b *Bill) Closed() bool { return b.To >= b.Cycle.End }
 
-// WindowError is the error for windows that samples cannot be made into.
+// WindowError is the error for windows that are not a multiple of the samples.
 type WindowError struct{ Slot, Window time.Duration }
 
 func (e *WindowError) Error() string {
 	if e.Window < e.Slot {
 		return fmt.Sprintf("samples of %v are too coarse for windows of %v", cli.Duration(e.Slot), cli.Duration(e.Window))
 	}
-	return fmt.Sprintf("windows of %v are no whole number of samples of %v", cli.Duration(e.Window), cli.Duration(e.Slot))
+	return fmt.Sprintf("windows of %v are not a multiple of samples of %v", cli.Duration(e.Window), cli.Duration(e.Slot))
 }
 
-// tally is what a set of windows comes to.
-type tally struct {
-	in, out, one []int64 // values of the windows that count
+// sampleValues collects the values of a set of windows.
+type sampleValues struct {
+	in, out, one []int64 // of the windows that count; one is for Max and Sum
 	absent       int
 }
 
-func (t *tally) add(m Method, w Window, rule Missing) {
+func (t *sampleValues) add(m Method, w Window, rule Missing) {
 	if !w.Known {
 		t.absent++
 		if rule == Skip {
@@ -311,7 +310,7 @@ func (t *tally) add(m Method, w Window, rule Missing) {
 }
 
 // billed sorts the values and returns the percentiles.
-func (t *tally) billed(c *Terms) (billed, in, out int64) {
+func (t *sampleValues) billed(c *Terms) (billed, in, out int64) {
 	in, out = c.Percentile.of(t.in, c.Rank), c.Percentile.of(t.out, c.Rank)
 	switch c.Method {
 	case Separate:
@@ -326,8 +325,8 @@ func (t *tally) billed(c *Terms) (billed, in, out int64) {
 	return billed, in, out
 }
 
-// over returns how many windows are over a line, once billed has sorted them.
-func (t *tally) over(m Method, line int64) int {
+// over returns how many windows are over a line. Call billed first, which sorts them.
+func (t *sampleValues) over(m Method, line int64) int {
 	count := func(sorted []int64) int {
 		i, _ := slices.BinarySearch(sorted, line+1)
 		return len(sorted) - i
@@ -343,16 +342,16 @@ func (t *tally) over(m Method, line int64) int {
 	return count(t.one)
 }
 
-// frame is a series seen as windows of a cycle.
-type frame struct {
+// cycleView divides a series into the windows of a cycle.
+type cycleView struct {
 	*sums
 	per   int // slots in a window
-	first int // the cycle's first slot in the series; may be before it
+	first int // index of the cycle's first slot in the series; may be negative
 	slots int // of the cycle
 }
 
-// each calls do with the windows of a phase that are complete.
-func (f *frame) each(phase int, do func(Window)) {
+// each calls do with the complete windows of a phase.
+func (f *cycleView) each(phase int, do func(Window)) {
 	i := f.first + phase
 	if i < 0 {
 		i += (-i + f.per - 1) / f.per * f.per
@@ -362,8 +361,8 @@ func (f *frame) each(phase int, do func(Window)) {
 	}
 }
 
-// left returns when the windows of a phase begin that are yet to come.
-func (f *frame) left(phase int) (first, n int) {
+// remaining returns the first slot of the future windows of a phase, and their number.
+func (f *cycleView) remaining(phase int) (first, n int) {
 	i := f.first + phase
 	if over := f.n - f.per - i; over >= 0 {
 		i += (over/f.per + 1) * f.per
@@ -372,24 +371,24 @@ func (f *frame) left(phase int) (first, n int) {
 	return i, max(0, (end-i+f.per-1)/f.per)
 }
 
-// New bills a cycle of a series. The series should reach a window past the
-// cycle's end, for the pollers that begin their last one late, and some days
-// back from its start for the forecast; both may be missing.
+// New computes the bill of a cycle from a series. The series should extend a window
+// past the cycle's end, for pollers whose last window begins just before it, and some
+// days before its start, for the forecast; both may be missing.
 func New(s *Series, cycle Cycle, zone *time.Location, c Terms) (*Bill, error) {
 	switch {
 	case s.Slot <= 0 || len(s.In) != len(s.Out) || s.Known != nil && len(s.Known) != len(s.In):
-		return nil, errors.New("a series that is none")
+		return nil, errors.New("invalid series: its slots, bytes and known flags do not match")
 	case c.Percentile <= 0 || c.Percentile > hundred:
-		return nil, errors.New("a percentile is over 0 and up to 100")
+		return nil, errors.New("invalid percentile: must be greater than 0 and at most 100")
 	case c.Window < s.Slot || c.Window%s.Slot != 0:
 		return nil, &WindowError{s.Slot, c.Window}
 	case cycle.End <= cycle.Start || cycle.End-cycle.Start < int64(c.Window):
-		return nil, errors.New("a cycle shorter than a window")
+		return nil, errors.New("the cycle is shorter than a window")
 	case (cycle.End-cycle.Start)/int64(s.Slot) > MaxSlots:
-		return nil, fmt.Errorf("samples every %v are more than %d in a cycle", s.Slot, MaxSlots)
+		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", s.Slot, MaxSlots)
 	}
 	b := &Bill{Terms: c, Cycle: cycle, Zone: zone, Slot: s.Slot}
-	f := &frame{sums: s.sums(), per: int(c.Window / s.Slot)}
+	f := &cycleView{sums: s.sums(), per: int(c.Window / s.Slot)}
 	f.first = int(ceilDiv(cycle.Start-s.Start, int64(s.Slot)))
 	f.slots = int(ceilDiv(cycle.End-s.Start, int64(s.Slot))) - f.first
 	b.Phases = min(f.per, f.slots)
@@ -401,7 +400,7 @@ func New(s *Series, cycle Cycle, zone *time.Location, c Terms) (*Bill, error) {
 	}
 
 	for phase := range b.Phases {
-		t := tally{in: make([]int64, 0, f.slots/f.per+1), out: make([]int64, 0, f.slots/f.per+1)}
+		t := sampleValues{in: make([]int64, 0, f.slots/f.per+1), out: make([]int64, 0, f.slots/f.per+1)}
 		f.each(phase, func(w Window) {
 			if phase == 0 {
 				b.Windows = append(b.Windows, w)
@@ -413,7 +412,7 @@ func New(s *Series, cycle Cycle, zone *time.Location, c Terms) (*Bill, error) {
 			b.Billed, b.In, b.Out = billed, in, out
 			b.Samples, b.Absent = len(t.in), t.absent
 			b.FreeUsed = t.over(c.Method, b.Line())
-			_, left := f.left(0)
+			_, left := f.remaining(0)
 			b.Total = b.Samples + left
 			b.FreeTotal = c.Percentile.Free(b.Total)
 		}

@@ -474,9 +474,9 @@ func TestNewRefuses(t *testing.T) {
 	s := series(0, time.Minute, 10, func(int) (int64, int64) { return 1, 1 })
 	month := Cycle{Start: 0, End: int64(24 * time.Hour)}
 	for want, tt := range map[string]Terms{
-		"too coarse":      {Percentile: 1, Window: time.Second},
-		"no whole number": {Percentile: 1, Window: 90 * time.Second},
-		"a percentile":    {Percentile: 0, Window: time.Minute},
+		"too coarse":         {Percentile: 1, Window: time.Second},
+		"not a multiple of":  {Percentile: 1, Window: 90 * time.Second},
+		"invalid percentile": {Percentile: 0, Window: time.Minute},
 	} {
 		if _, err := New(s, month, time.UTC, tt); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", want, err)

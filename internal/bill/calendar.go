@@ -11,22 +11,22 @@ import (
 
 // Cycle is a billing cycle.
 type Cycle struct {
-	Name       string // of a month, the one it begins in: 2005-06; or else when it begins
+	Name       string // the month in which it begins: 2005-06; or for a fixed length, its start
 	Start, End int64  // nanoseconds since the Unix epoch
 }
 
-// Calendar divides time into billing cycles, one after the other: months that
-// begin at midnight of a day, or on their last day if they have no such day; or
+// Calendar divides time into consecutive billing cycles: months that begin at
+// midnight of a day, or of the last day of a month without that day; or
 // spans of a fixed length.
 type Calendar struct {
 	Day  int
 	Zone *time.Location
-	// Length, if it is not 0, is how long all cycles are, which begin at multiples
+	// Length, if not 0, is the length of all cycles, which begin at multiples
 	// of it since the Unix epoch.
 	Length time.Duration
 }
 
-// Bounds returns the bounds of the cycle that a time lies in, nanoseconds since
+// Bounds returns the bounds of the cycle that contains a time, nanoseconds since
 // the Unix epoch.
 func (c Calendar) Bounds(at int64) (start, end int64) {
 	if c.Length > 0 {
@@ -35,7 +35,7 @@ func (c Calendar) Bounds(at int64) (start, end int64) {
 	return gate.Month(c.Day, c.Zone)(at)
 }
 
-// At returns the cycle that a time lies in.
+// At returns the cycle that contains a time.
 func (c Calendar) At(at int64) Cycle {
 	start, end := c.Bounds(at)
 	if c.Length > 0 {
@@ -44,8 +44,8 @@ func (c Calendar) At(at int64) Cycle {
 	return Cycle{time.Unix(0, start).In(c.Zone).Format("2006-01"), start, end}
 }
 
-// name is when a cycle of fixed length begins, in UTC: 2026-03-05, or where such
-// cycles do not all begin at midnight 2026-03-05T06:00:00Z.
+// name returns the start of a cycle of fixed length, in UTC: 2026-03-05 if all such
+// cycles begin at midnight, else 2026-03-05T06:00:00Z.
 func (c Calendar) name(start int64) string {
 	t := time.Unix(0, start).UTC()
 	if c.Length%(24*time.Hour) == 0 {
@@ -54,8 +54,8 @@ func (c Calendar) name(start int64) string {
 	return t.Format(time.RFC3339Nano)
 }
 
-// Parse returns the cycle of a name, as At gives it. A cycle of fixed length may
-// be given by any time of RFC 3339 that is its beginning.
+// Parse returns the cycle with a name, as returned by At. For a cycle of fixed length,
+// the name may be its start in any zone (RFC 3339).
 func (c Calendar) Parse(name string) (Cycle, error) {
 	if c.Length == 0 {
 		m, err := parseMonth(name)
@@ -77,7 +77,7 @@ func (c Calendar) Parse(name string) (Cycle, error) {
 	return x, nil
 }
 
-// CanParse reports, as an error, whether a name is one of a cycle of any calendar.
+// CanParse returns an error if no calendar has a cycle of this name.
 func CanParse(name string) error {
 	_, err := parseBeginning(name)
 	if err != nil {
@@ -105,7 +105,7 @@ func parseBeginning(name string) (int64, error) {
 	return t.UnixNano(), nil
 }
 
-// Cycles returns the cycles that a source knows something of.
+// Cycles returns the cycles of which a source has data.
 func Cycles(s Source, c Calendar) (all []Cycle) {
 	for _, span := range s.Spans() {
 		at := span.Start
@@ -121,7 +121,7 @@ func Cycles(s Source, c Calendar) (all []Cycle) {
 	return all
 }
 
-// Last returns the last of them.
+// Last returns the last cycle of which a source has data.
 func Last(s Source, c Calendar) Cycle {
 	spans := s.Spans()
 	return c.At(spans[len(spans)-1].End - 1)

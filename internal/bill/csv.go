@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// Limits of a CSV file, which may be anything.
+// Limits of a CSV file, which is untrusted.
 const (
 	MaxLine    = 4096    // bytes of a line
-	MaxSamples = 1 << 22 // samples of a file: a month of one a second, and half of another
-	MaxSlots   = 1 << 22 // slots of a series that is made of them
+	MaxSamples = 1 << 22 // samples of a file: about one and a half months of one a second
+	MaxSlots   = 1 << 22 // slots of a series made from them
 	maxBytes   = 1 << 62 // of all samples together, so that no sum overflows
 )
 
@@ -27,46 +27,45 @@ type sample struct {
 	line    int32
 }
 
-// Samples are those of a CSV file, in order of time.
+// Samples are the samples of a CSV file, in order of time.
 type Samples struct {
-	Slot time.Duration // how far samples are apart
-	// Moved is how many were not on the grid, which is what most of them are on; each
-	// counts in the slot that begins nearest to it.
+	Slot time.Duration // interval of the samples
+	// Moved is the number of samples not on the grid, which is the phase most of them
+	// have; each counts in the slot that begins nearest to it.
 	Moved int
-	// Repeated is how many lines said again what another had said.
+	// Repeated is the number of lines with the same sample as another line.
 	Repeated int
 
 	list  []sample
 	phase int64 // of the grid, in [0, Slot)
 }
 
-// lineError names the line of an error.
+// lineError adds the line number to an error.
 func lineError(line int, err error) error { return fmt.Errorf("line %d: %w", line, err) }
 
 // ReadCSV reads samples: lines of time,in,out, the bytes of the sample that begins
 // at that time.
 //
-// A time is as in RFC 3339, or as in 2006-01-02 15:04:05, of the zone. Of a time that
-// its clocks show twice, because they are put back, the first is meant, unless the
-// line before lies between the two; then it is the second. A time that they
-// skip is an error.
+// A time is in the form of RFC 3339, or 2006-01-02 15:04:05 in the zone. A time that
+// occurs twice, because clocks were set back, is the first, unless the
+// previous line is between the two; then it is the second. A time that clocks
+// skipped is an error.
 //
-// The first line may name the columns; then they may be in another order, others may be
-// among them, and one of in and out may be missing, which counts as 0. Empty lines and
-// those that begin with # are passed over. A value that is empty, NaN or U, as RRDtool
-// has it, makes the sample one that is missing.
+// The first line may name the columns. Then they may be in any order, with other
+// columns among them, and one of in and out may be absent, which counts as 0. Empty
+// lines and lines that begin with # are ignored. If a value is empty, NaN or U (as in
+// RRDtool), the sample is missing.
 //
-// Lines may be in any order. One that says the same as another counts once;
-// two that have the same time and other values are an error. The interval is the
-// most frequent difference between times, the least of several that are, unless it is
-// given. Samples of one slot are added.
+// Lines may be in any order. Equal lines count once; two lines with the same time
+// and different values are an error. Without an interval, the most frequent difference
+// between times is used, the least one of several. Samples of one slot are added.
 func ReadCSV(r io.Reader, zone *time.Location, interval time.Duration) (*Samples, error) {
 	p := parser{zone: zone}
 	in := bufio.NewReaderSize(r, MaxLine+2) // with \r\n
 	for n := 1; ; n++ {
 		text, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			return nil, lineError(n, fmt.Errorf("it is longer than %d bytes", MaxLine))
+			return nil, lineError(n, fmt.Errorf("longer than %d bytes", MaxLine))
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
@@ -79,7 +78,7 @@ func ReadCSV(r io.Reader, zone *time.Location, interval time.Duration) (*Samples
 		}
 	}
 	if len(p.list) == 0 {
-		return nil, errors.New("there are no samples in it")
+		return nil, errors.New("there are no samples")
 	}
 	return p.samples(interval)
 }
@@ -144,13 +143,13 @@ func (p *parser) line(text []byte, n int) error {
 		return errors.New("that is more bytes than can be counted")
 	}
 	if len(p.list) == MaxSamples {
-		return fmt.Errorf("that is more than %d samples", MaxSamples)
+		return fmt.Errorf("more than %d samples", MaxSamples)
 	}
 	p.list = append(p.list, s)
 	return nil
 }
 
-// header finds the columns, if the line names them.
+// header finds the columns, if the line names them, and reports whether it does.
 func (p *parser) header() (bool, error) {
 	first := p.fields[0]
 	if len(first) > 0 && first[0] >= '0' && first[0] <= '9' {
@@ -164,12 +163,12 @@ func (p *parser) header() (bool, error) {
 		}
 	}
 	if p.columns[0] < 0 || p.columns[1] < 0 && p.columns[2] < 0 {
-		return true, errors.New("it is neither a sample nor names the columns: time,in,out")
+		return true, errors.New("neither a sample nor the names of the columns: want time,in,out")
 	}
 	return true, nil
 }
 
-// bytes returns the value of a column, and whether it has one.
+// bytes returns the value of a column, and whether it is known.
 func (p *parser) bytes(column int) (int64, bool, error) {
 	c := p.columns[column]
 	if c < 0 {
@@ -203,7 +202,7 @@ func (p *parser) time(s string) (int64, error) {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return 0, fmt.Errorf("%.40q is no time: want 2006-01-02T15:04:05Z or 2006-01-02 15:04:05", s)
+		return 0, fmt.Errorf("%.40q is not a time: want 2006-01-02T15:04:05Z or 2006-01-02 15:04:05", s)
 	}
 	if err = inYears(t); err != nil {
 		return 0, err
@@ -219,8 +218,8 @@ func inYears(t time.Time) error {
 	return nil
 }
 
-// local returns when the clocks of the zone showed what a UTC clock shows at
-// wall.
+// local returns the instant at which clocks of the zone showed the time that wall has
+// in UTC.
 func (p *parser) local(wall time.Time) (int64, error) {
 	at := wall.UnixNano()
 	if p.zone == time.UTC {
@@ -251,14 +250,14 @@ func (p *parser) local(wall time.Time) (int64, error) {
 	}
 	switch {
 	case found == 0:
-		return 0, fmt.Errorf("%s is not in %s, where clocks were put forward", wall.Format("2006-01-02 15:04:05"), p.zone)
+		return 0, fmt.Errorf("%s does not exist in %s: clocks were set forward", wall.Format("2006-01-02 15:04:05"), p.zone)
 	case found > 1 && first <= p.previous && p.previous <= second && len(p.list) > 0:
 		return second, nil
 	}
 	return first, nil
 }
 
-// samples orders what was read, and finds its grid.
+// samples sorts the samples and finds their grid.
 func (p *parser) samples(interval time.Duration) (*Samples, error) {
 	list := p.list
 	byTime := func(a, b sample) int { return cmp.Compare(a.at, b.at) }
@@ -275,14 +274,14 @@ func (p *parser) samples(interval time.Duration) (*Samples, error) {
 		case x.in == last.in && x.out == last.out:
 			s.Repeated++
 		default:
-			return nil, lineError(int(x.line), fmt.Errorf("line %d has other bytes for the same time", last.line))
+			return nil, lineError(int(x.line), fmt.Errorf("line %d has different bytes for the same time", last.line))
 		}
 	}
 	if s.Slot == 0 {
 		s.Slot = s.difference()
 	}
 	if s.Slot > 24*time.Hour {
-		return nil, fmt.Errorf("samples are %v apart, which is more than a day", s.Slot)
+		return nil, fmt.Errorf("samples are %v apart: must be at most a day", s.Slot)
 	}
 	if s.Slot > 0 {
 		s.grid()
@@ -290,7 +289,7 @@ func (p *parser) samples(interval time.Duration) (*Samples, error) {
 	return s, nil
 }
 
-// most returns the most frequent of values, the least of several. It sorts them.
+// most returns the most frequent value, the least of several. It sorts the values.
 func most(values []int64) int64 {
 	slices.Sort(values)
 	best, times := values[0], 0
@@ -307,7 +306,8 @@ func most(values []int64) int64 {
 	return best
 }
 
-// difference returns the most frequent one between neighbours, 0 of a single one.
+// difference returns the most frequent difference between neighbours, 0 for a single
+// sample.
 func (s *Samples) difference() time.Duration {
 	if len(s.list) < 2 {
 		return 0
@@ -332,7 +332,7 @@ func (s *Samples) grid() {
 	}
 }
 
-// slot returns when the slot begins that a time belongs to: the nearest.
+// slot returns the start of the slot nearest to a time.
 func (s *Samples) slot(at int64) int64 {
 	n := int64(s.Slot)
 	return floorDiv(at-s.phase+n/2, n)*n + s.phase
@@ -346,29 +346,28 @@ func floorDiv(a, b int64) int64 {
 	return q
 }
 
-// Len returns how many there are.
+// Len returns the number of samples.
 func (s *Samples) Len() int { return len(s.list) }
 
-// SetSlot sets how far samples are apart where it could not be found: of a single
-// one.
+// SetSlot sets the interval, for a single sample, which does not show it.
 func (s *Samples) SetSlot(d time.Duration) {
 	s.Slot = d
 	s.grid()
 }
 
-// Spans is Source's.
+// Spans implements Source.
 func (s *Samples) Spans() []Span {
 	start, end := s.Span()
 	return []Span{{start, end}}
 }
 
-// Span returns when the first slot begins and the last one ends, nanoseconds
+// Span returns the start of the first slot and the end of the last, nanoseconds
 // since the Unix epoch.
 func (s *Samples) Span() (start, end int64) {
 	return s.slot(s.list[0].at), s.slot(s.list[len(s.list)-1].at) + int64(s.Slot)
 }
 
-// Series is Source's.
+// Series implements Source.
 func (s *Samples) Series(from, to int64) (*Series, error) {
 	start, end := s.Span()
 	n := int64(s.Slot)
@@ -376,7 +375,7 @@ func (s *Samples) Series(from, to int64) (*Series, error) {
 	end = max(start, min(end, ceilDiv(to-s.phase, n)*n+s.phase))
 	size := (end - start) / n
 	if size > MaxSlots {
-		return nil, fmt.Errorf("samples every %v are more than %d in a cycle", s.Slot, MaxSlots)
+		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", s.Slot, MaxSlots)
 	}
 	x := &Series{Start: start, Slot: s.Slot, In: make([]int64, size), Out: make([]int64, size), Known: make([]bool, size)}
 	i, _ := slices.BinarySearchFunc(s.list, start-n, func(x sample, at int64) int { return cmp.Compare(x.at, at) })

@@ -16,8 +16,8 @@ const (
 
 func (s *Series) column(c int) []int64 { return [...][]int64{colIn: s.In, colOut: s.Out}[c] }
 
-// fold returns a series that has only what a method counts: of Sum both
-// directions as Out, of one direction nothing as the other.
+// fold returns a series with only the bytes that a method counts: for Sum, both
+// directions in Out; for In or Out, 0 in the other direction.
 func (s *Series) fold(m Method) *Series {
 	x := *s
 	switch m {
@@ -34,14 +34,14 @@ func (s *Series) fold(m Method) *Series {
 	return &x
 }
 
-// windows returns those of a cycle in which a series begins, of the first phase.
-// Where the series has nothing, nothing went through.
+// windows returns the windows, of the first phase, of the cycle in which a series begins.
+// Windows without slots in the series have no bytes.
 func (s *Series) windows(cycle Cycle, window time.Duration) ([]Window, error) {
 	slot := int64(s.Slot)
 	start := s.Start - floorDiv(s.Start-cycle.Start, slot)*slot
 	n := ceilDiv(cycle.End-start, int64(window))
 	if n > MaxSlots {
-		return nil, fmt.Errorf("windows of %v are more than %d in a cycle", window, MaxSlots)
+		return nil, fmt.Errorf("windows of %v are more than %d a cycle: too many", window, MaxSlots)
 	}
 	all := make([]Window, n)
 	for i := range s.In {
@@ -53,8 +53,8 @@ func (s *Series) windows(cycle Cycle, window time.Duration) ([]Window, error) {
 	return all, nil
 }
 
-// regroup adds up neighbours until slots of the given length fit into samples, or
-// samples into such slots. Both divide a window, and so does what comes of it.
+// regroup merges neighbouring samples so that their length becomes a multiple of slot.
+// As sample and slot both divide a window, so does the new length.
 func (s *Series) regroup(slot time.Duration) *Series {
 	length := lcm(int64(s.Slot), int64(slot))
 	if length == int64(s.Slot) {
@@ -79,7 +79,7 @@ func lcm(a, b int64) int64 {
 	return a / x * b
 }
 
-// demand is a series as lanes, of which each is a column.
+// demand returns columns of a series as lanes.
 func (s *Series) demand(lanes []int) budget.Demand {
 	d := budget.Demand{Start: s.Start, Sample: s.Slot, Bytes: s.column(lanes[0])}
 	if len(lanes) > 1 {
@@ -88,7 +88,7 @@ func (s *Series) demand(lanes []int) budget.Demand {
 	return d
 }
 
-// upTo returns what a source has until a time, a series for each of its spans.
+// upTo returns the data of a source before a time, one series for each of its spans.
 func upTo(s Source, end int64) (all []*Series, err error) {
 	for _, span := range s.Spans() {
 		part, err := s.Series(span.Start, min(span.End, end))

@@ -2,38 +2,37 @@ package bill
 
 import "time"
 
-// Forecast is what the cycle will come to if what is left of it is as it was a
-// week before, hour for hour: each window that is yet to come takes the place of the
-// one at the same time of day, of the zone, 7 days earlier, or 14, 21, 28, then 1 to
-// 6, whichever is known first; if none is, the windows of this cycle are repeated.
-// It repeats windows instead of taking means, because a mean has no peaks, and it
-// is the peaks that are billed.
+// Forecast is the bill at the end of the cycle if its rest is like the week before.
+// Each future window is taken from the same time of day, in the zone, 7 days earlier,
+// or 14, 21, 28, then 1 to 6: the first of these that is known. If none is,
+// the windows of this cycle repeat. A forecast from means would have no
+// peaks, and the peaks are billed.
 type Forecast struct {
 	Billed            int64 // bytes of a window
-	InBytes, OutBytes int64 // of all the cycle
+	InBytes, OutBytes int64 // of the whole cycle
 	FreeUsed          int
 }
 
 var back = [...]int{7, 14, 21, 28, 1, 2, 3, 4, 5, 6}
 
-func (b *Bill) forecast(f *frame) {
+func (b *Bill) forecast(f *cycleView) {
 	b.Forecast = Forecast{Billed: b.Billed, InBytes: b.InBytes, OutBytes: b.OutBytes, FreeUsed: b.FreeUsed}
-	i, left := f.left(0)
+	i, left := f.remaining(0)
 	if left == 0 || len(b.Windows) == 0 {
 		return
 	}
-	var t tally
+	var t sampleValues
 	for _, w := range b.Windows {
 		t.add(b.Method, w, b.Missing)
 	}
 	for n := range left {
-		w := b.alike(f, f.at(i+n*f.per), n)
+		w := b.pastWindow(f, f.at(i+n*f.per), n)
 		w.Known = true
 		t.add(b.Method, w, b.Missing)
 		b.Forecast.InBytes += w.In
 		b.Forecast.OutBytes += w.Out
 	}
-	// What is known of the window that is under way is in both.
+	// The known part of the current window is counted twice: subtract it once.
 	if lost := f.n - i; lost > 0 {
 		b.Forecast.InBytes -= f.in[f.n] - f.in[max(i, 0)]
 		b.Forecast.OutBytes -= f.out[f.n] - f.out[max(i, 0)]
@@ -46,8 +45,8 @@ func (b *Bill) forecast(f *frame) {
 	b.Forecast.FreeUsed = t.over(b.Method, line)
 }
 
-// alike returns the window that stands for the nth that is yet to come.
-func (b *Bill) alike(f *frame, at int64, n int) Window {
+// pastWindow returns the window that predicts the nth future one.
+func (b *Bill) pastWindow(f *cycleView, at int64, n int) Window {
 	now := b.offset(at)
 	for _, days := range back {
 		was := at - int64(days)*int64(24*time.Hour)
@@ -63,7 +62,7 @@ func (b *Bill) alike(f *frame, at int64, n int) Window {
 	return b.Windows[n%len(b.Windows)]
 }
 
-// offset returns how far the clocks of the zone are ahead of UTC, in nanoseconds.
+// offset returns the offset of the zone from UTC, in nanoseconds.
 func (b *Bill) offset(at int64) int64 {
 	if b.Zone == time.UTC {
 		return 0
@@ -72,20 +71,20 @@ func (b *Bill) offset(at int64) int64 {
 	return int64(seconds) * 1e9
 }
 
-// Transfer is how a transfer cap stands.
+// Transfer is the state of a transfer cap.
 type Transfer struct {
-	Used, Left int64 // bytes; what is left is negative when it is over
-	// Today and Mean are bytes a second: of the last 24 hours that are known, and
-	// of all the cycle as far as it is.
+	Used, Left int64 // bytes; Left is negative over the cap
+	// Today and Mean are bytes a second: over the last 24 known hours, and over
+	// the known part of the cycle.
 	Today, Mean float64
-	// TodayOut and MeanOut are when the cap is reached at these rates, nanoseconds
-	// since the Unix epoch; 0 if it is not before the cycle ends.
+	// TodayOut and MeanOut are the times at which the cap is reached at these rates,
+	// nanoseconds since the Unix epoch; 0 if not before the cycle ends.
 	TodayOut, MeanOut int64
-	// Forecast is what will have been used at the end.
+	// Forecast is the bytes used at the end of the cycle.
 	Forecast int64
 }
 
-func (b *Bill) transfer(f *frame, from, to int) {
+func (b *Bill) transfer(f *cycleView, from, to int) {
 	b.Transfer = Transfer{
 		Used:     b.Method.Value(b.InBytes, b.OutBytes),
 		Forecast: b.Method.Value(b.Forecast.InBytes, b.Forecast.OutBytes),
@@ -103,7 +102,7 @@ func (b *Bill) transfer(f *frame, from, to int) {
 		rest := float64(b.Cycle.End-b.To) / 1e9
 		switch {
 		case x.Left < 0:
-			return b.passed(f, from, to)
+			return b.exceeded(f, from, to)
 		case rate <= 0 || float64(x.Left)/rate > rest || rest <= 0:
 			return 0
 		}
@@ -112,8 +111,8 @@ func (b *Bill) transfer(f *frame, from, to int) {
 	x.TodayOut, x.MeanOut = when(x.Today), when(x.Mean)
 }
 
-// passed returns when the cap was passed: the end of the slot that did it.
-func (b *Bill) passed(f *frame, from, to int) int64 {
+// exceeded returns when the cap was exceeded: the end of the first slot over it.
+func (b *Bill) exceeded(f *cycleView, from, to int) int64 {
 	for i := from; i < to; i++ {
 		if b.Method.Value(f.in[i+1]-f.in[from], f.out[i+1]-f.out[from]) > b.Cap {
 			return f.at(i + 1)

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// Pieces are series with slots of the same length, in order, and maybe with
-// time between them of which nothing is known. There is one at least.
+// Pieces are one or more series with slots of the same length, in order. There may be
+// unknown time between them.
 type Pieces []*Series
 
-// Spans is Source's.
+// Spans implements Source.
 func (p Pieces) Spans() (all []Span) {
 	for _, s := range p {
 		all = append(all, s.Spans()...)
@@ -17,8 +17,8 @@ func (p Pieces) Spans() (all []Span) {
 	return all
 }
 
-// Series is Source's. A piece whose slots begin between those of the first one
-// comes later by that part of a slot.
+// Series implements Source. If a piece is not aligned to the slots of the first one,
+// its slots are moved later to the next of those.
 func (p Pieces) Series(from, to int64) (*Series, error) {
 	slot := p[0].Slot
 	var parts []*Series
@@ -37,7 +37,7 @@ func (p Pieces) Series(from, to int64) (*Series, error) {
 	start, last := parts[0].Start, parts[len(parts)-1]
 	n := ceilDiv(last.at(len(last.In))-start, int64(slot))
 	if n > MaxSlots {
-		return nil, fmt.Errorf("slots of %v are more than %d in a cycle", slot, MaxSlots)
+		return nil, fmt.Errorf("slots of %v are more than %d a cycle: too many", slot, MaxSlots)
 	}
 	x := newSeries(start, slot, int(n))
 	x.Known = make([]bool, n)
@@ -53,7 +53,7 @@ func (p Pieces) Series(from, to int64) (*Series, error) {
 	return x, nil
 }
 
-// newSeries is one of n slots in which nothing went through.
+// newSeries returns a series of n slots with no bytes.
 func newSeries(start int64, slot time.Duration, n int) *Series {
 	return &Series{Start: start, Slot: slot, In: make([]int64, n), Out: make([]int64, n)}
 }

@@ -13,11 +13,11 @@ import (
 	"sync/atomic"
 )
 
-// Plan is what gates would have done for each of some commits, the least first.
+// Plan is the simulations of several commits, the least first.
 type Plan []*Simulated
 
-// Plan simulates commits about what the demand would be billed, and, if it is
-// not 0, one more, in bytes of a window.
+// Plan simulates commits around the bill of the demand, and one more commit if it is
+// not 0, in bytes of a window.
 func (c *Scenario) Plan(more int64) (Plan, error) {
 	commits, err := c.commits()
 	if err != nil {
@@ -38,8 +38,8 @@ func (c *Scenario) Plan(more int64) (Plan, error) {
 	return p, err
 }
 
-// The range of a plan, as shares of what the demand would be billed, and how
-// many commits it has at the most.
+// The range of a plan, as shares of the bill of the demand, and its maximum number
+// of commits.
 const (
 	planFrom = 0.40
 	planTo   = 1.10
@@ -66,7 +66,7 @@ func (c *Scenario) commits() (all []int64, err error) {
 	return all, nil
 }
 
-// round returns the least step not under x of which multiples are round numbers.
+// round returns the least step, x or more, whose multiples are round numbers.
 func round(x float64) float64 {
 	unit := math.Pow(10, math.Floor(math.Log10(x)))
 	for _, f := range []float64{1, 1.5, 2, 2.5, 3, 4, 5} {
@@ -77,7 +77,7 @@ func round(x float64) float64 {
 	return 10 * unit
 }
 
-// parallel calls do for numbers up to n, on all processors.
+// parallel calls do for the numbers 0 to n-1, on all processors.
 func parallel(n int, do func(i int) error) error {
 	errs := make([]error, n)
 	var next atomic.Int64
@@ -95,8 +95,8 @@ func parallel(n int, do func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// Knee returns which commit is the least at which 99.9% of the demand passes; -1
-// if none is.
+// Knee returns the index of the least commit at which 99.9% of the demand passes, -1
+// if there is none.
 func (p Plan) Knee() int {
 	return slices.IndexFunc(p, func(x *Simulated) bool { return x.PassedShare() >= 0.999 })
 }

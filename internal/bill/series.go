@@ -5,32 +5,31 @@ import (
 	"time"
 )
 
-// Series is what went through, in slots of equal length one after the other. A
-// ledger can be made into one, and so can samples.
+// Series is traffic in consecutive slots of equal length, from a ledger or from
+// samples.
 type Series struct {
 	Start   int64         // when the first slot begins, nanoseconds since the Unix epoch
-	Slot    time.Duration // how long each is
-	In, Out []int64       // bytes of each
-	Known   []bool        // which were measured; nil if all were
+	Slot    time.Duration // length of a slot
+	In, Out []int64       // bytes of each slot
+	Known   []bool        // the slots that were measured; nil if all were
 }
 
-// Source is what a Series can be had from.
+// Source provides Series.
 type Source interface {
-	// Spans returns the spans of time of which something is known, in order; one
-	// at least.
+	// Spans returns the known spans of time, in order; at least one.
 	Spans() []Span
-	// Series returns the slots that begin in a span, as far as there are any.
+	// Series returns the existing slots that begin in a span.
 	Series(from, to int64) (*Series, error)
 }
 
-// Span is a span of time: when its first slot begins and its last one ends,
-// nanoseconds since the Unix epoch.
+// Span is a span of time, from the start of its first slot to the end of its last,
+// in nanoseconds since the Unix epoch.
 type Span struct{ Start, End int64 }
 
-// Spans is Source's.
+// Spans implements Source.
 func (s *Series) Spans() []Span { return []Span{{s.Start, s.at(len(s.In))}} }
 
-// Series is Source's.
+// Series implements Source.
 func (s *Series) Series(from, to int64) (*Series, error) {
 	i := min(max(ceilDiv(from-s.Start, int64(s.Slot)), 0), int64(len(s.In)))
 	j := min(max(ceilDiv(to-s.Start, int64(s.Slot)), i), int64(len(s.In)))
@@ -43,7 +42,7 @@ func (s *Series) Series(from, to int64) (*Series, error) {
 
 func (s *Series) at(i int) int64 { return s.Start + int64(i)*int64(s.Slot) }
 
-// sums are those of all slots before each, so that any window is a difference.
+// sums are the sums of all slots before each slot, so that a window is a difference.
 type sums struct {
 	*Series
 	n       int
@@ -70,18 +69,18 @@ func (s *Series) sums() *sums {
 	return x
 }
 
-// window returns the window that begins with slot i. It is known if any of its
+// window returns the window that begins with slot i, which is known if any of its
 // slots is.
-func (f *frame) window(i int) Window {
+func (f *cycleView) window(i int) Window {
 	j := i + f.per
 	return Window{At: f.at(i), In: f.in[j] - f.in[i], Out: f.out[j] - f.out[i], Known: f.known == nil || f.known[j] > f.known[i]}
 }
 
-// history is how far back from a cycle's start the forecast looks: a week, and a
-// day for what the clock was put back.
+// history is the time before a cycle that the forecast uses: a week, and a day for
+// changes of the clocks.
 const history = 8 * 24 * time.Hour
 
-// Of bills a cycle of a source.
+// Of computes the bill of a cycle from a source.
 func Of(s Source, cycle Cycle, zone *time.Location, c Terms) (*Bill, error) {
 	series, err := s.Series(cycle.Start-int64(history), cycle.End+int64(c.Window))
 	if err != nil {
@@ -89,7 +88,7 @@ func Of(s Source, cycle Cycle, zone *time.Location, c Terms) (*Bill, error) {
 	}
 	b, err := New(series, cycle, zone, c)
 	if err == nil && b.To == b.From {
-		err = fmt.Errorf("there is nothing in the cycle %s", cycle.Name)
+		err = fmt.Errorf("there is no data for the cycle %s", cycle.Name)
 	}
 	return b, err
 }

@@ -9,37 +9,37 @@ import (
 	"framepipe/internal/cli"
 )
 
-// Gates is what is simulated: gates of both directions, which hold demand to a
-// commit as the provider's terms say.
+// Gates configures the simulated gates of both directions, which limit demand to a
+// commit by the provider's terms.
 type Gates struct {
-	Terms // the commit is given later
+	Terms // without the commit: see Simulate
 	Calendar
-	Threshold float64       // the share of the commit up to which all passes
+	Threshold float64       // share of the commit up to which all bytes pass
 	Reserve   int64         // free windows that are never used
-	Patience  time.Duration // how long demand waits that may not pass
+	Patience  time.Duration // how long demand that may not pass waits
 }
 
-// Scenario is a cycle of past demand before gates. Cycles before it are what they
-// have learned from.
+// Scenario is a cycle of past demand offered to gates. The gates learn from the cycles
+// before it.
 type Scenario struct {
 	Gates
 	Cycle Cycle
-	// From and To are what is known of the demand of the cycle, nanoseconds since
-	// the Unix epoch. In the rest of it there was none.
+	// From and To bound the known demand of the cycle, in nanoseconds since
+	// the Unix epoch. The rest of the cycle counts as idle.
 	From, To int64
-	// Natural is the bill of what is known of it, if all had passed.
+	// Natural is the bill of the known demand, if all of it had passed.
 	Natural *Bill
 
-	windows []Window  // of all the cycle
+	windows []Window  // of the whole cycle
 	demand  []*Series // up to a window past the cycle's end
-	runs    [][]int   // the columns that have a budget together
+	runs    [][]int   // groups of columns that share a budget
 }
 
-// NewScenario reads the demand of a cycle, and of all before it.
+// NewScenario reads the demand of a cycle and of all cycles before it.
 func NewScenario(s Source, cycle Cycle, g Gates) (*Scenario, error) {
 	g.Cap, g.Missing = 0, Zero
 	if g.Window%budget.Slots != 0 {
-		return nil, fmt.Errorf("windows of %v have no sixtieth", cli.Duration(g.Window))
+		return nil, fmt.Errorf("windows of %v cannot be divided into sixty slots", cli.Duration(g.Window))
 	}
 	c := &Scenario{Gates: g, Cycle: cycle}
 	known, err := s.Series(cycle.Start, cycle.End)
@@ -47,7 +47,7 @@ func NewScenario(s Source, cycle Cycle, g Gates) (*Scenario, error) {
 		return nil, err
 	}
 	if len(known.In) == 0 {
-		return nil, fmt.Errorf("there is nothing in the cycle %s", cycle.Name)
+		return nil, fmt.Errorf("there is no data for the cycle %s", cycle.Name)
 	}
 	c.From, c.To = known.Start, min(known.at(len(known.In)), cycle.End)
 	after, err := s.Series(cycle.Start, cycle.End+int64(g.Window))
@@ -68,18 +68,18 @@ func NewScenario(s Source, cycle Cycle, g Gates) (*Scenario, error) {
 	for _, x := range all {
 		c.demand = append(c.demand, x.fold(g.Method).regroup(c.slot()))
 	}
-	if c.lanes(); len(c.runs) == 0 {
-		return nil, fmt.Errorf("nothing was offered until the end of the cycle %s", cycle.Name)
+	if c.group(); len(c.runs) == 0 {
+		return nil, fmt.Errorf("no traffic was offered before the end of the cycle %s", cycle.Name)
 	}
 	return c, nil
 }
 
 func (c *Scenario) slot() time.Duration { return c.Window / budget.Slots }
 
-// lanes finds which columns of the demand are held to the commit together: by
-// Separate each has a budget of its own, by Max a window is free for both. One
-// in which nothing ever came needs none.
-func (c *Scenario) lanes() {
+// group groups the columns of the demand that share a budget: with Separate each
+// column has its own; with Max a window is free for both. A
+// column without bytes needs none.
+func (c *Scenario) group() {
 	var used []int
 	for _, column := range []int{colIn, colOut} {
 		if slices.ContainsFunc(c.demand, func(s *Series) bool {
@@ -98,31 +98,31 @@ func (c *Scenario) lanes() {
 	}
 }
 
-// Simulated is what gates would have done in a cycle. Bytes are those of all
-// directions that the method counts.
+// Simulated is the result of gates in a cycle. Bytes are summed over all directions
+// that the method counts.
 type Simulated struct {
 	*Scenario
 	Commit                         int64 // bytes of a window
 	Offered, Passed, Delayed, Lost int64
-	Longest                        time.Duration // that any of what passed was delayed
-	// Flat is what would have passed without free windows, and Best what a
-	// scheduler passes that knows all demand and the poller's phase: of Whole, the
-	// demand in windows of that phase.
+	Longest                        time.Duration // longest delay of a byte that passed
+	// Flat is the bytes that would pass without free windows. Best is the bytes
+	// that a scheduler would pass if it knew all demand and the poller's phase, of
+	// Whole, the demand in windows of that phase.
 	Flat, Best, Whole int64
-	// Bill is that of what passed.
+	// Bill is the bill of the bytes that passed.
 	Bill *Bill
 
 	offered, passed *Series // slots of the cycle, and of a window after it
 }
 
-// Simulate holds the demand to a commit, in bytes of a window.
+// Simulate limits the demand to a commit, in bytes of a window.
 func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	x := &Simulated{Scenario: c, Commit: commit}
 	slot := int64(c.slot())
 	start := ceilDiv(c.Cycle.Start, slot) * slot
 	n := ceilDiv(c.Cycle.End+int64(c.Window)-start, slot)
 	if n > MaxSlots {
-		return nil, fmt.Errorf("windows of %v have sixtieths that are more than %d in a cycle", cli.Duration(c.Window), MaxSlots)
+		return nil, fmt.Errorf("windows of %v have more than %d slots a cycle: too many", cli.Duration(c.Window), MaxSlots)
 	}
 	x.offered, x.passed = newSeries(start, c.slot(), int(n)), newSeries(start, c.slot(), int(n))
 	for _, lanes := range c.runs {
@@ -141,8 +141,8 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	return x, nil
 }
 
-// run simulates the gates of some lanes: with a budget, without, and with
-// foresight.
+// run simulates the gates of some lanes: with a budget, without one, and with all
+// demand known in advance.
 func (x *Simulated) run(lanes []int) error {
 	var demand []budget.Demand
 	for _, s := range x.demand {
@@ -188,7 +188,7 @@ func (x *Simulated) run(lanes []int) error {
 	return nil
 }
 
-// share is a part of a whole; of nothing it is all.
+// share returns part/whole, and 1 if whole is 0.
 func share(part, whole int64) float64 {
 	if whole == 0 {
 		return 1
@@ -196,12 +196,11 @@ func share(part, whole int64) float64 {
 	return float64(part) / float64(whole)
 }
 
-// PassedShare is how much of what was offered passed, FlatShare how much does
-// without free windows, and BestShare with foresight.
+// PassedShare returns the share of the offered bytes that passed.
 func (x *Simulated) PassedShare() float64 { return share(x.Passed, x.Offered) }
 
-// FlatShare is PassedShare's.
+// FlatShare returns the share that passes without free windows.
 func (x *Simulated) FlatShare() float64 { return share(x.Flat, x.Offered) }
 
-// BestShare is PassedShare's.
+// BestShare returns the share that passes if all demand is known in advance.
 func (x *Simulated) BestShare() float64 { return share(x.Best, x.Whole) }

@@ -220,9 +220,9 @@ func TestScenario(t *testing.T) {
 	idle := series(day(2026, 3, 1), time.Minute, 100, func(int) (int64, int64) { return 0, 1 })
 	g = gates(In, length)
 	for name, err := range map[string]error{
-		"nothing was offered": func() error { _, err := NewScenario(idle, g.At(day(2026, 3, 1)), g); return err }(),
-		"nothing in":          func() error { _, err := NewScenario(idle, g.At(day(2026, 3, 5)), g); return err }(),
-		"no sixtieth": func() error {
+		"no traffic was offered": func() error { _, err := NewScenario(idle, g.At(day(2026, 3, 1)), g); return err }(),
+		"no data for":            func() error { _, err := NewScenario(idle, g.At(day(2026, 3, 5)), g); return err }(),
+		"cannot be divided": func() error {
 			g := g
 			g.Window++
 			_, err := NewScenario(idle, g.At(day(2026, 3, 1)), g)

@@ -9,14 +9,14 @@ import (
 	"framepipe/internal/cli"
 )
 
-// percent writes a share, rounded down, so that 100% is all.
+// percent formats a share, rounded down so that less than all never shows as 100%.
 func percent(share float64) string {
 	return fmt.Sprintf("%.2f%%", math.Floor(share*1e4+1e-7)/1e2)
 }
 
 func amount(bytes int64) string { return cli.Human(float64(bytes), "B") }
 
-// Text writes for people what would have passed.
+// Text writes the simulation for people.
 func (x *Simulated) Text(w io.Writer, s Style) error {
 	if s.Width == 0 {
 		s.Width = 80
@@ -29,7 +29,7 @@ func (x *Simulated) Text(w io.Writer, s Style) error {
 	x.head(line)
 	line("commit", "%-12s  simulated", b.rate(x.Commit))
 	line("billed", "%s  %s percentile of what passed: %s", bold(s, b.rate(b.Billed)), ordinal(x.Percentile), b.against(s))
-	dim(b.What())
+	dim(b.basis())
 	line("passed", "%s  %s of %s", bold(s, percent(x.PassedShare())), amount(x.Passed), amount(x.Offered))
 	dim(percent(x.FlatShare()) + " with a flat quota")
 	dim(percent(x.BestShare()) + x.foresight())
@@ -48,7 +48,7 @@ func (x *Simulated) Text(w io.Writer, s Style) error {
 	return err
 }
 
-// foresight says of what the best share is.
+// foresight describes the best share.
 func (x *Simulated) foresight() string {
 	if x.Patience > 0 {
 		return " if all had been known before; nothing waits"
@@ -56,7 +56,7 @@ func (x *Simulated) foresight() string {
 	return " if all had been known before"
 }
 
-// head says what the demand was.
+// head writes the cycle and its demand.
 func (x *Simulated) head(line func(name, format string, args ...any)) {
 	b := x.Bill
 	line("cycle", "%s", b.cycle())
@@ -66,7 +66,7 @@ func (x *Simulated) head(line func(name, format string, args ...any)) {
 	}
 }
 
-// textDirections says how much of either direction passed.
+// textDirections writes how much of each direction passed.
 func (x *Simulated) textDirections(line func(name, format string, args ...any)) {
 	for column, name := range []string{colIn: "in", colOut: "out"} {
 		var sums [2]int64

@@ -10,7 +10,7 @@ type SimulatedJSON struct {
 	Cycle      string    `json:"cycle"`
 	Start      time.Time `json:"start"` // of the cycle
 	End        time.Time `json:"end"`
-	From       time.Time `json:"from"` // what of its demand is known
+	From       time.Time `json:"from"` // bounds of its known demand
 	To         time.Time `json:"to"`
 	Method     string    `json:"method"`
 	Percentile float64   `json:"percentile"`
@@ -54,7 +54,7 @@ func (x *Simulated) JSON() *SimulatedJSON {
 	}
 }
 
-// Slots writes the slots of the cycle as time,offered,passed, as a bill's.
+// Slots writes the slots of the cycle as time,offered,passed, as Bill.Slots does.
 func (x *Simulated) Slots(w io.Writer) error {
 	m := x.Bill.Counted()
 	return x.Bill.Slots(w, x.offered, func(i int) int64 { return m.Value(x.passed.In[i], x.passed.Out[i]) })

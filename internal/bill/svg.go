@@ -16,7 +16,7 @@ const (
 	svgWidth  = 960
 	svgHeight = 640
 	svgLeft   = 84
-	svgRight  = 96 // of the plots; labels of lines stand there
+	svgRight  = 96 // margin of the plots, for the labels of lines
 	svgEdge   = svgWidth - 20
 	plotWidth = svgWidth - svgLeft - svgRight
 	monthTop  = 112
@@ -25,8 +25,8 @@ const (
 	curveHigh = 152
 )
 
-// svgStyle has the colours, for light and for dark. Both pairs of the areas and the
-// lines are told apart without colour, too, by how light they are.
+// svgStyle has the colours for light and dark mode. The areas and lines also differ in
+// lightness, so that the picture is readable without colour.
 const svgStyle = `
 svg { --ground: #ffffff; --ink: #1c2733; --dim: #5b6875; --grid: #e3e8ed; --mean: #2f7fb8; --most: #a9cfe8; --over: #d1495b; --line: #b25e00; --free: #fbe9d7; --blank: #f3f5f7 }
 @media (prefers-color-scheme: dark) {
@@ -48,7 +48,7 @@ func escape(s string) string {
 	return b.String()
 }
 
-// picture is what is drawn on.
+// picture collects the elements of an SVG.
 type picture struct{ strings.Builder }
 
 func (p *picture) add(format string, args ...any) {
@@ -60,7 +60,7 @@ func (p *picture) text(class string, x, y float64, text string) {
 	p.add(`<text class="%s" x="%s" y="%s">%s</text>`, class, unit(x), unit(y), escape(text))
 }
 
-// unit writes a coordinate to a tenth, which is less than can be seen.
+// unit formats a coordinate to a tenth, finer than can be seen.
 func unit(x float64) string {
 	return strings.TrimSuffix(fmt.Sprintf("%.1f", x), ".0")
 }
@@ -68,7 +68,7 @@ func unit(x float64) string {
 // ticks returns round numbers up to top, about n.
 func ticks(top float64, n int) (all []float64) {
 	step := nice(top / float64(n) * 0.999)
-	for _, s := range []float64{1.2, 1.5, 3, 4, 6, 8} { // whose multiples are no round numbers
+	for _, s := range []float64{1.2, 1.5, 3, 4, 6, 8} { // their multiples are not round
 		unit := math.Pow(10, math.Floor(math.Log10(step)))
 		if math.Abs(step-s*unit) < unit/1e6 {
 			step = map[float64]float64{1.2: 2, 1.5: 2, 3: 5, 4: 5, 6: 10, 8: 10}[s] * unit
@@ -105,16 +105,16 @@ func (b *Bill) SVG(w io.Writer) error {
 	return err
 }
 
-// headline is what is billed.
+// headline describes the billed value.
 func (b *Bill) headline() string {
-	text := fmt.Sprintf("%s percentile of %s, %s", ordinal(b.Percentile), b.samples(), b.What())
+	text := fmt.Sprintf("%s percentile of %s, %s", ordinal(b.Percentile), b.samples(), b.basis())
 	if b.Absent > 0 {
 		text += "; " + b.absent()
 	}
 	return text
 }
 
-// subtitle is how the cycle stands beside what is billed.
+// subtitle describes the free windows, the worst phase and the forecast.
 func (b *Bill) subtitle() string {
 	var parts []string
 	over := "it"
@@ -137,7 +137,7 @@ func (b *Bill) subtitle() string {
 	return strings.Join(parts, " · ")
 }
 
-// rates draws the axis of rates.
+// rates draws the rate axis.
 func (b *Bill) rates(p *picture, y func(float64) float64, top, line float64, n int) {
 	perWindow := b.Window.Seconds() / 8
 	for _, bits := range ticks(top/perWindow, n) {
@@ -147,7 +147,7 @@ func (b *Bill) rates(p *picture, y func(float64) float64, top, line float64, n i
 	}
 }
 
-// short writes a rate for an axis: 25 Mbit/s.
+// short formats a rate for an axis: 25 Mbit/s.
 func short(bits float64) string {
 	if bits == 0 {
 		return "0"
@@ -173,7 +173,7 @@ func (b *Bill) svgMonth(p *picture, top, line, highest float64) {
 	x := func(at int64) float64 { return svgLeft + plotWidth*float64(at-b.Cycle.Start)/length }
 	bottom := float64(monthTop + monthHigh)
 
-	// What is not known has another ground.
+	// Unknown parts have another background.
 	if a := x(b.From); a > svgLeft+1 {
 		p.add(`<rect class="blank" x="%d" y="%d" width="%s" height="%d"/>`, svgLeft, monthTop, unit(a-svgLeft), monthHigh)
 	}
@@ -182,7 +182,7 @@ func (b *Bill) svgMonth(p *picture, top, line, highest float64) {
 	}
 	b.rates(p, y, top, line, 5)
 
-	// A column for each unit of width: its mean, and the most of it.
+	// A column for each unit of width: its mean and its maximum.
 	n := plotWidth
 	mean, most, count := make([]float64, n), make([]float64, n), make([]int, n)
 	free := make([]bool, n)
@@ -211,7 +211,7 @@ func (b *Bill) svgMonth(p *picture, top, line, highest float64) {
 			p.add(`<path class="%s" shape-rendering="crispEdges" d="%s"/>`, class, d.String())
 		}
 	}
-	// Samples that last longer than a column is wide fill those behind them.
+	// A sample longer than a column also fills the columns after it.
 	if wide := plotWidth * float64(b.Window) / length; wide > 1 {
 		last := -1
 		for i := range n {
@@ -225,7 +225,7 @@ func (b *Bill) svgMonth(p *picture, top, line, highest float64) {
 	columns("most", func(i int) (float64, float64) { return 0, min(most[i], line) })
 	columns("mean", func(i int) (float64, float64) { return 0, min(mean[i]/float64(count[i]), line) })
 	columns("over", func(i int) (float64, float64) { return line, min(most[i], top) })
-	// The free windows, as marks under the axis, where short ones are seen too.
+	// Free windows are marked under the axis, so that short ones are visible too.
 	var marks strings.Builder
 	for i := range n {
 		if free[i] {
@@ -276,8 +276,8 @@ func (b *Bill) svgCurve(p *picture, top, line float64) {
 	}
 	b.rates(p, y, top, line, 3)
 	if len(all) > 0 {
-		// A point for each half unit of width: the curve falls, and no point hides
-		// another.
+		// A point for each half unit of width. The curve only falls, so no peak is lost
+		// between points.
 		var d strings.Builder
 		n := min(len(all), 2*plotWidth)
 		for k := range n {
@@ -304,7 +304,7 @@ func (b *Bill) svgCurve(p *picture, top, line float64) {
 	if free > 0.02 && free < 0.22 {
 		p.text("small dim mid", x(free), bottom+19, fmt.Sprintf("%.3g%%", 100*free))
 	}
-	// What is billed is where the share that is thrown away ends.
+	// The billed value is at the end of the free share.
 	p.add(`<circle class="over" cx="%s" cy="%s" r="4.5"/>`, unit(x(free)), unit(y(float64(b.Billed))))
 	if b.Commit > 0 {
 		p.text("strong small halo", x(free)+9, max(y(float64(b.Billed))-6, curveTop+12), "billed "+b.rate(b.Billed))

@@ -11,7 +11,7 @@ import (
 	"framepipe/internal/cli"
 )
 
-// Style is how a bill is drawn.
+// Style is the style of a drawn bill.
 type Style struct {
 	Colour bool
 	ASCII  bool
@@ -34,7 +34,7 @@ func (s Style) paint(colour int, text string) string {
 	return fmt.Sprintf("\x1b[38;5;%dm%s\x1b[0m", colour, text)
 }
 
-// nice returns the least round number that is not under x, for the end of an axis.
+// nice returns the least round number, x or more, for the end of an axis.
 func nice(x float64) float64 {
 	if !(x > 0) || math.IsInf(x, 0) {
 		return 1
@@ -52,7 +52,7 @@ func (b *Bill) time(at int64) time.Time { return time.Unix(0, at).In(b.Zone) }
 
 func (b *Bill) rate(bytes int64) string { return cli.Human(b.BPS(bytes), "bit/s") }
 
-// thousands writes a number so that it can be read.
+// thousands formats a number with thousands separators.
 func thousands(n int) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0; i -= 3 {
@@ -61,8 +61,8 @@ func thousands(n int) string {
 	return s
 }
 
-// What says what is billed, for people.
-func (b *Bill) What() string {
+// basis describes the billed value, for people.
+func (b *Bill) basis() string {
 	switch b.Method {
 	case Separate:
 		return "the larger of each direction's percentile: " + b.Counted().String()
@@ -76,7 +76,7 @@ func (b *Bill) What() string {
 	return "what went out"
 }
 
-// ordinal is the percentile as people say it: 95th.
+// ordinal returns the percentile as an ordinal: 95th.
 func ordinal(p Percentile) string {
 	s := p.String()
 	end := "th"
@@ -107,7 +107,7 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 	}
 	line("billed", "%s  %s percentile of %s", bold(s, b.rate(b.Billed)), ordinal(b.Percentile), b.samples())
 	dim := func(text string) { line("", "%14s%s", "", s.paint(colourDim, text)) }
-	dim(b.What())
+	dim(b.basis())
 	if b.Absent > 0 {
 		dim(b.absent())
 	}
@@ -140,14 +140,14 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 	return err
 }
 
-// lines returns what writes a line of figures behind their name.
+// lines returns a function that writes a line: a name and its figures.
 func (s Style) lines(t *strings.Builder) func(name, format string, args ...any) {
 	return func(name, format string, args ...any) {
 		fmt.Fprintf(t, "%s%s\n", s.paint(colourDim, fmt.Sprintf("%-12s", name)), fmt.Sprintf(format, args...))
 	}
 }
 
-// cycle says which it is, and what of it is known.
+// cycle describes the cycle and its known part.
 func (b *Bill) cycle() string {
 	const day = "2 Jan 15:04"
 	state := "all of it"
@@ -161,7 +161,7 @@ func (b *Bill) cycle() string {
 	return fmt.Sprintf("%s  %s to %s %s, %s", b.Cycle.Name, b.date(b.Cycle.Start, "2 Jan"), b.date(b.Cycle.End, "2 Jan"), b.Zone, state)
 }
 
-// against says how far the bill is from the commit.
+// against describes the difference between the bill and the commit.
 func (b *Bill) against(s Style) string {
 	switch diff := b.Commit - b.Billed; {
 	case diff < 0:
@@ -172,7 +172,7 @@ func (b *Bill) against(s Style) string {
 	return "met exactly"
 }
 
-// worst says what the poller's worst phase is.
+// worst describes the poller's worst phase.
 func (b *Bill) worst() string {
 	return fmt.Sprintf("%-12s  of %d: windows that begin %v later; at most %s over", b.rate(b.WorstBilled), b.Phases, b.WorstOffset, thousands(b.WorstUsed))
 }
@@ -185,7 +185,7 @@ func bold(s Style, text string) string {
 	return text
 }
 
-// samples says how many there are.
+// samples describes the number of samples.
 func (b *Bill) samples() string {
 	if b.Samples == 1 {
 		return fmt.Sprintf("1 sample of %s", cli.Duration(b.Window))
@@ -193,7 +193,7 @@ func (b *Bill) samples() string {
 	return fmt.Sprintf("%s samples of %s", thousands(b.Samples), cli.Duration(b.Window))
 }
 
-// absent says how many are missing, and what they count.
+// absent describes the missing samples and how they count.
 func (b *Bill) absent() string {
 	word := "count as 0"
 	if b.Missing == Skip {
@@ -263,11 +263,10 @@ func (b *Bill) textTransfer(line func(name, format string, args ...any), s Style
 
 const (
 	rows   = 8
-	margin = 12 // of the labels beside a plot
+	margin = 12 // for the labels beside a plot
 )
 
-// chart is a plot of columns, each with a mean and a most, of bytes a window. A
-// column that is not known has a most under 0.
+// chart is a plot of columns, each with a mean and a maximum, in bytes a window.
 type chart struct {
 	mean, most []float64
 	top, line  float64
@@ -381,12 +380,12 @@ func (s Style) axis(t *strings.Builder, columns int, at []int, labels []string) 
 	t.WriteString(s.paint(colourDim, pad+" "+strings.TrimRight(string(text), " ")) + "\n")
 }
 
-// columns returns how many columns a plot has, beside its labels.
+// columns returns the number of columns of a plot, without its labels.
 func (s Style) columns() int { return max(s.Width-margin-1-len(" commit"), 16) }
 
-// scale returns the end of the axis of rates, and the highest value, in bytes a
-// window. The axis ends below the highest where that would leave nothing to be seen
-// of the others.
+// scale returns the end of the rate axis, and the highest value, in bytes a
+// window. If the highest value is over four times the line and the bill, the axis ends
+// below it so that the other values remain visible.
 func (b *Bill) scale() (top, highest float64) {
 	m := b.Counted()
 	for _, w := range b.Windows {
@@ -401,7 +400,7 @@ func (b *Bill) scale() (top, highest float64) {
 	return nice(top/perWindow*1.02) * perWindow, highest
 }
 
-// highest says how high it goes.
+// highest describes the highest value.
 func (b *Bill) highest(top, highest float64) string {
 	text := "the highest is " + b.rate(int64(highest))
 	if highest > top {
@@ -410,7 +409,7 @@ func (b *Bill) highest(top, highest float64) string {
 	return text
 }
 
-// month draws the rates of the cycle: the mean of each column, and the most.
+// month draws the rates of the cycle: the mean and the maximum of each column.
 func (b *Bill) month(t *strings.Builder, s Style) {
 	n := s.columns()
 	top, highest := b.scale()
@@ -444,7 +443,7 @@ func (b *Bill) month(t *strings.Builder, s Style) {
 	s.axis(t, n, at, labels)
 }
 
-// sorted returns the values of the windows that count, the highest first.
+// sorted returns the values of the windows that count, highest first.
 func (b *Bill) sorted() []int64 {
 	var all []int64
 	for _, w := range b.Windows {
@@ -457,8 +456,7 @@ func (b *Bill) sorted() []int64 {
 	return all
 }
 
-// duration draws the duration curve: which share of the samples is at a rate or over
-// it.
+// duration draws the duration curve: the share of the samples at or above a rate.
 func (b *Bill) duration(t *strings.Builder, s Style) {
 	all := b.sorted()
 	if len(all) == 0 {

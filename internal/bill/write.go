@@ -13,7 +13,7 @@ type JSON struct {
 	Cycle      string    `json:"cycle"`
 	Start      time.Time `json:"start"` // of the cycle
 	End        time.Time `json:"end"`
-	From       time.Time `json:"from"` // what of it is known
+	From       time.Time `json:"from"` // bounds of its known part
 	To         time.Time `json:"to"`
 	Method     string    `json:"method"`
 	Percentile float64   `json:"percentile"`
@@ -26,7 +26,7 @@ type JSON struct {
 	Billed  float64 `json:"billed_bps"`
 	In      float64 `json:"in_bps"`
 	Out     float64 `json:"out_bps"`
-	// BilledBytes is exact where billed_bps has been divided.
+	// BilledBytes is exact; billed_bps is rounded.
 	BilledBytes int64 `json:"billed_window_bytes"`
 	InBytes     int64 `json:"in_bytes"`
 	OutBytes    int64 `json:"out_bytes"`
@@ -49,7 +49,7 @@ type JSON struct {
 	Transfer *JSONTransfer `json:"transfer"`
 }
 
-// JSONTransfer is how a transfer cap stands.
+// JSONTransfer is the state of a transfer cap.
 type JSONTransfer struct {
 	Quota    int64      `json:"quota_bytes"`
 	Used     int64      `json:"used_bytes"`
@@ -125,9 +125,9 @@ func (b *Bill) Prometheus() []byte {
 	return w.Bytes()
 }
 
-// Slots writes the slots of the cycle that are known, as time,offered,passed, in
-// bytes that the method counts; by Separate those of the direction that is billed. passed
-// tells what of a slot passed, nil if all of it did.
+// Slots writes the known slots of the cycle as time,offered,passed, in
+// bytes that the method counts; for Separate, those of the billed direction. passed
+// returns the bytes of a slot that passed, and is nil if all passed.
 func (b *Bill) Slots(w io.Writer, s *Series, passed func(i int) int64) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintln(out, "time,offered,passed")

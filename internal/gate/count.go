@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Policy is what happens above the threshold.
+// Policy decides which frames pass above the threshold.
 type Policy uint8
 
 // The policies.
@@ -15,7 +15,7 @@ const (
 	Random
 )
 
-// Charge is which frames use up the quota.
+// Charge selects the frames that use up the quota.
 type Charge uint8
 
 // The charges.
@@ -24,15 +24,15 @@ const (
 	Offered
 )
 
-// Counting is what of a frame is counted.
+// Counting selects the bytes of a frame that count.
 type Counting uint8
 
 // The ways to count.
 const (
-	Ethernet Counting = iota // padded to 60 bytes, and 4 of check sequence: a switch port's ifHCOctets
-	IP                       // the IP packet, without what is around it
-	Frame                    // as it is on the tap
-	Wire                     // Ethernet, and 20 bytes of preamble and gap between frames
+	Ethernet Counting = iota // padded to 60 bytes, plus 4 of check sequence: a switch port's ifHCOctets
+	IP                       // the IP packet alone
+	Frame                    // the frame as on the tap
+	Wire                     // Ethernet, plus 20 bytes of preamble and gap between frames
 )
 
 var (
@@ -45,13 +45,13 @@ func (c Counting) String() string { return countings[c] }
 func (p Policy) String() string   { return policies[p] }
 func (c Charge) String() string   { return charges[c] }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (c *Counting) Set(s string) error { return set(c, countings, s) }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (p *Policy) Set(s string) error { return set(p, policies, s) }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (c *Charge) Set(s string) error { return set(c, charges, s) }
 
 func set[T ~uint8](v *T, names []string, s string) error {
@@ -67,14 +67,13 @@ const (
 	etherHeader = 14
 	etherLeast  = 60 // IEEE 802.3: 64 with the check sequence
 	etherFCS    = 4
-	etherGap    = 8 + 12 // preamble with start delimiter, and the gap between frames
+	etherGap    = 8 + 12 // preamble with start delimiter, and inter-frame gap
 )
 
-// Bytes returns what a frame of size bytes counts, l2 of which stand before its
-// IP packet; l2 is 0 where the frame is nothing but an IP packet, which then
-// counts as if it were in Ethernet. ip is the size of the IP packet by its own
-// account, 0 if unknown: it is less than what follows the header where the
-// frame was padded.
+// Bytes returns the counted bytes of a frame of size bytes, with l2 bytes before its
+// IP packet. If l2 is 0, the frame is a bare IP packet, which
+// counts as if it were in Ethernet. ip is the length in the IP header,
+// 0 if unknown; in a padded frame it is less than size-l2.
 func (c Counting) Bytes(size, l2, ip int) int64 {
 	switch c {
 	case Frame:

@@ -1,17 +1,17 @@
-// Package gate decides which frames pass. It is given times and sizes and
-// returns verdicts; it knows nothing of pipes, clocks or the bytes of a frame.
+// Package gate decides which frames pass. It takes times and sizes and
+// returns verdicts; it uses no pipes, clocks or frame contents.
 //
-// A window counts the bytes that passed lately (window.go). While it holds less
-// than the threshold's share of the quota, everything passes. From there on,
-// with the policy Pace, frames pass at the rate that the rest of the quota can
-// sustain until old traffic leaves the window: a token bucket lets them out
-// of a short fair queue (queue.go), and as the queue fills, frames are dropped
-// from its fullest flow with rising probability. With the policy Random nothing
-// waits: frames are dropped with a probability that rises from 0 at the
+// A window counts the bytes that passed recently (window.go). While it holds less
+// than the threshold's share of the quota, all frames pass. Above the threshold,
+// the policy Pace passes frames at the rate that the rest of the quota can
+// sustain until old traffic leaves the window: a token bucket releases them
+// from a short fair queue (queue.go), and as the queue fills, frames are dropped
+// from its fullest flow with rising probability. The policy Random queues no
+// frames: it drops them with a probability that rises from 0 at the
 // threshold to 1 at the quota.
 //
-// In both, no frame passes that would take the window over its quota, except
-// those the link needs to live.
+// With both policies, no frame passes that would take the window over its quota, except
+// control frames, without which the link fails.
 package gate
 
 import (
@@ -27,41 +27,41 @@ import (
 type Config struct {
 	Quota     int64         // bytes a window
 	Rate      float64       // bytes a second; the quota is this times the window
-	Window    time.Duration // its length; 0 if Cycle is set
+	Window    time.Duration // length of the window; 0 if Cycle is set
 	Align     bool          // windows start on the clock instead of sliding
 	Cycle     func(now int64) (start, end int64)
-	Threshold float64 // share of the quota up to which everything passes
+	Threshold float64 // share of the quota up to which all frames pass
 	Policy    Policy
 	Queue     time.Duration // length of the paced queue, at the paced rate
 	Offered   bool          // dropped frames are charged too
 	ECN       bool          // mark frames that can be marked, instead of an early drop
 	Seed      uint64
-	// Wall returns the time on the wall clock at a time of the gate's own clock, which
-	// goes steadily. Cycle and aligned windows use it. nil: the two are the same.
+	// Wall converts a time of the gate's own, monotonic clock to the wall clock. Cycle
+	// and aligned windows use it. If it is nil, the two clocks are the same.
 	Wall func(now int64) int64
-	// Book, if set, keeps the counts, for other gates too. It must have the same
-	// Window or Cycle.
+	// Book, if set, stores the counts and shares them with other gates. It must have
+	// the same Window or Cycle.
 	Book Book
-	// Budget, if set, knows which windows may hold more than the quota. It learns
-	// from the Book, whose slots must be as long as its own.
+	// Budget, if set, decides which windows may exceed the quota. It learns
+	// from the Book, whose slots must have the length of its own.
 	Budget *budget.Budget
 }
 
 // maxQuota keeps sums and products of byte counts well inside an int64.
 const maxQuota = 1 << 60
 
-// MaxTime bounds times likewise, in nanoseconds: the year 2116. The gate takes later
-// times for this one.
+// MaxTime bounds times for the same reason, in nanoseconds: the year 2116. Later times
+// are taken for MaxTime.
 const MaxTime = 1 << 62
 
 // Packet describes a frame to a gate.
 type Packet struct {
-	Bytes     int64  // its size, as counted
-	Flow      uint64 // a hash of its flow
-	Control   bool   // the link needs it to live: passes always
-	Unmetered bool   // neither counted nor held up
-	Super     bool   // can be cut into smaller frames
-	ECN       bool   // can be marked
+	Bytes     int64  // size, as counted
+	Flow      uint64 // hash of the flow
+	Control   bool   // the link fails without it: always passes
+	Unmetered bool   // neither counted nor delayed
+	Super     bool   // can be cut into segments
+	ECN       bool   // can carry a congestion mark
 }
 
 // Verdict says what to do with a frame.
@@ -70,9 +70,9 @@ type Verdict uint8
 // The verdicts.
 const (
 	Pass Verdict = iota
-	Mark         // pass it with a congestion mark
+	Mark         // pass it with a congestion mark (ECN)
 	Drop
-	Hold // hand it to Hold, and get it back from Release
+	Hold // queue it with Hold; Release returns it later
 	Cut  // cut it into segments, and ask again for each
 )
 
@@ -84,39 +84,39 @@ func (t *Tally) add(bytes int64) {
 	t.Bytes += uint64(bytes)
 }
 
-// Stats are the counts of a gate since it was made. In is the sum of Passed, the
-// Dropped, and the frames it holds. Control and Unmetered frames are in Passed too.
+// Stats are the counts of a gate since New. In is the sum of Passed, all Dropped,
+// Malformed and the held frames. Control and Unmetered frames are in Passed too.
 type Stats struct {
 	In, Passed         Tally
 	Control, Unmetered Tally
 	Marked             Tally
 	DroppedEarly       Tally // to make senders slow down before the queue is full
 	DroppedFull        Tally // the queue was full
-	DroppedQuota       Tally // the quota was used up
+	DroppedQuota       Tally // no room in the quota
 	Malformed          Tally // could not be cut
 }
 
 // State describes a gate at a time.
 type State struct {
 	Stats
-	Open       bool    // below the threshold, or free to exceed it, and nothing held
-	Used       int64   // bytes in the window; more than Quota where that was free
+	Open       bool    // below the threshold, or in free windows, and no frames held
+	Used       int64   // bytes in the window; more than Quota in free windows
 	Quota      int64   // bytes
-	Rate       float64 // bytes per second that are let out, +Inf while open
+	Rate       float64 // paced rate in bytes per second, +Inf while open
 	HeldFrames int
 	HeldBytes  int64
 	Delay      time.Duration // of the last frame that was held
-	// Budget has the free windows, nil without a budget, or while the Book fails.
+	// Budget has the free windows. It is nil without a budget or while the Book fails.
 	Budget *budget.Stats
 }
 
-// Gate decides. It is not safe for concurrent use.
+// Gate decides which frames pass. It is not safe for concurrent use.
 type Gate struct {
 	cfg       Config
 	win       window
 	book      booked // win, if its counts are in a Book
 	threshold int64
-	known     int64 // quota that threshold was made of
+	known     int64 // quota from which threshold was computed
 	now       int64
 	rng       *rand.Rand
 	q         *queue
@@ -125,11 +125,11 @@ type Gate struct {
 	// frames cost one comparison, and small ones less than half of the time.
 	credit int64
 	until  int64
-	came   int64 // bytes that arrived and were not offered to the book yet
+	came   int64 // bytes that arrived but are not yet counted as offered in the book
 
 	rate    float64 // bytes per second
-	renew   int64   // when to find the rate anew
-	tokens  float64 // bytes; may be negative: a frame passes on credit
+	renew   int64   // when to compute the rate again
+	tokens  float64 // bytes; a frame passes while tokens > 0 and may take them below 0
 	filled  int64   // when tokens were last added
 	clamped bool
 	delay   int64
@@ -138,26 +138,26 @@ type Gate struct {
 }
 
 const (
-	// bucket bounds how much of the paced rate is saved up: long enough to ride
-	// out a late wake-up, too short to look like a burst.
+	// bucket bounds the saved tokens, as a duration at the paced rate: long enough to
+	// absorb a late wake-up, too short for a visible burst.
 	bucket = 10 * time.Millisecond
-	// renewal bounds how long a rate holds. In a sliding window it also changes
+	// renewal is the longest time a rate is kept. In a sliding window it also changes
 	// with each slot.
 	renewal = 20 * time.Millisecond
-	// shortest is the least length of the queue, in full frames: with fewer, TCP
+	// shortest is the minimum queue length, in full frames: with fewer, TCP
 	// repairs a loss only after a timeout.
 	shortest = 8
-	// chunk bounds the credit, which a gate that is killed has charged in vain.
+	// chunk bounds the credit: a gate that is killed has charged it for nothing.
 	chunk = 64 << 10
-	// retry is the time between two tries of a Book that fails.
+	// retry is the time between attempts to use a Book that fails.
 	retry = 5 * time.Second
-	// earliness is how steeply the drop probability rises with the fill of
+	// earliness is the exponent of the drop probability over the fill of
 	// the queue: p = fill^earliness.
 	earliness = 6
 )
 
-// Quota returns how many bytes a window may hold: quota, or if that is 0, a rate in
-// bytes a second times its length.
+// Quota returns the number of bytes a window may hold: quota, or if that is 0, rate (in
+// bytes a second) times length.
 func Quota(quota int64, rate float64, length time.Duration) int64 {
 	if quota > 0 {
 		return min(quota, maxQuota)
@@ -169,15 +169,15 @@ func Quota(quota int64, rate float64, length time.Duration) int64 {
 func New(cfg Config) (*Gate, error) {
 	g := &Gate{cfg: cfg, q: new(queue), rng: rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15))}
 	if !(cfg.Threshold >= 0 && cfg.Threshold <= 1) {
-		return nil, fmt.Errorf("the threshold %v is not between 0 and 1", cfg.Threshold)
+		return nil, fmt.Errorf("threshold %v: must be between 0 and 1", cfg.Threshold)
 	}
 	if (cfg.Quota > 0) == (cfg.Rate > 0) {
-		return nil, fmt.Errorf("either a quota or a rate is needed")
+		return nil, fmt.Errorf("either a quota or a rate must be positive, not both")
 	}
 	limit := func(start, end int64) int64 { return Quota(cfg.Quota, cfg.Rate, time.Duration(end-start)) }
 	switch {
 	case cfg.Budget != nil && (cfg.Book == nil || cfg.Cycle != nil || cfg.Align):
-		return nil, fmt.Errorf("a budget is for sliding windows with a Book")
+		return nil, fmt.Errorf("a budget needs a sliding window and a Book")
 	case cfg.Cycle != nil:
 		a := newAligned(limit, cfg.Cycle, cfg.Wall)
 		g.win = a
@@ -191,7 +191,7 @@ func New(cfg Config) (*Gate, error) {
 	default:
 		quota := limit(0, int64(cfg.Window))
 		if quota < 1 {
-			return nil, fmt.Errorf("the quota comes to less than a byte in %v", cfg.Window)
+			return nil, fmt.Errorf("the quota is less than a byte in %v", cfg.Window)
 		}
 		s := newSliding(quota, cfg.Window)
 		g.win = s
@@ -206,12 +206,12 @@ func New(cfg Config) (*Gate, error) {
 	if g.book != nil {
 		g.win = g.book
 	} else if cfg.Book != nil {
-		return nil, fmt.Errorf("windows that begin on the clock are not shared")
+		return nil, fmt.Errorf("aligned windows cannot use a Book")
 	}
 	return g, nil
 }
 
-// tick moves to now. Time does not go back: an earlier now is the same as the
+// tick moves to now. Time does not go back: an earlier now is taken for the
 // latest.
 func (g *Gate) tick(now int64) {
 	g.Settle()
@@ -223,8 +223,8 @@ func (g *Gate) tick(now int64) {
 	}
 }
 
-// Settle takes back the credit. Call it before a wait, which may be long: other gates
-// may need the bytes.
+// Settle returns unused credit to the window. Call it before a wait: without it, the
+// credit would take room from other gates until the next frame.
 func (g *Gate) Settle() {
 	if g.credit > 0 {
 		g.win.add(-g.credit)
@@ -238,9 +238,9 @@ func (g *Gate) Settle() {
 	}
 }
 
-// borrow charges some bytes ahead, if the window is so far from the threshold that all
-// of them could pass.
-func (g *Gate) borrow() {
+// prepay charges credit in advance, if the window stays below the threshold with all
+// of it.
+func (g *Gate) prepay() {
 	n := min(chunk, g.threshold>>10)
 	if n == 0 || g.win.used()+n >= g.threshold {
 		return
@@ -253,8 +253,8 @@ func (g *Gate) borrow() {
 	g.credit, g.until = n, g.win.refresh()
 }
 
-// Err returns why the Book cannot be used, nil if it can. While it cannot, the gate
-// counts by itself, and tries again every few seconds.
+// Err returns the error of the Book, nil if it works. While it fails, the gate
+// counts alone and tries the Book again every few seconds.
 func (g *Gate) Err() error {
 	if g.book == nil {
 		return nil
@@ -262,10 +262,10 @@ func (g *Gate) Err() error {
 	return g.book.failed()
 }
 
-// Admit is Arrive for a frame that passes at once. For any other it returns false and
-// changes nothing: the frame has not arrived yet.
+// Admit is Arrive for a frame that passes at once. For any other frame it returns false
+// and counts nothing: pass the frame to Arrive then.
 func (g *Gate) Admit(now int64, p *Packet) bool {
-	if g.paid(now, p) {
+	if g.prepaid(now, p) {
 		return true
 	}
 	if !p.Unmetered && !p.Control {
@@ -273,7 +273,7 @@ func (g *Gate) Admit(now int64, p *Packet) bool {
 		if g.q.frames > 0 || g.win.used() >= g.threshold || g.win.used()+p.Bytes > g.win.quota() {
 			return false
 		}
-		if g.cfg.Offered { // charged when it comes; take is not in its way then
+		if g.cfg.Offered { // charged on arrival; take does not charge it again
 			g.win.add(p.Bytes)
 		}
 		if !g.take(p.Bytes) {
@@ -282,14 +282,14 @@ func (g *Gate) Admit(now int64, p *Packet) bool {
 		g.stats.In.add(p.Bytes)
 		g.came += p.Bytes
 		g.clamped = false
-		g.borrow()
+		g.prepay()
 		return true
 	}
-	return g.Arrive(now, p) == Pass // it does
+	return g.Arrive(now, p) == Pass // always true
 }
 
-// paid passes a frame if there is credit for it.
-func (g *Gate) paid(now int64, p *Packet) bool {
+// prepaid passes a frame if there is credit for it.
+func (g *Gate) prepaid(now int64, p *Packet) bool {
 	if p.Bytes > g.credit || now >= g.until || p.Control || p.Unmetered {
 		return false
 	}
@@ -300,10 +300,10 @@ func (g *Gate) paid(now int64, p *Packet) bool {
 	return true
 }
 
-// Arrive decides about a frame that arrives now. After Cut the frame has not arrived;
-// after Hold, call Hold with it.
+// Arrive decides on a frame that arrives now. After the verdict Cut the frame is not
+// counted; after Hold, call Hold with it.
 func (g *Gate) Arrive(now int64, p *Packet) Verdict {
-	if g.paid(now, p) {
+	if g.prepaid(now, p) {
 		return Pass
 	}
 	g.tick(now)
@@ -328,17 +328,17 @@ func (g *Gate) Arrive(now int64, p *Packet) Verdict {
 	case p.Control:
 		g.stats.Control.add(p.Bytes)
 		return g.pass(p.Bytes)
-	case p.Bytes > g.win.quota(): // it would wait for ever
+	case p.Bytes > g.win.quota(): // it would wait forever
 		g.stats.DroppedQuota.add(p.Bytes)
 		return Drop
 	case open && fits:
 		g.clamped = false
 		if g.take(p.Bytes) {
-			g.borrow()
+			g.prepay()
 			return Pass
 		}
 	case g.cfg.Policy == Random:
-		return g.toss(p, used, fits)
+		return g.random(p, used, fits)
 	case g.q.frames == 0 && fits:
 		if g.refill(); g.tokens > 0 && g.take(p.Bytes) {
 			g.tokens -= float64(p.Bytes)
@@ -352,8 +352,9 @@ func (g *Gate) Arrive(now int64, p *Packet) Verdict {
 	return Hold
 }
 
-// take passes bytes that fitted a moment ago. Another gate may have taken the room
-// since: add, check, undo on overshoot. Of two gates at once, one sees the bytes of both.
+// take passes bytes for which the window had room before. As another gate may have used
+// the room since, take adds, checks, and undoes the add on overshoot. If two gates add at
+// once, at least one sees the bytes of both.
 func (g *Gate) take(bytes int64) bool {
 	if g.book == nil || g.cfg.Offered {
 		g.pass(bytes)
@@ -376,8 +377,8 @@ func (g *Gate) pass(bytes int64) Verdict {
 	return Pass
 }
 
-// toss is the policy Random.
-func (g *Gate) toss(p *Packet, used int64, fits bool) Verdict {
+// random decides by the policy Random.
+func (g *Gate) random(p *Packet, used int64, fits bool) Verdict {
 	chance := 1.0
 	if room := g.win.quota() - g.threshold; room > 0 {
 		chance = float64(used-g.threshold) / float64(room)
@@ -400,7 +401,7 @@ func (g *Gate) toss(p *Packet, used int64, fits bool) Verdict {
 	return Drop
 }
 
-// refill brings the rate and the tokens up to now.
+// refill updates the rate and the tokens.
 func (g *Gate) refill() {
 	if !g.clamped {
 		g.clamped = true
@@ -416,12 +417,12 @@ func (g *Gate) refill() {
 	g.filled = g.now
 }
 
-// Hold queues a frame and returns it with room for size bytes, which the caller fills
-// and gets back from Release. It drops frames that have to make way.
+// Hold queues a frame and returns it with room for size bytes, which the caller fills.
+// Release returns it later. Hold drops queued frames to make room.
 func (g *Gate) Hold(p *Packet, hash uint64, size int) *Held {
 	limit := max(int64(g.rate*g.cfg.Queue.Seconds()), shortest*quantum)
 	if g.win.used() < g.threshold && g.win.used()+p.Bytes <= g.win.quota() {
-		limit = maxHeld // about to be let out
+		limit = maxHeld // about to be released
 	}
 	fill := float64(g.q.bytes+p.Bytes) / float64(limit)
 	if fill < 1 {
@@ -442,14 +443,14 @@ func (g *Gate) Hold(p *Packet, hash uint64, size int) *Held {
 	return h
 }
 
-// early tells the sender of the fullest flow to slow down.
+// early marks or drops a frame of the fullest flow, so that its sender slows down.
 func (g *Gate) early(p *Packet) {
 	f := g.q.fattest()
 	if f == nil {
 		return
 	}
 	if h := f.head; g.cfg.ECN && h.ECN {
-		h.Marked = true // and counted when it passes
+		h.Marked = true // counted when it passes
 		return
 	}
 	g.discard(f, &g.stats.DroppedEarly)
@@ -461,8 +462,8 @@ func (g *Gate) discard(f *flow, why *Tally) {
 	g.q.free(h)
 }
 
-// Release returns the next frame that may pass now, nil if none may. It is
-// valid until given back with Done.
+// Release returns the next held frame that may pass now, nil if there is none. The frame
+// is valid until it is returned with Done.
 func (g *Gate) Release(now int64) *Held {
 	if g.q.frames == 0 {
 		return nil
@@ -501,13 +502,13 @@ func (g *Gate) Release(now int64) *Held {
 // its quota.
 func (g *Gate) fits(h *Held) bool {
 	if g.cfg.Offered && !g.carried(h) {
-		return g.win.used() <= g.win.quota() // it was charged when it came
+		return g.win.used() <= g.win.quota() // charged on arrival
 	}
 	return g.win.used()+h.Bytes <= g.win.quota()
 }
 
-// carried reports whether a frame was charged when it came, to an aligned window that
-// has ended since. It is charged to this window too.
+// carried reports whether a frame was charged on arrival to an aligned window that has
+// ended since. It is charged to the current window too.
 func (g *Gate) carried(h *Held) bool {
 	a, ok := g.win.(*aligned)
 	return ok && g.cfg.Offered && h.Since < a.begun
@@ -520,11 +521,11 @@ func (g *Gate) Abandon() {
 	}
 }
 
-// Done gives a frame back.
+// Done returns a released frame to the queue's memory.
 func (g *Gate) Done(h *Held) { g.q.free(h) }
 
 // Due returns when to call Release again: when the next held frame may pass, or when
-// that may have changed. ok is false if none is held.
+// that time may have changed. ok is false if no frame is held.
 func (g *Gate) Due(now int64) (at int64, ok bool) {
 	if g.q.frames == 0 {
 		return 0, false
@@ -544,13 +545,13 @@ func (g *Gate) Due(now int64) (at int64, ok bool) {
 	return g.now + min(max(wait, 1), max(g.renew-g.now, 1)), true
 }
 
-// Reject counts a frame that could not be cut and is dropped.
+// Reject counts a frame that is dropped because it could not be cut.
 func (g *Gate) Reject(bytes int64) {
 	g.stats.In.add(bytes)
 	g.stats.Malformed.add(bytes)
 }
 
-// State describes the gate now.
+// State returns the state of the gate now.
 func (g *Gate) State(now int64) State {
 	g.tick(now)
 	s := State{

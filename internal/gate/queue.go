@@ -4,7 +4,7 @@ import "math/bits"
 
 const (
 	flows   = 1024
-	quantum = 1538 // bytes a flow may send in its turn: one full frame, as counted on the wire
+	quantum = 1538 // bytes a flow may send per round: one full frame, as counted on the wire
 
 	// maxHeld bounds the memory of a queue, whatever the rate.
 	maxHeld = 8 << 20
@@ -12,30 +12,29 @@ const (
 
 // Held is a frame that waits in the queue.
 type Held struct {
-	Data   []byte // its record, encoded
+	Data   []byte // the encoded record
 	Bytes  int64  // as counted
-	Since  int64  // when it arrived
+	Since  int64  // time of arrival
 	ECN    bool   // may be marked instead of dropped
-	Marked bool   // to be marked as it passes
-	Meta   int32  // the caller's
+	Marked bool   // to be marked when it passes
+	Meta   int32  // for the caller
 
 	class int
 	next  *Held
 }
 
-// queue is a fair queue of frames: flows take turns, and one that has just
-// begun, or sends less than its share, goes first. It is the deficit round
+// queue is a fair queue of frames: flows take turns, and a flow that is new
+// or sends less than its share goes first. It is the deficit round
 // robin of fq_codel with its two lists (RFC 8290, section 4; Linux
-// net/sched/sch_fq_codel.c), without CoDel: how long it gets is the gate's
-// business.
+// net/sched/sch_fq_codel.c), without CoDel: the gate limits its length.
 type queue struct {
 	flow       [flows]flow
 	fresh, old list
-	bytes      int64 // counted bytes of all that is held
+	bytes      int64 // counted bytes of held frames
 	frames     int
 	memory     int
-	pool       [24]*Held // free ones, by the power of two of their size
-	spare      int       // memory of all of these
+	pool       [24]*Held // free Helds, by the power of two of their size
+	spare      int       // memory of the pool
 }
 
 type flow struct {
@@ -83,7 +82,7 @@ func (q *queue) take(size int) *Held {
 	return h
 }
 
-// free gives one back that has been dealt with.
+// free returns a Held to the pool.
 func (q *queue) free(h *Held) {
 	q.memory -= 1 << h.class
 	q.spare += 1 << h.class
@@ -109,17 +108,17 @@ func (q *queue) push(h *Held, hash uint64) {
 	}
 }
 
-// peek returns the frame whose turn it is, nil if there is none.
+// peek returns the next frame, nil if the queue is empty.
 func (q *queue) peek() *Held {
-	f := q.turn()
+	f := q.nextFlow()
 	if f == nil {
 		return nil
 	}
 	return f.head
 }
 
-// turn finds the flow whose turn it is.
-func (q *queue) turn() *flow {
+// nextFlow returns the flow to send from, nil if all are empty.
+func (q *queue) nextFlow() *flow {
 	for {
 		l := &q.fresh
 		if l.head == nil {
@@ -133,8 +132,8 @@ func (q *queue) turn() *flow {
 			f.deficit += quantum
 			q.old.push(l.pop())
 		case f.head == nil && l == &q.fresh:
-			// Not forgotten yet: else a flow could be new again and again,
-			// and starve the old.
+			// Keep it for a round (RFC 8290, section 4.2). A flow that is
+			// forgotten at once could become new again and starve the old ones.
 			q.old.push(l.pop())
 		case f.head == nil:
 			l.pop().active = false
@@ -144,9 +143,9 @@ func (q *queue) turn() *flow {
 	}
 }
 
-// pop takes the frame out that peek returns.
+// pop removes the frame that peek returns.
 func (q *queue) pop() *Held {
-	f := q.turn()
+	f := q.nextFlow()
 	if f == nil {
 		return nil
 	}
@@ -155,7 +154,7 @@ func (q *queue) pop() *Held {
 	return h
 }
 
-// unlink takes out the oldest frame of a flow.
+// unlink removes the oldest frame of a flow.
 func (q *queue) unlink(f *flow) *Held {
 	h := f.head
 	f.head = h.next
@@ -165,7 +164,7 @@ func (q *queue) unlink(f *flow) *Held {
 	return h
 }
 
-// fattest returns the flow that holds most.
+// fattest returns the flow with the most bytes.
 func (q *queue) fattest() *flow {
 	var fat *flow
 	for _, l := range [...]*list{&q.fresh, &q.old} {

@@ -7,79 +7,78 @@ import (
 	"framepipe/internal/budget"
 )
 
-// Cell is the count of a slot, in bytes. Other gates read it and add to it at the same
-// time. The sum of all cells of a window never overflows.
+// Cell is the byte count of a slot. Other gates read it and add to it concurrently. The
+// sum of all cells of a window never overflows.
 type Cell interface {
 	Add(bytes int64)
 	Load() int64
 }
 
-// Flag is the mark of a slot. Other gates read it and set it; none clears it.
+// Flag is the mark of a slot. Other gates read and set it concurrently; no gate clears it.
 type Flag interface {
 	Set()
 	Load() bool
 }
 
-// Slot describes the slot of a time, and those before it that the window reaches back
-// to.
+// Slot describes the slot of a time, and the earlier slots in its window.
 type Slot struct {
 	Charged, Offered Cell // of this gate
-	Marked           Flag // something passed only because its windows are free
-	// Now are the charged counts of all gates that share the quota, of this slot and
-	// of the next one: the clock of another gate may be ahead, and what it has passed
-	// there leaves this gate less room.
+	Marked           Flag // set if bytes passed only because windows are free
+	// Now are the charged counts of all gates that share the quota, in this slot and
+	// the next: another gate's clock may be ahead, and its bytes in the next slot
+	// leave this gate less room.
 	Now        []Cell
-	Start, End int64 // of the slot, by the gate's clock
-	Shift      int64 // how much the Book's clock is ahead of the gate's
-	Past       []Past
+	Start, End int64  // of the slot, by the gate's clock
+	Shift      int64  // the Book's clock minus the gate's
+	Past       []Past // nearest first
 }
 
-// Past is a slot that is over, the nearest first. Another gate whose clock is behind
+// Past is a slot that has ended. Another gate whose clock is behind
 // may still count in it.
 type Past struct {
 	Cells []Cell
 	End   int64 // by the gate's clock
 }
 
-// Book keeps the counts of slots outside of the gate: in a ledger. It goes by the clock
-// on the wall, which may be set; the gate's clock goes steadily.
+// Book stores the counts of slots outside the gate, in a ledger. It uses the wall
+// clock, which may be set; the gate's clock is monotonic.
 type Book interface {
-	// Slot returns the slot of a time, and those before it that end less than a
+	// Slot returns the slot of a time, and the earlier slots that end less than a
 	// window before it starts.
 	Slot(now int64) (Slot, error)
-	// Before returns the bytes charged in the slot's cycle before the slot.
+	// Before returns the bytes charged in the cycle of a slot before that slot.
 	Before(s *Slot) int64
-	// Counts calls do with the counts of each lane, for each slot from one time to
-	// before another, by the Book's clock, the oldest first. If from is 0, it begins
-	// where a budget has to. Only a gate with a budget calls it.
+	// Counts calls do with the counts of each lane, for each slot in [from, to) by
+	// the Book's clock, oldest first. If from is 0, it begins with the first slot
+	// that a budget needs. Only a gate with a budget calls it.
 	Counts(from, to int64, do func(lane int, start, offered, charged int64, marked bool))
 }
 
-// booked is a window whose counts are in a Book. While the Book fails, it counts by
-// itself and tries the Book again every retry.
+// booked is a window whose counts are in a Book. While the Book fails, the window counts
+// alone and tries the Book again every retry.
 type booked interface {
 	window
 	offer(bytes int64)
-	failed() error // of the last try
+	failed() error // of the last attempt
 }
 
 // shared is a sliding window whose counts are in a Book. It bounds the bytes of all
 // gates that count there.
 //
-// As sliding does, it counts all slots that a span of the window's length can touch;
-// here the Book decides how long they are. This gate's own bytes it counts in the finer
-// slots of a window of its own, and by a steady clock. So a gate that is alone gives
-// away no more with a Book than without, and goes on if the Book fails.
+// Like sliding, it counts all slots that a span of the window's length can touch, but
+// the slots are the Book's. It counts this gate's own bytes by the monotonic clock in a
+// sliding window, whose slots are finer. So a single gate uses as much of the quota with
+// a Book as without, and continues if the Book fails.
 type shared struct {
 	limit  int64
 	length int64
 	book   Book
 	slot   Slot
-	old    int64 // bytes of others in slot.Past[1:]
+	old    int64 // bytes of other gates in slot.Past[1:]
 	err    error
 
 	fine  *sliding
-	own   map[int64]int64 // our share of a slot's count, by its end on the Book's clock
+	own   map[int64]int64 // this gate's part of a slot's count, by its end on the Book's clock
 	past  []int64         // the same for slot.Past
 	added int64           // the same for the current slot
 }
@@ -92,10 +91,10 @@ func (s *shared) quota() int64   { return s.limit }
 func (s *shared) refresh() int64 { return min(s.slot.End, s.fine.end) }
 func (s *shared) failed() error  { return s.err }
 
-func (s *shared) advance(now int64) { s.turn(now) }
+func (s *shared) advance(now int64) { s.step(now) }
 
-// turn moves to now, and reports whether another slot began.
-func (s *shared) turn(now int64) bool {
+// step moves to now, and reports whether a new slot began.
+func (s *shared) step(now int64) bool {
 	s.fine.advance(now)
 	if now < s.slot.End {
 		return false
@@ -123,7 +122,7 @@ func (s *shared) turn(now int64) bool {
 			s.old += s.others(i)
 		}
 	}
-	// After its clock was set back, a Book may return to a slot.
+	// A Book whose clock was set back may return to an earlier slot.
 	s.added = s.own[slot.End+slot.Shift]
 	s.own = keep
 	return true
@@ -137,8 +136,8 @@ func (s *shared) used() int64 {
 	return n
 }
 
-// others returns the bytes of others in a slot that is over. Its cycle may have lost its
-// table, and then it has less than our own.
+// others returns the bytes of other gates in a past slot. If the slot's cycle has lost its
+// table, the count may be less than this gate's own bytes.
 func (s *shared) others(i int) int64 { return max(sum(s.slot.Past[i].Cells)-s.past[i], 0) }
 
 func (s *shared) add(bytes int64) {
@@ -151,8 +150,9 @@ func (s *shared) add(bytes int64) {
 
 func (s *shared) offer(bytes int64) { count(s.slot.Offered, bytes) }
 
-// sustainable is that of sliding: our own bytes leave with their fine slots, those of
-// others a window after the end of theirs. Each of these bounds the rate.
+// sustainable works like that of sliding. This gate's bytes leave the window with their
+// fine slots; the bytes of other gates leave a window after the end of their slots. Each
+// of these times bounds the rate.
 func (s *shared) sustainable(now int64) float64 {
 	if s.err != nil {
 		return s.fine.sustainable(now)
@@ -165,7 +165,7 @@ func (s *shared) sustainable(now int64) float64 {
 		}
 		return rate > 0
 	}
-	// The oldest leave first.
+	// The oldest bytes leave first.
 	n := int64(len(s.fine.ring))
 	j, i := s.fine.now-n+1, len(s.slot.Past)-1
 	for j <= s.fine.now || i >= -1 {
@@ -196,29 +196,29 @@ func (s *shared) sustainable(now int64) float64 {
 	return rate
 }
 
-// budgeted is a shared window that may hold more than the quota where the provider
-// does not bill that: a frame passes if it fits into the window or into the budget's.
+// budgeted is a shared window that may exceed the quota in windows that the provider does
+// not bill: a frame passes if it fits into the window or into the budget's window.
 //
-// The budget's window holds the slots from the earliest one on in which a provider's
-// sample may begin that may not go over (budget.Limit). It is never longer than the
-// window, and empty while a burst may run. The gate passes, paces and stops by the one
-// that holds less, so that a burst that has used up the free windows fades as any other.
+// The budget's window begins with the earliest slot whose provider sample must not
+// exceed the quota (budget.Limit). It is never longer than the window, and is empty while
+// a burst may run. The gate passes, paces and stops by the one of the two that holds
+// less, so after the free windows are spent, traffic slows down gradually as without them.
 type budgeted struct {
 	*shared
 	budget  *budget.Budget
-	fed     int64 // the end of the counts that the budget knows, by the Book's clock
+	fed     int64 // end of the counts passed to the budget, by the Book's clock
 	now     int64
-	alone   int64 // until when nothing is free: the Book's clock was set, or it failed
+	alone   int64 // no window is free until then: the Book failed, or its clock was set
 	limited bool
-	depth   int   // how many slots of the past are in the budget's window
-	older   int64 // bytes in those, but for the nearest
+	depth   int   // number of past slots in the budget's window
+	older   int64 // bytes in those, without the nearest
 	marked  bool
 }
 
 func (w *budgeted) advance(now int64) {
 	w.now = now
 	shift, failed := w.slot.Shift, w.err != nil
-	if !w.turn(now) {
+	if !w.step(now) {
 		return
 	}
 	w.marked = false
@@ -227,14 +227,15 @@ func (w *budgeted) advance(now int64) {
 		return
 	}
 	if failed || w.fed != 0 && w.slot.Shift != shift {
-		// The bytes of the last window are in no slot, or in slots of another time.
+		// The slots do not have the bytes of the last window, or have them at another
+		// time.
 		w.alone = now + w.length
 	}
 	at := w.slot.Start + w.slot.Shift
 	length := w.slot.End - w.slot.Start
 	from := w.fed - late*length
 	if w.fed == 0 || at < w.fed || at-w.fed > longest*length {
-		// A start, or a clock that was set back, or years ahead: all anew.
+		// The gate started, or the clock was set back or far ahead: start again.
 		w.budget.Reset()
 		from = 0
 	}
@@ -249,11 +250,11 @@ func (w *budgeted) advance(now int64) {
 	}
 }
 
-// late is how many slots that are over are read again: other gates may have counted
+// late is the number of past slots that are read again: other gates may have counted
 // in them since.
 const late = 2
 
-// longest is how many slots a budget is told of one by one: those of four months.
+// longest is the maximum number of slots passed to a budget one by one: four months.
 const longest = 1 << 21
 
 // free returns the bytes in the budget's window.
@@ -268,8 +269,8 @@ func (w *budgeted) free() int64 {
 	return n
 }
 
-// used is the lesser of the two. In a marked slot all bytes count as passed beyond the
-// window: they are held against the budget's alone, unless control frames have taken
+// used returns the lesser of the two. In a marked slot, all bytes count as beyond the
+// window, so only the budget's window limits them, unless control frames have taken
 // that over the quota.
 func (w *budgeted) used() int64 {
 	if w.now < w.alone {
@@ -287,10 +288,10 @@ func (w *budgeted) isMarked() bool {
 	return w.marked
 }
 
-// add marks the slot before it counts bytes there that the window has no room for.
-// Other gates, and this one after a restart, then know that windows may be over.
+// add marks the slot before it counts bytes that exceed the window. Without the mark,
+// other gates, and this one after a restart, would not count windows as over.
 func (w *budgeted) add(bytes int64) {
-	if bytes <= 0 { // taken back
+	if bytes <= 0 { // undo
 		w.shared.add(bytes)
 		return
 	}
@@ -320,7 +321,7 @@ func (w *budgeted) sustainable(now int64) float64 {
 	bound := func(leaves int64) {
 		rate = min(rate, float64(w.limit-rest)/float64(max(leaves-now, 1))*1e9)
 	}
-	for i := w.depth - 1; i >= 0; i-- { // the oldest leave first
+	for i := w.depth - 1; i >= 0; i-- { // the oldest bytes leave first
 		p := w.slot.Past[i]
 		bound(p.End + w.length)
 		rest -= sum(p.Cells)
@@ -331,21 +332,21 @@ func (w *budgeted) sustainable(now int64) float64 {
 
 // sharedCycle is an aligned window whose counts are in a Book: a transfer cap.
 //
-// While the Book fails, its last count is still held against the cap, unless that cycle
-// has ended since; and so are the bytes that pass meanwhile, which are charged to the
-// Book as soon as it can be used: a cap is a sum, and does not care in which slot.
+// While the Book fails, its last count still uses up the cap, unless that cycle
+// has ended since. Bytes that pass meanwhile use it up too. They are charged to the
+// Book as soon as it works again, in the slot of that time: only the sum matters for a cap.
 type sharedCycle struct {
 	aligned
 	book Book
 	slot Slot
 	old  int64 // bytes of the cycle before the slot
-	end  int64 // of the cycle, on the wall
+	end  int64 // of the cycle, by the wall clock
 	err  error
-	// Bytes that are in no Book, because it fails.
+	// Bytes counted while the Book fails.
 	charged, offered memory
 }
 
-// memory is a Cell without a Book.
+// memory is a Cell in memory.
 type memory int64
 
 func (m *memory) Add(bytes int64) { *m += memory(bytes) }

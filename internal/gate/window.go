@@ -7,36 +7,36 @@ import "time"
 type window interface {
 	// advance moves to now. Bytes that have left the window no longer count.
 	advance(now int64)
-	// add charges bytes at the time last advanced to. Fewer than 0 take back bytes
-	// that were charged there.
+	// add charges bytes at the time last advanced to. A negative number undoes an
+	// earlier charge at that time.
 	add(bytes int64)
 	// used returns the bytes in the window.
 	used() int64
-	// quota returns how many bytes it may hold.
+	// quota returns the number of bytes the window may hold.
 	quota() int64
 	// sustainable returns the rate, in bytes per second, that can be kept up from
-	// now until all bytes have left, without ever going over quota.
+	// now until all bytes have left, without exceeding the quota.
 	sustainable(now int64) float64
-	// refresh returns the time from which any of these may have changed by itself.
+	// refresh returns the time from which any of these may change without a call of add.
 	refresh() int64
 }
 
-// slotsPerWindow is how finely a sliding window is divided. One slot more than
-// the window is counted (see sliding), which gives away 1/500 of the quota.
+// slotsPerWindow is the number of slots of a sliding window. It counts one slot more
+// than the window (see sliding), which costs 1/500 of the quota.
 const slotsPerWindow = 500
 
-// sliding bounds every span of its length, whatever its phase.
+// sliding limits every span of the window's length, at any phase.
 //
 // Time is divided into slots of length/500, and the window counts the current
 // slot and the 500 before it: 501 slots. A span of the window's length that
-// begins anywhere inside a slot touches 501 slots at most, so if no 501
-// slots in a row hold more than the quota, no such span does.
+// begins anywhere inside a slot touches at most 501 slots, so if no 501
+// consecutive slots hold more than the quota, no such span does.
 type sliding struct {
 	limit int64
 	slot  int64   // nanoseconds
 	ring  []int64 // bytes of slot i at ring[i%len(ring)]
-	now   int64   // current slot's number
-	end   int64   // when it ends
+	now   int64   // number of the current slot
+	end   int64   // end of the current slot
 	sum   int64
 }
 
@@ -101,27 +101,27 @@ func (s *sliding) sustainable(now int64) float64 {
 	return rate
 }
 
-// aligned begins anew at fixed times: on the clock, or with a billing cycle.
+// aligned is a window that begins at fixed times: on the clock, or with a billing cycle.
 //
-// Those times are of the clock on the wall, which may be set; the gate's goes steadily.
-// When the clock comes back to a window, that goes on as it was left.
+// Those times are by the wall clock, which may be set; the gate's clock is monotonic.
+// If the wall clock returns to an earlier window, its count continues.
 type aligned struct {
 	limit  func(start, end int64) int64
 	bounds func(wall int64) (start, end int64)
 	wall   func(now int64) int64
 	most   int64
-	begun  int64 // when the window was found to have begun
-	until  int64 // when it ends
-	check  int64 // when to look at the wall again
+	begun  int64 // when the start of the window was noticed
+	until  int64 // when the window ends
+	check  int64 // when to read the wall clock again
 	sum    int64
-	start  int64 // of the window, on the wall
-	left   map[int64]int64
+	start  int64           // of the window, by the wall clock
+	left   map[int64]int64 // sums of earlier windows, by start
 }
 
-// recheck is how often the wall clock is looked at in a window that is longer.
+// recheck is the interval at which the wall clock is read within a longer window.
 const recheck = int64(10 * time.Second)
 
-// remembered is how many windows the clock can come back to.
+// remembered is the number of earlier windows whose sums are kept.
 const remembered = 8
 
 func newAligned(limit func(start, end int64) int64, bounds func(wall int64) (start, end int64), wall func(now int64) int64) *aligned {
@@ -170,13 +170,13 @@ func Every(length time.Duration) func(now int64) (start, end int64) {
 }
 
 // Month returns the bounds of the billing cycle of a time: from midnight of the given
-// day of a month to that of the next. A day that a month does not have is its last.
-// Where the clock goes forward over midnight, the day begins then.
+// day of a month to that of the next. In a month without that day, the cycle begins on the
+// last day. If clocks skip midnight, the day begins at the change.
 func Month(day int, zone *time.Location) func(now int64) (start, end int64) {
 	begin := func(year int, month time.Month) int64 {
 		d := min(day, time.Date(year, month+1, 0, 0, 0, 0, 0, time.UTC).Day())
 		midnight := time.Date(year, month, d, 0, 0, 0, 0, zone)
-		if midnight.Day() != d || midnight.Hour() != 0 { // there is none
+		if midnight.Day() != d || midnight.Hour() != 0 { // clocks skip it
 			midnight, _ = time.Date(year, month, d+1, 12, 0, 0, 0, zone).ZoneBounds()
 		}
 		return midnight.UnixNano()

@@ -132,7 +132,7 @@ func TestLedgerCutOff(t *testing.T) {
 		if status := c.ProcessState.ExitCode(); status != 1 || !bytes.HasPrefix(b, got) {
 			t.Errorf("%s: status %d, %d bytes of %d came out", name, status, len(got), len(b))
 		}
-		if want := "quotagate: " + file + ": the ledger was cut off, or its disk fails\n"; said.String() != want {
+		if want := "quotagate: " + file + ": the ledger was truncated, or its disk failed\n"; said.String() != want {
 			t.Errorf("%s: it says %s", name, said.String())
 		}
 		for _, args := range []string{"quotagate -quota 1PB -dir out -ledger ", "quotabill "} {
@@ -142,7 +142,7 @@ func TestLedgerCutOff(t *testing.T) {
 			var said bytes.Buffer
 			c.Stderr = &said
 			_ = c.Run()
-			if status := c.ProcessState.ExitCode(); status != 1 || !strings.Contains(said.String(), file+": no ledger, or a damaged one: it has 0 bytes") || !strings.Contains(said.String(), ": hint: ") {
+			if status := c.ProcessState.ExitCode(); status != 1 || !strings.Contains(said.String(), file+": not a ledger, or damaged: 0 bytes") || !strings.Contains(said.String(), ": hint: ") {
 				t.Errorf("%s: status %d, %s", args, status, &said)
 			}
 		}

@@ -1,10 +1,10 @@
-// Package ledger keeps counts of bytes in a file: per slot of time and direction,
-// for the last few billing cycles. Gates in several processes share it. Counts
+// Package ledger stores byte counts in a file, by time slot and direction,
+// for the last four billing cycles. Gates in several processes share it. Counts
 // survive a restart of the gates, kill -9, and a restart of the machine.
 //
 // # The file
 //
-// A header of 4096 bytes, 512 KiB that are reserved and zero, and a table for each
+// A header of 4096 bytes, 512 KiB of reserved zeros, and a table for each
 // of four cycles. All numbers are little-endian.
 //
 //	  0  "framepipe ledger"
@@ -14,34 +14,34 @@
 //	 32  length of a cycle, nanoseconds, or 0: a month (uint64)
 //	 40  slots in a table (uint32)
 //	 44  day of the month on which cycles begin (uint32)
-//	 48  name of the time zone in which they do, 64 bytes, filled with 0
+//	 48  name of the time zone of that day, 64 bytes, padded with 0
 //	112  CRC-32 (IEEE) of the 112 bytes before it
 //	256  for each cycle: its start, its end (int64, nanoseconds since the
 //	     Unix epoch), and 16 bytes that are 0. A start of 0 marks an unused
 //	     table.
 //
-// Earlier programs kept notes in the reserved bytes. They are ignored now, so that
-// such a file stays valid.
+// Earlier versions used the reserved bytes. They are ignored, so files of those
+// versions remain valid.
 //
-// A table has four columns of 8-byte counts, one behind the other: in, charged;
+// A table has four consecutive columns of 8-byte counts: in, charged;
 // in, offered; out, charged; out, offered. Two columns of bits follow, in whole
 // 8-byte words: in, marked; out, marked. Slot i of a cycle begins i slots after
-// the cycle does; its bit is bit i%64 of word i/64. A mark says that bytes
-// passed in the slot that did not fit into a gate's own window, but were free
-// (see package budget). A month of 5-second slots, which windows of five minutes
-// have, takes 17 MB, and the file 70 MB, whatever the traffic.
+// the cycle; its bit is bit i%64 of word i/64. A slot is marked if bytes
+// passed in it that did not fit into a gate's own window but were free
+// (see package budget). For windows of five minutes, with slots of 5 seconds, the
+// table of a month takes 17 MB, and the file 70 MB, regardless of traffic.
 //
 // # Faults
 //
-//   - A process ends or is killed: all its counts are in the file, because it
-//     counts in memory that it shares with the kernel.
-//   - The machine stops: counts since the last Sync are lost.
-//   - The disk is full: making the file fails, or opening a copy of it with holes.
-//     Later counts need no room, because all of it is allocated by then.
-//   - The file is cut off while in use, or its disk fails: the next access faults,
-//     and Catch makes an error of that.
-//   - The file is damaged, not a ledger, or made with another slot or cycle:
-//     opening it fails and leaves it as it is.
+//   - A process exits or is killed: all its counts are in the file, because the
+//     file is mapped shared.
+//   - The machine stops: counts since the last Sync may be lost.
+//   - The disk is full: creating the file fails, or opening a copy of it with holes.
+//     Later counts need no space, because all of it is allocated by then.
+//   - The file is truncated while in use, or its disk fails: the next access faults,
+//     and Catch turns the fault into an error.
+//   - The file is damaged, not a ledger, or created with another slot or cycle:
+//     opening it fails and does not change it.
 //   - The clock is wrong: see place.
 package ledger
 
@@ -63,7 +63,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Direction is the direction of traffic, as the host sees it.
+// Direction is the direction of traffic, from the point of view of the host.
 type Direction int
 
 // The directions.
@@ -72,13 +72,13 @@ const (
 	Out
 )
 
-// Config describes a ledger. It is set when the file is made.
+// Config describes a ledger. It is fixed when the file is created.
 type Config struct {
 	Slot     time.Duration
 	CycleDay int            // day of the month on which cycles begin
 	Zone     *time.Location // for CycleDay
-	// Cycle is the length of cycles, which follow one another since the Unix epoch.
-	// If it is 0, cycles are months; else CycleDay and Zone are not used.
+	// Cycle is the length of cycles, which begin at multiples of it since the Unix
+	// epoch. If it is 0, cycles are months; else CycleDay and Zone are not used.
 	Cycle time.Duration
 }
 
@@ -96,9 +96,9 @@ const (
 	cycles     = 4
 	columns    = 4
 	bitmaps    = 2
-	// longest is a month of 31 days and the hour that the end of summer time adds.
+	// longest is a month of 31 days plus the hour that the end of summer time adds.
 	longest = 31*24*time.Hour + time.Hour
-	// mostSlots bounds the size of a file to 512 MB.
+	// mostSlots limits the size of a file to 512 MB.
 	mostSlots = 1 << 22
 )
 
@@ -112,7 +112,7 @@ type Ledger struct {
 	slots  int   // of a table
 	cur    cycle // of the last At
 	seen   cycle // of the last Look
-	doubt  int64 // since when the clock shows a cycle that gets no table, 0 if it does not
+	doubt  int64 // when the clock jumped to a cycle without a table, 0 if it did not
 }
 
 // cycle is a cycle and its table.
@@ -121,19 +121,19 @@ type cycle struct {
 	table      int
 }
 
-// ErrDamaged is in the error for a file that is no ledger, or not a whole one.
-var ErrDamaged = errors.New("no ledger, or a damaged one")
+// ErrDamaged is wrapped by the error for a file that is not a ledger, or is damaged.
+var ErrDamaged = errors.New("not a ledger, or damaged")
 
-// DiffersError is the error for a ledger that was made with another Config.
+// DiffersError is the error for a ledger that was created with another Config.
 type DiffersError string
 
 func (e DiffersError) Error() string { return string(e) }
 
-// ErrTooShort is in the error for slots so short that a cycle has too many.
+// ErrTooShort is wrapped by the error for slots so short that a cycle has too many.
 var ErrTooShort = errors.New("too short for a cycle")
 
-// Open opens a ledger for counting, and makes it if there is none. bounds returns
-// the cycle of a time, as the Config has it.
+// Open opens a ledger for counting, and creates it if it does not exist. bounds returns
+// the cycle of a time, by the Config.
 func Open(name string, cfg Config, bounds func(now int64) (start, end int64)) (*Ledger, error) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
@@ -152,7 +152,7 @@ func Open(name string, cfg Config, bounds func(now int64) (start, end int64)) (*
 		l.Close()
 		return nil, err
 	}
-	// A copy may have holes. Without room for them a count would fault later.
+	// A copy may have holes. Without space for them, a count would fault later.
 	if err := allocate(f, size(l.slots)); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -162,7 +162,7 @@ func Open(name string, cfg Config, bounds func(now int64) (start, end int64)) (*
 	return l, nil
 }
 
-// Read opens a ledger for reading, whatever its Config.
+// Read opens a ledger with any Config for reading.
 func Read(name string) (*Ledger, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -176,7 +176,7 @@ func Read(name string) (*Ledger, error) {
 	return l, nil
 }
 
-// Config returns the Config that the ledger was made with.
+// Config returns the Config with which the ledger was created.
 func (l *Ledger) Config() Config { return l.cfg }
 
 // header encodes the header of a new file.
@@ -188,14 +188,14 @@ func (cfg Config) header() (b []byte, slots int, err error) {
 	}
 	switch {
 	case cfg.Slot <= 0 || span < cfg.Slot:
-		return nil, 0, fmt.Errorf("slots of %v, and cycles of %v", cfg.Slot, span)
+		return nil, 0, fmt.Errorf("slots of %v do not fit cycles of %v", cfg.Slot, span)
 	case cfg.Cycle == 0 && (cfg.CycleDay < 1 || cfg.CycleDay > 31):
-		return nil, 0, fmt.Errorf("cycles begin on day %d", cfg.CycleDay)
+		return nil, 0, fmt.Errorf("cycle day %d: must be 1 to 31", cfg.CycleDay)
 	}
 	n := count(int64(span), cfg.Slot)
 	switch {
 	case n > mostSlots:
-		return nil, 0, fmt.Errorf("slots of %v are %w of %v: a ledger has %d at the most", cfg.Slot, ErrTooShort, span, mostSlots)
+		return nil, 0, fmt.Errorf("slots of %v are %w of %v: a ledger has at most %d slots a cycle", cfg.Slot, ErrTooShort, span, mostSlots)
 	case len(zone) >= zoneSize:
 		return nil, 0, fmt.Errorf("the name of the time zone %q is too long", zone)
 	}
@@ -213,11 +213,11 @@ func (cfg Config) header() (b []byte, slots int, err error) {
 	return b, int(n), nil
 }
 
-// count returns how many slots cover a span, which is greater than 0.
+// count returns the number of slots that cover a span, which must be positive.
 func count(span int64, slot time.Duration) int64 { return (span-1)/int64(slot) + 1 }
 
-// create makes a whole file under another name and then links it to its own, so that
-// another process finds all of it or none. If one was faster, its file stays.
+// create writes the file under a temporary name and then links it to its own, so that
+// other processes never see a partial file. If another process was faster, its file stays.
 func create(name string, cfg Config) (err error) {
 	b, slots, err := cfg.header()
 	if err != nil {
@@ -235,7 +235,7 @@ func create(name string, cfg Config) (err error) {
 		}
 	}()
 	if _, err = f.Write(b); err == nil {
-		// Without room on the disk a count would fault later.
+		// Without space on the disk, a count would fault later.
 		err = reserve(f, size(slots))
 	}
 	if err == nil {
@@ -249,7 +249,7 @@ func create(name string, cfg Config) (err error) {
 	return err
 }
 
-// fill writes zeros behind the header, for file systems that cannot reserve room.
+// fill writes zeros after the header, for file systems that cannot reserve space.
 func fill(f *os.File, size int64) error {
 	zeros := make([]byte, 64<<10)
 	for at := int64(headerSize); at < size; at += int64(len(zeros)) {
@@ -262,7 +262,7 @@ func fill(f *os.File, size int64) error {
 
 func size(slots int) int64 { return tablesAt + cycles*int64(tableSize(slots)) }
 
-// words returns how many words a column of bits has.
+// words returns the number of words in a column of bits.
 func words(slots int) int { return (slots + 63) / 64 }
 
 func tableSize(slots int) int { return 8 * (columns*slots + bitmaps*words(slots)) }
@@ -277,16 +277,16 @@ func attach(f *os.File, prot int) (l *Ledger, err error) {
 	}()
 	b := make([]byte, headerSize)
 	if n, e := f.ReadAt(b, 0); e != nil {
-		return nil, fmt.Errorf("%w: it has %d bytes, less than a header", ErrDamaged, n)
+		return nil, fmt.Errorf("%w: %d bytes are less than a header", ErrDamaged, n)
 	}
 	le := binary.LittleEndian
 	switch {
 	case string(b[:len(magic)]) != magic:
 		return nil, fmt.Errorf("%w: it begins with %q", ErrDamaged, b[:len(magic)])
 	case le.Uint32(b[16:]) != version:
-		return nil, fmt.Errorf("a ledger of version %d, this reads version %d", le.Uint32(b[16:]), version)
+		return nil, fmt.Errorf("ledger version %d is not supported: need version %d", le.Uint32(b[16:]), version)
 	case le.Uint32(b[crcAt:]) != crc32.ChecksumIEEE(b[:crcAt]):
-		return nil, fmt.Errorf("%w: the checksum of its header is wrong", ErrDamaged)
+		return nil, fmt.Errorf("%w: wrong header checksum", ErrDamaged)
 	}
 	cfg := Config{Slot: time.Duration(le.Uint64(b[24:])), Cycle: time.Duration(le.Uint64(b[32:])), CycleDay: int(le.Uint32(b[44:]))}
 	slots := int(le.Uint32(b[40:]))
@@ -304,7 +304,7 @@ func attach(f *os.File, prot int) (l *Ledger, err error) {
 		return nil, err
 	}
 	if info.Size() != size(slots) {
-		return nil, fmt.Errorf("%w: it has %d bytes, and %d slots want %d", ErrDamaged, info.Size(), slots, size(slots))
+		return nil, fmt.Errorf("%w: %d bytes, but %d slots need %d", ErrDamaged, info.Size(), slots, size(slots))
 	}
 	mem, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), prot, unix.MAP_SHARED)
 	if err != nil {
@@ -313,12 +313,12 @@ func attach(f *os.File, prot int) (l *Ledger, err error) {
 	return &Ledger{name: f.Name(), file: f, mem: mem, cfg: cfg, slots: slots}, nil
 }
 
-// differs compares the Config of the ledger with the one that is wanted.
+// differs returns an error if the ledger has another Config than cfg.
 func (l *Ledger) differs(cfg Config) error {
 	have, what := l.cfg, ""
 	switch {
 	case have.Slot != cfg.Slot:
-		what = fmt.Sprintf("it has slots of %v, which is another window: slots of %v are wanted", have.Slot, cfg.Slot)
+		what = fmt.Sprintf("the ledger has slots of %v, but the window needs slots of %v", have.Slot, cfg.Slot)
 	case have.Cycle != cfg.Cycle:
 		month := func(d time.Duration) string {
 			if d == 0 {
@@ -326,24 +326,25 @@ func (l *Ledger) differs(cfg Config) error {
 			}
 			return d.String()
 		}
-		what = fmt.Sprintf("it has cycles of %s, and %s are wanted", month(have.Cycle), month(cfg.Cycle))
+		what = fmt.Sprintf("the ledger has cycles of %s, not of %s", month(have.Cycle), month(cfg.Cycle))
 	case have.Cycle == 0 && (have.CycleDay != cfg.CycleDay || have.Zone.String() != cfg.Zone.String()):
-		what = fmt.Sprintf("its cycles begin on day %d in %s, and not on day %d in %s", have.CycleDay, have.Zone, cfg.CycleDay, cfg.Zone)
+		what = fmt.Sprintf("the ledger's cycles begin on day %d in %s, not on day %d in %s", have.CycleDay, have.Zone, cfg.CycleDay, cfg.Zone)
 	default:
 		return nil
 	}
 	return DiffersError(l.name + ": " + what)
 }
 
-// Close writes all counts to the disk and closes the file.
+// Close writes all counts to disk and closes the file.
 func (l *Ledger) Close() error {
 	return errors.Join(unix.Munmap(l.mem), l.file.Sync(), l.file.Close())
 }
 
-// Sync writes all counts to the disk and waits for it. Another goroutine may call it.
+// Sync writes all counts to disk and waits until they are there. Another goroutine may
+// call it.
 func (l *Ledger) Sync() error { return l.file.Sync() }
 
-// word returns a number of the file.
+// word returns the 8-byte number at an offset of the file.
 func (l *Ledger) word(at int) *uint64 { return (*uint64)(unsafe.Pointer(&l.mem[at])) }
 
 // start and end return the bounds of a table's cycle, 0 if it is unused.
@@ -352,9 +353,9 @@ func (l *Ledger) end(table int) int64   { return l.time(cyclesAt + table*cycleSi
 
 func (l *Ledger) time(at int) int64 { return int64(min(atomic.LoadUint64(l.word(at)), 1<<62)) }
 
-// Catch makes an error of a fault in the memory of the file, which the kernel raises
-// where the file has been cut off or the disk does not give or take a page. Defer it
-// in the goroutine that has opened the ledger.
+// Catch turns a fault in the mapped file into an error. The kernel raises such a fault
+// if the file was truncated, or if the disk cannot read or write a page. Defer Catch
+// in the goroutine that opened the ledger.
 func (l *Ledger) Catch(err *error) {
 	e := recover()
 	if e == nil {
@@ -365,16 +366,16 @@ func (l *Ledger) Catch(err *error) {
 	if !ok || fault.Addr() < first || fault.Addr() >= first+uintptr(len(l.mem)) {
 		panic(e)
 	}
-	*err = fmt.Errorf("%s: the ledger was cut off, or its disk fails", l.name)
+	*err = fmt.Errorf("%s: the ledger was truncated, or its disk failed", l.name)
 }
 
-// Cell is the count of a slot, in bytes. Other processes add to it at the same time.
-// The zero Cell is always 0.
+// Cell is the byte count of a slot. Other processes add to it concurrently.
+// The zero Cell always counts 0.
 type Cell struct{ p *uint64 }
 
-// Add adds bytes. Fewer than 0 take back part of an earlier Add, but never more than
-// the count has: the table may have gone to another cycle since, and a count below 0
-// would read as the largest there is.
+// Add adds bytes. A negative number undoes part of an earlier Add, but takes the count no
+// lower than 0: the table may belong to another cycle since, and the unsigned count
+// would wrap around to a huge one.
 func (c Cell) Add(bytes int64) {
 	switch {
 	case c.p == nil:
@@ -390,7 +391,7 @@ func (c Cell) Add(bytes int64) {
 	}
 }
 
-// most bounds a count, and the sum of a cycle: a damaged file must not make sums
+// most bounds a count and the sum of a cycle, so that a damaged file cannot make sums
 // overflow.
 const most = 1 << 55
 
@@ -412,7 +413,8 @@ func (l *Ledger) cell(table, column, slot int) Cell {
 	return Cell{l.word(l.cellAt(table, column, slot))}
 }
 
-// Mark is the bit of a slot. Other processes set it, too; nothing clears it.
+// Mark is the bit of a slot. Other processes set it concurrently; it is cleared only
+// with its table.
 type Mark struct {
 	p   *uint64
 	bit uint64
@@ -425,7 +427,7 @@ func (m Mark) Set() {
 	}
 }
 
-// Load reports whether it is set.
+// Load reports whether the mark is set.
 func (m Mark) Load() bool { return m.p != nil && atomic.LoadUint64(m.p)&m.bit != 0 }
 
 func (l *Ledger) mark(table int, d Direction, slot int) Mark {
@@ -448,9 +450,9 @@ type Slot struct {
 	Start, End       int64 // nanoseconds since the Unix epoch
 }
 
-// At returns the slot of a time, to count in. It begins a new cycle if need be.
+// At returns the slot of a time, for counting. It begins a new cycle if necessary.
 func (l *Ledger) At(now int64, d Direction) (s Slot, err error) {
-	if !l.has(&l.cur, now) {
+	if !l.covers(&l.cur, now) {
 		if l.cur, err = l.find(now); err != nil {
 			return s, err
 		}
@@ -462,8 +464,8 @@ func (l *Ledger) At(now int64, d Direction) (s Slot, err error) {
 	return s, nil
 }
 
-// has reports whether a cycle that was found earlier has a time, and still its table.
-func (l *Ledger) has(c *cycle, now int64) bool {
+// covers reports whether a cycle found earlier contains a time and still has its table.
+func (l *Ledger) covers(c *cycle, now int64) bool {
 	return now >= c.start && now < c.end && l.start(c.table) == c.start
 }
 
@@ -471,11 +473,11 @@ func (l *Ledger) slot(table int, d Direction, i int) Slot {
 	return Slot{Charged: l.cell(table, column(d, false), i), Offered: l.cell(table, column(d, true), i), Marked: l.mark(table, d, i)}
 }
 
-// Look returns the slot of a time, for reading. It begins no cycle: where the ledger
-// has none, the counts are 0.
+// Look returns the slot of a time, for reading. It does not begin a cycle: if the ledger
+// does not have the cycle, the counts are 0.
 func (l *Ledger) Look(now int64, d Direction) (s Slot) {
 	c := l.seen
-	if !l.has(&c, now) {
+	if !l.covers(&c, now) {
 		c.start, c.end = l.bounds(now)
 		if c.table = l.table(c.start); c.table >= 0 {
 			l.seen = c
@@ -490,8 +492,8 @@ func (l *Ledger) Look(now int64, d Direction) (s Slot) {
 	return s
 }
 
-// Charged sums the charged bytes of the cycle that begins at start, in its slots that
-// begin before to. At the end of a month that takes half a millisecond.
+// Charged returns the charged bytes of the cycle that begins at start, in its slots that
+// begin before to. At the end of a month this takes half a millisecond.
 func (l *Ledger) Charged(start, to int64, d Direction) (bytes int64) {
 	table := l.table(start)
 	if table < 0 || to <= start {
@@ -515,7 +517,7 @@ func (l *Ledger) table(start int64) int {
 	return -1
 }
 
-// find returns the cycle of a time, and begins it if need be.
+// find returns the cycle of a time, and begins it if necessary.
 func (l *Ledger) find(now int64) (cycle, error) {
 	start, end := l.bounds(now)
 	if start <= 0 || now < start || now >= end || count(end-start, l.cfg.Slot) > int64(l.slots) {
@@ -523,13 +525,13 @@ func (l *Ledger) find(now int64) (cycle, error) {
 	}
 	i := l.table(start)
 	if i < 0 {
-		if err := l.alone(); err != nil {
+		if err := l.lock(); err != nil {
 			return cycle{}, fmt.Errorf("%s: %w", l.name, err)
 		}
 		defer func() { _ = unix.Flock(int(l.file.Fd()), unix.LOCK_UN) }()
 		if i = l.table(start); i < 0 { // no other process was faster
 			if i = l.place(now, start, end); i < 0 {
-				return cycle{}, fmt.Errorf("%s: it has no table for the time %v, which is far from its cycles: the clock may be wrong", l.name, time.Unix(0, now).UTC())
+				return cycle{}, fmt.Errorf("%s: no table for the time %v, which is far from the ledger's cycles: the clock may be wrong", l.name, time.Unix(0, now).UTC())
 			}
 			l.begin(i, start, end)
 		}
@@ -539,21 +541,21 @@ func (l *Ledger) find(now int64) (cycle, error) {
 }
 
 const (
-	// doubtful is the part of a cycle for which a clock that has jumped is not
-	// believed: an hour of a month.
+	// doubtful is the fraction of a cycle, 1/720, for which a clock that jumped is not
+	// trusted: an hour of a month.
 	doubtful = 720
-	// another is how many cycles later it has jumped again.
+	// another is the number of cycles after which a later time counts as a new jump.
 	another = 24
 )
 
-// place finds a table for a new cycle, -1 if there is none yet. It is an unused one,
-// or else that of the oldest cycle.
+// place returns a table for a new cycle, -1 if there is none yet: an unused table,
+// or the table of the oldest cycle.
 //
-// A clock that is wrong for a moment must not cost a cycle that is still needed. So a
-// cycle loses its table at once only to a younger one that is next to a known cycle,
-// and never to one of the two behind it: the clock may come back from the first of
-// them. Where the clock has jumped, as after a year in a drawer or to 2000 at boot, it
-// has to go on from there for a while before that costs the oldest cycle.
+// A clock that is wrong for a moment must not cost a cycle that is still needed. So the
+// oldest cycle loses its table at once only to a newer cycle adjacent to a known one. The
+// two cycles just before the new one never lose theirs, as the clock may return to them.
+// After a jump of the clock, such as a year in a drawer or a boot in 2000, the clock has
+// to run for a while (see doubtful) before the oldest cycle is lost.
 func (l *Ledger) place(now, start, end int64) (oldest int) {
 	before, _ := l.bounds(start - 1)
 	first, _ := l.bounds(before - 1)
@@ -569,7 +571,7 @@ func (l *Ledger) place(now, start, end int64) (oldest int) {
 		}
 	}
 	if oldest < 0 {
-		return -1 // a damaged file, which has a cycle twice
+		return -1 // a damaged file that has a cycle twice
 	}
 	if next && l.start(oldest) < start {
 		return oldest
@@ -583,12 +585,12 @@ func (l *Ledger) place(now, start, end int64) (oldest int) {
 	return oldest
 }
 
-// patience bounds the wait for the lock. Every process that can read the file can lock
-// it, and traffic must not wait for that.
-const patience = 200 * time.Millisecond
+// lockTimeout bounds the wait for the lock. Any process that can read the file can lock
+// it, and must not stop traffic by that.
+const lockTimeout = 200 * time.Millisecond
 
-// alone locks the file, to begin a cycle.
-func (l *Ledger) alone() error {
+// lock locks the file, to begin a cycle.
+func (l *Ledger) lock() error {
 	for start := time.Now(); ; time.Sleep(time.Millisecond) {
 		err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
@@ -597,8 +599,8 @@ func (l *Ledger) alone() error {
 		case err == unix.EINTR:
 		case err != unix.EWOULDBLOCK:
 			return err
-		case time.Since(start) > patience:
-			return errors.New("another process has it locked (flock)")
+		case time.Since(start) > lockTimeout:
+			return errors.New("another process holds the lock (flock)")
 		}
 	}
 }
@@ -607,7 +609,7 @@ func (l *Ledger) alone() error {
 func (l *Ledger) begin(table int, start, end int64) {
 	from, to := l.word(cyclesAt+table*cycleSize), l.word(cyclesAt+table*cycleSize+8)
 	atomic.StoreUint64(from, 0)
-	// A table with an end was in use, or a process was killed while it cleared it.
+	// A table with an end was in use, or a process was killed while clearing the table.
 	if atomic.LoadUint64(to) != 0 {
 		clear(l.mem[l.tableAt(table):l.tableAt(table+1)])
 	}
@@ -624,7 +626,7 @@ type Cycle struct {
 	table int
 }
 
-// Cycles returns the cycles of the ledger, the oldest first.
+// Cycles returns the cycles of the ledger, oldest first.
 func (l *Ledger) Cycles() (all []Cycle) {
 	for i := range cycles {
 		start, end := l.start(i), l.end(i)

@@ -374,13 +374,13 @@ func TestRefused(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		"empty":         {nil, hourly, "no ledger, or a damaged one: it has 0 bytes"},
+		"empty":         {nil, hourly, "not a ledger, or damaged: 0 bytes"},
 		"text":          {bytes.Repeat([]byte("hello "), 1000), hourly, `it begins with "hello hello hell"`},
-		"version":       {change(16, 1, false), hourly, "a ledger of version 2, this reads version 3"},
-		"a bit":         {change(25, 1, false), hourly, "the checksum of its header is wrong"},
-		"cut off":       {b[:len(b)-1], hourly, "slots want"},
-		"another slot":  {b, Config{Slot: time.Second, Cycle: time.Hour}, "it has slots of 5s, which is another window: slots of 1s are wanted"},
-		"another cycle": {b, Config{Slot: 5 * time.Second, Cycle: 2 * time.Hour}, "it has cycles of 1h0m0s, and 2h0m0s are wanted"},
+		"version":       {change(16, 1, false), hourly, "ledger version 2 is not supported: need version 3"},
+		"a bit":         {change(25, 1, false), hourly, "wrong header checksum"},
+		"cut off":       {b[:len(b)-1], hourly, "slots need"},
+		"another slot":  {b, Config{Slot: time.Second, Cycle: time.Hour}, "the ledger has slots of 5s, but the window needs slots of 1s"},
+		"another cycle": {b, Config{Slot: 5 * time.Second, Cycle: 2 * time.Hour}, "the ledger has cycles of 1h0m0s, not of 2h0m0s"},
 	} {
 		file := filepath.Join(dir, "file")
 		if err := os.WriteFile(file, tt.in, 0o600); err != nil {
@@ -672,7 +672,7 @@ func TestCutOff(t *testing.T) {
 			defer l.Catch(&err)
 			use(l, s)
 		}()
-		if want := name + ": the ledger was cut off, or its disk fails"; err == nil || err.Error() != want {
+		if want := name + ": the ledger was truncated, or its disk failed"; err == nil || err.Error() != want {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -706,7 +706,7 @@ func TestLocked(t *testing.T) {
 	}()
 	select {
 	case err := <-result:
-		if err == nil || !strings.HasSuffix(err.Error(), "/ledger: another process has it locked (flock)") {
+		if err == nil || !strings.HasSuffix(err.Error(), "/ledger: another process holds the lock (flock)") {
 			t.Error(err)
 		}
 	case <-time.After(20 * time.Second):

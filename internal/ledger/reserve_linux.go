@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reserve makes a new file so long, with room on the disk.
+// reserve extends a new file to a size and allocates its space on disk.
 func reserve(f *os.File, size int64) error {
 	if done, err := fallocate(f, size); done {
 		return err
@@ -14,13 +14,13 @@ func reserve(f *os.File, size int64) error {
 	return fill(f, size)
 }
 
-// allocate finds room for the holes of a file that is so long.
+// allocate allocates the holes of a file of a size.
 func allocate(f *os.File, size int64) error {
 	_, err := fallocate(f, size)
 	return err
 }
 
-// fallocate reports whether the file system can do it at all.
+// fallocate reports in done whether the file system supports the call.
 func fallocate(f *os.File, size int64) (done bool, err error) {
 	for {
 		switch err := unix.Fallocate(int(f.Fd()), 0, 0, size); err {

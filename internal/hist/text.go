@@ -9,16 +9,16 @@ import (
 	"framepipe/internal/cli"
 )
 
-// Style is how a report is drawn.
+// Style is the style of a drawn report.
 type Style struct {
 	Colour bool
 	ASCII  bool
 }
 
-// shades are how the share of a value looks. It is compared with noise, in
-// which all are equally frequent, so that two pictures can be compared, too.
+// shades are the shades for the share of a value, relative to noise, in which all
+// values are equally frequent. So two pictures can be compared.
 var shades = []struct {
-	upto   float64 // times as frequent as in noise
+	upto   float64 // highest share, as a multiple of that in noise
 	block  string
 	ascii  string
 	colour int // of the 256 of xterm
@@ -34,7 +34,7 @@ var shades = []struct {
 	{math.Inf(1), "██", "@@", 203},
 }
 
-// cell returns a value of the grid.
+// cell returns the shade of a value.
 func (s Style) cell(n uint64, total float64) string {
 	share := 0.0
 	if total > 0 {
@@ -54,7 +54,7 @@ func (s Style) cell(n uint64, total float64) string {
 	return text
 }
 
-// bar returns a bar for a share of 1.
+// bar returns a bar for a share between 0 and 1.
 func (s Style) bar(share float64) string {
 	const width = 12
 	full, eighths := "█", []rune(" ▏▎▍▌▋▊▉")
@@ -69,9 +69,8 @@ func (s Style) bar(share float64) string {
 	return b
 }
 
-// Text writes the report for people: the values of all bytes as a square of 16
-// by 16, the shade saying how frequent each is; beside it the most frequent, and
-// the sizes of the frames.
+// Text writes the report for people: a square of 16 by 16 byte values, shaded by
+// frequency; beside it the most frequent values and the sizes of the frames.
 func (r *Report) Text(w io.Writer, s Style) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %.1f s  %sframes  %s  %s  %s  entropy %.2f of 8 bits\n",
@@ -99,7 +98,7 @@ func (r *Report) Text(w io.Writer, s Style) error {
 	return err
 }
 
-// side returns what stands beside each row of the square.
+// side returns the text beside each row of the square.
 func (r *Report) side(s Style, total float64) (lines [16]string) {
 	lines[0] = "most frequent"
 	if r.Sample > 1 {

@@ -1,14 +1,14 @@
 // Package pcap reads and writes classic capture files, as tcpdump does
 // (pcap-savefile(5), draft-ietf-opsawg-pcap).
 //
-// A file is a header of 24 bytes and then packets, each behind a header of 16:
-// seconds and a fraction of a second since the Unix epoch, how many bytes were
-// captured, and how many there were. The magic number tells the byte order of
-// all of that, and whether the fraction is of microseconds or nanoseconds.
+// A file is a header of 24 bytes followed by packets, each with a header of 16 bytes:
+// seconds and a fraction of a second since the Unix epoch, the captured length,
+// and the original length. The magic number gives the byte order of
+// all fields, and whether the fraction is in microseconds or nanoseconds.
 //
-// A capture is untrusted input: a length over the limit is refused before memory
-// is taken, and a Reader never holds more than one packet of the largest size
-// and what was read behind it.
+// A capture is untrusted input: a length over the limit is rejected before memory
+// is allocated, and a Reader never buffers more than one packet of the largest size
+// and one read after it.
 package pcap
 
 import (
@@ -24,31 +24,31 @@ const (
 	HeaderSize = 24
 	RecordSize = 16 // the header of a packet
 
-	// MaxPacket is the most a Reader takes for a packet: what a stream takes.
+	// MaxPacket is the longest packet a Reader accepts: the longest frame of a stream.
 	MaxPacket = frame.MaxFrame
-	// Snaplen is what AppendHeader announces and AppendPacket cuts at: libpcap's
-	// MAXIMUM_SNAPLEN. It refuses a file with a longer packet in it.
+	// Snaplen is the length that AppendHeader announces and to which AppendPacket
+	// truncates: libpcap's MAXIMUM_SNAPLEN. libpcap rejects a file with longer packets.
 	Snaplen = 262144
 
 	magicMicro    = 0xa1b2c3d4
 	magicNano     = 0xa1b23c4d
 	magicModified = 0xa1b2cd34 // Kuznetzov's patched libpcap
-	magicNG       = 0x0a0d0d0a // a pcapng section header, the same either way round
+	magicNG       = 0x0a0d0d0a // a pcapng section header, the same in both byte orders
 
 	readSize = 256 << 10
-	// maxEmptyReads is how often in a row a source may return neither data nor an
-	// error, which io.Reader allows.
+	// maxEmptyReads is how many times in a row a source may return neither data nor
+	// an error, which io.Reader allows.
 	maxEmptyReads = 100
 )
 
-// Numbers of links (https://www.tcpdump.org/linktypes.html).
+// Link types (https://www.tcpdump.org/linktypes.html).
 const (
 	LinkNull     = 0 // an address family in front of the packet, in host order
 	LinkEthernet = 1
-	LinkRawBSD   = 12 // the IP packet, as some systems number it
+	LinkRawBSD   = 12 // bare IP packets, by the numbers of some systems
 	LinkRawBSD2  = 14
 	LinkRaw      = 101
-	LinkLoop     = 108 // as LinkNull, in network order
+	LinkLoop     = 108 // like LinkNull, in network order
 	LinkSLL      = 113 // Linux cooked
 	LinkIPv4     = 228
 	LinkIPv6     = 229
@@ -58,25 +58,25 @@ const (
 // Header is the header of a file.
 type Header struct {
 	Order   binary.ByteOrder
-	Nano    bool   // times have nanoseconds, else microseconds
-	Snaplen uint32 // as the file has it, which need not be true
-	Field   uint32 // the link, and in its upper bits the length of the frame check sequence
+	Nano    bool   // times are in nanoseconds, else microseconds
+	Snaplen uint32 // announced by the file; packets may be longer
+	Field   uint32 // the link type, and in the upper bits the length of the check sequence
 	Link    uint16
 	FCS     int // bytes of frame check sequence at the end of each packet
 }
 
-// FCS returns how many bytes of frame check sequence a Header's Field announces.
+// FCS returns the number of bytes of frame check sequence that a Header's Field announces.
 func FCS(field uint32) int {
 	if field&(1<<26) == 0 {
 		return 0
 	}
-	return int(field>>28) * 2 // counted in 16 bits
+	return int(field>>28) * 2 // in units of 16 bits
 }
 
 // Packet is a packet of a file. Its Data is valid until the next Fill.
 type Packet struct {
 	Time   uint64 // nanoseconds since the Unix epoch
-	Length uint32 // bytes that there were, of which Data may have fewer
+	Length uint32 // original length; Data may be shorter
 	Data   []byte
 }
 
@@ -99,14 +99,13 @@ func NewReader(src io.Reader) *Reader {
 	return &Reader{src: src, buf: make([]byte, readSize)}
 }
 
-// Header returns the file's header once a Packet has been delivered or Begun
-// says so.
+// Header returns the file's header. It is valid once Begun returns true.
 func (r *Reader) Header() Header { return r.header }
 
 // Begun reports whether the header has been read.
 func (r *Reader) Begun() bool { return r.begun }
 
-// Buffered delivers the next packet if all of it has been read, and reports
+// Buffered sets p to the next packet if all of it has been read, and reports
 // whether it did.
 func (r *Reader) Buffered(p *Packet) (bool, error) {
 	if r.err != nil {
@@ -131,7 +130,7 @@ func (r *Reader) Buffered(p *Packet) (bool, error) {
 		unit, most = 1, 1e9
 	}
 	if fraction >= most {
-		return false, r.fail("a time with %d of %d parts of a second", fraction, most)
+		return false, r.fail("invalid time: %d of %d parts of a second", fraction, most)
 	}
 	end := RecordSize + int(size)
 	if len(b) < end {
@@ -145,8 +144,8 @@ func (r *Reader) Buffered(p *Packet) (bool, error) {
 	return true, nil
 }
 
-// Begins reports whether b is how a capture begins, one that a Reader refuses
-// included.
+// Begins reports whether b begins with the magic number of a capture, even of a format
+// that a Reader rejects.
 func Begins(b []byte) bool {
 	if len(b) < 4 {
 		return false
@@ -177,13 +176,13 @@ func (r *Reader) begin() (bool, error) {
 	case little == magicModified || big == magicModified:
 		return false, r.fail("a capture in Kuznetzov's modified format (magic number a1b2cd34)")
 	default:
-		return false, r.fail("no capture: it begins with % x", b[:4])
+		return false, r.fail("not a capture: it begins with % x", b[:4])
 	}
 	if len(b) < HeaderSize {
 		return false, nil
 	}
 	if major, minor := h.Order.Uint16(b[4:]), h.Order.Uint16(b[6:]); major != 2 || minor < 3 {
-		// Before 2.3 the two lengths of a packet stand the other way round.
+		// Before 2.3 the two lengths of a packet are in reverse order.
 		return false, r.fail("a capture of version %d.%d, want 2.4", major, minor)
 	}
 	h.Snaplen = h.Order.Uint32(b[16:])
@@ -222,21 +221,21 @@ func (r *Reader) Fill() error {
 	}
 	if n > 0 {
 		r.w += n
-		return nil // an error that came along comes again
+		return nil // the next Read returns any error again
 	}
 	if errors.Is(err, io.EOF) && (have > 0 || !r.begun) {
 		what := "a packet"
 		if !r.begun {
 			what = "the file's header"
 		}
-		err = &frame.FormatError{Offset: r.offset, What: fmt.Sprintf("the input ends inside %s, of which it has %d bytes", what, have), Err: io.ErrUnexpectedEOF}
+		err = &frame.FormatError{Offset: r.offset, What: fmt.Sprintf("the input ends inside %s, after %d bytes of it", what, have), Err: io.ErrUnexpectedEOF}
 	}
 	r.err = err
 	return err
 }
 
 // AppendHeader appends the header of a file with nanoseconds to b, in the byte
-// order of AppendPacket. field is a link, or the Field of a Header.
+// order of AppendPacket. field is a link type, or the Field of a Header.
 func AppendHeader(b []byte, field uint32) []byte {
 	le := binary.LittleEndian
 	b = le.AppendUint32(b, magicNano)
@@ -247,9 +246,9 @@ func AppendHeader(b []byte, field uint32) []byte {
 	return le.AppendUint32(b, field)
 }
 
-// AppendPacket appends a packet to b, of which parts are the data, one behind
-// the other, cut at Snaplen. A time behind the year 2106 becomes the last one
-// that a file can have.
+// AppendPacket appends a packet to b. Its data is the concatenation of parts,
+// truncated to Snaplen. A time after the year 2106 becomes the latest time
+// that a file can hold.
 func AppendPacket(b []byte, time uint64, length uint32, parts ...[]byte) []byte {
 	le := binary.LittleEndian
 	seconds, fraction := time/1e9, time%1e9
@@ -271,6 +270,6 @@ func AppendPacket(b []byte, time uint64, length uint32, parts ...[]byte) []byte 
 	return b
 }
 
-// PacketLen is the length of the packet, with its header, that b begins with, as
-// AppendPacket has written it.
+// PacketLen returns the length, with header, of the packet at the start of b, which
+// AppendPacket must have written.
 func PacketLen(b []byte) int { return RecordSize + int(binary.LittleEndian.Uint32(b[8:])) }

@@ -103,15 +103,15 @@ func TestDamage(t *testing.T) {
 		packets int
 		want    string
 	}{
-		{"nothing", nil, 0, "offset 0: the input ends inside the file's header, of which it has 0 bytes"},
-		{"half a header", good[:20], 0, "offset 0: the input ends inside the file's header, of which it has 20 bytes"},
-		{"text", []byte("hello, world"), 0, "offset 0: no capture: it begins with 68 65 6c 6c"},
+		{"nothing", nil, 0, "offset 0: the input ends inside the file's header, after 0 bytes of it"},
+		{"half a header", good[:20], 0, "offset 0: the input ends inside the file's header, after 20 bytes of it"},
+		{"text", []byte("hello, world"), 0, "offset 0: not a capture: it begins with 68 65 6c 6c"},
 		{"version", put(4, 1), 0, "offset 0: a capture of version 1.0, want 2.4"},
 		{"modified", put(0, magicModified), 0, "offset 0: a capture in Kuznetzov's"},
-		{"half a packet header", good[:second+7], 1, fmt.Sprintf("offset %d: the input ends inside a packet, of which it has 7 bytes", second)},
-		{"half a packet", good[:len(good)-1], 1, fmt.Sprintf("offset %d: the input ends inside a packet, of which it has 18 bytes", second)},
+		{"half a packet header", good[:second+7], 1, fmt.Sprintf("offset %d: the input ends inside a packet, after 7 bytes of it", second)},
+		{"half a packet", good[:len(good)-1], 1, fmt.Sprintf("offset %d: the input ends inside a packet, after 18 bytes of it", second)},
 		{"a length", put(second+8, MaxPacket+1), 1, fmt.Sprintf("offset %d: a packet of 1048577 bytes, the most is 1048576", second)},
-		{"a time", put(first+4, 1e9), 0, fmt.Sprintf("offset %d: a time with 1000000000 of 1000000000 parts of a second", first)},
+		{"a time", put(first+4, 1e9), 0, fmt.Sprintf("offset %d: invalid time: 1000000000 of 1000000000 parts of a second", first)},
 	} {
 		got, _, err := all(bytes.NewReader(tt.in))
 		var damage *frame.FormatError

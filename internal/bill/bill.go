@@ -92,13 +92,13 @@ func (m Method) String() string  { return methods[m] }
 func (r Rank) String() string    { return ranks[r] }
 func (m Missing) String() string { return missings[m] }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (m *Method) Set(s string) error { return cli.Choose(m, methods, s) }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (r *Rank) Set(s string) error { return cli.Choose(r, ranks, s) }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (m *Missing) Set(s string) error { return cli.Choose(m, missings, s) }
 
 // Percentile is a share of samples, in 10⁻⁹ percent, so that 99.9 is exact.
@@ -106,7 +106,7 @@ type Percentile int64
 
 const hundred Percentile = 100e9
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (p *Percentile) Set(s string) error {
 	whole, fraction, dot := strings.Cut(strings.TrimSuffix(s, "%"), ".")
 	wrong := errors.New("want a percentile, such as 95 or 99.9, over 0 and up to 100")
@@ -181,11 +181,11 @@ func Bytes(rate int64, window time.Duration) (int64, error) {
 	hi, lo := bits.Mul64(uint64(rate), uint64(window))
 	const perByte = 8 * uint64(time.Second)
 	if hi >= perByte {
-		return 0, errors.New("that is too much")
+		return 0, errors.New("too large")
 	}
 	n, _ := bits.Div64(hi, lo, perByte)
 	if n > 1<<62 {
-		return 0, errors.New("that is too much")
+		return 0, errors.New("too large")
 	}
 	return int64(n), nil
 }

@@ -1,17 +1,16 @@
-// Package cli holds the manners that all tools of this project share: what
-// their messages look like, how flags are read, what signals do, and what the
-// exit status means.
+// Package cli has the conventions that all tools of this project share: messages,
+// flags, signals and the exit status.
 //
 // # Messages
 //
 // Messages go to stderr, one line each, in lower case and without a full stop,
-// behind the name of the tool:
+// after the name of the tool:
 //
 //	tunread: tap0: no such device
 //	tunread: hint: ip tuntap add dev tap0 mode tap multi_queue vnet_hdr
 //
-// The first line says what happened and to what. A hint follows where it helps,
-// and says what to do.
+// The first line states the error and its object. A hint may follow
+// and says how to fix it.
 //
 // # Exit status
 //
@@ -39,8 +38,8 @@ import (
 // Tool is a command.
 type Tool struct {
 	Name  string
-	Usage string // all that -h prints, written by hand
-	Args  int    // how many arguments it takes
+	Usage string // the text that -h prints, written by hand
+	Args  int    // number of arguments
 	Flags *flag.FlagSet
 	// Run does the work. Its error is printed and makes the status 1, or 2 if
 	// it came from Usagef.
@@ -49,18 +48,19 @@ type Tool struct {
 	// Verbose is the flag -v.
 	Verbose bool
 	// Source marks the first stage of a pipeline: INT and TERM make Stop
-	// readable instead of being left to the end of the input.
+	// readable. Other stages ignore the first of these signals and run to the end
+	// of their input.
 	Source bool
-	// Abrupt has the first INT or TERM end the tool at once, as the second one
-	// does otherwise: it holds nothing that anybody waits for.
+	// Abrupt makes the first INT or TERM end the tool at once, instead of the
+	// second. It is for tools that hold no frames.
 	Abrupt bool
 
 	stop     int
 	counters atomic.Pointer[func() string]
 }
 
-// Counters sets what makes the line that SIGUSR1 prints, and with -v the end. It
-// is called by another goroutine than Run's.
+// Counters sets the function that returns the line printed on SIGUSR1, and at the end
+// with -v. A goroutine other than Run's calls it.
 func (t *Tool) Counters(line func() string) { t.counters.Store(&line) }
 
 // Main runs the tool with the arguments of the process, and exits.
@@ -83,11 +83,11 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	err := t.Flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		err = say(stdout, t.Usage)
+		err = printTo(stdout, t.Usage)
 	case err != nil:
 		err = usage{errors.New(strings.Replace(err.Error(), "flag provided but not defined:", "there is no flag", 1))}
 	case *version:
-		err = say(stdout, t.Name+" "+Version()+"\n")
+		err = printTo(stdout, t.Name+" "+Version()+"\n")
 	case t.Flags.NArg() != t.Args:
 		err = Usagef("%s wanted, %d given", plural(t.Args, "argument"), t.Flags.NArg())
 	default:
@@ -101,10 +101,10 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	return t.report(err, stderr)
 }
 
-// say writes what was asked for to stdout.
-func say(stdout io.Writer, text string) error {
+// printTo writes text to stdout.
+func printTo(stdout io.Writer, text string) error {
 	_, err := io.WriteString(stdout, text)
-	if path := (*fs.PathError)(nil); errors.As(err, &path) { // which names it /dev/stdout
+	if path := (*fs.PathError)(nil); errors.As(err, &path) { // the path is /dev/stdout; say stdout
 		err = path.Err
 	}
 	if err != nil {
@@ -123,12 +123,12 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %ss are", n, noun)
 }
 
-// report prints an error as the messages are, and returns the exit status.
+// report prints an error and its hint, and returns the exit status.
 func (t *Tool) report(err error, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	for line := range strings.SplitSeq(err.Error(), "\n") { // several that were joined
+	for line := range strings.SplitSeq(err.Error(), "\n") { // errors.Join
 		fmt.Fprintf(stderr, "%s: %s\n", t.Name, line)
 	}
 	hint := HintOf(err)
@@ -163,10 +163,10 @@ type usage struct{ error }
 
 func (u usage) Unwrap() error { return u.error }
 
-// Usagef is the error for a command line that is wrong.
+// Usagef returns an error for a wrong command line.
 func Usagef(format string, args ...any) error { return usage{fmt.Errorf(format, args...)} }
 
-// Ends puts before the error of a stage's loop which of its ends it came from.
+// Ends prefixes the error of a stage's loop with the end it came from, stdin or stdout.
 func Ends(err error) error {
 	var w *fdio.WriteError
 	switch {
@@ -185,7 +185,7 @@ type hinted struct {
 
 func (h hinted) Unwrap() error { return h.error }
 
-// Hint adds to an error what to do about it, in a line or several.
+// Hint adds a hint to an error, in one or more lines.
 func Hint(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -193,7 +193,7 @@ func Hint(err error, format string, args ...any) error {
 	return hinted{err, fmt.Sprintf(format, args...)}
 }
 
-// HintOf returns the hint that goes with an error, if there is one.
+// HintOf returns the hint of an error, if there is one.
 func HintOf(err error) string {
 	var h hinted
 	errors.As(err, &h)
@@ -201,7 +201,7 @@ func HintOf(err error) string {
 }
 
 // Version returns the version that the build recorded: the module's, or the
-// revision and whether it was modified.
+// revision and whether the sources were modified.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -222,9 +222,9 @@ func Version() string {
 	return version + " " + runtime.Version()
 }
 
-// Counter is a number that the loop of a tool counts up and another goroutine
-// reads. It has one writer only, so that counting is an add and a store. The
-// store costs some nanoseconds, as it is locked on some machines (xchg).
+// Counter is a number that the loop of a tool increases and another goroutine
+// reads. It must have only one writer, because Add is a load and a store. The
+// store costs some nanoseconds where it is a locked instruction (xchg).
 type Counter struct{ v atomic.Uint64 }
 
 // Add counts n.
@@ -233,28 +233,28 @@ func (c *Counter) Add(n uint64) { c.v.Store(c.v.Load() + n) }
 // Load returns the count.
 func (c *Counter) Load() uint64 { return c.v.Load() }
 
-// Stop returns a descriptor that becomes readable when a Source is asked to
-// stop, for use with poll.
+// Stop returns a descriptor for poll that becomes readable when a Source is asked to
+// stop.
 func (t *Tool) Stop() int { return t.stop }
 
-// signals sets up what signals do.
+// signals sets up the signal handlers.
 //
 // SIGUSR1 prints the counters. At INT or TERM the source of a pipeline stops,
-// and the stages behind it come to the end of their input and drain what they
-// hold; so a stage lets the first of these signals pass and goes at once at
-// the second. SIGPIPE does nothing: the write that caused it fails with EPIPE.
+// and the later stages reach the end of their input and drain the frames they
+// hold. So a stage ignores the first of these signals and exits at once at
+// the second. SIGPIPE is ignored: the write that caused it fails with EPIPE.
 func (t *Tool) signals() error {
 	signal.Ignore(syscall.SIGPIPE)
-	// One processor, which the loop gives away only when it has waited long
-	// (package fdio): with a second one idle, the runtime wakes a thread to
+	// One processor, which the loop releases only after a long wait
+	// (package fdio). With a second, idle one, the runtime would wake a thread to
 	// look for work each time it preempts the loop, which is at each frame of
-	// a slow stream. A signal interrupts the wait, and the goroutine below
-	// gets its turn.
+	// a slow stream. A signal interrupts the wait, so that the goroutine below
+	// runs.
 	runtime.GOMAXPROCS(1)
 	wake := -1
 	t.stop = -1
 	if t.Source {
-		// Not os.Pipe: it would have the runtime poll for it.
+		// With os.Pipe, the runtime would poll the descriptors.
 		var p [2]int
 		if err := syscall.Pipe(p[:]); err != nil {
 			return err
@@ -272,14 +272,14 @@ func (t *Tool) signals() error {
 					fmt.Fprintf(os.Stderr, "%s: %s\n", t.Name, (*line)())
 				}
 			case asked, t.Abrupt:
-				t.Verbosef("asked to stop: gone")
+				t.Verbosef("asked to stop: exiting at once")
 				os.Exit(0)
 			case wake >= 0:
 				asked = true
-				syscall.Close(wake) // the other end is now at its end, which is readable
+				syscall.Close(wake) // makes the read end readable, at end of file
 			default:
 				asked = true
-				t.Verbosef("draining to the end of the input; once more stops at once")
+				t.Verbosef("draining to the end of the input; a second signal stops at once")
 			}
 		}
 	}()

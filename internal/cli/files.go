@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UTF8 reports whether the environment asks for UTF-8: by the first of
-// these variables that is set, as setlocale(3) has it.
+// UTF8 reports whether the environment asks for UTF-8, in the first of
+// these variables that is set, as setlocale(3) does.
 func UTF8() bool {
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
 		if v := strings.ToLower(os.Getenv(name)); v != "" {
@@ -20,8 +20,8 @@ func UTF8() bool {
 	return false
 }
 
-// Replace writes a file anew so that whoever reads it sees the old one or the
-// new one whole. What is no file, as /dev/stdout, is written to.
+// Replace replaces a file atomically, so that readers see either the old content or
+// all of the new. It writes in place to other files, such as /dev/stdout.
 func Replace(name string, content []byte) error {
 	if isFile(name) {
 		return replace(name, content)
@@ -34,15 +34,15 @@ func Replace(name string, content []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// Renew is Replace for those who may not wait. A fifo that nobody reads, or that has
-// no room, is an error.
+// Renew is Replace without blocking. A fifo without a reader, or without space, is an
+// error.
 func Renew(name string, content []byte) error {
 	if isFile(name) {
 		return replace(name, content)
 	}
 	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err == unix.ENXIO {
-		err = errors.New("nobody reads it")
+		err = errors.New("no process reads it")
 	}
 	if err != nil {
 		return &os.PathError{Op: "open", Path: name, Err: err}

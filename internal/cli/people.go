@@ -5,8 +5,8 @@ import (
 	"math"
 )
 
-// Human writes a number for people, with three digits and a decimal prefix:
-// 12.3 M. The unit follows.
+// Human formats a number for people, with three digits, a decimal prefix and the
+// unit: 12.3 MB.
 func Human(n float64, unit string) string {
 	if math.IsInf(n, 0) || math.IsNaN(n) {
 		return fmt.Sprint(n) + " " + unit

@@ -7,22 +7,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stdin checks that a stream can be read there: that it is no terminal. (That it
-// is open, Go's runtime has seen to: it opens /dev/null in its place.)
-func Stdin(example string) error { return stream(0, "stdin", "read from", example) }
+// Stdin returns an error if stdin is a terminal, from which frames cannot be read.
+// (It is never closed: Go's runtime opens /dev/null in that case.)
+func Stdin(example string) error { return notTerminal(0, "stdin", "read from", example) }
 
-// Stdout is Stdin for the output.
-func Stdout(example string) error { return stream(1, "stdout", "written to", example) }
+// Stdout is like Stdin, for stdout.
+func Stdout(example string) error { return notTerminal(1, "stdout", "written to", example) }
 
-func stream(fd int, name, verb, example string) error {
+func notTerminal(fd int, name, verb, example string) error {
 	if IsTerminal(fd) {
 		return Hint(fmt.Errorf("%s is a terminal; frames are not %s one", name, verb), "%s", example)
 	}
 	return nil
 }
 
-// Colour reports whether text for fd may have colour: whether it is a terminal that knows
-// colours, and its user has not asked for none (https://no-color.org).
+// Colour reports whether text for fd may have colour: fd is a terminal with
+// colours, and NO_COLOR is not set (https://no-color.org).
 func Colour(fd int) bool {
 	return IsTerminal(fd) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }

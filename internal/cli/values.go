@@ -15,7 +15,7 @@ import (
 // Size is a number of bytes: 10GB is 10^10, 10GiB is 10·2^30.
 type Size int64
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (s *Size) Set(text string) error {
 	number, unit := split(text)
 	if number == "" {
@@ -43,7 +43,7 @@ func (s Size) String() string {
 // Rate is a number of bits per second: 100Mbit/s, 12.5MB/s.
 type Rate int64
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (r *Rate) Set(text string) error {
 	number, unit := split(text)
 	if number == "" {
@@ -83,10 +83,10 @@ func (r Rate) String() string {
 // BytesPerSecond returns the rate in bytes per second.
 func (r Rate) BytesPerSecond() float64 { return float64(r) / 8 }
 
-// Duration is a time as Go writes it, with d for days besides.
+// Duration is a duration in Go's format, with the additional unit d for days.
 type Duration time.Duration
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (d *Duration) Set(text string) error {
 	if number, unit := split(text); unit == "d" {
 		n, err := scale(number, int64(24*time.Hour))
@@ -98,7 +98,7 @@ func (d *Duration) Set(text string) error {
 		return errors.New("want a duration, such as 50us, 100ms, 5m, 1h30m or 30d")
 	}
 	if n < 0 {
-		return errors.New("a duration is not negative")
+		return errors.New("a duration must not be negative")
 	}
 	*d = Duration(n)
 	return nil
@@ -125,7 +125,7 @@ type Window struct {
 	Month    bool
 }
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (w *Window) Set(text string) error {
 	if text == "month" {
 		*w = Window{Month: true}
@@ -136,7 +136,7 @@ func (w *Window) Set(text string) error {
 		return errors.New("want a duration, such as 5m, 1h or 30d, or month")
 	}
 	if w.Duration == 0 {
-		return errors.New("a window lasts longer than nothing")
+		return errors.New("must be longer than zero")
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func (w Window) String() string {
 // Share is a part of a whole: 75% or 0.75.
 type Share float64
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (s *Share) Set(text string) error {
 	number, percent := strings.CutSuffix(text, "%")
 	f, err := strconv.ParseFloat(number, 64)
@@ -162,9 +162,9 @@ func (s *Share) Set(text string) error {
 	case err != nil || math.IsNaN(f) || f < 0:
 		return errors.New("want a share, such as 75% or 0.75")
 	case f > 1 && !percent && f <= 100:
-		return fmt.Errorf("a share is not over 1: did you mean %s%%?", text)
+		return fmt.Errorf("a share must be at most 1: did you mean %s%%?", text)
 	case f > 1:
-		return errors.New("a share is not over 100%")
+		return errors.New("a share must be at most 100%")
 	}
 	*s = Share(f)
 	return nil
@@ -172,11 +172,11 @@ func (s *Share) Set(text string) error {
 
 func (s Share) String() string { return strconv.FormatFloat(float64(s), 'g', -1, 64) }
 
-// Prefixes is a list of networks and addresses, separated by commas. Given
-// again, it grows.
+// Prefixes is a list of networks and addresses, separated by commas. Each Set
+// appends to it.
 type Prefixes []netip.Prefix
 
-// Set is flag.Value's.
+// Set implements flag.Value.
 func (p *Prefixes) Set(text string) error {
 	for field := range strings.SplitSeq(text, ",") {
 		prefix, err := netip.ParsePrefix(field)
@@ -200,7 +200,7 @@ func (p Prefixes) String() string {
 	return strings.Join(s, ",")
 }
 
-// split parts the number at the start of text from its unit.
+// split splits text into the number at its start and the unit.
 func split(text string) (number, unit string) {
 	i := strings.IndexFunc(text, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
 	if i < 0 {
@@ -226,13 +226,13 @@ func prefix(name string) (factor int64, ok bool) {
 	return 0, false
 }
 
-var errNumber = errors.New("it does not begin with a number")
+var errNumber = errors.New("must begin with a number")
 
-// scale multiplies a decimal number by a factor, exactly, and cuts off what is
-// not whole. Something must not become nothing.
+// scale multiplies a decimal number by a factor, exactly, and rounds down. A positive
+// number that would become 0 is an error.
 func scale(number string, factor int64) (int64, error) {
 	if len(number) > 40 {
-		return 0, errors.New("that number is too long")
+		return 0, errors.New("the number is too long")
 	}
 	r, ok := new(big.Rat).SetString(number)
 	if !ok || number == "" {
@@ -241,15 +241,15 @@ func scale(number string, factor int64) (int64, error) {
 	r.Mul(r, new(big.Rat).SetInt64(factor))
 	n := new(big.Int).Quo(r.Num(), r.Denom())
 	if !n.IsInt64() || n.Int64() > 1<<60 {
-		return 0, errors.New("that is too much")
+		return 0, errors.New("too large")
 	}
 	if n.Sign() == 0 && r.Sign() != 0 {
-		return 0, errors.New("that is less than one")
+		return 0, errors.New("must be 0 or at least 1")
 	}
 	return n.Int64(), nil
 }
 
-// inUnits writes n with the largest prefix that leaves it a whole number.
+// inUnits formats n with the largest prefix that leaves a whole number.
 func inUnits(n int64, unit string) string {
 	for _, p := range prefixes {
 		if p.name != "K" && n != 0 && n%p.factor == 0 {
@@ -259,7 +259,7 @@ func inUnits(n int64, unit string) string {
 	return "0" + unit
 }
 
-// Choose sets a flag that has one of these values.
+// Choose sets a flag to the value with one of these names.
 func Choose[T ~uint8](to *T, names []string, s string) error {
 	i := slices.Index(names, s)
 	if i < 0 {

@@ -245,7 +245,7 @@ func TestFifos(t *testing.T) {
 		if err := c.Wait(); err != nil {
 			t.Errorf("%v: %v, %s", args, err, said.String())
 		}
-		if !regexp.MustCompile(`^(quotagate: open \S+: nobody reads it\n)?(quotagate: write \S+: it is full\n)?$`).Match(said.Bytes()) {
+		if !regexp.MustCompile(`^(quotagate: open \S+: no process reads it\n)?(quotagate: write \S+: it is full\n)?$`).Match(said.Bytes()) {
 			t.Errorf("%v says %s", args, said.String())
 		}
 	}

@@ -12,12 +12,12 @@ import (
 	"framepipe/internal/ledger"
 )
 
-// fromLedger reads the counts of gates, up to now: charged bytes, or for a simulation
-// offered ones. Where no flag gives the cycle and the window, they are the ledger's.
+// fromLedger reads the counts of gates up to now: charged bytes, or offered bytes for a
+// simulation. Without flags for them, the cycle and the window are the ledger's.
 func (c *config) fromLedger(name string, given func(flag string) bool, now int64) (source bill.Source, err error) {
 	l, err := ledger.Read(name)
 	if errors.Is(err, ledger.ErrDamaged) {
-		err = cli.Hint(err, "want the -ledger of a quotagate; samples are read with -csv")
+		err = cli.Hint(err, "give the file of quotagate -ledger, or read samples with -csv")
 	}
 	if err != nil {
 		return nil, err
@@ -34,34 +34,33 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 			c.zone = cfg.Zone.String()
 		}
 	case given("cycle-day"):
-		return nil, cli.Usagef("-cycle-day is of months, and %s has cycles of %v", name, cli.Duration(cfg.Cycle))
+		return nil, cli.Usagef("-cycle-day is for months, but %s has cycles of %v", name, cli.Duration(cfg.Cycle))
 	}
 	c.opened, c.length = true, cfg.Cycle
 	if !given("window") {
 		c.window.Duration = cli.Duration(budget.Slots * cfg.Slot)
 	}
-	// A clock that was ahead for a while has left counts in the future. Nothing there is
-	// known yet.
+	// A clock that was ahead for a while may have left counts in the future. Ignore them.
 	cycles := slices.DeleteFunc(l.Cycles(), func(x ledger.Cycle) bool { return x.Start > now })
-	nothing := fmt.Errorf("%s: nothing was counted yet", name)
+	nothing := fmt.Errorf("%s: no traffic was counted yet", name)
 	if len(cycles) == 0 {
 		return nil, nothing
 	}
 	var all bill.Pieces
 	room := uint64(mostBytes)
 	for i, x := range cycles {
-		s, used, sum := table(&x, cfg.Slot, c.simulates(), now)
+		s, used, sum := readCycle(&x, cfg.Slot, c.simulates(), now)
 		if sum > room {
-			return nil, fmt.Errorf("%s: %w: there are more bytes in it than can be counted", name, ledger.ErrDamaged)
+			return nil, fmt.Errorf("%s: %w: the sum of its counts is too large", name, ledger.ErrDamaged)
 		}
 		room -= sum
-		if i == len(cycles)-1 && now < x.End { // without the slot of now if that has nothing yet
+		if i == len(cycles)-1 && now < x.End { // drop the current slot if it is empty
 			used = max(used, len(s.In)-1)
 		}
 		if i == len(cycles)-1 {
 			s.In, s.Out = s.In[:used], s.Out[:used]
 		}
-		if len(all) == 0 { // before the first byte there was no gate, and nothing is known
+		if len(all) == 0 { // time before the first byte is unknown: no gate counted
 			if sum == 0 {
 				continue
 			}
@@ -78,17 +77,17 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 		return nil, nothing
 	}
 	if last := len(all) - 1; len(all[last].In) == 0 {
-		all = all[:last] // it has just begun
+		all = all[:last] // the cycle has just begun
 	}
 	return all, nil
 }
 
-// mostBytes bounds the sum of all slots of a ledger, so that none overflows.
+// mostBytes bounds the sum of all slots of a ledger, so that no sum overflows.
 const mostBytes = 1 << 62
 
-// table reads a cycle up to now. used is one more than the last slot with bytes, and sum
-// the bytes, of which it reads no more than mostBytes.
-func table(x *ledger.Cycle, slot time.Duration, offered bool, now int64) (s *bill.Series, used int, sum uint64) {
+// readCycle reads a cycle up to now. used is one more than the last slot with bytes. sum
+// is the bytes; reading stops once it exceeds mostBytes.
+func readCycle(x *ledger.Cycle, slot time.Duration, offered bool, now int64) (s *bill.Series, used int, sum uint64) {
 	n := x.Slots
 	if now < x.End {
 		n = min(n, int((now-x.Start)/int64(slot))+1)

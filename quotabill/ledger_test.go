@@ -103,7 +103,7 @@ func FuzzLedger(f *testing.F) {
 		}
 		if c.simulate && how>>5 == 3 {
 			var out bytes.Buffer
-			_ = j.simulation(&out, source, name, bill.Style{})
+			_ = j.simulateCycle(&out, source, name, bill.Style{})
 		}
 	})
 }
@@ -142,7 +142,7 @@ func TestAhead(t *testing.T) {
 	}
 	count(5 * time.Minute)
 	count(cycle + time.Minute)
-	if _, _, err := read(time.Minute); err == nil || !strings.Contains(err.Error(), "nothing was counted yet") {
+	if _, _, err := read(time.Minute); err == nil || !strings.Contains(err.Error(), "no traffic was counted yet") {
 		t.Errorf("only the future has counts: %v", err)
 	}
 	count(0)

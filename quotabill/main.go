@@ -1,4 +1,4 @@
-// Quotabill works out what a provider would bill.
+// Quotabill computes the bill of a provider.
 package main
 
 import (
@@ -19,36 +19,36 @@ import (
 
 const usage = `usage: quotabill [flags] {-csv FILE | LEDGER}
 
-Says what a provider would bill for the traffic of a cycle, and what of it is left.
+Computes what a provider would bill for the traffic of a cycle.
 
-  LEDGER           the file in which a gate has counted. Its cycles and window are those
-                   of the bill, unless flags say otherwise
+  LEDGER           the ledger of a gate. Without flags for them, the bill has its cycles
+                   and window
   -csv FILE        read samples, time,in,out: the bytes of the sample that begins at
                    that time; - is standard input
-  -interval D      how far samples are apart; default: as most of them are
+  -interval D      interval of the samples; default: the most frequent one
   -rate RATE       the commit: 100Mbit/s, 12.5MB/s. Windows over it are free until
                    the percentile's share of them is used
   -quota SIZE      the same in bytes of a window; with -window month, a transfer cap
-  -window D        what the provider takes a sample of: 5m (default), month
+  -window D        length of the provider's samples: 5m (default), month
   -method M        separate (default: each direction's percentile, the larger is
                    billed), max (the larger direction of each sample), sum, in, out
   -percentile P    95 (default), 99.9, 100
   -rank R          floor (default: the share above the percentile, rounded down, is
-                   thrown away, and the next billed), nearest (LibreNMS, vnStat)
-  -missing M       samples that are missing count: zero (default), skip (not at all)
-  -cycle NAME      the cycle that begins in that month, 2005-06, or where the cycles of
-                   a ledger are no months then, 2026-03-05; default: the last there is
+                   discarded, and the next sample billed), nearest (LibreNMS, vnStat)
+  -missing M       how missing samples count: as zero (default), or skip (not at all)
+  -cycle NAME      the cycle that begins in a month, 2005-06, or if the ledger's cycles
+                   are not months, on a day, 2026-03-05; default: the last
   -cycle-day N     the day of the month on which cycles begin; default 1
   -tz NAME         the time zone of cycles, and of times without one; default UTC
   -all             a line for each cycle
   -json            for programs: one object a cycle
-  -simulate        what gates would have passed of it at the commit, by the rules of
-                   quotagate -percentile, and what that would be billed
+  -simulate        simulate gates at the commit, by the rules of quotagate -percentile:
+                   the traffic that passes, and its bill
   -plan            the same for a range of commits, a line each: which one to buy
-  -threshold S     with them: share of the commit that passes untouched; default 75%
-  -reserve N       with them: free windows that stay unused
-  -patience D      with them: how long demand waits that may not pass; default 0: it is
-                   lost at once
+  -threshold S     with these: share of the commit that passes untouched; default 75%
+  -reserve N       with these: free windows that stay unused
+  -patience D      with these: how long delayed traffic waits before it is lost;
+                   default 0: not at all
   -svg FILE        draw the cycle and its duration curve
   -prom FILE       write the figures for Prometheus
   -slots FILE      write time,offered,passed a slot
@@ -56,7 +56,7 @@ Says what a provider would bill for the traffic of a cycle, and what of it is le
   -version         print the version
   -h               print this
 
-Without a commit, free windows are those over what is billed. The text has colour on
+Without a commit, windows over the billed rate are free. The text has colour on
 a terminal, unless NO_COLOR is set.
 
   quotabill -rate 100Mbit/s /var/lib/quotagate.ledger
@@ -78,8 +78,8 @@ type config struct {
 	missing    bill.Missing
 	cycle      string
 	cycleDay   int
-	opened     bool          // the ledger has said what follows
-	length     time.Duration // of the cycles of a ledger that are no months
+	opened     bool          // the ledger was read and has set length
+	length     time.Duration // of the cycles of a ledger, 0 for months
 	zone       string
 	all, json  bool
 	svg        string
@@ -100,7 +100,7 @@ func main() {
 		if s == "" {
 			return errors.New("want a file, or - for standard input")
 		}
-		c.csv, tool.Args = s, 0 // it stands for the ledger
+		c.csv, tool.Args = s, 0 // it takes the place of the ledger
 		return nil
 	})
 	flags.Var(&c.interval, "interval", "")
@@ -133,7 +133,7 @@ func main() {
 	tool.Main()
 }
 
-// job is a config that was checked.
+// job is a checked config.
 type job struct {
 	config
 	terms    bill.Terms
@@ -141,7 +141,7 @@ type job struct {
 	calendar bill.Calendar
 }
 
-// check holds the flags against one another.
+// check checks that the flags are consistent.
 func (c config) check() (*job, error) {
 	j := &job{config: c, terms: bill.Terms{
 		Method: c.method, Percentile: c.percentile, Rank: c.rank, Missing: c.missing, Window: time.Duration(c.window.Duration),
@@ -152,28 +152,28 @@ func (c config) check() (*job, error) {
 	var err error
 	switch {
 	case c.rate != 0 && c.quota != 0 && !c.window.Month:
-		return nil, cli.Usagef("-quota and -rate both say what is paid for: give one")
+		return nil, cli.Usagef("-quota and -rate both set the commit: give one")
 	case c.window.Month && c.quota == 0:
-		return nil, cli.Usagef("-window month is a transfer cap: -quota says of how much")
+		return nil, cli.Usagef("-window month is a transfer cap: give its size with -quota")
 	case c.cycleDay < 1 || c.cycleDay > 31:
 		return nil, cli.Usagef("-cycle-day %d: a month has days 1 to 31", c.cycleDay)
 	case c.all && c.cycle != "":
-		return nil, cli.Usagef("-all is of all cycles, and -cycle of one")
+		return nil, cli.Usagef("-all is for all cycles and -cycle for one: give one of these")
 	case c.all && (c.svg != "" || c.prom != "" || c.slots != ""):
-		return nil, cli.Usagef("-svg, -prom and -slots are of one cycle, and -all of all")
+		return nil, cli.Usagef("-svg, -prom and -slots are for one cycle: give them without -all")
 	case c.interval != 0 && c.csv == "":
 		return nil, cli.Usagef("-interval goes with -csv")
 	case c.window.Duration > cli.Duration(24*time.Hour):
-		return nil, cli.Usagef("-window %v: want a day at most, or month", c.window)
+		return nil, cli.Usagef("-window %v: must be at most a day, or month", c.window)
 	case c.interval != 0 && c.interval < cli.Duration(time.Millisecond):
-		return nil, cli.Usagef("-interval %v: want a millisecond or more", c.interval)
+		return nil, cli.Usagef("-interval %v: must be at least a millisecond", c.interval)
 	}
 	if j.zone, err = time.LoadLocation(c.zone); err != nil {
 		return nil, cli.Usagef("-tz %s: no such time zone", c.zone)
 	}
 	j.calendar = bill.Calendar{Day: c.cycleDay, Zone: j.zone, Length: c.length}
 	if c.cycle != "" {
-		if err := j.nameable(); err != nil {
+		if err := j.checkCycleName(); err != nil {
 			return nil, cli.Usagef("-cycle %s: %w", c.cycle, err)
 		}
 	}
@@ -194,9 +194,9 @@ func (c config) check() (*job, error) {
 	return j, nil
 }
 
-// nameable returns what is wrong with the name of the cycle. That of a ledger's is
-// held against its calendar once that is read.
-func (j *job) nameable() error {
+// checkCycleName checks the name of the cycle. For a ledger, it is checked against the
+// ledger's calendar after the ledger is read.
+func (j *job) checkCycleName() error {
 	if j.csv == "" && !j.opened {
 		return bill.CanParse(j.config.cycle)
 	}
@@ -204,7 +204,7 @@ func (j *job) nameable() error {
 	return err
 }
 
-// cycle returns the one that was asked for: the last, if none was.
+// cycle returns the cycle of -cycle, or the last one without the flag.
 func (j *job) cycle(source bill.Source) (bill.Cycle, error) {
 	if j.config.cycle == "" {
 		return bill.Last(source, j.calendar), nil
@@ -212,7 +212,7 @@ func (j *job) cycle(source bill.Source) (bill.Cycle, error) {
 	return j.calendar.Parse(j.config.cycle)
 }
 
-// read returns what there is to bill, and what its errors are to name.
+// read reads the samples. name is their file's, for errors.
 func (j *job) read(t *cli.Tool) (source bill.Source, name string, err error) {
 	in, name := io.Reader(os.Stdin), "stdin"
 	if j.csv == "-" {
@@ -230,7 +230,7 @@ func (j *job) read(t *cli.Tool) (source bill.Source, name string, err error) {
 	s, err := bill.ReadCSV(in, j.zone, time.Duration(j.interval))
 	if err != nil {
 		var path *os.PathError
-		if !errors.As(err, &path) { // which names it
+		if !errors.As(err, &path) { // it names the file already
 			err = fmt.Errorf("%s: %w", name, err)
 		}
 		return nil, name, err
@@ -241,7 +241,7 @@ func (j *job) read(t *cli.Tool) (source bill.Source, name string, err error) {
 	if s.Slot > j.terms.Window && j.window.Month {
 		j.terms.Window = s.Slot
 	}
-	t.Verbosef("%s: %d samples, %v apart; %d not on the grid, %d said twice", name, s.Len(), s.Slot, s.Moved, s.Repeated)
+	t.Verbosef("%s: %d samples, %v apart; %d not on the grid, %d repeated", name, s.Len(), s.Slot, s.Moved, s.Repeated)
 	return s, name, nil
 }
 
@@ -257,7 +257,7 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	} else {
 		name = args[0]
 		if source, err = c.fromLedger(name, given, time.Now().UnixNano()); err == nil {
-			j, err = c.check() // with what the ledger says
+			j, err = c.check() // again, with the ledger's cycle and window
 		}
 	}
 	if err != nil {
@@ -267,13 +267,13 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 		b, err := bill.Of(source, cycle, j.zone, j.terms)
 		return b, about(name, err)
 	}
-	style := look(os.Stdout)
+	style := styleOf(os.Stdout)
 	var out bytes.Buffer
 	switch {
 	case c.simulates():
-		err = j.simulation(&out, source, name, style)
+		err = j.simulateCycle(&out, source, name, style)
 	case c.all:
-		err = j.table(&out, source, of)
+		err = j.writeTable(&out, source, of)
 	default:
 		var cycle bill.Cycle
 		if cycle, err = j.cycle(source); err != nil {
@@ -288,7 +288,7 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 			}
 		}
 		if err == nil {
-			err = j.files(b, source)
+			err = j.writeFiles(b, source)
 		}
 	}
 	if err != nil {
@@ -300,7 +300,7 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	return nil
 }
 
-// about says which source an error is of.
+// about adds the name of the source to an error.
 func about(name string, err error) error {
 	if err == nil {
 		return nil
@@ -308,13 +308,13 @@ func about(name string, err error) error {
 	err = fmt.Errorf("%s: %w", name, err)
 	var unfit *bill.WindowError
 	if errors.As(err, &unfit) {
-		err = cli.Hint(err, "-window says what the provider takes a sample of, and -interval how far these are apart")
+		err = cli.Hint(err, "give the length of the provider's samples with -window, and that of the input's with -interval")
 	}
 	return err
 }
 
-// table writes a line for each cycle.
-func (j *job) table(w *bytes.Buffer, source bill.Source, of func(bill.Cycle) (*bill.Bill, error)) error {
+// writeTable writes a line for each cycle.
+func (j *job) writeTable(w *bytes.Buffer, source bill.Source, of func(bill.Cycle) (*bill.Bill, error)) error {
 	const row = "%-*s %12s %12s %12s %10s %10s %9s %12s\n"
 	cycles := bill.Cycles(source, j.calendar)
 	width := len("2005-06 ")
@@ -342,8 +342,8 @@ func (j *job) table(w *bytes.Buffer, source bill.Source, of func(bill.Cycle) (*b
 	return nil
 }
 
-// files writes those that were asked for.
-func (j *job) files(b *bill.Bill, source bill.Source) error {
+// writeFiles writes the files of -svg, -prom and -slots.
+func (j *job) writeFiles(b *bill.Bill, source bill.Source) error {
 	if err := j.draw(b); err != nil {
 		return err
 	}
@@ -366,7 +366,7 @@ func (j *job) files(b *bill.Bill, source bill.Source) error {
 	return nil
 }
 
-// draw writes the picture, if one was asked for.
+// draw writes the picture of -svg.
 func (j *job) draw(b *bill.Bill) error {
 	if j.svg == "" {
 		return nil

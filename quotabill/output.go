@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// look returns how text is written to a file.
-func look(f *os.File) bill.Style {
+// styleOf returns the style of text written to a file.
+func styleOf(f *os.File) bill.Style {
 	fd := int(f.Fd())
 	s := bill.Style{ASCII: !cli.UTF8(), Colour: cli.Colour(fd)}
 	if size, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ); err == nil {

@@ -16,7 +16,7 @@ const threshold = 0.75
 
 func (c *config) simulates() bool { return c.simulate || c.plan }
 
-// checkSimulation holds the flags of simulations against the others.
+// checkSimulation checks the flags of simulations against the others.
 func (c *config) checkSimulation() error {
 	if !c.simulates() {
 		if c.threshold != threshold || c.reserve != 0 || c.patience != 0 {
@@ -26,30 +26,30 @@ func (c *config) checkSimulation() error {
 	}
 	switch {
 	case c.simulate && c.plan:
-		return cli.Usagef("-simulate is of one commit, and -plan of several: give one")
+		return cli.Usagef("-simulate is for one commit and -plan for several: give one")
 	case c.window.Month:
-		return cli.Usagef("-window month is a transfer cap, and -simulate and -plan are of a percentile")
+		return cli.Usagef("-window month is a transfer cap: -simulate and -plan are for a percentile")
 	case c.simulate && c.rate == 0 && c.quota == 0:
-		return cli.Usagef("-simulate wants a commit: -rate 100Mbit/s, or -quota")
+		return cli.Usagef("-simulate needs a commit: give -rate 100Mbit/s, or -quota")
 	case c.window.Duration%budget.Slots != 0:
-		return cli.Usagef("-window %v: want one that has a sixtieth", c.window)
+		return cli.Usagef("-window %v: must be divisible by sixty", c.window)
 	case c.reserve < 0:
 		return cli.Usagef("-reserve %d is negative", c.reserve)
 	case c.patience < 0:
 		return cli.Usagef("-patience %v is negative", c.patience)
 	case c.all || c.prom != "":
-		return cli.Usagef("-all and -prom are of bills, and go with no -simulate or -plan")
+		return cli.Usagef("-all and -prom are for bills, not for -simulate or -plan")
 	case c.plan && (c.svg != "" || c.slots != ""):
-		return cli.Usagef("-svg and -slots are of one commit: -simulate has them, and -plan has not")
+		return cli.Usagef("-svg and -slots are for one commit: give them with -simulate, not -plan")
 	case c.missing != bill.Zero:
-		return cli.Usagef("-missing goes with no -simulate or -plan, in which samples that are missing count zero")
+		return cli.Usagef("-missing is not for -simulate or -plan: they count missing samples as zero")
 	}
 	return nil
 }
 
-// simulation writes what gates would have passed.
-func (j *job) simulation(w *bytes.Buffer, source bill.Source, name string, style bill.Style) error {
-	runtime.GOMAXPROCS(runtime.NumCPU()) // package cli leaves a stage of a pipeline one
+// simulateCycle writes the simulation of gates, or a plan.
+func (j *job) simulateCycle(w *bytes.Buffer, source bill.Source, name string, style bill.Style) error {
+	runtime.GOMAXPROCS(runtime.NumCPU()) // package cli sets 1, for the stages of a pipeline
 	cycle, err := j.cycle(source)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func (j *job) simulation(w *bytes.Buffer, source bill.Source, name string, style
 		return about(name, err)
 	}
 	if j.plan {
-		return about(name, j.planned(w, scenario, style))
+		return about(name, j.writePlan(w, scenario, style))
 	}
 	x, err := scenario.Simulate(j.terms.Commit)
 	if err != nil {
@@ -86,7 +86,8 @@ func (j *job) simulation(w *bytes.Buffer, source bill.Source, name string, style
 	return cli.Replace(j.slots, buf.Bytes())
 }
 
-func (j *job) planned(w *bytes.Buffer, scenario *bill.Scenario, style bill.Style) error {
+// writePlan writes the simulations of a range of commits.
+func (j *job) writePlan(w *bytes.Buffer, scenario *bill.Scenario, style bill.Style) error {
 	p, err := scenario.Plan(j.terms.Commit)
 	if err != nil {
 		return err

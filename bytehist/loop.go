@@ -13,7 +13,7 @@ import (
 	"framepipe/internal/packet"
 )
 
-// counter counts what goes by.
+// counter counts the frames and bytes of a stream.
 type counter struct {
 	in     *fdio.TeeStream
 	every  time.Duration
@@ -28,12 +28,12 @@ type counter struct {
 	n    struct{ frames, bytes, ethernet cli.Counter }
 }
 
-// line is what SIGUSR1 prints.
+// line returns the counters as SIGUSR1 prints them.
 func (t *counter) line() string {
 	return fmt.Sprintf("frames=%d bytes=%d ethernet_bytes=%d", t.n.frames.Load(), t.n.bytes.Load(), t.n.ethernet.Load())
 }
 
-// run passes the stream on until it ends, and counts it behind its back.
+// run passes the stream on until it ends, and counts the copy that it reads.
 func (t *counter) run() error {
 	fdio.Steady()
 	fdio.Grow(t.in.Fd())

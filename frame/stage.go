@@ -17,16 +17,16 @@ type Func func(r *Record, w *Writer) error
 type Stage interface {
 	Frame(r *Record) error
 	Annotation(r *Record) error
-	// Idle is called when all that was read has been dealt with, before more is read: it
-	// writes what is gathered, and may set how long the source waits. Records that were
-	// delivered before are valid until it returns.
+	// Idle is called when all values that were read have been dealt with, before more is
+	// read. It writes gathered records, and may set how long the source waits. Records that
+	// were delivered before are valid until it returns.
 	Idle() error
 }
 
 // Loop is the loop that every stage runs in: it reads a stream and calls a Stage's methods,
 // until the stream ends, which is no error, or one of them fails. Then Idle is called once
-// more, as what came whole before is still owed. A source whose time is over
-// (os.ErrDeadlineExceeded) is read again after Idle.
+// more, to write the values that came whole before. After os.ErrDeadlineExceeded from the
+// source, Loop calls Idle and reads again.
 func Loop(r *Reader, s Stage) error {
 	var rec Record
 	for {
@@ -70,9 +70,9 @@ func (f *filter) Annotation(r *Record) error { return f.w.Pass(r) }
 func (f *filter) Idle() error                { return f.w.Flush() }
 
 // Run is the whole of a simple stage: it reads a stream from in, calls do for each frame, and
-// writes to out what do passes on. Annotations are passed on as they are. It returns nil at
+// writes to out the records that do passes on. Annotations are passed on as they are. It returns nil at
 // the end of the input, and when the reader of out has gone away, which it notices even if
-// no frame arrives. On any error, what came whole before it has been dealt with and written.
+// no frame arrives. On any error, the values that came whole before it have been written.
 func Run(in, out *os.File, do Func) error {
 	from, to, err := descriptors(in, out)
 	if err != nil {

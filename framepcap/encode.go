@@ -25,13 +25,13 @@ type encoder struct {
 	out     io.Writer
 	segment bool
 	warn    func(format string, args ...any)
-	// onward has it leave out what cannot be written, because it is a tee in the
-	// way of live traffic that feeds it, which is worth more than the capture.
+	// onward leaves out packets that cannot be written: a tee in live traffic feeds the
+	// encoder, and the traffic is worth more than the capture.
 	onward bool
 
 	buf   []byte
 	head  int    // bytes of the file's header in buf
-	rest  []byte // of what was written only in part
+	rest  []byte // end of a packet that was written in part
 	full  bool   // that it cannot be written was said
 	begun bool   // the file's header has been written
 	known bool   // the stream's header has been read
@@ -44,8 +44,7 @@ type encoder struct {
 	n     counters
 }
 
-// run writes until the input ends. What came whole before an error has been
-// written.
+// run writes until the input ends. Frames that came whole before an error have been written.
 func (e *encoder) run() error {
 	e.field, e.form = pcap.LinkEthernet, links[pcap.LinkEthernet]
 	err := frame.Loop(e.r, e)
@@ -197,7 +196,7 @@ func (e *encoder) frame(rec *frame.Record) error {
 // original writes a frame as it stood in a capture, if it came from one.
 func (e *encoder) original(rec *frame.Record) error {
 	o := restore(rec)
-	if e.form.strip == 0 { // nothing was made, or what was made is what the file is to have
+	if e.form.strip == 0 { // the file has frames as they are in the stream
 		if o.head != nil {
 			o = original{length: uint32(len(rec.Frame))}
 		}

@@ -31,12 +31,12 @@ type writer struct {
 	first frame.Record // of those gathered in merge
 	whole bool         // the device is given every datagram by itself
 	n     counters
-	batch tally
+	batch counts
 	bad   complaints // of the device
 	odd   complaints // about frames
 }
 
-// sink is what a writer wants of a tap.Device.
+// sink is the part of tap.Device that a writer uses.
 type sink interface {
 	Fd() int
 	VNetHdr() bool
@@ -44,22 +44,22 @@ type sink interface {
 	Write(buf []byte, off, n int) error
 }
 
-// counters is what SIGUSR1 shows.
+// counters are the counters that SIGUSR1 prints.
 type counters struct {
 	frames, bytes, ethernet, segmented, merged, refused, malformed cli.Counter
-	// What the device took, as it got it; and what it did not, or was not given.
+	// Frames as the device took them, and bytes that were not injected.
 	written, writtenBytes, writtenEthernet, lostEthernet cli.Counter
 }
 
-// tally is what the counters do not have yet of a batch: stores that another goroutine
-// may see take a sixth of the time that a small frame takes here, without the system call.
-type tally struct {
+// counts are those of a batch, until publish adds them to the counters. Without them,
+// stores that another goroutine may see would take a sixth of a small frame's time here.
+type counts struct {
 	frames, bytes, ethernet                uint64
 	written, writtenBytes, writtenEthernet uint64
 }
 
-// settle brings the counters up to date.
-func (t *writer) settle() {
+// publish brings the counters up to date.
+func (t *writer) publish() {
 	b := &t.batch
 	t.n.frames.Add(b.frames)
 	t.n.bytes.Add(b.bytes)
@@ -67,7 +67,7 @@ func (t *writer) settle() {
 	t.n.written.Add(b.written)
 	t.n.writtenBytes.Add(b.writtenBytes)
 	t.n.writtenEthernet.Add(b.writtenEthernet)
-	*b = tally{}
+	*b = counts{}
 }
 
 // run writes frames until the input or the device ends.
@@ -78,7 +78,7 @@ func (t *writer) run() error {
 	t.whole = !t.dev.Offload()
 	t.r = frame.NewReader(t.in)
 	err := frame.Loop(t.r, t)
-	t.settle()
+	t.publish()
 	switch {
 	case err == nil:
 		return nil
@@ -119,7 +119,7 @@ func (t *writer) Annotation(rec *frame.Record) error {
 // Idle is frame.Stage's: it injects the frames that were gathered.
 func (t *writer) Idle() error {
 	err := t.flush()
-	t.settle()
+	t.publish()
 	return err
 }
 
@@ -131,7 +131,7 @@ func (t *writer) fits(rec *frame.Record) error {
 	return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link is %s, and %s is a %s", t.r.Link(), t.name, kind(t.link))}
 }
 
-// pace waits until it is time for a frame. What was gathered goes first.
+// pace waits until a frame is due. It injects the gathered frames first.
 func (t *writer) pace(rec *frame.Record) error {
 	d := t.replay.due(rec.Time, time.Now())
 	if d <= 0 {
@@ -140,7 +140,7 @@ func (t *writer) pace(rec *frame.Record) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
-	t.settle()
+	t.publish()
 	return t.replay.wait(d)
 }
 
@@ -176,13 +176,13 @@ func (t *writer) gather(rec *frame.Record) error {
 	return t.inject(rec)
 }
 
-// flush injects what was gathered.
+// flush injects the gathered frames.
 func (t *writer) flush() error {
 	n := t.merge.Len()
 	if n == 0 {
 		return nil
 	}
-	if n == 1 { // itself: it may have additions to its frame, but no device sees those
+	if n == 1 { // the record itself: its additions do not reach the device
 		t.merge.Reset()
 		return t.inject(&t.first)
 	}
@@ -206,13 +206,13 @@ func (t *writer) flush() error {
 	return t.failed(err, &t.first, room, len(f), n)
 }
 
-// inject writes one frame, or the segments of one. An error is the end of the
-// device; what is wrong with a frame is counted.
+// inject writes one frame, or its segments. It returns an error if the device is gone, and
+// counts invalid frames.
 func (t *writer) inject(rec *frame.Record) error {
 	if rec.Offload == nil || t.dev.Offload() {
 		room := rec.Room()
 		if t.dev.VNetHdr() {
-			// The header goes where the frame's own head stands.
+			// The header overwrites the head of the record.
 			if h := room[frame.Headroom-offload.HeaderSize : frame.Headroom]; rec.Offload != nil {
 				copy(h, rec.Offload)
 			} else {
@@ -239,7 +239,7 @@ func (t *writer) inject(rec *frame.Record) error {
 	return t.segments(rec)
 }
 
-// segments writes what the segmenter makes of a record.
+// segments writes the segments of a record.
 func (t *writer) segments(rec *frame.Record) error {
 	for b := t.seg.Next(); b != nil; b = t.seg.Next() {
 		if err := t.write(rec, b, len(b)-tap.Headroom); err != nil {
@@ -249,8 +249,8 @@ func (t *writer) segments(rec *frame.Record) error {
 	return nil
 }
 
-// write writes the frame of a record, or a segment of it, that stands in room behind
-// its headroom.
+// write writes the frame of a record, or a segment of it, which is in room after the
+// headroom.
 func (t *writer) write(rec *frame.Record, room []byte, n int) error {
 	err := t.put(room, n)
 	if err == nil {
@@ -260,7 +260,7 @@ func (t *writer) write(rec *frame.Record, room []byte, n int) error {
 	return t.failed(err, rec, room, n, 1)
 }
 
-// put is write without what is done about an error.
+// put is write without the handling of errors.
 func (t *writer) put(room []byte, n int) error {
 	for {
 		err := t.dev.Write(room, tap.Headroom, n)
@@ -268,8 +268,8 @@ func (t *writer) put(room []byte, n int) error {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			// A full socket in a device's place: worth waiting for.
-			t.settle()
+			// A socket in place of a device is full. A tap never is.
+			t.publish()
 			fds := [1]fdio.PollFd{{Fd: int32(t.dev.Fd()), Events: unix.POLLOUT}}
 			if _, err := fdio.Wait(fds[:], fdio.Forever); err != nil {
 				return err
@@ -280,14 +280,13 @@ func (t *writer) put(room []byte, n int) error {
 	}
 }
 
-// ethernet is what a frame counts on the wire.
+// ethernet returns the bytes that a frame takes on the wire.
 func (t *writer) ethernet(header, f []byte) uint64 {
 	_, n := offload.OnWire(header, f, len(f), t.link)
 	return uint64(n)
 }
 
-// given is ethernet for the frame of n bytes that stands in room, as the device was
-// given it.
+// given is ethernet for a frame of n bytes in room, as it was passed to the device.
 func (t *writer) given(room []byte, n int) uint64 {
 	f := room[tap.Headroom : tap.Headroom+n]
 	if !t.dev.VNetHdr() {
@@ -296,7 +295,7 @@ func (t *writer) given(room []byte, n int) uint64 {
 	return t.ethernet(room[tap.Headroom-offload.HeaderSize:tap.Headroom], f)
 }
 
-// wrote counts what the device has taken.
+// wrote counts a frame that the device has taken.
 func (t *writer) wrote(room []byte, n int) {
 	t.bad.over()
 	t.batch.written++
@@ -322,7 +321,7 @@ func (t *writer) failed(err error, rec *frame.Record, room []byte, n, frames int
 	return nil
 }
 
-// why explains what the device may have meant.
+// why explains the error of a device.
 func why(err error) string {
 	switch err {
 	case unix.EIO:
@@ -334,8 +333,8 @@ func why(err error) string {
 }
 
 // complaints lets one message through for each run of the same error, and a few in a
-// second: a device that is down refuses a hundred thousand frames a second, and of
-// somebody else's stream every second one may be wrong.
+// second: a device that is down refuses a hundred thousand frames a second, and every
+// second frame of a foreign stream may be invalid.
 type complaints struct {
 	last string
 	from time.Time // the second

@@ -34,7 +34,7 @@ type Config struct {
 	Net       string // the tap on the side of the network
 	Host      string // the tap on the side of the host
 	// Open leaves the frames alone while a tap has no reader or no writer.
-	// Otherwise they are diverted all the time, and what nobody reads is lost.
+	// Otherwise they are diverted all the time, and frames that no process reads are lost.
 	Open bool
 }
 
@@ -45,7 +45,7 @@ const (
 	// look is how often the kernel is asked while something is waited for.
 	look = 40 * time.Millisecond
 	// settle is how long they must have had them before frames are diverted again:
-	// a stage that ends as soon as it starts would lose what it is given.
+	// a stage that ends as soon as it starts would lose its frames.
 	settle = time.Second
 	// linger is how long frames that are in the pipelines have to come out after
 	// the diversion was asked to stop.

@@ -53,8 +53,8 @@ func (n *netlink) close() {
 	}
 }
 
-// drain reads the events that wait. What they say is asked for again, as some may
-// have been lost.
+// drain reads the events that wait, and ignores them: some may have been lost, so the
+// caller asks the kernel again.
 func (n *netlink) drain() {
 	for {
 		if _, _, err := unix.Recvfrom(n.events, n.buf, 0); err != nil && err != unix.EINTR && err != unix.ENOBUFS {

@@ -1,7 +1,7 @@
 // Soak is the long run: mixed traffic between two kernels through both pipelines
 // of the real tools, whose stages are killed at random, and an account of every
 // frame. The counts of the kernel, of each stage, of the ledger and of the histogram
-// must agree exactly, but for what was under way when a stage was killed, which is
+// must agree exactly, except for the frames in flight when a stage is killed, which are
 // bounded: after a kill of the gate, the ledger is at or above what passed, by no
 // more than 1 MiB. Memory and descriptors must not grow.
 //

@@ -66,7 +66,7 @@ type port struct {
 	carrier  bool // a process is attached to it
 }
 
-// read reports whether a process reads what is sent through a tap.
+// read reports whether a process reads the frames that the kernel sends through a tap.
 func (p port) read() bool { return p.up && (p.queues > 0 || !p.several && p.carrier) }
 
 // written reports whether a process writes to a tap. One that has a single queue is

@@ -241,7 +241,7 @@ func (d *Diversion) lacks() string {
 }
 
 // follow brings the programs to where the interfaces are now. The taps come before
-// the interface, so that what is led into them comes out again.
+// the interface, so that frames that go into them come out again.
 func (d *Diversion) follow() error {
 	for i, a := range []*attachment{&d.net, &d.host} {
 		if _, err := a.follow(d.seen[1+i].index); err != nil {

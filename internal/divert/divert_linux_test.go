@@ -112,7 +112,7 @@ func FuzzPort(f *testing.F) {
 }
 
 // The programs run for each frame: they are short. The kernel takes names of up to
-// 15 bytes, and the library cuts what is longer, so that another diversion would not
+// 15 bytes, and the library truncates longer names, so that another diversion would not
 // find them.
 func TestPrograms(t *testing.T) {
 	for _, name := range []string{nameIngress, nameEgress, nameNet, nameHost} {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The valve, moment by moment: what is asked of it, and what it decides.
+// The decisions of the valve, moment by moment.
 func TestValve(t *testing.T) {
 	const s, ms = time.Second, time.Millisecond
 	type step struct {

@@ -43,9 +43,9 @@ const (
 	nameHost    = "fp_host"
 )
 
-// capture is the program of the interface: what comes out of a tap goes on, and all
-// else goes into the tap whose number is at an offset in the map, of which ports is
-// the descriptor.
+// capture is the program of the interface. Marked frames, which come out of a tap, go on;
+// all others go into the tap whose number is at an offset in the map, of which ports is the
+// descriptor.
 func capture(ports int, mark uint32, tap uint32) asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, atMark, asm.Word),
@@ -65,8 +65,8 @@ func capture(ports int, mark uint32, tap uint32) asm.Instructions {
 	}
 }
 
-// inject is the program of a tap: what is written to it is marked, and leaves the
-// interface, or, with the flag ingress, comes in by it.
+// inject is the program of a tap. It marks the frames that are written to the tap, and sends
+// them out by the interface, or, with the flag ingress, in by it.
 func inject(ports int, mark uint32, flags int32) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Imm32(asm.R3, int32(mark)),

@@ -100,7 +100,7 @@ func (d *diversion) pipeline(from, to string) []*stage {
 type diverter struct {
 	*exec.Cmd
 	t      *testing.T
-	stdout *os.File // what it prints
+	stdout *os.File
 	stderr string   // a file
 	done   chan struct{}
 }
@@ -148,7 +148,7 @@ func (d *diversion) startNot(args ...string) *diverter {
 	return v
 }
 
-// says is what it has said so far.
+// says returns its messages so far.
 func (v *diverter) says() string {
 	b, _ := os.ReadFile(v.stderr)
 	return string(b)
@@ -365,7 +365,7 @@ func ifindex(name string) int {
 	return int(ifr.Uint32())
 }
 
-// checksums has an interface leave the sums of what it sends to the receiver, or not
+// checksums has an interface leave the checksums of outgoing frames to the device, or not
 // (SIOCETHTOOL of linux/ethtool.h).
 func checksums(t *testing.T, ns *nettest.Namespace, name string, left uint32) {
 	t.Helper()
@@ -439,8 +439,8 @@ func TestDivertHost(t *testing.T) {
 		multicast(t, d.peer, "wire", d.host, "eth0", group)
 	}
 
-	// What the interface has received went into the tap of the network's side, or was
-	// dropped there, and what it has sent has come from there; so did the host's.
+	// All frames that the interface received went into the tap on the side of the network, or
+	// were dropped there, and all that it sent came from there. It is the same for the host.
 	differ := "?"
 	for tries := 0; differ != "" && tries < 20; tries++ {
 		for _, s := range slices.Concat(d.in, d.out) {

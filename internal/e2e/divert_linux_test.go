@@ -101,7 +101,7 @@ type diverter struct {
 	*exec.Cmd
 	t      *testing.T
 	stdout *os.File
-	stderr string   // a file
+	stderr string // a file
 	done   chan struct{}
 }
 

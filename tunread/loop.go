@@ -53,6 +53,7 @@ type device interface {
 	Fd() int
 	VNetHdr() bool
 	Read(buf []byte, off int) (n int, err error)
+	Detach() error
 }
 
 // counters are the counters that SIGUSR1 prints.
@@ -119,13 +120,14 @@ func (t *reader) burst() error {
 		if fdio.Broken(fds[1]) {
 			return fdio.ErrReaderGone
 		}
+		if fds[0].Revents != 0 {
+			return t.last()
+		}
 		failed, before := t.n.errors.Load(), t.n.frames.Load()
 		n, err := t.pass()
 		switch frames := t.n.frames.Load() - before; {
 		case err != nil:
 			return err
-		case fds[0].Revents != 0: // the frames from before the signal have been passed on
-			return errStop
 		case t.n.errors.Load() != failed:
 			_, err = fdio.Wait(fds[:2], pause)
 			return err
@@ -158,6 +160,29 @@ func (t *reader) pace(since time.Duration) time.Duration {
 		}
 	}
 	return t.gap - since
+}
+
+// last passes on the frames that are left, when the reader must stop; in a flood, only so many
+// as a queue may have. Before its last write, which may take long, it detaches the queue:
+// another reader of the device then gets the frames that come meanwhile.
+func (t *reader) last() error {
+	for until := t.n.frames.Load() + most; ; {
+		n, err := t.drain()
+		end := n < batch || err != nil || t.n.frames.Load() >= until
+		if end {
+			_ = t.dev.Detach() // the end of the process does it, too
+		}
+		if n > 0 {
+			_, e := t.out.Write(t.buf[:n])
+			err = errors.Join(err, e)
+		}
+		if err != nil {
+			return err
+		}
+		if end {
+			return errStop
+		}
+	}
 }
 
 // pass writes the queued frames, at most one batch.

@@ -119,3 +119,96 @@ func TestPass(t *testing.T) {
 		}
 	})
 }
+
+// A reader that must stop while its output is full leaves the frames that come meanwhile to
+// another reader of the tap.
+func TestStopHandsOver(t *testing.T) {
+	nettest.Need(t)
+	nettest.Inside(t, func() {
+		nettest.Run(t, "ip", "tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue", "vnet_hdr")
+		nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6; ip link set tap0 mtu 9000 up")
+		var readers [2]*reader
+		var devices [2]*tap.Device
+		var outputs, stops [2][2]int
+		for i := range readers {
+			dev, err := tap.Open(tap.Config{Name: "tap0"})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer dev.Close()
+			for _, p := range []*[2]int{&outputs[i], &stops[i]} {
+				if err := unix.Pipe(p[:]); err != nil {
+					t.Error(err)
+					return
+				}
+				defer unix.Close(p[0])
+			}
+			defer unix.Close(stops[i][1])
+			devices[i] = dev
+			readers[i] = &reader{dev: dev, out: fdio.NewOutput(outputs[i][1]), stop: stops[i][0], warn: t.Logf, buf: make([]byte, batch+longest), head: frame.HeadSize}
+		}
+		ended := make(chan error)
+		run := func(i int) {
+			var err error
+			for err == nil {
+				err = readers[i].burst()
+			}
+			devices[i].Close()
+			unix.Close(outputs[i][1])
+			ended <- err
+		}
+		take := func(i int) {
+			for b := make([]byte, 64<<10); ; {
+				if n, err := unix.Read(outputs[i][0], b); n <= 0 && err != unix.EINTR {
+					return
+				}
+			}
+		}
+		stop := func(i int) {
+			if _, err := unix.Write(stops[i][1], []byte{1}); err != nil {
+				t.Error(err)
+			}
+		}
+		s := nettest.PacketSocket(t, "tap0")
+		defer unix.Close(s)
+		nettest.Running(t, "tap0")
+		sent := uint64(0)
+		send := func(frames int) {
+			for range frames {
+				sent++
+				f := packettest.Spec{UDP: true, Port: 4096 + uint16(sent), Payload: packettest.Bytes(4000)}.Frame()
+				if err := unix.Send(s, f, 0); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+
+		send(60) // about half of them to each queue, more than a pipe of 64 KiB can take
+		stop(0)
+		go run(0)
+		for start := time.Now(); readers[0].n.frames.Load() == 0; time.Sleep(time.Millisecond) {
+			if time.Since(start) > 5*time.Second {
+				t.Error("the first reader reads nothing")
+				return
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+		send(60)
+		go take(0)
+		if err := <-ended; err != errStop {
+			t.Error(err)
+		}
+		stop(1)
+		go run(1)
+		go take(1)
+		if err := <-ended; err != errStop {
+			t.Error(err)
+		}
+		a, b := readers[0].n.frames.Load(), readers[1].n.frames.Load()
+		t.Logf("%d and %d of %d frames", a, b, sent)
+		if a+b != sent || a < 17 || b < 60 {
+			t.Errorf("%d and %d of %d frames came", a, b, sent)
+		}
+	})
+}

@@ -4,8 +4,9 @@
 // Such a descriptor is shared: the shell, the neighbour stage and other
 // children of the same parent hold the same open file description, and
 // O_NONBLOCK is a flag of the description, not of the descriptor. So this
-// package never sets it. On Linux each call asks not to block (preadv2 with
-// RWF_NOWAIT); elsewhere a poll comes first.
+// package never sets it there. On Linux it opens a pipe anew by /proc/self/fd,
+// which gives a description of our own. Where that fails, as for the pipe of
+// another user, and on other systems, a poll comes before each read.
 //
 // On Linux this package hides calls that cannot block from Go's scheduler
 // (syscall.RawSyscall), and the first second of each wait in ppoll, too. A
@@ -61,17 +62,14 @@ type Input struct {
 type kind uint8
 
 const (
-	plain   kind = iota // needs a poll before a read
-	nowait              // supports RWF_NOWAIT
+	plain   kind = iota // needs a poll before a read, and blocks in a write
+	private             // in non-blocking mode, which no other process sees
 	regular             // a file: never blocks for long; poll always reports it ready
 )
 
-// NewInput prepares fd for reading. It changes nothing about the descriptor.
-func NewInput(fd int) *Input { return &Input{fd: fd, kind: inputKind(fd)} }
-
-// NewDevice is NewInput for a character device. The first read detects whether the
-// driver supports RWF_NOWAIT.
-func NewDevice(fd int) *Input { return &Input{fd: fd, kind: deviceKind} }
+// NewInput prepares fd for reading. If it is a pipe, it becomes non-blocking in this
+// process; in others that share it, nothing changes.
+func NewInput(fd int) *Input { return &Input{fd: fd, kind: prepare(fd)} }
 
 // Fd returns the descriptor.
 func (in *Input) Fd() int { return in.fd }
@@ -86,8 +84,8 @@ type Output struct {
 	poll [1]PollFd
 }
 
-// NewOutput prepares fd for writing. It changes nothing about the descriptor.
-func NewOutput(fd int) *Output { return &Output{fd: fd, kind: outputKind(fd)} }
+// NewOutput prepares fd for writing, as NewInput does for reading.
+func NewOutput(fd int) *Output { return &Output{fd: fd, kind: prepare(fd)} }
 
 // Fd returns the descriptor.
 func (out *Output) Fd() int { return out.fd }

@@ -2,18 +2,13 @@ package fdio
 
 import (
 	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-// rwfNowait makes one read or write return EAGAIN instead of blocking
-// (include/uapi/linux/fs.h). Both ends of pipe(2) support it since Linux 6.4,
-// a named FIFO does not. An end loses the support for good at a splice from or
-// to it (pipe_clear_nowait in fs/splice.c), but not at a tee.
-const rwfNowait = 0x8
 
 // brief is how long a wait stays hidden from Go's scheduler. It is longer than a
 // second, so that a ping a second never needs a visible wait: a system call that
@@ -30,13 +25,9 @@ const (
 	firstSlice = 4 * time.Millisecond
 )
 
-const deviceKind = nowait
-
-func inputKind(fd int) kind { return kindOf(fd) }
-
-func outputKind(fd int) kind { return kindOf(fd) }
-
-func kindOf(fd int) kind {
+// prepare returns the kind of fd. A pipe is opened anew, and the new open file description,
+// which is non-blocking, takes the place of the inherited one at the number fd: proc_pid_fd(5).
+func prepare(fd int) kind {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil {
 		return plain
@@ -44,10 +35,31 @@ func kindOf(fd int) kind {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFBLK:
 		return regular
-	case unix.S_IFIFO, unix.S_IFSOCK:
-		return nowait
+	case unix.S_IFIFO:
+	default:
+		return plain
 	}
-	return plain
+	status, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return plain
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	if err != nil {
+		return plain
+	}
+	own, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), status&unix.O_ACCMODE|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return plain
+	}
+	defer unix.Close(own)
+	cloexec := 0
+	if flags&unix.FD_CLOEXEC != 0 {
+		cloexec = unix.O_CLOEXEC
+	}
+	if err := unix.Dup3(own, fd, cloexec); err != nil {
+		return plain
+	}
+	return private
 }
 
 // Grow asks for a pipe buffer of PipeSize bytes. It ignores a refusal and a
@@ -65,19 +77,9 @@ func (in *Input) TryRead(p []byte) (n int, err error) {
 		return 0, unix.EINVAL
 	}
 	switch in.kind {
-	case nowait:
-		iov := iovec(p)
-		r, _, e := syscall.RawSyscall6(unix.SYS_PREADV2, uintptr(in.fd), uintptr(unsafe.Pointer(&iov)), 1, ^uintptr(0), ^uintptr(0), rwfNowait)
-		if e == unix.EOPNOTSUPP {
-			in.kind = plain
-			return in.TryRead(p)
-		}
-		if e != 0 {
-			return 0, errno(e)
-		}
-		return int(r), nil
+	case private:
+		return in.readReady(p)
 	case plain:
-		// A terminal, a character device or an old kernel's pipe: poll first.
 		fds := [1]PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}}
 		if ready, err := Wait(fds[:], 0); err != nil || ready == 0 {
 			if err == nil {
@@ -91,7 +93,7 @@ func (in *Input) TryRead(p []byte) (n int, err error) {
 	return max(n, 0), err
 }
 
-// readReady reads after a poll has reported the input readable.
+// readReady reads from an input that does not block, or that a poll has reported readable.
 func (in *Input) readReady(p []byte) (int, error) {
 	r, _, e := syscall.RawSyscall(unix.SYS_READ, uintptr(in.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	if e != 0 {
@@ -101,12 +103,15 @@ func (in *Input) readReady(p []byte) (int, error) {
 }
 
 func (out *Output) tryWrite(p []byte) (int, error) {
-	if out.kind != nowait {
+	if out.kind != private {
 		n, err := unix.Write(out.fd, p)
 		return max(n, 0), err
 	}
-	iov := iovec(p)
-	return out.pwritev2(&iov, 1)
+	r, _, e := syscall.RawSyscall(unix.SYS_WRITE, uintptr(out.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	if e != 0 {
+		return 0, errno(e)
+	}
+	return int(r), nil
 }
 
 func (out *Output) tryWritev(spans [][]byte) (int, error) {
@@ -125,14 +130,17 @@ func (out *Output) tryWritev(spans [][]byte) (int, error) {
 	if n == 0 {
 		return 0, nil
 	}
-	if out.kind != nowait {
-		r, _, e := syscall.Syscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(n))
-		if e != 0 {
-			return 0, errno(e)
-		}
-		return int(r), nil
+	var r uintptr
+	var e syscall.Errno
+	if out.kind == private {
+		r, _, e = syscall.RawSyscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(n))
+	} else {
+		r, _, e = syscall.Syscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(n))
 	}
-	return out.pwritev2(&iov[0], n)
+	if e != 0 {
+		return 0, errno(e)
+	}
+	return int(r), nil
 }
 
 // iovec returns the iovec of a span. SetLen is portable: Len has 32 bits on some systems.
@@ -140,18 +148,6 @@ func iovec(p []byte) unix.Iovec {
 	iov := unix.Iovec{Base: &p[0]}
 	iov.SetLen(len(p))
 	return iov
-}
-
-func (out *Output) pwritev2(iov *unix.Iovec, n int) (int, error) {
-	r, _, e := syscall.RawSyscall6(unix.SYS_PWRITEV2, uintptr(out.fd), uintptr(unsafe.Pointer(iov)), uintptr(n), ^uintptr(0), ^uintptr(0), rwfNowait)
-	if e == unix.EOPNOTSUPP {
-		out.kind = plain
-		return 0, unix.EINTR // the caller retries with a plain write
-	}
-	if e != 0 {
-		return 0, errno(e)
-	}
-	return int(r), nil
 }
 
 // Splice moves at most n bytes from one pipe to another without copying them.

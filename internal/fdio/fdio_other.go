@@ -8,17 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const deviceKind = plain
-
-func inputKind(fd int) kind {
+func prepare(fd int) kind {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) == nil && uint32(st.Mode)&unix.S_IFMT == unix.S_IFREG {
 		return regular
 	}
 	return plain
 }
-
-func outputKind(int) kind { return plain }
 
 // Grow does nothing: these systems grow their pipes automatically.
 func Grow(int) {}

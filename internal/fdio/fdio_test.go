@@ -121,16 +121,34 @@ func pairs(t *testing.T, test func(t *testing.T, in, out *ends)) {
 	}
 }
 
-func flags(t *testing.T, fds ...int) (all []int) {
+// unchanged notes the flags of descriptors that another process shares. What it returns
+// fails the test if they have changed.
+func unchanged(t *testing.T, fds ...int) (check func()) {
 	t.Helper()
-	for _, fd := range fds {
+	flags := func(fd int) int {
 		f, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, f)
+		return f
 	}
-	return all
+	var other, before []int
+	for _, fd := range fds {
+		d, err := unix.Dup(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, before = append(other, d), append(before, flags(fd))
+	}
+	return func() {
+		t.Helper()
+		for i, d := range other {
+			if after := flags(d); after != before[i] {
+				t.Errorf("the flags are %x, were %x", after, before[i])
+			}
+			unix.Close(d)
+		}
+	}
 }
 
 // within runs f and fails if it takes longer than a second or two.
@@ -175,7 +193,7 @@ func drain(fd int) <-chan []byte {
 func TestRoundTrip(t *testing.T) {
 	want := packettest.Bytes(3 << 20) // more than any of them holds
 	kinds(t, func(t *testing.T, e *ends) {
-		before := flags(t, e.r, e.w)
+		check := unchanged(t, e.r)
 		in, out := NewInput(e.r), NewOutput(e.w)
 		Grow(e.r)
 		Grow(e.w)
@@ -210,9 +228,7 @@ func TestRoundTrip(t *testing.T) {
 		if ready, err := s.Wait(Forever); !ready || err != nil {
 			t.Errorf("at the end, ready %v, %v", ready, err)
 		}
-		if after := flags(t, e.r); after[0] != before[0] {
-			t.Errorf("the flags are %x, were %x", after, before)
-		}
+		check()
 	})
 }
 
@@ -220,7 +236,7 @@ func TestRoundTrip(t *testing.T) {
 func TestWriteSlowReader(t *testing.T) {
 	want := packettest.Bytes(300000)
 	kinds(t, func(t *testing.T, e *ends) {
-		before := flags(t, e.r, e.w)
+		check := unchanged(t, e.w)
 		got := drain(e.r)
 		out := NewOutput(e.w)
 		within(t, "writing", func() {
@@ -231,9 +247,7 @@ func TestWriteSlowReader(t *testing.T) {
 				t.Errorf("Writev: %v", err)
 			}
 		})
-		if after := flags(t, e.w, e.r); after[0] != before[1] || after[1] != before[0] {
-			t.Errorf("the flags are %x, were %x", after, before)
-		}
+		check()
 		closeFd(&e.w)
 		if b := <-got; !bytes.Equal(b, want) {
 			t.Errorf("%d bytes arrived, want %d", len(b), len(want))
@@ -470,7 +484,7 @@ func TestDevNull(t *testing.T) {
 	}
 	defer f.Close()
 	fd := int(f.Fd())
-	before := flags(t, fd)
+	check := unchanged(t, fd)
 	Grow(fd)
 	within(t, "/dev/null", func() {
 		if n, err := NewStream(NewInput(fd), fd).Read(make([]byte, 10)); n != 0 || err != io.EOF {
@@ -484,9 +498,7 @@ func TestDevNull(t *testing.T) {
 			t.Errorf("Writev: %v", err)
 		}
 	})
-	if after := flags(t, fd); after[0] != before[0] {
-		t.Errorf("the flags are %x, were %x", after, before)
-	}
+	check()
 }
 
 // A descriptor that is none is an error, and nothing to wait for.

@@ -155,7 +155,7 @@ func open(cfg Config) (*Device, error) {
 		d.socket = true
 		return d, nil
 	case unix.S_IFCHR:
-		d.in = fdio.NewDevice(fd)
+		d.in = fdio.NewInput(fd)
 		return d, d.setup(cfg)
 	}
 	return nil, errors.New("the descriptor is neither a device nor a socket")

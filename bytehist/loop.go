@@ -3,10 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"framepipe/frame"
-	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/hist"
 	"framepipe/internal/offload"
@@ -25,7 +25,7 @@ type counter struct {
 	hist hist.Counter
 	skip int
 	link packet.Link
-	n    struct{ frames, bytes, ethernet cli.Counter }
+	n    struct{ frames, bytes, ethernet atomic.Uint64 }
 }
 
 // line returns the counters as SIGUSR1 prints them.
@@ -35,7 +35,6 @@ func (t *counter) line() string {
 
 // run passes the stream on until it ends, and counts the copy that it reads.
 func (t *counter) run() error {
-	fdio.Steady()
 	fdio.Grow(t.in.Fd())
 	t.r = frame.NewReader(t.in)
 	start := time.Now()

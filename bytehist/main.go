@@ -89,5 +89,6 @@ func run(t *cli.Tool, c config) error {
 	})
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
+	fdio.Steady()
 	return cli.Ends(h.run())
 }

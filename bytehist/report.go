@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"sync/atomic"
 
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
@@ -40,7 +41,7 @@ type reporter struct {
 	rest             []byte // the unwritten part of a partly written report
 	failed           bool
 	warn             func(format string, args ...any)
-	written, leftOut cli.Counter
+	written, leftOut atomic.Uint64
 }
 
 func newReporter(f format, out *os.File, sample int, warn func(format string, args ...any)) *reporter {

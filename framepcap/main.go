@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"framepipe/frame"
 	"framepipe/internal/cli"
@@ -125,7 +126,7 @@ func stream(b []byte) bool {
 
 // counters are the counters that SIGUSR1 prints.
 type counters struct {
-	frames, bytes, finished, segmented, malformed, cut, leftOut cli.Counter
+	frames, bytes, finished, segmented, malformed, cut, leftOut atomic.Uint64
 }
 
 func (n *counters) String() string {

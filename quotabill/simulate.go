@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"runtime"
 	"time"
 
 	"framepipe/internal/bill"
@@ -49,7 +48,6 @@ func (c *config) checkSimulation() error {
 
 // simulateCycle writes the simulation of gates, or a plan.
 func (j *job) simulateCycle(w *bytes.Buffer, source bill.Source, name string, style bill.Style) error {
-	runtime.GOMAXPROCS(runtime.NumCPU()) // package cli sets 1, for the stages of a pipeline
 	cycle, err := j.cycle(source)
 	if err != nil {
 		return err

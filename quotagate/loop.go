@@ -64,7 +64,6 @@ type filter struct {
 // run passes on the frames that the gate lets through, until the input has ended and
 // the gate holds none.
 func (t *filter) run() error {
-	fdio.Steady()
 	fdio.Grow(t.in.Fd())
 	fdio.Grow(t.out.Fd())
 	t.r, t.w = frame.NewReader(source{t}), frame.NewWriter(t.out)

@@ -259,6 +259,7 @@ func run(t *cli.Tool, c config) (err error) {
 	}
 	holds := sandbox.Enter(c.metrics)
 	t.Verbosef("sandbox: %s", holds)
+	fdio.Steady()
 	err = f.run()
 	if f.stream {
 		m.write()

@@ -2,10 +2,10 @@ package main
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"framepipe/frame"
-	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
@@ -58,13 +58,12 @@ type device interface {
 
 // counters are the counters that SIGUSR1 prints.
 type counters struct {
-	frames, bytes, ethernet, super, errors, malformed cli.Counter
+	frames, bytes, ethernet, super, errors, malformed atomic.Uint64
 }
 
 // run reads until the device is gone, a signal stops it, or the reader of the output
 // is gone.
 func (t *reader) run(source string) error {
-	fdio.Steady()
 	fdio.Grow(t.out.Fd())
 	t.buf = make([]byte, batch+longest)
 	t.head, t.gap = frame.HeadSize, t.coalesce

@@ -91,6 +91,7 @@ func run(t *cli.Tool, c config) error {
 	}
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
+	fdio.Steady()
 	if err := r.run(c.device); err != nil {
 		return fmt.Errorf("%s: %w", c.device, err)
 	}

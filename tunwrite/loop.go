@@ -3,10 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"framepipe/frame"
-	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
@@ -46,9 +46,9 @@ type sink interface {
 
 // counters are the counters that SIGUSR1 prints.
 type counters struct {
-	frames, bytes, ethernet, segmented, merged, refused, malformed cli.Counter
+	frames, bytes, ethernet, segmented, merged, refused, malformed atomic.Uint64
 	// Frames as the device took them, and bytes that were not injected.
-	written, writtenBytes, writtenEthernet, lostEthernet cli.Counter
+	written, writtenBytes, writtenEthernet, lostEthernet atomic.Uint64
 }
 
 // counts are those of a batch, until publish adds them to the counters. Without them,
@@ -72,7 +72,6 @@ func (t *writer) publish() {
 
 // run writes frames until the input or the device ends.
 func (t *writer) run() error {
-	fdio.Steady()
 	fdio.Grow(t.in.Fd())
 	t.seg.Headroom, t.merge.Headroom = tap.Headroom, tap.Headroom
 	t.whole = !t.dev.Offload()

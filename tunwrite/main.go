@@ -101,6 +101,7 @@ func run(t *cli.Tool, c config) error {
 	}
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
+	fdio.Steady()
 	return w.run()
 }
 

@@ -222,17 +222,6 @@ func Version() string {
 	return version + " " + runtime.Version()
 }
 
-// Counter is a number that the loop of a tool increases and another goroutine
-// reads. It must have only one writer, because Add is a load and a store. The
-// store costs some nanoseconds where it is a locked instruction (xchg).
-type Counter struct{ v atomic.Uint64 }
-
-// Add counts n.
-func (c *Counter) Add(n uint64) { c.v.Store(c.v.Load() + n) }
-
-// Load returns the count.
-func (c *Counter) Load() uint64 { return c.v.Load() }
-
 // Stop returns a descriptor for poll that becomes readable when a Source is asked to
 // stop.
 func (t *Tool) Stop() int { return t.stop }
@@ -245,12 +234,6 @@ func (t *Tool) Stop() int { return t.stop }
 // the second. SIGPIPE is ignored: the write that caused it fails with EPIPE.
 func (t *Tool) signals() error {
 	signal.Ignore(syscall.SIGPIPE)
-	// One processor, which the loop releases only after a long wait
-	// (package fdio). With a second, idle one, the runtime would wake a thread to
-	// look for work each time it preempts the loop, which is at each frame of
-	// a slow stream. A signal interrupts the wait, so that the goroutine below
-	// runs.
-	runtime.GOMAXPROCS(1)
 	wake := -1
 	t.stop = -1
 	if t.Source {

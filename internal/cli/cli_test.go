@@ -55,13 +55,7 @@ func TestPanic(t *testing.T) {
 	}
 }
 
-func TestCounter(t *testing.T) {
-	var c Counter
-	c.Add(2)
-	c.Add(3)
-	if c.Load() != 5 {
-		t.Error(c.Load())
-	}
+func TestNoHint(t *testing.T) {
 	if HintOf(errors.New("x")) != "" || Hint(nil, "x") != nil {
 		t.Error("a hint of nothing")
 	}

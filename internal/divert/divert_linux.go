@@ -36,7 +36,7 @@ type Diversion struct {
 
 	// For Counters, which another goroutine calls.
 	state            atomic.Pointer[string]
-	opened, attached cli.Counter
+	opened, attached atomic.Uint64
 }
 
 // attachment is a program at a hook of an interface.

@@ -263,7 +263,13 @@ func ppoll(fds []PollFd, timeout time.Duration, schedule bool) (int, syscall.Err
 // kept its P for 10 ms, as a hidden wait does. Delivered at the end of the wait,
 // the signal would delay each frame of a slow stream by 15 µs in each stage. The
 // runtime also sets a flag, which the next function call checks.
+//
+// Steady leaves the process one P, which the loop releases only in a long wait. With
+// a second, idle P, the runtime would wake a thread to look for work each time it
+// preempts the loop, which is at each frame of a slow stream. Other goroutines run
+// when a signal interrupts the wait, or when the loop yields.
 func Steady() {
+	runtime.GOMAXPROCS(1)
 	steady = true
 	setupThread()
 }

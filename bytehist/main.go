@@ -87,8 +87,8 @@ func run(t *cli.Tool, c config) error {
 	t.Counters(func() string {
 		return h.line() + fmt.Sprintf(" reports=%d left_out=%d", r.written.Load(), r.leftOut.Load())
 	})
+	fdio.Steady() // the sandbox forbids it
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
-	fdio.Steady()
 	return cli.Ends(h.run())
 }

@@ -257,9 +257,9 @@ func run(t *cli.Tool, c config) (err error) {
 	if f.stream {
 		m.replay = &replay{}
 	}
+	fdio.Steady() // the sandbox forbids it
 	holds := sandbox.Enter(c.metrics)
 	t.Verbosef("sandbox: %s", holds)
-	fdio.Steady()
 	err = f.run()
 	if f.stream {
 		m.write()

@@ -89,9 +89,9 @@ func run(t *cli.Tool, c config) error {
 	if err := sandbox.Become(c.user); err != nil {
 		return err
 	}
+	fdio.Steady() // the sandbox forbids it
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
-	fdio.Steady()
 	if err := r.run(c.device); err != nil {
 		return fmt.Errorf("%s: %w", c.device, err)
 	}

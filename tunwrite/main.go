@@ -99,9 +99,9 @@ func run(t *cli.Tool, c config) error {
 	if err := sandbox.Become(c.user); err != nil {
 		return err
 	}
+	fdio.Steady() // the sandbox forbids it
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
-	fdio.Steady()
 	return w.run()
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"framepipe/frame"
+	"framepipe/internal/fairq"
 	"framepipe/internal/fdio"
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
@@ -41,11 +42,22 @@ type reader struct {
 	warn     func(format string, args ...any)
 
 	buf   []byte
+	ends  []int         // of the records in buf
 	head  int           // expected size of the next frame's head
 	wrote time.Time     // time of the last write before a quiet moment
 	gap   time.Duration // current gathering time: the coalescing time, or stretch times that
 	slow  int           // frames that arrived after the gap
 	n     counters
+
+	frames, bytes, wire uint64 // counted and not yet published
+
+	// The backlog is for the time when the output has no room: see backlog.go.
+	queue fairq.Queue
+	due   []*fairq.Held // taken out of the queue to be written
+	sent  int           // written bytes of the first of these
+	spans [][]byte
+	spare *fairq.Held // room for the longest frame
+	seed  uint64      // of the hash of flows
 }
 
 // device is the part of tap.Device that a reader uses.
@@ -58,7 +70,7 @@ type device interface {
 
 // counters are the counters that SIGUSR1 prints.
 type counters struct {
-	frames, bytes, ethernet, super, errors, malformed atomic.Uint64
+	frames, bytes, ethernet, super, errors, malformed, dropped atomic.Uint64
 }
 
 // run reads until the device is gone, a signal stops it, or the reader of the output
@@ -171,6 +183,7 @@ func (t *reader) last() error {
 		if end {
 			_ = t.dev.Detach() // the end of the process does it, too
 		}
+		err = errors.Join(err, t.flush())
 		if n > 0 {
 			_, e := t.out.Write(t.buf[:n])
 			err = errors.Join(err, e)
@@ -184,12 +197,18 @@ func (t *reader) last() error {
 	}
 }
 
-// pass writes the queued frames, at most one batch.
+// pass writes the queued frames, at most one batch. If the output has no room for them, it
+// returns when all frames that have come meanwhile are written, too.
 func (t *reader) pass() (n int, err error) {
 	n, err = t.drain()
 	if n > 0 {
-		if _, err := t.out.Write(t.buf[:n]); err != nil {
-			return n, err
+		done, e := t.out.Try(t.buf[:n])
+		if e == unix.EAGAIN {
+			t.keep(done)
+			e = t.backlog()
+		}
+		if e != nil {
+			return n, e
 		}
 	}
 	return n, err
@@ -198,46 +217,27 @@ func (t *reader) pass() (n int, err error) {
 // drain reads queued frames into the buffer as a stream, and returns the number of
 // its bytes.
 func (t *reader) drain() (n int, err error) {
-	// Update the shared counters once a batch: an atomic store for each frame is not cheap.
-	var frames, bytes, wire uint64
-	defer func() {
-		t.n.frames.Add(frames)
-		t.n.bytes.Add(bytes)
-		t.n.ethernet.Add(wire)
-	}()
+	defer t.publish()
+	t.ends = t.ends[:0]
 	var start time.Time // time of the first frame
 	for i := 0; n < batch && i < most; i++ {
 		// The kernel writes its header and the frame in one piece. Place the piece
 		// for a head of the previous frame's size; move the frame if its head has
 		// another size.
 		at := n + t.head
-		size, err := t.dev.Read(t.buf[:len(t.buf)-slack], at)
-		if err != nil {
-			if err == unix.EAGAIN {
-				return n, nil
-			}
-			if err == unix.EINTR {
-				continue
-			}
-			if tap.Fatal(err) {
-				return n, err
-			}
-			if t.n.errors.Add(1); t.n.errors.Load() == 1 {
-				t.warn("reading: %v; this and further ones are counted", err)
-			}
+		size, hdr, err := t.read(t.buf[:len(t.buf)-slack], at)
+		if err == errDropped {
+			continue
+		}
+		if err == unix.EAGAIN {
 			return n, nil
 		}
-		var hdr []byte
+		if err != nil {
+			return n, err
+		}
 		want := frame.HeadSize
-		_, ethernet := offload.OnWire(nil, nil, size, t.link)
-		if t.dev.VNetHdr() {
-			if h := t.buf[at-offload.HeaderSize : at]; offload.Needed(h) {
-				if ethernet, err = t.check(h, t.buf[at:at+size]); err != nil {
-					continue
-				}
-				hdr, want = h, frame.HeadSizeOffload
-				t.n.super.Add(1)
-			}
+		if hdr != nil {
+			want = frame.HeadSizeOffload
 		}
 		if want != t.head {
 			if hdr != nil {
@@ -248,17 +248,63 @@ func (t *reader) drain() (n int, err error) {
 			copy(t.buf[n+want:], t.buf[at:at+size])
 			t.head = want
 		}
-		if frames == 0 {
+		if len(t.ends) == 0 {
 			start = time.Now()
 		}
 		now := start.UnixNano() + int64(time.Since(start)) // half the cost of time.Now
 		frame.PutHead(t.buf[n:], uint64(now), hdr, size)
 		n += want + size
-		frames++
-		bytes += uint64(size)
-		wire += uint64(ethernet)
+		t.ends = append(t.ends, n)
 	}
 	return n, nil
+}
+
+// errDropped reports a frame that was refused.
+var errDropped = errors.New("frame dropped")
+
+// read reads a frame to buf[at:], and counts it. hdr is its offload header, directly in front
+// of it, if it needs one. The error is EAGAIN if the device has no frame now, or fails to
+// return one.
+func (t *reader) read(buf []byte, at int) (size int, hdr []byte, err error) {
+	for {
+		size, err = t.dev.Read(buf, at)
+		if err == nil {
+			break
+		}
+		if err == unix.EINTR {
+			continue
+		}
+		if err != unix.EAGAIN && !tap.Fatal(err) {
+			if t.n.errors.Add(1); t.n.errors.Load() == 1 {
+				t.warn("reading: %v; this and further ones are counted", err)
+			}
+			err = unix.EAGAIN
+		}
+		return 0, nil, err
+	}
+	_, ethernet := offload.OnWire(nil, nil, size, t.link)
+	if t.dev.VNetHdr() {
+		if h := buf[at-offload.HeaderSize : at]; offload.Needed(h) {
+			if ethernet, err = t.check(h, buf[at:at+size]); err != nil {
+				return 0, nil, errDropped
+			}
+			hdr = h
+			t.n.super.Add(1)
+		}
+	}
+	t.frames++
+	t.bytes += uint64(size)
+	t.wire += uint64(ethernet)
+	return size, hdr, nil
+}
+
+// publish adds to the counters that other goroutines read. An atomic addition for each frame
+// is not cheap.
+func (t *reader) publish() {
+	t.n.frames.Add(t.frames)
+	t.n.bytes.Add(t.bytes)
+	t.n.ethernet.Add(t.wire)
+	t.frames, t.bytes, t.wire = 0, 0, 0
 }
 
 // check refuses a frame with an invalid offload header, which later stages could neither

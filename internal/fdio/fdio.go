@@ -108,8 +108,8 @@ func (out *Output) Write(p []byte) (int, error) {
 }
 
 // Try writes as much of p as there is room for. The error is the reason of a short
-// write: unix.EAGAIN if there is no more room. A fifo must be open for non-blocking
-// writing.
+// write: unix.EAGAIN if there is no more room. Where the output is neither a pipe of our
+// own nor open for non-blocking writing, it waits for room.
 func (out *Output) Try(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var some int
@@ -118,7 +118,16 @@ func (out *Output) Try(p []byte) (n int, err error) {
 		}
 		n += max(some, 0)
 	}
-	return n, err
+	return n, reason(err)
+}
+
+// TryWritev writes some of the spans, as Try does, without an error after the first byte.
+func (out *Output) TryWritev(spans [][]byte) (n int, err error) {
+	n, err = out.tryWritev(spans)
+	if err == unix.EINTR {
+		return 0, nil
+	}
+	return n, reason(err)
 }
 
 // Writev writes the concatenation of the spans, as Write does. It overwrites the
@@ -159,6 +168,15 @@ func (out *Output) blocked(err error) error {
 	case unix.EAGAIN:
 		out.poll[0] = PollFd{Fd: int32(out.fd), Events: unix.POLLOUT}
 		_, err := Wait(out.poll[:], Forever)
+		return err
+	}
+	return reason(err)
+}
+
+// reason converts the error of a write.
+func reason(err error) error {
+	switch err {
+	case nil, unix.EAGAIN:
 		return err
 	case unix.EPIPE, unix.ECONNRESET:
 		return ErrReaderGone

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"framepipe/frame"
+	"framepipe/internal/fairq"
+	"framepipe/internal/fdio"
+	"framepipe/internal/packet"
+
+	"golang.org/x/sys/unix"
+)
+
+// While the output has no room, frames wait in a fair queue, and the device's own queue is kept
+// empty. There, and in nothing else, a frame of a flow that sends little would wait behind all
+// frames of those that send much, and be dropped as they are.
+
+const (
+	// longestQueue is the limit in bytes: a pipe's size, so that the queue can fill
+	// the pipe if it becomes empty at once.
+	longestQueue = fdio.PipeSize
+	// atOnce is the number of bytes taken from the queue for one write. These no longer
+	// let a frame of another flow pass.
+	atOnce = 64 << 10
+	// nap is the longest wait for room before the device is read again.
+	nap = 200 * time.Microsecond
+	// copied is the size up to which a frame is copied to memory of its own size. A longer
+	// one keeps the memory that it was read to, which is for the longest.
+	copied = 16 << 10
+)
+
+// keep takes the records in the buffer from offset done on into the backlog. The first of
+// them may have been written in part.
+func (t *reader) keep(done int) {
+	if t.due == nil {
+		t.due = make([]*fairq.Held, 0, 64) // the most spans of a write
+		t.seed = rand.Uint64()
+	}
+	start := 0
+	for _, end := range t.ends {
+		if end > done {
+			h := t.queue.Take(end - start)
+			copy(h.Data, t.buf[start:end])
+			if start < done {
+				h.Bytes = int64(len(h.Data))
+				t.due, t.sent = append(t.due, h), done-start
+			} else {
+				t.push(h)
+			}
+		}
+		start = end
+	}
+}
+
+// push puts a record into the queue, and keeps the queue within its limit.
+func (t *reader) push(h *fairq.Held) {
+	head := frame.HeadSize
+	if h.Data[10] != 0xc0 { // see frame.PutHead
+		head = frame.HeadSizeOffload
+	}
+	f := h.Data[head:]
+	layers := packet.Dissect(f, t.link)
+	h.Bytes = int64(len(h.Data))
+	t.queue.Push(h, layers.Flow(f, t.seed))
+	for t.queue.Frames > 1 && (t.queue.Bytes > longestQueue || t.queue.Memory > fairq.MaxMemory) {
+		t.queue.Free(t.queue.Drop())
+		t.n.dropped.Add(1)
+	}
+}
+
+// backlog moves frames from the device through the queue to the output, until the queue is
+// empty.
+func (t *reader) backlog() error {
+	fds := [2]fdio.PollFd{
+		{Fd: int32(t.stop), Events: unix.POLLIN},
+		{Fd: int32(t.out.Fd()), Events: unix.POLLOUT},
+	}
+	for {
+		if err := t.intake(); err != nil {
+			return errors.Join(err, t.flush())
+		}
+		full, err := t.emit()
+		if err != nil {
+			return err
+		}
+		if !full {
+			return nil
+		}
+		if _, err := fdio.Wait(fds[:], nap); err != nil {
+			return err
+		}
+		if fdio.Broken(fds[1]) {
+			return fdio.ErrReaderGone
+		}
+		if fds[0].Revents != 0 {
+			return t.last()
+		}
+	}
+}
+
+// intake reads the device's frames into the queue, at most a batch.
+func (t *reader) intake() error {
+	defer t.publish()
+	now := uint64(time.Now().UnixNano())
+	for n, i := 0, 0; n < batch && i < most; i++ {
+		if t.spare == nil {
+			t.spare = t.queue.Take(frame.HeadSizeOffload + longest)
+		}
+		h := t.spare
+		size, hdr, err := t.read(h.Data, frame.HeadSizeOffload)
+		if err == errDropped {
+			continue
+		}
+		if err == unix.EAGAIN {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		f := h.Data[frame.HeadSizeOffload:][:size]
+		head := frame.HeadSizeOffload
+		if hdr == nil {
+			head = frame.HeadSize
+		}
+		if head+size <= copied {
+			h = t.queue.Take(head + size)
+		} else {
+			t.spare = nil
+			h.Data = h.Data[:head+size]
+		}
+		if &h.Data[head] != &f[0] {
+			copy(h.Data[head:], f)
+		}
+		frame.PutHead(h.Data, now, hdr, size)
+		t.push(h)
+		n += len(h.Data)
+	}
+	return nil
+}
+
+// emit writes the queue as far as the output has room, and reports whether it is full.
+func (t *reader) emit() (full bool, err error) {
+	for t.fetch() {
+		done, err := t.out.TryWritev(t.spans)
+		if err == unix.EAGAIN {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		t.passed(done)
+	}
+	return false, nil
+}
+
+// flush writes the rest of the queue, and waits for room.
+func (t *reader) flush() error {
+	for t.fetch() {
+		n := 0
+		for _, s := range t.spans {
+			n += len(s)
+		}
+		if err := t.out.Writev(t.spans); err != nil {
+			return err
+		}
+		t.passed(n)
+	}
+	return nil
+}
+
+// fetch sets the spans of the next write, and reports whether there are any.
+func (t *reader) fetch() bool {
+	n := -t.sent
+	for _, h := range t.due {
+		n += len(h.Data)
+	}
+	for n < atOnce && len(t.due) < cap(t.due) {
+		h := t.queue.Pop()
+		if h == nil {
+			break
+		}
+		t.due = append(t.due, h)
+		n += len(h.Data)
+	}
+	t.spans = t.spans[:0]
+	for _, h := range t.due {
+		t.spans = append(t.spans, h.Data)
+	}
+	if len(t.due) == 0 {
+		return false
+	}
+	t.spans[0] = t.spans[0][t.sent:]
+	return true
+}
+
+// passed removes bytes that have been written.
+func (t *reader) passed(n int) {
+	t.sent += n
+	i := 0
+	for ; i < len(t.due) && t.sent >= len(t.due[i].Data); i++ {
+		t.sent -= len(t.due[i].Data)
+		t.queue.Free(t.due[i])
+	}
+	t.due = t.due[:copy(t.due, t.due[i:])]
+}

@@ -17,13 +17,12 @@ import (
 type counter struct {
 	in     *fdio.TeeStream
 	every  time.Duration
-	sample int
+	share  *share
 	report func(hist.Report) error
 
 	r    *frame.Reader
 	next time.Time // of the next report
 	hist hist.Counter
-	skip int
 	link packet.Link
 	n    struct{ frames, bytes, ethernet atomic.Uint64 }
 }
@@ -38,10 +37,11 @@ func (t *counter) run() error {
 	fdio.Grow(t.in.Fd())
 	t.r = frame.NewReader(t.in)
 	start := time.Now()
+	t.share.start = start
 	t.hist.Start(start)
 	t.next = start.Add(t.every)
 	err := frame.Loop(t.r, t)
-	if e := t.report(t.hist.Snapshot(time.Now())); e != nil {
+	if e := t.snapshot(time.Now()); e != nil {
 		return e
 	}
 	if errors.Is(err, fdio.ErrReaderGone) {
@@ -60,12 +60,16 @@ func (t *counter) Annotation(*frame.Record) (err error) {
 func (t *counter) Idle() error {
 	now := time.Now()
 	if !now.Before(t.next) {
-		if err := t.report(t.hist.Snapshot(now)); err != nil {
+		if err := t.snapshot(now); err != nil {
 			return err
 		}
+		t.share.restart(now)
 		if t.next = t.next.Add(t.every); t.next.Before(now) {
 			t.next = now.Add(t.every)
 		}
+	}
+	for t.share.costly(now) {
+		t.hist.Halve()
 	}
 	t.in.Timeout = t.next.Sub(now)
 	return nil
@@ -78,9 +82,16 @@ func (t *counter) Frame(rec *frame.Record) error {
 	t.n.frames.Add(1)
 	t.n.bytes.Add(uint64(len(rec.Frame)))
 	t.n.ethernet.Add(uint64(ethernet))
-	if t.skip++; t.skip >= t.sample {
-		t.skip = 0
+	if t.share.take() {
+		t.share.bytes += int64(len(rec.Frame))
 		t.hist.Bytes(rec.Frame)
 	}
 	return nil
+}
+
+// snapshot reports an interval.
+func (t *counter) snapshot(now time.Time) error {
+	r := t.hist.Snapshot(now)
+	r.Sample = t.share.of()
+	return t.report(r)
 }

@@ -43,7 +43,7 @@ func TestRun(t *testing.T) {
 	var last hist.Report
 	c := &counter{
 		in:    fdio.NewTeeStream(fdio.NewInput(int(in.Fd())), fdio.NewOutput(int(out.Fd()))),
-		every: time.Hour, sample: 1, report: func(r hist.Report) error { last = r; return nil },
+		every: time.Hour, share: newShare(1, time.Now()), report: func(r hist.Report) error { last = r; return nil },
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

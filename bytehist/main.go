@@ -22,7 +22,9 @@ large they are, how many a second.
                 each is, with the entropy, the sizes and the rates. json, msgpack:
                 one object a report, for programs
   -o FILE       append reports to FILE; default stderr
-  -sample N     count the bytes of every Nth frame only; default 1
+  -sample N     count the bytes of every Nth frame only; 1 counts all. The default
+                is all of a file, and of a stream a random share that costs little:
+                64 MiB a second. Reports say which share
   -v            say more on stderr
   -version      print the version
   -h            print this
@@ -41,7 +43,7 @@ func main() {
 	flags.Var(&c.every, "every", "")
 	flags.Var(&c.format, "format", "")
 	flags.StringVar(&c.output, "o", "", "")
-	flags.IntVar(&c.sample, "sample", 1, "")
+	flags.IntVar(&c.sample, "sample", 0, "")
 	tool := &cli.Tool{Name: "bytehist", Usage: usage, Flags: flags}
 	tool.Run = func(t *cli.Tool, _ []string) error { return run(t, c) }
 	tool.Main()
@@ -58,8 +60,8 @@ func run(t *cli.Tool, c config) error {
 	switch {
 	case c.every <= 0:
 		return cli.Usagef("-every %v: must be greater than zero", c.every)
-	case c.sample < 1:
-		return cli.Usagef("-sample %d: want 1 or more", c.sample)
+	case c.sample < 0:
+		return cli.Usagef("-sample %d: want 1 or more, or 0 for the default", c.sample)
 	}
 	const example = "tunread tap0 | bytehist | tunwrite tap1"
 	if err := cli.Stdin(example); err != nil {
@@ -77,11 +79,15 @@ func run(t *cli.Tool, c config) error {
 		defer f.Close()
 		out = f
 	}
-	r := newReporter(c.format, out, c.sample, t.Warnf)
+	r := newReporter(c.format, out, t.Warnf)
+	in := fdio.NewInput(0)
+	if in.Regular() && c.sample == 0 {
+		c.sample = 1
+	}
 	h := &counter{
-		in:     fdio.NewTeeStream(fdio.NewInput(0), fdio.NewOutput(1)),
+		in:     fdio.NewTeeStream(in, fdio.NewOutput(1)),
 		every:  time.Duration(c.every),
-		sample: c.sample,
+		share:  newShare(c.sample, time.Now()),
 		report: r.report,
 	}
 	t.Counters(func() string {

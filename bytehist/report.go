@@ -36,7 +36,6 @@ type reporter struct {
 	name             string
 	out              *fdio.Output
 	style            hist.Style
-	sample           int
 	buf              bytes.Buffer
 	rest             []byte // the unwritten part of a partly written report
 	failed           bool
@@ -44,8 +43,8 @@ type reporter struct {
 	written, leftOut atomic.Uint64
 }
 
-func newReporter(f format, out *os.File, sample int, warn func(format string, args ...any)) *reporter {
-	r := &reporter{format: f, name: out.Name(), out: fdio.NewOutput(int(out.Fd())), sample: sample, warn: warn}
+func newReporter(f format, out *os.File, warn func(format string, args ...any)) *reporter {
+	r := &reporter{format: f, name: out.Name(), out: fdio.NewOutput(int(out.Fd())), warn: warn}
 	r.style = hist.Style{Colour: cli.Colour(r.out.Fd()), ASCII: !cli.UTF8()}
 	return r
 }
@@ -63,7 +62,6 @@ func open(name string) (*os.File, error) {
 // report writes a report, or drops it if the write would block: the stream must not
 // wait for a slow reader of reports.
 func (r *reporter) report(h hist.Report) error {
-	h.Sample = r.sample
 	r.buf.Reset()
 	var err error
 	switch r.format {

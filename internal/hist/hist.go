@@ -99,6 +99,15 @@ func (c *Counter) Bytes(f []byte) {
 	}
 }
 
+// Halve halves the counts of values, for a share of the frames that is half as large from now
+// on.
+func (c *Counter) Halve() {
+	c.fold()
+	for i := range c.counts {
+		c.counts[i] /= 2
+	}
+}
+
 func (c *Counter) fold() {
 	for i, n := range c.pairs {
 		c.counts[i&0xff] += uint64(n)

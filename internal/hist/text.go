@@ -102,7 +102,7 @@ func (r *Report) Text(w io.Writer, s Style) error {
 func (r *Report) side(s Style, total float64) (lines [16]string) {
 	lines[0] = "most frequent"
 	if r.Sample > 1 {
-		lines[0] += fmt.Sprintf(" (of every %d. frame)", r.Sample)
+		lines[0] += fmt.Sprintf(" (bytes of %.3g%% of frames)", 100/float64(r.Sample))
 	}
 	for i, v := range r.Most(5) {
 		name := ""

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"framepipe/internal/hist"
+	"framepipe/internal/packettest"
+)
+
+// The counts of a share, times the frames that each stands for, come to those of all frames:
+// with headers unlike payloads, small frames beside large ones that come at another time of the
+// report, and rates that change within it.
+func TestShareConverges(t *testing.T) {
+	small := make([]byte, 60)       // zeros
+	large := packettest.Bytes(1500) // noise
+	for i := range large[:200] {
+		large[i] = 0xff // a header
+	}
+	frames := [][]byte{small, small, large, bytes.Repeat([]byte("payload "), 1000)}
+	const runs = 40
+	for _, phases := range [][]int{{1 << 24}, {1 << 20, 1 << 24}, {1 << 24, 1 << 19, 1 << 22}} { // bytes
+		var want, got [256]float64
+		most := 1
+		for run := range uint64(runs) {
+			now := time.Unix(1e9, 0)
+			s := newShare(0, now)
+			s.cheap, s.rng = 1<<20, rand.NewPCG(run, 1)
+			var whole, part hist.Counter
+			for phase, left := range phases {
+				for i := 0; left > 0; i++ {
+					f := frames[(i+phase*(i%2))%len(frames)]
+					left -= len(f)
+					whole.Bytes(f)
+					if s.take() {
+						part.Bytes(f)
+						s.bytes += int64(len(f))
+					}
+					for i%16 == 0 && s.costly(now) {
+						part.Halve()
+					}
+				}
+				now = now.Add(time.Second / 4)
+			}
+			a, b := whole.Snapshot(now), part.Snapshot(now)
+			for v := range want {
+				want[v] += float64(a.Counts[v])
+				got[v] += float64(b.Counts[v]) * float64(s.of())
+			}
+			most = max(most, s.of())
+		}
+		if most < 8 {
+			t.Errorf("%v: one of %d at the most", phases, most)
+		}
+		for v := range want {
+			if r := got[v] / want[v]; r < 0.95 || r > 1.05 {
+				t.Errorf("%v: value %02x: %.4f of what it should be", phases, v, r)
+			}
+		}
+	}
+}
+
+// Slow traffic is counted whole, a full pipe in part, and again whole when it has become slow.
+func TestShareBound(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	s := newShare(0, now)
+	s.cheap = 1 << 24
+	report := func(rate int64) (counted int64) {
+		for range 1000 { // 10 s
+			for n := int64(0); n < rate/100; n += 1 << 14 {
+				if s.take() {
+					s.bytes += 1 << 14
+					counted += 1 << 14
+				}
+			}
+			now = now.Add(10 * time.Millisecond)
+			s.costly(now)
+		}
+		return counted
+	}
+	for i, tt := range []struct {
+		rate int64
+		of   int // 0: more than one
+	}{{s.cheap / 2, 1}, {20 * s.cheap, 0}, {20 * s.cheap, 0}, {s.cheap / 8, 0}, {s.cheap / 8, 1}} {
+		n := report(tt.rate)
+		if tt.of == 1 && s.of() != 1 || tt.of == 0 && i < 3 && s.of() < 16 {
+			t.Errorf("report %d: one of %d", i, s.of())
+		}
+		if n > 14*s.cheap {
+			t.Errorf("report %d: %d bytes counted", i, n)
+		}
+		s.restart(now)
+	}
+}
+
+// A fixed share is what was asked for.
+func TestShareFixed(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	for _, every := range []int{1, 3, 10} {
+		s, n := newShare(every, now), 0
+		for range 3000 {
+			if s.take() {
+				n++
+			}
+			s.bytes += 1 << 30
+			if s.costly(now) {
+				t.Fatal("costly")
+			}
+		}
+		if n != 3000/every || s.of() != every {
+			t.Errorf("one of %d: %d of 3000", every, n)
+		}
+	}
+}

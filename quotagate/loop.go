@@ -244,7 +244,7 @@ func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers, 
 	if l.Version != 0 {
 		ip = l.End - l.L3
 	}
-	p.Bytes = t.count.Bytes(size, l.L2Len, ip)
+	p.Bytes = t.count.Bytes(size, l.L3, ip)
 	if len(t.unmetered) > 0 {
 		p.Unmetered = t.exempt(&l, rec.Frame)
 	}
@@ -258,7 +258,7 @@ func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers, 
 	n, head, last, err := offload.Measure(h, rec.Frame, size, t.link)
 	p.Super = err != nil || n > 1
 	if err == nil && n > 1 {
-		p.Bytes = int64(n-1)*t.count.Bytes(head+int(h.GSOSize), l.L2Len, 0) + t.count.Bytes(last, l.L2Len, 0)
+		p.Bytes = int64(n-1)*t.count.Bytes(head+int(h.GSOSize), l.L3, 0) + t.count.Bytes(last, l.L3, 0)
 	}
 	return p, l, err
 }

@@ -263,12 +263,12 @@ func TestDamage(t *testing.T) {
 }
 
 // A header that lies passes an open gate, as whoever cuts the frame finds out. When
-// the gate is clamped, which has to cut, it costs its frame and no more. One of what is
-// no IP packet is no lie.
+// the gate is clamped, which has to cut, it costs its frame and no more. A super-frame of
+// what is no IP packet is a lie, too.
 func TestLies(t *testing.T) {
 	header, super := packettest.Spec{Payload: packettest.Bytes(43800)}.Super(1460)
 	session := bytes.Clone(super)
-	binary.BigEndian.PutUint16(session[12:], 0x8864) // PPPoE
+	binary.BigEndian.PutUint16(session[12:], 0x8864) // PPPoE, and without its header
 	stream := records(200, time.Second, func(i int) (o, f []byte) {
 		h := bytes.Clone(header)
 		switch i % 4 {
@@ -291,11 +291,39 @@ func TestLies(t *testing.T) {
 	_, s, err = through(t, cfg, stream, func(f *filter) {
 		f.warn = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
 	})
-	if err != nil || s.Malformed.Frames != 100 || s.Malformed.Bytes != 100*uint64(len(super)+4) {
+	if err != nil || s.Malformed.Frames != 150 || s.Malformed.Bytes != 150*uint64(len(super)+4) {
 		t.Errorf("clamped: %v, %+v", err, s)
 	}
 	if len(said) != 1 || !strings.Contains(said[0], "offset 43881: frame dropped: super-frame with its checksum at 9999+16, want 34+16;") {
 		t.Errorf("clamped: %q", said)
+	}
+}
+
+// In a PPPoE session addresses, IP bytes and congestion are seen as elsewhere, and its
+// echoes, without which the other end hangs up, are control.
+func TestSession(t *testing.T) {
+	session := func(proto uint16, payload []byte) []byte {
+		f := append(bytes.Repeat([]byte{2}, 12), 0x88, 0x64, 0x11, 0, 0, 1, 0, 0)
+		binary.BigEndian.PutUint16(f[18:], uint16(len(payload)+2))
+		return append(binary.BigEndian.AppendUint16(f, proto), payload...)
+	}
+	spec := packettest.Spec{IP: true, TOS: 2, Payload: packettest.Bytes(1000)}
+	header, super := packettest.Spec{IP: true, Payload: packettest.Bytes(2500)}.Super(1000)
+	binary.LittleEndian.PutUint16(header[6:], 22+20)
+	x := &filter{count: gate.IP, ecn: true, unmetered: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
+	for _, tt := range []struct {
+		name string
+		rec  frame.Record
+		want gate.Packet
+	}{
+		{"IPv4", frame.Record{Frame: session(0x21, spec.Frame())}, gate.Packet{Bytes: 1040, Unmetered: true, ECN: true}},
+		{"padded", frame.Record{Frame: append(session(0x21, packettest.Spec{IP: true}.Frame()), 0)}, gate.Packet{Bytes: 40, Unmetered: true}},
+		{"super-frame", frame.Record{Offload: header, Frame: session(0x21, super)}, gate.Packet{Bytes: 2500 + 3*40, Unmetered: true, Super: true}},
+		{"echo of LCP", frame.Record{Frame: session(0xc021, make([]byte, 8))}, gate.Packet{Bytes: 8, Control: true}},
+	} {
+		if p, _, err := x.look(&tt.rec, len(tt.rec.Frame)); p != tt.want || err != nil {
+			t.Errorf("%s: %+v, %v; want %+v", tt.name, p, err, tt.want)
+		}
 	}
 }
 

@@ -114,7 +114,7 @@ func TestOddHeaders(t *testing.T) {
 		add(lie(tcp, 2, 0xff), super, true) // nobody goes by the length of the headers
 		add(tcp, super[:40], false)
 		add(tcp, plain[:14], false)
-		add(tcp, pppoe, true) // who knows
+		add(tcp, pppoe, false) // in name only
 		add(lie(none, 0, 2), plain, true)
 		add(none[:7], nil, true) // less than a header
 		add(lie(none, 0, 0xfe), plain, true)

@@ -81,24 +81,15 @@ func (h Header) Super() bool { return h.GSOType&^ECN != 0 }
 // Needed reports whether an encoded header asks for a checksum or for segmentation.
 func Needed(h []byte) bool { return h[0]&NeedsCsum != 0 || h[1] != 0 }
 
-// Check checks the header against its frame. Of a super-frame that is not an IP
-// packet, such as one of a PPPoE session, it can check little.
-//
-// bytes is the size of the frame on the wire, as in OnWire.
+// Check checks the header against its frame. bytes is the size of the frame on the
+// wire, as in OnWire.
 func (h Header) Check(f []byte, link packet.Link) (bytes int, err error) {
-	if h.Super() {
-		p, err := h.plan(f, len(f), link)
-		if err == nil {
-			return h.onWire(p.n, p.head, len(f), link), nil
-		}
-		if err != errNoIP || h.GSOSize == 0 {
-			return 0, err
-		}
+	if !h.Super() {
+		return ethernet(len(f), link), h.checksum(len(f))
 	}
-	return ethernet(len(f), link), h.checksum(len(f))
+	n, head, last, err := Measure(h, f, len(f), link)
+	return h.onWire(n, head, last, link), err
 }
-
-var errNoIP = errors.New("super-frame is not an IP packet")
 
 // checksum checks that the frame has the checksum field that the header names.
 func (h Header) checksum(size int) error {
@@ -132,8 +123,6 @@ func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error)
 		return p, fmt.Errorf("super-frame of unknown type %d", h.GSOType)
 	}
 	switch {
-	case p.Version == 0 && p.EtherType != 0x0800 && p.EtherType != 0x86dd:
-		return p, errNoIP
 	case p.Version == 0 || p.Version != version || p.Proto != proto:
 		return p, fmt.Errorf("super-frame of type %d, but IP version %d and protocol %d", h.GSOType, p.Version, p.Proto)
 	case p.Fragment:
@@ -171,13 +160,9 @@ func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error)
 
 // Measure returns the segments of a super-frame of size bytes. f holds its beginning
 // with all headers. There are n segments, each with head bytes in front of GSOSize
-// bytes, except for the last, which has last bytes in all. A super-frame that is not
-// an IP packet counts as one frame. The errors are those of Check.
+// bytes, except for the last, which has last bytes in all. The errors are those of Check.
 func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int, err error) {
 	p, err := h.plan(f, size, link)
-	if err == errNoIP && h.GSOSize != 0 {
-		return 1, 0, size, h.checksum(size)
-	}
 	if err != nil {
 		return 0, 0, 0, err
 	}
@@ -192,18 +177,17 @@ func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int,
 func OnWire(header, f []byte, size int, link packet.Link) (frames, bytes int) {
 	if len(header) > 1 && Needed(header) { // false for most frames
 		if h, err := Parse(header); err == nil && h.Super() {
-			if p, err := h.plan(f, size, link); err == nil {
-				return p.n, h.onWire(p.n, p.head, size, link)
+			if n, head, last, err := Measure(h, f, size, link); err == nil {
+				return n, h.onWire(n, head, last, link)
 			}
 		}
 	}
 	return 1, ethernet(size, link)
 }
 
-// onWire returns the bytes on the wire of a super-frame of n segments.
-func (h Header) onWire(n, head, size int, link packet.Link) int {
-	full := head + int(h.GSOSize)
-	return (n-1)*ethernet(full, link) + ethernet(size-(n-1)*int(h.GSOSize), link)
+// onWire returns the bytes on the wire of a super-frame that Measure has measured.
+func (h Header) onWire(n, head, last int, link packet.Link) int {
+	return (n-1)*ethernet(head+int(h.GSOSize), link) + ethernet(last, link)
 }
 
 func ethernet(size int, link packet.Link) int {
@@ -287,6 +271,9 @@ func (s *Segmenter) Next() []byte {
 	s.buf = b
 	b = b[s.Headroom:]
 
+	if p.PPPoE > 0 { // its length of what follows
+		binary.BigEndian.PutUint16(b[p.PPPoE+4:], uint16(len(b)-p.PPPoE-6))
+	}
 	if p.Version == 4 {
 		ip := b[p.L3:p.L4]
 		binary.BigEndian.PutUint16(ip[2:], uint16(len(b)-p.L3))

@@ -3,6 +3,8 @@ package offload
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
+	"slices"
 	"strings"
 	"testing"
 
@@ -315,7 +317,7 @@ func TestLies(t *testing.T) {
 		{"UDP with ECN", udp, func(h *Header, _ *[]byte) { h.GSOType |= ECN }, "unknown type"},
 		{"version", base, func(h *Header, _ *[]byte) { h.GSOType = TCPv6 }, "IP version 4"},
 		{"protocol", base, func(h *Header, _ *[]byte) { h.GSOType = UDPL4 }, "protocol 6"},
-		{"no IP", base, func(_ *Header, f *[]byte) { (*f)[12] = 0x70 }, "not an IP packet"},
+		{"no IP", base, func(_ *Header, f *[]byte) { (*f)[12] = 0x70 }, "IP version 0"},
 		{"IP in name only", base, func(_ *Header, f *[]byte) { (*f)[14] = 0x44 }, "IP version 0"},
 		{"fragment", base, func(_ *Header, f *[]byte) { (*f)[14+6] = 0x20 }, "fragment"},
 		{"segments of nothing", base, func(h *Header, _ *[]byte) { h.GSOSize = 0 }, "segments of 0 bytes"},
@@ -330,7 +332,7 @@ func TestLies(t *testing.T) {
 		{"TCP header too long", base, func(_ *Header, f *[]byte) { (*f)[14+20+12] = 0xf0; *f = (*f)[:14+20+30] }, "TCP header of 60"},
 		{"TCP header cut", base, func(_ *Header, f *[]byte) { *f = (*f)[:14+20+19] }, "without a whole TCP header"},
 		{"UDP header cut", udp, func(_ *Header, f *[]byte) { *f = (*f)[:14+20+7] }, "without a whole UDP header"},
-		{"nothing at all", base, func(_ *Header, f *[]byte) { *f = nil }, "not an IP packet"},
+		{"nothing at all", base, func(_ *Header, f *[]byte) { *f = nil }, "IP version 0"},
 		{"checksum outside", base, func(h *Header, _ *[]byte) { h.GSOType = 0; h.CsumStart = 60000; h.CsumOffset = 60000 }, "checksum at 60000+60000"},
 		{"checksum at the edge", base, func(h *Header, f *[]byte) { h.GSOType = 0; h.CsumStart = uint16(len(*f) - 1); h.CsumOffset = 0 }, "checksum at"},
 	} {
@@ -343,6 +345,64 @@ func TestLies(t *testing.T) {
 		}
 		if s.Next() != nil {
 			t.Errorf("%s: and yet there is a segment", tt.name)
+		}
+	}
+}
+
+// encapsulate puts a packet's frame, and its header, into another encapsulation: the bytes
+// between the addresses and the packet.
+func encapsulate(h Header, f, between []byte) (Header, []byte) {
+	g := slices.Concat(f[:12], between, f[14:])
+	h.CsumStart += uint16(len(between) - 2)
+	h.HdrLen += uint16(len(between) - 2)
+	return h, g
+}
+
+// A super-frame in a PPPoE session or behind MPLS labels is measured and cut as one in
+// Ethernet is, and the session's header has the length of each segment.
+func TestEncapsulations(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		v4, v6 string
+		pppoe  int // header of the session, 0 without one
+	}{
+		{"PPPoE", "8864 1100 0001 0000 0021", "8864 1100 0001 0000 0057", 14},
+		{"PPPoE, compressed", "8864 1100 0001 0000 21", "8864 1100 0001 0000 57", 14},
+		{"PPPoE in a VLAN", "8100 0007 8864 1100 0001 0000 0021", "8100 0007 8864 1100 0001 0000 0057", 18},
+		{"MPLS", "8847 00064 0 40 00065 1 40", "8847 00064 0 40 00065 1 40", 0},
+		{"MPLS in PPPoE", "8864 1100 0001 0000 0281 00065 1 40", "8864 1100 0001 0000 0281 00065 1 40", 14},
+	} {
+		for _, s := range []spec{
+			{packettest.Spec{Payload: packettest.Bytes(3001), ID: 7}, 1000},
+			{packettest.Spec{Payload: packettest.Bytes(3001), V6: true}, 1000},
+			{packettest.Spec{Payload: packettest.Bytes(3001), UDP: true}, 1000},
+		} {
+			between, err := hex.DecodeString(strings.ReplaceAll(map[bool]string{false: tt.v4, true: tt.v6}[s.V6], " ", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			plain, f := s.build()
+			want := segment(t, plain, f, packet.Ethernet)
+			h, g := encapsulate(plain, f, between)
+			got := segment(t, h, g, packet.Ethernet)
+			more, wire := len(between)-2, 0
+			for i := range got {
+				_, w := encapsulate(plain, want[i], between)
+				if tt.pppoe > 0 {
+					binary.BigEndian.PutUint16(w[tt.pppoe+4:], uint16(len(w)-tt.pppoe-6))
+				}
+				if !bytes.Equal(got[i], w) {
+					t.Errorf("%s, %+v, segment %d:\n% x\n% x", tt.name, s.Spec.V6, i, got[i][:60], w[:60])
+				}
+				wire += max(len(w), 60) + 4
+			}
+			n, head, last, err := Measure(h, g[:h.HdrLen], len(g), packet.Ethernet)
+			if err != nil || n != 4 || len(got) != 4 || head != int(h.HdrLen) || last != len(want[3])+more {
+				t.Errorf("%s: %d segments, %d in front of each, %d in the last, %v", tt.name, n, head, last, err)
+			}
+			if bytes, err := h.Check(g, packet.Ethernet); err != nil || bytes != wire {
+				t.Errorf("%s: %d bytes on the wire, want %d: %v", tt.name, bytes, wire, err)
+			}
 		}
 	}
 }
@@ -364,6 +424,11 @@ func FuzzSegment(f *testing.F) {
 		var hdr [HeaderSize]byte
 		h.Put(hdr[:])
 		f.Add(hdr[:], b, uint8(s.link()))
+		if !s.IP && !s.V6 && s.Tags == 0 {
+			h, b = encapsulate(h, b, []byte{0x88, 0x64, 0x11, 0, 0, 1, 0, 0, 0, 0x21})
+			h.Put(hdr[:])
+			f.Add(hdr[:], b, uint8(0))
+		}
 	}
 	f.Fuzz(func(t *testing.T, hdr, b []byte, link uint8) {
 		h, err := Parse(hdr)
@@ -379,7 +444,7 @@ func FuzzSegment(f *testing.F) {
 			t.Fatalf("Start says %v, Measure %v", err, merr)
 		}
 		_, wire := OnWire(hdr, b, len(b), lk)
-		if n, c := h.Check(b, lk); h.Super() && (c == nil) != (merr == nil) || c == nil && n != wire || c != nil && err == nil || c == nil && err != nil && err != errNoIP {
+		if n, c := h.Check(b, lk); h.Super() && (c == nil) != (merr == nil) || c == nil && n != wire || (c == nil) != (err == nil) {
 			t.Fatalf("Start says %v, Measure %v, Check %v and %d bytes, OnWire %d", err, merr, c, n, wire)
 		}
 		if err != nil {
@@ -451,6 +516,9 @@ func finishes(t *testing.T, h Header, b, g []byte) {
 // have been verified.
 func descends(t *testing.T, l packet.Layers, super, segment []byte, i, n, gso int) {
 	want, be := bytes.Clone(super), binary.BigEndian
+	if l.PPPoE > 0 {
+		copy(want[l.PPPoE+4:], segment[l.PPPoE+4:l.PPPoE+6])
+	}
 	if l.Version == 4 {
 		copy(want[l.L3+2:], segment[l.L3+2:l.L3+4])
 		be.PutUint16(want[l.L3+4:], be.Uint16(super[l.L3+4:])+uint16(i))

@@ -43,46 +43,28 @@ const (
 
 const (
 	etherHeader = 14
-	vlanTag     = 4
-	maxTags     = 8 // nested VLAN tags
+	tagSize     = 4 // a VLAN tag, or an MPLS label
+	maxTags     = 8 // of each
 	maxHeaders  = 8 // IPv6 extension headers
 )
 
 // Layers describes the headers of a frame. Positions are offsets in the frame.
 type Layers struct {
-	L2Len     int    // bytes of the Ethernet header, VLAN tags included
 	EtherType uint16 // the innermost; below 0x600 it is a length, and LLC follows
 	Version   uint8  // 4 or 6, or 0 without a valid IP header
 	Proto     uint8  // protocol of the header at L4
 	Fragment  bool   // any fragment of a larger packet, including the first
-	L3, L4    int    // the IP header; the header after it and its extensions
+	PPPoE     int    // the header of a PPPoE session, 0 without one
+	L3, L4    int    // the network header; the header after it and its extensions
 	End       int    // of the IP packet, which padding may follow
 }
 
 // Dissect finds the layers of a frame, which may be truncated.
 func Dissect(f []byte, link Link) (l Layers) {
 	if link == IP {
-		if len(f) > 0 {
-			switch f[0] >> 4 {
-			case 4:
-				l.EtherType = typeIPv4
-			case 6:
-				l.EtherType = typeIPv6
-			}
-		}
+		l.EtherType = ipType(f)
 	} else {
-		if len(f) < etherHeader {
-			return l
-		}
-		l.EtherType = binary.BigEndian.Uint16(f[12:])
-		l.L2Len = etherHeader
-		for range maxTags {
-			if !isTag(l.EtherType) || len(f) < l.L2Len+vlanTag {
-				break
-			}
-			l.EtherType = binary.BigEndian.Uint16(f[l.L2Len+2:])
-			l.L2Len += vlanTag
-		}
+		l.network(f)
 	}
 	switch l.EtherType {
 	case typeIPv4:
@@ -93,9 +75,84 @@ func Dissect(f []byte, link Link) (l Layers) {
 	return l
 }
 
+// network finds the network header of an Ethernet frame: behind VLAN tags and the header
+// of a PPPoE session, as the kernel's flow dissector does (net/core/flow_dissector.c), and
+// behind MPLS labels.
+func (l *Layers) network(f []byte) {
+	if len(f) < etherHeader {
+		return
+	}
+	l.EtherType, l.L3 = binary.BigEndian.Uint16(f[12:]), etherHeader
+	for range maxTags {
+		if !isTag(l.EtherType) || len(f) < l.L3+tagSize {
+			break
+		}
+		l.EtherType = binary.BigEndian.Uint16(f[l.L3+2:])
+		l.L3 += tagSize
+	}
+	switch l.EtherType {
+	case typePPPoE:
+		l.session(f)
+	case typeMPLS, typeMPLSMulticast:
+		l.labels(f)
+	}
+}
+
+// session parses the headers of a PPPoE session (RFC 2516) and of PPP in it.
+func (l *Layers) session(f []byte) {
+	p := f[l.L3:]
+	if len(p) < 8 || p[0] != 0x11 || p[1] != 0 { // version 1, type 1, code of a session
+		return
+	}
+	size, proto := 8, binary.BigEndian.Uint16(p[6:])
+	if proto&0x100 != 0 { // one byte, compressed (RFC 1661, section 6.5)
+		size, proto = 7, proto>>8
+	}
+	l.PPPoE = l.L3
+	l.L3 += size
+	switch proto {
+	case 0x0021:
+		l.EtherType = typeIPv4
+	case 0x0057:
+		l.EtherType = typeIPv6
+	case 0x0281, 0x0283: // MPLS
+		l.labels(f)
+	}
+}
+
+// labels skips MPLS labels (RFC 3032). Nothing says what follows the last one: a first
+// nibble of 4 or 6 is taken for that of an IP packet, as routers do (RFC 4928).
+func (l *Layers) labels(f []byte) {
+	for range maxTags {
+		if len(f) < l.L3+tagSize {
+			return
+		}
+		l.L3 += tagSize
+		if f[l.L3-2]&1 != 0 { // the last
+			if t := ipType(f[l.L3:]); t != 0 {
+				l.EtherType = t
+			}
+			return
+		}
+	}
+}
+
+// ipType returns the EtherType of an IP packet by its version, or 0 if it is not one.
+func ipType(p []byte) uint16 {
+	if len(p) > 0 {
+		switch p[0] >> 4 {
+		case 4:
+			return typeIPv4
+		case 6:
+			return typeIPv6
+		}
+	}
+	return 0
+}
+
 // ipv4 parses the header of RFC 791.
 func (l *Layers) ipv4(f []byte) {
-	p := f[l.L2Len:]
+	p := f[l.L3:]
 	if len(p) < 20 || p[0]>>4 != 4 {
 		return
 	}
@@ -108,13 +165,13 @@ func (l *Layers) ipv4(f []byte) {
 	}
 	l.Version, l.Proto = 4, p[9]
 	l.Fragment = binary.BigEndian.Uint16(p[6:])&0x3fff != 0
-	l.L3, l.L4 = l.L2Len, l.L2Len+head
-	l.End = l.L2Len + min(total, len(p))
+	l.L4 = l.L3 + head
+	l.End = l.L3 + min(total, len(p))
 }
 
 // ipv6 parses the header of RFC 8200 and skips its extensions.
 func (l *Layers) ipv6(f []byte) {
-	p := f[l.L2Len:]
+	p := f[l.L3:]
 	if len(p) < 40 || p[0]>>4 != 6 {
 		return
 	}
@@ -146,14 +203,17 @@ func (l *Layers) ipv6(f []byte) {
 		at += size
 	}
 	l.Version, l.Proto = 6, next
-	l.L3, l.L4 = l.L2Len, l.L2Len+at
-	l.End = l.L2Len + total
+	l.L4 = l.L3 + at
+	l.End = l.L3 + total
 }
 
 // EtherTypes.
 const (
-	typeIPv4 = 0x0800
-	typeIPv6 = 0x86dd
+	typeIPv4          = 0x0800
+	typeIPv6          = 0x86dd
+	typeMPLS          = 0x8847
+	typeMPLSMulticast = 0x8848
+	typePPPoE         = 0x8864 // a session; discovery has its own
 )
 
 func isTag(t uint16) bool {
@@ -165,8 +225,8 @@ func isTag(t uint16) bool {
 }
 
 // Control reports whether the frame is control traffic, without which the link
-// fails: address resolution, spanning tree, aggregation, discovery, and the like.
-// Frames that carry other packets, such as MPLS or a PPPoE session, are not.
+// fails: address resolution, spanning tree, aggregation, discovery, the control
+// protocols of a PPPoE session, and the like.
 func (l *Layers) Control(f []byte) bool {
 	switch l.Version {
 	case 4:
@@ -174,7 +234,12 @@ func (l *Layers) Control(f []byte) bool {
 	case 6:
 		return l.neighbour(f)
 	}
-	if l.EtherType < 0x600 {
+	switch {
+	case l.PPPoE > 0:
+		// The control protocols of links and networks, such as LCP, whose echoes keep the
+		// session up, have numbers from 8000 on (RFC 1661, section 2).
+		return f[l.PPPoE+6]&0x81 == 0x80
+	case l.EtherType < 0x600:
 		return l.llc(f)
 	}
 	return controlType(l.EtherType)
@@ -219,7 +284,7 @@ func (l *Layers) neighbour(f []byte) bool {
 // llc reports whether an IEEE 802.3 frame, with a length instead of a type, is
 // control traffic: spanning tree, IS-IS, or a vendor's discovery protocol.
 func (l *Layers) llc(f []byte) bool {
-	if l.L2Len == 0 || len(f) < l.L2Len+3 {
+	if l.L3 == 0 || len(f) < l.L3+3 {
 		return false
 	}
 	switch dst := binary.BigEndian.Uint64(f) >> 16; {
@@ -227,7 +292,7 @@ func (l *Layers) llc(f []byte) bool {
 		dst&^1 == 0x01000ccccccc: // to Cisco's: CDP, VTP, PVST
 		return true
 	}
-	p := f[l.L2Len:]
+	p := f[l.L3:]
 	switch p[0] {
 	case 0x42, 0xfe: // spanning tree; IS-IS
 		return p[1] == p[0]
@@ -253,7 +318,7 @@ func (l *Layers) Flow(f []byte, seed uint64) uint64 {
 			h = mix(h, binary.BigEndian.Uint64(f[l.L3+i:]))
 		}
 	default:
-		if l.L2Len >= etherHeader {
+		if l.L3 >= etherHeader {
 			h = mix(h, binary.BigEndian.Uint64(f))
 			h = mix(h, uint64(binary.BigEndian.Uint32(f[8:]))<<16|uint64(l.EtherType))
 		}

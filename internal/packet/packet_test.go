@@ -41,38 +41,106 @@ func TestDissect(t *testing.T) {
 	}{
 		{"nothing", Ethernet, "", Layers{}},
 		{"short", Ethernet, macs + "08", Layers{}},
-		{"IPv4", Ethernet, macs + "0800" + v4 + udp, Layers{14, 0x800, 4, UDP, false, 14, 34, 50}},
-		{"IPv4 padded", Ethernet, macs + "0800" + v4 + udp + "00 00 00", Layers{14, 0x800, 4, UDP, false, 14, 34, 50}},
-		{"IPv4 cut", Ethernet, macs + "0800" + v4 + udp[:6], Layers{14, 0x800, 4, UDP, false, 14, 34, 36}},
-		{"IPv4 alone", IP, v4 + udp, Layers{0, 0x800, 4, UDP, false, 0, 20, 36}},
-		{"IPv4 of no length", IP, "45 00 00 00" + v4[12:] + udp, Layers{0, 0x800, 4, UDP, false, 0, 20, 36}},
-		{"IPv4 with options", IP, "46 00 00 28 00 01 40 00 40 11 00 00 0a 00 00 01 0a 00 00 02 01 01 01 01" + udp, Layers{0, 0x800, 4, UDP, false, 0, 24, 40}},
-		{"IPv4, first fragment", IP, "45 00 00 24 00 01 20 00 40 11 00 00 0a 00 00 01 0a 00 00 02" + udp, Layers{0, 0x800, 4, UDP, true, 0, 20, 36}},
-		{"IPv4, later fragment", IP, "45 00 00 24 00 01 00 08 40 11 00 00 0a 00 00 01 0a 00 00 02" + udp, Layers{0, 0x800, 4, UDP, true, 0, 20, 36}},
+		{"IPv4", Ethernet, macs + "0800" + v4 + udp, Layers{0x800, 4, UDP, false, 0, 14, 34, 50}},
+		{"IPv4 padded", Ethernet, macs + "0800" + v4 + udp + "00 00 00", Layers{0x800, 4, UDP, false, 0, 14, 34, 50}},
+		{"IPv4 cut", Ethernet, macs + "0800" + v4 + udp[:6], Layers{0x800, 4, UDP, false, 0, 14, 34, 36}},
+		{"IPv4 alone", IP, v4 + udp, Layers{0x800, 4, UDP, false, 0, 0, 20, 36}},
+		{"IPv4 of no length", IP, "45 00 00 00" + v4[12:] + udp, Layers{0x800, 4, UDP, false, 0, 0, 20, 36}},
+		{"IPv4 with options", IP, "46 00 00 28 00 01 40 00 40 11 00 00 0a 00 00 01 0a 00 00 02 01 01 01 01" + udp, Layers{0x800, 4, UDP, false, 0, 0, 24, 40}},
+		{"IPv4, first fragment", IP, "45 00 00 24 00 01 20 00 40 11 00 00 0a 00 00 01 0a 00 00 02" + udp, Layers{0x800, 4, UDP, true, 0, 0, 20, 36}},
+		{"IPv4, later fragment", IP, "45 00 00 24 00 01 00 08 40 11 00 00 0a 00 00 01 0a 00 00 02" + udp, Layers{0x800, 4, UDP, true, 0, 0, 20, 36}},
 		{"IPv4, header longer than itself", IP, "4f" + v4[2:] + udp, Layers{EtherType: 0x800}},
 		{"IPv4, header too short", IP, "44" + v4[2:] + udp, Layers{EtherType: 0x800}},
 		{"IPv4, length less than the header", IP, "45 00 00 13" + v4[12:] + udp, Layers{EtherType: 0x800}},
-		{"IPv6 that says it is IPv4", Ethernet, macs + "0800" + v6 + udp, Layers{L2Len: 14, EtherType: 0x800}},
+		{"IPv6 that says it is IPv4", Ethernet, macs + "0800" + v6 + udp, Layers{EtherType: 0x800, L3: 14}},
 		{"version 5", IP, "55" + v4[2:], Layers{}},
-		{"IPv6", Ethernet, macs + "86dd" + v6 + udp, Layers{14, 0x86dd, 6, UDP, false, 14, 54, 70}},
-		{"IPv6 alone", IP, v6 + udp, Layers{0, 0x86dd, 6, UDP, false, 0, 40, 56}},
+		{"IPv6", Ethernet, macs + "86dd" + v6 + udp, Layers{0x86dd, 6, UDP, false, 0, 14, 54, 70}},
+		{"IPv6 alone", IP, v6 + udp, Layers{0x86dd, 6, UDP, false, 0, 0, 40, 56}},
 		{"IPv6 short", IP, v6[:60], Layers{EtherType: 0x86dd}},
 		{"IPv6, hop-by-hop, destination, UDP", IP, "60 00 00 00 00 28 00 40" + a6 + b6 + "3c 00 01 04 00 00 00 00" + "11 01 01 04 00 00 00 00 00 00 00 00 00 00 00 00" + udp,
-			Layers{0, 0x86dd, 6, UDP, false, 0, 64, 80}},
+			Layers{0x86dd, 6, UDP, false, 0, 0, 64, 80}},
 		{"IPv6, AH", IP, "60 00 00 00 00 28 33 40" + a6 + b6 + "11 04 00 00 00 00 00 01 00 00 00 01 00 00 00 00 00 00 00 00 00 00 00 00" + udp,
-			Layers{0, 0x86dd, 6, UDP, false, 0, 64, 80}},
-		{"IPv6, first fragment", IP, "60 00 00 00 00 18 2c 40" + a6 + b6 + "11 00 00 01 00 00 00 01" + udp, Layers{0, 0x86dd, 6, UDP, true, 0, 48, 64}},
-		{"IPv6, atomic fragment", IP, "60 00 00 00 00 18 2c 40" + a6 + b6 + "11 00 00 00 00 00 00 01" + udp, Layers{0, 0x86dd, 6, UDP, false, 0, 48, 64}},
-		{"IPv6, fragment, and in it an atomic one", IP, "60 00 00 00 00 20 2c 40" + a6 + b6 + "2c 00 00 01 00 00 00 01" + "11 00 00 00 00 00 00 01" + udp, Layers{0, 0x86dd, 6, UDP, true, 0, 56, 72}},
-		{"IPv6, extension that ends outside", IP, "60 00 00 00 00 10 00 40" + a6 + b6 + "11 09 01 04 00 00 00 00 00 00 00 00 00 00 00 00", Layers{0, 0x86dd, 6, 0, false, 0, 40, 56}},
-		{"VLAN", Ethernet, macs + "8100 0064 0800" + v4 + udp, Layers{18, 0x800, 4, UDP, false, 18, 38, 54}},
-		{"QinQ", Ethernet, macs + "88a8 0001 8100 0064 86dd" + v6 + udp, Layers{22, 0x86dd, 6, UDP, false, 22, 62, 78}},
-		{"VLAN cut", Ethernet, macs + "8100 00", Layers{L2Len: 14, EtherType: 0x8100}},
-		{"LLC", Ethernet, macs + "0026 42 42 03", Layers{L2Len: 14, EtherType: 0x26}},
+			Layers{0x86dd, 6, UDP, false, 0, 0, 64, 80}},
+		{"IPv6, first fragment", IP, "60 00 00 00 00 18 2c 40" + a6 + b6 + "11 00 00 01 00 00 00 01" + udp, Layers{0x86dd, 6, UDP, true, 0, 0, 48, 64}},
+		{"IPv6, atomic fragment", IP, "60 00 00 00 00 18 2c 40" + a6 + b6 + "11 00 00 00 00 00 00 01" + udp, Layers{0x86dd, 6, UDP, false, 0, 0, 48, 64}},
+		{"IPv6, fragment, and in it an atomic one", IP, "60 00 00 00 00 20 2c 40" + a6 + b6 + "2c 00 00 01 00 00 00 01" + "11 00 00 00 00 00 00 01" + udp, Layers{0x86dd, 6, UDP, true, 0, 0, 56, 72}},
+		{"IPv6, extension that ends outside", IP, "60 00 00 00 00 10 00 40" + a6 + b6 + "11 09 01 04 00 00 00 00 00 00 00 00 00 00 00 00", Layers{0x86dd, 6, 0, false, 0, 0, 40, 56}},
+		{"VLAN", Ethernet, macs + "8100 0064 0800" + v4 + udp, Layers{0x800, 4, UDP, false, 0, 18, 38, 54}},
+		{"QinQ", Ethernet, macs + "88a8 0001 8100 0064 86dd" + v6 + udp, Layers{0x86dd, 6, UDP, false, 0, 22, 62, 78}},
+		{"VLAN cut", Ethernet, macs + "8100 00", Layers{EtherType: 0x8100, L3: 14}},
+		{"nine VLAN tags", Ethernet, macs + strings.Repeat("8100 0064 ", 9) + "0800" + v4 + udp, Layers{EtherType: 0x8100, L3: 46}},
+		{"PPPoE", Ethernet, macs + "8864 11 00 0001 0026 0021" + v4 + udp, Layers{0x800, 4, UDP, false, 14, 22, 42, 58}},
+		{"PPPoE of version 2", Ethernet, macs + "8864 21 00 0001 0026 0021" + v4 + udp, Layers{EtherType: 0x8864, L3: 14}},
+		{"PPPoE that ends the session", Ethernet, macs + "8864 11 a7 0001 0026 0021" + v4 + udp, Layers{EtherType: 0x8864, L3: 14}},
+		{"PPPoE cut", Ethernet, macs + "8864 11 00 0001 0026 00", Layers{EtherType: 0x8864, L3: 14}},
+		{"LCP", Ethernet, macs + "8864 11 00 0001 000a c021 09 01 0008", Layers{EtherType: 0x8864, PPPoE: 14, L3: 22}},
+		{"PPPoE in PPPoE", Ethernet, macs + "8864 11 00 0001 0026 8864 11 00 0001 0026 0021" + v4, Layers{EtherType: 0x8864, PPPoE: 14, L3: 22}},
+		{"PPPoE with IPv6 that says it is IPv4", Ethernet, macs + "8864 11 00 0001 0026 0021" + v6 + udp, Layers{EtherType: 0x800, PPPoE: 14, L3: 22}},
+		{"MPLS, eight labels", Ethernet, macs + "8847" + strings.Repeat("00064 0 40", 7) + "00064 1 40" + v4 + udp, Layers{0x800, 4, UDP, false, 0, 46, 66, 82}},
+		{"MPLS, nine labels", Ethernet, macs + "8847" + strings.Repeat("00064 0 40", 8) + "00064 1 40" + v4 + udp, Layers{EtherType: 0x8847, L3: 46}},
+		{"MPLS without an end", Ethernet, macs + "8847 00064 0 40 00064 0", Layers{EtherType: 0x8847, L3: 18}},
+		{"MPLS with nothing in it", Ethernet, macs + "8847 00064 1 40", Layers{EtherType: 0x8847, L3: 18}},
+		{"MPLS, a pseudowire", Ethernet, macs + "8847 00064 1 40 0000 0000" + macs + "0800" + v4 + udp, Layers{EtherType: 0x8847, L3: 18}},
+		{"LLC", Ethernet, macs + "0026 42 42 03", Layers{EtherType: 0x26, L3: 14}},
 	} {
 		f := unhex(tt.f)
 		if got := Dissect(f, tt.link); got != tt.want {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// encapsulations are headers in front of an IPv4 packet or an IPv6 packet, with the place
+// of their PPPoE header.
+var encapsulations = []struct {
+	name   string
+	v4, v6 string
+	pppoe  int
+}{
+	{"Ethernet", "0800", "86dd", 0},
+	{"VLAN", "8100 0064 0800", "8100 0064 86dd", 0},
+	{"QinQ", "88a8 0001 8100 0064 0800", "88a8 0001 8100 0064 86dd", 0},
+	{"three tags", "88a8 0001 8100 0064 8100 0065 0800", "88a8 0001 8100 0064 8100 0065 86dd", 0},
+	{"PPPoE", "8864 11 00 0001 0026 0021", "8864 11 00 0001 003a 0057", 14},
+	{"PPPoE, compressed", "8864 11 00 0001 0025 21", "8864 11 00 0001 0039 57", 14},
+	{"PPPoE in QinQ", "88a8 0001 8100 0064 8864 11 00 0001 0026 0021", "88a8 0001 8100 0064 8864 11 00 0001 003a 0057", 22},
+	{"MPLS", "8847 00064 1 40", "8847 00002 1 40", 0},
+	{"MPLS, multicast", "8848 00064 1 40", "8848 00064 1 40", 0},
+	{"MPLS, three labels", "8847 00064 0 40 00007 0 40 00008 1 00", "8847 00064 0 40 00007 0 40 00008 1 00", 0},
+	{"MPLS in a VLAN", "8100 0064 8847 00064 1 40", "8100 0064 8847 00064 1 40", 0},
+	{"MPLS in PPPoE", "8864 11 00 0001 002a 0281 00064 1 40", "8864 11 00 0001 003e 0281 00064 1 40", 14},
+	{"MPLS in PPPoE, multicast", "8864 11 00 0001 002a 0283 00064 1 40", "8864 11 00 0001 003e 0283 00064 1 40", 14},
+}
+
+// The packet, its flow and its addresses are the same in each encapsulation. A frame that
+// is cut in front of its packet's end has no packet, or less of one.
+func TestEncapsulations(t *testing.T) {
+	for _, e := range encapsulations {
+		for version, x := range map[uint8][2]string{4: {e.v4, v4 + udp}, 6: {e.v6, v6 + udp}} {
+			f, p := unhex(macs+x[0]+x[1]), unhex(x[1])
+			head := len(f) - len(p)
+			want := Dissect(p, IP)
+			want.PPPoE, want.L3, want.L4, want.End = e.pppoe, head, want.L4+head, want.End+head
+			l := Dissect(f, Ethernet)
+			if l != want {
+				t.Errorf("%s: %+v, want %+v", e.name, l, want)
+				continue
+			}
+			bare := Dissect(p, IP)
+			src, dst, ok := l.Addrs(f)
+			wantSrc, wantDst, _ := bare.Addrs(p)
+			if l.Flow(f, 7) != bare.Flow(p, 7) || !ok || src != wantSrc || dst != wantDst || l.Control(f) {
+				t.Errorf("%s, IPv%d: flow %x, from %v to %v, control %v", e.name, version, l.Flow(f, 7), src, dst, l.Control(f))
+			}
+			marked := slices.Clone(f)
+			marked[head+1] |= 0x22 // ECT, in either version
+			check(t, marked, Ethernet)
+			for n := range f {
+				check(t, slices.Clone(f[:n]), Ethernet)
+				if l := Dissect(f[:n], Ethernet); l.Version != 0 && (n < l.L4 || l.End != n || l.L3 != head) {
+					t.Errorf("%s, IPv%d, cut at %d: %+v", e.name, version, n, l)
+				}
+			}
 		}
 	}
 }
@@ -92,6 +160,19 @@ func TestControl(t *testing.T) {
 		{"802.1X", frame("01 80 c2 00 00 03", "888e 01 00"), true},
 		{"PPPoE discovery", frame(all, "8863 11 09"), true},
 		{"PPPoE session", frame(host, "8864 11 00"), false},
+		{"PPPoE session with IPv4", frame(host, "8864 11 00 0001 0026 0021"+v4+udp), false},
+		{"PPPoE session with IPv4, compressed", frame(host, "8864 11 00 0001 0025 21"+v4+udp), false},
+		{"PPPoE session with broken IPv4", frame(host, "8864 11 00 0001 0003 0021 44"), false},
+		{"echo of LCP", frame(host, "8864 11 00 0001 000a c021 09 01 0008 00000000"), true},
+		{"echo of LCP in a VLAN", frame(host, "8100 0007 8864 11 00 0001 000a c021 09 01 0008 00000000"), true},
+		{"echo of LCP in a frame of version 2", frame(host, "8864 21 00 0001 000a c021 09 01 0008 00000000"), false},
+		{"PAP", frame(host, "8864 11 00 0001 0006 c023 02 01 0004"), true},
+		{"CHAP", frame(host, "8864 11 00 0001 0006 c223 01 01 0004"), true},
+		{"IPCP", frame(host, "8864 11 00 0001 0006 8021 01 01 0004"), true},
+		{"IPV6CP", frame(host, "8864 11 00 0001 0006 8057 01 01 0004"), true},
+		{"a PPP protocol of one byte", frame(host, "8864 11 00 0001 0006 c1 21 01 01 0004"), false},
+		{"another network's packets", frame(host, "8864 11 00 0001 0006 002b ff ff 0004"), false},
+		{"neighbour solicitation in a PPPoE session", frame(host, "8864 11 00 0001 0032 0057"+nd+"87 00 00 00 00 00 00 00"), true},
 		{"MPLS", frame(host, "8847 00 00"), false},
 		{"unknown", frame(host, "88b5 00 00"), false},
 		{"spanning tree", frame("01 80 c2 00 00 00", "0026 42 42 03"), true},
@@ -259,16 +340,40 @@ func (p plain) dissect(link Link) (l Layers) {
 		if !ok {
 			return l
 		}
-		for l.L2Len = 14; l.L2Len < 14+8*4; l.L2Len += 4 {
-			next, ok := p.number(l.L2Len+2, 2)
+		for l.L3 = 14; l.L3 < 14+8*4; l.L3 += 4 {
+			next, ok := p.number(l.L3+2, 2)
 			if !ok || kind != 0x8100 && kind != 0x88a8 && kind != 0x9100 && kind != 0x9200 {
 				break
 			}
 			kind = next
 		}
 		l.EtherType = uint16(kind)
+		session, ok := p.number(l.L3, 2)
+		proto, whole := p.number(l.L3+6, 2)
+		if kind == 0x8864 && ok && whole && session == 0x1100 {
+			l.PPPoE, l.L3 = l.L3, l.L3+8
+			if proto>>8&1 == 1 {
+				proto >>= 8
+				l.L3--
+			}
+			if kind = proto; kind == 0x21 || kind == 0x57 {
+				l.EtherType = map[int]uint16{0x21: 0x0800, 0x57: 0x86dd}[kind]
+			}
+		}
+		if l.PPPoE == 0 && (kind == 0x8847 || kind == 0x8848) || l.PPPoE > 0 && (kind == 0x281 || kind == 0x283) {
+			label := 0
+			for n := 0; n < 8 && ok && label>>8&1 == 0; n++ {
+				if label, ok = p.number(l.L3, 4); ok {
+					l.L3 += 4
+				}
+			}
+			first, _ := p.number(l.L3, 1)
+			if t := map[int]uint16{4: 0x0800, 6: 0x86dd}[first>>4]; label>>8&1 == 1 && t != 0 {
+				l.EtherType = t
+			}
+		}
 	}
-	at := l.L2Len
+	at := l.L3
 	first, _ := p.number(at, 1)
 	switch {
 	case l.EtherType == 0x0800 && first>>4 == 4:
@@ -284,7 +389,7 @@ func (p plain) dissect(link Link) (l Layers) {
 			return l
 		}
 		l.Version, l.Proto, l.Fragment = 4, uint8(proto), fragment%0x4000 != 0
-		l.L3, l.L4, l.End = at, at+head, min(at+total, len(p.f))
+		l.L4, l.End = at+head, min(at+total, len(p.f))
 	case l.EtherType == 0x86dd && first>>4 == 6:
 		total, _ := p.number(at+4, 2)
 		next, _ := p.number(at+6, 1)
@@ -294,7 +399,7 @@ func (p plain) dissect(link Link) (l Layers) {
 		if total > 0 {
 			p.end = min(at+40+total, len(p.f))
 		}
-		l.Version, l.L3, l.L4, l.End = 6, at, at+40, p.end
+		l.Version, l.L4, l.End = 6, at+40, p.end
 		for range 8 {
 			after, _ := p.number(l.L4, 1)
 			size, ok := p.number(l.L4+1, 1)
@@ -330,7 +435,7 @@ func check(t *testing.T, f []byte, link Link) {
 	if want := (plain{f: f}).dissect(link); l != want {
 		t.Fatalf("%+v, want %+v, of %d bytes % x", l, want, len(f), f[:min(len(f), 80)])
 	}
-	if l.L2Len > len(f) || l.Version != 0 && (l.L4 < l.L3+20 || l.L4 > l.End || l.End > len(f)) {
+	if l.L3 > len(f) || l.Version != 0 && (l.L4 < l.L3+20 || l.L4 > l.End || l.End > len(f)) {
 		t.Fatalf("%+v of %d bytes % x", l, len(f), f[:min(len(f), 80)])
 	}
 	flow, control := l.Flow(f, 1), l.Control(f)
@@ -380,6 +485,10 @@ func FuzzDissect(f *testing.F) {
 		macs + "86dd 60 20 00 00 00 78 00 40" + a6 + b6 + strings.Repeat("00 00 01 04 00 00 00 00 2b 00 01 04 00 00 00 00 2c 00 01 04 00 00 00 00 33 00 00 00 00 00 00 01 3c 01 00 00 00 00 00 01", 3) + udp,
 	} {
 		f.Add(unhex(s))
+	}
+	for _, e := range encapsulations {
+		f.Add(unhex(macs + e.v4 + v4 + udp))
+		f.Add(unhex(macs + e.v6 + v6 + udp))
 	}
 	files, _ := filepath.Glob("../../../shared/pcap/*.pcap")
 	for _, b := range captured(f, files) {

@@ -26,13 +26,11 @@ type Merger struct {
 	Headroom int
 
 	buf  []byte
-	n    int // datagrams
-	head int // bytes in front of a payload
-	l3   int // offset of the IP header
-	v4   bool
-	id   uint16 // IPv4 identification of the next datagram
-	size int    // of a payload
-	last bool   // the last datagram was shorter, so no other may follow
+	n    int           // datagrams
+	lay  packet.Layers // of the first
+	id   uint16        // IPv4 identification of the next datagram
+	size int           // of a payload
+	last bool          // the last datagram was shorter, so no other may follow
 }
 
 // Len returns the number of gathered datagrams.
@@ -45,122 +43,94 @@ func (m *Merger) Reset() { m.n = 0 }
 // whether the frame fits. A refused frame may be the first of the next super-frame,
 // after Reset.
 func (m *Merger) Add(offload, f []byte, link packet.Link) bool {
-	l3, l4, v4 := udpAt(f, link)
-	if l4 == 0 || !complete(offload, f, l3, l4, v4) {
+	l, ok := datagram(f, link)
+	if !ok || !complete(offload, f, &l) {
 		return false
 	}
-	head := l4 + udpHeader
+	head := l.L4 + udpHeader
 	size := len(f) - head
 	if m.n == 0 {
-		m.l3, m.head, m.v4, m.size, m.last = l3, head, v4, size, false
+		m.lay, m.size, m.last = l, size, false
 		if cap(m.buf) < m.Headroom+head+mostPayload {
 			m.buf = make([]byte, m.Headroom, m.Headroom+head+mostPayload)
 		}
 		m.buf = append(m.buf[:m.Headroom], f...)
 	} else {
-		if m.last || m.n == mostMerged || size > m.size || len(m.buf)-m.Headroom-m.head+size > mostPayload || !m.follows(f, l3, l4, v4) {
+		if m.last || m.n == mostMerged || size > m.size || len(m.buf)-m.Headroom-head+size > mostPayload || !m.follows(f, &l) {
 			return false
 		}
 		m.last = size < m.size
 		m.buf = append(m.buf, f[head:]...)
 	}
-	if v4 {
-		m.id = binary.BigEndian.Uint16(f[l3+4:]) + 1
+	if l.Version == 4 {
+		m.id = binary.BigEndian.Uint16(f[l.L3+4:]) + 1
 	}
 	m.n++
 	return true
 }
 
-// udpAt finds the headers of an unfragmented UDP datagram without IPv4 options,
-// IPv6 extensions or VLAN tags, and without padding. For other frames l4 is 0. It
-// runs for every frame, and rejects most of them early.
-func udpAt(f []byte, link packet.Link) (l3, l4 int, v4 bool) {
-	if link == packet.Ethernet {
-		l3 = 14
+// datagram finds the headers of a UDP datagram, and reports whether it can be merged: it
+// is not a fragment, and has no IPv4 options, IPv6 extensions, encapsulation or padding.
+func datagram(f []byte, link packet.Link) (l packet.Layers, ok bool) {
+	l = packet.Dissect(f, link)
+	if l.Proto != packet.UDP || l.Fragment || l.L3 > etherHeader || l.End != len(f) || len(f) <= l.L4+udpHeader {
+		return l, false
 	}
-	if len(f) < l3+20+udpHeader+1 {
-		return 0, 0, false
+	head, length := 20, int(binary.BigEndian.Uint16(f[l.L3+2:]))
+	if l.Version == 6 {
+		head, length = 40, 40+int(binary.BigEndian.Uint16(f[l.L3+4:]))
 	}
-	be := binary.BigEndian
-	p := f[l3:]
-	switch p[0] >> 4 {
-	case 4:
-		if l3 > 0 && be.Uint16(f[12:]) != 0x0800 || p[0] != 0x45 || p[9] != packet.UDP ||
-			be.Uint16(p[6:])&0x3fff != 0 || int(be.Uint16(p[2:])) != len(p) {
-			return 0, 0, false
-		}
-		l4, v4 = l3+20, true
-	case 6:
-		if l3 > 0 && be.Uint16(f[12:]) != 0x86dd || len(p) < 40+udpHeader+1 || p[6] != packet.UDP ||
-			int(be.Uint16(p[4:])) != len(p)-40 {
-			return 0, 0, false
-		}
-		l4 = l3 + 40
-	default:
-		return 0, 0, false
-	}
-	if int(be.Uint16(f[l4+4:])) != len(f)-l4 {
-		return 0, 0, false
-	}
-	return l3, l4, v4
+	ok = l.L4 == l.L3+head && length == len(f)-l.L3 && int(binary.BigEndian.Uint16(f[l.L4+4:])) == len(f)-l.L4
+	return l, ok
 }
 
 // complete reports whether the checksums are correct or left unfinished. Otherwise
 // recomputed checksums would change the datagram and hide damage.
-func complete(offload, f []byte, l3, l4 int, v4 bool) bool {
-	if v4 && Fold(Sum(f[l3:l4], 0)) != 0xffff {
+func complete(offload, f []byte, l *packet.Layers) bool {
+	if l.Version == 4 && Fold(Sum(f[l.L3:l.L4], 0)) != 0xffff {
 		return false
 	}
-	sum := pseudoSum(f, l3, l4, v4) + uint64(len(f)-l4)
-	field := binary.BigEndian.Uint16(f[l4+6:])
+	sum := pseudo(f, l) + uint64(len(f)-l.L4)
+	field := binary.BigEndian.Uint16(f[l.L4+6:])
 	if offload != nil { // the field holds the sum of the pseudo-header
 		h, err := Parse(offload)
-		return err == nil && h.Flags == NeedsCsum && h.GSOType == 0 && int(h.CsumStart) == l4 && h.CsumOffset == 6 && field == Fold(sum)
+		return err == nil && h.Flags == NeedsCsum && h.GSOType == 0 && int(h.CsumStart) == l.L4 && h.CsumOffset == 6 && field == Fold(sum)
 	}
-	return field != 0 && Fold(Sum(f[l4:], sum)) == 0xffff
-}
-
-// pseudoSum is the sum of the pseudo-header without the length.
-func pseudoSum(f []byte, l3, l4 int, v4 bool) uint64 {
-	if v4 {
-		return pseudo(f[l3+12:l3+20], packet.UDP)
-	}
-	return pseudo(f[l3+8:l4], packet.UDP)
+	return field != 0 && Fold(Sum(f[l.L4:], sum)) == 0xffff
 }
 
 // follows reports whether a frame's headers equal those of the first datagram,
 // except for the fields that differ between segments of a super-frame.
-func (m *Merger) follows(f []byte, l3, l4 int, v4 bool) bool {
+func (m *Merger) follows(f []byte, l *packet.Layers) bool {
 	first := m.buf[m.Headroom:]
-	if v4 != m.v4 || !bytes.Equal(f[:l3+2], first[:l3+2]) || !bytes.Equal(f[l4:l4+4], first[l4:l4+4]) {
+	same := func(from, to int) bool { return bytes.Equal(f[from:to], first[from:to]) }
+	if !same(0, l.L3+2) || l.L4 != m.lay.L4 || !same(l.L4, l.L4+4) { // the version, TOS and ports
 		return false
 	}
-	if v4 {
-		return binary.BigEndian.Uint16(f[l3+4:]) == m.id && // then DF, TTL and protocol; then the addresses
-			bytes.Equal(f[l3+6:l3+10], first[l3+6:l3+10]) && bytes.Equal(f[l3+12:l4], first[l3+12:l4])
+	if l.Version == 4 {
+		return binary.BigEndian.Uint16(f[l.L3+4:]) == m.id && // then DF, TTL and protocol; then the addresses
+			same(l.L3+6, l.L3+10) && same(l.L3+12, l.L4)
 	}
-	return bytes.Equal(f[l3+2:l3+4], first[l3+2:l3+4]) && bytes.Equal(f[l3+6:l4], first[l3+6:l4])
+	return same(l.L3+2, l.L3+4) && same(l.L3+6, l.L4)
 }
 
 // Take returns the super-frame after Headroom bytes, with its offload header, and
 // resets the Merger. The slice is valid until the next Add.
 func (m *Merger) Take() (h Header, room []byte) {
-	f := m.buf[m.Headroom:]
-	l4 := m.head - udpHeader
-	be := binary.BigEndian
-	if m.v4 {
-		ip := f[m.l3:l4]
-		be.PutUint16(ip[2:], uint16(len(f)-m.l3))
+	f, l, be := m.buf[m.Headroom:], &m.lay, binary.BigEndian
+	if l.Version == 4 {
+		ip := f[l.L3:l.L4]
+		be.PutUint16(ip[2:], uint16(len(f)-l.L3))
 		ip[10], ip[11] = 0, 0
 		be.PutUint16(ip[10:], ^Fold(Sum(ip, 0)))
 	} else {
-		be.PutUint16(f[m.l3+4:], uint16(len(f)-l4))
+		be.PutUint16(f[l.L3+4:], uint16(len(f)-l.L4))
 	}
-	be.PutUint16(f[l4+4:], uint16(len(f)-l4))
-	be.PutUint16(f[l4+6:], Fold(pseudoSum(f, m.l3, l4, m.v4)+uint64(len(f)-l4)))
+	be.PutUint16(f[l.L4+4:], uint16(len(f)-l.L4))
+	be.PutUint16(f[l.L4+6:], Fold(pseudo(f, l)+uint64(len(f)-l.L4)))
 	h = Header{
-		Flags: NeedsCsum, GSOType: UDPL4, HdrLen: uint16(m.head), GSOSize: uint16(m.size),
-		CsumStart: uint16(l4), CsumOffset: 6,
+		Flags: NeedsCsum, GSOType: UDPL4, HdrLen: uint16(l.L4 + udpHeader), GSOSize: uint16(m.size),
+		CsumStart: uint16(l.L4), CsumOffset: 6,
 	}
 	m.n = 0
 	return h, m.buf

@@ -185,7 +185,7 @@ func FuzzMerge(f *testing.F) {
 				pending = nil
 			}
 			for i, op := range ops {
-				h, g := hdr, datagram(b, link, uint16(i), op)
+				h, g := hdr, sequel(b, link, uint16(i), op)
 				if op&2 != 0 {
 					h = nil
 				}
@@ -206,10 +206,10 @@ func FuzzMerge(f *testing.F) {
 	})
 }
 
-// datagram makes number n of a sequence out of a frame: with another
+// sequel makes number n of a sequence out of a frame: with another
 // identification, maybe shorter, or with a byte changed, and its lengths and checksums
 // made right, unless op says not to.
-func datagram(b []byte, link packet.Link, n uint16, op byte) []byte {
+func sequel(b []byte, link packet.Link, n uint16, op byte) []byte {
 	b = bytes.Clone(b)
 	l := packet.Dissect(b, link)
 	if op&1 != 0 || l.Version == 0 || l.Proto != packet.UDP || len(b) < l.L4+udpHeader {

@@ -31,13 +31,14 @@ const (
 )
 
 const (
-	tcpHeader  = 20
-	tcpFlags   = 13
-	flagFIN    = 0x01
-	flagPSH    = 0x08
-	flagCWR    = 0x80
-	udpHeader  = 8
-	maxSegment = 1<<16 - 1
+	etherHeader = 14
+	tcpHeader   = 20
+	tcpFlags    = 13
+	flagFIN     = 0x01
+	flagPSH     = 0x08
+	flagCWR     = 0x80
+	udpHeader   = 8
+	maxSegment  = 1<<16 - 1
 
 	// Limits of one super-frame: the datagrams that the kernel accepts
 	// (UDP_MAX_SEGMENTS in include/linux/udp.h), and the TCP segments that it can
@@ -192,7 +193,7 @@ func (h Header) onWire(n, head, last int, link packet.Link) int {
 
 func ethernet(size int, link packet.Link) int {
 	if link == packet.IP {
-		size += 14
+		size += etherHeader
 	}
 	return max(size, 60) + 4
 }
@@ -237,13 +238,10 @@ func (s *Segmenter) Start(h Header, f []byte, link packet.Link) error {
 	}
 	s.f, s.lay, s.gso, s.next = f, p, int(h.GSOSize), p.head
 	s.tcp = p.Proto == packet.TCP
-	switch {
-	case p.Version == 4:
+	s.pseudo = pseudo(f, &p.Layers)
+	if p.Version == 4 {
 		s.id = binary.BigEndian.Uint16(f[p.L3+4:])
-		s.pseudo = pseudo(f[p.L3+12:p.L3+20], p.Proto)
-	case p.L4-p.L3 == 40 || h.Flags&NeedsCsum == 0:
-		s.pseudo = pseudo(f[p.L3+8:p.L3+40], p.Proto)
-	default:
+	} else if p.L4-p.L3 > 40 && h.Flags&NeedsCsum != 0 {
 		// With a routing header the checksum covers another address (RFC 8200, section
 		// 8.1), which only the sender knows. It has left the sum in the field.
 		s.pseudo = uint64(binary.BigEndian.Uint16(f[p.sum:])) + uint64(^Fold(uint64(len(f)-p.L4)))

@@ -3,6 +3,8 @@ package offload
 import (
 	"encoding/binary"
 	"math/bits"
+
+	"framepipe/internal/packet"
 )
 
 // Sum adds the big-endian 16-bit words of b to an unfolded sum (RFC 1071). It pads
@@ -40,5 +42,12 @@ func Fold(sum uint64) uint16 {
 	return uint16(sum)
 }
 
-// pseudo sums the pseudo-header without its length. The result can be passed to Sum.
-func pseudo(addrs []byte, proto uint8) uint64 { return uint64(Fold(Sum(addrs, uint64(proto)))) }
+// pseudo sums the pseudo-header of a packet without its length. The result can be passed
+// to Sum.
+func pseudo(f []byte, l *packet.Layers) uint64 {
+	addrs := f[l.L3+12 : l.L3+20]
+	if l.Version == 6 {
+		addrs = f[l.L3+8 : l.L3+40]
+	}
+	return uint64(Fold(Sum(addrs, uint64(l.Proto))))
+}

@@ -5,85 +5,96 @@ import (
 
 	"framepipe/frame"
 	"framepipe/internal/pcap"
+
+	"github.com/vmihailenco/msgpack/v5"
 )
 
 // decoder writes a capture as a stream.
 type decoder struct {
-	r *pcap.Reader
-	w *frame.Writer
+	src  io.Reader
+	r    *pcap.Reader
+	w    *frame.Writer
+	form cooked
+	made []byte // a frame with a made Ethernet header
+	n    counters
+}
 
-	begun  bool
-	header pcap.Header
-	form   cooked
-	made   []byte // a frame with a made Ethernet header
-	extra  []byte
-	n      counters
+func newDecoder(src io.Reader, out io.Writer) *decoder {
+	d := &decoder{src: src, w: frame.NewWriter(out)}
+	d.r = pcap.NewReader(d)
+	return d
+}
+
+// Read reads from the source, which may block, and first writes the frames so far.
+func (d *decoder) Read(p []byte) (int, error) {
+	if err := d.w.Flush(); err != nil {
+		return 0, err
+	}
+	return d.src.Read(p)
 }
 
 // run writes until the input ends. Before it returns an error, it writes all complete
 // packets.
 func (d *decoder) run() error {
+	err := d.begin()
 	var p pcap.Packet
-	for {
-		ok, err := d.r.Buffered(&p)
-		if err == nil && !d.begun && d.r.Begun() {
-			err = d.begin()
-		}
-		switch {
-		case err != nil:
-		case ok:
+	for err == nil {
+		if err = d.r.Next(&p); err == nil {
 			err = d.packet(&p)
-		default:
-			if err = d.w.Flush(); err == nil {
-				err = d.r.Fill()
-			}
 		}
-		if err == nil {
-			continue
-		}
-		if flush := d.w.Flush(); flush != nil {
-			err = flush
-		}
-		if err == io.EOF {
-			return nil
-		}
-		return err
 	}
+	if flush := d.w.Flush(); flush != nil {
+		return flush
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
 }
 
 // begin writes the stream's header.
-func (d *decoder) begin() (err error) {
-	d.begun, d.header = true, d.r.Header()
-	if d.form, err = linkOf(d.header.Link); err != nil {
+func (d *decoder) begin() error {
+	link, err := d.r.Header()
+	if err != nil {
+		return err
+	}
+	if d.form, err = linkOf(link); err != nil {
 		return err
 	}
 	m := map[string]any{"format": "frames", "version": 1, "link": d.form.link, "source": "pcap"}
-	if f := d.header.Field; f != pcap.LinkEthernet && f != pcap.LinkRaw {
-		m[keyLink] = f
+	if link != pcap.LinkEthernet && link != pcap.LinkRaw {
+		m[keyLink] = link
 	}
 	return d.w.Annotate(m)
 }
 
 // packet writes a packet as a frame.
-func (d *decoder) packet(p *pcap.Packet) error {
+func (d *decoder) packet(p *pcap.Packet) (err error) {
 	d.n.frames.Add(1)
 	d.n.bytes.Add(uint64(len(p.Data)))
 	rec := frame.Record{Time: p.Time, Frame: p.Data}
-	o := original{length: p.Length}
-	if fcs := d.header.FCS; fcs > 0 && p.Length == uint32(len(p.Data)) && fcs <= len(p.Data) {
-		at := len(p.Data) - fcs
-		rec.Frame, o.tail = p.Data[:at], p.Data[at:]
-	}
-	if n := d.form.strip; n > 0 {
-		if n > len(rec.Frame) { // truncated within the header: there is no frame
-			o.head, rec.Frame = rec.Frame, rec.Frame[len(rec.Frame):]
-		} else if o.head, rec.Frame = rec.Frame[:n], rec.Frame[n:]; d.form.link == frame.LinkEthernet {
-			h := d.form.ethernet(o.head, len(rec.Frame))
-			d.made = append(append(d.made[:0], h[:]...), rec.Frame...)
-			rec.Frame, o.made = d.made, etherHeader
+	if d.form.strip > 0 || p.Length != uint32(len(p.Data)) {
+		rec.Extras = 1
+		if rec.Extra, err = d.addition(p, &rec); err != nil {
+			return err
 		}
 	}
-	d.extra, rec.Extras = o.addition(d.extra[:0], len(p.Data))
-	rec.Extra = d.extra
 	return d.w.Write(&rec)
+}
+
+// addition takes from the packet's frame what a stream has no place for, and returns it encoded.
+func (d *decoder) addition(p *pcap.Packet, rec *frame.Record) ([]byte, error) {
+	var o original
+	if p.Length != uint32(len(p.Data)) {
+		o.Length = &p.Length
+	}
+	if n := min(d.form.strip, len(p.Data)); n > 0 {
+		o.Head, rec.Frame = p.Data[:n], p.Data[n:]
+		if n == d.form.strip && d.form.link == frame.LinkEthernet { // else there is no frame
+			h := d.form.ethernet(o.Head, len(rec.Frame))
+			d.made = append(append(d.made[:0], h[:]...), rec.Frame...)
+			rec.Frame, o.Made = d.made, etherHeader
+		}
+	}
+	return msgpack.Marshal(&o)
 }

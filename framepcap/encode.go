@@ -1,10 +1,7 @@
 package main
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 
 	"framepipe/frame"
@@ -29,24 +26,19 @@ type encoder struct {
 	// encoder, and the traffic is worth more than the capture.
 	onward bool
 
-	buf   []byte
-	head  int    // bytes of the file's header in buf
-	rest  []byte // end of a packet that was written in part
-	full  bool   // that it cannot be written was said
-	begun bool   // the file's header has been written
-	known bool   // the stream's header has been read
-	field uint32 // the file's link, as its header has it
-	link  packet.Link
-	form  cooked
-	fcs   int
-	sum   []byte // a check sequence that was made
-	seg   offload.Segmenter
-	n     counters
+	rest   []byte // the file's header, or the end of a packet that was written in part
+	buf    []byte // packets
+	full   bool   // that they cannot be written was said
+	begun  bool
+	number uint16 // the file's link
+	link   packet.Link
+	seg    offload.Segmenter
+	n      counters
 }
 
 // run writes until the input ends. Frames that came whole before an error have been written.
 func (e *encoder) run() error {
-	e.field, e.form = pcap.LinkEthernet, links[pcap.LinkEthernet]
+	e.number = pcap.LinkEthernet
 	err := frame.Loop(e.r, e)
 	e.begin() // a capture of nothing has a header, too
 	if flush := e.flush(); flush != nil {
@@ -64,13 +56,8 @@ func (e *encoder) run() error {
 	return nil
 }
 
-// Idle is frame.Stage's. A reader of the capture may wait for its header.
-func (e *encoder) Idle() error {
-	if e.known {
-		e.begin()
-	}
-	return e.flush()
-}
+// Idle is frame.Stage's.
+func (e *encoder) Idle() error { return e.flush() }
 
 // Frame is frame.Stage's: it writes a frame.
 func (e *encoder) Frame(rec *frame.Record) error {
@@ -82,8 +69,8 @@ func (e *encoder) Frame(rec *frame.Record) error {
 }
 
 func (e *encoder) flush() error {
-	b, head := e.buf, e.head
-	e.buf, e.head = b[:0], 0
+	b := e.buf
+	e.buf = b[:0]
 	if len(b) == 0 && len(e.rest) == 0 {
 		return nil
 	}
@@ -104,7 +91,7 @@ func (e *encoder) flush() error {
 	}
 	// The packet that was cut is finished first when there is room again, so that
 	// the file is a capture.
-	at := head
+	at := 0
 	for at < n {
 		at += pcap.PacketLen(b[at:])
 	}
@@ -120,33 +107,25 @@ func (e *encoder) Annotation(rec *frame.Record) error {
 	if !rec.IsHeader() {
 		return nil
 	}
-	var h struct {
-		Link *uint32 `msgpack:"pcap_link"`
-	}
-	if msgpack.Unmarshal(rec.Raw(), &h) != nil {
-		h.Link = nil // not ours
-	}
-	e.known = true
 	link, err := packet.ParseLink(e.r.Link())
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if e.begun {
-		if link != e.link {
-			return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link changes from %v to %v, and a capture has one", e.link, link)}
-		}
+	case e.begun && link != e.link:
+		return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link changes from %v to %v, and a capture has one", e.link, link)}
+	case e.begun:
 		return nil
 	}
-	e.link, e.field = link, pcap.LinkEthernet
-	if link == packet.IP {
-		e.field = pcap.LinkRaw
+	var h struct {
+		Link *uint16 `msgpack:"pcap_link"`
 	}
-	if h.Link != nil {
-		if c, ok := links[uint16(*h.Link)]; ok && c.link == e.r.Link() {
-			e.field = *h.Link
-		}
+	if err := msgpack.Unmarshal(rec.Raw(), &h); err == nil && h.Link != nil && links[*h.Link].link == e.r.Link() {
+		e.number = *h.Link
+	} else if link == packet.IP {
+		e.number = pcap.LinkRaw
 	}
-	e.form, e.fcs = links[uint16(e.field)], pcap.FCS(e.field)
+	e.link = link
+	e.begin() // a reader of the capture may wait for it
 	return nil
 }
 
@@ -154,8 +133,7 @@ func (e *encoder) Annotation(rec *frame.Record) error {
 func (e *encoder) begin() {
 	if !e.begun {
 		e.begun = true
-		e.buf = pcap.AppendHeader(e.buf, e.field)
-		e.head = len(e.buf)
+		e.rest = pcap.AppendHeader(e.rest, e.number)
 	}
 }
 
@@ -195,43 +173,25 @@ func (e *encoder) frame(rec *frame.Record) error {
 
 // original writes a frame as it stood in a capture, if it came from one.
 func (e *encoder) original(rec *frame.Record) error {
-	o := restore(rec)
-	if e.form.strip == 0 { // the file has frames as they are in the stream
-		if o.head != nil {
-			o = original{length: uint32(len(rec.Frame))}
-		}
-	} else if o.head == nil {
-		return e.foreign(rec, keyHead)
+	o, strip := restore(rec), links[e.number].strip
+	if strip == 0 && o.Head != nil { // the file has frames as they are in the stream
+		o = original{}
 	}
-	size := len(o.head) + len(rec.Frame) - o.made
-	switch {
-	case e.fcs == 0 && o.tail != nil:
-		o.length -= min(o.length, uint32(len(o.tail)))
-		o.tail = nil
-	case e.fcs > 0 && o.tail == nil && size >= e.fcs && o.length == uint32(size): // whole, and from elsewhere
-		if e.fcs != checkSequence || e.field&0xffff != pcap.LinkEthernet {
-			return e.foreign(rec, keyTail)
-		}
-		e.sum = binary.LittleEndian.AppendUint32(e.sum[:0], crc32.ChecksumIEEE(rec.Frame))
-		o.tail = e.sum
-		o.length += checkSequence
+	if strip > 0 && o.Head == nil && len(rec.Frame) > 0 {
+		return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream began as a capture of link type %d, and this frame has not the pcap_head of one", e.number)}
+	}
+	size := len(o.Head) + len(rec.Frame) - o.Made
+	length := uint32(size)
+	if o.Length != nil {
+		length = *o.Length
 	}
 	e.n.frames.Add(1)
 	e.n.bytes.Add(uint64(len(rec.Frame)))
-	if size+len(o.tail) > pcap.Snaplen {
+	if size > pcap.Snaplen {
 		if e.n.cut.Add(1); e.n.cut.Load() == 1 {
 			e.warn("offset %d: a frame of %d bytes is cut at %d, which is the most that readers of captures take; this and further ones are counted", rec.Offset(), len(rec.Frame), pcap.Snaplen)
 		}
 	}
-	e.buf = pcap.AppendPacket(e.buf, rec.Time, o.length, o.head, rec.Frame[o.made:], o.tail)
+	e.buf = pcap.AppendPacket(e.buf, rec.Time, length, o.Head, rec.Frame[o.Made:])
 	return nil
 }
-
-// checkSequence is the length of Ethernet's, in bytes: the CRC-32 of the frame.
-const checkSequence = 4
-
-func (e *encoder) foreign(rec *frame.Record, key string) error {
-	return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream began as a capture of link type %d, and this frame has not the %s of one", uint16(e.field), key), Err: errForeign}
-}
-
-var errForeign = errors.New("frames of two kinds")

@@ -14,19 +14,16 @@ import (
 // links, such as the cooked header of tcpdump -i any in place of Ethernet's. The
 // decoder converts such a header to Ethernet's or strips it, and adds the original
 // bytes to the frame as an addition, so that encoding restores the same capture.
-// The addition also holds the original length of a truncated packet and the frame
-// check sequence.
-//
-// The addition is a map with these keys, as far as they are needed.
-const (
-	keyLength = "pcap_length" // original length of the packet, if it differs from the captured
-	keyHead   = "pcap_head"   // bytes of the file that the made ones replace
-	keyMade   = "pcap_made"   // number of made bytes at the start of the frame
-	keyTail   = "pcap_tail"   // bytes of the file after the frame
-	// keyLink, in the stream's header, is the file's link if the stream's link is
-	// less precise.
-	keyLink = "pcap_link"
-)
+
+// keyLink, in the stream's header, is the file's link if the stream's link is less precise.
+const keyLink = "pcap_link"
+
+// original is the addition: what a capture has of a packet, and the frame has not.
+type original struct {
+	Length *uint32 `msgpack:"pcap_length,omitempty"` // original length of the packet, if it differs from the captured
+	Head   []byte  `msgpack:"pcap_head,omitempty"`   // bytes of the file that the made ones replace
+	Made   int     `msgpack:"pcap_made,omitempty"`   // number of made bytes at the start of the frame
+}
 
 // cooked describes the conversion of a capture's link to a stream's link.
 type cooked struct {
@@ -79,82 +76,16 @@ func (c *cooked) ethernet(head []byte, size int) (h [etherHeader]byte) {
 	return h
 }
 
-// original holds the parts of a capture's packet that are not in the frame.
-type original struct {
-	length     uint32
-	head, tail []byte
-	made       int
-}
-
-// addition appends the encoded original to b. n is 0 if the frame needs no addition.
-func (o *original) addition(b []byte, captured int) (encoded []byte, n int) {
-	length := int64(o.length) != int64(captured)
-	keys := 0
-	for _, is := range []bool{length, o.head != nil, len(o.tail) > 0} {
-		if is {
-			keys++
-		}
-	}
-	if keys == 0 {
-		return b, 0
-	}
-	if o.head != nil {
-		keys++ // keyMade
-	}
-	b = append(b, 0x80|byte(keys))
-	key := func(s string) {
-		b = append(b, 0xa0|byte(len(s)))
-		b = append(b, s...)
-	}
-	number := func(n uint32) {
-		b = append(b, 0xce)
-		b = binary.BigEndian.AppendUint32(b, n)
-	}
-	data := func(d []byte) {
-		b = append(b, 0xc4, byte(len(d)))
-		b = append(b, d...)
-	}
-	if length {
-		key(keyLength)
-		number(o.length)
-	}
-	if o.head != nil {
-		key(keyHead)
-		data(o.head)
-		key(keyMade)
-		number(uint32(o.made))
-	}
-	if len(o.tail) > 0 {
-		key(keyTail)
-		data(o.tail)
-	}
-	return b, 1
-}
-
 // restore returns the original in the additions of a frame. It ignores additions of
 // other programs, and those that do not fit the frame.
-func restore(rec *frame.Record) (o original) {
-	o.length = uint32(len(rec.Frame))
-	if rec.Extras == 0 {
-		return o
-	}
-	var d struct {
-		Length *uint32 `msgpack:"pcap_length"`
-		Head   []byte  `msgpack:"pcap_head"`
-		Made   int     `msgpack:"pcap_made"`
-		Tail   []byte  `msgpack:"pcap_tail"`
-	}
+func restore(rec *frame.Record) original {
 	const most = 512 // larger than any addition of framepcap
-	if len(rec.Extra) > most || rec.Extra[0]&0xf0 != 0x80 || msgpack.Unmarshal(rec.Extra, &d) != nil {
-		return o
+	if rec.Extras == 0 || len(rec.Extra) > most || rec.Extra[0]&0xf0 != 0x80 {
+		return original{}
 	}
-	if d.Made < 0 || d.Made > len(rec.Frame) || d.Made > 0 && d.Head == nil { // made bytes must replace a head
-		return o
-	}
-	o.head, o.made, o.tail = d.Head, d.Made, d.Tail
-	o.length = uint32(len(rec.Frame) - d.Made + len(d.Head) + len(d.Tail))
-	if d.Length != nil {
-		o.length = *d.Length
+	var o original
+	if msgpack.Unmarshal(rec.Extra, &o) != nil || o.Made < 0 || o.Made > len(rec.Frame) || o.Made > 0 && o.Head == nil { // made bytes must replace a head
+		return original{}
 	}
 	return o
 }

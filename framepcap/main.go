@@ -2,10 +2,11 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"sync/atomic"
 
 	"framepipe/frame"
@@ -31,7 +32,8 @@ and back. Frames are written as they come, so that a capture can be watched.
   -h        print this
 
 A capture that is decoded and encoded again has the same frames and times, and
-what a stream has no place for goes along as an addition to the frame.
+what a stream has no place for goes along as an addition to the frame, but for
+check sequences, which are left out.
 SIGUSR1 prints counters.
 
   framepcap < day.frames | tcpdump -nr -
@@ -66,17 +68,19 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	fdio.Grow(1)
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
-	first := &beginning{src: in}
+	src := bufio.NewReader(in)
+	first, _ := src.Peek(4) // to recognize a capture in place of a stream, and the reverse
+	first = bytes.Clone(first)
 	var err error
 	if decoding {
-		d := &decoder{r: pcap.NewReader(first), w: frame.NewWriter(out)}
+		d := newDecoder(src, out)
 		t.Counters(d.n.String)
 		err = d.run()
 		if errors.Is(err, pcap.ErrNG) {
 			err = cli.Hint(err, "tcpdump --time-stamp-precision=nano -r FILE -w - | framepcap -d")
 		}
 	} else {
-		e := &encoder{r: frame.NewReader(first), out: out, segment: segment, warn: t.Warnf}
+		e := &encoder{r: frame.NewReader(src), out: out, segment: segment, warn: t.Warnf}
 		e.onward = out.Regular() && !in.Regular()
 		t.Counters(e.n.String)
 		err = e.run()
@@ -86,33 +90,15 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	}
 	var damage *frame.FormatError
 	if errors.As(err, &damage) {
-		switch b := first.bytes(); {
-		case decoding && stream(b):
+		switch {
+		case decoding && stream(first):
 			err = cli.Hint(err, "the input is a stream, not a capture: leave out -d")
-		case !decoding && pcap.Begins(b):
+		case !decoding && pcap.Begins(first):
 			err = cli.Hint(err, "the input is a capture, not a stream: use -d")
 		}
 	}
 	return cli.Ends(err)
 }
-
-// beginning reads from src and keeps the first bytes, to recognize a capture in place
-// of a stream, and the reverse.
-type beginning struct {
-	src io.Reader
-	b   [4]byte
-	n   int
-}
-
-func (r *beginning) Read(p []byte) (int, error) {
-	n, err := r.src.Read(p)
-	if r.n < len(r.b) {
-		r.n += copy(r.b[r.n:], p[:n])
-	}
-	return n, err
-}
-
-func (r *beginning) bytes() []byte { return r.b[:r.n] }
 
 // stream reports whether b looks like the start of a stream: a map, or an array of
 // three or more.

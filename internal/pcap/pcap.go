@@ -6,12 +6,15 @@
 // and the original length. The magic number gives the byte order of
 // all fields, and whether the fraction is in microseconds or nanoseconds.
 //
-// A capture is untrusted input: a length over the limit is rejected before memory
-// is allocated, and a Reader never buffers more than one packet of the largest size
-// and one read after it.
+// The field with the file's link may also announce a frame check sequence at the end of
+// each packet, which a Reader leaves out, as a stream's frames have none.
+//
+// A capture is untrusted input: a length over the limit is rejected, and a Reader never
+// buffers more than one packet of the largest size.
 package pcap
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -34,11 +37,6 @@ const (
 	magicNano     = 0xa1b23c4d
 	magicModified = 0xa1b2cd34 // Kuznetzov's patched libpcap
 	magicNG       = 0x0a0d0d0a // a pcapng section header, the same in both byte orders
-
-	readSize = 256 << 10
-	// maxEmptyReads is how many times in a row a source may return neither data nor
-	// an error, which io.Reader allows.
-	maxEmptyReads = 100
 )
 
 // Link types (https://www.tcpdump.org/linktypes.html).
@@ -55,25 +53,7 @@ const (
 	LinkSLL2     = 276
 )
 
-// Header is the header of a file.
-type Header struct {
-	Order   binary.ByteOrder
-	Nano    bool   // times are in nanoseconds, else microseconds
-	Snaplen uint32 // announced by the file; packets may be longer
-	Field   uint32 // the link type, and in the upper bits the length of the check sequence
-	Link    uint16
-	FCS     int // bytes of frame check sequence at the end of each packet
-}
-
-// FCS returns the number of bytes of frame check sequence that a Header's Field announces.
-func FCS(field uint32) int {
-	if field&(1<<26) == 0 {
-		return 0
-	}
-	return int(field>>28) * 2 // in units of 16 bits
-}
-
-// Packet is a packet of a file. Its Data is valid until the next Fill.
+// Packet is a packet of a file. Its Data is valid until the next call of Next.
 type Packet struct {
 	Time   uint64 // nanoseconds since the Unix epoch
 	Length uint32 // original length; Data may be shorter
@@ -85,63 +65,104 @@ var ErrNG = errors.New("this is pcapng, not classic pcap")
 
 // Reader reads a file.
 type Reader struct {
-	src    io.Reader
-	buf    []byte
-	r, w   int
+	src    *bufio.Reader
 	offset int64
-	header Header
-	begun  bool
-	err    error
+	order  binary.ByteOrder
+	unit   uint32 // nanoseconds in a part of a second
+	fcs    uint32 // bytes of check sequence behind each packet
 }
 
 // NewReader returns a Reader that reads from src.
 func NewReader(src io.Reader) *Reader {
-	return &Reader{src: src, buf: make([]byte, readSize)}
+	return &Reader{src: bufio.NewReaderSize(src, RecordSize+MaxPacket)}
 }
 
-// Header returns the file's header. It is valid once Begun returns true.
-func (r *Reader) Header() Header { return r.header }
+// Header reads the header of the file, and returns its link. It must be called before
+// Next. The error is a *frame.FormatError if the file is not a capture, ErrNG, or the
+// source's own.
+func (r *Reader) Header() (link uint16, err error) {
+	b, err := r.peek(4, "the file's header")
+	if err != nil {
+		return 0, err
+	}
+	switch little, big := binary.LittleEndian.Uint32(b), binary.BigEndian.Uint32(b); {
+	case little == magicMicro:
+		r.order, r.unit = binary.LittleEndian, 1000
+	case little == magicNano:
+		r.order, r.unit = binary.LittleEndian, 1
+	case big == magicMicro:
+		r.order, r.unit = binary.BigEndian, 1000
+	case big == magicNano:
+		r.order, r.unit = binary.BigEndian, 1
+	case big == magicNG:
+		return 0, ErrNG
+	case little == magicModified || big == magicModified:
+		return 0, r.damaged("a capture in Kuznetzov's modified format (magic number a1b2cd34)")
+	default:
+		return 0, r.damaged("not a capture: it begins with % x", b)
+	}
+	if b, err = r.peek(HeaderSize, "the file's header"); err != nil {
+		return 0, err
+	}
+	if major, minor := r.order.Uint16(b[4:]), r.order.Uint16(b[6:]); major != 2 || minor < 3 {
+		// Before 2.3 the two lengths of a packet are in reverse order.
+		return 0, r.damaged("a capture of version %d.%d, want 2.4", major, minor)
+	}
+	field := r.order.Uint32(b[20:])
+	if field&(1<<26) != 0 {
+		r.fcs = field >> 28 * 2 // in units of 16 bits
+	}
+	r.discard(HeaderSize)
+	return uint16(field), nil
+}
 
-// Begun reports whether the header has been read.
-func (r *Reader) Begun() bool { return r.begun }
-
-// Buffered sets p to the next packet if all of it has been read, and reports
-// whether it did.
-func (r *Reader) Buffered(p *Packet) (bool, error) {
-	if r.err != nil {
-		return false, r.err
+// Next reads the next packet. The error is io.EOF at the end of the file, a
+// *frame.FormatError if it is damaged or ends inside a packet, or the source's own.
+func (r *Reader) Next(p *Packet) error {
+	b, err := r.peek(RecordSize, "a packet")
+	if err != nil {
+		return err
 	}
-	if !r.begun {
-		if ok, err := r.begin(); !ok || err != nil {
-			return false, err
-		}
-	}
-	b := r.buf[r.r:r.w]
-	if len(b) < RecordSize {
-		return false, nil
-	}
-	o := r.header.Order
-	fraction, size := o.Uint32(b[4:]), o.Uint32(b[8:])
+	fraction, size := r.order.Uint32(b[4:]), r.order.Uint32(b[8:])
 	if size > MaxPacket {
-		return false, r.fail("a packet of %d bytes, the most is %d", size, MaxPacket)
+		return r.damaged("a packet of %d bytes, the most is %d", size, MaxPacket)
 	}
-	unit, most := uint64(1000), uint32(1e6)
-	if r.header.Nano {
-		unit, most = 1, 1e9
+	if parts := 1e9 / r.unit; fraction >= parts {
+		return r.damaged("invalid time: %d of %d parts of a second", fraction, parts)
 	}
-	if fraction >= most {
-		return false, r.fail("invalid time: %d of %d parts of a second", fraction, most)
+	if b, err = r.peek(RecordSize+int(size), "a packet"); err != nil {
+		return err
 	}
-	end := RecordSize + int(size)
-	if len(b) < end {
-		return false, nil
+	p.Time = uint64(r.order.Uint32(b))*1e9 + uint64(fraction*r.unit)
+	p.Length = r.order.Uint32(b[12:])
+	p.Data = b[RecordSize:]
+	if r.fcs > 0 {
+		p.Length -= min(p.Length, r.fcs)
+		p.Data = p.Data[:min(size, p.Length)]
 	}
-	p.Time = uint64(o.Uint32(b))*1e9 + uint64(fraction)*unit
-	p.Length = o.Uint32(b[12:])
-	p.Data = b[RecordSize:end:end]
-	r.r += end
-	r.offset += int64(end)
-	return true, nil
+	r.discard(len(b))
+	return nil
+}
+
+// peek returns the next n bytes of the file, without a step forward. what says whose they
+// are: only packets may be missing at its end.
+func (r *Reader) peek(n int, what string) ([]byte, error) {
+	b, err := r.src.Peek(n)
+	if err == io.EOF && (len(b) > 0 || r.offset == 0) {
+		what = fmt.Sprintf("the input ends inside %s, after %d bytes of it", what, len(b))
+		err = &frame.FormatError{Offset: r.offset, What: what, Err: io.ErrUnexpectedEOF}
+	}
+	return b, err
+}
+
+// discard steps over bytes that peek has returned.
+func (r *Reader) discard(n int) {
+	_, _ = r.src.Discard(n)
+	r.offset += int64(n)
+}
+
+func (r *Reader) damaged(format string, args ...any) error {
+	return &frame.FormatError{Offset: r.offset, What: fmt.Sprintf(format, args...)}
 }
 
 // Begins reports whether b begins with the magic number of a capture, even of a format
@@ -158,92 +179,16 @@ func Begins(b []byte) bool {
 	return false
 }
 
-// begin reads the header of the file.
-func (r *Reader) begin() (bool, error) {
-	b := r.buf[r.r:r.w]
-	if len(b) < 4 {
-		return false, nil
-	}
-	h := &r.header
-	switch little, big := binary.LittleEndian.Uint32(b), binary.BigEndian.Uint32(b); {
-	case little == magicMicro || little == magicNano:
-		h.Order, h.Nano = binary.LittleEndian, little == magicNano
-	case big == magicMicro || big == magicNano:
-		h.Order, h.Nano = binary.BigEndian, big == magicNano
-	case big == magicNG:
-		r.err = ErrNG
-		return false, r.err
-	case little == magicModified || big == magicModified:
-		return false, r.fail("a capture in Kuznetzov's modified format (magic number a1b2cd34)")
-	default:
-		return false, r.fail("not a capture: it begins with % x", b[:4])
-	}
-	if len(b) < HeaderSize {
-		return false, nil
-	}
-	if major, minor := h.Order.Uint16(b[4:]), h.Order.Uint16(b[6:]); major != 2 || minor < 3 {
-		// Before 2.3 the two lengths of a packet are in reverse order.
-		return false, r.fail("a capture of version %d.%d, want 2.4", major, minor)
-	}
-	h.Snaplen = h.Order.Uint32(b[16:])
-	h.Field = h.Order.Uint32(b[20:])
-	h.Link, h.FCS = uint16(h.Field), FCS(h.Field)
-	r.begun = true
-	r.r += HeaderSize
-	r.offset += HeaderSize
-	return true, nil
-}
-
-func (r *Reader) fail(format string, args ...any) error {
-	r.err = &frame.FormatError{Offset: r.offset, What: fmt.Sprintf(format, args...)}
-	return r.err
-}
-
-// Fill reads once from the source, which may block. The error is io.EOF at the
-// end of the file, a *frame.FormatError if it ends inside a packet or its
-// header, or the source's own.
-func (r *Reader) Fill() error {
-	if r.err != nil {
-		return r.err
-	}
-	have := copy(r.buf, r.buf[r.r:r.w])
-	r.r, r.w = 0, have
-	if have == len(r.buf) {
-		buf := make([]byte, RecordSize+MaxPacket+readSize)
-		copy(buf, r.buf)
-		r.buf = buf
-	}
-	n, err := 0, error(nil)
-	for tries := 0; n == 0 && err == nil; tries++ {
-		if n, err = r.src.Read(r.buf[r.w:]); tries == maxEmptyReads && err == nil {
-			err = io.ErrNoProgress
-		}
-	}
-	if n > 0 {
-		r.w += n
-		return nil // the next Read returns any error again
-	}
-	if errors.Is(err, io.EOF) && (have > 0 || !r.begun) {
-		what := "a packet"
-		if !r.begun {
-			what = "the file's header"
-		}
-		err = &frame.FormatError{Offset: r.offset, What: fmt.Sprintf("the input ends inside %s, after %d bytes of it", what, have), Err: io.ErrUnexpectedEOF}
-	}
-	r.err = err
-	return err
-}
-
 // AppendHeader appends the header of a file with nanoseconds to b, in the byte
-// order of AppendPacket. field is a link type, or the Field of a Header.
-func AppendHeader(b []byte, field uint32) []byte {
+// order of AppendPacket.
+func AppendHeader(b []byte, link uint16) []byte {
 	le := binary.LittleEndian
 	b = le.AppendUint32(b, magicNano)
 	b = le.AppendUint16(b, 2)
 	b = le.AppendUint16(b, 4)
 	b = le.AppendUint64(b, 0) // two fields that are always 0
 	b = le.AppendUint32(b, Snaplen)
-	return le.AppendUint32(b, field)
+	return le.AppendUint32(b, uint32(link))
 }
 
 // AppendPacket appends a packet to b. Its data is the concatenation of parts,

@@ -33,25 +33,20 @@ func file(order binary.ByteOrder, nano bool, packets ...Packet) []byte {
 	return b.Bytes()
 }
 
-func all(src io.Reader) (packets []Packet, h Header, err error) {
+func all(src io.Reader) (packets []Packet, err error) {
 	r := NewReader(src)
-	for {
+	_, err = r.Header()
+	for err == nil {
 		var p Packet
-		ok, err := r.Buffered(&p)
-		if err == nil && !ok {
-			err = r.Fill()
-		}
-		if err != nil {
-			if err == io.EOF {
-				err = nil
-			}
-			return packets, r.Header(), err
-		}
-		if ok {
+		if err = r.Next(&p); err == nil {
 			p.Data = bytes.Clone(p.Data)
 			packets = append(packets, p)
 		}
 	}
+	if err == io.EOF {
+		err = nil
+	}
+	return packets, err
 }
 
 var some = []Packet{
@@ -71,9 +66,9 @@ func TestReader(t *testing.T) {
 				"a few bytes each":  iotest.HalfReader(bytes.NewReader(f)),
 				"the end with data": iotest.DataErrReader(bytes.NewReader(f)),
 			} {
-				got, h, err := all(src)
-				if err != nil || len(got) != len(some) || h.Order != order || h.Nano != nano || h.Link != LinkEthernet {
-					t.Fatalf("%v, nano %v, %s: %d packets, %+v, %v", order, nano, name, len(got), h, err)
+				got, err := all(src)
+				if err != nil || len(got) != len(some) {
+					t.Fatalf("%v, nano %v, %s: %d packets, %v", order, nano, name, len(got), err)
 				}
 				for i, want := range some {
 					if !nano {
@@ -113,17 +108,17 @@ func TestDamage(t *testing.T) {
 		{"a length", put(second+8, MaxPacket+1), 1, fmt.Sprintf("offset %d: a packet of 1048577 bytes, the most is 1048576", second)},
 		{"a time", put(first+4, 1e9), 0, fmt.Sprintf("offset %d: invalid time: 1000000000 of 1000000000 parts of a second", first)},
 	} {
-		got, _, err := all(bytes.NewReader(tt.in))
+		got, err := all(bytes.NewReader(tt.in))
 		var damage *frame.FormatError
 		if len(got) != tt.packets || err == nil || !strings.HasPrefix(err.Error(), tt.want) || !errors.As(err, &damage) {
 			t.Errorf("%s: %d packets, %v; want %d, %s", tt.name, len(got), err, tt.packets, tt.want)
 		}
 	}
-	if _, _, err := all(strings.NewReader("\x0a\x0d\x0d\x0a and more")); !errors.Is(err, ErrNG) {
+	if _, err := all(strings.NewReader("\x0a\x0d\x0d\x0a and more")); !errors.Is(err, ErrNG) {
 		t.Errorf("pcapng: %v", err)
 	}
 	failed := errors.New("failed")
-	if _, _, err := all(io.MultiReader(bytes.NewReader(good[:30]), iotest.ErrReader(failed))); !errors.Is(err, failed) {
+	if _, err := all(io.MultiReader(bytes.NewReader(good[:30]), iotest.ErrReader(failed))); !errors.Is(err, failed) {
 		t.Errorf("the source's own: %v", err)
 	}
 }
@@ -131,19 +126,22 @@ func TestDamage(t *testing.T) {
 // A length at the limit is taken, and memory stays bounded by it.
 func TestLargest(t *testing.T) {
 	big := Packet{Time: 5, Length: MaxPacket, Data: make([]byte, MaxPacket)}
-	got, _, err := all(bytes.NewReader(file(binary.BigEndian, true, big, big)))
+	got, err := all(bytes.NewReader(file(binary.BigEndian, true, big, big)))
 	if err != nil || len(got) != 2 || len(got[1].Data) != MaxPacket {
 		t.Errorf("%d packets, %v", len(got), err)
 	}
 }
 
 func TestAppend(t *testing.T) {
-	b := AppendHeader(nil, LinkRaw|1<<26|2<<28)
+	b := AppendHeader(nil, LinkRaw)
 	b = AppendPacket(b, 1700000000_123456789, 9, []byte("abc"), []byte("de"))
 	b = AppendPacket(b, 1<<63, Snaplen+1, make([]byte, Snaplen), []byte("z"))
-	got, h, err := all(bytes.NewReader(b))
-	if err != nil || len(got) != 2 || h.Link != LinkRaw || h.FCS != 4 || !h.Nano || h.Snaplen != Snaplen {
-		t.Fatalf("%+v, %d packets, %v", h, len(got), err)
+	if link, err := NewReader(bytes.NewReader(b)).Header(); link != LinkRaw || err != nil {
+		t.Errorf("link %d, %v", link, err)
+	}
+	got, err := all(bytes.NewReader(b))
+	if err != nil || len(got) != 2 || binary.LittleEndian.Uint32(b[16:]) != Snaplen {
+		t.Fatalf("%d packets, %v", len(got), err)
 	}
 	if p := got[0]; p.Time != 1700000000_123456789 || p.Length != 9 || string(p.Data) != "abcde" {
 		t.Errorf("%+v", p)
@@ -182,7 +180,12 @@ func plain(in []byte) (packets []Packet, damaged int) {
 			return packets, at
 		}
 		end := at + RecordSize + int(size)
-		packets = append(packets, Packet{uint64(o.Uint32(in[at:]))*1e9 + uint64(fraction)*unit, o.Uint32(in[at+12:]), in[at+RecordSize : end]})
+		p := Packet{uint64(o.Uint32(in[at:]))*1e9 + uint64(fraction)*unit, o.Uint32(in[at+12:]), in[at+RecordSize : end]}
+		if fcs := o.Uint32(in[20:]) >> 28 * 2; fcs > 0 && o.Uint32(in[20:])>>26&1 == 1 {
+			p.Length = uint32(max(0, int64(p.Length)-int64(fcs)))
+			p.Data = p.Data[:min(len(p.Data), int(p.Length))]
+		}
+		packets = append(packets, p)
 		at = end
 	}
 	return packets, -1
@@ -193,11 +196,14 @@ func plain(in []byte) (packets []Packet, damaged int) {
 func FuzzReader(f *testing.F) {
 	f.Add(file(binary.LittleEndian, true, some[0], some[1], some[2]))
 	f.Add(file(binary.BigEndian, false, some[0], some[1], some[2]))
+	fcs := file(binary.LittleEndian, true, some[0], some[1], some[2])
+	fcs[23] = 0x24 // two times two bytes
+	f.Add(fcs)
 	f.Add([]byte("\x0a\x0d\x0d\x0a\x1c\x00\x00\x00"))
 	f.Add(append(file(binary.LittleEndian, false, some[0]), 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		packets, h, err := all(iotest.HalfReader(bytes.NewReader(in)))
-		if _, _, again := all(bytes.NewReader(in)); fmt.Sprint(again) != fmt.Sprint(err) {
+		packets, err := all(iotest.HalfReader(bytes.NewReader(in)))
+		if _, again := all(bytes.NewReader(in)); fmt.Sprint(again) != fmt.Sprint(err) {
 			t.Fatalf("%v, and in other pieces %v", err, again)
 		}
 		want, damaged := plain(in)
@@ -213,11 +219,11 @@ func FuzzReader(f *testing.F) {
 				t.Fatalf("packet %d: %+v, want %+v", i, p, w)
 			}
 		}
-		b := AppendHeader(nil, h.Field)
+		b := AppendHeader(nil, LinkRaw)
 		for _, p := range packets {
 			b = AppendPacket(b, p.Time, p.Length, p.Data)
 		}
-		got, _, err := all(bytes.NewReader(b))
+		got, err := all(bytes.NewReader(b))
 		if err != nil || len(got) != len(packets) {
 			t.Fatalf("%d packets of %d, %v", len(got), len(packets), err)
 		}

@@ -69,24 +69,25 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
 	src := bufio.NewReader(in)
-	first, _ := src.Peek(4) // to recognize a capture in place of a stream, and the reverse
-	first = bytes.Clone(first)
-	var err error
+	var coder interface{ run() error }
 	if decoding {
 		d := newDecoder(src, out)
 		t.Counters(d.n.String)
-		err = d.run()
-		if errors.Is(err, pcap.ErrNG) {
-			err = cli.Hint(err, "tcpdump --time-stamp-precision=nano -r FILE -w - | framepcap -d")
-		}
+		coder = d
 	} else {
 		e := &encoder{r: frame.NewReader(src), out: out, segment: segment, warn: t.Warnf}
 		e.onward = out.Regular() && !in.Regular()
 		t.Counters(e.n.String)
-		err = e.run()
+		coder = e
 	}
+	first, _ := src.Peek(4) // to recognize a capture in place of a stream, and the reverse
+	first = bytes.Clone(first)
+	err := coder.run()
 	if err == nil || errors.Is(err, fdio.ErrReaderGone) {
 		return nil
+	}
+	if errors.Is(err, pcap.ErrNG) {
+		err = cli.Hint(err, "tcpdump --time-stamp-precision=nano -r FILE -w - | framepcap -d")
 	}
 	var damage *frame.FormatError
 	if errors.As(err, &damage) {

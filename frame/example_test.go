@@ -44,7 +44,7 @@ func ExampleReader_Next() {
 	var err error
 	for err = r.Next(&rec); err == nil; err = r.Next(&rec) {
 		if !rec.IsAnnotation() {
-			fmt.Println(rec.Clock(), len(rec.Frame))
+			fmt.Println(rec.Time, len(rec.Frame))
 		}
 	}
 	fmt.Println(err) // io.EOF where the stream is whole

@@ -245,8 +245,10 @@ func libraryBin(d *msgpack.Decoder) ([]byte, error) {
 // isHeader reports whether an annotation is one that the Reader may refuse for
 // its version or link.
 func isHeader(b []byte) bool {
-	var m map[string]any
-	return msgpack.Unmarshal(b, &m) == nil && m["format"] == "frames"
+	var h struct {
+		Format string `msgpack:"format"`
+	}
+	return msgpack.Unmarshal(b, &h) == nil && h.Format == "frames"
 }
 
 func isValueStart(c byte) bool {

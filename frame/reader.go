@@ -17,10 +17,6 @@ const readSize = 256 << 10
 // maxHeader bounds the size of a stream's header. Writer.Header writes about 60 bytes.
 const maxHeader = 4 << 10
 
-// maxEmptyReads bounds the Reads in a row that return neither data nor an error, which
-// io.Reader allows.
-const maxEmptyReads = 100
-
 // The links of streams.
 const (
 	LinkEthernet = "ethernet"
@@ -136,8 +132,8 @@ func (r *Reader) foreign(b []byte, rec *Record) (bool, error) {
 		return false, nil
 	}
 	// Reject garbage by its first byte: the scanner would search it for the end of a value.
-	if c := b[0]; c&0xf0 != 0x90 && c != 0xdc && c != 0xdd && !isMap(c) {
-		return false, r.fail(fmt.Errorf("found %s (byte 0x%02x), want an array (a frame) or a map (an annotation)", name(c), c))
+	if e, _ := parse(b); e.kind != anArray && e.kind != aMap {
+		return false, r.fail(fmt.Errorf("found %s (byte 0x%02x), want an array (a frame) or a map (an annotation)", e.kind, b[0]))
 	}
 	done, err := r.scanner.scan(b)
 	if err != nil {
@@ -169,20 +165,20 @@ func (r *Reader) fail(err error) error {
 
 // header sets the link if the annotation is the header of a stream.
 func (r *Reader) header(b []byte) error {
-	m := asHeader(b)
-	if m == nil {
+	h, ok := asHeader(b)
+	if !ok {
 		return nil // an annotation of another program
 	}
-	if v := fmt.Sprint(m["version"]); v != "1" {
-		return fmt.Errorf("the stream is of version %s, this reads version 1", v)
+	if h.Version != 1 {
+		return fmt.Errorf("the stream is of version %d, this reads version 1", h.Version)
 	}
-	switch link := m["link"]; link {
-	case nil:
+	switch h.Link {
+	case "":
 		r.link = LinkEthernet
 	case LinkEthernet, LinkIP:
-		r.link = link.(string)
+		r.link = h.Link
 	default:
-		return fmt.Errorf("the stream's link is %v, want %q or %q", link, LinkEthernet, LinkIP)
+		return fmt.Errorf("the stream's link is %v, want %q or %q", h.Link, LinkEthernet, LinkIP)
 	}
 	return nil
 }
@@ -205,16 +201,10 @@ func (r *Reader) Fill() error {
 		to = to[:r.limit]
 	}
 	n, err := 0, r.late
-	r.late = nil
-	for tries := 0; n == 0 && err == nil; tries++ {
-		if tries == maxEmptyReads {
-			err = io.ErrNoProgress
-			break
-		}
+	if r.late = nil; err == nil {
 		n, err = r.src.Read(to)
 	}
-	r.w += n
-	if n > 0 {
+	if r.w += n; n > 0 || err == nil {
 		r.late = err
 		return nil
 	}
@@ -246,49 +236,29 @@ func (r *Reader) room() {
 	r.r, r.w = Headroom, Headroom+have
 }
 
-// asHeader decodes the known keys of the header of a stream. It returns nil for another
-// annotation. It skips other keys, as the library may fail to decode their values.
-func asHeader(b []byte) map[string]any {
+// streamHeader is the header of a stream.
+type streamHeader struct {
+	Format  string `msgpack:"format"`
+	Version int64  `msgpack:"version"`
+	Link    string `msgpack:"link"`
+}
+
+// asHeader decodes the header of a stream. ok is false for another annotation.
+func asHeader(b []byte) (header streamHeader, ok bool) {
 	if len(b) > maxHeader || !bytes.Contains(b, []byte("format")) {
-		return nil
+		return streamHeader{}, false
 	}
-	d := msgpack.NewDecoder(bytes.NewReader(b))
-	n, err := d.DecodeMapLen()
-	m := map[string]any{}
-	for ; n > 0 && err == nil; n-- {
-		var key string
-		if key, err = d.DecodeString(); err != nil {
-			break
-		}
-		if key != "format" && key != "version" && key != "link" {
-			err = d.Skip()
-			continue
-		}
-		var raw msgpack.RawMessage
-		if raw, err = d.DecodeRaw(); err == nil {
-			var v any
-			if msgpack.Unmarshal(raw, &v) != nil {
-				v = raw
-			}
-			m[key] = v
-		}
-	}
-	if err != nil || m["format"] != "frames" {
-		return nil
-	}
-	return m
+	var h streamHeader // which escapes to the heap
+	err := msgpack.Unmarshal(b, &h)
+	return h, err == nil && h.Format == "frames"
 }
 
 // IsHeader reports whether the value is the header of a stream. Each of several
 // concatenated streams has its own.
-func (r *Record) IsHeader() bool { return r.IsAnnotation() && asHeader(r.Raw()) != nil }
-
-// Decode decodes an annotation with the msgpack library.
-func (r *Record) Decode() (map[string]any, error) {
-	var m map[string]any
+func (r *Record) IsHeader() bool {
 	if !r.IsAnnotation() {
-		return nil, errors.New("the record is a frame, not an annotation")
+		return false
 	}
-	err := msgpack.Unmarshal(r.Raw(), &m)
-	return m, err
+	_, ok := asHeader(r.Raw())
+	return ok
 }

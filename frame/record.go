@@ -1,9 +1,6 @@
 package frame
 
-import (
-	"encoding/binary"
-	"time"
-)
+import "encoding/binary"
 
 // The limits and sizes of the format.
 const (
@@ -72,21 +69,12 @@ func (r *Record) Room() []byte {
 	return r.src.buf[r.at-Headroom : end : end]
 }
 
-// Clock returns the record's time.
-func (r *Record) Clock() time.Time { return time.Unix(int64(r.Time/1e9), int64(r.Time%1e9)) }
-
 // Append appends the frame's encoding to b: the canonical one if the record
 // has no additions, and otherwise the same in a longer array. It ignores Raw.
 func (r *Record) Append(b []byte) []byte {
-	b = AppendHead(b, r.Time, r.Offload, len(r.Frame), r.Extras)
-	b = append(b, r.Frame...)
-	return append(b, r.Extra...)
-}
-
-// AppendHead appends the head of a frame of length bytes to b. The caller must
-// append the frame's bytes, and then as many encoded values as extras says.
-func AppendHead(b []byte, time uint64, offload []byte, length, extras int) []byte {
-	switch n := 3 + extras; {
+	var head [HeadSizeOffload]byte
+	size := PutHead(head[:], r.Time, r.Offload, len(r.Frame))
+	switch n := 3 + r.Extras; {
 	case n <= 15:
 		b = append(b, 0x90|byte(n))
 	case n <= 0xffff:
@@ -94,16 +82,9 @@ func AppendHead(b []byte, time uint64, offload []byte, length, extras int) []byt
 	default:
 		b = append(b, 0xdd, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
 	}
-	b = append(b, 0xcf)
-	b = binary.BigEndian.AppendUint64(b, time)
-	if offload == nil {
-		b = append(b, 0xc0)
-	} else {
-		b = append(b, 0xc4, OffloadSize)
-		b = append(b, offload[:OffloadSize]...)
-	}
-	b = append(b, 0xc6)
-	return binary.BigEndian.AppendUint32(b, uint32(length))
+	b = append(b, head[1:size]...)
+	b = append(b, r.Frame...)
+	return append(b, r.Extra...)
 }
 
 // PutHead writes the canonical head of a frame to the start of b, where the frame

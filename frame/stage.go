@@ -74,7 +74,11 @@ func (f *filter) Idle() error                { return f.w.Flush() }
 // the end of the input, and when the reader of out has gone away, which it notices even if
 // no frame arrives. On any error, the values that came whole before it have been written.
 func Run(in, out *os.File, do Func) error {
-	from, to, err := descriptors(in, out)
+	from, err := descriptor(in)
+	if err != nil {
+		return err
+	}
+	to, err := descriptor(out)
 	if err != nil {
 		return err
 	}
@@ -90,20 +94,12 @@ func Run(in, out *os.File, do Func) error {
 	return err
 }
 
-// descriptors returns the files' descriptors without the change of a flag that others
+// descriptor returns the file's descriptor without the change of a flag that others
 // share, which os.File.Fd may make.
-func descriptors(in, out *os.File) (from, to int, err error) {
-	for _, f := range []struct {
-		file *os.File
-		fd   *int
-	}{{in, &from}, {out, &to}} {
-		c, err := f.file.SyscallConn()
-		if err == nil {
-			err = c.Control(func(fd uintptr) { *f.fd = int(fd) })
-		}
-		if err != nil {
-			return 0, 0, err
-		}
+func descriptor(f *os.File) (fd int, err error) {
+	c, err := f.SyscallConn()
+	if err == nil {
+		err = c.Control(func(n uintptr) { fd = int(n) })
 	}
-	return from, to, nil
+	return fd, err
 }

@@ -384,7 +384,7 @@ func TestPipesAllocate(t *testing.T) {
 	feed, in, out, drain := pipes(t)
 	ends := [4]int{} // their numbers, without what Fd does to the files
 	for i, f := range []*os.File{feed, in, out, drain} {
-		fd, _, err := descriptors(f, f)
+		fd, err := descriptor(f)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -56,11 +56,13 @@ func (w *Writer) Pass(rec *Record) error {
 		w.size += n
 		return nil
 	}
-	if n <= copySize && (w.size > 0 || w.src != nil) {
-		return w.copied(rec.Raw())
+	if n <= copySize && w.size > 0 {
+		return w.WriteRaw(rec.Raw())
 	}
-	if err := w.close(); err != nil {
-		return err
+	if w.close(); len(w.spans) >= maxSpans {
+		if err := w.Flush(); err != nil {
+			return err
+		}
 	}
 	if h := rec.src.holder; h != nil && h != w { // a Reader has one Writer to flush
 		if err := h.Flush(); err != nil {
@@ -77,7 +79,7 @@ func (w *Writer) Pass(rec *Record) error {
 // over MaxFrame, or over MaxValue with its additions, is an error.
 func (w *Writer) Write(rec *Record) error {
 	if rec.IsAnnotation() {
-		return w.copied(rec.Raw())
+		return w.WriteRaw(rec.Raw())
 	}
 	size := len(rec.Frame) + len(rec.Extra) + HeadSizeOffload + 4
 	if len(rec.Frame) > MaxFrame || size > MaxValue {
@@ -92,7 +94,13 @@ func (w *Writer) Write(rec *Record) error {
 }
 
 // WriteRaw writes encoded values.
-func (w *Writer) WriteRaw(b []byte) error { return w.copied(b) }
+func (w *Writer) WriteRaw(raw []byte) error {
+	b, err := w.reserve(len(raw))
+	if err == nil {
+		w.wrote(append(b, raw...))
+	}
+	return err
+}
 
 // Annotate writes an annotation, with its keys in alphabetical order.
 func (w *Writer) Annotate(m map[string]any) error {
@@ -109,7 +117,7 @@ func (w *Writer) Annotate(m map[string]any) error {
 	if b.Len() > MaxValue {
 		return fmt.Errorf("annotation of %d bytes: the limit is %d", b.Len(), MaxValue)
 	}
-	return w.copied(b.Bytes())
+	return w.WriteRaw(b.Bytes())
 }
 
 // Header writes the first annotation of a stream from a device.
@@ -128,33 +136,19 @@ func (w *Writer) Header(link, source string) error {
 	str(link)
 	str("source")
 	str(source)
-	return w.copied(b)
-}
-
-// Buffered returns how many bytes the next Flush will write.
-func (w *Writer) Buffered() int { return w.size }
-
-func (w *Writer) copied(raw []byte) error {
-	b, err := w.reserve(len(raw))
-	if err != nil {
-		return err
-	}
-	w.wrote(append(b, raw...))
-	return nil
+	return w.WriteRaw(b)
 }
 
 // reserve returns the arena with room for n more bytes. Append them and call wrote.
 func (w *Writer) reserve(n int) ([]byte, error) {
-	if len(w.arena)+n > cap(w.arena) {
+	if len(w.arena)+n > cap(w.arena) || len(w.spans) >= maxSpans {
 		if err := w.Flush(); err != nil {
 			return nil, err
 		}
-		w.arena = slices.Grow(w.arena[:0], n)
+		w.arena = slices.Grow(w.arena, n)
 	}
 	if w.src != nil {
-		if err := w.close(); err != nil {
-			return nil, err
-		}
+		w.close()
 	}
 	return w.arena, nil
 }
@@ -165,7 +159,7 @@ func (w *Writer) wrote(b []byte) {
 }
 
 // close ends the open span.
-func (w *Writer) close() error {
+func (w *Writer) close() {
 	if w.src != nil {
 		w.spans = append(w.spans, w.src.buf[w.start:w.end])
 		w.src = nil
@@ -173,10 +167,6 @@ func (w *Writer) close() error {
 		w.spans = append(w.spans, w.arena[w.start:])
 	}
 	w.start = len(w.arena)
-	if len(w.spans) >= maxSpans {
-		return w.Flush()
-	}
-	return nil
 }
 
 // Flush writes the gathered values. After a write has failed, every Flush returns its
@@ -185,24 +175,15 @@ func (w *Writer) Flush() error {
 	if w.size == 0 || w.err != nil {
 		return w.err
 	}
-	if src := w.src; src != nil {
-		w.spans = append(w.spans, src.buf[w.start:w.end])
-	} else if len(w.arena) > w.start {
-		w.spans = append(w.spans, w.arena[w.start:])
-	}
-	switch {
-	case len(w.spans) == 1:
-		_, w.err = w.dst.Write(w.spans[0])
-	case w.vec != nil:
+	w.close()
+	if w.vec != nil && len(w.spans) > 1 {
 		w.err = w.vec.Writev(w.spans)
-	default:
-		for _, s := range w.spans {
-			if _, w.err = w.dst.Write(s); w.err != nil {
-				break
-			}
+	} else {
+		for i := 0; i < len(w.spans) && w.err == nil; i++ {
+			_, w.err = w.dst.Write(w.spans[i])
 		}
 	}
 	w.spans, w.arena = w.spans[:0], w.arena[:0]
-	w.src, w.start, w.end, w.size = nil, 0, 0, 0
+	w.start, w.size = 0, 0
 	return w.err
 }

@@ -116,13 +116,13 @@ func TestWriter(t *testing.T) {
 			for roll -= odds[0]; roll >= 0; roll -= odds[do] {
 				do++
 			}
-			size := w.Buffered()
+			size := w.size
 			switch do {
 			case 0:
 				check(w.Pass(&rec))
 				want = append(want, rec.Raw()...)
 			case 1: // dropped
-				if w.Buffered() != size {
+				if w.size != size {
 					rt.Fatal("Buffered changed")
 				}
 			case 2:
@@ -151,12 +151,12 @@ func TestWriter(t *testing.T) {
 				}
 			case 6:
 				check(w.Flush())
-				if w.Buffered() != 0 || out.Len() != len(want) {
-					rt.Fatalf("after Flush %d are buffered, %d written of %d", w.Buffered(), out.Len(), len(want))
+				if w.size != 0 || out.Len() != len(want) {
+					rt.Fatalf("after Flush %d are buffered, %d written of %d", w.size, out.Len(), len(want))
 				}
 			}
-			if w.Buffered()+out.Len() != len(want) {
-				rt.Fatalf("%d buffered and %d written, of %d", w.Buffered(), out.Len(), len(want))
+			if w.size+out.Len() != len(want) {
+				rt.Fatalf("%d buffered and %d written, of %d", w.size, out.Len(), len(want))
 			}
 		}
 		check(w.Flush())

@@ -46,14 +46,10 @@
 package ledger
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -80,6 +76,13 @@ type Config struct {
 	// Cycle is the length of cycles, which begin at multiples of it since the Unix
 	// epoch. If it is 0, cycles are months; else CycleDay and Zone are not used.
 	Cycle time.Duration
+}
+
+func (cfg Config) String() string {
+	if cfg.Cycle == 0 {
+		return fmt.Sprintf("slots of %v and months from day %d in %v", cfg.Slot, cfg.CycleDay, cfg.Zone)
+	}
+	return fmt.Sprintf("slots of %v and cycles of %v", cfg.Slot, cfg.Cycle)
 }
 
 const (
@@ -110,12 +113,11 @@ type Ledger struct {
 	cfg    Config
 	bounds func(now int64) (start, end int64)
 	slots  int   // of a table
-	cur    cycle // of the last At
-	seen   cycle // of the last Look
-	doubt  int64 // when the clock jumped to a cycle without a table, 0 if it did not
+	last   cycle // the cycle of the last At or Look that found one
+	jumped int64 // when the clock jumped to a cycle without a table, 0 if it did not
 }
 
-// cycle is a cycle and its table.
+// cycle is a cycle and its table, -1 for none.
 type cycle struct {
 	start, end int64
 	table      int
@@ -148,12 +150,12 @@ func Open(name string, cfg Config, bounds func(now int64) (start, end int64)) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := l.differs(cfg); err != nil {
+	if have, want := l.cfg.String(), cfg.String(); have != want {
 		l.Close()
-		return nil, err
+		return nil, DiffersError(fmt.Sprintf("%s: the ledger has %s, not %s", name, have, want))
 	}
 	// A copy may have holes. Without space for them, a count would fault later.
-	if err := allocate(f, size(l.slots)); err != nil {
+	if err := allocate(f, size(l.slots)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		l.Close()
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -178,162 +180,6 @@ func Read(name string) (*Ledger, error) {
 
 // Config returns the Config with which the ledger was created.
 func (l *Ledger) Config() Config { return l.cfg }
-
-// header encodes the header of a new file.
-func (cfg Config) header() (b []byte, slots int, err error) {
-	span, zone := cfg.Cycle, ""
-	if span == 0 {
-		span = longest
-		zone = cfg.Zone.String()
-	}
-	switch {
-	case cfg.Slot <= 0 || span < cfg.Slot:
-		return nil, 0, fmt.Errorf("slots of %v do not fit cycles of %v", cfg.Slot, span)
-	case cfg.Cycle == 0 && (cfg.CycleDay < 1 || cfg.CycleDay > 31):
-		return nil, 0, fmt.Errorf("cycle day %d: must be 1 to 31", cfg.CycleDay)
-	}
-	n := count(int64(span), cfg.Slot)
-	switch {
-	case n > mostSlots:
-		return nil, 0, fmt.Errorf("slots of %v are %w of %v: a ledger has at most %d slots a cycle", cfg.Slot, ErrTooShort, span, mostSlots)
-	case len(zone) >= zoneSize:
-		return nil, 0, fmt.Errorf("the name of the time zone %q is too long", zone)
-	}
-	b = make([]byte, headerSize)
-	le := binary.LittleEndian
-	copy(b, magic)
-	le.PutUint32(b[16:], version)
-	le.PutUint32(b[20:], cycles)
-	le.PutUint64(b[24:], uint64(cfg.Slot))
-	le.PutUint64(b[32:], uint64(cfg.Cycle))
-	le.PutUint32(b[40:], uint32(n))
-	le.PutUint32(b[44:], uint32(cfg.CycleDay))
-	copy(b[zoneAt:], zone)
-	le.PutUint32(b[crcAt:], crc32.ChecksumIEEE(b[:crcAt]))
-	return b, int(n), nil
-}
-
-// count returns the number of slots that cover a span, which must be positive.
-func count(span int64, slot time.Duration) int64 { return (span-1)/int64(slot) + 1 }
-
-// create writes the file under a temporary name and then links it to its own, so that
-// other processes never see a partial file. If another process was faster, its file stays.
-func create(name string, cfg Config) (err error) {
-	b, slots, err := cfg.header()
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		f.Close()
-		os.Remove(f.Name())
-		if err != nil {
-			err = fmt.Errorf("%s: making a ledger of %.3g MB: %w", name, float64(size(slots))/1e6, err)
-		}
-	}()
-	if _, err = f.Write(b); err == nil {
-		// Without space on the disk, a count would fault later.
-		err = reserve(f, size(slots))
-	}
-	if err == nil {
-		err = errors.Join(f.Chmod(0o644), f.Sync())
-	}
-	if err == nil {
-		if err = os.Link(f.Name(), name); errors.Is(err, os.ErrExist) {
-			err = nil
-		}
-	}
-	return err
-}
-
-// fill writes zeros after the header, for file systems that cannot reserve space.
-func fill(f *os.File, size int64) error {
-	zeros := make([]byte, 64<<10)
-	for at := int64(headerSize); at < size; at += int64(len(zeros)) {
-		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func size(slots int) int64 { return tablesAt + cycles*int64(tableSize(slots)) }
-
-// words returns the number of words in a column of bits.
-func words(slots int) int { return (slots + 63) / 64 }
-
-func tableSize(slots int) int { return 8 * (columns*slots + bitmaps*words(slots)) }
-
-// attach checks that a file is a ledger and maps it. On failure it closes the file.
-func attach(f *os.File, prot int) (l *Ledger, err error) {
-	defer func() {
-		if err != nil {
-			f.Close()
-			err = fmt.Errorf("%s: %w", f.Name(), err)
-		}
-	}()
-	b := make([]byte, headerSize)
-	if n, e := f.ReadAt(b, 0); e != nil {
-		return nil, fmt.Errorf("%w: %d bytes are less than a header", ErrDamaged, n)
-	}
-	le := binary.LittleEndian
-	switch {
-	case string(b[:len(magic)]) != magic:
-		return nil, fmt.Errorf("%w: it begins with %q", ErrDamaged, b[:len(magic)])
-	case le.Uint32(b[16:]) != version:
-		return nil, fmt.Errorf("ledger version %d is not supported: need version %d", le.Uint32(b[16:]), version)
-	case le.Uint32(b[crcAt:]) != crc32.ChecksumIEEE(b[:crcAt]):
-		return nil, fmt.Errorf("%w: wrong header checksum", ErrDamaged)
-	}
-	cfg := Config{Slot: time.Duration(le.Uint64(b[24:])), Cycle: time.Duration(le.Uint64(b[32:])), CycleDay: int(le.Uint32(b[44:]))}
-	slots := int(le.Uint32(b[40:]))
-	zone, _, _ := bytes.Cut(b[zoneAt:zoneAt+zoneSize], []byte{0})
-	if cfg.Cycle == 0 {
-		if cfg.Zone, err = time.LoadLocation(string(zone)); err != nil {
-			return nil, err
-		}
-	}
-	if _, want, err := cfg.header(); err != nil || want != slots || le.Uint32(b[20:]) != cycles {
-		return nil, fmt.Errorf("%w: %d slots for a cycle", ErrDamaged, slots)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() != size(slots) {
-		return nil, fmt.Errorf("%w: %d bytes, but %d slots need %d", ErrDamaged, info.Size(), slots, size(slots))
-	}
-	mem, err := unix.Mmap(int(f.Fd()), 0, int(info.Size()), prot, unix.MAP_SHARED)
-	if err != nil {
-		return nil, err
-	}
-	return &Ledger{name: f.Name(), file: f, mem: mem, cfg: cfg, slots: slots}, nil
-}
-
-// differs returns an error if the ledger has another Config than cfg.
-func (l *Ledger) differs(cfg Config) error {
-	have, what := l.cfg, ""
-	switch {
-	case have.Slot != cfg.Slot:
-		what = fmt.Sprintf("the ledger has slots of %v, but the window needs slots of %v", have.Slot, cfg.Slot)
-	case have.Cycle != cfg.Cycle:
-		month := func(d time.Duration) string {
-			if d == 0 {
-				return "a month"
-			}
-			return d.String()
-		}
-		what = fmt.Sprintf("the ledger has cycles of %s, not of %s", month(have.Cycle), month(cfg.Cycle))
-	case have.Cycle == 0 && (have.CycleDay != cfg.CycleDay || have.Zone.String() != cfg.Zone.String()):
-		what = fmt.Sprintf("the ledger's cycles begin on day %d in %s, not on day %d in %s", have.CycleDay, have.Zone, cfg.CycleDay, cfg.Zone)
-	default:
-		return nil
-	}
-	return DiffersError(l.name + ": " + what)
-}
 
 // Close writes all counts to disk and closes the file.
 func (l *Ledger) Close() error {
@@ -451,44 +297,48 @@ type Slot struct {
 }
 
 // At returns the slot of a time, for counting. It begins a new cycle if necessary.
-func (l *Ledger) At(now int64, d Direction) (s Slot, err error) {
-	if !l.covers(&l.cur, now) {
-		if l.cur, err = l.find(now); err != nil {
-			return s, err
+func (l *Ledger) At(now int64, d Direction) (Slot, error) {
+	if !l.covers(now) {
+		c, err := l.find(now)
+		if err != nil {
+			return Slot{}, err
 		}
+		l.last = c
 	}
-	i := int((now - l.cur.start) / int64(l.cfg.Slot))
-	s = l.slot(l.cur.table, d, i)
-	s.Start = l.cur.start + int64(i)*int64(l.cfg.Slot)
-	s.End = min(s.Start+int64(l.cfg.Slot), l.cur.end)
-	return s, nil
-}
-
-// covers reports whether a cycle found earlier contains a time and still has its table.
-func (l *Ledger) covers(c *cycle, now int64) bool {
-	return now >= c.start && now < c.end && l.start(c.table) == c.start
-}
-
-func (l *Ledger) slot(table int, d Direction, i int) Slot {
-	return Slot{Charged: l.cell(table, column(d, false), i), Offered: l.cell(table, column(d, true), i), Marked: l.mark(table, d, i)}
+	l.jumped = 0 // the clock is back
+	return l.slot(l.last, now, d), nil
 }
 
 // Look returns the slot of a time, for reading. It does not begin a cycle: if the ledger
 // does not have the cycle, the counts are 0.
-func (l *Ledger) Look(now int64, d Direction) (s Slot) {
-	c := l.seen
-	if !l.covers(&c, now) {
-		c.start, c.end = l.bounds(now)
-		if c.table = l.table(c.start); c.table >= 0 {
-			l.seen = c
+func (l *Ledger) Look(now int64, d Direction) Slot {
+	if !l.covers(now) {
+		start, end := l.bounds(now)
+		c := cycle{start, end, l.table(start)}
+		if c.table < 0 {
+			return l.slot(c, now, d)
 		}
+		l.last = c
 	}
+	return l.slot(l.last, now, d)
+}
+
+// covers reports whether the last cycle contains a time and still has its table, which
+// another process may have given to a new cycle.
+func (l *Ledger) covers(now int64) bool {
+	return now >= l.last.start && now < l.last.end && l.start(l.last.table) == l.last.start
+}
+
+// slot returns the slot of a time in a cycle. Its counts are always 0 if the cycle has no
+// table, or one that is too short, which is damage.
+func (l *Ledger) slot(c cycle, now int64, d Direction) (s Slot) {
 	i := int((now - c.start) / int64(l.cfg.Slot))
-	if c.table >= 0 && i < l.slots {
-		s = l.slot(c.table, d, i)
-	}
 	s.Start = c.start + int64(i)*int64(l.cfg.Slot)
 	s.End = min(s.Start+int64(l.cfg.Slot), c.end)
+	if c.table >= 0 && i < l.slots {
+		s.Charged, s.Offered = l.cell(c.table, column(d, false), i), l.cell(c.table, column(d, true), i)
+		s.Marked = l.mark(c.table, d, i)
+	}
 	return s
 }
 
@@ -515,106 +365,6 @@ func (l *Ledger) table(start int64) int {
 		}
 	}
 	return -1
-}
-
-// find returns the cycle of a time, and begins it if necessary.
-func (l *Ledger) find(now int64) (cycle, error) {
-	start, end := l.bounds(now)
-	if start <= 0 || now < start || now >= end || count(end-start, l.cfg.Slot) > int64(l.slots) {
-		return cycle{}, fmt.Errorf("%s: there is no cycle for the time %v", l.name, time.Unix(0, now).UTC())
-	}
-	i := l.table(start)
-	if i < 0 {
-		if err := l.lock(); err != nil {
-			return cycle{}, fmt.Errorf("%s: %w", l.name, err)
-		}
-		defer func() { _ = unix.Flock(int(l.file.Fd()), unix.LOCK_UN) }()
-		if i = l.table(start); i < 0 { // no other process was faster
-			if i = l.place(now, start, end); i < 0 {
-				return cycle{}, fmt.Errorf("%s: no table for the time %v, which is far from the ledger's cycles: the clock may be wrong", l.name, time.Unix(0, now).UTC())
-			}
-			l.begin(i, start, end)
-		}
-	}
-	l.doubt = 0
-	return cycle{start, end, i}, nil
-}
-
-const (
-	// doubtful is the fraction of a cycle, 1/720, for which a clock that jumped is not
-	// trusted: an hour of a month.
-	doubtful = 720
-	// another is the number of cycles after which a later time counts as a new jump.
-	another = 24
-)
-
-// place returns a table for a new cycle, -1 if there is none yet: an unused table,
-// or the table of the oldest cycle.
-//
-// A clock that is wrong for a moment must not cost a cycle that is still needed. So the
-// oldest cycle loses its table at once only to a newer cycle adjacent to a known one. The
-// two cycles just before the new one never lose theirs, as the clock may return to them.
-// After a jump of the clock, such as a year in a drawer or a boot in 2000, the clock has
-// to run for a while (see doubtful) before the oldest cycle is lost.
-func (l *Ledger) place(now, start, end int64) (oldest int) {
-	before, _ := l.bounds(start - 1)
-	first, _ := l.bounds(before - 1)
-	oldest, next := -1, false
-	for i := range cycles {
-		s := l.start(i)
-		if s == 0 {
-			return i
-		}
-		next = next || s == before || s == end
-		if s != before && s != first && (oldest < 0 || s < l.start(oldest)) {
-			oldest = i
-		}
-	}
-	if oldest < 0 {
-		return -1 // a damaged file that has a cycle twice
-	}
-	if next && l.start(oldest) < start {
-		return oldest
-	}
-	if l.doubt == 0 || now < l.doubt || now-l.doubt > another*(end-start) {
-		l.doubt = now
-	}
-	if now-l.doubt < (end-start)/doubtful {
-		return -1
-	}
-	return oldest
-}
-
-// lockTimeout bounds the wait for the lock. Any process that can read the file can lock
-// it, and must not stop traffic by that.
-const lockTimeout = 200 * time.Millisecond
-
-// lock locks the file, to begin a cycle.
-func (l *Ledger) lock() error {
-	for start := time.Now(); ; time.Sleep(time.Millisecond) {
-		err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case err == unix.EINTR:
-		case err != unix.EWOULDBLOCK:
-			return err
-		case time.Since(start) > lockTimeout:
-			return errors.New("another process holds the lock (flock)")
-		}
-	}
-}
-
-// begin begins a cycle in a table.
-func (l *Ledger) begin(table int, start, end int64) {
-	from, to := l.word(cyclesAt+table*cycleSize), l.word(cyclesAt+table*cycleSize+8)
-	atomic.StoreUint64(from, 0)
-	// A table with an end was in use, or a process was killed while clearing the table.
-	if atomic.LoadUint64(to) != 0 {
-		clear(l.mem[l.tableAt(table):l.tableAt(table+1)])
-	}
-	atomic.StoreUint64(to, uint64(end))
-	atomic.StoreUint64(from, uint64(start))
 }
 
 // Cycle is a cycle that has a table.

@@ -196,7 +196,7 @@ func TestCycles(t *testing.T) {
 
 // A new cycle takes the table of the oldest, but not at a jump of the clock.
 func TestTables(t *testing.T) {
-	const patience = time.Hour / doubtful
+	const patience = time.Hour / probation
 	type step struct {
 		hour  int
 		after time.Duration
@@ -379,8 +379,8 @@ func TestRefused(t *testing.T) {
 		"version":       {change(16, 1, false), hourly, "ledger version 2 is not supported: need version 3"},
 		"a bit":         {change(25, 1, false), hourly, "wrong header checksum"},
 		"cut off":       {b[:len(b)-1], hourly, "slots need"},
-		"another slot":  {b, Config{Slot: time.Second, Cycle: time.Hour}, "the ledger has slots of 5s, but the window needs slots of 1s"},
-		"another cycle": {b, Config{Slot: 5 * time.Second, Cycle: 2 * time.Hour}, "the ledger has cycles of 1h0m0s, not of 2h0m0s"},
+		"another slot":  {b, Config{Slot: time.Second, Cycle: time.Hour}, "the ledger has slots of 5s and cycles of 1h0m0s, not slots of 1s and cycles of 1h0m0s"},
+		"another cycle": {b, Config{Slot: 5 * time.Second, Cycle: 2 * time.Hour}, "the ledger has slots of 5s and cycles of 1h0m0s, not slots of 5s and cycles of 2h0m0s"},
 	} {
 		file := filepath.Join(dir, "file")
 		if err := os.WriteFile(file, tt.in, 0o600); err != nil {

@@ -12,7 +12,7 @@ import (
 // find returns the cycle of a time, and begins it if necessary.
 func (l *Ledger) find(now int64) (cycle, error) {
 	start, end := l.bounds(now)
-	if start <= 0 || now < start || now >= end || count(end-start, l.cfg.Slot) > int64(l.slots) {
+	if start <= 0 || count(end-start, l.cfg.Slot) > int64(l.slots) {
 		return cycle{}, fmt.Errorf("%s: there is no cycle for the time %v", l.name, time.Unix(0, now).UTC())
 	}
 	i := l.table(start)
@@ -87,7 +87,6 @@ func (l *Ledger) lock() error {
 		switch {
 		case err == nil:
 			return nil
-		case err == unix.EINTR:
 		case err != unix.EWOULDBLOCK:
 			return err
 		case time.Since(start) > lockTimeout:

@@ -113,7 +113,7 @@ type Ledger struct {
 	cfg    Config
 	bounds func(now int64) (start, end int64)
 	slots  int   // of a table
-	last   cycle // the cycle of the last At or Look that found one
+	last   cycle // the cycle of the last At or Look
 	jumped int64 // when the clock jumped to a cycle without a table, 0 if it did not
 }
 
@@ -197,6 +197,7 @@ func (l *Ledger) word(at int) *uint64 { return (*uint64)(unsafe.Pointer(&l.mem[a
 func (l *Ledger) start(table int) int64 { return l.time(cyclesAt + table*cycleSize) }
 func (l *Ledger) end(table int) int64   { return l.time(cyclesAt + table*cycleSize + 8) }
 
+// time returns a time in the file, which may be damaged.
 func (l *Ledger) time(at int) int64 { return int64(min(atomic.LoadUint64(l.word(at)), 1<<62)) }
 
 // Catch turns a fault in the mapped file into an error. The kernel raises such a fault
@@ -314,11 +315,7 @@ func (l *Ledger) At(now int64, d Direction) (Slot, error) {
 func (l *Ledger) Look(now int64, d Direction) Slot {
 	if !l.covers(now) {
 		start, end := l.bounds(now)
-		c := cycle{start, end, l.table(start)}
-		if c.table < 0 {
-			return l.slot(c, now, d)
-		}
-		l.last = c
+		l.last = cycle{start, end, l.table(start)}
 	}
 	return l.slot(l.last, now, d)
 }
@@ -326,11 +323,13 @@ func (l *Ledger) Look(now int64, d Direction) Slot {
 // covers reports whether the last cycle contains a time and still has its table, which
 // another process may have given to a new cycle.
 func (l *Ledger) covers(now int64) bool {
-	return now >= l.last.start && now < l.last.end && l.start(l.last.table) == l.last.start
+	c := l.last
+	return c.table >= 0 && now >= c.start && now < c.end && l.start(c.table) == c.start
 }
 
 // slot returns the slot of a time in a cycle. Its counts are always 0 if the cycle has no
-// table, or one that is too short, which is damage.
+// table, or if the time is past the table's last slot: a month that the clocks make longer
+// than longest has such times.
 func (l *Ledger) slot(c cycle, now int64, d Direction) (s Slot) {
 	i := int((now - c.start) / int64(l.cfg.Slot))
 	s.Start = c.start + int64(i)*int64(l.cfg.Slot)

@@ -125,6 +125,102 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// A cycle that was found loses its table to a new one, which another process begins: what
+// is counted or looked at in it then is not the new one's.
+func TestTableTaken(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	l, other := open(t, name), open(t, name)
+	add(t, l, at(1, 0), Out, 7)
+	for hour := 2; hour < 6; hour++ {
+		add(t, other, at(hour, 0), Out, int64(hour))
+	}
+	if s := l.Look(at(1, 0), Out); s.Charged.Load() != 0 || s.Start != at(1, 0) || s.End != at(1, 5*time.Second) {
+		t.Errorf("%d bytes in a cycle that is gone, from %d to %d", s.Charged.Load(), s.Start, s.End)
+	}
+	l = open(t, name)
+	if s := l.Look(at(2, 0), Out); s.Charged.Load() != 2 {
+		t.Fatalf("%d bytes, want 2", s.Charged.Load())
+	}
+	add(t, other, at(6, 0), Out, 6)
+	if s, err := l.At(at(2, 0), Out); err == nil {
+		t.Errorf("%d bytes in a cycle that is gone", s.Charged.Load())
+	}
+}
+
+// What a process that has the lock begins meanwhile is not begun again.
+func TestBegunMeanwhile(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	l, other := open(t, name), open(t, name)
+	if err := other.lock(); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan int64)
+	go func() {
+		s, err := l.At(at(1, 0), Out)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- s.Charged.Load()
+	}()
+	time.Sleep(30 * time.Millisecond) // it waits for the lock
+	other.cell(0, column(Out, false), 0).Add(7)
+	other.begin(0, at(1, 0), at(2, 0))
+	if err := unix.Flock(int(other.file.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-got; n != 7 || len(l.Cycles()) != 1 {
+		t.Errorf("%d bytes, want 7; cycles %+v", n, l.Cycles())
+	}
+}
+
+// A count that is taken back is no less than 0, and one that is damaged no more than most.
+func TestCell(t *testing.T) {
+	l := open(t, t.TempDir()+"/ledger")
+	s, err := l.At(at(1, 0), In)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range [][2]int64{{7, 7}, {-5, 2}, {-5, 0}, {3, 3}, {-3, 0}} {
+		if s.Charged.Add(step[0]); s.Charged.Load() != step[1] {
+			t.Errorf("after %d: %d, want %d", step[0], s.Charged.Load(), step[1])
+		}
+	}
+	*s.Charged.p = math.MaxUint64
+	if n := s.Charged.Load(); n != most {
+		t.Errorf("%d, want %d", n, int64(most))
+	}
+	var none Slot
+	none.Charged.Add(7)
+	none.Charged.Add(-7)
+	none.Marked.Set()
+	if none.Charged.Load() != 0 || none.Marked.Load() {
+		t.Error("no slot has a count or a mark")
+	}
+}
+
+// The last slot ends with its cycle, also where slots do not fill it.
+func TestLastSlot(t *testing.T) {
+	minutes := func(now int64) (start, end int64) {
+		start = now - now%int64(time.Minute)
+		return start, start + int64(time.Minute)
+	}
+	l, err := Open(t.TempDir()+"/ledger", Config{Slot: 7 * time.Second, Cycle: time.Minute}, minutes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, sec := range []int64{0, 6, 7, 55, 56, 59} {
+		s, err := l.At(at(1, time.Duration(sec)*time.Second), In)
+		start, end := at(1, 0)+sec/7*7e9, at(1, 0)+min(sec/7*7+7, 60)*1e9
+		if x := l.Look(s.Start, In); err != nil || s.Start != start || s.End != end || x != s {
+			t.Errorf("second %d: %+v, %+v, %v, want %d to %d", sec, s, x, err, start, end)
+		}
+	}
+	if c := l.Cycles(); len(c) != 1 || c[0].Slots != 9 {
+		t.Errorf("%+v", c)
+	}
+}
+
 // A mark is that of one slot and direction, stays, and is gone with the cycle.
 func TestMark(t *testing.T) {
 	name := t.TempDir() + "/ledger"
@@ -189,8 +285,57 @@ func TestCycles(t *testing.T) {
 			}
 		}
 	}
-	if _, err := l.At(-5, Out); err == nil {
-		t.Error("a time before 1970 has a cycle")
+	for _, early := range []int64{-5, 5e9} { // whose cycle would begin at 0, as an unused table does
+		if _, err := l.At(early, Out); err == nil {
+			t.Errorf("the time %d has a cycle", early)
+		}
+	}
+}
+
+// A table that a process was clearing when it was killed has no cycle, and is cleared
+// before it is used.
+func TestUncleared(t *testing.T) {
+	l := open(t, t.TempDir()+"/ledger")
+	add(t, l, at(1, 0), Out, 7)
+	*l.word(cyclesAt) = 0
+	if s := l.Look(1, Out); s.Charged.Load() != 0 || l.Charged(0, int64(time.Hour), Out) != 0 || len(l.Cycles()) != 0 {
+		t.Errorf("%d bytes, %d in all, cycles %+v", s.Charged.Load(), l.Charged(0, int64(time.Hour), Out), l.Cycles())
+	}
+	add(t, l, at(2, 0), Out, 2)
+	if c, _ := total(l, at(2, 0), Out); c != 2 {
+		t.Errorf("%d bytes, want 2", c)
+	}
+}
+
+// Cycles that cannot be are left out, and a ledger that has one twice ends well.
+func TestDamagedCycles(t *testing.T) {
+	for name, tt := range map[string]struct {
+		bounds [][2]int64
+		want   int
+	}{
+		"in any order":    {[][2]int64{{at(3, 0), at(4, 0)}, {at(1, 0), at(2, 0)}, {at(2, 0), at(3, 0)}}, 3},
+		"without a start": {[][2]int64{{0, int64(time.Hour)}}, 0},
+		"backwards":       {[][2]int64{{at(2, 0), at(1, 0)}}, 0},
+		"without length":  {[][2]int64{{at(2, 0), at(2, 0)}}, 0},
+		"too long":        {[][2]int64{{at(1, 0), at(2, 1)}}, 0},
+		"overlapping":     {[][2]int64{{at(1, 0), at(2, 0)}, {at(2, -1), at(3, -1)}, {at(3, 0), at(4, 0)}}, 2},
+		"after 2116":      {[][2]int64{{1<<62 + 1, 1<<62 + int64(time.Hour)}}, 0},
+		"negative":        {[][2]int64{{-int64(time.Hour), int64(time.Minute)}}, 0},
+	} {
+		l := open(t, t.TempDir()+"/ledger")
+		for i, b := range tt.bounds {
+			*l.word(cyclesAt + i*cycleSize), *l.word(cyclesAt + i*cycleSize + 8) = uint64(b[0]), uint64(b[1])
+		}
+		if got := l.Cycles(); len(got) != tt.want {
+			t.Errorf("%s: %+v, want %d", name, got, tt.want)
+		}
+	}
+	l := open(t, t.TempDir()+"/ledger")
+	for i := range cycles {
+		*l.word(cyclesAt + i*cycleSize) = uint64(at(1+i%2, 0))
+	}
+	if _, err := l.At(at(3, 0), In); err == nil {
+		t.Error("a cycle takes the table of one of the two before it")
 	}
 }
 
@@ -233,6 +378,7 @@ func TestTables(t *testing.T) {
 		"into the next one":         {begun(1, 2, 3, 4, 5, 4, 5, 6), []int{3, 4, 5, 6}},
 		"back before all":           {slices.Concat(begun(1, 2, 3, 4), []step{{0, 0, false}}, begun(4)), []int{1, 2, 3, 4}},
 		"back, where there is room": {begun(-9000, 2, 3, 4, 1, 4), []int{1, 2, 3, 4}},
+		"set back while it waits":   {slices.Concat(begun(1, 2, 3, 4), []step{{9000, 30 * time.Minute, false}}, waits(9000)), []int{2, 3, 4, 9000}},
 		"a year in a drawer":        {slices.Concat(begun(1, 2, 3, 4), waits(9000), begun(9001, 9002)), []int{4, 9000, 9001, 9002}},
 		"all in the future":         {slices.Concat(begun(9000, 9001, 9002, 9003), waits(1), waits(2), waits(3), begun(4)), []int{2, 3, 4, 9003}},
 		"three far ahead":           {slices.Concat(begun(4, 9000, 8000, 7000, 4), waits(5)), []int{4, 5, 8000, 9000}},
@@ -349,6 +495,65 @@ func TestMonth(t *testing.T) {
 	}
 }
 
+// A ledger that another process has made in the meantime stays. Other users may read it.
+func TestMadeMeanwhile(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	add(t, open(t, name), at(1, 0), Out, 7)
+	if err := create(name, hourly); err != nil {
+		t.Fatal(err)
+	}
+	if c, _ := total(open(t, name), at(1, 0), Out); c != 7 {
+		t.Errorf("%d bytes, want 7", c)
+	}
+	if info, err := os.Stat(name); err != nil || info.Mode() != 0o644 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+// What no file can be made for.
+func TestHeader(t *testing.T) {
+	zone := func(length int) *time.Location { return time.FixedZone(strings.Repeat("x", length), 0) }
+	for _, tt := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{Slot: time.Hour, Cycle: time.Hour}, ""},
+		{Config{Slot: time.Hour + 1, Cycle: time.Hour}, "slots of 1h0m0.000000001s do not fit cycles of 1h0m0s"},
+		{Config{Slot: time.Hour, CycleDay: 1, Zone: zone(63)}, ""},
+		{Config{Slot: time.Hour, CycleDay: 1, Zone: zone(64)}, "is too long"},
+		{Config{Slot: time.Hour, CycleDay: 32, Zone: time.UTC}, "cycle day 32: must be 1 to 31"},
+	} {
+		if _, _, err := tt.cfg.header(); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v: %v, want %q", tt.cfg, err, tt.want)
+		}
+	}
+}
+
+// A month that the clocks make longer than a table has counts for the time of the table: in
+// Antarctica/Troll they go back by two hours in October.
+func TestLongMonth(t *testing.T) {
+	start := at(0, 0)
+	end := start + int64(longest) + int64(time.Hour)
+	long := func(int64) (int64, int64) { return start, end }
+	l, err := Open(t.TempDir()+"/ledger", Config{Slot: time.Hour, CycleDay: 1, Zone: time.UTC}, long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := l.At(start, In); err == nil {
+		t.Error("the month has a table")
+	}
+	l.begin(0, start, end)
+	l.cell(0, column(In, false), l.slots-1).Add(7)
+	l.cell(0, column(In, false), l.slots).Add(9) // which is another column
+	if s := l.Look(end-1, In); s.Charged.Load() != 0 || s.End != end {
+		t.Errorf("%d bytes past the table, up to %d", s.Charged.Load(), s.End)
+	}
+	if s := l.Look(end-1-int64(time.Hour), In); s.Charged.Load() != 7 {
+		t.Errorf("%d bytes in the last slot of the table", s.Charged.Load())
+	}
+}
+
 // Any other file is an error that says why, and is left as it was.
 func TestRefused(t *testing.T) {
 	dir := t.TempDir()
@@ -362,10 +567,7 @@ func TestRefused(t *testing.T) {
 		c := bytes.Clone(b)
 		c[at] ^= v
 		if sum {
-			h := Config{Slot: time.Duration(binary.LittleEndian.Uint64(c[24:])), Cycle: time.Duration(binary.LittleEndian.Uint64(c[32:]))}
-			if head, _, err := h.header(); err == nil {
-				copy(c[crcAt:crcAt+4], head[crcAt:])
-			}
+			binary.LittleEndian.PutUint32(c[crcAt:], crc32.ChecksumIEEE(c[:crcAt]))
 		}
 		return c
 	}
@@ -378,6 +580,8 @@ func TestRefused(t *testing.T) {
 		"text":          {bytes.Repeat([]byte("hello "), 1000), hourly, `it begins with "hello hello hell"`},
 		"version":       {change(16, 1, false), hourly, "ledger version 2 is not supported: need version 3"},
 		"a bit":         {change(25, 1, false), hourly, "wrong header checksum"},
+		"cycles":        {change(20, 1, true), hourly, "not a ledger, or damaged: 720 slots for a cycle"},
+		"slots":         {change(40, 1, true), hourly, "not a ledger, or damaged: 721 slots for a cycle"},
 		"cut off":       {b[:len(b)-1], hourly, "slots need"},
 		"another slot":  {b, Config{Slot: time.Second, Cycle: time.Hour}, "the ledger has slots of 5s and cycles of 1h0m0s, not slots of 1s and cycles of 1h0m0s"},
 		"another cycle": {b, Config{Slot: 5 * time.Second, Cycle: 2 * time.Hour}, "the ledger has slots of 5s and cycles of 1h0m0s, not slots of 5s and cycles of 2h0m0s"},
@@ -676,15 +880,61 @@ func TestCutOff(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	// Another panic is not the ledger's.
-	defer func() {
-		if r := recover(); r != "oh" {
-			t.Errorf("%v", r)
+}
+
+// Another panic is not the ledger's, nor is a fault below or above its memory.
+func TestOtherFaults(t *testing.T) {
+	page := func() []byte {
+		b, err := unix.Mmap(-1, 0, 4096, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
-	var err error
-	defer open(t, t.TempDir()+"/ledger").Catch(&err)
-	panic("oh")
+		t.Cleanup(func() { _ = unix.Munmap(b) })
+		return b
+	}
+	before := page()
+	l := open(t, t.TempDir()+"/ledger")
+	after := page()
+	for name, do := range map[string]func(){
+		"a panic":        func() { panic("oh") },
+		"mapped earlier": func() { before[0]++ },
+		"mapped later":   func() { after[0]++ },
+	} {
+		func() {
+			defer func() {
+				if r := recover(); r == nil {
+					t.Errorf("%s: it is taken for the ledger's", name)
+				}
+			}()
+			var err error
+			defer l.Catch(&err)
+			do()
+		}()
+	}
+}
+
+// A copy with holes is given the space that it lacks.
+func TestHoles(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	l := open(t, name)
+	b := bytes.Clone(l.mem[:headerSize])
+	whole := size(l.slots)
+	if err := errors.Join(l.Close(), os.WriteFile(name, b, 0o600), os.Truncate(name, whole)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := allocate(f, headerSize); errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	}
+	open(t, name)
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Size != whole || st.Blocks*512 < whole {
+		t.Errorf("%d bytes in %d blocks, %v", st.Size, st.Blocks, err)
+	}
 }
 
 // A process that has a ledger locked stops no other.

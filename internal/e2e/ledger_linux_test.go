@@ -2,10 +2,13 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -147,6 +150,70 @@ func TestLedgerCutOff(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A gate of up whose ledger is cut off, or cannot be made on a full disk, is started again and
+// again, and its direction is dark. Messages say why, and frames pass when it is mended.
+func TestUpLedger(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t, true)
+	disk := tmpfs(t, "4m")
+	if err := errors.Join(os.Chmod(filepath.Dir(disk), 0o755), os.Chmod(disk, 0o777)); err != nil { // for nobody
+		t.Fatal(err)
+	}
+	bill := disk + "/bill"
+	u.must("up", "e0", "-in", "quotagate -quota 1GB -window 1m -cycle 1h -ledger "+bill+" -dir in")
+	dark := func(what string, says ...string) {
+		t.Helper()
+		eventually(t, 20*time.Second, "a pause", func() bool {
+			u.answers() // the gate counts only what comes
+			return regexp.MustCompile(`in has ended with status 1, and is started again in \d+ s: it ended at once`).MatchString(u.log("in"))
+		})
+		if u.answers() {
+			t.Errorf("%s: frames pass by the gate", what)
+		}
+		for _, want := range says {
+			if !strings.Contains(u.log("in"), "quotagate: "+want) {
+				t.Errorf("%s: no %q in\n%s", what, want, u.log("in"))
+			}
+		}
+	}
+	mended := func(what string) {
+		t.Helper()
+		eventually(t, 30*time.Second, "an answer", u.answers)
+		if charged(t, bill, ledger.In) == 0 {
+			t.Errorf("%s: nothing is counted in the new ledger", what)
+		}
+		if err := os.Truncate(u.state+"/e0/in.log", 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mended("at first")
+	const size = 5000
+	if err := os.Truncate(bill, size); err != nil {
+		t.Fatal(err)
+	}
+	dark("cut off", bill+": the ledger was truncated, or its disk failed", bill+": not a ledger, or damaged: 5000 bytes, but ",
+		"hint: move the file away; quotagate then creates a new one")
+	if info, err := os.Stat(bill); err != nil || info.Size() != size {
+		t.Errorf("the file was touched: %v, %v", info, err)
+	}
+	if err := os.Remove(bill); err != nil {
+		t.Fatal(err)
+	}
+	mended("cut off")
+	// A gate that counts goes on while the disk is full; one that has no ledger yet cannot start.
+	free := fill(t, disk)
+	if !u.answers() {
+		t.Error("a full disk stops a gate whose ledger is there")
+	}
+	if err := os.Rename(bill, bill+".old"); err != nil {
+		t.Fatal(err)
+	}
+	u.kill("^quotagate", unix.SIGKILL)
+	dark("full", bill+": making a ledger of ", "hint: make room, or put the -ledger on another disk; it never grows")
+	free()
+	mended("full")
 }
 
 // stuck waits until a gate waits for the reader of its output.

@@ -348,7 +348,7 @@ func (j *job) writeFiles(b *bill.Bill, source bill.Source) error {
 		return err
 	}
 	if j.prom != "" {
-		if err := cli.Replace(j.prom, b.Prometheus()); err != nil {
+		if err := cli.Write(j.prom, b.Prometheus()); err != nil {
 			return err
 		}
 	}
@@ -361,7 +361,7 @@ func (j *job) writeFiles(b *bill.Bill, source bill.Source) error {
 		if err := b.Slots(&buf, s, nil); err != nil {
 			return err
 		}
-		return cli.Replace(j.slots, buf.Bytes())
+		return cli.Write(j.slots, buf.Bytes())
 	}
 	return nil
 }
@@ -375,5 +375,5 @@ func (j *job) draw(b *bill.Bill) error {
 	if err := b.SVG(&buf); err != nil {
 		return err
 	}
-	return cli.Replace(j.svg, buf.Bytes())
+	return cli.Write(j.svg, buf.Bytes())
 }

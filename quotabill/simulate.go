@@ -81,7 +81,7 @@ func (j *job) simulateCycle(w *bytes.Buffer, source bill.Source, name string, st
 	if err := x.Slots(&buf); err != nil {
 		return err
 	}
-	return cli.Replace(j.slots, buf.Bytes())
+	return cli.Write(j.slots, buf.Bytes())
 }
 
 // writePlan writes the simulations of a range of commits.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"time"
 
@@ -223,6 +224,9 @@ func run(t *cli.Tool, c config) (err error) {
 	}
 	if _, err := gate.New(cfg); err != nil {
 		return cli.Usagef("%w", err)
+	}
+	if info, err := os.Stat(c.metrics); err == nil && !info.Mode().IsRegular() {
+		return cli.Usagef("-metrics %s: is no file that can be replaced", c.metrics)
 	}
 	const example = "tunread tap0 | quotagate -rate 100Mbit/s | tunwrite tap1"
 	if err := errors.Join(cli.Stdin(example), cli.Stdout(example)); err != nil {

@@ -49,7 +49,7 @@ func (m *monitor) write() {
 		return
 	}
 	m.wrote = time.Now()
-	err := cli.Renew(m.file, m.prometheus(s))
+	err := cli.Replace(m.file, m.prometheus(s))
 	if err != nil && !m.failed {
 		m.tool.Warnf("%v", err)
 	}

@@ -23,7 +23,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/signal"
 	"runtime"
@@ -83,13 +82,13 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	err := t.Flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		err = printTo(stdout, t.Usage)
+		_, err = io.WriteString(stdout, t.Usage)
 	case err != nil:
 		err = usage{errors.New(strings.Replace(err.Error(), "flag provided but not defined:", "there is no flag", 1))}
 	case *version:
-		err = printTo(stdout, t.Name+" "+Version()+"\n")
+		_, err = fmt.Fprintln(stdout, t.Name, Version())
 	case t.Flags.NArg() != t.Args:
-		err = Usagef("%s wanted, %d given", plural(t.Args, "argument"), t.Flags.NArg())
+		err = Usagef("wrong number of arguments: want %d, have %d", t.Args, t.Flags.NArg())
 	default:
 		if err = t.signals(); err == nil {
 			err = t.Run(t, t.Flags.Args())
@@ -99,28 +98,6 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 		}
 	}
 	return t.report(err, stderr)
-}
-
-// printTo writes text to stdout.
-func printTo(stdout io.Writer, text string) error {
-	_, err := io.WriteString(stdout, text)
-	if path := (*fs.PathError)(nil); errors.As(err, &path) { // the path is /dev/stdout; say stdout
-		err = path.Err
-	}
-	if err != nil {
-		err = fmt.Errorf("stdout: %w", err)
-	}
-	return err
-}
-
-func plural(n int, noun string) string {
-	switch n {
-	case 0:
-		return "no " + noun + " is"
-	case 1:
-		return "one " + noun + " is"
-	}
-	return fmt.Sprintf("%d %ss are", n, noun)
 }
 
 // report prints an error and its hint, and returns the exit status.
@@ -200,24 +177,11 @@ func HintOf(err error) string {
 	return h.hint
 }
 
-// Version returns the version that the build recorded: the module's, or the
-// revision and whether the sources were modified.
+// Version returns the version that the build recorded.
 func Version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown " + runtime.Version()
-	}
-	version := info.Main.Version
-	if version == "" || version == "(devel)" {
-		version = "devel"
-		for _, s := range info.Settings {
-			switch {
-			case s.Key == "vcs.revision":
-				version += "-" + s.Value[:min(12, len(s.Value))]
-			case s.Key == "vcs.modified" && s.Value == "true":
-				version += "+changes"
-			}
-		}
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
 	}
 	return version + " " + runtime.Version()
 }

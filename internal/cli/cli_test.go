@@ -21,7 +21,7 @@ func TestMainMessages(t *testing.T) {
 		{"usage, longer", []string{"--help"}, nil, 0, "usage: tool ARG\n", ""},
 		{"unknown flag", []string{"-x"}, nil, 2, "", "tool: there is no flag -x\ntool: hint: tool -h shows the usage\n"},
 		{"bad value", []string{"-n", "1", "x"}, nil, 2, "", "tool: invalid value \"1\" for flag -n: a size needs a unit: 1B, 1MB, 1GiB\ntool: hint: tool -h shows the usage\n"},
-		{"no argument", nil, nil, 2, "", "tool: one argument is wanted, 0 given\ntool: hint: tool -h shows the usage\n"},
+		{"no argument", nil, nil, 2, "", "tool: wrong number of arguments: want 1, have 0\ntool: hint: tool -h shows the usage\n"},
 		{"failure", []string{"x"}, errors.New("it broke"), 1, "", "tool: it broke\n"},
 		{"hint", []string{"x"}, Hint(errors.New("it broke"), "mend it\nthen try again"), 1, "", "tool: it broke\ntool: hint: mend it\ntool: hint: then try again\n"},
 		{"two failures", []string{"x"}, errors.Join(errors.New("it broke"), Hint(errors.New("and more"), "mend both")), 1, "", "tool: it broke\ntool: and more\ntool: hint: mend both\n"},

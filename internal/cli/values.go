@@ -17,68 +17,46 @@ type Size int64
 
 // Set implements flag.Value.
 func (s *Size) Set(text string) error {
-	number, unit := split(text)
-	if number == "" {
-		return errNumber
-	}
-	if unit == "" && number != "0" {
+	number, unit, err := split(text)
+	switch {
+	case err != nil:
+		return err
+	case unit == "" && number == "0":
+		unit = "B"
+	case unit == "":
 		return fmt.Errorf("a size needs a unit: %sB, %sMB, %sGiB", text, text, text)
 	}
-	factor, ok := prefix(strings.TrimSuffix(unit, "B"))
-	if unit != "" && (!ok || !strings.HasSuffix(unit, "B")) {
+	factor := factor(unit, "B")
+	if factor == 0 {
 		return fmt.Errorf("unknown unit %q: want B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB or PiB", unit)
 	}
-	n, err := scale(number, factor)
-	if err != nil {
-		return err
-	}
-	*s = Size(n)
-	return nil
+	return scale((*int64)(s), number, factor)
 }
 
-func (s Size) String() string {
-	return inUnits(int64(s), "B")
-}
+func (s Size) String() string { return inUnits(int64(s), "B") }
 
 // Rate is a number of bits per second: 100Mbit/s, 12.5MB/s.
 type Rate int64
 
 // Set implements flag.Value.
 func (r *Rate) Set(text string) error {
-	number, unit := split(text)
-	if number == "" {
-		return errNumber
-	}
-	if unit == "" {
+	number, unit, err := split(text)
+	switch {
+	case err != nil:
+		return err
+	case unit == "":
 		return fmt.Errorf("a rate needs a unit: %sMbit/s is %s million bits a second, %sMB/s eight times that", text, text, text)
-	}
-	if l := strings.ToLower(unit); strings.HasSuffix(l, "bps") {
+	case strings.HasSuffix(strings.ToLower(unit), "bps"):
 		return fmt.Errorf("%q means bits to some and bytes to others (tc): write %sMbit/s or %sMB/s", unit, number, number)
 	}
-	per, ok := strings.CutSuffix(unit, "/s")
-	bits, perByte := strings.CutSuffix(per, "bit")
-	factor, known := prefix(bits)
-	if !perByte {
-		var bytes string
-		if bytes, perByte = strings.CutSuffix(per, "B"); perByte {
-			factor, known = prefix(bytes)
-			factor *= 8
-		}
-	}
-	if !ok || !known || !perByte {
+	factor := max(factor(unit, "bit/s"), 8*factor(unit, "B/s"))
+	if factor == 0 {
 		return fmt.Errorf("unknown unit %q: want bit/s, kbit/s, Mbit/s, Gbit/s, or B/s, kB/s, MB/s, MiB/s and so on", unit)
 	}
-	n, err := scale(number, factor)
-	if err != nil {
-		return err
-	}
-	*r = Rate(n)
-	return nil
+	return scale((*int64)(r), number, factor)
 }
 
-func (r Rate) String() string {
-	return inUnits(int64(r), "bit/s")
-}
+func (r Rate) String() string { return inUnits(int64(r), "bit/s") }
 
 // BytesPerSecond returns the rate in bytes per second.
 func (r Rate) BytesPerSecond() float64 { return float64(r) / 8 }
@@ -88,10 +66,8 @@ type Duration time.Duration
 
 // Set implements flag.Value.
 func (d *Duration) Set(text string) error {
-	if number, unit := split(text); unit == "d" {
-		n, err := scale(number, int64(24*time.Hour))
-		*d = Duration(n)
-		return err
+	if number, unit, err := split(text); err == nil && unit == "d" {
+		return scale((*int64)(d), number, int64(24*time.Hour))
 	}
 	n, err := time.ParseDuration(text)
 	if err != nil {
@@ -200,14 +176,16 @@ func (p Prefixes) String() string {
 	return strings.Join(s, ",")
 }
 
-// split splits text into the number at its start and the unit.
-func split(text string) (number, unit string) {
-	i := strings.IndexFunc(text, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
-	if i < 0 {
-		i = len(text)
+// split splits text into the decimal number at its start and the unit.
+func split(text string) (number, unit string, err error) {
+	number = text[:len(text)-len(strings.TrimLeft(text, "0123456789."))]
+	if number == "" {
+		err = errNumber
 	}
-	return text[:i], text[i:]
+	return number, text[len(number):], err
 }
+
+var errNumber = errors.New("must begin with a number")
 
 var prefixes = []struct {
 	name   string
@@ -217,36 +195,36 @@ var prefixes = []struct {
 	{"Mi", 1 << 20}, {"M", 1e6}, {"Ki", 1 << 10}, {"k", 1e3}, {"K", 1e3}, {"", 1},
 }
 
-func prefix(name string) (factor int64, ok bool) {
+// factor returns the factor of a unit that is a prefix and base, 0 for another unit.
+func factor(unit, base string) int64 {
 	for _, p := range prefixes {
-		if p.name == name {
-			return p.factor, true
+		if unit == p.name+base {
+			return p.factor
 		}
 	}
-	return 0, false
+	return 0
 }
-
-var errNumber = errors.New("must begin with a number")
 
 // scale multiplies a decimal number by a factor, exactly, and rounds down. A positive
 // number that would become 0 is an error.
-func scale(number string, factor int64) (int64, error) {
+func scale(to *int64, number string, factor int64) error {
 	if len(number) > 40 {
-		return 0, errors.New("the number is too long")
+		return errors.New("the number is too long")
 	}
 	r, ok := new(big.Rat).SetString(number)
-	if !ok || number == "" {
-		return 0, errNumber
+	if !ok {
+		return errNumber
 	}
 	r.Mul(r, new(big.Rat).SetInt64(factor))
 	n := new(big.Int).Quo(r.Num(), r.Denom())
-	if !n.IsInt64() || n.Int64() > 1<<60 {
-		return 0, errors.New("too large")
+	switch {
+	case !n.IsInt64() || n.Int64() > 1<<60:
+		return errors.New("too large")
+	case n.Sign() == 0 && r.Sign() != 0:
+		return errors.New("must be 0 or at least 1")
 	}
-	if n.Sign() == 0 && r.Sign() != 0 {
-		return 0, errors.New("must be 0 or at least 1")
-	}
-	return n.Int64(), nil
+	*to = n.Int64()
+	return nil
 }
 
 // inUnits formats n with the largest prefix that leaves a whole number.

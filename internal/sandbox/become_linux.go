@@ -42,10 +42,10 @@ func Become(u User) error {
 	if err := syscall.Setgroups(nil); err != nil {
 		return fail("leaving all groups", err)
 	}
-	if err := syscall.Setresgid(int(u.gid), int(u.gid), int(u.gid)); err != nil {
+	if err := syscall.Setresgid(u.gid, u.gid, u.gid); err != nil {
 		return fail("changing the group", err)
 	}
-	if err := syscall.Setresuid(int(u.uid), int(u.uid), int(u.uid)); err != nil {
+	if err := syscall.Setresuid(u.uid, u.uid, u.uid); err != nil {
 		return fail("changing the user", err)
 	}
 	// One call is enough: the flag belongs to the memory, which all threads share.
@@ -85,16 +85,5 @@ func DropCapabilities() error {
 	if e != 0 {
 		return fmt.Errorf("dropping the capabilities: %w", e)
 	}
-	if err := prctl(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
-		return fmt.Errorf("no_new_privs: %w", err)
-	}
-	return nil
-}
-
-// prctl runs prctl(2) on all threads. Unused arguments must be 0.
-func prctl(option, value uintptr) error {
-	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, option, value, 0, 0, 0, 0); e != 0 {
-		return e
-	}
-	return nil
+	return noNewPrivs()
 }

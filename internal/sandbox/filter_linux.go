@@ -27,7 +27,7 @@ var never = []int{
 	unix.SYS_SOCKET, unix.SYS_SOCKETPAIR, unix.SYS_CONNECT, unix.SYS_BIND, unix.SYS_LISTEN, unix.SYS_ACCEPT, unix.SYS_ACCEPT4,
 	unix.SYS_SENDMSG, unix.SYS_SENDMMSG, unix.SYS_SETSOCKOPT,
 	// Programs and other processes.
-	unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV,
+	unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_CLONE3, unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV,
 	unix.SYS_PROCESS_MADVISE, unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_GETFD, unix.SYS_PIDFD_SEND_SIGNAL, unix.SYS_KCMP,
 	unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_RT_SIGQUEUEINFO, unix.SYS_RT_TGSIGQUEUEINFO, unix.SYS_SETPRIORITY,
 	unix.SYS_SCHED_SETATTR, unix.SYS_SCHED_SETPARAM, unix.SYS_SCHED_SETSCHEDULER, unix.SYS_SCHED_SETAFFINITY, unix.SYS_PRLIMIT64,
@@ -64,7 +64,6 @@ const (
 const (
 	allowed = unix.SECCOMP_RET_ALLOW
 	refused = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
-	missing = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
 )
 
 // Instructions of classic BPF (Documentation/networking/filter.rst). A jump names the number
@@ -121,9 +120,8 @@ func program(files, bpf bool) []unix.SockFilter {
 	unless(unix.SYS_MMAP, low(2), jump(unix.BPF_JSET, unix.PROT_EXEC, 0, 1))
 	unless(unix.SYS_MPROTECT, low(2), jump(unix.BPF_JSET, unix.PROT_EXEC, 0, 1))
 	// Allow threads, but no processes and no namespaces. A filter cannot read the flags of
-	// clone3, which are in memory; without clone3, libc falls back to clone.
+	// clone3, which are in memory, and Go uses clone.
 	unless(unix.SYS_CLONE, low(0), jump(unix.BPF_JSET, namespaces, 1, 0), jump(unix.BPF_JSET, unix.CLONE_THREAD, 1, 0))
-	call(unix.SYS_CLONE3, answer(missing))
 	// Refuse options that let other processes trace this one.
 	unless(unix.SYS_PRCTL, low(0), jump(unix.BPF_JEQ, unix.PR_SET_DUMPABLE, 2, 0), jump(unix.BPF_JEQ, unix.PR_SET_PTRACER, 1, 0), jump(unix.BPF_JEQ, unix.PR_SET_MM, 0, 1))
 	return append(p, answer(allowed))

@@ -1,14 +1,12 @@
 package sandbox
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"framepipe/internal/cli"
 )
@@ -18,7 +16,7 @@ import (
 type User struct {
 	text     string
 	found    bool // uid and gid are set
-	uid, gid uint32
+	uid, gid int
 }
 
 // passwdFile is passwd(5), for looking up users. Package os/user would link C, and
@@ -31,34 +29,24 @@ func (u *User) String() string { return u.text }
 // Set implements flag.Value. It takes the name of a user, or UID:GID.
 func (u *User) Set(text string) error {
 	set := User{text: text}
-	if a, b, numeric := strings.Cut(text, ":"); numeric {
-		var ok1, ok2 bool
-		set.uid, ok1 = number(a)
-		set.gid, ok2 = number(b)
-		if set.found = ok1 && ok2; !set.found {
-			return errUser
-		}
-	} else if !isName(text) {
-		return errUser
+	if text == "" || strings.Contains(text, ":") && !set.parse(text) {
+		return errors.New("want the name of a user, or UID:GID")
 	}
 	*u = set
 	return nil
 }
 
-var errUser = errors.New("want the name of a user, or UID:GID")
-
-// isName reports whether s can be a user's name. A UID without a GID is none, nor is
-// the next flag, taken for the missing value of -user.
-func isName(s string) bool {
-	return strings.Trim(s, "0123456789") != "" && s[0] != '-' && s[0] != '+' &&
-		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
-}
-
-// number parses a UID or GID. It refuses the largest number, which means no change to
-// setresuid(2).
-func number(s string) (uint32, bool) {
-	n, err := strconv.ParseUint(s, 10, 32)
-	return uint32(n), err == nil && n < math.MaxUint32
+// parse sets the numbers from UID:GID. It refuses the largest number, which means no
+// change to setresuid(2).
+func (u *User) parse(text string) (ok bool) {
+	a, b, _ := strings.Cut(text, ":")
+	uid, err1 := strconv.ParseUint(a, 10, 32)
+	gid, err2 := strconv.ParseUint(b, 10, 32)
+	if err1 != nil || err2 != nil || max(uid, gid) == math.MaxUint32 {
+		return false
+	}
+	u.uid, u.gid, u.found = int(uid), int(gid), true
+	return true
 }
 
 // Find looks up the user and checks that the process may switch to it. It does nothing
@@ -72,7 +60,7 @@ func (u *User) Find() error {
 		if err != nil {
 			return fmt.Errorf("-user %s: %w", u.text, err)
 		}
-		if u.uid, u.gid, u.found = lookUp(passwd, u.text); !u.found {
+		if !u.lookUp(string(passwd)) {
 			return cli.Hint(fmt.Errorf("-user %s: no such user in %s", u.text, passwdFile),
 				`a user of another database goes by number: -user "$(id -u %s):$(id -g %[1]s)"`, u.text)
 		}
@@ -83,23 +71,15 @@ func (u *User) Find() error {
 	return nil
 }
 
-// lookUp finds the UID and GID of a user in the text of passwd(5). It uses the first
-// valid line with the name, as getpwnam(3) does.
-func lookUp(passwd []byte, name string) (uid, gid uint32, found bool) {
-	if !isName(name) {
-		return 0, 0, false
-	}
-	for line := range bytes.Lines(passwd) {
+// lookUp sets the numbers from the text of passwd(5): from the first valid line with the
+// name, as getpwnam(3) does.
+func (u *User) lookUp(passwd string) (found bool) {
+	for line := range strings.Lines(passwd) {
 		// name:password:UID:GID:comment:directory:shell
-		f := strings.Split(strings.TrimSuffix(string(line), "\n"), ":")
-		if len(f) != 7 || f[0] != name {
-			continue
-		}
-		uid, ok1 := number(f[2])
-		gid, ok2 := number(f[3])
-		if ok1 && ok2 {
-			return uid, gid, true
+		f := strings.Split(line, ":")
+		if len(f) == 7 && f[0] == u.text && u.parse(f[2]+":"+f[3]) {
+			return true
 		}
 	}
-	return 0, 0, false
+	return false
 }

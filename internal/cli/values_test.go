@@ -18,78 +18,83 @@ func set(v flag.Value, text string) string {
 	return v.String()
 }
 
+var (
+	newSize     = func() flag.Value { return new(Size) }
+	newRate     = func() flag.Value { return new(Rate) }
+	newDuration = func() flag.Value { return new(Duration) }
+	newWindow   = func() flag.Value { return new(Window) }
+	newShare    = func() flag.Value { return new(Share) }
+	newPrefixes = func() flag.Value { return new(Prefixes) }
+)
+
+var values = []struct {
+	of         func() flag.Value
+	text, want string
+}{
+	{newSize, "10GB", "10GB"},
+	{newSize, "10GiB", "10GiB"},
+	{newSize, "1000MB", "1GB"},
+	{newSize, "0.5kB", "500B"},
+	{newSize, "1.5GB", "1500MB"},
+	{newSize, "1KB", "1kB"},
+	{newSize, "1PB", "1PB"},
+	{newSize, "0", "0B"},
+	{newSize, "1", "error: a size needs a unit: 1B, 1MB, 1GiB"},
+	{newSize, "1M", "error: unknown unit"},
+	{newSize, "1Gbit", "error: unknown unit"},
+	{newSize, "1gb", "error: unknown unit"},
+	{newSize, "-1GB", "error: must begin with a number"},
+	{newSize, "GB", "error: must begin with a number"},
+	{newSize, "1.2.3GB", "error: must begin with a number"},
+	{newSize, "0.1B", "error: must be 0 or at least 1"},
+	{newSize, "9999999PB", "error: too large"},
+	{newSize, strings.Repeat("9", 50) + "B", "error: the number is too long"},
+	{newSize, "", "error: must begin with a number"},
+	{newRate, "100Mbit/s", "100Mbit/s"},
+	{newRate, "12.5MB/s", "100Mbit/s"},
+	{newRate, "1MiB/s", "8Mibit/s"},
+	{newRate, "1.5Gbit/s", "1500Mbit/s"},
+	{newRate, "100", "error: a rate needs a unit: 100Mbit/s is 100 million bits a second, 100MB/s eight times that"},
+	{newRate, "100mbps", `error: "mbps" means bits to some and bytes to others (tc): write 100Mbit/s or 100MB/s`},
+	{newRate, "100Mbps", "error: \"Mbps\" means bits to some"},
+	{newRate, "100Mbit", "error: unknown unit"},
+	{newRate, "100MB", "error: unknown unit"},
+	{newRate, "100M/s", "error: unknown unit"},
+	{newRate, "100Xbit/s", "error: unknown unit"},
+	{newDuration, "50us", "50µs"},
+	{newDuration, "5m", "5m"},
+	{newDuration, "1h", "1h"},
+	{newDuration, "90m", "1h30m"},
+	{newDuration, "1.5s", "1.5s"},
+	{newDuration, "30d", "30d"},
+	{newDuration, "0.5d", "12h"},
+	{newDuration, "0", "0s"},
+	{newDuration, "-5m", "error: a duration must not be negative"},
+	{newDuration, "5", "error: want a duration"},
+	{newDuration, "99999999d", "error: too large"},
+	{newWindow, "month", "month"},
+	{newWindow, "5m", "5m"},
+	{newWindow, "1d", "1d"},
+	{newWindow, "0s", "error: must be longer than zero"},
+	{newWindow, "year", "error: want a duration, such as 5m, 1h or 30d, or month"},
+	{newShare, "75%", "0.75"},
+	{newShare, "0.75", "0.75"},
+	{newShare, "100%", "1"},
+	{newShare, "0", "0"},
+	{newShare, "75", "error: a share must be at most 1: did you mean 75%?"},
+	{newShare, "101%", "error: a share must be at most 100%"},
+	{newShare, "-1%", "error: want a share"},
+	{newShare, "NaN", "error: want a share"},
+	{newShare, "lots", "error: want a share"},
+	{newPrefixes, "10.0.0.0/8", "10.0.0.0/8"},
+	{newPrefixes, "10.1.2.3/8,fd00::1", "10.0.0.0/8,fd00::1/128"},
+	{newPrefixes, "10.0.0.1,", "error: \"\" is neither"},
+	{newPrefixes, "fe80::1%eth0", "error: \"fe80::1%eth0\" is neither a network, such as 10.0.0.0/8, nor an address"},
+	{newPrefixes, "example.org", "error: \"example.org\" is neither"},
+}
+
 func TestValues(t *testing.T) {
-	size := func() flag.Value { return new(Size) }
-	rate := func() flag.Value { return new(Rate) }
-	duration := func() flag.Value { return new(Duration) }
-	window := func() flag.Value { return new(Window) }
-	share := func() flag.Value { return new(Share) }
-	prefixes := func() flag.Value { return new(Prefixes) }
-	for _, tt := range []struct {
-		of         func() flag.Value
-		text, want string
-	}{
-		{size, "10GB", "10GB"},
-		{size, "10GiB", "10GiB"},
-		{size, "1000MB", "1GB"},
-		{size, "0.5kB", "500B"},
-		{size, "1.5GB", "1500MB"},
-		{size, "1KB", "1kB"},
-		{size, "1PB", "1PB"},
-		{size, "0", "0B"},
-		{size, "1", "error: a size needs a unit: 1B, 1MB, 1GiB"},
-		{size, "1M", "error: unknown unit"},
-		{size, "1Gbit", "error: unknown unit"},
-		{size, "1gb", "error: unknown unit"},
-		{size, "-1GB", "error: must begin with a number"},
-		{size, "GB", "error: must begin with a number"},
-		{size, "1.2.3GB", "error: must begin with a number"},
-		{size, "0.1B", "error: must be 0 or at least 1"},
-		{size, "9999999PB", "error: too large"},
-		{size, strings.Repeat("9", 50) + "B", "error: the number is too long"},
-		{size, "", "error: must begin with a number"},
-		{rate, "100Mbit/s", "100Mbit/s"},
-		{rate, "12.5MB/s", "100Mbit/s"},
-		{rate, "1MiB/s", "8Mibit/s"},
-		{rate, "1.5Gbit/s", "1500Mbit/s"},
-		{rate, "100", "error: a rate needs a unit: 100Mbit/s is 100 million bits a second, 100MB/s eight times that"},
-		{rate, "100mbps", `error: "mbps" means bits to some and bytes to others (tc): write 100Mbit/s or 100MB/s`},
-		{rate, "100Mbps", "error: \"Mbps\" means bits to some"},
-		{rate, "100Mbit", "error: unknown unit"},
-		{rate, "100MB", "error: unknown unit"},
-		{rate, "100M/s", "error: unknown unit"},
-		{rate, "100Xbit/s", "error: unknown unit"},
-		{duration, "50us", "50µs"},
-		{duration, "5m", "5m"},
-		{duration, "1h", "1h"},
-		{duration, "90m", "1h30m"},
-		{duration, "1.5s", "1.5s"},
-		{duration, "30d", "30d"},
-		{duration, "0.5d", "12h"},
-		{duration, "0", "0s"},
-		{duration, "-5m", "error: a duration must not be negative"},
-		{duration, "5", "error: want a duration"},
-		{duration, "99999999d", "error: too large"},
-		{window, "month", "month"},
-		{window, "5m", "5m"},
-		{window, "1d", "1d"},
-		{window, "0s", "error: must be longer than zero"},
-		{window, "year", "error: want a duration, such as 5m, 1h or 30d, or month"},
-		{share, "75%", "0.75"},
-		{share, "0.75", "0.75"},
-		{share, "100%", "1"},
-		{share, "0", "0"},
-		{share, "75", "error: a share must be at most 1: did you mean 75%?"},
-		{share, "101%", "error: a share must be at most 100%"},
-		{share, "-1%", "error: want a share"},
-		{share, "NaN", "error: want a share"},
-		{share, "lots", "error: want a share"},
-		{prefixes, "10.0.0.0/8", "10.0.0.0/8"},
-		{prefixes, "10.1.2.3/8,fd00::1", "10.0.0.0/8,fd00::1/128"},
-		{prefixes, "10.0.0.1,", "error: \"\" is neither"},
-		{prefixes, "fe80::1%eth0", "error: \"fe80::1%eth0\" is neither a network, such as 10.0.0.0/8, nor an address"},
-		{prefixes, "example.org", "error: \"example.org\" is neither"},
-	} {
+	for _, tt := range values {
 		got := set(tt.of(), tt.text)
 		if got != tt.want && !(strings.HasPrefix(tt.want, "error") && strings.HasPrefix(got, tt.want)) {
 			t.Errorf("%T %q: %s, want %s", tt.of(), tt.text, got, tt.want)

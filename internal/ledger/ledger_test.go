@@ -633,9 +633,9 @@ func FuzzRead(f *testing.F) {
 		if mend {
 			in = mended(in)
 		}
+		head := in[:min(len(in), headerSize)]
 		file, err := os.Create(name)
 		if err == nil {
-			head := in[:min(len(in), headerSize)]
 			_, err = file.Write(head)
 			if tables := in[len(head):]; err == nil && len(tables) > 0 {
 				_, err = file.WriteAt(tables, tablesAt)
@@ -653,45 +653,54 @@ func FuzzRead(f *testing.F) {
 		if _, slots, err := cfg.header(); err != nil || slots != l.slots || slots < 1 || int64(len(in)) != size(slots)-reserved {
 			t.Fatalf("%+v in %d bytes, %v", cfg, len(in), err)
 		}
-		last := int64(0)
-		for _, c := range l.Cycles() {
-			if c.Start < last || c.End <= c.Start || c.Slots < 1 || c.Slots > l.slots {
-				t.Fatalf("the cycle %+v, after one that ends at %d", c, last)
-			}
-			last = c.End
-			for i := range c.Slots {
-				if c.Bytes(In, false, i) < 0 || c.Bytes(Out, true, i) < 0 {
-					t.Fatal("less than nothing")
-				}
-				c.Marked(Out, i)
-			}
-		}
+		readAll(t, l)
 		l.Close()
-		if cfg.Cycle == 0 || now < 0 || now > 1<<62 {
-			return
-		}
-		bounds := func(now int64) (int64, int64) {
-			start := now - now%int64(cfg.Cycle)
-			return start, start + int64(cfg.Cycle)
-		}
-		if l, err = Open(name, cfg, bounds); err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		s, err := l.At(now, Out)
-		if err != nil {
-			return // the first cycle of all time, or no table for it
-		}
-		if now < s.Start || now >= s.End || s.End-s.Start > int64(cfg.Slot) {
-			t.Fatalf("%d lies in the slot from %d to %d", now, s.Start, s.End)
-		}
-		was := s.Charged.Load()
-		s.Charged.Add(1)
-		s.Marked.Set()
-		if x := l.Look(now, Out); x.Charged.Load() != min(was+1, most) || !x.Marked.Load() || x.Start != s.Start {
-			t.Fatalf("%d and one more are %d", was, x.Charged.Load())
+		if cfg.Cycle != 0 && now >= 0 && now <= 1<<62 {
+			countIn(t, name, cfg, now)
 		}
 	})
+}
+
+// readAll checks that a ledger has cycles one after the other, and no negative counts.
+func readAll(t *testing.T, l *Ledger) {
+	last := int64(0)
+	for _, c := range l.Cycles() {
+		if c.Start < last || c.End <= c.Start || c.Slots < 1 || c.Slots > l.slots {
+			t.Fatalf("the cycle %+v, after one that ends at %d", c, last)
+		}
+		last = c.End
+		for i := range c.Slots {
+			if c.Bytes(In, false, i) < 0 || c.Bytes(Out, true, i) < 0 {
+				t.Fatal("less than nothing")
+			}
+			c.Marked(Out, i)
+		}
+	}
+}
+
+// countIn counts a byte in a ledger, if it has a cycle for the time, and looks for it.
+func countIn(t *testing.T, name string, cfg Config, now int64) {
+	l, err := Open(name, cfg, func(now int64) (int64, int64) {
+		start := now - now%int64(cfg.Cycle)
+		return start, start + int64(cfg.Cycle)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s, err := l.At(now, Out)
+	if err != nil {
+		return // the first cycle of all time, or no table for it
+	}
+	if now < s.Start || now >= s.End || s.End-s.Start > int64(cfg.Slot) {
+		t.Fatalf("%d lies in the slot from %d to %d", now, s.Start, s.End)
+	}
+	was := s.Charged.Load()
+	s.Charged.Add(1)
+	s.Marked.Set()
+	if x := l.Look(now, Out); x.Charged.Load() != min(was+1, most) || !x.Marked.Load() || x.Start != s.Start {
+		t.Fatalf("%d and one more are %d", was, x.Charged.Load())
+	}
 }
 
 // A file of an earlier program has something in the bytes that are reserved.

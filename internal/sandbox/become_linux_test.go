@@ -27,28 +27,7 @@ import (
 // into it, each way back that is open, the status of its threads, and that of a program
 // that it runs.
 func tryBecome(args []string) {
-	var ready sync.WaitGroup
-	for i := range 12 {
-		ready.Add(1)
-		go func() {
-			runtime.LockOSThread()
-			ready.Done()
-			for {
-				switch i % 3 {
-				case 0:
-					select {}
-				case 1:
-					time.Sleep(time.Millisecond)
-				case 2:
-					done := make(chan bool)
-					go func() { runtime.LockOSThread(); close(done) }() // with which its thread ends
-					<-done
-					time.Sleep(time.Millisecond)
-				}
-			}
-		}()
-	}
-	ready.Wait()
+	startThreads()
 	var err error
 	if args[0] == "" {
 		err = errors.Join(DropCapabilities(), DropCapabilities())
@@ -92,6 +71,32 @@ func tryBecome(args []string) {
 	}
 	b, err := exec.Command("cat", "/proc/self/status").Output()
 	fmt.Println(status(b), err)
+}
+
+// startThreads starts threads that wait, that work, and that come and go.
+func startThreads() {
+	var ready sync.WaitGroup
+	for i := range 12 {
+		ready.Add(1)
+		go func() {
+			runtime.LockOSThread()
+			ready.Done()
+			for {
+				switch i % 3 {
+				case 0:
+					select {}
+				case 1:
+					time.Sleep(time.Millisecond)
+				case 2:
+					done := make(chan bool)
+					go func() { runtime.LockOSThread(); close(done) }() // with which its thread ends
+					<-done
+					time.Sleep(time.Millisecond)
+				}
+			}
+		}()
+	}
+	ready.Wait()
 }
 
 // status is what a status of proc(5) tells of privileges.

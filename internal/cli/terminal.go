@@ -27,8 +27,8 @@ func Colour(fd int) bool {
 	return IsTerminal(fd) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
-// IsTerminal reports whether fd is a terminal.
+// IsTerminal reports whether fd is a terminal: only these have a window.
 func IsTerminal(fd int) bool {
-	_, err := unix.IoctlGetTermios(fd, getTermios)
+	_, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
 	return err == nil
 }

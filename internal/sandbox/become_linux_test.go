@@ -155,7 +155,7 @@ func TestBecomeFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	for lacks, want := range map[string]string{
-		"setpcap": "-user 65534:65534: keeping the capabilities until the end: operation not permitted\n",
+		"setpcap": "-user 65534:65534: capabilities: dropping capability 0 from the bounding set: operation not permitted\n",
 		"setgid":  "-user 65534:65534: leaving all groups: operation not permitted\n",
 		"setuid":  "-user 65534:65534: changing the user: operation not permitted\n",
 	} {

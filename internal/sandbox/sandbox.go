@@ -37,24 +37,23 @@ const Off = "FRAMEPIPE_NO_SANDBOX"
 // named files (cli.Replace), which need not exist. It ignores empty names. It returns
 // the active restrictions as one line of text.
 func Enter(files ...string) string {
-	if os.Getenv(Off) != "" {
-		return "none, " + Off + " is set"
-	}
 	var named []string
 	for _, f := range files {
 		if f != "" {
 			named = append(named, f)
 		}
 	}
-	_ = time.Local.String() // loads /etc/localtime
-	return enter(named, false)
+	return enterUnlessOff(named, false)
 }
 
 // EnterBPF is Enter for a process that replaces no files, but continues to attach
 // BPF programs that it has loaded and to update maps that it has created.
-func EnterBPF() string {
+func EnterBPF() string { return enterUnlessOff(nil, true) }
+
+func enterUnlessOff(files []string, bpf bool) string {
 	if os.Getenv(Off) != "" {
 		return "none, " + Off + " is set"
 	}
-	return enter(nil, true)
+	_ = time.Local.String() // loads /etc/localtime
+	return enter(files, bpf)
 }

@@ -6,37 +6,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Promises (pledge(2)). flock is for an open ledger, fattr for the mode of a new file.
-const (
-	promises     = "stdio flock"
-	filePromises = " rpath wpath cpath fattr"
-)
-
+// enter promises (pledge(2)) to use no files, or those in the directories of the files to be
+// replaced (unveil(2)). flock is for an open ledger, fattr for the mode of a new file.
 func enter(files []string, _ bool) string {
-	want, holds := promises, ""
-	if len(files) > 0 {
-		want += filePromises
-		holds = unveil(files)
-	}
-	if err := unix.PledgePromises(want); err != nil {
-		return "no pledge: " + err.Error() + holds
-	}
-	return "pledge " + want + holds
-}
-
-// unveil allows only the directories of the files to be replaced, and returns the
-// result as text.
-func unveil(files []string) string {
-	says := ", unveil"
+	promises, text := "stdio flock", ""
 	for _, f := range files {
 		dir := filepath.Dir(f)
+		promises = "stdio flock rpath wpath cpath fattr"
 		if err := unix.Unveil(dir, "rwc"); err != nil {
-			return ", no unveil of " + dir + ": " + err.Error()
+			return "none, unveil " + dir + ": " + err.Error()
 		}
-		says += " " + dir
+		text += ", unveil " + dir
 	}
-	if err := unix.UnveilBlock(); err != nil {
-		return ", no unveil: " + err.Error()
+	if err := unix.PledgePromises(promises); err != nil { // without unveil, which ends it
+		return "no pledge: " + err.Error() + text
 	}
-	return says
+	return "pledge " + promises + text
 }

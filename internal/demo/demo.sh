@@ -35,7 +35,7 @@ done
 to_net="ip netns exec $net" to_host="ip netns exec $host" gate="quotagate -quota $quota -window $window"
 start in "$to_net tunread tap0" "$gate -metrics $state/gate | bytehist -every 1h -o $state/hist" "$to_host tunwrite tap1"
 start out "$to_host tunread tap1" "$gate | bytehist -every 1h -o /dev/null" "$to_net tunwrite tap0"
-$to_net "$bin/demo" serve 10.77.0.1:7 &
+$to_net "$bin/demo" -port 400Mbit/s serve 10.77.0.1:7 &
 server=$!
 printf '\n  tunread tap%d | %s | bytehist | tunwrite tap%d' 0 "$gate" 1 1 "$gate" 0
 printf '\n\n'

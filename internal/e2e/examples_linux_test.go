@@ -1133,25 +1133,23 @@ func (n *network) throughput(t testing.TB, length time.Duration) float64 {
 	return 8 * float64(n.fetch(t, length, traffic.NewLog(length))) / length.Seconds()
 }
 
+// listen listens for TCP in a.
+func (n *network) listen() (l net.Listener) {
+	n.t.Helper()
+	var err error
+	n.a.Do(func() { l, err = net.Listen("tcp", "10.0.0.1:7") })
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return l
+}
+
 // fetch is a TCP connection from a to b for each log, and returns how many bytes came.
 func (n *network) fetch(t testing.TB, length time.Duration, logs ...*traffic.Log) uint64 {
 	t.Helper()
-	var l net.Listener
-	var p net.PacketConn
-	n.a.Do(func() {
-		var err1, err2 error
-		l, err1 = net.Listen("tcp", "10.0.0.1:7")
-		p, err2 = net.ListenPacket("udp", "10.0.0.1:7")
-		if err := errors.Join(err1, err2); err != nil {
-			t.Error(err)
-		}
-	})
-	if t.Failed() {
-		t.FailNow()
-	}
-	go func() { _ = traffic.Serve(l, p) }()
+	l := n.listen()
+	go func() { _ = traffic.Serve(l, 0) }()
 	defer l.Close()
-	defer p.Close()
 	var got atomic.Uint64
 	var all sync.WaitGroup
 	for _, log := range logs {
@@ -1159,7 +1157,7 @@ func (n *network) fetch(t testing.TB, length time.Duration, logs ...*traffic.Log
 		go func() {
 			defer all.Done()
 			n.b.Do(func() {
-				bytes, err := traffic.Fetch("10.0.0.1:7", traffic.Request{}, time.Now().Add(length), log)
+				bytes, err := traffic.Fetch("10.0.0.1:7", time.Now().Add(length), log)
 				if err != nil {
 					t.Error(err)
 				}

@@ -21,6 +21,7 @@ import (
 
 	"framepipe/internal/nettest"
 	"framepipe/internal/packettest"
+	"framepipe/internal/ping"
 	"framepipe/internal/traffic"
 
 	"golang.org/x/sys/unix"
@@ -490,48 +491,31 @@ func saturate(t *testing.T, sc scale, congestion string, flows int, s setup, gat
 	s.out = stages
 	n := newNetwork(t, s)
 	time.Sleep(sc.window) // what it took to get here has left the window
-	var l net.Listener
-	var p net.PacketConn
-	n.a.Do(func() {
-		var e1, e2 error
-		l, e1 = net.Listen("tcp", "10.0.0.1:7")
-		p, e2 = net.ListenPacket("udp", "10.0.0.1:7")
-		if err := errors.Join(e1, e2); err != nil {
-			t.Fatal(err)
-		}
+	l := n.listen()
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The connections inherit it.
+	e := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion)
 	})
-	go func() { _ = traffic.Serve(l, p) }()
+	if err := errors.Join(e, err); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = traffic.Serve(l, 0) }()
 	defer l.Close()
 
 	o := &observed{sustained: float64(sc.quota) / sc.window.Seconds(), flows: make([]float64, flows)}
-	done := make(chan struct{})
-	var wg, pings sync.WaitGroup
-	var mu sync.Mutex
-	var rtts []time.Duration
-	pings.Add(1)
-	go func() {
-		defer pings.Done()
-		n.b.Do(func() {
-			sent, err := traffic.Pings("10.0.0.1:7", 10*time.Millisecond, done, func(rtt time.Duration) {
-				mu.Lock()
-				rtts = append(rtts, rtt)
-				mu.Unlock()
-			})
-			if err != nil {
-				t.Error(err)
-			}
-			o.pings = sent
-		})
-	}()
+	pings := n.b.StartPing("10.0.0.1", ping.Config{Every: 10 * time.Millisecond})
+	var wg sync.WaitGroup
 	start := time.Now()
 	for i := range flows {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
 			n.b.Do(func() {
-				r := traffic.Request{}
-				copy(r.Congestion[:], congestion)
-				bytes, err := traffic.Fetch("10.0.0.1:7", r, start.Add(sc.length), nil)
+				bytes, err := traffic.Fetch("10.0.0.1:7", start.Add(sc.length), nil)
 				if err != nil {
 					t.Error(err)
 				}
@@ -540,18 +524,14 @@ func saturate(t *testing.T, sc scale, congestion string, flows int, s setup, gat
 		}()
 	}
 	wg.Wait()
-	close(done)
-	pings.Wait()
+	echoes := pings.Stop()
 	n.stop()
 	m, err := readMeter(meterAt)
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.Sort(rtts)
-	o.lost = 1 - float64(len(rtts))/float64(o.pings)
-	if len(rtts) > 0 {
-		o.median, o.slowest = rtts[len(rtts)/2], rtts[len(rtts)-1]
-	}
+	o.pings, o.lost = echoes.Sent, float64(echoes.Lost())/float64(echoes.Sent)
+	o.median, o.slowest = echoes.Median(), echoes.Slowest()
 	o.most = float64(m.most(sc.window)) / float64(sc.quota)
 	o.used = float64(m.between(start, 0, sc.length)) / (o.sustained * sc.length.Seconds())
 	for at := time.Duration(0); at < sc.length; at += time.Second {

@@ -1,5 +1,5 @@
 // Package ping sends ICMP echoes and times the answers, like the program of that name,
-// which a machine may lack. It needs root.
+// which a machine may lack, for the demo and for the tests. It needs root.
 //
 // It avoids package net, which links C: see nettest.PacketSocket.
 package ping
@@ -41,11 +41,14 @@ type Result struct {
 func (r Result) Lost() int { return r.Sent - r.Received }
 
 // Median returns the median round trip, or 0 if there is none.
-func (r Result) Median() time.Duration {
-	if len(r.RTTs) == 0 {
+func (r Result) Median() time.Duration { return Median(r.RTTs) }
+
+// Median returns the median of round trips, or 0 if there is none.
+func Median(rtts []time.Duration) time.Duration {
+	if len(rtts) == 0 {
 		return 0
 	}
-	return slices.Sorted(slices.Values(r.RTTs))[len(r.RTTs)/2]
+	return slices.Sorted(slices.Values(rtts))[len(rtts)/2]
 }
 
 // Slowest returns the longest round trip, or 0 if there is none.
@@ -335,6 +338,11 @@ func (p *Pinger) Stop() Result {
 // Wait waits until Count echoes are sent and for late answers, and returns the result.
 func (p *Pinger) Wait() Result {
 	<-p.done
+	return p.Result()
+}
+
+// Result returns the result so far. An echo that is on its way counts as lost.
+func (p *Pinger) Result() Result {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := Result{Sent: len(p.echoes), Received: p.got, Err: p.err}

@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
+	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"framepipe/internal/cli"
+	"framepipe/internal/ping"
 	"framepipe/internal/traffic"
 )
 
@@ -23,15 +23,12 @@ const (
 
 // watcher receives traffic and draws it.
 type watcher struct {
-	addr      string
-	port      cli.Rate
-	quota     cli.Size
-	window    cli.Duration
-	threshold float64
+	addr   string
+	port   cli.Rate
+	quota  cli.Size
+	window cli.Duration
 
-	log  *traffic.Log
-	mu   sync.Mutex
-	rtts []time.Duration // of the answered pings
+	log *traffic.Log
 }
 
 func (w *watcher) run(out io.Writer) error {
@@ -42,16 +39,15 @@ func (w *watcher) run(out io.Writer) error {
 		cli.Human(float64(w.port), "bit/s"), cli.Human(float64(w.quota), "B"), w.window, cli.Human(float64(w.quota)*8/w.span().Seconds(), "bit/s"))
 	fmt.Fprintf(out, "%6s  %-32s %-20s %s\n", "s", "Mbit/s", fmt.Sprintf("in the last %v", w.window), "ping")
 
+	host, _, err := net.SplitHostPort(w.addr)
+	if err != nil {
+		return err
+	}
+	pings, err := ping.Start(host, ping.Config{Every: 20 * time.Millisecond})
+	if err != nil {
+		return err
+	}
 	w.log = traffic.NewLog(first + pause + again)
-	done, pings := make(chan struct{}), make(chan int, 1)
-	go func() {
-		sent, _ := traffic.Pings(w.addr, 20*time.Millisecond, done, func(rtt time.Duration) {
-			w.mu.Lock()
-			w.rtts = append(w.rtts, rtt)
-			w.mu.Unlock()
-		})
-		pings <- sent
-	}()
 	failed := make(chan error, 1)
 	go func() {
 		err := w.fetch(first)
@@ -71,22 +67,19 @@ func (w *watcher) run(out io.Writer) error {
 			}
 		default:
 		}
-		w.mu.Lock()
-		last := slices.Clone(w.rtts[seen:])
-		seen = len(w.rtts)
-		w.mu.Unlock()
-		w.draw(out, at, median(last))
+		rtts := pings.Result().RTTs
+		w.draw(out, at, ping.Median(rtts[seen:]))
+		seen = len(rtts)
 	}
-	close(done)
-	w.summarize(out, <-pings)
+	w.summarize(out, pings.Stop())
 	return nil
 }
 
 func (w *watcher) span() time.Duration { return time.Duration(w.window) }
 
-// fetch receives at the rate of the port until the given time after the start.
+// fetch receives until the given time after the start.
 func (w *watcher) fetch(until time.Duration) error {
-	_, err := traffic.Fetch(w.addr, traffic.Request{Rate: uint64(w.port.BytesPerSecond())}, w.log.Start.Add(until), w.log)
+	_, err := traffic.Fetch(w.addr, w.log.Start.Add(until), w.log)
 	return err
 }
 
@@ -117,7 +110,7 @@ func (w *watcher) draw(out io.Writer, at, rtt time.Duration) {
 }
 
 // summarize prints the results in words.
-func (w *watcher) summarize(out io.Writer, sent int) {
+func (w *watcher) summarize(out io.Writer, pings ping.Result) {
 	full := 100 * time.Millisecond // length of the first burst, which ends when the rate drops
 	for full < first && w.rate(full-100*time.Millisecond, full) > 0.6*float64(w.port) {
 		full += 100 * time.Millisecond
@@ -127,18 +120,8 @@ func (w *watcher) summarize(out io.Writer, sent int) {
 	for from := full + time.Second; from+time.Second <= first; from += 100 * time.Millisecond {
 		least = min(least, w.rate(from, from+time.Second))
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	fmt.Fprintf(out, "\nFor %.1f s the port ran at %s, until three quarters of the quota were used. Then\nthe gate held it to what was left, and never under %s in a second; no %v\nbrought more than %s. Of %d pings %d came back, the median in %.1f ms, the slowest\nin %.0f ms. After the pause there was quota again, and %s.\n",
 		full.Seconds(), cli.Human(w.rate(0, full), "bit/s"), cli.Human(least, "bit/s"), w.window,
-		cli.Human(float64(w.log.Most(w.span())), "B"), sent, len(w.rtts), median(w.rtts).Seconds()*1000,
-		slices.Max(append(w.rtts, 0)).Seconds()*1000, cli.Human(w.rate(first+pause+200*time.Millisecond, first+pause+1200*time.Millisecond), "bit/s"))
-}
-
-func median(d []time.Duration) time.Duration {
-	if len(d) == 0 {
-		return 0
-	}
-	d = slices.Sorted(slices.Values(d))
-	return d[len(d)/2]
+		cli.Human(float64(w.log.Most(w.span())), "B"), pings.Sent, pings.Received, pings.Median().Seconds()*1000,
+		pings.Slowest().Seconds()*1000, cli.Human(w.rate(first+pause+200*time.Millisecond, first+pause+1200*time.Millisecond), "bit/s"))
 }

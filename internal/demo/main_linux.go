@@ -9,39 +9,31 @@ import (
 	"os"
 	"time"
 
-	"framepipe/internal/cli"
 	"framepipe/internal/traffic"
 )
 
-const usage = `usage: demo [flags] {serve | watch} ADDRESS
+const usage = `usage: demo -port RATE serve ADDRESS
+       demo -port RATE -quota SIZE -window D watch ADDRESS
 
-The traffic of pipeline.sh demo. serve sends to whoever connects; watch receives,
-and draws what arrives.
+The traffic of pipeline.sh demo. serve sends to each client that connects; watch
+receives, and draws what arrives.
 
   -port RATE    how fast the simulated port is
   -quota SIZE   what the gate lets through in any window
   -window D     the window
-  -threshold S  share of the quota that passes at full speed
 `
 
 func main() {
 	var w watcher
-	var threshold cli.Share
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.Var(&w.port, "port", "")
 	flags.Var(&w.quota, "quota", "")
 	flags.Var(&w.window, "window", "")
-	flags.Var(&threshold, "threshold", "")
-	if err := flags.Parse(os.Args[1:]); err != nil || flags.NArg() != 2 {
-		fmt.Fprint(os.Stderr, usage)
-		os.Exit(2)
-	}
-	var err error
-	switch addr := flags.Arg(1); flags.Arg(0) {
-	case "serve":
-		err = serve(addr)
-	case "watch":
-		w.addr, w.threshold = addr, float64(threshold)
+	err := flags.Parse(os.Args[1:])
+	switch w.addr = flags.Arg(1); {
+	case err == nil && flags.Arg(0) == "serve":
+		err = serve(w.addr, uint64(w.port.BytesPerSecond()))
+	case err == nil && flags.Arg(0) == "watch":
 		err = w.run(os.Stdout)
 	default:
 		fmt.Fprint(os.Stderr, usage)
@@ -53,16 +45,12 @@ func main() {
 	}
 }
 
-func serve(addr string) error {
+func serve(addr string, rate uint64) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
-	p, err := net.ListenPacket("udp", addr)
-	if err != nil {
-		return err
-	}
-	return traffic.Serve(l, p)
+	return traffic.Serve(l, rate)
 }
 
 // wait waits until the server answers, as it does once the pipelines are up.

@@ -42,11 +42,11 @@ type Config struct {
 const (
 	// Patience is how long New waits for a reader and a writer of each tap.
 	Patience = 5 * time.Second
-	// look is how often the kernel is asked while something is waited for.
-	look = 40 * time.Millisecond
-	// settle is how long they must have had them before frames are diverted again:
+	// poll is how often the kernel is asked while something is waited for.
+	poll = 40 * time.Millisecond
+	// holdoff is how long they must have had them before frames are diverted again:
 	// a stage that ends as soon as it starts would lose its frames.
-	settle = time.Second
+	holdoff = time.Second
 	// linger is how long frames that are in the pipelines have to come out after
 	// the diversion was asked to stop.
 	linger = time.Second
@@ -114,7 +114,7 @@ func (v *valve) decide(now time.Time, lacks bool) (divert, changed bool) {
 		v.passing = false
 	case lacks:
 		v.passing = true
-	case v.passing && now.Sub(v.whole) >= settle:
+	case v.passing && now.Sub(v.whole) >= holdoff:
 		v.passing = false
 	}
 	return !v.passing, v.passing != was

@@ -50,23 +50,23 @@ type attachment struct {
 // follow attaches the program to the interface of an index, and takes it off the one
 // that it was attached to. It is the first program there, so that others see a frame
 // once: those at ingress behind the pipelines, those at egress too.
-func (a *attachment) follow(index int) (changed bool, err error) {
+func (a *attachment) follow(index int) (err error) {
 	if index == a.index {
-		return false, nil
+		return nil
 	}
 	a.close()
 	if index == 0 {
-		return true, nil
+		return nil
 	}
 	a.link, err = link.AttachTCX(link.TCXOptions{Interface: index, Program: a.program, Attach: a.hook, Anchor: link.Head()})
 	if errors.Is(err, unix.ENODEV) {
-		return true, nil // deleted meanwhile: there will be another event
+		return nil // deleted meanwhile: there will be another event
 	}
 	if err != nil {
-		return false, refused(err)
+		return refused(err)
 	}
 	a.index = index
-	return true, nil
+	return nil
 }
 
 func (a *attachment) close() {
@@ -92,7 +92,7 @@ func New(cfg Config, stop int, warn func(format string, args ...any)) (_ *Divers
 	if d.netlink, err = newNetlink(); err != nil {
 		return nil, err
 	}
-	if err := d.look(); err != nil {
+	if err := d.refresh(); err != nil {
 		return nil, err
 	}
 	if err := d.check(); err != nil {
@@ -137,8 +137,8 @@ func (d *Diversion) Close() {
 // names are those of the interface and the taps, in the order of seen.
 func (d *Diversion) names() [3]string { return [3]string{d.cfg.Interface, d.cfg.Net, d.cfg.Host} }
 
-// look asks the kernel about the interface and the taps.
-func (d *Diversion) look() (err error) {
+// refresh asks the kernel about the interface and the taps.
+func (d *Diversion) refresh() (err error) {
 	for i, name := range d.names() {
 		if d.seen[i], err = d.netlink.port(name); err != nil {
 			return err
@@ -210,7 +210,7 @@ func ours(index int) (names []string) {
 func (d *Diversion) await(stop int) error {
 	fds := []fdio.PollFd{{Fd: int32(stop), Events: unix.POLLIN}}
 	for start := time.Now(); ; {
-		if err := d.look(); err != nil {
+		if err := d.refresh(); err != nil {
 			return err
 		}
 		what := d.lacks()
@@ -220,7 +220,7 @@ func (d *Diversion) await(stop int) error {
 		if time.Since(start) > Patience {
 			return cli.Hint(errors.New(what), "tunread %s | tunwrite %s & tunread %s | tunwrite %s &", d.cfg.Net, d.cfg.Host, d.cfg.Host, d.cfg.Net)
 		}
-		if _, err := fdio.Wait(fds, look/4); err != nil {
+		if _, err := fdio.Wait(fds, poll/4); err != nil {
 			return err
 		}
 		if fds[0].Revents != 0 {
@@ -244,21 +244,21 @@ func (d *Diversion) lacks() string {
 // the interface, so that frames that go into them come out again.
 func (d *Diversion) follow() error {
 	for i, a := range []*attachment{&d.net, &d.host} {
-		if _, err := a.follow(d.seen[1+i].index); err != nil {
+		if err := a.follow(d.seen[1+i].index); err != nil {
 			return fmt.Errorf("%s: %w", d.names()[1+i], err)
 		}
 	}
 	if err := d.update(); err != nil {
 		return err
 	}
+	was := d.egress.index
 	for _, a := range []*attachment{&d.ingress, &d.egress} {
-		changed, err := a.follow(d.seen[0].index)
-		if err != nil {
+		if err := a.follow(d.seen[0].index); err != nil {
 			return fmt.Errorf("%s: %w", d.cfg.Interface, err)
 		}
-		if changed && a.index != 0 {
-			d.attached.Add(1)
-		}
+	}
+	if now := d.egress.index; now != was && now != 0 {
+		d.attached.Add(1)
 	}
 	d.tell()
 	return nil
@@ -329,14 +329,13 @@ func (d *Diversion) Run(stop, out int) error {
 		{Fd: int32(d.netlink.events), Events: unix.POLLIN},
 	}
 	var stopped time.Time
-	said := false
 	for {
 		wait := fdio.Forever
 		switch {
 		case d.valve.closing, d.valve.passing && d.lacking == "":
-			wait = look // for what ends soon
+			wait = poll // for what ends soon
 		case d.cfg.Open:
-			wait = settle // the kernel tells of all changes; if it did not, a second would be lost
+			wait = holdoff // the kernel tells of all changes; if it did not, a second would be lost
 		}
 		if _, err := fdio.Wait(fds[:], wait); err != nil {
 			return err
@@ -344,14 +343,15 @@ func (d *Diversion) Run(stop, out int) error {
 		if fdio.Broken(fds[1]) {
 			return nil
 		}
-		if fds[0].Revents != 0 && !d.valve.closing {
+		asked := fds[0].Revents != 0
+		if asked {
 			d.valve.closing, stopped = true, time.Now()
-			fds[0].Fd = -1
+			fds[0].Fd = -1 // asked once
 		}
 		if fds[2].Revents != 0 {
 			d.netlink.drain()
 		}
-		if err := d.look(); err != nil {
+		if err := d.refresh(); err != nil {
 			return err
 		}
 		for i, name := range d.names() {
@@ -362,8 +362,7 @@ func (d *Diversion) Run(stop, out int) error {
 		if err := d.follow(); err != nil {
 			return err
 		}
-		if d.valve.closing && !said {
-			said = true
+		if asked {
 			_, _ = unix.Write(out, []byte("ended\n"))
 		}
 		if d.valve.closing && (!d.seen[1].written() && !d.seen[2].written() || time.Since(stopped) > linger) {
@@ -374,7 +373,7 @@ func (d *Diversion) Run(stop, out int) error {
 
 // Counters is the line for SIGUSR1.
 func (d *Diversion) Counters() string {
-	return fmt.Sprintf("state=%s opened=%d attached=%d", *d.state.Load(), d.opened.Load(), d.attached.Load()/2)
+	return fmt.Sprintf("state=%s opened=%d attached=%d", *d.state.Load(), d.opened.Load(), d.attached.Load())
 }
 
 // refused explains errors of bpf(2).

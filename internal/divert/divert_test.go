@@ -6,62 +6,67 @@ import (
 )
 
 // The decisions of the valve, moment by moment.
+const s, ms = time.Second, time.Millisecond
+
+// valveStep is a moment of a valve, and what it is to decide.
+type valveStep struct {
+	at      time.Duration
+	lacks   bool
+	stop    bool
+	divert  bool
+	changed bool
+}
+
+var valves = []struct {
+	name  string
+	open  bool
+	steps []valveStep
+}{
+	{"closed, it diverts whatever lacks", false, []valveStep{
+		{at: 0, divert: true},
+		{at: s, lacks: true, divert: true},
+		{at: 9 * s, divert: true},
+	}},
+	{"closed, asked to stop", false, []valveStep{
+		{at: 0, lacks: true, divert: true},
+		{at: s, stop: true, lacks: true, changed: true},
+		{at: 2 * s, stop: true},
+	}},
+	{"open, nothing lacks", true, []valveStep{
+		{at: 0, divert: true},
+		{at: s, divert: true},
+	}},
+	{"open, it lets pass at once and diverts after a second", true, []valveStep{
+		{at: 0, divert: true},
+		{at: 5 * s, lacks: true, changed: true},
+		{at: 6 * s, lacks: true},
+		{at: 7 * s},
+		{at: 8*s - ms},
+		{at: 8 * s, divert: true, changed: true},
+		{at: 9 * s, divert: true},
+	}},
+	{"open, the second begins anew when something lacks again", true, []valveStep{
+		{at: 0, lacks: true, changed: true},
+		{at: 1 * s},
+		{at: 2*s - ms, lacks: true},
+		{at: 2 * s},
+		{at: 3*s - ms},
+		{at: 3 * s, divert: true, changed: true},
+	}},
+	{"open, asked to stop", true, []valveStep{
+		{at: 0, divert: true},
+		{at: s, stop: true, changed: true},
+		{at: 5 * s, stop: true},
+	}},
+	{"open, asked to stop while it lets pass", true, []valveStep{
+		{at: 0, lacks: true, changed: true},
+		{at: s, stop: true, lacks: true},
+		{at: 5 * s, stop: true},
+	}},
+}
+
 func TestValve(t *testing.T) {
-	const s, ms = time.Second, time.Millisecond
-	type step struct {
-		at      time.Duration
-		lacks   bool
-		stop    bool
-		divert  bool
-		changed bool
-	}
-	for _, tt := range []struct {
-		name  string
-		open  bool
-		steps []step
-	}{
-		{"closed, it diverts whatever lacks", false, []step{
-			{at: 0, divert: true},
-			{at: s, lacks: true, divert: true},
-			{at: 9 * s, divert: true},
-		}},
-		{"closed, asked to stop", false, []step{
-			{at: 0, lacks: true, divert: true},
-			{at: s, stop: true, lacks: true, changed: true},
-			{at: 2 * s, stop: true},
-		}},
-		{"open, nothing lacks", true, []step{
-			{at: 0, divert: true},
-			{at: s, divert: true},
-		}},
-		{"open, it lets pass at once and diverts after a second", true, []step{
-			{at: 0, divert: true},
-			{at: 5 * s, lacks: true, changed: true},
-			{at: 6 * s, lacks: true},
-			{at: 7 * s},
-			{at: 8*s - ms},
-			{at: 8 * s, divert: true, changed: true},
-			{at: 9 * s, divert: true},
-		}},
-		{"open, the second begins anew when something lacks again", true, []step{
-			{at: 0, lacks: true, changed: true},
-			{at: 1 * s},
-			{at: 2*s - ms, lacks: true},
-			{at: 2 * s},
-			{at: 3*s - ms},
-			{at: 3 * s, divert: true, changed: true},
-		}},
-		{"open, asked to stop", true, []step{
-			{at: 0, divert: true},
-			{at: s, stop: true, changed: true},
-			{at: 5 * s, stop: true},
-		}},
-		{"open, asked to stop while it lets pass", true, []step{
-			{at: 0, lacks: true, changed: true},
-			{at: s, stop: true, lacks: true},
-			{at: 5 * s, stop: true},
-		}},
-	} {
+	for _, tt := range valves {
 		t.Run(tt.name, func(t *testing.T) {
 			v := valve{open: tt.open}
 			began := time.Unix(1e9, 0)

@@ -68,21 +68,33 @@ func (n *netlink) port(name string) (port, error) {
 	if len(name) >= unix.IFNAMSIZ {
 		return port{}, nil // the kernel says of a longer one that it is out of range
 	}
-	n.seq++
-	// struct nlmsghdr, struct ifinfomsg, and the name as an attribute.
-	size := unix.SizeofRtAttr + len(name) + 1
-	m := make([]byte, 0, unix.NLMSG_HDRLEN+unix.SizeofIfInfomsg+size+unix.RTA_ALIGNTO)
-	m = binary.NativeEndian.AppendUint32(m, 0) // its length, see below
-	m = binary.NativeEndian.AppendUint16(m, unix.RTM_GETLINK)
-	m = binary.NativeEndian.AppendUint16(m, unix.NLM_F_REQUEST)
-	m = binary.NativeEndian.AppendUint32(m, n.seq)
-	m = append(m, make([]byte, 4+unix.SizeofIfInfomsg)...)
-	m = binary.NativeEndian.AppendUint16(m, uint16(size))
-	m = binary.NativeEndian.AppendUint16(m, unix.IFLA_IFNAME)
-	m = append(append(m, name...), 0)
-	binary.NativeEndian.PutUint32(m, uint32(len(m)))
-	if err := unix.Send(n.ask, m, 0); err != nil {
+	p, err := n.request(name)
+	if errors.Is(err, unix.ENODEV) {
+		return port{}, nil
+	}
+	if err != nil {
 		return port{}, fmt.Errorf("%s: netlink: %w", name, err)
+	}
+	return p, nil
+}
+
+func (n *netlink) request(name string) (port, error) {
+	n.seq++
+	head := struct {
+		unix.NlMsghdr
+		unix.IfInfomsg
+		unix.RtAttr // the name
+	}{
+		NlMsghdr: unix.NlMsghdr{Type: unix.RTM_GETLINK, Flags: unix.NLM_F_REQUEST, Seq: n.seq},
+		RtAttr:   unix.RtAttr{Type: unix.IFLA_IFNAME, Len: uint16(unix.SizeofRtAttr + len(name) + 1)},
+	}
+	head.NlMsghdr.Len = unix.SizeofNlMsghdr + unix.SizeofIfInfomsg + uint32(head.RtAttr.Len)
+	m, err := binary.Append(nil, binary.NativeEndian, head)
+	if err != nil {
+		return port{}, err
+	}
+	if err := unix.Send(n.ask, append(append(m, name...), 0), 0); err != nil {
+		return port{}, err
 	}
 	for {
 		size, _, err := unix.Recvfrom(n.ask, n.buf, 0)
@@ -90,23 +102,18 @@ func (n *netlink) port(name string) (port, error) {
 			continue
 		}
 		if err != nil {
-			return port{}, fmt.Errorf("%s: netlink: %w", name, err)
+			return port{}, err
 		}
 		messages, err := syscall.ParseNetlinkMessage(n.buf[:size])
 		if err != nil {
-			return port{}, fmt.Errorf("%s: netlink: %w", name, err)
+			return port{}, err
 		}
 		for _, m := range messages {
-			if m.Header.Seq != n.seq {
-				continue // the answer to a question whose answer was not waited for
-			}
-			switch m.Header.Type {
-			case unix.NLMSG_ERROR:
-				if e := -int32(number(m.Data)); syscall.Errno(e) != unix.ENODEV {
-					return port{}, fmt.Errorf("%s: netlink: %w", name, syscall.Errno(e))
-				}
-				return port{}, nil
-			case unix.RTM_NEWLINK:
+			switch {
+			case m.Header.Seq != n.seq: // the answer to a question whose answer was not waited for
+			case m.Header.Type == unix.NLMSG_ERROR:
+				return port{}, syscall.Errno(-int32(number(m.Data)))
+			case m.Header.Type == unix.RTM_NEWLINK:
 				return parsePort(m.Data)
 			}
 		}
@@ -115,15 +122,15 @@ func (n *netlink) port(name string) (port, error) {
 
 // parsePort reads an RTM_NEWLINK message: struct ifinfomsg and attributes.
 func parsePort(b []byte) (port, error) {
-	if len(b) < unix.SizeofIfInfomsg {
-		return port{}, errors.New("netlink: a message that is too short")
+	var info unix.IfInfomsg
+	if _, err := binary.Decode(b, binary.NativeEndian, &info); err != nil {
+		return port{}, err
 	}
-	flags := binary.NativeEndian.Uint32(b[8:])
 	p := port{
-		ethernet: binary.NativeEndian.Uint16(b[2:]) == unix.ARPHRD_ETHER,
-		index:    int(binary.NativeEndian.Uint32(b[4:])),
-		up:       flags&unix.IFF_UP != 0,
-		carrier:  flags&unix.IFF_LOWER_UP != 0,
+		ethernet: info.Type == unix.ARPHRD_ETHER,
+		index:    int(info.Index),
+		up:       info.Flags&unix.IFF_UP != 0,
+		carrier:  info.Flags&unix.IFF_LOWER_UP != 0,
 	}
 	for kind, info := range attributes(b[unix.SizeofIfInfomsg:]) {
 		if kind != unix.IFLA_LINKINFO {

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -146,5 +147,6 @@ func attach(f *os.File, prot int) (l *Ledger, err error) {
 	if err != nil {
 		return nil, err
 	}
+	debug.SetPanicOnFault(true) // for Catch
 	return &Ledger{name: f.Name(), file: f, mem: mem, cfg: cfg, slots: slots}, nil
 }

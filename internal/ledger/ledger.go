@@ -50,7 +50,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -160,7 +159,6 @@ func Open(name string, cfg Config, bounds func(now int64) (start, end int64)) (*
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	l.bounds = bounds
-	debug.SetPanicOnFault(true) // for Catch
 	return l, nil
 }
 
@@ -170,12 +168,7 @@ func Read(name string) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := attach(f, unix.PROT_READ)
-	if err != nil {
-		return nil, err
-	}
-	debug.SetPanicOnFault(true) // for Catch
-	return l, nil
+	return attach(f, unix.PROT_READ)
 }
 
 // Config returns the Config with which the ledger was created.

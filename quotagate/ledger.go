@@ -63,14 +63,12 @@ type book struct {
 	dir    ledger.Direction
 	lanes  [][]ledger.Direction // each is held to the quota separately; the gate's own is first
 	window time.Duration
-	clock  *wallClock // nil with -clock stream
+	clock  *wallClock
 }
 
 // Slot implements gate.Book.
 func (b *book) Slot(now int64) (s gate.Slot, err error) {
-	if b.clock != nil {
-		s.Shift = b.clock.shift(now)
-	}
+	s.Shift = b.clock.shift(now)
 	x, err := b.At(now+s.Shift, b.dir)
 	if err != nil {
 		return s, err

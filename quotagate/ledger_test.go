@@ -13,7 +13,9 @@ import (
 // wall is a clock that is set by hand: so much more than the gate's.
 type wall struct{ now, more int64 }
 
-func (w *wall) clock() *wallClock { return &wallClock{show: func() int64 { return w.now + w.more }} }
+func (w *wall) clock() *wallClock {
+	return &wallClock{show: func(int64) int64 { return w.now + w.more }}
+}
 
 // open opens a ledger of months in a zone as quotagate does.
 func open(t testing.TB, name, zone string, bill billing, dir ledger.Direction, w *wall) (*book, gate.Config) {

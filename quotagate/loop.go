@@ -39,7 +39,7 @@ type filter struct {
 	count     gate.Counting
 	unmetered []netip.Prefix
 	ecn       bool
-	stream    bool // time is the records'
+	records   *recordClock // nil with -clock wall
 	queue     time.Duration
 	in        *fdio.Stream
 	out       *fdio.Output
@@ -67,7 +67,8 @@ func (t *filter) run() error {
 	fdio.Grow(t.in.Fd())
 	fdio.Grow(t.out.Fd())
 	t.r, t.w = frame.NewReader(source{t}), frame.NewWriter(t.out)
-	t.splice = fdio.IsPipe(t.in.Fd()) && fdio.IsPipe(t.out.Fd())
+	// A record must not be read twice: the second time would confirm the first.
+	t.splice = t.records == nil && fdio.IsPipe(t.in.Fd()) && fdio.IsPipe(t.out.Fd())
 	t.tock()
 	err := frame.Loop(t.r, t)
 	if !errors.Is(err, fdio.ErrReaderGone) {
@@ -120,9 +121,9 @@ func (t *filter) got(size int) {
 	t.read.Bytes += uint64(size)
 }
 
-// tock reads the wall clock, unless time is the records'.
+// tock reads the clock, unless time is that of the records.
 func (t *filter) tock() {
-	if !t.stream {
+	if t.records == nil {
 		t.now = t.wall()
 	}
 	if t.now < t.next || t.now == 0 { // 0: no record has told the time yet
@@ -162,7 +163,7 @@ func (t *filter) Idle() error {
 	}
 	t.gate.Settle()
 	t.in.Timeout = fdio.Forever
-	if !t.stream {
+	if t.records == nil {
 		if !t.quiet {
 			t.in.Timeout = time.Duration(t.next - t.now)
 		}
@@ -176,9 +177,6 @@ func (t *filter) Idle() error {
 // move has the kernel move the rest of a large frame from pipe to pipe, if the gate
 // passes it at once.
 func (t *filter) move(rec *frame.Record, missing int) error {
-	if t.stream {
-		t.now = int64(min(rec.Time, gate.MaxTime))
-	}
 	size := len(rec.Frame) + missing
 	p, _, err := t.look(rec, size)
 	if err != nil || !t.gate.Admit(t.now, &p) { // an error: its headers may go on in the rest
@@ -278,8 +276,8 @@ func (t *filter) exempt(l *packet.Layers, f []byte) bool {
 
 // Frame is frame.Stage's.
 func (t *filter) Frame(rec *frame.Record) error {
-	if t.stream {
-		t.now = int64(min(rec.Time, gate.MaxTime))
+	if t.records != nil {
+		t.now = t.records.read(rec.Time)
 		if err := t.release(); err != nil {
 			return err
 		}
@@ -381,7 +379,7 @@ func (t *filter) drain() error {
 			return t.w.Flush()
 		}
 		at = min(max(at, t.now+1), end)
-		if t.stream {
+		if t.records != nil {
 			t.now = at
 			continue
 		}

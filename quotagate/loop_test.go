@@ -43,7 +43,7 @@ func through(t testing.TB, cfg gate.Config, stream []byte, change func(*filter))
 		t.Fatal(err)
 	}
 	f := &filter{
-		gate: g, stream: true, seed: cfg.Seed,
+		gate: g, records: &recordClock{}, seed: cfg.Seed,
 		in: fdio.NewStream(fdio.NewInput(int(in.Fd())), int(to.Fd())), out: fdio.NewOutput(int(to.Fd())),
 		publish: func(_ int64, s state) { last = s.State },
 		warn:    func(string, ...any) {},
@@ -198,7 +198,7 @@ func TestPiecemeal(t *testing.T) {
 		}
 		var last gate.State
 		f := &filter{
-			gate: g, stream: true, in: fdio.NewStream(fdio.NewInput(int(p[0].Fd())), int(q[1].Fd())), out: fdio.NewOutput(int(q[1].Fd())),
+			gate: g, wall: steady(), in: fdio.NewStream(fdio.NewInput(int(p[0].Fd())), int(q[1].Fd())), out: fdio.NewOutput(int(q[1].Fd())),
 			publish: func(_ int64, s state) { last = s.State }, warn: func(string, ...any) {},
 		}
 		ended := make(chan error, 1)

@@ -218,7 +218,7 @@ func run(t *cli.Tool, c config) (err error) {
 	}
 	if c.seed == 0 {
 		cfg.Seed = rand.Uint64()
-		if c.clock == streamClock {
+		if c.clock == recordTime {
 			cfg.Seed = 0 // by default, replays are repeatable
 		}
 	}
@@ -232,11 +232,13 @@ func run(t *cli.Tool, c config) (err error) {
 	if err := errors.Join(cli.Stdin(example), cli.Stdout(example)); err != nil {
 		return err
 	}
-	var clock *wallClock
-	if c.clock != streamClock {
-		clock = newWallClock()
-		cfg.Wall = clock.at
+	clock := newWallClock()
+	var records *recordClock
+	if c.clock == recordTime {
+		records = &recordClock{}
+		clock.show = records.wall
 	}
+	cfg.Wall = clock.at
 	if c.ledger != "" {
 		b, e := c.open(&cfg, clock, t.Warnf)
 		if e != nil {
@@ -254,18 +256,18 @@ func run(t *cli.Tool, c config) (err error) {
 	t.Counters(m.line)
 	f := &filter{
 		gate: g, count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed,
-		stream: c.clock == streamClock, queue: cfg.Queue, wall: steady(),
+		records: records, queue: cfg.Queue, wall: steady(),
 		in: fdio.NewStream(fdio.NewInput(0), 1), out: fdio.NewOutput(1),
 		publish: m.publish, warn: t.Warnf,
 	}
-	if f.stream {
-		m.replay = &replay{}
+	if records != nil {
+		m.replay = &replay{records: records}
 	}
 	fdio.Steady() // the sandbox forbids it
 	holds := sandbox.Enter(c.metrics)
 	t.Verbosef("sandbox: %s", holds)
 	err = f.run()
-	if f.stream {
+	if records != nil {
 		m.write()
 		for line := range strings.SplitSeq(m.replay.String(), "\n") {
 			t.Verbosef("%s", line)

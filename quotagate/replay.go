@@ -12,8 +12,10 @@ import (
 // replay summarizes a gate's work on a recorded stream. -clock stream -v prints it at
 // the end.
 type replay struct {
+	records     *recordClock
 	begun       bool
-	first, last int64 // nanoseconds since the Unix epoch
+	first, last int64 // by the gate's clock
+	from, to    int64 // the same, as the records have it
 	shut        bool
 	times       int           // number of times that the gate closed
 	clamped     time.Duration // in all
@@ -30,7 +32,7 @@ func (r *replay) observe(now int64, s *gate.State) {
 		if s.In.Frames == 0 && now == 0 {
 			return // the time is unknown before the first frame
 		}
-		r.begun, r.first, r.last = true, now, now
+		r.begun, r.first, r.last, r.from = true, now, now, r.records.wall(now)
 	}
 	if r.shut && now > r.last {
 		r.clamped += time.Duration(now - r.last)
@@ -38,7 +40,7 @@ func (r *replay) observe(now int64, s *gate.State) {
 	if !s.Open && !r.shut {
 		r.times++
 	}
-	r.shut, r.last, r.state = !s.Open, max(r.last, now), *s
+	r.shut, r.last, r.to, r.state = !s.Open, max(r.last, now), r.records.wall(now), *s
 	if full := float64(s.Used) / float64(max(s.Quota, 1)); full > r.fullest {
 		r.fullest, r.quota = full, s.Quota
 	}
@@ -61,8 +63,12 @@ func (r *replay) String() string {
 	}
 	var b strings.Builder
 	const layout = "2006-01-02 15:04:05"
-	fmt.Fprintf(&b, "from %s to %s UTC: %s\n", moment(r.first).Format(layout), moment(r.last).Format(layout),
+	fmt.Fprintf(&b, "from %s to %s UTC: %s", moment(r.from).Format(layout), moment(r.to).Format(layout),
 		time.Duration(r.last-r.first).Round(time.Millisecond))
+	if n := r.records.strays; n > 0 {
+		fmt.Fprintf(&b, "; records out of line: %d", n)
+	}
+	b.WriteByte('\n')
 	fmt.Fprintf(&b, "passed %s; dropped %s (%.2f%%)\n", amount(s.Passed), amount(dropped),
 		100*float64(dropped.Bytes)/float64(max(s.In.Bytes, 1)))
 	times := fmt.Sprintf("clamped %d times, %s in all", r.times, r.clamped.Round(time.Millisecond))

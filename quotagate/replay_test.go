@@ -9,7 +9,7 @@ import (
 
 // A replay adds up what the gate said at each second.
 func TestReplay(t *testing.T) {
-	r := &replay{}
+	r := &replay{records: &recordClock{}}
 	if got := r.String(); got != "no frame" {
 		t.Errorf("nothing: %s", got)
 	}

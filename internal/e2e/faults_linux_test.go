@@ -800,3 +800,37 @@ func TestClockSteps(t *testing.T) {
 		}
 	}
 }
+
+// One record of a capture has a time of another year, or the capture of a later day comes
+// first: what follows passes as it would alone, and the gate says how many times were out
+// of line. After a night none is.
+func TestClockOfRecords(t *testing.T) {
+	t.Parallel()
+	minute := func(start uint64) []byte { // of 100 kB a second
+		return streamFrom(start, 6000, 1000, 10*time.Millisecond)
+	}
+	const day = 86400e9
+	for _, tt := range []struct {
+		name   string
+		input  []byte
+		strays int
+	}{
+		{"a record of 2049", slices.Concat(minute(1e18), streamFrom(2.5e18, 1, 1000, 0), minute(1e18+60e9)), 1},
+		{"the day before last", slices.Concat(minute(1e18+day), minute(1e18)), 1},
+		{"a night between", slices.Concat(minute(1e18), minute(1e18+day/2)), 0},
+	} {
+		c := tool("quotagate", "-quota", "1.2MB", "-window", "10s", "-threshold", "100%", "-clock", "stream", "-v")
+		var out, stderr bytes.Buffer
+		c.Stdin, c.Stdout, c.Stderr = bytes.NewReader(tt.input), &out, &stderr
+		if err := c.Run(); err != nil {
+			t.Fatalf("%s: %v, %s", tt.name, err, &stderr)
+		}
+		if share := float64(out.Len()) / float64(len(tt.input)); share < 1 {
+			t.Errorf("%s: %.2f of the bytes pass; %s", tt.name, share, &stderr)
+		}
+		said := fmt.Sprintf("; records out of line: %d\n", tt.strays)
+		if strings.Contains(stderr.String(), said) != (tt.strays > 0) || !strings.Contains(stderr.String(), "never clamped") {
+			t.Errorf("%s: %s", tt.name, &stderr)
+		}
+	}
+}

@@ -249,7 +249,7 @@ func TestLedgerLate(t *testing.T) {
 			out, said := begun(t, c)
 			for _, b := range [][]byte{
 				streamFrom(1e9, 500, 1000, time.Millisecond), // in January 1970 there is no cycle
-				streamFrom(1e18, 1, 996, 0),
+				streamFrom(1e18, 2, 996, 0),                  // the second confirms the time of the first
 			} {
 				if _, err := in.Write(b); err != nil {
 					t.Fatal(err)

@@ -2,12 +2,17 @@ package main
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
+	"framepipe/frame"
+	"framepipe/internal/bill"
 	"framepipe/internal/budget"
+	"framepipe/internal/cli"
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
+	"framepipe/internal/packettest"
 )
 
 // wall is a clock that is set by hand: so much more than the gate's.
@@ -217,5 +222,61 @@ func TestCapClockIsWrong(t *testing.T) {
 			w.now = time.Date(2026, month+1, 1, 12, 0, 0, 0, zone).UnixNano()
 		}
 		b.Close()
+	}
+}
+
+// A capture goes through in parts, one gate after the other on the same ledger. No window
+// of the ledger holds more than the quota; with -percentile, as many of each phase as are
+// free.
+func TestParts(t *testing.T) {
+	const start, size, quota, cycle = 1_700_006_400 * int64(time.Second), 1500, 6000, 60 // windows
+	for _, window := range []time.Duration{1200 * time.Millisecond, 6 * time.Second} {
+		rng := rand.New(rand.NewPCG(3, uint64(window)))
+		var parts [30][]byte
+		f := packettest.Spec{UDP: true, Payload: make([]byte, size-4-42)}.Frame()
+		level, until, length := 0.0, int64(0), cycle*int64(window)
+		for at := int64(0); at < length; at += int64(rng.ExpFloat64() * size / quota / level * float64(window)) {
+			if at >= until {
+				level = []float64{0.2, 0.5, 0.8, 0.8, 3, 15}[rng.IntN(6)]
+				until = at + int64(rng.ExpFloat64()*4/(1+level)*float64(window))
+			}
+			p := &parts[at*int64(len(parts))/length]
+			*p = (&frame.Record{Time: uint64(start + at), Frame: f}).Append(*p)
+		}
+		for percentile, free := range map[bill.Percentile]int{0: 0, 95e9: (cycle - 1) * 5 / 100} {
+			name := t.TempDir() + "/ledger"
+			for _, part := range parts {
+				c := config{ledger: name, cycle: cli.Duration(length), percentile: percentile, dir: direction{ledger.Out, true}}
+				cfg := gate.Config{Quota: quota, Window: window, Threshold: 0.75, Queue: 100 * time.Millisecond, Seed: 1}
+				records, clock := &recordClock{}, newWallClock()
+				clock.show = records.wall
+				b, err := c.open(&cfg, clock, func(string, ...any) {})
+				if err != nil {
+					t.Fatal(err)
+				}
+				cfg.Book = b
+				if _, _, err := through(t, cfg, part, func(f *filter) { f.records, f.ledger, f.queue = records, true, cfg.Queue }); err != nil {
+					t.Fatal(err)
+				}
+				b.Close()
+			}
+			l, err := ledger.Read(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum, over, slots := int64(0), [budget.Slots]int{}, l.Cycles()[0]
+			for i := range slots.Slots {
+				if sum += slots.Bytes(ledger.Out, false, i); i >= budget.Slots {
+					sum -= slots.Bytes(ledger.Out, false, i-budget.Slots)
+				}
+				if sum > quota {
+					over[i%budget.Slots]++
+				}
+			}
+			if n := slices.Max(over[:]); n > free || free > 0 && n == 0 {
+				t.Errorf("windows of %v, percentile %v: %d of a phase are over the quota, %d are free", window, &percentile, n, free)
+			}
+			l.Close()
+		}
 	}
 }

@@ -40,6 +40,7 @@ type filter struct {
 	unmetered []netip.Prefix
 	ecn       bool
 	records   *recordClock // nil with -clock wall
+	ledger    bool         // the gate counts in a ledger
 	queue     time.Duration
 	in        *fdio.Stream
 	out       *fdio.Output
@@ -366,9 +367,14 @@ func (t *filter) release() error {
 }
 
 // drain lets out the held frames after the end of the input, as far as they are due
-// soon: as time goes by, or, where time is the records', as it would have gone by.
+// soon: as time goes by, or, where time is the records', as it would have gone by. With a
+// ledger that time ends with the last record: the next part of the stream may begin there,
+// and its gate knows nothing of later slots.
 func (t *filter) drain() error {
 	end := min(t.now+int64(min(t.queue, time.Hour)+linger), gate.MaxTime) // no time is later
+	if t.records != nil && t.ledger {
+		end = t.now
+	}
 	for {
 		if err := t.release(); err != nil {
 			return err

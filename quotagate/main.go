@@ -256,7 +256,7 @@ func run(t *cli.Tool, c config) (err error) {
 	t.Counters(m.line)
 	f := &filter{
 		gate: g, count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed,
-		records: records, queue: cfg.Queue, wall: steady(),
+		records: records, ledger: c.ledger != "", queue: cfg.Queue, wall: steady(),
 		in: fdio.NewStream(fdio.NewInput(0), 1), out: fdio.NewOutput(1),
 		publish: m.publish, warn: t.Warnf,
 	}

@@ -510,8 +510,7 @@ func (g *Gate) fits(h *Held) bool {
 // carried reports whether a frame was charged on arrival to an aligned window that has
 // ended since. It is charged to the current window too.
 func (g *Gate) carried(h *Held) bool {
-	a, ok := g.win.(*aligned)
-	return ok && g.cfg.Offered && h.Since < a.begun
+	return g.cfg.Offered && h.Since < g.win.begun()
 }
 
 // Abandon drops all held frames.

@@ -239,6 +239,46 @@ func TestSharedCycleFails(t *testing.T) {
 	check("unlocked", pass(1e9), 400e3, 1e6)
 }
 
+// minutes is a shelf with cycles of a minute.
+type minutes struct{ *shelf }
+
+func (m minutes) Before(slot *Slot) (sum int64) {
+	for i, c := range m.cells {
+		if at := i * m.slot; at < slot.Start && at/int64(time.Minute) == slot.Start/int64(time.Minute) {
+			sum += c.Load()
+		}
+	}
+	return sum
+}
+
+// A frame that is offered in one aligned window and passes in the next is charged to both,
+// with a Book and without.
+func TestCarried(t *testing.T) {
+	for name, cfg := range map[string]Config{
+		"aligned": {Window: time.Minute, Align: true},
+		"cycle":   {Cycle: Every(time.Minute)},
+		"Book":    {Cycle: Every(time.Minute), Book: minutes{newShelf(time.Minute, 60)}},
+	} {
+		cfg.Quota, cfg.Offered, cfg.Threshold = 10e3, true, 1
+		g := must(t, cfg)
+		const end = 1000 * 60 * second
+		p := Packet{Bytes: 6000}
+		if v := g.Arrive(end-1, &p); v != Pass {
+			t.Fatalf("%s: verdict %d", name, v)
+		}
+		if v := g.Arrive(end-1, &p); v != Hold {
+			t.Fatalf("%s: verdict %d", name, v)
+		}
+		g.Hold(&p, 1, 64)
+		if h := g.Release(end); h == nil {
+			t.Errorf("%s: the frame is held in the next window", name)
+		}
+		if s := g.State(end); s.Used != 6000 {
+			t.Errorf("%s: %d bytes are charged to the next window, want 6000", name, s.Used)
+		}
+	}
+}
+
 // A Book that fails leaves a gate with a quota of its own, of which it has used what
 // it used, until the Book can be used again.
 func TestSharedFails(t *testing.T) {

@@ -19,6 +19,8 @@ type window interface {
 	sustainable(now int64) float64
 	// refresh returns the time from which any of these may change without a call of add.
 	refresh() int64
+	// begun returns when an aligned window began, 0 if windows slide.
+	begun() int64
 }
 
 // slotsPerWindow is the number of slots of a sliding window. It counts one slot more
@@ -51,6 +53,7 @@ func newSliding(quota int64, length time.Duration) *sliding {
 func (s *sliding) quota() int64   { return s.limit }
 func (s *sliding) used() int64    { return s.sum }
 func (s *sliding) refresh() int64 { return s.end }
+func (s *sliding) begun() int64   { return 0 }
 
 func (s *sliding) add(bytes int64) {
 	s.ring[s.now%int64(len(s.ring))] += bytes
@@ -110,7 +113,7 @@ type aligned struct {
 	bounds func(wall int64) (start, end int64)
 	wall   func(now int64) int64
 	most   int64
-	begun  int64 // when the start of the window was noticed
+	since  int64 // when the start of the window was noticed
 	until  int64 // when the window ends
 	check  int64 // when to read the wall clock again
 	sum    int64
@@ -151,7 +154,7 @@ func (a *aligned) advance(now int64) {
 		clear(a.left)
 	}
 	a.left[a.start] = a.sum
-	a.start, a.sum, a.begun = start, a.left[start], now
+	a.start, a.sum, a.since = start, a.left[start], now
 }
 
 func (a *aligned) sustainable(now int64) float64 {
@@ -159,6 +162,7 @@ func (a *aligned) sustainable(now int64) float64 {
 }
 
 func (a *aligned) refresh() int64 { return a.check }
+func (a *aligned) begun() int64   { return a.since }
 
 // Every divides time into windows of the same length that start on the clock:
 // at multiples of it since the epoch, which is midnight UTC for a day.

@@ -360,3 +360,48 @@ func TestBudgetFails(t *testing.T) {
 		}
 	}
 }
+
+// When the Book's clock is set back to a slot in which the gate has counted, its bytes there
+// are its own still, and count once.
+func TestClockSetBackBySlot(t *testing.T) {
+	const slot = int64(1e9)
+	d := &desk{folio: newFolio(slot), lanes: [][]int64{{0}}}
+	g := must(t, Config{Quota: 10e3, Window: time.Minute, Threshold: 1, Book: d})
+	at := 1000 * slot
+	for _, shift := range []int64{0, 0, -slot, -slot} {
+		d.shift = shift
+		if g.Arrive(at, &Packet{Bytes: 1000}) != Pass {
+			t.Fatal("a frame does not pass")
+		}
+		at += slot
+	}
+	if s := g.State(at); s.Used != 4000 {
+		t.Errorf("%d bytes are in the window, want 4000", s.Used)
+	}
+}
+
+// In a marked slot all bytes count as beyond the gate's own window, so that room there lets
+// none pass which the budget's window has no room for.
+func TestMarkedSlot(t *testing.T) {
+	const slot, start = int64(1e9), 1000 * int64(60e9)
+	for _, marked := range []bool{false, true} {
+		f := newFolio(slot)
+		b, err := budget.New(budget.Config{Quota: 10e3, Window: time.Minute, Free: budget.Ratio{Num: 0, Den: 1}, Cycle: Every(24 * time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := must(t, Config{Quota: 10e3, Window: time.Minute, Threshold: 1, Book: &desk{folio: f, lanes: [][]int64{{0}}, begin: start}, Budget: b})
+		pass := func(at, bytes int64) Verdict { return g.Arrive(at, &Packet{Bytes: bytes}) }
+		if pass(start, 6000) != Pass || pass(start+30*slot, 3000) != Pass {
+			t.Fatal("an empty window lets nothing pass")
+		}
+		// The first frame has left the gate's window, and its slot not yet the budget's.
+		at := start + 60*slot + slot*9/10
+		if marked {
+			f.page(0, at/slot).Set()
+		}
+		if v := pass(at, 2000); (v == Pass) == marked {
+			t.Errorf("marked %v: verdict %d", marked, v)
+		}
+	}
+}

@@ -3,24 +3,8 @@ package main
 import (
 	"time"
 
-	"framepipe/internal/cli"
 	"framepipe/internal/gate"
 )
-
-// clock is the flag -clock.
-type clock uint8
-
-const (
-	wallTime clock = iota
-	recordTime
-)
-
-var clocks = []string{"wall", "stream"}
-
-func (c clock) String() string { return clocks[c] }
-
-// Set implements flag.Value.
-func (c *clock) Set(s string) error { return cli.Choose(c, clocks, s) }
 
 // steady returns a monotonic clock, in nanoseconds since the Unix epoch. It starts at
 // the current time and ignores later changes of the wall clock.

@@ -13,49 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// direction is the flag -dir.
-type direction struct {
-	ledger.Direction
-	given bool
-}
-
-func (d *direction) String() string {
-	if !d.given {
-		return ""
-	}
-	return [...]string{"in", "out"}[d.Direction]
-}
-
-// Set implements flag.Value.
-func (d *direction) Set(s string) error {
-	switch s {
-	case "in":
-		d.Direction = ledger.In
-	case "out":
-		d.Direction = ledger.Out
-	default:
-		return errors.New("want in or out")
-	}
-	d.given = true
-	return nil
-}
-
-// billing is the flag -bill: the combination of the two directions in the bill.
-type billing uint8
-
-const (
-	separate billing = iota // each has its own percentile; the larger is billed
-	larger                  // the larger of each sample
-	both                    // the sum of each sample
-)
-
-var billings = []string{"separate", "max", "sum"}
-
-func (b *billing) String() string { return billings[*b] }
-
-// Set implements flag.Value.
-func (b *billing) Set(s string) error { return cli.Choose(b, billings, s) }
-
 // book implements gate.Book with a ledger, for one direction.
 type book struct {
 	*ledger.Ledger
@@ -66,28 +23,28 @@ type book struct {
 	clock  *wallClock
 }
 
-// Slot implements gate.Book.
-func (b *book) Slot(now int64) (s gate.Slot, err error) {
-	s.Shift = b.clock.shift(now)
-	x, err := b.At(now+s.Shift, b.dir)
+// View implements gate.Book.
+func (b *book) View(now int64) (v gate.View, err error) {
+	v.Shift = b.clock.shift(now)
+	slot, err := b.At(now+v.Shift, b.dir)
 	if err != nil {
-		return s, err
+		return v, err
 	}
-	s.Charged, s.Offered, s.Marked = x.Charged, x.Offered, x.Marked
-	s.Start, s.End = x.Start-s.Shift, x.End-s.Shift
+	v.Charged, v.Offered, v.Marked = slot.Charged, slot.Offered, slot.Marked
+	v.Start, v.End = slot.Start-v.Shift, slot.End-v.Shift
 	for _, d := range b.lanes[0] {
-		s.Now = append(s.Now, b.Look(x.Start, d).Charged, b.Look(x.End, d).Charged)
+		v.Now = append(v.Now, b.Look(slot.Start, d).Charged, b.Look(slot.End, d).Charged)
 	}
-	for end := x.Start; end > x.Start-int64(b.window); {
-		p := gate.Past{End: end - s.Shift}
+	for end := slot.Start; end > slot.Start-int64(b.window); {
+		p := gate.Past{End: end - v.Shift}
 		for _, d := range b.lanes[0] {
-			y := b.Look(p.End+s.Shift-1, d)
-			p.Cells = append(p.Cells, y.Charged)
-			end = y.Start
+			past := b.Look(p.End+v.Shift-1, d)
+			p.Charged = append(p.Charged, past.Charged)
+			end = past.Start
 		}
-		s.Past = append(s.Past, p)
+		v.Past = append(v.Past, p)
 	}
-	return s, nil
+	return v, nil
 }
 
 // cycle returns the start of the cycle that contains wall.
@@ -97,8 +54,8 @@ func (b *book) cycle(wall int64) int64 {
 }
 
 // Before implements gate.Book.
-func (b *book) Before(s *gate.Slot) (sum int64) {
-	to := s.Start + s.Shift
+func (b *book) Before(v *gate.View) (sum int64) {
+	to := v.Start + v.Shift
 	for _, d := range b.lanes[0] {
 		sum += b.Charged(b.cycle(to), to, d)
 	}
@@ -164,25 +121,16 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 	if err != nil {
 		return nil, err
 	}
-	other := ledger.In + ledger.Out - c.dir.Direction
-	b := &book{dir: c.dir.Direction, window: cfg.Window, clock: clock}
-	switch c.bill {
-	case separate:
-		b.lanes = [][]ledger.Direction{{b.dir}}
-	case larger:
-		b.lanes = [][]ledger.Direction{{b.dir}, {other}}
-	case both:
-		b.lanes = [][]ledger.Direction{{b.dir, other}}
+	dir, other := ledger.Direction(c.dir), ledger.In+ledger.Out-ledger.Direction(c.dir)
+	b := &book{dir: dir, window: cfg.Window, clock: clock, bounds: gate.Month(c.cycleDay, zone)}
+	b.lanes = [][][]ledger.Direction{separate: {{dir}}, larger: {{dir}, {other}}, both: {{dir, other}}}[c.bill]
+	lc := ledger.Config{Slot: cfg.Window / budget.Slots, CycleDay: c.cycleDay, Zone: zone}
+	if cfg.Cycle != nil {
+		lc.Slot = 5 * time.Second // with -window month, as with a window of five minutes
 	}
-	slot := 5 * time.Second // with -window month, as with a window of five minutes
-	if cfg.Cycle == nil {
-		slot = cfg.Window / budget.Slots
-	}
-	lc := ledger.Config{Slot: slot, CycleDay: c.cycleDay, Zone: zone}
-	b.bounds = gate.Month(c.cycleDay, zone)
 	if c.cycle > 0 {
-		lc = ledger.Config{Slot: slot, Cycle: time.Duration(c.cycle)}
-		b.bounds = gate.Every(time.Duration(c.cycle))
+		lc = ledger.Config{Slot: lc.Slot, Cycle: time.Duration(c.cycle)}
+		b.bounds = gate.Every(lc.Cycle)
 	}
 	if c.percentile > 0 {
 		cfg.Budget, err = budget.New(budget.Config{
@@ -193,28 +141,39 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 			return nil, err
 		}
 	}
-	b.Ledger, err = ledger.Open(c.ledger, lc, b.bounds)
-	switch path := (*fs.PathError)(nil); {
-	case errors.Is(err, ledger.ErrTooShort): // the ledger's error does not name the flags
-		return nil, cli.Hint(err, "a longer -window, or a shorter -cycle")
-	case errors.As(err, new(ledger.DiffersError)):
-		return nil, cli.Hint(err, "use the -window, -cycle, -cycle-day and -tz that it was created with, or another -ledger")
-	case errors.Is(err, unix.ENOSPC):
-		return nil, cli.Hint(err, "make room, or put the -ledger on another disk; it never grows")
-	case errors.As(err, &path):
-		return nil, cli.Hint(err, "-ledger needs a readable and writable file in an existing directory")
-	case err != nil:
-		return nil, cli.Hint(err, "move the file away; quotagate then creates a new one")
+	if b.Ledger, err = ledger.Open(c.ledger, lc, b.bounds); err != nil {
+		return nil, hint(err)
 	}
-	go func() {
-		failed := false
-		for range time.Tick(syncing) {
-			err := b.Sync()
-			if err != nil && !failed {
-				warn("writing back the ledger: %v", err)
-			}
-			failed = err != nil
-		}
-	}()
+	cfg.Book = b
+	go b.syncEvery(syncing, warn)
 	return b, nil
+}
+
+// hint adds to an error of opening a ledger what to do about it. The ledger knows nothing
+// of flags.
+func hint(err error) error {
+	path := (*fs.PathError)(nil)
+	switch {
+	case errors.Is(err, ledger.ErrTooShort):
+		return cli.Hint(err, "a longer -window, or a shorter -cycle")
+	case errors.As(err, new(ledger.DiffersError)):
+		return cli.Hint(err, "use the -window, -cycle, -cycle-day and -tz that it was created with, or another -ledger")
+	case errors.Is(err, unix.ENOSPC):
+		return cli.Hint(err, "make room, or put the -ledger on another disk; it never grows")
+	case errors.As(err, &path):
+		return cli.Hint(err, "-ledger needs a readable and writable file in an existing directory")
+	}
+	return cli.Hint(err, "move the file away; quotagate then creates a new one")
+}
+
+// syncEvery writes the counts to disk at intervals, and warns of an error once.
+func (b *book) syncEvery(interval time.Duration, warn func(format string, args ...any)) {
+	failed := false
+	for range time.Tick(interval) {
+		err := b.Sync()
+		if err != nil && !failed {
+			warn("writing back the ledger: %v", err)
+		}
+		failed = err != nil
+	}
 }

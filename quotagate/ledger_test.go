@@ -25,14 +25,13 @@ func (w *wall) clock() *wallClock {
 // open opens a ledger of months in a zone as quotagate does.
 func open(t testing.TB, name, zone string, bill billing, dir ledger.Direction, w *wall) (*book, gate.Config) {
 	t.Helper()
-	c := config{ledger: name, zone: zone, cycleDay: 1, percentile: 95e9, bill: bill, dir: direction{dir, true}}
+	c := config{ledger: name, zone: zone, cycleDay: 1, percentile: 95e9, bill: bill, dir: uint8(dir)}
 	cfg := gate.Config{Quota: 60e6, Window: 5 * time.Minute, Threshold: 0.75}
 	b, err := c.open(&cfg, w.clock(), func(string, ...any) {}) // it is told for longer than a test lasts
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	cfg.Book = b
 	return b, cfg
 }
 
@@ -65,7 +64,7 @@ func TestClockIsSet(t *testing.T) {
 			if g.Arrive(w.now, &p) != gate.Pass {
 				t.Fatalf("%v: a frame does not pass", step)
 			}
-			g.Settle()
+			g.Flush()
 			passed += p.Bytes
 			want[(w.now+w.more)/5e9*5e9] += p.Bytes
 		}
@@ -152,10 +151,10 @@ func TestBillOfBoth(t *testing.T) {
 		w.now += int64(time.Minute)
 		x, y := a.State(w.now), b.State(w.now)
 		if x.Budget.Used != tt.used || y.Budget.Used != tt.usedOut {
-			t.Errorf("%v: in has used %d free windows, out %d; want %d, %d", &tt.bill, x.Budget.Used, y.Budget.Used, tt.used, tt.usedOut)
+			t.Errorf("%v: in has used %d free windows, out %d; want %d, %d", tt.bill, x.Budget.Used, y.Budget.Used, tt.used, tt.usedOut)
 		}
 		if share := float64(x.Passed.Bytes) / float64(x.In.Bytes); share < 0.95 {
-			t.Errorf("%v: %.2f of a burst passed that was free", &tt.bill, share)
+			t.Errorf("%v: %.2f of a burst passed that was free", tt.bill, share)
 		}
 	}
 }
@@ -174,14 +173,13 @@ func TestCapClockIsWrong(t *testing.T) {
 		name := t.TempDir() + "/ledger"
 		w := &wall{}
 		cfg := gate.Config{Quota: quota, Cycle: gate.Month(1, zone), Threshold: 1, Policy: gate.Random}
-		c := config{ledger: name, zone: zone.String(), cycleDay: 1, dir: direction{ledger.Out, true}}
+		c := config{ledger: name, zone: zone.String(), cycleDay: 1, dir: uint8(ledger.Out)}
 		clock := w.clock()
 		cfg.Wall = clock.at
 		b, err := c.open(&cfg, clock, func(string, ...any) {})
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg.Book = b
 		g, err := gate.New(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -246,7 +244,7 @@ func TestParts(t *testing.T) {
 		for percentile, free := range map[bill.Percentile]int{0: 0, 95e9: (cycle - 1) * 5 / 100} {
 			name := t.TempDir() + "/ledger"
 			for _, part := range parts {
-				c := config{ledger: name, cycle: cli.Duration(length), percentile: percentile, dir: direction{ledger.Out, true}}
+				c := config{ledger: name, cycle: cli.Duration(length), percentile: percentile, dir: uint8(ledger.Out)}
 				cfg := gate.Config{Quota: quota, Window: window, Threshold: 0.75, Queue: 100 * time.Millisecond, Seed: 1}
 				records, clock := &recordClock{}, newWallClock()
 				clock.show = records.wall
@@ -254,7 +252,6 @@ func TestParts(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				cfg.Book = b
 				if _, _, err := through(t, cfg, part, func(f *filter) { f.records, f.ledger, f.queue = records, true, cfg.Queue }); err != nil {
 					t.Fatal(err)
 				}

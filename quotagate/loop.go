@@ -25,9 +25,9 @@ const (
 	// headers is how much of a frame is needed to classify it: a pipe may have given
 	// only its first bytes.
 	headers = 256
-	// tick is the shortest wait for the paced queue. Frames that are due meanwhile go
+	// shortest is the shortest wait for the paced queue. Frames that are due meanwhile go
 	// out together.
-	tick = 500 * time.Microsecond
+	shortest = 500 * time.Microsecond
 	// linger is how much longer than its queue a gate may hold frames after the end of
 	// the input. With the quota used up it would be a window.
 	linger = 2 * time.Second
@@ -53,7 +53,7 @@ type filter struct {
 	link    packet.Link
 	seed    uint64
 	wall    func() int64
-	read    gate.Tally // frames of the input
+	read    gate.Counts // frames of the input
 	now     int64
 	splice  bool
 	next    int64 // when to publish again
@@ -70,7 +70,7 @@ func (t *filter) run() error {
 	t.r, t.w = frame.NewReader(source{t}), frame.NewWriter(t.out)
 	// A record must not be read twice: the second time would confirm the first.
 	t.splice = t.records == nil && fdio.IsPipe(t.in.Fd()) && fdio.IsPipe(t.out.Fd())
-	t.tock()
+	t.tick()
 	err := frame.Loop(t.r, t)
 	if !errors.Is(err, fdio.ErrReaderGone) {
 		// The input has ended, well or badly: the held frames are still owed.
@@ -90,7 +90,7 @@ type source struct{ *filter }
 
 func (s source) Read(p []byte) (int, error) {
 	n, err := s.in.Read(p)
-	s.tock()
+	s.tick()
 	return n, err
 }
 
@@ -111,19 +111,13 @@ func (t *filter) Annotation(rec *frame.Record) error {
 // state describes a filter at a time.
 type state struct {
 	gate.State
-	Read gate.Tally // frames of the input, before any was cut
+	Read gate.Counts // frames of the input, before any was cut
 }
 
 func (t *filter) state() state { return state{t.gate.State(t.now), t.read} }
 
-// got counts a frame of the input.
-func (t *filter) got(size int) {
-	t.read.Frames++
-	t.read.Bytes += uint64(size)
-}
-
-// tock reads the clock, unless time is that of the records.
-func (t *filter) tock() {
+// tick reads the clock, unless time is that of the records.
+func (t *filter) tick() {
 	if t.records == nil {
 		t.now = t.wall()
 	}
@@ -162,14 +156,14 @@ func (t *filter) Idle() error {
 	if err := t.w.Flush(); err != nil {
 		return err
 	}
-	t.gate.Settle()
+	t.gate.Flush()
 	t.in.Timeout = fdio.Forever
 	if t.records == nil {
 		if !t.quiet {
 			t.in.Timeout = time.Duration(t.next - t.now)
 		}
 		if at, ok := t.gate.Due(t.now); ok {
-			t.in.Timeout = max(time.Duration(at-t.now), tick)
+			t.in.Timeout = max(time.Duration(at-t.now), shortest)
 		}
 	}
 	return nil
@@ -184,7 +178,7 @@ func (t *filter) move(rec *frame.Record, missing int) error {
 		return nil
 	}
 	t.quiet = false
-	t.got(size)
+	t.read.Add(int64(size))
 	if err = t.w.Pass(rec); err == nil {
 		err = t.w.Flush()
 	}
@@ -211,7 +205,7 @@ func (t *filter) move(rec *frame.Record, missing int) error {
 			return err
 		}
 	}
-	t.tock()
+	t.tick()
 	return nil
 }
 
@@ -283,11 +277,11 @@ func (t *filter) Frame(rec *frame.Record) error {
 			return err
 		}
 		if t.now >= t.next {
-			t.tock()
+			t.tick()
 		}
 	}
 	t.quiet = false
-	t.got(len(rec.Frame))
+	t.read.Add(int64(len(rec.Frame)))
 	return t.offer(rec)
 }
 
@@ -393,12 +387,12 @@ func (t *filter) drain() error {
 			return err
 		}
 		fds := [1]fdio.PollFd{{Fd: int32(t.out.Fd())}}
-		if _, err := fdio.Wait(fds[:], max(time.Duration(at-t.now), tick)); err != nil {
+		if _, err := fdio.Wait(fds[:], max(time.Duration(at-t.now), shortest)); err != nil {
 			return err
 		}
 		if fdio.Broken(fds[0]) {
 			return fdio.ErrReaderGone
 		}
-		t.tock()
+		t.tick()
 	}
 }

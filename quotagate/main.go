@@ -6,7 +6,6 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
-	"strings"
 	"time"
 
 	"framepipe/internal/bill"
@@ -72,30 +71,43 @@ time to come there; the second one stops it at once.
 `
 
 type config struct {
-	quota     cli.Size
-	rate      cli.Rate
-	window    cli.Window
-	align     bool
-	cycle     cli.Duration
-	cycleDay  int
-	zone      string
-	threshold cli.Share
-	policy    gate.Policy
-	queue     cli.Duration
-	ecn       bool
-	count     gate.Counting
-	charge    gate.Charge
-	unmetered cli.Prefixes
-	ledger    string
-	dir       direction
-	bill      billing
-
+	quota      cli.Size
+	rate       cli.Rate
+	window     cli.Window
+	align      bool
+	cycle      cli.Duration
+	cycleDay   int
+	zone       string
+	threshold  cli.Share
+	policy     gate.Policy
+	queue      cli.Duration
+	ecn        bool
+	count      gate.Counting
+	offered    uint8 // -charge: passed or offered
+	unmetered  cli.Prefixes
+	ledger     string
+	dir        uint8           // a ledger.Direction
+	given      map[string]bool // flags on the command line
+	bill       billing
 	percentile bill.Percentile
 	reserve    int
+	records    uint8 // -clock: wall or stream
+	seed       uint64
+	metrics    string
+}
 
-	clock   clock
-	seed    uint64
-	metrics string
+// billing is the flag -bill: the combination of the two directions in the bill.
+type billing uint8
+
+const (
+	separate billing = iota // each has its own percentile; the larger is billed
+	larger                  // the larger of each sample
+	both                    // the sum of each sample
+)
+
+// choice is a flag with one of several values.
+func choice[T ~uint8](to *T, names ...string) func(string) error {
+	return func(s string) error { return cli.Choose(to, names, s) }
 }
 
 func main() {
@@ -103,16 +115,11 @@ func main() {
 		window:    cli.Window{Duration: cli.Duration(5 * time.Minute)},
 		threshold: 0.75,
 		queue:     cli.Duration(100 * time.Millisecond),
+		given:     map[string]bool{},
 	}
 	flags := flag.NewFlagSet("quotagate", flag.ContinueOnError)
-	flags.Func("quota", "", func(s string) error {
-		err := c.quota.Set(s)
-		return positive(err, c.quota == 0)
-	})
-	flags.Func("rate", "", func(s string) error {
-		err := c.rate.Set(s)
-		return positive(err, c.rate == 0)
-	})
+	flags.Var(&c.quota, "quota", "")
+	flags.Var(&c.rate, "rate", "")
 	flags.Var(&c.window, "window", "")
 	flags.BoolVar(&c.align, "align", false, "")
 	flags.Var(&c.cycle, "cycle", "")
@@ -123,34 +130,22 @@ func main() {
 	flags.Var(&c.queue, "queue", "")
 	flags.BoolVar(&c.ecn, "ecn", false, "")
 	flags.Var(&c.count, "count", "")
-	flags.Var(&c.charge, "charge", "")
+	flags.Func("charge", "", choice(&c.offered, "passed", "offered"))
 	flags.StringVar(&c.ledger, "ledger", "", "")
-	flags.Var(&c.dir, "dir", "")
-	flags.Var(&c.bill, "bill", "")
+	flags.Func("dir", "", choice(&c.dir, "in", "out"))
+	flags.Func("bill", "", choice(&c.bill, "separate", "max", "sum"))
 	flags.Var(&c.percentile, "percentile", "")
 	flags.IntVar(&c.reserve, "reserve", 0, "")
 	flags.Var(&c.unmetered, "unmetered", "")
-	flags.Var(&c.clock, "clock", "")
+	flags.Func("clock", "", choice(&c.records, "wall", "stream"))
 	flags.Uint64Var(&c.seed, "seed", 0, "")
 	flags.StringVar(&c.metrics, "metrics", "", "")
 	tool := &cli.Tool{Name: "quotagate", Usage: usage, Flags: flags}
 	tool.Run = func(t *cli.Tool, _ []string) error {
-		charge := false
-		flags.Visit(func(f *flag.Flag) { charge = charge || f.Name == "charge" })
-		if c.dir.given && c.dir.Direction == ledger.In && !charge {
-			c.charge = gate.Offered // inbound traffic was billed before it reached the gate
-		}
+		flags.Visit(func(f *flag.Flag) { c.given[f.Name] = true })
 		return run(t, c)
 	}
 	tool.Main()
-}
-
-// positive refuses a quota of 0.
-func positive(err error, zero bool) error {
-	if err == nil && zero {
-		err = errors.New("must be greater than zero")
-	}
-	return err
 }
 
 // gateConfig checks the combination of flags and returns the gate's configuration.
@@ -163,9 +158,10 @@ func (c *config) gateConfig() (gate.Config, error) {
 		Threshold: float64(c.threshold),
 		Policy:    c.policy,
 		Queue:     time.Duration(c.queue),
-		Offered:   c.charge == gate.Offered,
-		ECN:       c.ecn,
-		Seed:      c.seed,
+		// Inbound traffic was billed before it reached the gate.
+		Offered: c.offered != 0 || c.given["dir"] && c.dir == uint8(ledger.In) && !c.given["charge"],
+		ECN:     c.ecn,
+		Seed:    c.seed,
 	}
 	switch {
 	case c.quota == 0 && c.rate == 0:
@@ -176,13 +172,13 @@ func (c *config) gateConfig() (gate.Config, error) {
 		return g, cli.Usagef("-cycle-day %d: a month has days 1 to 31", c.cycleDay)
 	case !c.window.Month && c.ledger == "" && (c.cycleDay != 1 || c.zone != "UTC"):
 		return g, cli.Usagef("-cycle-day and -tz need -window month or -ledger")
-	case c.ledger == "" && (c.dir.given || c.bill != separate || c.cycle != 0):
+	case c.ledger == "" && (c.given["dir"] || c.bill != separate || c.cycle != 0):
 		return g, cli.Usagef("-dir, -bill and -cycle need -ledger")
 	case c.cycle != 0 && (c.window.Month || c.cycleDay != 1 || c.zone != "UTC"):
 		return g, cli.Usagef("-cycle replaces months: leave out -window month, -cycle-day and -tz")
 	case c.cycle < 0 || c.cycle > 0 && time.Duration(c.cycle) < g.Window:
 		return g, cli.Usagef("-cycle %v: must be at least one window", c.cycle)
-	case c.ledger != "" && !c.dir.given:
+	case c.ledger != "" && !c.given["dir"]:
 		return g, cli.Usagef("-ledger needs -dir in or -dir out")
 	case c.ledger != "" && c.align:
 		return g, cli.Usagef("-align does not work with -ledger, whose windows slide")
@@ -206,7 +202,12 @@ func (c *config) gateConfig() (gate.Config, error) {
 			return g, cli.Usagef("-tz %s: no such time zone", c.zone)
 		}
 		g.Cycle = gate.Month(c.cycleDay, zone)
-		g.Align = true
+	}
+	if c.seed == 0 && c.records == 0 { // by default, replays are repeatable
+		g.Seed = rand.Uint64()
+	}
+	if _, err := gate.New(g); err != nil {
+		return g, cli.Usagef("%w", err)
 	}
 	return g, nil
 }
@@ -216,15 +217,6 @@ func run(t *cli.Tool, c config) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.seed == 0 {
-		cfg.Seed = rand.Uint64()
-		if c.clock == recordTime {
-			cfg.Seed = 0 // by default, replays are repeatable
-		}
-	}
-	if _, err := gate.New(cfg); err != nil {
-		return cli.Usagef("%w", err)
-	}
 	if info, err := os.Stat(c.metrics); err == nil && !info.Mode().IsRegular() {
 		return cli.Usagef("-metrics %s: is no file that can be replaced", c.metrics)
 	}
@@ -232,11 +224,17 @@ func run(t *cli.Tool, c config) (err error) {
 	if err := errors.Join(cli.Stdin(example), cli.Stdout(example)); err != nil {
 		return err
 	}
+	m := &monitor{tool: t, file: c.metrics}
+	f := &filter{
+		count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed, queue: cfg.Queue,
+		in: fdio.NewStream(fdio.NewInput(0), 1), out: fdio.NewOutput(1),
+		wall: steady(), publish: m.publish, warn: t.Warnf, ledger: c.ledger != "",
+	}
 	clock := newWallClock()
-	var records *recordClock
-	if c.clock == recordTime {
-		records = &recordClock{}
-		clock.show = records.wall
+	if c.records != 0 {
+		f.records = &recordClock{}
+		m.replay = &replay{records: f.records}
+		clock.show = f.records.wall
 	}
 	cfg.Wall = clock.at
 	if c.ledger != "" {
@@ -246,32 +244,14 @@ func run(t *cli.Tool, c config) (err error) {
 		}
 		defer b.Close()
 		defer b.Catch(&err)
-		cfg.Book = b
 	}
-	g, err := gate.New(cfg)
-	if err != nil {
+	if f.gate, err = gate.New(cfg); err != nil {
 		return err
 	}
-	m := &monitor{tool: t, file: c.metrics, policy: c.policy}
 	t.Counters(m.line)
-	f := &filter{
-		gate: g, count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed,
-		records: records, ledger: c.ledger != "", queue: cfg.Queue, wall: steady(),
-		in: fdio.NewStream(fdio.NewInput(0), 1), out: fdio.NewOutput(1),
-		publish: m.publish, warn: t.Warnf,
-	}
-	if records != nil {
-		m.replay = &replay{records: records}
-	}
 	fdio.Steady() // the sandbox forbids it
-	holds := sandbox.Enter(c.metrics)
-	t.Verbosef("sandbox: %s", holds)
+	t.Verbosef("sandbox: %s", sandbox.Enter(c.metrics))
 	err = f.run()
-	if records != nil {
-		m.write()
-		for line := range strings.SplitSeq(m.replay.String(), "\n") {
-			t.Verbosef("%s", line)
-		}
-	}
+	m.end()
 	return cli.Ends(err)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,7 +16,6 @@ import (
 type monitor struct {
 	tool   *cli.Tool
 	file   string
-	policy gate.Policy
 	replay *replay // with -clock stream
 	state  atomic.Pointer[state]
 	shut   bool
@@ -56,6 +56,17 @@ func (m *monitor) write() {
 	m.failed = err != nil
 }
 
+// end publishes the result of a replay.
+func (m *monitor) end() {
+	if m.replay == nil {
+		return
+	}
+	m.write()
+	for line := range strings.SplitSeq(m.replay.String(), "\n") {
+		m.tool.Verbosef("%s", line)
+	}
+}
+
 func word(s *state) string {
 	switch {
 	case s.Open:
@@ -83,7 +94,7 @@ func (m *monitor) line() string {
 	if !math.IsInf(s.Rate, 0) {
 		line += fmt.Sprintf(" rate_bytes=%.0f", s.Rate)
 	}
-	for _, c := range tallies(s) {
+	for _, c := range counters(s) {
 		if c.label == "" || c.Frames > 0 {
 			line += fmt.Sprintf(" %s=%d %s_bytes=%d", c.short, c.Frames, c.short, c.Bytes)
 		}
@@ -91,13 +102,13 @@ func (m *monitor) line() string {
 	return line + fmt.Sprintf(" held=%d held_bytes=%d delay=%v", s.HeldFrames, s.HeldBytes, s.Delay)
 }
 
-type tally struct {
+type counter struct {
 	name, label, short string
-	gate.Tally
+	gate.Counts
 }
 
-func tallies(s *state) []tally {
-	return []tally{
+func counters(s *state) []counter {
+	return []counter{
 		{"read", "", "read", s.Read},
 		{"in", "", "in", s.In},
 		{"passed", "", "passed", s.Passed},
@@ -115,7 +126,7 @@ func tallies(s *state) []tally {
 // (https://prometheus.io/docs/instrumenting/exposition_formats/).
 func (m *monitor) prometheus(s *state) []byte {
 	var b bytes.Buffer
-	all := tallies(s)
+	all := counters(s)
 	for _, unit := range []string{"frames", "bytes"} {
 		last := ""
 		for _, c := range all {
@@ -141,12 +152,7 @@ func (m *monitor) prometheus(s *state) []byte {
 	gauge("open", flag[s.Open])
 	gauge("window_used_bytes", float64(s.Used))
 	gauge("window_quota_bytes", float64(s.Quota))
-	rate := s.Rate
-	if math.IsInf(rate, 1) {
-		fmt.Fprintf(&b, "# TYPE quotagate_paced_bytes_per_second gauge\nquotagate_paced_bytes_per_second +Inf\n")
-	} else {
-		gauge("paced_bytes_per_second", rate)
-	}
+	gauge("paced_bytes_per_second", s.Rate)
 	if b := s.Budget; b != nil {
 		gauge("free_windows_total", float64(b.Total))
 		gauge("free_windows_used", float64(b.Used))

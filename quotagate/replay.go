@@ -53,12 +53,12 @@ func (r *replay) String() string {
 		return "no frame"
 	}
 	s := &r.state
-	dropped := gate.Tally{}
-	for _, d := range []gate.Tally{s.DroppedEarly, s.DroppedFull, s.DroppedQuota, s.Malformed} {
+	dropped := gate.Counts{}
+	for _, d := range []gate.Counts{s.DroppedEarly, s.DroppedFull, s.DroppedQuota, s.Malformed} {
 		dropped.Frames += d.Frames
 		dropped.Bytes += d.Bytes
 	}
-	amount := func(t gate.Tally) string {
+	amount := func(t gate.Counts) string {
 		return fmt.Sprintf("%d frames, %s", t.Frames, cli.Human(float64(t.Bytes), "B"))
 	}
 	var b strings.Builder

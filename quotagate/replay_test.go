@@ -24,9 +24,9 @@ func TestReplay(t *testing.T) {
 		{Quota: 1000, Used: 900}, // and for one
 		{Open: true, Quota: 1000},
 	} {
-		s.In = gate.Tally{Frames: 10, Bytes: 2000}
-		s.Passed = gate.Tally{Frames: 7, Bytes: 1500}
-		s.DroppedEarly, s.DroppedFull = gate.Tally{Frames: 1, Bytes: 200}, gate.Tally{Frames: 2, Bytes: 300}
+		s.In = gate.Counts{Frames: 10, Bytes: 2000}
+		s.Passed = gate.Counts{Frames: 7, Bytes: 1500}
+		s.DroppedEarly, s.DroppedFull = gate.Counts{Frames: 1, Bytes: 200}, gate.Counts{Frames: 2, Bytes: 300}
 		r.observe(base+int64(i)*int64(time.Second), &s)
 	}
 	want := `from 2026-11-22 07:00:00 to 2026-11-22 07:00:06 UTC: 6s

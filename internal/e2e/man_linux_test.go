@@ -474,7 +474,7 @@ func counterKeys(t testing.TB, name string) (keys []string) {
 			}
 			// The gate's have their names in a table: {name, label, key, ...}.
 			d, ok := n.(*ast.FuncDecl)
-			if !ok || d.Name.Name != "tallies" {
+			if !ok || d.Name.Name != "counters" {
 				return true
 			}
 			ast.Inspect(d, func(n ast.Node) bool {

@@ -50,24 +50,24 @@ type desk struct {
 	err   error
 }
 
-func (d *desk) Slot(now int64) (Slot, error) {
+func (d *desk) View(now int64) (View, error) {
 	i := (now + d.shift) / d.slot
 	p := d.page(d.dir, i)
-	s := Slot{Charged: &p.charged, Offered: &p.offered, Marked: p, Start: i*d.slot - d.shift, End: (i+1)*d.slot - d.shift, Shift: d.shift}
+	s := View{Charged: &p.charged, Offered: &p.offered, Marked: p, Start: i*d.slot - d.shift, End: (i+1)*d.slot - d.shift, Shift: d.shift}
 	for _, x := range d.lanes[0] {
 		s.Now = append(s.Now, &d.page(x, i).charged, &d.page(x, i+1).charged)
 	}
 	for j := i - 1; (j+1)*d.slot > i*d.slot-d.window; j-- {
 		past := Past{End: (j+1)*d.slot - d.shift}
 		for _, x := range d.lanes[0] {
-			past.Cells = append(past.Cells, &d.page(x, j).charged)
+			past.Charged = append(past.Charged, &d.page(x, j).charged)
 		}
 		s.Past = append(s.Past, past)
 	}
 	return s, d.err
 }
 
-func (d *desk) Before(*Slot) int64 { panic("no cycle") }
+func (d *desk) Before(*View) int64 { panic("no cycle") }
 
 func (d *desk) Counts(from, to int64, do func(lane int, start, offered, charged int64, marked bool)) {
 	if from == 0 {
@@ -308,7 +308,7 @@ func TestClockSet(t *testing.T) {
 		if w := worst(passed, 60*slot); w > quota {
 			t.Errorf("budget %v: a window holds %d bytes, quota %d", with, w, quota)
 		}
-		g.Settle()
+		g.Flush()
 		sum, counted := int64(0), int64(0)
 		for _, e := range passed {
 			sum += e.bytes

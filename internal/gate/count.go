@@ -1,10 +1,6 @@
 package gate
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-)
+import "framepipe/internal/cli"
 
 // Policy decides which frames pass above the threshold.
 type Policy uint8
@@ -13,15 +9,6 @@ type Policy uint8
 const (
 	Pace Policy = iota
 	Random
-)
-
-// Charge selects the frames that use up the quota.
-type Charge uint8
-
-// The charges.
-const (
-	Passed Charge = iota
-	Offered
 )
 
 // Counting selects the bytes of a frame that count.
@@ -38,30 +25,16 @@ const (
 var (
 	countings = []string{"ethernet", "ip", "frame", "wire"}
 	policies  = []string{"pace", "random"}
-	charges   = []string{"passed", "offered"}
 )
 
 func (c Counting) String() string { return countings[c] }
 func (p Policy) String() string   { return policies[p] }
-func (c Charge) String() string   { return charges[c] }
 
 // Set implements flag.Value.
-func (c *Counting) Set(s string) error { return set(c, countings, s) }
+func (c *Counting) Set(s string) error { return cli.Choose(c, countings, s) }
 
 // Set implements flag.Value.
-func (p *Policy) Set(s string) error { return set(p, policies, s) }
-
-// Set implements flag.Value.
-func (c *Charge) Set(s string) error { return set(c, charges, s) }
-
-func set[T ~uint8](v *T, names []string, s string) error {
-	i := slices.Index(names, s)
-	if i < 0 {
-		return fmt.Errorf("want %s", strings.Join(names, " or "))
-	}
-	*v = T(i)
-	return nil
-}
+func (p *Policy) Set(s string) error { return cli.Choose(p, policies, s) }
 
 const (
 	etherHeader = 14

@@ -23,7 +23,8 @@ import (
 	"framepipe/internal/budget"
 )
 
-// Config describes a gate. Exactly one of Quota and Rate is positive.
+// Config describes a gate. Exactly one of Quota and Rate is positive. A Book needs a sliding
+// window or a Cycle, and a Budget needs a Book and a sliding window.
 type Config struct {
 	Quota     int64         // bytes a window
 	Rate      float64       // bytes a second; the quota is this times the window
@@ -76,24 +77,25 @@ const (
 	Cut  // cut it into segments, and ask again for each
 )
 
-// Tally counts frames and their bytes.
-type Tally struct{ Frames, Bytes uint64 }
+// Counts are a number of frames and their bytes.
+type Counts struct{ Frames, Bytes uint64 }
 
-func (t *Tally) add(bytes int64) {
-	t.Frames++
-	t.Bytes += uint64(bytes)
+// Add counts a frame.
+func (c *Counts) Add(bytes int64) {
+	c.Frames++
+	c.Bytes += uint64(bytes)
 }
 
 // Stats are the counts of a gate since New. In is the sum of Passed, all Dropped,
 // Malformed and the held frames. Control and Unmetered frames are in Passed too.
 type Stats struct {
-	In, Passed         Tally
-	Control, Unmetered Tally
-	Marked             Tally
-	DroppedEarly       Tally // to make senders slow down before the queue is full
-	DroppedFull        Tally // the queue was full
-	DroppedQuota       Tally // no room in the quota
-	Malformed          Tally // could not be cut
+	In, Passed         Counts
+	Control, Unmetered Counts
+	Marked             Counts
+	DroppedEarly       Counts // to make senders slow down before the queue is full
+	DroppedFull        Counts // the queue was full
+	DroppedQuota       Counts // no room in the quota
+	Malformed          Counts // could not be cut
 }
 
 // State describes a gate at a time.
@@ -114,21 +116,19 @@ type State struct {
 type Gate struct {
 	cfg       Config
 	win       window
-	book      booked // win, if its counts are in a Book
 	threshold int64
-	known     int64 // quota from which threshold was computed
 	now       int64
 	rng       *rand.Rand
 	q         *queue
 
 	// credit is prepaid bytes. Until a time, frames within it skip the window: most
 	// frames cost one comparison, and small ones less than half of the time.
-	credit int64
-	until  int64
-	came   int64 // bytes that arrived but are not yet counted as offered in the book
+	credit  int64
+	until   int64
+	arrived int64 // bytes not yet counted as offered in the Book
 
 	rate    float64 // bytes per second
-	renew   int64   // when to compute the rate again
+	rateEnd int64   // when to compute the rate again
 	tokens  float64 // bytes; a frame passes while tokens > 0 and may take them below 0
 	filled  int64   // when tokens were last added
 	clamped bool
@@ -141,9 +141,9 @@ const (
 	// bucket bounds the saved tokens, as a duration at the paced rate: long enough to
 	// absorb a late wake-up, too short for a visible burst.
 	bucket = 10 * time.Millisecond
-	// renewal is the longest time a rate is kept. In a sliding window it also changes
+	// rateTime is the longest time a rate is kept. In a sliding window it also changes
 	// with each slot.
-	renewal = 20 * time.Millisecond
+	rateTime = 20 * time.Millisecond
 	// shortest is the minimum queue length, in full frames: with fewer, TCP
 	// repairs a loss only after a timeout.
 	shortest = 8
@@ -168,21 +168,13 @@ func Quota(quota int64, rate float64, length time.Duration) int64 {
 // New makes a gate.
 func New(cfg Config) (*Gate, error) {
 	g := &Gate{cfg: cfg, q: new(queue), rng: rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15))}
-	if !(cfg.Threshold >= 0 && cfg.Threshold <= 1) {
-		return nil, fmt.Errorf("threshold %v: must be between 0 and 1", cfg.Threshold)
-	}
-	if (cfg.Quota > 0) == (cfg.Rate > 0) {
-		return nil, fmt.Errorf("either a quota or a rate must be positive, not both")
-	}
 	limit := func(start, end int64) int64 { return Quota(cfg.Quota, cfg.Rate, time.Duration(end-start)) }
 	switch {
-	case cfg.Budget != nil && (cfg.Book == nil || cfg.Cycle != nil || cfg.Align):
-		return nil, fmt.Errorf("a budget needs a sliding window and a Book")
 	case cfg.Cycle != nil:
 		a := newAligned(limit, cfg.Cycle, cfg.Wall)
 		g.win = a
 		if cfg.Book != nil {
-			g.book = newSharedCycle(a, cfg.Book)
+			g.win = &sharedCycle{aligned: *a, book: cfg.Book}
 		}
 	case cfg.Window < time.Millisecond:
 		return nil, fmt.Errorf("the window %v is shorter than a millisecond", cfg.Window)
@@ -197,16 +189,11 @@ func New(cfg Config) (*Gate, error) {
 		g.win = s
 		if cfg.Book != nil {
 			w := newShared(s, cfg.Window, cfg.Book)
-			g.book = w
+			g.win = w
 			if cfg.Budget != nil {
-				g.book = &budgeted{shared: w, budget: cfg.Budget}
+				g.win = &budgeted{shared: w, budget: cfg.Budget}
 			}
 		}
-	}
-	if g.book != nil {
-		g.win = g.book
-	} else if cfg.Book != nil {
-		return nil, fmt.Errorf("aligned windows cannot use a Book")
 	}
 	return g, nil
 }
@@ -214,27 +201,23 @@ func New(cfg Config) (*Gate, error) {
 // tick moves to now. Time does not go back: an earlier now is taken for the
 // latest.
 func (g *Gate) tick(now int64) {
-	g.Settle()
+	g.Flush()
 	g.now = max(g.now, min(now, MaxTime))
 	g.win.advance(g.now)
-	if q := g.win.quota(); q != g.known {
-		g.known = q
-		g.threshold = int64(g.cfg.Threshold * float64(q))
-	}
+	g.threshold = int64(g.cfg.Threshold * float64(g.win.quota()))
 }
 
-// Settle returns unused credit to the window. Call it before a wait: without it, the
-// credit would take room from other gates until the next frame.
-func (g *Gate) Settle() {
+// Flush returns unused credit to the window, and counts in the Book what was offered. Call
+// it before a wait: without it, the credit would take room from other gates until the next
+// frame.
+func (g *Gate) Flush() {
 	if g.credit > 0 {
 		g.win.add(-g.credit)
 		g.credit = 0
 	}
-	if g.came > 0 {
-		if g.book != nil {
-			g.book.offer(g.came)
-		}
-		g.came = 0
+	if g.arrived > 0 {
+		g.win.offer(g.arrived)
+		g.arrived = 0
 	}
 }
 
@@ -242,9 +225,6 @@ func (g *Gate) Settle() {
 // of it.
 func (g *Gate) prepay() {
 	n := min(chunk, g.threshold>>10)
-	if n == 0 || g.win.used()+n >= g.threshold {
-		return
-	}
 	g.win.add(n)
 	if g.win.used() >= g.threshold {
 		g.win.add(-n)
@@ -255,162 +235,124 @@ func (g *Gate) prepay() {
 
 // Err returns the error of the Book, nil if it works. While it fails, the gate
 // counts alone and tries the Book again every few seconds.
-func (g *Gate) Err() error {
-	if g.book == nil {
-		return nil
-	}
-	return g.book.failed()
-}
+func (g *Gate) Err() error { return g.win.failed() }
 
 // Admit is Arrive for a frame that passes at once. For any other frame it returns false
 // and counts nothing: pass the frame to Arrive then.
 func (g *Gate) Admit(now int64, p *Packet) bool {
-	if g.prepaid(now, p) {
+	switch {
+	case p.Bytes <= g.credit && now < g.until && !p.Control && !p.Unmetered:
+		g.credit -= p.Bytes
+		g.stats.Passed.Add(p.Bytes)
+	case p.Unmetered:
+		g.stats.In.Add(p.Bytes)
+		g.stats.Unmetered.Add(p.Bytes)
+		g.stats.Passed.Add(p.Bytes)
 		return true
-	}
-	if !p.Unmetered && !p.Control {
+	default:
 		g.tick(now)
-		if g.q.frames > 0 || g.win.used() >= g.threshold || g.win.used()+p.Bytes > g.win.quota() {
-			return false
-		}
-		if g.cfg.Offered { // charged on arrival; take does not charge it again
+		if p.Control {
 			g.win.add(p.Bytes)
-		}
-		if !g.take(p.Bytes) {
+			g.stats.Control.Add(p.Bytes)
+			g.stats.Passed.Add(p.Bytes)
+		} else if g.q.frames > 0 || g.win.used() >= g.threshold || !g.take(p.Bytes, false) {
 			return false
+		} else {
+			g.clamped = false
+			g.prepay()
 		}
-		g.stats.In.add(p.Bytes)
-		g.came += p.Bytes
-		g.clamped = false
-		g.prepay()
-		return true
 	}
-	return g.Arrive(now, p) == Pass // always true
-}
-
-// prepaid passes a frame if there is credit for it.
-func (g *Gate) prepaid(now int64, p *Packet) bool {
-	if p.Bytes > g.credit || now >= g.until || p.Control || p.Unmetered {
-		return false
-	}
-	g.credit -= p.Bytes
-	g.came += p.Bytes
-	g.stats.In.add(p.Bytes)
-	g.stats.Passed.add(p.Bytes)
+	g.stats.In.Add(p.Bytes)
+	g.arrived += p.Bytes
 	return true
 }
 
 // Arrive decides on a frame that arrives now. After the verdict Cut the frame is not
 // counted; after Hold, call Hold with it.
 func (g *Gate) Arrive(now int64, p *Packet) Verdict {
-	if g.prepaid(now, p) {
+	if g.Admit(now, p) {
 		return Pass
 	}
-	g.tick(now)
-	if p.Unmetered {
-		g.stats.In.add(p.Bytes)
-		g.stats.Unmetered.add(p.Bytes)
-		g.stats.Passed.add(p.Bytes)
-		return Pass
-	}
-	used := g.win.used()
-	open := used < g.threshold && g.q.frames == 0
-	fits := used+p.Bytes <= g.win.quota()
-	if p.Super && !p.Control && !(open && fits) {
+	if p.Super {
 		return Cut
 	}
-	g.stats.In.add(p.Bytes)
-	g.came += p.Bytes
+	used := g.win.used()
+	g.stats.In.Add(p.Bytes)
+	g.arrived += p.Bytes
 	if g.cfg.Offered {
 		g.win.add(p.Bytes)
 	}
 	switch {
-	case p.Control:
-		g.stats.Control.add(p.Bytes)
-		return g.pass(p.Bytes)
 	case p.Bytes > g.win.quota(): // it would wait forever
-		g.stats.DroppedQuota.add(p.Bytes)
+		g.stats.DroppedQuota.Add(p.Bytes)
 		return Drop
-	case open && fits:
-		g.clamped = false
-		if g.take(p.Bytes) {
-			g.prepay()
-			return Pass
-		}
 	case g.cfg.Policy == Random:
-		return g.random(p, used, fits)
-	case g.q.frames == 0 && fits:
-		if g.refill(); g.tokens > 0 && g.take(p.Bytes) {
+		return g.random(p, used)
+	case g.q.frames == 0:
+		if g.refill(); g.tokens > 0 && g.take(p.Bytes, g.cfg.Offered) {
 			g.tokens -= float64(p.Bytes)
 			return Pass
 		}
 	}
-	if g.cfg.Policy == Random {
-		g.stats.DroppedQuota.add(p.Bytes)
-		return Drop
-	}
 	return Hold
 }
 
-// take passes bytes for which the window had room before. As another gate may have used
-// the room since, take adds, checks, and undoes the add on overshoot. If two gates add at
-// once, at least one sees the bytes of both.
-func (g *Gate) take(bytes int64) bool {
-	if g.book == nil || g.cfg.Offered {
-		g.pass(bytes)
-		return true
+// fits reports whether bytes, which may have been charged on arrival, may pass without
+// taking the window over its quota.
+func (g *Gate) fits(bytes int64, charged bool) bool {
+	if charged {
+		bytes = 0
 	}
-	g.win.add(bytes)
-	if g.win.used() > g.win.quota() {
-		g.win.add(-bytes)
+	return g.win.used()+bytes <= g.win.quota()
+}
+
+// take passes bytes if they fit. As another gate may use the room meanwhile, take adds,
+// checks, and undoes the add on overshoot. If two gates add at once, at least one sees the
+// bytes of both.
+func (g *Gate) take(bytes int64, charged bool) bool {
+	if !g.fits(bytes, charged) {
 		return false
 	}
-	g.stats.Passed.add(bytes)
+	if !charged {
+		g.win.add(bytes)
+		if g.win.used() > g.win.quota() {
+			g.win.add(-bytes)
+			return false
+		}
+	}
+	g.stats.Passed.Add(bytes)
 	return true
 }
 
-func (g *Gate) pass(bytes int64) Verdict {
-	if !g.cfg.Offered {
-		g.win.add(bytes)
-	}
-	g.stats.Passed.add(bytes)
-	return Pass
-}
-
-// random decides by the policy Random.
-func (g *Gate) random(p *Packet, used int64, fits bool) Verdict {
+// random decides by the policy Random. used is the bytes in the window before the frame.
+func (g *Gate) random(p *Packet, used int64) Verdict {
 	chance := 1.0
 	if room := g.win.quota() - g.threshold; room > 0 {
 		chance = float64(used-g.threshold) / float64(room)
 	}
-	switch {
-	case !fits:
-		g.stats.DroppedQuota.add(p.Bytes)
-		return Drop
-	case g.rng.Float64() >= chance:
-		if g.take(p.Bytes) {
-			return Pass
-		}
-		g.stats.DroppedQuota.add(p.Bytes)
-		return Drop
-	case g.cfg.ECN && p.ECN && g.take(p.Bytes):
-		g.stats.Marked.add(p.Bytes)
-		return Mark
+	verdict, dropped := Pass, &g.stats.DroppedQuota
+	if g.fits(p.Bytes, g.cfg.Offered) && g.rng.Float64() < chance {
+		verdict, dropped = Mark, &g.stats.DroppedEarly
 	}
-	g.stats.DroppedEarly.add(p.Bytes)
-	return Drop
+	if verdict == Mark && !(g.cfg.ECN && p.ECN) || !g.take(p.Bytes, g.cfg.Offered) {
+		dropped.Add(p.Bytes)
+		return Drop
+	}
+	if verdict == Mark {
+		g.stats.Marked.Add(p.Bytes)
+	}
+	return verdict
 }
 
 // refill updates the rate and the tokens.
 func (g *Gate) refill() {
 	if !g.clamped {
 		g.clamped = true
-		g.tokens, g.filled, g.renew = 0, g.now, 0
+		g.tokens, g.filled, g.rateEnd = 0, g.now, 0
 	}
-	if g.now >= g.renew {
+	if g.now >= g.rateEnd {
 		g.rate = g.win.sustainable(g.now)
-		g.renew = g.now + int64(renewal)
-		g.renew = min(g.renew, g.win.refresh())
+		g.rateEnd = min(g.now+int64(rateTime), g.win.refresh())
 	}
 	g.tokens += g.rate * float64(g.now-g.filled) / 1e9
 	g.tokens = min(g.tokens, max(g.rate*bucket.Seconds(), quantum))
@@ -456,9 +398,9 @@ func (g *Gate) early(p *Packet) {
 	g.discard(f, &g.stats.DroppedEarly)
 }
 
-func (g *Gate) discard(f *flow, why *Tally) {
+func (g *Gate) discard(f *flow, dropped *Counts) {
 	h := g.q.unlink(f)
-	why.add(h.Bytes)
+	dropped.Add(h.Bytes)
 	g.q.free(h)
 }
 
@@ -470,9 +412,6 @@ func (g *Gate) Release(now int64) *Held {
 	}
 	g.tick(now)
 	h := g.q.peek()
-	if !g.fits(h) {
-		return nil
-	}
 	paced := g.win.used() >= g.threshold
 	if paced {
 		if g.refill(); g.tokens <= 0 {
@@ -481,36 +420,24 @@ func (g *Gate) Release(now int64) *Held {
 	} else {
 		g.clamped = false
 	}
-	if !g.take(h.Bytes) {
+	if !g.take(h.Bytes, g.charged(h)) {
 		return nil
-	}
-	if g.carried(h) {
-		g.win.add(h.Bytes)
 	}
 	if paced {
 		g.tokens -= float64(h.Bytes)
 	}
 	if h.Marked {
-		g.stats.Marked.add(h.Bytes)
+		g.stats.Marked.Add(h.Bytes)
 	}
 	g.q.pop()
 	g.delay = g.now - h.Since
 	return h
 }
 
-// fits reports whether a held frame may pass without taking the window over
-// its quota.
-func (g *Gate) fits(h *Held) bool {
-	if g.cfg.Offered && !g.carried(h) {
-		return g.win.used() <= g.win.quota() // charged on arrival
-	}
-	return g.win.used()+h.Bytes <= g.win.quota()
-}
-
-// carried reports whether a frame was charged on arrival to an aligned window that has
-// ended since. It is charged to the current window too.
-func (g *Gate) carried(h *Held) bool {
-	return g.cfg.Offered && h.Since < g.win.begun()
+// charged reports whether a held frame was charged on arrival to the current window. If an
+// aligned window has ended since, the frame is charged to the next one too.
+func (g *Gate) charged(h *Held) bool {
+	return g.cfg.Offered && h.Since >= g.win.begun()
 }
 
 // Abandon drops all held frames.
@@ -530,24 +457,26 @@ func (g *Gate) Due(now int64) (at int64, ok bool) {
 		return 0, false
 	}
 	g.tick(now)
-	if g.win.used() < g.threshold && g.fits(g.q.peek()) {
+	h := g.q.peek()
+	fits := g.fits(h.Bytes, g.charged(h))
+	if fits && g.win.used() < g.threshold {
 		return g.now, true
 	}
 	g.refill()
-	if !g.fits(g.q.peek()) || g.rate <= 0 {
-		return max(g.renew, g.now+1), true
+	if !fits || g.rate <= 0 {
+		return max(g.rateEnd, g.now+1), true
 	}
 	if g.tokens > 0 {
 		return g.now, true
 	}
 	wait := int64((1 - g.tokens) / g.rate * 1e9)
-	return g.now + min(max(wait, 1), max(g.renew-g.now, 1)), true
+	return g.now + min(max(wait, 1), max(g.rateEnd-g.now, 1)), true
 }
 
 // Reject counts a frame that is dropped because it could not be cut.
 func (g *Gate) Reject(bytes int64) {
-	g.stats.In.add(bytes)
-	g.stats.Malformed.add(bytes)
+	g.stats.In.Add(bytes)
+	g.stats.Malformed.Add(bytes)
 }
 
 // State returns the state of the gate now.
@@ -561,7 +490,7 @@ func (g *Gate) State(now int64) State {
 	if w, ok := g.win.(*budgeted); ok {
 		s.Used = w.shared.used()
 		if w.err == nil {
-			b := w.budget.Stats(g.now + w.slot.Shift)
+			b := w.budget.Stats(g.now + w.view.Shift)
 			s.Budget = &b
 		}
 	}

@@ -35,21 +35,21 @@ func (s *shelf) cell(i int64) *cell {
 	return s.cells[i]
 }
 
-func (s *shelf) Slot(now int64) (Slot, error) {
+func (s *shelf) View(now int64) (View, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := now / s.slot
 	c := s.cell(i)
-	slot := Slot{Charged: c, Offered: &cell{}, Now: []Cell{c}, Start: i * s.slot, End: (i + 1) * s.slot}
+	slot := View{Charged: c, Offered: &cell{}, Now: []Counter{c}, Start: i * s.slot, End: (i + 1) * s.slot}
 	for j := i - 1; (j+1)*s.slot > slot.Start-s.window; j-- {
-		slot.Past = append(slot.Past, Past{[]Cell{s.cell(j)}, (j + 1) * s.slot})
+		slot.Past = append(slot.Past, Past{[]Counter{s.cell(j)}, (j + 1) * s.slot})
 	}
 	return slot, s.broken
 }
 
 func (s *shelf) Counts(int64, int64, func(int, int64, int64, int64, bool)) { panic("no budget") }
 
-func (s *shelf) Before(slot *Slot) (sum int64) {
+func (s *shelf) Before(slot *View) (sum int64) {
 	for i, c := range s.cells {
 		if i*s.slot < slot.Start {
 			sum += c.Load()
@@ -148,7 +148,7 @@ func TestSharedAtOnce(t *testing.T) {
 					passed[i] += p.Bytes
 				}
 			}
-			g.Settle()
+			g.Flush()
 		}()
 	}
 	wg.Wait()
@@ -156,7 +156,7 @@ func TestSharedAtOnce(t *testing.T) {
 	for _, n := range passed {
 		sum += n
 	}
-	slot, _ := book.Slot(3600e9 * 1000)
+	slot, _ := book.View(3600e9 * 1000)
 	if sum > quota || sum < quota-4*1100 || slot.Charged.Load() != sum {
 		t.Errorf("%d passed of %d, %d counted", sum, quota, slot.Charged.Load())
 	}
@@ -187,7 +187,7 @@ func TestSharedCycle(t *testing.T) {
 	cfg.Book = book
 	g := must(t, cfg)
 	g.Arrive(5e14, &Packet{Bytes: 500e3})
-	g.Settle()
+	g.Flush()
 	if r := g.win.sustainable(5e14); r < 0.999 || r > 1.001 {
 		t.Errorf("%.3f bytes a second, want 1: 500 kB for 500,000 s", r)
 	}
@@ -209,7 +209,7 @@ func TestSharedCycleFails(t *testing.T) {
 				passed += 10e3
 			}
 		}
-		g.Settle()
+		g.Flush()
 		return passed
 	}
 	counted := func() (sum int64) {
@@ -242,7 +242,7 @@ func TestSharedCycleFails(t *testing.T) {
 // minutes is a shelf with cycles of a minute.
 type minutes struct{ *shelf }
 
-func (m minutes) Before(slot *Slot) (sum int64) {
+func (m minutes) Before(slot *View) (sum int64) {
 	for i, c := range m.cells {
 		if at := i * m.slot; at < slot.Start && at/int64(time.Minute) == slot.Start/int64(time.Minute) {
 			sum += c.Load()
@@ -308,9 +308,6 @@ func TestSharedFails(t *testing.T) {
 	if passed != 6e3 || g.Err() != nil {
 		t.Errorf("%d passed when it can be used again, %v", passed, g.Err())
 	}
-	if _, err := New(Config{Quota: 1, Window: time.Second, Align: true, Book: book}); err == nil {
-		t.Error("windows on the clock with a Book")
-	}
 }
 
 // jumpy is the count of others who use up a lot at some time.
@@ -331,8 +328,8 @@ type jumping struct {
 	others *jumpy
 }
 
-func (b *jumping) Slot(now int64) (Slot, error) {
-	s, err := b.shelf.Slot(now)
+func (b *jumping) View(now int64) (View, error) {
+	s, err := b.shelf.View(now)
 	s.Now = append(s.Now, b.others)
 	return s, err
 }
@@ -345,11 +342,11 @@ func TestAdmitOnce(t *testing.T) {
 			book := &jumping{newShelf(time.Second, 60), &jumpy{at: at, by: 1e6}}
 			g := must(t, Config{Quota: 1e6, Window: time.Second, Threshold: 0.75, Offered: offered, Book: book})
 			p := Packet{Bytes: 40e3}
-			want := Tally{}
+			want := Counts{}
 			if g.Admit(1e9, &p) {
-				want.add(p.Bytes)
+				want.Add(p.Bytes)
 			}
-			g.Settle()
+			g.Flush()
 			if own := book.cell(60).Load(); g.stats.In != want || g.stats.Passed != want || own != int64(want.Bytes) {
 				t.Errorf("offered %v, others after %d looks: In %v, Passed %v, %d charged, want %v", offered, at, g.stats.In, g.stats.Passed, own, want)
 			}

@@ -1,6 +1,9 @@
 package gate
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // window counts bytes and compares them with a quota. Times are nanoseconds since the
 // Unix epoch and never go back.
@@ -21,6 +24,37 @@ type window interface {
 	refresh() int64
 	// begun returns when an aligned window began, 0 if windows slide.
 	begun() int64
+	// offer counts bytes as offered in the Book, if there is one.
+	offer(bytes int64)
+	// failed returns the error of the last use of the Book, nil if it works or if there is
+	// none. After an error the window counts alone, and tries the Book again every retry.
+	failed() error
+}
+
+// private is a window without a Book.
+type private struct{}
+
+func (private) offer(int64)   {}
+func (private) failed() error { return nil }
+
+// slope finds the steepest straight line of future traffic that stays under a quota, in
+// bytes per second, while earlier bytes leave the window.
+//
+// Just before some bytes leave, the window holds these, the ones that leave later, and the
+// bytes from now on. So room / (leaves - now) bounds the rate each time, and the least of
+// these bounds is the rate. At that rate the window reaches the quota just when the bytes
+// of that bound leave.
+type slope struct {
+	now, room int64
+	rate      float64
+}
+
+func newSlope(now, room int64) slope { return slope{now, room, math.Inf(1)} }
+
+// leave has bytes leave the window. The times must not go back.
+func (s *slope) leave(at, bytes int64) {
+	s.rate = min(s.rate, max(float64(s.room)/float64(max(at-s.now, 1))*1e9, 0))
+	s.room += bytes
 }
 
 // slotsPerWindow is the number of slots of a sliding window. It counts one slot more
@@ -34,6 +68,7 @@ const slotsPerWindow = 500
 // begins anywhere inside a slot touches at most 501 slots, so if no 501
 // consecutive slots hold more than the quota, no such span does.
 type sliding struct {
+	private
 	limit int64
 	slot  int64   // nanoseconds
 	ring  []int64 // bytes of slot i at ring[i%len(ring)]
@@ -64,44 +99,21 @@ func (s *sliding) advance(now int64) {
 	if now < s.end {
 		return
 	}
-	to := now / s.slot
-	if to-s.now >= int64(len(s.ring)) {
-		clear(s.ring)
-		s.sum = 0
-		s.now = to
-	}
-	for s.now < to {
+	to, n := now/s.slot, int64(len(s.ring))
+	for s.now = max(s.now, to-n); s.now < to; {
 		s.now++
-		i := s.now % int64(len(s.ring))
-		s.sum -= s.ring[i]
-		s.ring[i] = 0
+		s.sum -= s.ring[s.now%n]
+		s.ring[s.now%n] = 0
 	}
 	s.end = (s.now + 1) * s.slot
 }
 
-// sustainable finds the steepest straight line of future traffic that stays
-// under the quota. Just before slot j leaves, the window still holds slots j
-// to now, and the bytes from now on. So (quota - rest(j)) / (leaves(j) - now) bounds
-// the rate for every j, and the least of these bounds is the rate. At that rate the
-// window reaches the quota just when the slot of that bound leaves.
 func (s *sliding) sustainable(now int64) float64 {
-	n := int64(len(s.ring))
-	rest := s.sum
-	rate := -1.0
-	for j := s.now - n + 1; j <= s.now; j++ {
-		leaves := (j + n) * s.slot
-		r := float64(s.limit-rest) / float64(leaves-now) * 1e9
-		if rate < 0 || r < rate {
-			rate = r
-		}
-		if rate <= 0 {
-			return 0
-		}
-		if j >= 0 {
-			rest -= s.ring[j%n]
-		}
+	steepest, n := newSlope(now, s.limit-s.sum), int64(len(s.ring))
+	for j := max(s.now-n+1, 0); j <= s.now; j++ {
+		steepest.leave((j+n)*s.slot, s.ring[j%n])
 	}
-	return rate
+	return steepest.rate
 }
 
 // aligned is a window that begins at fixed times: on the clock, or with a billing cycle.
@@ -109,6 +121,7 @@ func (s *sliding) sustainable(now int64) float64 {
 // Those times are by the wall clock, which may be set; the gate's clock is monotonic.
 // If the wall clock returns to an earlier window, its count continues.
 type aligned struct {
+	private
 	limit  func(start, end int64) int64
 	bounds func(wall int64) (start, end int64)
 	wall   func(now int64) int64
@@ -157,12 +170,17 @@ func (a *aligned) advance(now int64) {
 	a.start, a.sum, a.since = start, a.left[start], now
 }
 
-func (a *aligned) sustainable(now int64) float64 {
-	return max(float64(a.most-a.sum)/float64(max(a.until-now, 1))*1e9, 0)
-}
-
 func (a *aligned) refresh() int64 { return a.check }
 func (a *aligned) begun() int64   { return a.since }
+
+func (a *aligned) sustainable(now int64) float64 { return a.pace(now, a.sum) }
+
+// pace returns the rate that uses up the rest of the quota by the end of the window.
+func (a *aligned) pace(now, used int64) float64 {
+	steepest := newSlope(now, a.most-used)
+	steepest.leave(a.until, used)
+	return steepest.rate
+}
 
 // Every divides time into windows of the same length that start on the clock:
 // at multiples of it since the epoch, which is midnight UTC for a day.

@@ -36,7 +36,7 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 	case given("cycle-day"):
 		return nil, cli.Usagef("-cycle-day is for months, but %s has cycles of %v", name, cli.Duration(cfg.Cycle))
 	}
-	c.opened, c.length = true, cfg.Cycle
+	c.length = cfg.Cycle
 	if !given("window") {
 		c.window.Duration = cli.Duration(budget.Slots * cfg.Slot)
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"framepipe/internal/bill"
-	"framepipe/internal/gate"
+	"framepipe/internal/calendar"
 	"framepipe/internal/ledger"
 )
 
@@ -22,7 +22,7 @@ func FuzzLedger(f *testing.F) {
 	const slots, cyclesAt, tables = 120, 256, 4096 + 512<<10
 	const table = 8 * (4*slots + 2*2)
 	name := f.TempDir() + "/ledger"
-	l, err := ledger.Open(name, cfg, gate.Every(cfg.Cycle))
+	l, err := ledger.Open(name, cfg, calendar.Calendar{Length: cfg.Cycle}.Bounds)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func FuzzLedger(f *testing.F) {
 func TestAhead(t *testing.T) {
 	const cycle = 10 * time.Minute
 	name := t.TempDir() + "/ledger"
-	l, err := ledger.Open(name, ledger.Config{Slot: 5 * time.Second, Cycle: cycle}, gate.Every(cycle))
+	l, err := ledger.Open(name, ledger.Config{Slot: 5 * time.Second, Cycle: cycle}, calendar.Calendar{Length: cycle}.Bounds)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"framepipe/internal/bill"
+	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 
 	"golang.org/x/sys/unix"
@@ -73,12 +75,11 @@ type config struct {
 	quota      cli.Size
 	window     cli.Window
 	method     bill.Method
-	percentile bill.Percentile
+	percentile budget.Percentile
 	rank       bill.Rank
 	missing    bill.Missing
 	cycle      string
 	cycleDay   int
-	opened     bool          // the ledger was read and has set length
 	length     time.Duration // of the cycles of a ledger, 0 for months
 	zone       string
 	all, json  bool
@@ -138,7 +139,7 @@ type job struct {
 	config
 	terms    bill.Terms
 	zone     *time.Location
-	calendar bill.Calendar
+	calendar calendar.Calendar
 }
 
 // check checks that the flags are consistent.
@@ -171,12 +172,7 @@ func (c config) check() (*job, error) {
 	if j.zone, err = time.LoadLocation(c.zone); err != nil {
 		return nil, cli.Usagef("-tz %s: no such time zone", c.zone)
 	}
-	j.calendar = bill.Calendar{Day: c.cycleDay, Zone: j.zone, Length: c.length}
-	if c.cycle != "" {
-		if err := j.checkCycleName(); err != nil {
-			return nil, cli.Usagef("-cycle %s: %w", c.cycle, err)
-		}
-	}
+	j.calendar = calendar.Calendar{Day: c.cycleDay, Zone: j.zone, Length: c.length}
 	if c.window.Month {
 		j.terms.Window = 5 * time.Minute
 		j.terms.Cap = int64(c.quota)
@@ -194,22 +190,16 @@ func (c config) check() (*job, error) {
 	return j, nil
 }
 
-// checkCycleName checks the name of the cycle. For a ledger, it is checked against the
-// ledger's calendar after the ledger is read.
-func (j *job) checkCycleName() error {
-	if j.csv == "" && !j.opened {
-		return bill.CanParse(j.config.cycle)
-	}
-	_, err := j.calendar.Parse(j.config.cycle)
-	return err
-}
-
 // cycle returns the cycle of -cycle, or the last one without the flag.
-func (j *job) cycle(source bill.Source) (bill.Cycle, error) {
+func (j *job) cycle(source bill.Source) (calendar.Cycle, error) {
 	if j.config.cycle == "" {
 		return bill.Last(source, j.calendar), nil
 	}
-	return j.calendar.Parse(j.config.cycle)
+	cycle, err := j.calendar.Parse(j.config.cycle)
+	if err != nil {
+		err = cli.Usagef("-cycle %s: %w", j.config.cycle, err)
+	}
+	return cycle, err
 }
 
 // read reads the samples. name is their file's, for errors.
@@ -263,7 +253,7 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	if err != nil {
 		return err
 	}
-	of := func(cycle bill.Cycle) (*bill.Bill, error) {
+	of := func(cycle calendar.Cycle) (*bill.Bill, error) {
 		b, err := bill.Of(source, cycle, j.zone, j.terms)
 		return b, about(name, err)
 	}
@@ -275,7 +265,7 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	case c.all:
 		err = j.writeTable(&out, source, of)
 	default:
-		var cycle bill.Cycle
+		var cycle calendar.Cycle
 		if cycle, err = j.cycle(source); err != nil {
 			return err
 		}
@@ -314,7 +304,7 @@ func about(name string, err error) error {
 }
 
 // writeTable writes a line for each cycle.
-func (j *job) writeTable(w *bytes.Buffer, source bill.Source, of func(bill.Cycle) (*bill.Bill, error)) error {
+func (j *job) writeTable(w *bytes.Buffer, source bill.Source, of func(calendar.Cycle) (*bill.Bill, error)) error {
 	const row = "%-*s %12s %12s %12s %10s %10s %9s %12s\n"
 	cycles := bill.Cycles(source, j.calendar)
 	width := len("2005-06 ")

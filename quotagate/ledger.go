@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
@@ -122,7 +123,8 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 		return nil, err
 	}
 	dir, other := ledger.Direction(c.dir), ledger.In+ledger.Out-ledger.Direction(c.dir)
-	b := &book{dir: dir, window: cfg.Window, clock: clock, bounds: gate.Month(c.cycleDay, zone)}
+	b := &book{dir: dir, window: cfg.Window, clock: clock}
+	b.bounds = calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: time.Duration(c.cycle)}.Bounds
 	b.lanes = [][][]ledger.Direction{separate: {{dir}}, larger: {{dir}, {other}}, both: {{dir, other}}}[c.bill]
 	lc := ledger.Config{Slot: cfg.Window / budget.Slots, CycleDay: c.cycleDay, Zone: zone}
 	if cfg.Cycle != nil {
@@ -130,7 +132,6 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 	}
 	if c.cycle > 0 {
 		lc = ledger.Config{Slot: lc.Slot, Cycle: time.Duration(c.cycle)}
-		b.bounds = gate.Every(lc.Cycle)
 	}
 	if c.percentile > 0 {
 		cfg.Budget, err = budget.New(budget.Config{

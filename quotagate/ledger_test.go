@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"framepipe/frame"
-	"framepipe/internal/bill"
 	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
@@ -172,7 +172,7 @@ func TestCapClockIsWrong(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		name := t.TempDir() + "/ledger"
 		w := &wall{}
-		cfg := gate.Config{Quota: quota, Cycle: gate.Month(1, zone), Threshold: 1, Policy: gate.Random}
+		cfg := gate.Config{Quota: quota, Cycle: calendar.Calendar{Day: 1, Zone: zone}.Bounds, Threshold: 1, Policy: gate.Random}
 		c := config{ledger: name, zone: zone.String(), cycleDay: 1, dir: uint8(ledger.Out)}
 		clock := w.clock()
 		cfg.Wall = clock.at
@@ -241,7 +241,7 @@ func TestParts(t *testing.T) {
 			p := &parts[at*int64(len(parts))/length]
 			*p = (&frame.Record{Time: uint64(start + at), Frame: f}).Append(*p)
 		}
-		for percentile, free := range map[bill.Percentile]int{0: 0, 95e9: (cycle - 1) * 5 / 100} {
+		for percentile, free := range map[budget.Percentile]int{0: 0, 95e9: (cycle - 1) * 5 / 100} {
 			name := t.TempDir() + "/ledger"
 			for _, part := range parts {
 				c := config{ledger: name, cycle: cli.Duration(length), percentile: percentile, dir: uint8(ledger.Out)}

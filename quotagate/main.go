@@ -8,7 +8,8 @@ import (
 	"os"
 	"time"
 
-	"framepipe/internal/bill"
+	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
@@ -89,7 +90,7 @@ type config struct {
 	dir        uint8           // a ledger.Direction
 	given      map[string]bool // flags on the command line
 	bill       billing
-	percentile bill.Percentile
+	percentile budget.Percentile
 	reserve    int
 	records    uint8 // -clock: wall or stream
 	seed       uint64
@@ -201,7 +202,7 @@ func (c *config) gateConfig() (gate.Config, error) {
 		if err != nil {
 			return g, cli.Usagef("-tz %s: no such time zone", c.zone)
 		}
-		g.Cycle = gate.Month(c.cycleDay, zone)
+		g.Cycle = calendar.Calendar{Day: c.cycleDay, Zone: zone}.Bounds
 	}
 	if c.seed == 0 && c.records == 0 { // by default, replays are repeatable
 		g.Seed = rand.Uint64()

@@ -28,8 +28,8 @@ import (
 	"syscall"
 	"time"
 
+	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
-	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
 )
 
@@ -129,7 +129,7 @@ func (s *soak) run() error {
 	s.both[1] = &direction{name: "out", from: s.b, to: s.a}
 	// The gates find it made.
 	const cycle = 24 * time.Hour
-	book, err := ledger.Open(filepath.Join(s.dir, "ledger"), ledger.Config{Slot: s.window / 60, Cycle: cycle}, gate.Every(cycle))
+	book, err := ledger.Open(filepath.Join(s.dir, "ledger"), ledger.Config{Slot: s.window / 60, Cycle: cycle}, calendar.Calendar{Length: cycle}.Bounds)
 	if err != nil {
 		return err
 	}

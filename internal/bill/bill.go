@@ -47,11 +47,10 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 )
 
@@ -101,70 +100,30 @@ func (r *Rank) Set(s string) error { return cli.Choose(r, ranks, s) }
 // Set implements flag.Value.
 func (m *Missing) Set(s string) error { return cli.Choose(m, missings, s) }
 
-// Percentile is a share of samples, in 10⁻⁹ percent, so that 99.9 is exact.
-type Percentile int64
-
-const hundred Percentile = 100e9
-
-// Set implements flag.Value.
-func (p *Percentile) Set(s string) error {
-	whole, fraction, dot := strings.Cut(strings.TrimSuffix(s, "%"), ".")
-	wrong := errors.New("want a percentile, such as 95 or 99.9, over 0 and up to 100")
-	if len(fraction) > 9 || len(whole) > 3 || whole == "" || dot && fraction == "" {
-		return wrong
-	}
-	n, err := strconv.ParseUint(whole+fraction+strings.Repeat("0", 9-len(fraction)), 10, 63)
-	if err != nil || n == 0 || Percentile(n) > hundred {
-		return wrong
-	}
-	*p = Percentile(n)
-	return nil
-}
-
-func (p Percentile) String() string {
-	s := fmt.Sprintf("%d.%09d", p/1e9, p%1e9)
-	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
-}
-
-// Float returns the percentile for display: 95.
-func (p Percentile) Float() float64 { return float64(p) / 1e9 }
-
-// Above returns the share of samples above the percentile, which are free.
-func (p Percentile) Above() budget.Ratio {
-	return budget.Ratio{Num: int64(hundred - p), Den: int64(hundred)}
-}
-
-// Free returns how many of n samples are free, by the rule of Floor.
-func (p Percentile) Free(n int) int {
-	hi, lo := bits.Mul64(uint64(n), uint64(hundred-p))
-	q, _ := bits.Div64(hi, lo, uint64(hundred))
-	return int(q)
-}
-
-// Index returns the index of the billed one of n ascending values. n must be positive.
-func (p Percentile) Index(n int, r Rank) int {
+// index returns the index of the billed one of n ascending values. n must be positive.
+func (r Rank) index(p budget.Percentile, n int) int {
 	if r == Floor {
 		return n - 1 - p.Free(n)
 	}
 	hi, lo := bits.Mul64(uint64(n), uint64(p))
-	lo, carry := bits.Add64(lo, uint64(hundred/2), 0)
-	rank, _ := bits.Div64(hi+carry, lo, uint64(hundred))
+	lo, carry := bits.Add64(lo, uint64(budget.Hundred/2), 0)
+	rank, _ := bits.Div64(hi+carry, lo, uint64(budget.Hundred))
 	return max(int(rank), 1) - 1
 }
 
 // of returns the billed value, 0 if there are no values. It sorts them.
-func (p Percentile) of(values []int64, r Rank) int64 {
+func (r Rank) of(p budget.Percentile, values []int64) int64 {
 	if len(values) == 0 {
 		return 0
 	}
 	slices.Sort(values)
-	return values[p.Index(len(values), r)]
+	return values[r.index(p, len(values))]
 }
 
 // Terms are the terms of the contract.
 type Terms struct {
 	Method     Method
-	Percentile Percentile
+	Percentile budget.Percentile
 	Rank       Rank
 	Missing    Missing
 	Window     time.Duration // length of the provider's sample; a multiple of a slot
@@ -208,7 +167,7 @@ func (m Method) Value(in, out int64) int64 {
 // window; see BPS.
 type Bill struct {
 	Terms
-	Cycle Cycle
+	Cycle calendar.Cycle
 	Zone  *time.Location
 	Slot  time.Duration
 
@@ -311,7 +270,7 @@ func (t *sampleValues) add(m Method, w Window, rule Missing) {
 
 // billed sorts the values and returns the percentiles.
 func (t *sampleValues) billed(c *Terms) (billed, in, out int64) {
-	in, out = c.Percentile.of(t.in, c.Rank), c.Percentile.of(t.out, c.Rank)
+	in, out = c.Rank.of(c.Percentile, t.in), c.Rank.of(c.Percentile, t.out)
 	switch c.Method {
 	case Separate:
 		billed = max(in, out)
@@ -320,7 +279,7 @@ func (t *sampleValues) billed(c *Terms) (billed, in, out int64) {
 	case Out:
 		billed = out
 	default:
-		billed = c.Percentile.of(t.one, c.Rank)
+		billed = c.Rank.of(c.Percentile, t.one)
 	}
 	return billed, in, out
 }
@@ -374,11 +333,11 @@ func (f *cycleView) remaining(phase int) (first, n int) {
 // New computes the bill of a cycle from a series. The series should extend a window
 // past the cycle's end, for pollers whose last window begins just before it, and some
 // days before its start, for the forecast; both may be missing.
-func New(s *Series, cycle Cycle, zone *time.Location, c Terms) (*Bill, error) {
+func New(s *Series, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill, error) {
 	switch {
 	case s.Slot <= 0 || len(s.In) != len(s.Out) || s.Known != nil && len(s.Known) != len(s.In):
 		return nil, errors.New("invalid series: its slots, bytes and known flags do not match")
-	case c.Percentile <= 0 || c.Percentile > hundred:
+	case c.Percentile <= 0 || c.Percentile > budget.Hundred:
 		return nil, errors.New("invalid percentile: must be greater than 0 and at most 100")
 	case c.Window < s.Slot || c.Window%s.Slot != 0:
 		return nil, &WindowError{s.Slot, c.Window}

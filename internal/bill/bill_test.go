@@ -18,6 +18,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
+
 	"pgregory.net/rapid"
 )
 
@@ -83,9 +86,9 @@ func csvOf(list [][3]int64) string {
 	return b.String()
 }
 
-func p(t testing.TB, s string) Percentile {
+func p(t testing.TB, s string) budget.Percentile {
 	t.Helper()
-	var x Percentile
+	var x budget.Percentile
 	if err := x.Set(s); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +156,7 @@ func TestPlain(t *testing.T) {
 			at[x[0]] = x
 			first, last = min(first, x[0]), max(last, x[0])
 		}
-		for _, cycle := range Cycles(s, Calendar{Day: 1, Zone: time.UTC}) {
+		for _, cycle := range Cycles(s, calendar.Calendar{Day: 1, Zone: time.UTC}) {
 			for k, share := range []string{"95", "90", "99.9", "97.5", "100", "0.001"} {
 				if k > 1 && len(list) > 1000 || k > 0 && len(list) > 1000 && testing.Short() { // sorting them takes its time
 					break
@@ -188,7 +191,7 @@ func TestOthers(t *testing.T) {
 	cacti := func(n int) int { return n - 1 - int(math.Ceil(float64(n)*0.05)) }
 	p95 := p(t, "95")
 	for n := 1; n < 20000; n++ {
-		floor, nearest := p95.Index(n, Floor), p95.Index(n, Nearest)
+		floor, nearest := Floor.index(p95, n), Nearest.index(p95, n)
 		// Its floating point loses the half of some, and PHP before 8.4 finds it again.
 		if d := nearest - libreNMS(n); d != 0 && (d != 1 || n%20 != 10) {
 			t.Errorf("%d samples: nearest is %d, LibreNMS's %d", n, nearest, libreNMS(n))
@@ -210,7 +213,7 @@ func TestOthers(t *testing.T) {
 	}
 	// The months: 28, 29, 30 and 31 days of five minutes.
 	for n, want := range map[int][2]int{8064: {403, 403}, 8352: {417, 418}, 8640: {432, 432}, 8928: {446, 446}} {
-		away := [2]int{n - 1 - p95.Index(n, Floor), n - 1 - p95.Index(n, Nearest)}
+		away := [2]int{n - 1 - Floor.index(p95, n), n - 1 - Nearest.index(p95, n)}
 		if away != want || p95.Free(n) != want[0] {
 			t.Errorf("%d samples: %v are thrown away, want %v", n, away, want)
 		}
@@ -222,38 +225,18 @@ func TestOthers(t *testing.T) {
 	}
 }
 
-func TestPercentile(t *testing.T) {
-	for s, want := range map[string]string{"95": "95", "95.0": "95", "99.9%": "99.9", "0.000000001": "0.000000001", "100": "100", "100.000": "100", "2.5": "2.5"} {
-		if got := p(t, s).String(); got != want {
-			t.Errorf("%s: %s", s, got)
-		}
-	}
-	for _, s := range []string{"", "0", "0.0", "100.1", "101", "-5", "+5", "1e2", "95.", ".5", "95.0000000001", "ninety", "NaN", "9999", "95 ", "9_5", "٩٥"} {
-		var x Percentile
-		if err := x.Set(s); err == nil {
-			t.Errorf("%q is taken: %v", s, x)
-		}
-	}
+// Nearest never bills more than Floor, and at most one sample less.
+func TestRank(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		x := Percentile(rapid.Int64Range(1, int64(hundred)).Draw(rt, "p"))
+		x := budget.Percentile(rapid.Int64Range(1, int64(budget.Hundred)).Draw(rt, "p"))
 		n := rapid.IntRange(1, 1<<40).Draw(rt, "n")
-		share := new(big.Rat).SetFrac64(int64(hundred-x), int64(hundred))
-		share.Mul(share, big.NewRat(int64(n), 1))
-		if want := new(big.Int).Quo(share.Num(), share.Denom()).Int64(); int64(x.Free(n)) != want {
-			rt.Fatalf("%v of %d: %d free, want %d", x, n, x.Free(n), want)
-		}
 		for _, r := range []Rank{Floor, Nearest} {
-			if i := x.Index(n, r); i < 0 || i >= n {
+			if i := r.index(x, n); i < 0 || i >= n {
 				rt.Fatalf("%v of %d: %d", x, n, i)
 			}
 		}
-		// Nearest never bills more than Floor, and at most one sample less.
-		if d := x.Index(n, Floor) - x.Index(n, Nearest); d < 0 || d > 1 {
+		if d := Floor.index(x, n) - Nearest.index(x, n); d < 0 || d > 1 {
 			rt.Fatalf("%v of %d: they differ by %d", x, n, d)
-		}
-		var again Percentile
-		if err := again.Set(x.String()); err != nil || again != x {
-			rt.Fatalf("%v reads back as %v, %v", x, again, err)
 		}
 	})
 }
@@ -289,7 +272,7 @@ func TestPhases(t *testing.T) {
 			Method: Method(rng.IntN(5)), Percentile: 80e9, Rank: Rank(rng.IntN(2)), Missing: Missing(rng.IntN(2)), Window: 5 * time.Minute,
 			Commit: int64(rapid.IntRange(0, 800).Draw(rt, "commit")),
 		}
-		cycle := Cycle{Start: int64(begin) * int64(slot), End: int64(begin+length) * int64(slot)}
+		cycle := calendar.Cycle{Start: int64(begin) * int64(slot), End: int64(begin+length) * int64(slot)}
 		b, err := New(s, cycle, time.UTC, c)
 		if err != nil {
 			rt.Fatal(err)
@@ -353,7 +336,7 @@ func TestForecast(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Date(2026, 3, 1, 0, 0, 0, 0, berlin).UnixNano()
-	cycle := Calendar{Day: 1, Zone: berlin}.At(start)
+	cycle := calendar.Calendar{Day: 1, Zone: berlin}.At(start)
 	if cycle.End-cycle.Start != int64(31*24*time.Hour-time.Hour) || cycle.Name != "2026-03" {
 		t.Fatal("the clocks were not put forward", cycle)
 	}
@@ -395,7 +378,7 @@ func TestForecast(t *testing.T) {
 
 func TestTransfer(t *testing.T) {
 	start := day(2026, 4, 1)
-	cycle := Calendar{Day: 1, Zone: time.UTC}.At(start)
+	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(start)
 	const n = 288 * 10
 	value := func(i int) (int64, int64) {
 		if i >= n-288 { // today is busier
@@ -439,40 +422,9 @@ func TestTransfer(t *testing.T) {
 	}
 }
 
-func TestCycles(t *testing.T) {
-	for _, tt := range []struct {
-		day        int
-		name       string
-		start, end string
-	}{
-		{1, "2005-06", "2005-06-01", "2005-07-01"},
-		{31, "2005-06", "2005-06-30", "2005-07-31"},
-		{31, "2005-02", "2005-02-28", "2005-03-31"},
-		{29, "2004-02", "2004-02-29", "2004-03-29"},
-		{15, "2005-12", "2005-12-15", "2006-01-15"},
-	} {
-		c, err := Calendar{Day: tt.day, Zone: time.UTC}.Parse(tt.name)
-		format := func(at int64) string { return time.Unix(0, at).UTC().Format(time.DateOnly) }
-		if err != nil || format(c.Start) != tt.start || format(c.End) != tt.end || c.Name != tt.name {
-			t.Errorf("%+v: %+v, %v", tt, c, err)
-		}
-		if again := (Calendar{Day: tt.day, Zone: time.UTC}.At(c.Start)); again != c {
-			t.Errorf("%+v: at its start it is %+v", c, again)
-		}
-		if again := (Calendar{Day: tt.day, Zone: time.UTC}.At(c.End - 1)); again != c {
-			t.Errorf("%+v: at its end it is %+v", c, again)
-		}
-	}
-	for _, s := range []string{"", "2005", "2005-13", "2005-06-01", "0000-01", "9999-01", "last"} {
-		if c, err := (Calendar{Day: 1, Zone: time.UTC}).Parse(s); err == nil {
-			t.Errorf("%q: %v", s, c)
-		}
-	}
-}
-
 func TestNewRefuses(t *testing.T) {
 	s := series(0, time.Minute, 10, func(int) (int64, int64) { return 1, 1 })
-	month := Cycle{Start: 0, End: int64(24 * time.Hour)}
+	month := calendar.Cycle{Start: 0, End: int64(24 * time.Hour)}
 	for want, tt := range map[string]Terms{
 		"too coarse":         {Percentile: 1, Window: time.Second},
 		"not a multiple of":  {Percentile: 1, Window: 90 * time.Second},
@@ -484,7 +436,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 	// Before and after all that is known, there is nothing, and no trap.
 	for _, at := range []int64{-int64(1000 * time.Hour), int64(1000 * time.Hour)} {
-		b, err := New(s, Cycle{Start: at, End: at + int64(24*time.Hour)}, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 3, Cap: 10})
+		b, err := New(s, calendar.Cycle{Start: at, End: at + int64(24*time.Hour)}, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 3, Cap: 10})
 		if err != nil || b.Samples != 0 || b.Billed != 0 || b.InBytes != 0 {
 			t.Errorf("at %d: %+v, %v", at, b, err)
 		}
@@ -540,7 +492,7 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestText(t *testing.T) {
-	cycle := Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
+	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
 	terms := Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 6e9}
 	for _, tt := range []struct {
 		name  string
@@ -624,7 +576,7 @@ func TestSVG(t *testing.T) {
 		"idle":  {series(day(2026, 3, 1), 5*time.Minute, 300, func(int) (int64, int64) { return 0, 0 }), Terms{Percentile: 50e9, Window: 5 * time.Minute, Missing: Skip}},
 		"huge":  {series(day(2026, 3, 1), 5*time.Minute, 300, func(int) (int64, int64) { return 1 << 52, 0 }), Terms{Percentile: 50e9, Window: 5 * time.Minute, Commit: 1}},
 	} {
-		b, err := New(tt.s, Calendar{Day: 1, Zone: zone}.At(day(2026, 3, 1)), zone, tt.c)
+		b, err := New(tt.s, calendar.Calendar{Day: 1, Zone: zone}.At(day(2026, 3, 1)), zone, tt.c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -648,7 +600,7 @@ func TestSVG(t *testing.T) {
 
 func TestWrite(t *testing.T) {
 	s := demand(6500)
-	b, err := New(s, Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1)), time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 6e9, Cap: 1e14})
+	b, err := New(s, calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1)), time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 6e9, Cap: 1e14})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -685,7 +637,7 @@ func BenchmarkMonthOfFiveSeconds(b *testing.B) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	s := series(day(2026, 3, 1), 5*time.Second, 31*17280, func(int) (int64, int64) { return rng.Int64N(1e8), rng.Int64N(1e8) })
 	for b.Loop() {
-		if _, err := New(s, Calendar{Day: 1, Zone: time.UTC}.At(s.Start), time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute}); err != nil {
+		if _, err := New(s, calendar.Calendar{Day: 1, Zone: time.UTC}.At(s.Start), time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"framepipe/internal/calendar"
 )
 
 // Limits of a CSV file, which is untrusted.
@@ -193,7 +195,7 @@ func (p *parser) time(s string) (int64, error) {
 	if len(s) > 10 && s[10] == ' ' {
 		wall, err := time.Parse("2006-01-02 15:04:05", s)
 		if err == nil {
-			if err = inYears(wall); err != nil {
+			if err = calendar.CheckYear(wall); err != nil {
 				return 0, err
 			}
 			p.previous, err = p.local(wall)
@@ -204,18 +206,11 @@ func (p *parser) time(s string) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%.40q is not a time: want 2006-01-02T15:04:05Z or 2006-01-02 15:04:05", s)
 	}
-	if err = inYears(t); err != nil {
+	if err = calendar.CheckYear(t); err != nil {
 		return 0, err
 	}
 	p.previous = t.UnixNano()
 	return p.previous, nil
-}
-
-func inYears(t time.Time) error {
-	if y := t.Year(); y < 1970 || y > 2200 {
-		return fmt.Errorf("the year %d is not between 1970 and 2200", y)
-	}
-	return nil
 }
 
 // local returns the instant at which clocks of the zone showed the time that wall has

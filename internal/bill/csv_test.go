@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"framepipe/internal/calendar"
 )
 
 // times returns the samples, for tests.
@@ -153,7 +155,7 @@ func TestTooFine(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, window := range []time.Duration{s.Slot, 5 * time.Minute} {
-		_, err := Of(s, Calendar{Day: 1, Zone: time.UTC}.At(s.list[0].at), time.UTC, Terms{Percentile: 95e9, Window: window})
+		_, err := Of(s, calendar.Calendar{Day: 1, Zone: time.UTC}.At(s.list[0].at), time.UTC, Terms{Percentile: 95e9, Window: window})
 		if err == nil || !strings.Contains(err.Error(), "samples every 1ns are more than") {
 			t.Errorf("windows of %v: %v", window, err)
 		}
@@ -217,11 +219,11 @@ func FuzzReadCSV(f *testing.F) {
 				t.Fatalf("slot %d of %d has %d and %d, want %v", i, len(x.In), x.In[i], x.Out[i], sum)
 			}
 		}
-		calendar := Calendar{Day: 31, Zone: berlin}
+		cycles := calendar.Calendar{Day: 31, Zone: berlin}
 		if s.Slot < time.Hour { // or a month has too many slots for one of a million runs
-			calendar.Length = 500 * s.Slot
+			cycles.Length = 500 * s.Slot
 		}
-		b, err := Of(s, calendar.At(to-1), berlin, Terms{Percentile: 95e9, Window: s.Slot, Commit: 1, Cap: 1})
+		b, err := Of(s, cycles.At(to-1), berlin, Terms{Percentile: 95e9, Window: s.Slot, Commit: 1, Cap: 1})
 		if err != nil {
 			return
 		}

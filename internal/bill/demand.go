@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
 )
 
 // The columns of a series.
@@ -36,7 +37,7 @@ func (s *Series) fold(m Method) *Series {
 
 // windows returns the windows, of the first phase, of the cycle in which a series begins.
 // Windows without slots in the series have no bytes.
-func (s *Series) windows(cycle Cycle, window time.Duration) ([]Window, error) {
+func (s *Series) windows(cycle calendar.Cycle, window time.Duration) ([]Window, error) {
 	slot := int64(s.Slot)
 	start := s.Start - floorDiv(s.Start-cycle.Start, slot)*slot
 	n := ceilDiv(cycle.End-start, int64(window))

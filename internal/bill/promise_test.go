@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
+
 	"pgregory.net/rapid"
 )
 
@@ -28,9 +31,9 @@ func TestPromiseOfMonths(t *testing.T) {
 		g := Gates{
 			Terms: Terms{
 				Method:     Method(rapid.IntRange(0, 4).Draw(t, "method")),
-				Percentile: Percentile(rapid.SampledFrom([]int64{95e9, 90e9, 99.5e9, 60e9}).Draw(t, "percentile")), Window: window,
+				Percentile: budget.Percentile(rapid.SampledFrom([]int64{95e9, 90e9, 99.5e9, 60e9}).Draw(t, "percentile")), Window: window,
 			},
-			Calendar:  Calendar{Day: day, Zone: zone},
+			Calendar:  calendar.Calendar{Day: day, Zone: zone},
 			Threshold: rapid.SampledFrom([]float64{0.5, 0.75, 1}).Draw(t, "threshold"),
 			Patience:  time.Duration(rapid.IntRange(0, 6).Draw(t, "patience")) * window / 2,
 		}
@@ -62,7 +65,7 @@ func TestPromiseOfMonths(t *testing.T) {
 				s.In[i], s.Out[i] = 0, 0
 			}
 		}
-		cycle := rapid.SampledFrom([]Cycle{before, this}).Draw(t, "billed")
+		cycle := rapid.SampledFrom([]calendar.Cycle{before, this}).Draw(t, "billed")
 		c, err := NewScenario(s, cycle, g)
 		if err != nil {
 			t.Fatal(err)

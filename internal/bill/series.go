@@ -3,6 +3,8 @@ package bill
 import (
 	"fmt"
 	"time"
+
+	"framepipe/internal/calendar"
 )
 
 // Series is traffic in consecutive slots of equal length, from a ledger or from
@@ -81,7 +83,7 @@ func (f *cycleView) window(i int) Window {
 const history = 8 * 24 * time.Hour
 
 // Of computes the bill of a cycle from a source.
-func Of(s Source, cycle Cycle, zone *time.Location, c Terms) (*Bill, error) {
+func Of(s Source, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill, error) {
 	series, err := s.Series(cycle.Start-int64(history), cycle.End+int64(c.Window))
 	if err != nil {
 		return nil, err
@@ -91,4 +93,26 @@ func Of(s Source, cycle Cycle, zone *time.Location, c Terms) (*Bill, error) {
 		err = fmt.Errorf("there is no data for the cycle %s", cycle.Name)
 	}
 	return b, err
+}
+
+// Cycles returns the cycles of which a source has data.
+func Cycles(s Source, c calendar.Calendar) (all []calendar.Cycle) {
+	for _, span := range s.Spans() {
+		at := span.Start
+		if n := len(all); n > 0 {
+			at = max(at, all[n-1].End)
+		}
+		for at < span.End {
+			x := c.At(at)
+			all = append(all, x)
+			at = x.End
+		}
+	}
+	return all
+}
+
+// Last returns the last cycle of which a source has data.
+func Last(s Source, c calendar.Calendar) calendar.Cycle {
+	spans := s.Spans()
+	return c.At(spans[len(spans)-1].End - 1)
 }

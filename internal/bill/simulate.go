@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 )
 
@@ -13,7 +14,7 @@ import (
 // commit by the provider's terms.
 type Gates struct {
 	Terms // without the commit: see Simulate
-	Calendar
+	calendar.Calendar
 	Threshold float64       // share of the commit up to which all bytes pass
 	Reserve   int64         // free windows that are never used
 	Patience  time.Duration // how long demand that may not pass waits
@@ -23,7 +24,7 @@ type Gates struct {
 // before it.
 type Scenario struct {
 	Gates
-	Cycle Cycle
+	Cycle calendar.Cycle
 	// From and To bound the known demand of the cycle, in nanoseconds since
 	// the Unix epoch. The rest of the cycle counts as idle.
 	From, To int64
@@ -36,7 +37,7 @@ type Scenario struct {
 }
 
 // NewScenario reads the demand of a cycle and of all cycles before it.
-func NewScenario(s Source, cycle Cycle, g Gates) (*Scenario, error) {
+func NewScenario(s Source, cycle calendar.Cycle, g Gates) (*Scenario, error) {
 	g.Cap, g.Missing = 0, Zero
 	if g.Window%budget.Slots != 0 {
 		return nil, fmt.Errorf("windows of %v cannot be divided into sixty slots", cli.Duration(g.Window))

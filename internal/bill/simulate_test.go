@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
 	"framepipe/internal/nettest"
 
 	"pgregory.net/rapid"
@@ -38,7 +39,7 @@ func bursty(r *rand.Rand, start int64, sample time.Duration, n int) *Series {
 
 func gates(m Method, length time.Duration) Gates {
 	return Gates{
-		Terms: Terms{Method: m, Percentile: 95e9, Window: 5 * time.Minute}, Calendar: Calendar{Zone: time.UTC, Length: length}, Threshold: 0.75,
+		Terms: Terms{Method: m, Percentile: 95e9, Window: 5 * time.Minute}, Calendar: calendar.Calendar{Zone: time.UTC, Length: length}, Threshold: 0.75,
 	}
 }
 
@@ -416,22 +417,4 @@ func BenchmarkSimulateMonth(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-// A name that is taken is of a cycle that has it.
-func FuzzCycleName(f *testing.F) {
-	for _, s := range []string{"2005-06", "2026-03-05", "2026-03-05T06:00:00Z", "2026-03-05T06:00:00.5+02:00", "1970-01-01", "2200-12-31T23:59:59Z"} {
-		f.Add(s, int64(time.Hour))
-		f.Add(s, int64(0))
-	}
-	f.Fuzz(func(t *testing.T, name string, length int64) {
-		c := Calendar{Day: 31, Zone: time.UTC, Length: time.Duration(max(length, 0))}
-		x, err := c.Parse(name)
-		if err != nil {
-			return
-		}
-		if again, err := c.Parse(x.Name); err != nil || again != x || c.At(x.Start) != x || x.End <= x.Start || CanParse(name) != nil {
-			t.Fatalf("%q is %+v, and that %+v, %v", name, x, again, err)
-		}
-	})
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"framepipe/internal/budget"
 	"framepipe/internal/cli"
 )
 
@@ -269,7 +270,7 @@ func (b *Bill) svgCurve(p *picture, top, line float64) {
 	bottom := float64(curveTop + curveHigh)
 	x := func(share float64) float64 { return svgLeft + plotWidth*share }
 	p.text("strong", svgLeft, curveTop-16, "How many samples are higher")
-	free := float64(hundred-b.Percentile) / float64(hundred)
+	free := float64(budget.Hundred-b.Percentile) / float64(budget.Hundred)
 	all := b.sorted()
 	if free > 0 {
 		p.add(`<rect class="freed" x="%d" y="%d" width="%s" height="%d"/>`, svgLeft, curveTop, unit(max(plotWidth*free, 1)), curveHigh)

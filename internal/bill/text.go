@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"framepipe/internal/budget"
 	"framepipe/internal/cli"
 )
 
@@ -77,7 +78,7 @@ func (b *Bill) basis() string {
 }
 
 // ordinal returns the percentile as an ordinal: 95th.
-func ordinal(p Percentile) string {
+func ordinal(p budget.Percentile) string {
 	s := p.String()
 	end := "th"
 	if !strings.HasSuffix(s, "11") && !strings.HasSuffix(s, "12") && !strings.HasSuffix(s, "13") {
@@ -474,7 +475,7 @@ func (b *Bill) duration(t *strings.Builder, s Style) {
 	}
 	fmt.Fprintf(t, "%*s%s\n", margin+1, "", "which share of the samples is higher")
 	b.draw(t, s, c, b.lineName())
-	free := float64(hundred-b.Percentile) / 1e9
+	free := float64(budget.Hundred-b.Percentile) / 1e9
 	at, labels := []int{0}, []string{"0%"}
 	for _, x := range []float64{free, 25, 50, 75} {
 		if x > 3 || n > 100 && x > 0 {

@@ -21,8 +21,8 @@ import (
 	"time"
 
 	"framepipe/frame"
+	"framepipe/internal/calendar"
 	"framepipe/internal/fdio"
-	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
 	"framepipe/internal/nettest"
 	"framepipe/internal/packettest"
@@ -704,7 +704,7 @@ func TestMemoryLimit(t *testing.T) {
 	_ = w.Flush()
 
 	bill := t.TempDir() + "/bill"
-	l, err := ledger.Open(bill, ledger.Config{Slot: 5 * time.Second, CycleDay: 1, Zone: time.UTC}, gate.Month(1, time.UTC))
+	l, err := ledger.Open(bill, ledger.Config{Slot: 5 * time.Second, CycleDay: 1, Zone: time.UTC}, calendar.Calendar{Day: 1, Zone: time.UTC}.Bounds)
 	if err != nil {
 		t.Fatal(err)
 	}

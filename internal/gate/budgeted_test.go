@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
 
 	"pgregory.net/rapid"
 )
@@ -103,7 +104,7 @@ func TestBudgetPromise(t *testing.T) {
 		quota := rapid.Int64Range(50e3, 1e6).Draw(t, "quota")
 		seed := rapid.Uint64().Draw(t, "seed")
 		rng := rand.New(rand.NewPCG(seed, 7))
-		cycle := Every(time.Duration(slot * rapid.Int64Range(100, 2000).Draw(t, "cycle")))
+		cycle := calendar.Calendar{Length: time.Duration(slot * rapid.Int64Range(100, 2000).Draw(t, "cycle"))}.Bounds
 		free := budget.Ratio{Num: rapid.Int64Range(0, 400).Draw(t, "free"), Den: 1000}
 		lanes := rapid.SampledFrom([][][]int64{{{0}}, {{0}, {1}}, {{0, 1}}}).Draw(t, "lanes")
 		spend := rapid.SampledFrom([]budget.Policy{budget.Weighed, budget.Greedy}).Draw(t, "spend")
@@ -290,7 +291,7 @@ func TestClockSet(t *testing.T) {
 		d := &desk{folio: f, lanes: [][]int64{{0}}, begin: start - 2*int64(time.Hour)}
 		cfg := Config{Quota: quota, Window: time.Minute, Threshold: 0.75, Queue: 100 * time.Millisecond, Book: d}
 		if with {
-			b, err := budget.New(budget.Config{Quota: quota, Window: time.Minute, Free: budget.Ratio{Num: 0, Den: 1}, Cycle: Every(time.Duration(month))})
+			b, err := budget.New(budget.Config{Quota: quota, Window: time.Minute, Free: budget.Ratio{Num: 0, Den: 1}, Cycle: calendar.Calendar{Length: time.Duration(month)}.Bounds})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -333,7 +334,7 @@ func TestBudgetFails(t *testing.T) {
 	begin := 10 * int64(24*time.Hour)
 	for _, name := range []string{"from the start", "later"} {
 		f := newFolio(slot)
-		b, err := budget.New(budget.Config{Quota: quota, Window: time.Minute, Free: budget.Ratio{Num: 0, Den: 1}, Cycle: Every(24 * time.Hour)})
+		b, err := budget.New(budget.Config{Quota: quota, Window: time.Minute, Free: budget.Ratio{Num: 0, Den: 1}, Cycle: calendar.Calendar{Length: 24 * time.Hour}.Bounds})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -386,7 +387,7 @@ func TestMarkedSlot(t *testing.T) {
 	const slot, start = int64(1e9), 1000 * int64(60e9)
 	for _, marked := range []bool{false, true} {
 		f := newFolio(slot)
-		b, err := budget.New(budget.Config{Quota: 10e3, Window: time.Minute, Free: budget.Ratio{Num: 0, Den: 1}, Cycle: Every(24 * time.Hour)})
+		b, err := budget.New(budget.Config{Quota: 10e3, Window: time.Minute, Free: budget.Ratio{Num: 0, Den: 1}, Cycle: calendar.Calendar{Length: 24 * time.Hour}.Bounds})
 		if err != nil {
 			t.Fatal(err)
 		}

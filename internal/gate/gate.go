@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
 )
 
 // Config describes a gate. Exactly one of Quota and Rate is positive. A Book needs a sliding
@@ -179,7 +180,7 @@ func New(cfg Config) (*Gate, error) {
 	case cfg.Window < time.Millisecond:
 		return nil, fmt.Errorf("the window %v is shorter than a millisecond", cfg.Window)
 	case cfg.Align:
-		g.win = newAligned(limit, Every(cfg.Window), cfg.Wall)
+		g.win = newAligned(limit, calendar.Calendar{Length: cfg.Window}.Bounds, cfg.Wall)
 	default:
 		quota := limit(0, int64(cfg.Window))
 		if quota < 1 {

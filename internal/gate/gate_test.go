@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
 
 	"pgregory.net/rapid"
 )
@@ -346,76 +347,6 @@ func TestSuper(t *testing.T) {
 	}
 }
 
-func TestMonth(t *testing.T) {
-	berlin, err := time.LoadLocation("Europe/Berlin")
-	if err != nil {
-		t.Fatal(err) // Go brings the database along
-	}
-	const form = "2006-01-02 15:04:05"
-	for _, c := range []struct {
-		day              int
-		now, start, next string
-	}{
-		{1, "2026-03-29 03:00:00", "2026-03-01 00:00:00", "2026-04-01 00:00:00"}, // a day of 23 hours
-		{5, "2026-01-04 23:59:59", "2025-12-05 00:00:00", "2026-01-05 00:00:00"},
-		{5, "2026-01-05 00:00:00", "2026-01-05 00:00:00", "2026-02-05 00:00:00"},
-		{31, "2026-02-28 00:00:00", "2026-02-28 00:00:00", "2026-03-31 00:00:00"},
-		{31, "2026-02-27 00:00:00", "2026-01-31 00:00:00", "2026-02-28 00:00:00"},
-		{31, "2024-03-01 00:00:00", "2024-02-29 00:00:00", "2024-03-31 00:00:00"},
-	} {
-		now, _ := time.ParseInLocation(form, c.now, berlin)
-		start, end := Month(c.day, berlin)(now.UnixNano())
-		if got := time.Unix(0, start).In(berlin).Format(form); got != c.start {
-			t.Errorf("day %d, %s: starts %s, want %s", c.day, c.now, got, c.start)
-		}
-		if got := time.Unix(0, end).In(berlin).Format(form); got != c.next {
-			t.Errorf("day %d, %s: ends %s, want %s", c.day, c.now, got, c.next)
-		}
-	}
-}
-
-// Where the clock goes forward or back at midnight, or leaves out a day, every time
-// still lies in its cycle, and cycles follow each other.
-func TestMonthMidnight(t *testing.T) {
-	for _, name := range []string{"America/Asuncion", "America/Havana", "America/St_Johns", "America/Sao_Paulo", "Atlantic/Azores", "Africa/Cairo", "Asia/Beirut", "Asia/Amman", "Pacific/Apia"} {
-		zone, err := time.LoadLocation(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		shifts := 0
-		for _, day := range []int{1, 15, 20, 30, 31} {
-			bounds := Month(day, zone)
-			for at := time.Date(1985, 1, 1, 0, 0, 0, 0, zone); at.Year() < 2030; shifts++ {
-				_, shift := at.ZoneBounds()
-				if shift.IsZero() {
-					break
-				}
-				at = shift
-				for d := -25 * time.Hour; d <= 25*time.Hour; d += 30 * time.Minute {
-					now := shift.Add(d).UnixNano()
-					start, end := bounds(now)
-					if start > now || end <= now {
-						t.Fatalf("%s, day %d: the cycle of %v is from %v to %v", name, day, shift.Add(d), time.Unix(0, start).In(zone), time.Unix(0, end).In(zone))
-					}
-					_, before := bounds(start - 1)
-					after, _ := bounds(end)
-					if s, e := bounds(start); s != start || e != end || before != start || after != end {
-						t.Fatalf("%s, day %d: %v begins a cycle until %v, but the one before ends %v", name, day, time.Unix(0, start).In(zone), time.Unix(0, end).In(zone), time.Unix(0, before).In(zone))
-					}
-					begin := time.Unix(0, start).In(zone)
-					y, m, d := begin.Date()
-					if last := time.Date(y, m+1, 0, 0, 0, 0, 0, time.UTC).Day(); begin.Hour() > 1 || d != min(day, last) && y != 2011 {
-						t.Fatalf("%s, day %d: a cycle begins at %v", name, day, begin)
-					}
-				}
-			}
-		}
-		if shifts < 100 {
-			t.Errorf("%s: %d shifts", name, shifts)
-		}
-	}
-}
-
 func TestCounting(t *testing.T) {
 	for _, c := range []struct {
 		size, l2, ip             int
@@ -475,7 +406,7 @@ func BenchmarkArriveOpen(b *testing.B) {
 				cfg.Book = &desk{folio: newFolio(5e9), lanes: [][]int64{{0}}, begin: now}
 			}
 			if with == "budget" {
-				cfg.Budget, _ = budget.New(budget.Config{Quota: cfg.Quota, Free: budget.Ratio{Num: 5, Den: 100}, Cycle: Every(30 * 24 * time.Hour)})
+				cfg.Budget, _ = budget.New(budget.Config{Quota: cfg.Quota, Free: budget.Ratio{Num: 5, Den: 100}, Cycle: calendar.Calendar{Length: 30 * 24 * time.Hour}.Bounds})
 			}
 			g := must(b, cfg)
 			p := Packet{Bytes: 1518}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"framepipe/internal/calendar"
+
 	"pgregory.net/rapid"
 )
 
@@ -200,7 +202,7 @@ func TestSharedCycleFails(t *testing.T) {
 	const day = int64(24 * time.Hour)
 	book := newShelf(time.Minute, 60)
 	shift := int64(0)
-	g := must(t, Config{Quota: 1e6, Cycle: Every(24 * time.Hour), Policy: Random, Threshold: 1, Book: book,
+	g := must(t, Config{Quota: 1e6, Cycle: calendar.Calendar{Length: 24 * time.Hour}.Bounds, Policy: Random, Threshold: 1, Book: book,
 		Wall: func(now int64) int64 { return now + shift }})
 	now := 1000*day + day/2
 	pass := func(most int64) (passed int64) {
@@ -256,8 +258,8 @@ func (m minutes) Before(slot *View) (sum int64) {
 func TestCarried(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"aligned": {Window: time.Minute, Align: true},
-		"cycle":   {Cycle: Every(time.Minute)},
-		"Book":    {Cycle: Every(time.Minute), Book: minutes{newShelf(time.Minute, 60)}},
+		"cycle":   {Cycle: calendar.Calendar{Length: time.Minute}.Bounds},
+		"Book":    {Cycle: calendar.Calendar{Length: time.Minute}.Bounds, Book: minutes{newShelf(time.Minute, 60)}},
 	} {
 		cfg.Quota, cfg.Offered, cfg.Threshold = 10e3, true, 1
 		g := must(t, cfg)

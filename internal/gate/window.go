@@ -181,37 +181,3 @@ func (a *aligned) pace(now, used int64) float64 {
 	steepest.leave(a.until, used)
 	return steepest.rate
 }
-
-// Every divides time into windows of the same length that start on the clock:
-// at multiples of it since the epoch, which is midnight UTC for a day.
-func Every(length time.Duration) func(now int64) (start, end int64) {
-	return func(now int64) (int64, int64) {
-		start := now - now%int64(length)
-		return start, start + int64(length)
-	}
-}
-
-// Month returns the bounds of the billing cycle of a time: from midnight of the given
-// day of a month to that of the next. In a month without that day, the cycle begins on the
-// last day. If clocks skip midnight, the day begins at the change.
-func Month(day int, zone *time.Location) func(now int64) (start, end int64) {
-	begin := func(year int, month time.Month) int64 {
-		d := min(day, time.Date(year, month+1, 0, 0, 0, 0, 0, time.UTC).Day())
-		midnight := time.Date(year, month, d, 0, 0, 0, 0, zone)
-		if midnight.Day() != d || midnight.Hour() != 0 { // clocks skip it
-			midnight, _ = time.Date(year, month, d+1, 12, 0, 0, 0, zone).ZoneBounds()
-		}
-		return midnight.UnixNano()
-	}
-	return func(now int64) (int64, int64) {
-		y, m, _ := time.Unix(0, now).In(zone).Date()
-		start, end := begin(y, m), begin(y, m+1)
-		switch {
-		case start > now:
-			return begin(y, m-1), start
-		case end <= now: // the clock went back from the next month into this one
-			return end, begin(y, m+2)
-		}
-		return start, end
-	}
-}

@@ -1,0 +1,50 @@
+package budget
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"strconv"
+	"strings"
+)
+
+// Percentile is a share of samples, in 10⁻⁹ percent, so that 99.9 is exact.
+type Percentile int64
+
+// Hundred is all samples.
+const Hundred Percentile = 100e9
+
+// Set implements flag.Value.
+func (p *Percentile) Set(s string) error {
+	whole, fraction, dot := strings.Cut(strings.TrimSuffix(s, "%"), ".")
+	wrong := errors.New("want a percentile, such as 95 or 99.9, over 0 and up to 100")
+	if len(fraction) > 9 || len(whole) > 3 || whole == "" || dot && fraction == "" {
+		return wrong
+	}
+	n, err := strconv.ParseUint(whole+fraction+strings.Repeat("0", 9-len(fraction)), 10, 63)
+	if err != nil || n == 0 || Percentile(n) > Hundred {
+		return wrong
+	}
+	*p = Percentile(n)
+	return nil
+}
+
+func (p Percentile) String() string {
+	s := fmt.Sprintf("%d.%09d", p/1e9, p%1e9)
+	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
+}
+
+// Float returns the percentile for display: 95.
+func (p Percentile) Float() float64 { return float64(p) / 1e9 }
+
+// Above returns the share of samples above the percentile, which are free.
+func (p Percentile) Above() Ratio {
+	return Ratio{Num: int64(Hundred - p), Den: int64(Hundred)}
+}
+
+// Free returns how many of n samples are free, rounded down.
+func (p Percentile) Free(n int) int {
+	hi, lo := bits.Mul64(uint64(n), uint64(Hundred-p))
+	q, _ := bits.Div64(hi, lo, uint64(Hundred))
+	return int(q)
+}

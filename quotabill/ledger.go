@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"framepipe/internal/bill"
 	"framepipe/internal/budget"
@@ -14,7 +13,7 @@ import (
 
 // fromLedger reads the counts of gates up to now: charged bytes, or offered bytes for a
 // simulation. Without flags for them, the cycle and the window are the ledger's.
-func (c *config) fromLedger(name string, given func(flag string) bool, now int64) (source bill.Source, err error) {
+func (c *config) fromLedger(name string, given func(flag string) bool, now int64) (samples *bill.Samples, err error) {
 	l, err := ledger.Read(name)
 	if errors.Is(err, ledger.ErrDamaged) {
 		err = cli.Hint(err, "give the file of quotagate -ledger, or read samples with -csv")
@@ -40,68 +39,38 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 	if !given("window") {
 		c.window.Duration = cli.Duration(budget.Slots * cfg.Slot)
 	}
-	// A clock that was ahead for a while may have left counts in the future. Ignore them.
-	cycles := slices.DeleteFunc(l.Cycles(), func(x ledger.Cycle) bool { return x.Start > now })
-	nothing := fmt.Errorf("%s: no traffic was counted yet", name)
-	if len(cycles) == 0 {
-		return nil, nothing
+	list := readLedger(l, c.simulate || c.plan, now)
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%s: no traffic was counted yet", name)
 	}
-	var all bill.Pieces
-	room := uint64(mostBytes)
-	for i, x := range cycles {
-		s, used, sum := readCycle(&x, cfg.Slot, c.simulates(), now)
-		if sum > room {
-			return nil, fmt.Errorf("%s: %w: the sum of its counts is too large", name, ledger.ErrDamaged)
-		}
-		room -= sum
-		if i == len(cycles)-1 && now < x.End { // drop the current slot if it is empty
-			used = max(used, len(s.In)-1)
-		}
-		if i == len(cycles)-1 {
-			s.In, s.Out = s.In[:used], s.Out[:used]
-		}
-		if len(all) == 0 { // time before the first byte is unknown: no gate counted
-			if sum == 0 {
-				continue
-			}
-			first := 0
-			for s.In[first]+s.Out[first] == 0 {
-				first++
-			}
-			s.Start += int64(first) * int64(cfg.Slot)
-			s.In, s.Out = s.In[first:], s.Out[first:]
-		}
-		all = append(all, s)
+	if samples, err = bill.NewSamples(list, cfg.Slot); err != nil {
+		err = fmt.Errorf("%s: %w: %w", name, ledger.ErrDamaged, err)
 	}
-	if len(all) == 0 {
-		return nil, nothing
-	}
-	if last := len(all) - 1; len(all[last].In) == 0 {
-		all = all[:last] // the cycle has just begun
-	}
-	return all, nil
+	return samples, err
 }
 
-// mostBytes bounds the sum of all slots of a ledger, so that no sum overflows.
-const mostBytes = 1 << 62
-
-// readCycle reads a cycle up to now. used is one more than the last slot with bytes. sum
-// is the bytes; reading stops once it exceeds mostBytes.
-func readCycle(x *ledger.Cycle, slot time.Duration, offered bool, now int64) (s *bill.Series, used int, sum uint64) {
-	n := x.Slots
-	if now < x.End {
-		n = min(n, int((now-x.Start)/int64(slot))+1)
-	}
-	s = &bill.Series{Start: x.Start, Slot: slot, In: make([]int64, n), Out: make([]int64, n)}
-	for i := range n {
-		for d, to := range [...]*int64{ledger.In: &s.In[i], ledger.Out: &s.Out[i]} {
-			if *to = x.Bytes(ledger.Direction(d), offered, i); *to > 0 {
-				used = i + 1
+// readLedger returns the slots from the first byte on: before it no gate counted. They end
+// with the last slot before now, or with the last byte if its cycle is over.
+func readLedger(l *ledger.Ledger, offered bool, now int64) (list []bill.Sample) {
+	// A clock that was ahead for a while may have left counts in the future. Ignore them.
+	cycles := slices.DeleteFunc(l.Cycles(), func(x ledger.Cycle) bool { return x.Start > now })
+	slot, used := l.Config().Slot, 0
+	for _, x := range cycles {
+		for i := range x.Slots {
+			s := bill.Sample{
+				At: x.Start + int64(i)*int64(slot), In: x.Bytes(ledger.In, offered, i), Out: x.Bytes(ledger.Out, offered, i),
 			}
-			if sum += uint64(*to); sum > mostBytes {
-				return s, used, sum
+			switch empty := s.In == 0 && s.Out == 0; {
+			case s.At > now || empty && (used == 0 || now-s.At < int64(slot)):
+				continue
+			case !empty:
+				used = len(list) + 1
 			}
+			list = append(list, s)
 		}
 	}
-	return s, used, sum
+	if n := len(cycles); n > 0 && now >= cycles[n-1].End {
+		list = list[:used]
+	}
+	return list
 }

@@ -2,12 +2,9 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -15,8 +12,6 @@ import (
 	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
-
-	"golang.org/x/sys/unix"
 )
 
 const usage = `usage: quotabill [flags] {-csv FILE | LEDGER}
@@ -67,6 +62,9 @@ a terminal, unless NO_COLOR is set.
   quotabill -csv samples.csv -plan
   quotabill -csv samples.csv -window month -quota 20TB -cycle-day 5
 `
+
+// threshold is the gate's default.
+const threshold = 0.75
 
 type config struct {
 	csv        string
@@ -138,19 +136,11 @@ func main() {
 type job struct {
 	config
 	terms    bill.Terms
-	zone     *time.Location
 	calendar calendar.Calendar
 }
 
 // check checks that the flags are consistent.
 func (c config) check() (*job, error) {
-	j := &job{config: c, terms: bill.Terms{
-		Method: c.method, Percentile: c.percentile, Rank: c.rank, Missing: c.missing, Window: time.Duration(c.window.Duration),
-	}}
-	if err := c.checkSimulation(); err != nil {
-		return nil, err
-	}
-	var err error
 	switch {
 	case c.rate != 0 && c.quota != 0 && !c.window.Month:
 		return nil, cli.Usagef("-quota and -rate both set the commit: give one")
@@ -164,20 +154,24 @@ func (c config) check() (*job, error) {
 		return nil, cli.Usagef("-svg, -prom and -slots are for one cycle: give them without -all")
 	case c.interval != 0 && c.csv == "":
 		return nil, cli.Usagef("-interval goes with -csv")
-	case c.window.Duration > cli.Duration(24*time.Hour):
-		return nil, cli.Usagef("-window %v: must be at most a day, or month", c.window)
 	case c.interval != 0 && c.interval < cli.Duration(time.Millisecond):
 		return nil, cli.Usagef("-interval %v: must be at least a millisecond", c.interval)
+	case c.window.Duration > cli.Duration(24*time.Hour):
+		return nil, cli.Usagef("-window %v: must be at most a day, or month", c.window)
 	}
-	if j.zone, err = time.LoadLocation(c.zone); err != nil {
+	if err := c.checkSimulation(); err != nil {
+		return nil, err
+	}
+	zone, err := time.LoadLocation(c.zone)
+	if err != nil {
 		return nil, cli.Usagef("-tz %s: no such time zone", c.zone)
 	}
-	j.calendar = calendar.Calendar{Day: c.cycleDay, Zone: j.zone, Length: c.length}
+	j := &job{config: c, calendar: calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: c.length}, terms: bill.Terms{
+		Method: c.method, Percentile: c.percentile, Rank: c.rank, Missing: c.missing,
+		Window: time.Duration(c.window.Duration), Commit: int64(c.quota),
+	}}
 	if c.window.Month {
-		j.terms.Window = 5 * time.Minute
-		j.terms.Cap = int64(c.quota)
-	} else {
-		j.terms.Commit = int64(c.quota)
+		j.terms.Window, j.terms.Commit, j.terms.Cap = 5*time.Minute, 0, int64(c.quota)
 	}
 	if c.rate != 0 {
 		if j.terms.Commit, err = bill.Bytes(int64(c.rate), j.terms.Window); err != nil {
@@ -190,49 +184,67 @@ func (c config) check() (*job, error) {
 	return j, nil
 }
 
-// cycle returns the cycle of -cycle, or the last one without the flag.
-func (j *job) cycle(source bill.Source) (calendar.Cycle, error) {
-	if j.config.cycle == "" {
-		return bill.Last(source, j.calendar), nil
+// checkSimulation checks the flags of simulations against the others.
+func (c *config) checkSimulation() error {
+	if !c.simulate && !c.plan {
+		if c.threshold != threshold || c.reserve != 0 || c.patience != 0 {
+			return cli.Usagef("-threshold, -reserve and -patience go with -simulate or -plan")
+		}
+		return nil
 	}
-	cycle, err := j.calendar.Parse(j.config.cycle)
-	if err != nil {
-		err = cli.Usagef("-cycle %s: %w", j.config.cycle, err)
+	switch {
+	case c.simulate && c.plan:
+		return cli.Usagef("-simulate is for one commit and -plan for several: give one")
+	case c.window.Month:
+		return cli.Usagef("-window month is a transfer cap: -simulate and -plan are for a percentile")
+	case c.simulate && c.rate == 0 && c.quota == 0:
+		return cli.Usagef("-simulate needs a commit: give -rate 100Mbit/s, or -quota")
+	case c.window.Duration%budget.Slots != 0:
+		return cli.Usagef("-window %v: must be divisible by sixty", c.window)
+	case c.reserve < 0:
+		return cli.Usagef("-reserve %d is negative", c.reserve)
+	case c.all || c.prom != "":
+		return cli.Usagef("-all and -prom are for bills, not for -simulate or -plan")
+	case c.plan && (c.svg != "" || c.slots != ""):
+		return cli.Usagef("-svg and -slots are for one commit: give them with -simulate, not -plan")
+	case c.missing != bill.Zero:
+		return cli.Usagef("-missing is not for -simulate or -plan: they count missing samples as zero")
 	}
-	return cycle, err
+	return nil
 }
 
-// read reads the samples. name is their file's, for errors.
-func (j *job) read(t *cli.Tool) (source bill.Source, name string, err error) {
-	in, name := io.Reader(os.Stdin), "stdin"
-	if j.csv == "-" {
+// fromCSV reads the samples of -csv. It names their file in errors.
+func (j *job) fromCSV(t *cli.Tool) (*bill.Samples, error) {
+	name, in := j.csv, os.Stdin
+	if name == "-" {
+		name = "stdin"
 		if cli.IsTerminal(0) {
-			return nil, name, cli.Hint(errors.New("stdin is a terminal"), "quotabill -csv - < samples.csv")
+			return nil, cli.Hint(errors.New("stdin is a terminal"), "quotabill -csv - < samples.csv")
 		}
 	} else {
-		f, err := os.Open(j.csv)
+		f, err := os.Open(name)
 		if err != nil {
-			return nil, j.csv, err
+			return nil, err
 		}
 		defer f.Close()
-		in, name = f, j.csv
+		in = f
 	}
-	s, err := bill.ReadCSV(in, j.zone, time.Duration(j.interval))
-	if err != nil {
-		var path *os.PathError
-		if !errors.As(err, &path) { // it names the file already
-			err = fmt.Errorf("%s: %w", name, err)
-		}
-		return nil, name, err
+	var samples *bill.Samples
+	list, err := bill.ReadCSV(in, j.calendar.Zone)
+	if err == nil {
+		samples, err = bill.NewSamples(list, time.Duration(j.interval))
 	}
-	if s.Slot == 0 {
-		s.SetSlot(j.terms.Window)
+	switch path := (*os.PathError)(nil); {
+	case errors.As(err, &path): // it names the file already
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if s.Slot > j.terms.Window && j.window.Month {
-		j.terms.Window = s.Slot
+	if samples.Slot > j.terms.Window && j.window.Month {
+		j.terms.Window = samples.Slot
 	}
-	t.Verbosef("%s: %d samples, %v apart; %d not on the grid, %d repeated", name, s.Len(), s.Slot, s.Moved, s.Repeated)
-	return s, name, nil
+	t.Verbosef("%s: %d samples, %v apart; %d were not on the grid", name, samples.Len(), samples.Slot, samples.Moved)
+	return samples, nil
 }
 
 func run(t *cli.Tool, c config, args []string, given func(flag string) bool) error {
@@ -240,130 +252,65 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	if err != nil {
 		return err
 	}
-	var source bill.Source
-	var name string
-	if c.csv != "" {
-		source, name, err = j.read(t)
+	var samples *bill.Samples
+	name := c.csv
+	if name != "" {
+		samples, err = j.fromCSV(t)
 	} else {
 		name = args[0]
-		if source, err = c.fromLedger(name, given, time.Now().UnixNano()); err == nil {
+		if samples, err = c.fromLedger(name, given, time.Now().UnixNano()); err == nil {
 			j, err = c.check() // again, with the ledger's cycle and window
 		}
 	}
 	if err != nil {
 		return err
 	}
-	of := func(cycle calendar.Cycle) (*bill.Bill, error) {
-		b, err := bill.Of(source, cycle, j.zone, j.terms)
-		return b, about(name, err)
-	}
-	style := styleOf(os.Stdout)
-	var out bytes.Buffer
-	switch {
-	case c.simulates():
-		err = j.simulateCycle(&out, source, name, style)
-	case c.all:
-		err = j.writeTable(&out, source, of)
-	default:
-		var cycle calendar.Cycle
-		if cycle, err = j.cycle(source); err != nil {
-			return err
-		}
-		var b *bill.Bill
-		if b, err = of(cycle); err == nil {
-			if c.json {
-				err = json.NewEncoder(&out).Encode(b.JSON())
-			} else {
-				err = b.Text(&out, style)
-			}
-		}
-		if err == nil {
-			err = j.writeFiles(b, source)
+	cycles := samples.Cycles(j.calendar)
+	cycle := cycles[len(cycles)-1]
+	if c.cycle != "" {
+		if cycle, err = j.calendar.Parse(c.cycle); err != nil {
+			return cli.Usagef("-cycle %s: %w", c.cycle, err)
 		}
 	}
+	if !c.all {
+		cycles = []calendar.Cycle{cycle}
+	}
+	r, err := j.report(samples, cycles)
 	if err != nil {
-		return err
-	}
-	if _, err := os.Stdout.Write(out.Bytes()); err != nil && !errors.Is(err, unix.EPIPE) {
-		return err
-	}
-	return nil
-}
-
-// about adds the name of the source to an error.
-func about(name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	err = fmt.Errorf("%s: %w", name, err)
-	var unfit *bill.WindowError
-	if errors.As(err, &unfit) {
-		err = cli.Hint(err, "give the length of the provider's samples with -window, and that of the input's with -interval")
-	}
-	return err
-}
-
-// writeTable writes a line for each cycle.
-func (j *job) writeTable(w *bytes.Buffer, source bill.Source, of func(calendar.Cycle) (*bill.Bill, error)) error {
-	const row = "%-*s %12s %12s %12s %10s %10s %9s %12s\n"
-	cycles := bill.Cycles(source, j.calendar)
-	width := len("2005-06 ")
-	for _, c := range cycles {
-		width = max(width, len(c.Name))
-	}
-	if !j.json {
-		fmt.Fprintf(w, row, width, "cycle", "billed", "in", "out", "in", "out", "samples", "free used")
-	}
-	for _, cycle := range cycles {
-		b, err := of(cycle)
-		if err != nil {
-			return err
+		err = fmt.Errorf("%s: %w", name, err)
+		if unfit := (*bill.WindowError)(nil); errors.As(err, &unfit) {
+			err = cli.Hint(err, "give the length of the provider's samples with -window, and that of the input's with -interval")
 		}
-		if j.json {
-			if err := json.NewEncoder(w).Encode(b.JSON()); err != nil {
-				return err
+		return err
+	}
+	return j.write(r)
+}
+
+// report computes the report that the flags ask for.
+func (j *job) report(samples *bill.Samples, cycles []calendar.Cycle) (report, error) {
+	if j.all {
+		var all bill.Bills
+		for _, cycle := range cycles {
+			b, err := bill.New(samples, cycle, j.calendar.Zone, j.terms)
+			if err != nil {
+				return nil, err
 			}
-			continue
+			all = append(all, b)
 		}
-		rate := func(bytes int64) string { return cli.Human(b.BPS(bytes), "bit/s") }
-		fmt.Fprintf(w, row, width, cycle.Name, rate(b.Billed), rate(b.In), rate(b.Out), cli.Human(float64(b.InBytes), "B"), cli.Human(float64(b.OutBytes), "B"),
-			fmt.Sprint(b.Samples), fmt.Sprintf("%d of %d", b.FreeUsed, b.FreeTotal))
+		return all, nil
 	}
-	return nil
-}
-
-// writeFiles writes the files of -svg, -prom and -slots.
-func (j *job) writeFiles(b *bill.Bill, source bill.Source) error {
-	if err := j.draw(b); err != nil {
-		return err
+	if !j.simulate && !j.plan {
+		return bill.New(samples, cycles[0], j.calendar.Zone, j.terms)
 	}
-	if j.prom != "" {
-		if err := cli.Write(j.prom, b.Prometheus()); err != nil {
-			return err
-		}
+	scenario, err := bill.NewScenario(samples, cycles[0], bill.Gates{
+		Terms: j.terms, Calendar: j.calendar,
+		Threshold: float64(j.threshold), Reserve: int64(j.reserve), Patience: time.Duration(j.patience),
+	})
+	if err != nil {
+		return nil, err
 	}
-	if j.slots != "" {
-		s, err := source.Series(b.Cycle.Start, b.Cycle.End)
-		if err != nil {
-			return err
-		}
-		var buf bytes.Buffer
-		if err := b.Slots(&buf, s, nil); err != nil {
-			return err
-		}
-		return cli.Write(j.slots, buf.Bytes())
+	if j.plan {
+		return scenario.Plan(j.terms.Commit)
 	}
-	return nil
-}
-
-// draw writes the picture of -svg.
-func (j *job) draw(b *bill.Bill) error {
-	if j.svg == "" {
-		return nil
-	}
-	var buf bytes.Buffer
-	if err := b.SVG(&buf); err != nil {
-		return err
-	}
-	return cli.Write(j.svg, buf.Bytes())
+	return scenario.Simulate(j.terms.Commit)
 }

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
 	"os"
 
 	"framepipe/internal/bill"
@@ -8,6 +12,60 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// report is what quotabill writes: a bill, or several, a simulation, or a plan.
+type report interface {
+	Text(io.Writer, bill.Style) error // for people
+	JSON() []map[string]any           // for programs
+}
+
+// write writes the report and the files of -svg, -prom and -slots. Unless all can be
+// written, it writes no report.
+func (c *config) write(r report) error {
+	var out bytes.Buffer
+	if c.json {
+		for _, object := range r.JSON() {
+			if err := json.NewEncoder(&out).Encode(object); err != nil {
+				return err
+			}
+		}
+	} else if err := r.Text(&out, styleOf(os.Stdout)); err != nil {
+		return err
+	}
+	switch x := r.(type) {
+	case *bill.Bill:
+		if err := c.writeFiles(x); err != nil {
+			return err
+		}
+	case *bill.Simulated:
+		if err := c.writeFiles(x.Bill); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stdout.Write(out.Bytes()); err != nil && !errors.Is(err, unix.EPIPE) {
+		return err
+	}
+	return nil
+}
+
+func (c *config) writeFiles(b *bill.Bill) error {
+	for _, f := range []struct {
+		name  string
+		write func(io.Writer) error
+	}{{c.svg, b.SVG}, {c.prom, b.Prometheus}, {c.slots, b.Slots}} {
+		if f.name == "" {
+			continue
+		}
+		var out bytes.Buffer
+		if err := f.write(&out); err != nil {
+			return err
+		}
+		if err := cli.Write(f.name, out.Bytes()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // styleOf returns the style of text written to a file.
 func styleOf(f *os.File) bill.Style {

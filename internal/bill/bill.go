@@ -169,7 +169,6 @@ type Bill struct {
 	Terms
 	Cycle calendar.Cycle
 	Zone  *time.Location
-	Slot  time.Duration
 
 	// From and To bound the known part of the cycle, in nanoseconds since the Unix epoch.
 	From, To int64
@@ -201,6 +200,8 @@ type Bill struct {
 
 	// Simulated is set if the bill is of a simulation.
 	Simulated bool
+
+	offered, passed *Series // slots of the cycle, and others around it
 }
 
 // Window is a sample of the provider.
@@ -251,148 +252,106 @@ func (e *WindowError) Error() string {
 
 // sampleValues collects the values of a set of windows.
 type sampleValues struct {
-	in, out, one []int64 // of the windows that count; one is for Max and Sum
+	in, out, one []int64 // of the windows that count; one has the method's value
 	absent       int
 }
 
-func (t *sampleValues) add(m Method, w Window, rule Missing) {
+func (v *sampleValues) add(c *Terms, w Window) {
 	if !w.Known {
-		t.absent++
-		if rule == Skip {
+		v.absent++
+		if c.Missing == Skip {
 			return
 		}
 	}
-	t.in, t.out = append(t.in, w.In), append(t.out, w.Out)
-	if m == Max || m == Sum {
-		t.one = append(t.one, m.Value(w.In, w.Out))
-	}
+	v.in, v.out, v.one = append(v.in, w.In), append(v.out, w.Out), append(v.one, c.Method.Value(w.In, w.Out))
 }
 
 // billed sorts the values and returns the percentiles.
-func (t *sampleValues) billed(c *Terms) (billed, in, out int64) {
-	in, out = c.Rank.of(c.Percentile, t.in), c.Rank.of(c.Percentile, t.out)
-	switch c.Method {
-	case Separate:
-		billed = max(in, out)
-	case In:
-		billed = in
-	case Out:
-		billed = out
-	default:
-		billed = c.Rank.of(c.Percentile, t.one)
+func (v *sampleValues) billed(c *Terms) (billed, in, out int64) {
+	in, out = c.Rank.of(c.Percentile, v.in), c.Rank.of(c.Percentile, v.out)
+	if c.Method == Separate {
+		return max(in, out), in, out
 	}
-	return billed, in, out
+	return c.Rank.of(c.Percentile, v.one), in, out
 }
 
 // over returns how many windows are over a line. Call billed first, which sorts them.
-func (t *sampleValues) over(m Method, line int64) int {
+func (v *sampleValues) over(m Method, line int64) int {
 	count := func(sorted []int64) int {
 		i, _ := slices.BinarySearch(sorted, line+1)
 		return len(sorted) - i
 	}
-	switch m {
-	case Separate:
-		return max(count(t.in), count(t.out))
-	case In:
-		return count(t.in)
-	case Out:
-		return count(t.out)
+	if m == Separate {
+		return max(count(v.in), count(v.out))
 	}
-	return count(t.one)
+	return count(v.one)
 }
 
-// cycleView divides a series into the windows of a cycle.
-type cycleView struct {
-	*sums
-	per   int // slots in a window
-	first int // index of the cycle's first slot in the series; may be negative
-	slots int // of the cycle
+// history is the time before a cycle that the forecast uses: a week, and a day for
+// changes of the clocks.
+const history = 8 * 24 * time.Hour
+
+// New computes the bill of a cycle. Samples up to a window past the cycle's end count for
+// pollers whose last window begins just before it, and some days before its start for the
+// forecast; both may be missing.
+func New(s *Samples, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill, error) {
+	if i := s.index(cycle.Start); i == len(s.list) || s.list[i].At >= cycle.End {
+		return nil, fmt.Errorf("there is no data for the cycle %s", cycle.Name)
+	}
+	series, err := s.series(cycle.Start-int64(history), cycle.End+int64(c.Window))
+	if err != nil {
+		return nil, err
+	}
+	return fromSeries(series, cycle, zone, c)
 }
 
-// each calls do with the complete windows of a phase.
-func (f *cycleView) each(phase int, do func(Window)) {
-	i := f.first + phase
-	if i < 0 {
-		i += (-i + f.per - 1) / f.per * f.per
-	}
-	for ; i < f.first+f.slots && i+f.per <= f.n; i += f.per {
-		do(f.window(i))
-	}
-}
-
-// remaining returns the first slot of the future windows of a phase, and their number.
-func (f *cycleView) remaining(phase int) (first, n int) {
-	i := f.first + phase
-	if over := f.n - f.per - i; over >= 0 {
-		i += (over/f.per + 1) * f.per
-	}
-	end := f.first + f.slots
-	return i, max(0, (end-i+f.per-1)/f.per)
-}
-
-// New computes the bill of a cycle from a series. The series should extend a window
-// past the cycle's end, for pollers whose last window begins just before it, and some
-// days before its start, for the forecast; both may be missing.
-func New(s *Series, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill, error) {
+func fromSeries(s *Series, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill, error) {
 	switch {
-	case s.Slot <= 0 || len(s.In) != len(s.Out) || s.Known != nil && len(s.Known) != len(s.In):
-		return nil, errors.New("invalid series: its slots, bytes and known flags do not match")
 	case c.Percentile <= 0 || c.Percentile > budget.Hundred:
 		return nil, errors.New("invalid percentile: must be greater than 0 and at most 100")
 	case c.Window < s.Slot || c.Window%s.Slot != 0:
 		return nil, &WindowError{s.Slot, c.Window}
-	case cycle.End <= cycle.Start || cycle.End-cycle.Start < int64(c.Window):
+	case cycle.End-cycle.Start < int64(c.Window):
 		return nil, errors.New("the cycle is shorter than a window")
 	case (cycle.End-cycle.Start)/int64(s.Slot) > MaxSlots:
 		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", s.Slot, MaxSlots)
 	}
-	b := &Bill{Terms: c, Cycle: cycle, Zone: zone, Slot: s.Slot}
-	f := &cycleView{sums: s.sums(), per: int(c.Window / s.Slot)}
-	f.first = int(ceilDiv(cycle.Start-s.Start, int64(s.Slot)))
-	f.slots = int(ceilDiv(cycle.End-s.Start, int64(s.Slot))) - f.first
-	b.Phases = min(f.per, f.slots)
-
-	from, to := min(max(f.first, 0), f.n), max(min(f.first+f.slots, f.n), 0)
-	if to > from {
-		b.From, b.To = s.at(from), s.at(to)
-		b.InBytes, b.OutBytes = f.in[to]-f.in[from], f.out[to]-f.out[from]
+	b := &Bill{Terms: c, Cycle: cycle, Zone: zone, offered: s, passed: s}
+	v := newView(s, cycle, c.Window)
+	if v.to > v.from {
+		b.From, b.To = s.at(v.from), s.at(v.to)
+		b.InBytes, b.OutBytes = v.bytes(v.from, v.to)
 	}
-
+	b.Windows = slices.Collect(v.windows(0))
+	b.Phases = min(v.per, v.slots)
 	for phase := range b.Phases {
-		t := sampleValues{in: make([]int64, 0, f.slots/f.per+1), out: make([]int64, 0, f.slots/f.per+1)}
-		f.each(phase, func(w Window) {
-			if phase == 0 {
-				b.Windows = append(b.Windows, w)
-			}
-			t.add(c.Method, w, c.Missing)
-		})
-		billed, in, out := t.billed(&b.Terms)
-		if phase == 0 {
-			b.Billed, b.In, b.Out = billed, in, out
-			b.Samples, b.Absent = len(t.in), t.absent
-			b.FreeUsed = t.over(c.Method, b.Line())
-			_, left := f.remaining(0)
-			b.Total = b.Samples + left
-			b.FreeTotal = c.Percentile.Free(b.Total)
-		}
-		if used := t.over(c.Method, b.Line()); used > b.WorstUsed {
-			b.WorstUsed = used
-		}
-		if billed > b.WorstBilled {
-			b.WorstBilled, b.WorstOffset = billed, time.Duration(phase)*s.Slot
-		}
+		b.addPhase(v, phase)
 	}
-	b.forecast(f)
+	b.forecast(v)
 	if c.Cap > 0 {
-		b.transfer(f, from, to)
+		b.transfer(v)
 	}
 	return b, nil
 }
 
-func ceilDiv(a, b int64) int64 {
-	q := a / b
-	if a%b > 0 {
-		q++
+// addPhase bills the windows of a phase of the poller. The first phase is that of the bill;
+// of all phases the worst counts.
+func (b *Bill) addPhase(v *view, phase int) {
+	values := sampleValues{in: make([]int64, 0, v.slots/v.per+1), out: make([]int64, 0, v.slots/v.per+1)}
+	for w := range v.windows(phase) {
+		values.add(&b.Terms, w)
 	}
-	return q
+	billed, in, out := values.billed(&b.Terms)
+	if phase == 0 {
+		b.Billed, b.In, b.Out = billed, in, out
+		b.Samples, b.Absent = len(values.in), values.absent
+		b.FreeUsed = values.over(b.Method, b.Line())
+		_, left := v.future()
+		b.Total = b.Samples + left
+		b.FreeTotal = b.Percentile.Free(b.Total)
+	}
+	b.WorstUsed = max(b.WorstUsed, values.over(b.Method, b.Line()))
+	if billed > b.WorstBilled {
+		b.WorstBilled, b.WorstOffset = billed, time.Duration(phase)*v.Slot
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"math/big"
 	"math/rand/v2"
@@ -146,7 +147,7 @@ func TestPlain(t *testing.T) {
 		if testing.Short() && len(list) > 1000 && name != "8928 with gaps" {
 			continue
 		}
-		s, err := ReadCSV(strings.NewReader(csvOf(list)), time.UTC, 5*time.Minute)
+		s, err := read(csvOf(list), time.UTC, 5*time.Minute)
 		if err != nil {
 			t.Fatal(name, err)
 		}
@@ -156,7 +157,7 @@ func TestPlain(t *testing.T) {
 			at[x[0]] = x
 			first, last = min(first, x[0]), max(last, x[0])
 		}
-		for _, cycle := range Cycles(s, calendar.Calendar{Day: 1, Zone: time.UTC}) {
+		for _, cycle := range s.Cycles(calendar.Calendar{Day: 1, Zone: time.UTC}) {
 			for k, share := range []string{"95", "90", "99.9", "97.5", "100", "0.001"} {
 				if k > 1 && len(list) > 1000 || k > 0 && len(list) > 1000 && testing.Short() { // sorting them takes its time
 					break
@@ -164,7 +165,7 @@ func TestPlain(t *testing.T) {
 				for i := range 5 * 2 * 2 {
 					m, r, rule := Method(i%5), Rank(i/5%2), Missing(i/10)
 					terms := Terms{Method: m, Percentile: p(t, share), Rank: r, Missing: rule, Window: 5 * time.Minute}
-					b, err := Of(s, cycle, time.UTC, terms)
+					b, err := New(s, cycle, time.UTC, terms)
 					if err != nil {
 						t.Fatal(name, err)
 					}
@@ -242,9 +243,28 @@ func TestRank(t *testing.T) {
 }
 
 func series(start int64, slot time.Duration, n int, value func(i int) (in, out int64)) *Series {
-	s := &Series{Start: start, Slot: slot, In: make([]int64, n), Out: make([]int64, n)}
+	s := &Series{Start: start, Slot: slot, In: make([]int64, n), Out: make([]int64, n), Known: make([]bool, n)}
 	for i := range n {
 		s.In[i], s.Out[i] = value(i)
+		s.Known[i] = true
+	}
+	return s
+}
+
+// samplesOf returns the known slots of series as samples.
+func samplesOf(t rapid.TB, all ...*Series) *Samples {
+	t.Helper()
+	var list []Sample
+	for _, s := range all {
+		for i, known := range s.Known {
+			if known {
+				list = append(list, Sample{At: s.at(i), In: s.In[i], Out: s.Out[i]})
+			}
+		}
+	}
+	s, err := NewSamples(list, all[0].Slot)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return s
 }
@@ -262,7 +282,6 @@ func TestPhases(t *testing.T) {
 		length := rapid.IntRange(per, 40*per).Draw(rt, "slots of the cycle")
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
 		s := series(0, slot, n, func(int) (int64, int64) { return rng.Int64N(100), rng.Int64N(100) })
-		s.Known = make([]bool, n)
 		for i := range n {
 			if s.Known[i] = rng.IntN(4) > 0; !s.Known[i] {
 				s.In[i], s.Out[i] = 0, 0
@@ -273,7 +292,7 @@ func TestPhases(t *testing.T) {
 			Commit: int64(rapid.IntRange(0, 800).Draw(rt, "commit")),
 		}
 		cycle := calendar.Cycle{Start: int64(begin) * int64(slot), End: int64(begin+length) * int64(slot)}
-		b, err := New(s, cycle, time.UTC, c)
+		b, err := fromSeries(s, cycle, time.UTC, c)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -347,12 +366,12 @@ func TestForecast(t *testing.T) {
 	}
 	all := series(start, 5*time.Minute, int((cycle.End-start)/(5*minutes)), weekly)
 	terms := Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 20000, Method: Max}
-	full, err := New(all, cycle, berlin, terms)
+	full, err := fromSeries(all, cycle, berlin, terms)
 	if err != nil || !full.Closed() {
 		t.Fatal(err)
 	}
 	part := series(start, 5*time.Minute, 12*24*10+5, weekly)
-	b, err := New(part, cycle, berlin, terms)
+	b, err := fromSeries(part, cycle, berlin, terms)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,13 +383,13 @@ func TestForecast(t *testing.T) {
 		t.Errorf("%d used of %d", b.FreeUsed, full.FreeUsed)
 	}
 	// Of an hour, which is repeated.
-	b, err = New(series(start, 5*time.Minute, 12, func(i int) (int64, int64) { return int64(i), 1 }), cycle, berlin, terms)
+	b, err = fromSeries(series(start, 5*time.Minute, 12, func(i int) (int64, int64) { return int64(i), 1 }), cycle, berlin, terms)
 	if err != nil || b.Forecast.OutBytes != int64(full.Samples) {
 		t.Errorf("%+v, %v", b.Forecast, err)
 	}
 	// Of seconds, half a window of which is known.
 	fine := series(start, 5*time.Second, 60*12*24*8+30, func(int) (int64, int64) { return 3, 5 })
-	b, err = New(fine, cycle, berlin, terms)
+	b, err = fromSeries(fine, cycle, berlin, terms)
 	if err != nil || b.Forecast.OutBytes != 5*60*int64(full.Samples) || b.Phases != 60 {
 		t.Errorf("%+v, %v; want %d", b.Forecast, err, 5*60*full.Samples)
 	}
@@ -398,7 +417,7 @@ func TestTransfer(t *testing.T) {
 		{288 * 100 * 5, 5 + 1./288, 5 + 1./288}, // it was reached long ago
 		{used, 10, 10},
 	} {
-		b, err := New(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: Out, Cap: tt.cap})
+		b, err := fromSeries(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: Out, Cap: tt.cap})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -415,7 +434,7 @@ func TestTransfer(t *testing.T) {
 		}
 	}
 	for m, want := range map[Method]int64{Sum: used + 10*n, In: 10 * n, Separate: used, Max: used} {
-		b, err := New(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: m, Cap: 1e9})
+		b, err := fromSeries(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: m, Cap: 1e9})
 		if err != nil || b.Transfer.Used != want {
 			t.Errorf("%v: %d, want %d, %v", m, b.Transfer.Used, want, err)
 		}
@@ -430,13 +449,13 @@ func TestNewRefuses(t *testing.T) {
 		"not a multiple of":  {Percentile: 1, Window: 90 * time.Second},
 		"invalid percentile": {Percentile: 0, Window: time.Minute},
 	} {
-		if _, err := New(s, month, time.UTC, tt); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := fromSeries(s, month, time.UTC, tt); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", want, err)
 		}
 	}
 	// Before and after all that is known, there is nothing, and no trap.
 	for _, at := range []int64{-int64(1000 * time.Hour), int64(1000 * time.Hour)} {
-		b, err := New(s, calendar.Cycle{Start: at, End: at + int64(24*time.Hour)}, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 3, Cap: 10})
+		b, err := fromSeries(s, calendar.Cycle{Start: at, End: at + int64(24*time.Hour)}, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 3, Cap: 10})
 		if err != nil || b.Samples != 0 || b.Billed != 0 || b.InBytes != 0 {
 			t.Errorf("at %d: %+v, %v", at, b, err)
 		}
@@ -506,7 +525,7 @@ func TestText(t *testing.T) {
 		{"closed", Style{Width: 60}, 8928, Terms{Percentile: 95e9, Window: 5 * time.Minute}},
 		{"transfer", Style{}, 6500, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: Sum, Cap: 25e12}},
 	} {
-		b, err := New(demand(tt.until), cycle, time.UTC, tt.terms)
+		b, err := fromSeries(demand(tt.until), cycle, time.UTC, tt.terms)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -576,7 +595,7 @@ func TestSVG(t *testing.T) {
 		"idle":  {series(day(2026, 3, 1), 5*time.Minute, 300, func(int) (int64, int64) { return 0, 0 }), Terms{Percentile: 50e9, Window: 5 * time.Minute, Missing: Skip}},
 		"huge":  {series(day(2026, 3, 1), 5*time.Minute, 300, func(int) (int64, int64) { return 1 << 52, 0 }), Terms{Percentile: 50e9, Window: 5 * time.Minute, Commit: 1}},
 	} {
-		b, err := New(tt.s, calendar.Calendar{Day: 1, Zone: zone}.At(day(2026, 3, 1)), zone, tt.c)
+		b, err := fromSeries(tt.s, calendar.Calendar{Day: 1, Zone: zone}.At(day(2026, 3, 1)), zone, tt.c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -600,11 +619,11 @@ func TestSVG(t *testing.T) {
 
 func TestWrite(t *testing.T) {
 	s := demand(6500)
-	b, err := New(s, calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1)), time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 6e9, Cap: 1e14})
+	b, err := fromSeries(s, calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1)), time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 6e9, Cap: 1e14})
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, err := json.Marshal(b.JSON())
+	j, err := json.Marshal(b.JSON()[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -613,21 +632,21 @@ func TestWrite(t *testing.T) {
 			t.Errorf("%s is missing: %s", key, j)
 		}
 	}
-	for line := range strings.Lines(string(b.Prometheus())) {
+	var gauges, slots bytes.Buffer
+	if err := errors.Join(b.Prometheus(&gauges), b.Slots(&slots)); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(gauges.String()) {
 		if !strings.HasPrefix(line, "# TYPE quotabill_") && !strings.HasPrefix(line, "quotabill_") {
 			t.Errorf("%q", line)
 		}
-	}
-	var slots bytes.Buffer
-	if err := b.Slots(&slots, s, nil); err != nil {
-		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(slots.String()), "\n")
 	if want := fmt.Sprintf("2026-03-01T00:05:00Z,%d,%d", s.Out[1], s.Out[1]); len(lines) != 6501 || lines[0] != "time,offered,passed" || lines[2] != want {
 		t.Errorf("%d lines, %q, want %q", len(lines), lines[2], want)
 	}
 	// What was written is read again, as samples that have other columns.
-	again, err := ReadCSV(strings.NewReader(strings.Replace(slots.String(), "offered", "out", 1)), time.UTC, 0)
+	again, err := read(strings.Replace(slots.String(), "offered", "out", 1), time.UTC, 0)
 	if err != nil || again.Len() != 6500 {
 		t.Error(err)
 	}
@@ -637,27 +656,63 @@ func BenchmarkMonthOfFiveSeconds(b *testing.B) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	s := series(day(2026, 3, 1), 5*time.Second, 31*17280, func(int) (int64, int64) { return rng.Int64N(1e8), rng.Int64N(1e8) })
 	for b.Loop() {
-		if _, err := New(s, calendar.Calendar{Day: 1, Zone: time.UTC}.At(s.Start), time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute}); err != nil {
+		if _, err := fromSeries(s, calendar.Calendar{Day: 1, Zone: time.UTC}.At(s.Start), time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute}); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
-// A part of a series is what lies in it.
-func TestSeriesPart(t *testing.T) {
+// The slots of a span are those that begin in it, up to the first and the last sample.
+func TestSeries(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		start := rapid.Int64Range(-50, 50).Draw(rt, "start")
-		s := series(start, 7, 20, func(i int) (int64, int64) { return int64(i), 0 })
-		from, to := rapid.Int64Range(-200, 300).Draw(rt, "from"), rapid.Int64Range(-200, 300).Draw(rt, "to")
-		part, _ := s.Series(from, to)
-		var want []int64
-		for i := range s.In {
-			if at := s.at(i); at >= from && at < to {
-				want = append(want, int64(i))
-			}
+		all := series(start, 7, 20, func(i int) (int64, int64) { return int64(i), 0 })
+		for i := 1; i < 19; i++ {
+			all.Known[i] = rapid.Bool().Draw(rt, "known")
 		}
-		if !slices.Equal(part.In, want) || len(want) > 0 && part.Start != s.at(int(want[0])) {
-			rt.Fatalf("%v from %d, want %v", part.In, part.Start, want)
+		from, to := rapid.Int64Range(-200, 300).Draw(rt, "from"), rapid.Int64Range(-200, 300).Draw(rt, "to")
+		part, err := samplesOf(t, all).series(from, to)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		k := 0
+		for i, known := range all.Known {
+			if at := all.at(i); at < from || at >= to {
+				continue
+			}
+			if k >= len(part.In) || part.at(k) != all.at(i) || part.Known[k] != known || known && part.In[k] != int64(i) {
+				rt.Fatalf("%+v, slot %d", part, i)
+			}
+			k++
+		}
+		if k != len(part.In) {
+			rt.Fatalf("%d slots, want %d", len(part.In), k)
+		}
+	})
+}
+
+// Only cycles in which samples begin are listed, in order.
+func TestSamplesCycles(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		const slot = 7
+		var list []Sample
+		known := map[int64]bool{}
+		at := rapid.Int64Range(100, 200).Draw(rt, "start")
+		for range rapid.IntRange(1, 60).Draw(rt, "samples") {
+			list = append(list, Sample{At: at, In: 1})
+			known[at/100*100] = true
+			at += slot * rapid.Int64Range(1, 50).Draw(rt, "gap")
+		}
+		s, err := NewSamples(list, slot)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		var starts []int64
+		for _, c := range s.Cycles(calendar.Calendar{Length: 100}) {
+			starts = append(starts, c.Start)
+		}
+		if want := slices.Sorted(maps.Keys(known)); !slices.Equal(starts, want) {
+			rt.Fatalf("cycles %v, want %v", starts, want)
 		}
 	})
 }

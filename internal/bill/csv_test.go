@@ -2,6 +2,7 @@ package bill
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,10 +15,19 @@ import (
 	"framepipe/internal/calendar"
 )
 
+// read reads the samples of a file.
+func read(file string, zone *time.Location, interval time.Duration) (*Samples, error) {
+	list, err := ReadCSV(strings.NewReader(file), zone)
+	if err != nil {
+		return nil, err
+	}
+	return NewSamples(list, interval)
+}
+
 // times returns the samples, for tests.
 func (s *Samples) times() (all []string) {
 	for _, x := range s.list {
-		all = append(all, fmt.Sprintf("%s %d %d", time.Unix(0, x.at).UTC().Format("02 15:04:05"), x.in, x.out))
+		all = append(all, fmt.Sprintf("%s %d %d", time.Unix(0, x.At).UTC().Format("02 15:04:05"), x.In, x.Out))
 	}
 	return all
 }
@@ -63,10 +73,12 @@ func TestReadCSV(t *testing.T) {
 		{"no such day", "2026-02-30 00:00:00,1,2\n", time.UTC, `error: line 1: "2026-02-30 00:00:00" is not a time`},
 		{"seconds since 1970", "1740787200,1,2\n", time.UTC, `error: line 1: "1740787200" is not a time`},
 		{"long ago", "0001-01-01 00:00:00,1,2\n", time.UTC, "error: line 1: the year 1 is not between 1970 and 2200"},
-		{"a long line", "time,in,out\n" + strings.Repeat("x", 5000) + "\n", time.UTC, "error: line 2: longer than 4096 bytes"},
-		{"a long line without end", strings.Repeat("x", 5000), time.UTC, "error: line 1: longer than 4096 bytes"},
+		{"a quote that does not end", "2026-03-01 00:00:00,1,2\n2026-03-01 00:05:00,\"1,2\n", time.UTC, "error: line 2: extraneous or missing \" in quoted-field"},
+		{"a comma for thousands", "2026-03-01 00:00:00,\"1,000\",2\n", time.UTC, `error: line 1: in is "1,000": want a number of bytes`},
+		{"a plus", "2026-03-01 00:00:00,+1,2\n", time.UTC, `error: line 1: in is "+1": want a number of bytes`},
+		{"before and after a change", "2026-03-28 02:30:00,1,2\n2026-03-30 02:30:00,3,4\n", berlin, "28 01:30:00 1 2|30 00:30:00 3 4"},
 	} {
-		s, err := ReadCSV(strings.NewReader(tt.in), tt.zone, 0)
+		s, err := read(tt.in, tt.zone, time.Second)
 		got := ""
 		if err != nil {
 			got = "error: " + err.Error()
@@ -82,8 +94,22 @@ func TestReadCSV(t *testing.T) {
 // A reader that fails is no end.
 func TestReadCSVFails(t *testing.T) {
 	in := io.MultiReader(strings.NewReader("2026-03-01 00:00:00,1,2\n"), failing{})
-	if _, err := ReadCSV(in, time.UTC, 0); err == nil || err.Error() != "the disk is gone" {
+	if _, err := ReadCSV(in, time.UTC); err == nil || err.Error() != "the disk is gone" {
 		t.Error(err)
+	}
+}
+
+// A file, or a line, without end is refused before it fills the memory.
+func TestReadCSVLimit(t *testing.T) {
+	for _, file := range []string{"2026-03-01 00:00:00,1,2\n", "x"} {
+		limit := &io.LimitedReader{R: strings.NewReader(strings.Repeat(file, 1000)), N: 900}
+		if _, err := readCSV(limit, time.UTC); err == nil || err.Error() != "larger than 256 MiB" {
+			t.Errorf("%q: %v", file, err)
+		}
+	}
+	list, err := readCSV(&io.LimitedReader{R: strings.NewReader("2026-03-01 00:00:00,1,2\n"), N: 25}, time.UTC)
+	if err != nil || len(list) != 1 {
+		t.Error(list, err)
 	}
 }
 
@@ -107,23 +133,18 @@ func TestGrid(t *testing.T) {
 		{"jitter", at("00:00:00") + at("00:05:00") + at("00:10:03") + at("00:14:58") + at("00:20:00") + at("00:25:00"), 0, 5 * time.Minute, 2, "00:00", "1 1 1 1 1 1"},
 		{"two in one", at("00:00:00") + at("00:05:00") + at("00:06:00") + at("00:10:00") + at("00:15:00"), 0, 5 * time.Minute, 1, "00:00", "1 2 1 1"},
 		{"given", at("00:00:00") + at("00:01:00") + at("00:02:00") + at("00:05:00"), 5 * time.Minute, 5 * time.Minute, 2, "00:00", "3 1"},
-		{"one", at("00:00:00"), 0, 0, 0, "", ""},
+		{"one", at("00:00:00"), time.Minute, time.Minute, 0, "00:00", "1"},
+		{"the least interval", at("00:00:00") + at("00:05:00") + at("00:15:00"), 0, 5 * time.Minute, 0, "00:00", "1 1 - 1"},
+		{"half an interval early", at("00:00:00") + at("00:05:00") + at("00:07:30") + at("00:15:00"), 5 * time.Minute, 5 * time.Minute, 1, "00:00", "1 1 1 1"},
 	} {
-		s, err := ReadCSV(strings.NewReader(tt.in), time.UTC, tt.interval)
+		s, err := read(tt.in, time.UTC, tt.interval)
 		if err != nil {
 			t.Fatal(tt.name, err)
 		}
 		if s.Slot != tt.slot || s.Moved != tt.moved {
 			t.Errorf("%s: every %v, %d moved", tt.name, s.Slot, s.Moved)
 		}
-		if s.Slot == 0 {
-			s.SetSlot(time.Minute)
-			if from, to := s.Span(); to-from != minutes {
-				t.Error(from, to)
-			}
-			continue
-		}
-		x, err := s.Series(s.Span())
+		x, err := s.series(0, 1<<62)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,11 +159,11 @@ func TestGrid(t *testing.T) {
 		}
 	}
 	// Far apart, but in one cycle too many.
-	s, err := ReadCSV(strings.NewReader("2026-03-01T00:00:00Z,1,1\n2026-03-01T00:00:00.001Z,1,1\n2026-03-09T00:00:00Z,1,1\n"), time.UTC, 0)
+	s, err := read("2026-03-01T00:00:00Z,1,1\n2026-03-01T00:00:00.001Z,1,1\n2026-03-09T00:00:00Z,1,1\n", time.UTC, time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Series(s.Span()); err == nil || !strings.Contains(err.Error(), "more than") {
+	if _, err := s.series(0, 1<<62); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Error(err)
 	}
 }
@@ -150,12 +171,12 @@ func TestGrid(t *testing.T) {
 // Samples that are next to no time apart would be billed for as many phases, and for
 // as many slots of the cycle.
 func TestTooFine(t *testing.T) {
-	s, err := ReadCSV(strings.NewReader("2026-03-01T00:00:00Z,1,1\n2026-03-01T00:00:00.000000001Z,1,1\n"), time.UTC, 0)
+	s, err := read("2026-03-01T00:00:00Z,1,1\n2026-03-01T00:00:00.000000001Z,1,1\n", time.UTC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, window := range []time.Duration{s.Slot, 5 * time.Minute} {
-		_, err := Of(s, calendar.Calendar{Day: 1, Zone: time.UTC}.At(s.list[0].at), time.UTC, Terms{Percentile: 95e9, Window: window})
+		_, err := New(s, calendar.Calendar{Day: 1, Zone: time.UTC}.At(s.list[0].At), time.UTC, Terms{Percentile: 95e9, Window: window})
 		if err == nil || !strings.Contains(err.Error(), "samples every 1ns are more than") {
 			t.Errorf("windows of %v: %v", window, err)
 		}
@@ -179,10 +200,14 @@ func FuzzReadCSV(f *testing.F) {
 		f.Skip(err)
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
-		s, err := ReadCSV(bytes.NewReader(file), berlin, 0)
-		again, err2 := ReadCSV(iotest.OneByteReader(bytes.NewReader(file)), berlin, 0)
-		if fmt.Sprint(err) != fmt.Sprint(err2) || err == nil && !slices.Equal(s.list, again.list) {
+		list, err := ReadCSV(bytes.NewReader(file), berlin)
+		again, err2 := ReadCSV(iotest.OneByteReader(bytes.NewReader(file)), berlin)
+		if fmt.Sprint(err) != fmt.Sprint(err2) || !slices.Equal(list, again) {
 			t.Fatalf("byte by byte %v, and at once %v", err2, err)
+		}
+		var s *Samples
+		if err == nil {
+			s, err = NewSamples(list, 0)
 		}
 		if err != nil {
 			var line int
@@ -191,39 +216,35 @@ func FuzzReadCSV(f *testing.F) {
 			}
 			return
 		}
-		if s.Slot == 0 {
-			s.SetSlot(5 * time.Minute)
+		if s.Slot <= 0 || s.Len() == 0 {
+			t.Fatalf("%d samples every %v", s.Len(), s.Slot)
 		}
-		from, to := s.Span()
-		if to <= from || s.Slot <= 0 || s.Len() == 0 {
-			t.Fatalf("%d samples from %d to %d every %v", s.Len(), from, to, s.Slot)
-		}
-		if (to-from)/int64(s.Slot) > 1<<14 {
-			return
-		}
-		x, err := s.Series(from, to)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := map[int64][2]int64{}
-		for i, x := range s.list {
-			if i > 0 && x.at <= s.list[i-1].at {
+		from := s.list[0].At
+		want := map[int64]Sample{}
+		slices.SortStableFunc(again, func(a, b Sample) int { return cmp.Compare(a.At, b.At) })
+		again, _ = distinct(again)
+		for i, x := range again {
+			if i > 0 && x.At <= again[i-1].At {
 				t.Fatal("not in order")
 			}
-			slot := (x.at - from + int64(s.Slot)/2) / int64(s.Slot)
-			sum := want[slot]
-			want[slot] = [2]int64{sum[0] + x.in, sum[1] + x.out}
+			at := from + (x.At-from+int64(s.Slot)/2)/int64(s.Slot)*int64(s.Slot)
+			sum := want[at]
+			want[at] = Sample{At: at, In: sum.In + x.In, Out: sum.Out + x.Out}
 		}
-		for i := range x.In {
-			if sum, known := want[int64(i)]; x.In[i] != sum[0] || x.Out[i] != sum[1] || x.Known[i] != known {
-				t.Fatalf("slot %d of %d has %d and %d, want %v", i, len(x.In), x.In[i], x.Out[i], sum)
+		if len(want) != s.Len() {
+			t.Fatalf("%d slots, want %d", s.Len(), len(want))
+		}
+		for _, x := range s.list {
+			if sum := want[x.At]; x.In != sum.In || x.Out != sum.Out {
+				t.Fatalf("%+v, want %+v", x, sum)
 			}
 		}
+		last := s.list[s.Len()-1].At
 		cycles := calendar.Calendar{Day: 31, Zone: berlin}
 		if s.Slot < time.Hour { // or a month has too many slots for one of a million runs
 			cycles.Length = 500 * s.Slot
 		}
-		b, err := Of(s, cycles.At(to-1), berlin, Terms{Percentile: 95e9, Window: s.Slot, Commit: 1, Cap: 1})
+		b, err := New(s, cycles.At(last), berlin, Terms{Percentile: 95e9, Window: s.Slot, Commit: 1, Cap: 1})
 		if err != nil {
 			return
 		}
@@ -251,7 +272,7 @@ func BenchmarkReadCSV(b *testing.B) {
 		b.Skip(err)
 	}
 	for b.Loop() {
-		if _, err := ReadCSV(bytes.NewReader(file.Bytes()), zone, 0); err != nil {
+		if _, err := read(file.String(), zone, 0); err != nil {
 			b.Fatal(err)
 		}
 	}

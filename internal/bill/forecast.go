@@ -1,6 +1,9 @@
 package bill
 
-import "time"
+import (
+	"sort"
+	"time"
+)
 
 // Forecast is the bill at the end of the cycle if its rest is like the week before.
 // Each future window is taken from the same time of day, in the zone, 7 days earlier,
@@ -15,47 +18,48 @@ type Forecast struct {
 
 var back = [...]int{7, 14, 21, 28, 1, 2, 3, 4, 5, 6}
 
-func (b *Bill) forecast(f *cycleView) {
+func (b *Bill) forecast(v *view) {
 	b.Forecast = Forecast{Billed: b.Billed, InBytes: b.InBytes, OutBytes: b.OutBytes, FreeUsed: b.FreeUsed}
-	i, left := f.remaining(0)
+	i, left := v.future()
 	if left == 0 || len(b.Windows) == 0 {
 		return
 	}
-	var t sampleValues
+	var values sampleValues
 	for _, w := range b.Windows {
-		t.add(b.Method, w, b.Missing)
+		values.add(&b.Terms, w)
 	}
 	for n := range left {
-		w := b.pastWindow(f, f.at(i+n*f.per), n)
+		w := b.pastWindow(v, v.at(i+n*v.per), n)
 		w.Known = true
-		t.add(b.Method, w, b.Missing)
+		values.add(&b.Terms, w)
 		b.Forecast.InBytes += w.In
 		b.Forecast.OutBytes += w.Out
 	}
 	// The known part of the current window is counted twice: subtract it once.
-	if lost := f.n - i; lost > 0 {
-		b.Forecast.InBytes -= f.in[f.n] - f.in[max(i, 0)]
-		b.Forecast.OutBytes -= f.out[f.n] - f.out[max(i, 0)]
+	if lost := v.n - i; lost > 0 {
+		in, out := v.bytes(max(i, 0), v.n)
+		b.Forecast.InBytes -= in
+		b.Forecast.OutBytes -= out
 	}
-	b.Forecast.Billed, _, _ = t.billed(&b.Terms)
+	b.Forecast.Billed, _, _ = values.billed(&b.Terms)
 	line := b.Forecast.Billed
 	if b.Commit > 0 {
 		line = b.Commit
 	}
-	b.Forecast.FreeUsed = t.over(b.Method, line)
+	b.Forecast.FreeUsed = values.over(b.Method, line)
 }
 
 // pastWindow returns the window that predicts the nth future one.
-func (b *Bill) pastWindow(f *cycleView, at int64, n int) Window {
+func (b *Bill) pastWindow(v *view, at int64, n int) Window {
 	now := b.offset(at)
 	for _, days := range back {
 		was := at - int64(days)*int64(24*time.Hour)
-		was += now - b.offset(was) - f.Start // the same time of day
-		i := int((was + int64(f.Slot)/2) / int64(f.Slot))
-		if was < 0 || i+f.per > f.n {
+		was += now - b.offset(was) - v.Start // the same time of day
+		i := int((was + int64(v.Slot)/2) / int64(v.Slot))
+		if was < 0 || i+v.per > v.n {
 			continue
 		}
-		if w := f.window(i); w.Known {
+		if w := v.window(i); w.Known {
 			return w
 		}
 	}
@@ -64,9 +68,6 @@ func (b *Bill) pastWindow(f *cycleView, at int64, n int) Window {
 
 // offset returns the offset of the zone from UTC, in nanoseconds.
 func (b *Bill) offset(at int64) int64 {
-	if b.Zone == time.UTC {
-		return 0
-	}
 	_, seconds := time.Unix(0, at).In(b.Zone).Zone()
 	return int64(seconds) * 1e9
 }
@@ -84,39 +85,29 @@ type Transfer struct {
 	Forecast int64
 }
 
-func (b *Bill) transfer(f *cycleView, from, to int) {
+func (b *Bill) transfer(v *view) {
 	b.Transfer = Transfer{
 		Used:     b.Method.Value(b.InBytes, b.OutBytes),
 		Forecast: b.Method.Value(b.Forecast.InBytes, b.Forecast.OutBytes),
 	}
 	x := &b.Transfer
 	x.Left = b.Cap - x.Used
-	if to <= from {
-		return
-	}
-	rate := func(i int) float64 {
-		return float64(b.Method.Value(f.in[to]-f.in[i], f.out[to]-f.out[i])) / (time.Duration(to-i) * f.Slot).Seconds()
-	}
-	x.Mean, x.Today = rate(from), rate(max(from, to-int((24*time.Hour+f.Slot-1)/f.Slot)))
-	when := func(rate float64) int64 {
-		rest := float64(b.Cycle.End-b.To) / 1e9
-		switch {
-		case x.Left < 0:
-			return b.exceeded(f, from, to)
-		case rate <= 0 || float64(x.Left)/rate > rest || rest <= 0:
-			return 0
+	used := func(i, j int) int64 { return b.Method.Value(v.bytes(i, j)) }
+	rate := func(i int) (perSecond float64, out int64) {
+		if v.to <= i {
+			return 0, 0
 		}
-		return b.To + int64(float64(x.Left)/rate*1e9)
-	}
-	x.TodayOut, x.MeanOut = when(x.Today), when(x.Mean)
-}
-
-// exceeded returns when the cap was exceeded: the end of the first slot over it.
-func (b *Bill) exceeded(f *cycleView, from, to int) int64 {
-	for i := from; i < to; i++ {
-		if b.Method.Value(f.in[i+1]-f.in[from], f.out[i+1]-f.out[from]) > b.Cap {
-			return f.at(i + 1)
+		perSecond = float64(used(i, v.to)) / (time.Duration(v.to-i) * v.Slot).Seconds()
+		if left := float64(x.Left) / perSecond; left < float64(b.Cycle.End-b.To)/1e9 {
+			out = b.To + int64(left*1e9)
 		}
+		return perSecond, out
 	}
-	return f.at(to)
+	x.Today, x.TodayOut = rate(max(v.from, v.to-int(ceilDiv(int64(24*time.Hour), int64(v.Slot)))))
+	x.Mean, x.MeanOut = rate(v.from)
+	if x.Left < 0 { // at the end of the first slot over the cap
+		i := sort.Search(v.to-v.from, func(i int) bool { return used(v.from, v.from+i+1) > b.Cap })
+		x.TodayOut = v.at(v.from + i + 1)
+		x.MeanOut = x.TodayOut
+	}
 }

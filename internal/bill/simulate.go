@@ -25,78 +25,102 @@ type Gates struct {
 type Scenario struct {
 	Gates
 	Cycle calendar.Cycle
-	// From and To bound the known demand of the cycle, in nanoseconds since
-	// the Unix epoch. The rest of the cycle counts as idle.
-	From, To int64
-	// Natural is the bill of the known demand, if all of it had passed.
+	// Natural is the bill of the known demand, if all of it had passed. The rest of
+	// the cycle counts as idle.
 	Natural *Bill
 
-	windows []Window  // of the whole cycle
-	demand  []*Series // up to a window past the cycle's end
-	runs    [][]int   // groups of columns that share a budget
+	demand []*Series // up to a window past the cycle's end
 }
 
 // NewScenario reads the demand of a cycle and of all cycles before it.
-func NewScenario(s Source, cycle calendar.Cycle, g Gates) (*Scenario, error) {
-	g.Cap, g.Missing = 0, Zero
+func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
+	g.Commit, g.Cap, g.Missing = 0, 0, Zero
 	if g.Window%budget.Slots != 0 {
 		return nil, fmt.Errorf("windows of %v cannot be divided into sixty slots", cli.Duration(g.Window))
 	}
-	c := &Scenario{Gates: g, Cycle: cycle}
-	known, err := s.Series(cycle.Start, cycle.End)
+	natural, err := New(s, cycle, g.Zone, g.Terms)
 	if err != nil {
 		return nil, err
 	}
-	if len(known.In) == 0 {
-		return nil, fmt.Errorf("there is no data for the cycle %s", cycle.Name)
+	if in, out := g.Method.counted(natural.InBytes, natural.OutBytes); in+out == 0 {
+		return nil, fmt.Errorf("no traffic was offered in the cycle %s", cycle.Name)
 	}
-	c.From, c.To = known.Start, min(known.at(len(known.In)), cycle.End)
-	after, err := s.Series(cycle.Start, cycle.End+int64(g.Window))
-	if err != nil {
-		return nil, err
-	}
-	after = after.fold(g.Method)
-	if c.Natural, err = New(after, cycle, g.Zone, g.Terms); err != nil {
-		return nil, err
-	}
-	if c.windows, err = after.windows(cycle, g.Window); err != nil {
-		return nil, err
-	}
-	all, err := upTo(s, cycle.End+int64(g.Window))
-	if err != nil {
-		return nil, err
-	}
-	for _, x := range all {
-		c.demand = append(c.demand, x.fold(g.Method).regroup(c.slot()))
-	}
-	if c.group(); len(c.runs) == 0 {
-		return nil, fmt.Errorf("no traffic was offered before the end of the cycle %s", cycle.Name)
-	}
+	c := &Scenario{Gates: g, Cycle: cycle, Natural: natural}
+	c.demand = s.demand(cycle.End+int64(g.Window), c.slot(), g.Method)
 	return c, nil
 }
 
+// slot returns the length of the gates' slots.
 func (c *Scenario) slot() time.Duration { return c.Window / budget.Slots }
 
-// group groups the columns of the demand that share a budget: with Separate each
-// column has its own; with Max a window is free for both. A
-// column without bytes needs none.
-func (c *Scenario) group() {
-	var used []int
-	for _, column := range []int{colIn, colOut} {
-		if slices.ContainsFunc(c.demand, func(s *Series) bool {
-			return slices.ContainsFunc(s.column(column), func(n int64) bool { return n > 0 })
-		}) {
-			used = append(used, column)
-		}
+// counted returns the bytes that a method counts, by the gate that they pass. With Sum,
+// both directions pass that of out.
+func (m Method) counted(in, out int64) (int64, int64) {
+	switch m {
+	case Sum:
+		return 0, in + out
+	case In:
+		return in, 0
+	case Out:
+		return 0, out
 	}
-	switch {
-	case c.Method == Separate:
-		for _, column := range used {
-			c.runs = append(c.runs, []int{column})
-		}
-	case len(used) > 0:
-		c.runs = [][]int{used}
+	return in, out
+}
+
+// The columns of a series, each of which passes a gate.
+const (
+	colIn = iota
+	colOut
+)
+
+func (s *Series) column(c int) []int64 { return [...][]int64{colIn: s.In, colOut: s.Out}[c] }
+
+// budgets returns the columns that have a budget together: with Max a window is free for
+// both.
+func (m Method) budgets() [][]int {
+	switch m {
+	case Separate:
+		return [][]int{{colIn}, {colOut}}
+	case Max:
+		return [][]int{{colIn, colOut}}
+	case In:
+		return [][]int{{colIn}}
 	}
+	return [][]int{{colOut}}
+}
+
+// demand returns the bytes that a method counts, before a time, as series without long
+// gaps. Samples are merged so that their length becomes a multiple of slot. As sample and
+// slot both divide a window, so does the new length.
+func (s *Samples) demand(end int64, slot time.Duration, m Method) (all []*Series) {
+	const gap = 1024 // slots
+	length := lcm(int64(s.Slot), int64(slot))
+	var x *Series
+	for _, y := range s.list[:s.index(end)] {
+		if x == nil || (y.At-x.Start)/length > int64(len(x.In))+gap {
+			// Start on a multiple of length, or with the sample that contains it.
+			past := (y.At - floorDiv(y.At, length)*length) / int64(s.Slot)
+			x = &Series{Start: y.At - past*int64(s.Slot), Slot: time.Duration(length)}
+			all = append(all, x)
+		}
+		i := int((y.At - x.Start) / length)
+		for len(x.In) <= i {
+			x.In, x.Out = append(x.In, 0), append(x.Out, 0)
+		}
+		in, out := m.counted(y.In, y.Out)
+		x.In[i] += in
+		x.Out[i] += out
+	}
+	return all
+}
+
+// lcm returns the least common multiple.
+func lcm(a, b int64) int64 {
+	x, y := a, b
+	for y != 0 {
+		x, y = y, x%y
+	}
+	return a / x * b
 }
 
 // Simulated is the result of gates in a cycle. Bytes are summed over all directions
@@ -108,12 +132,10 @@ type Simulated struct {
 	Longest                        time.Duration // longest delay of a byte that passed
 	// Flat is the bytes that would pass without free windows. Best is the bytes
 	// that a scheduler would pass if it knew all demand and the poller's phase, of
-	// Whole, the demand in windows of that phase.
+	// Whole, the demand in complete windows of that phase.
 	Flat, Best, Whole int64
 	// Bill is the bill of the bytes that passed.
 	Bill *Bill
-
-	offered, passed *Series // slots of the cycle, and of a window after it
 }
 
 // Simulate limits the demand to a commit, in bytes of a window.
@@ -122,43 +144,61 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	slot := int64(c.slot())
 	start := ceilDiv(c.Cycle.Start, slot) * slot
 	n := ceilDiv(c.Cycle.End+int64(c.Window)-start, slot)
-	if n > MaxSlots {
-		return nil, fmt.Errorf("windows of %v have more than %d slots a cycle: too many", cli.Duration(c.Window), MaxSlots)
+	offered, err := newSeries(start, c.slot(), n)
+	if err != nil {
+		return nil, err
 	}
-	x.offered, x.passed = newSeries(start, c.slot(), int(n)), newSeries(start, c.slot(), int(n))
-	for _, lanes := range c.runs {
-		if err := x.run(lanes); err != nil {
+	passed, _ := newSeries(start, c.slot(), n)
+	for i := range n {
+		offered.Known[i], passed.Known[i] = true, true
+	}
+	for _, columns := range c.Method.budgets() {
+		if c.idle(columns) {
+			continue
+		}
+		if err := x.run(columns, offered, passed); err != nil {
 			return nil, err
 		}
 	}
 	x.Lost = x.Offered - x.Passed
 	terms := c.Terms
 	terms.Commit = commit
-	var err error
-	if x.Bill, err = New(x.passed, c.Cycle, c.Zone, terms); err != nil {
+	if x.Bill, err = fromSeries(passed, c.Cycle, c.Zone, terms); err != nil {
 		return nil, err
 	}
-	x.Bill.From, x.Bill.To, x.Bill.Simulated = c.From, c.To, true
+	x.Bill.From, x.Bill.To, x.Bill.Simulated = c.Natural.From, c.Natural.To, true
+	x.Bill.offered = offered
 	return x, nil
 }
 
-// run simulates the gates of some lanes: with a budget, without one, and with all
-// demand known in advance.
-func (x *Simulated) run(lanes []int) error {
+// idle reports whether no traffic was offered in some columns.
+func (c *Scenario) idle(columns []int) bool {
+	return !slices.ContainsFunc(columns, func(column int) bool {
+		return slices.ContainsFunc(c.demand, func(s *Series) bool { return slices.Max(s.column(column)) > 0 })
+	})
+}
+
+// run simulates the gates of columns that have a budget together: with the budget, without
+// it, and with all demand known in advance.
+func (x *Simulated) run(columns []int, offered, passed *Series) error {
 	var demand []budget.Demand
 	for _, s := range x.demand {
-		demand = append(demand, s.demand(lanes))
+		d := budget.Demand{Start: s.Start, Sample: s.Slot, Bytes: s.column(columns[0])}
+		if len(columns) > 1 {
+			d.Other = s.column(columns[1])
+		}
+		demand = append(demand, d)
 	}
 	s := budget.Simulation{
 		Config: budget.Config{
 			Quota: x.Commit, Window: x.Window, Free: x.Percentile.Above(), Cycle: x.Bounds, Reserve: x.Reserve,
 		},
 		Threshold: x.Threshold, Patience: x.Patience, From: x.Cycle.Start, To: x.Cycle.End,
-		Slot: func(lane int, start, offered, passed int64) {
-			i := int((start - x.passed.Start) / int64(x.passed.Slot))
-			if start >= x.passed.Start && i < len(x.passed.In) {
-				x.offered.column(lanes[lane])[i] += offered
-				x.passed.column(lanes[lane])[i] += passed
+		Slot: func(lane int, start, o, p int64) {
+			i := int((start - passed.Start) / int64(passed.Slot))
+			if start >= passed.Start && i < len(passed.In) {
+				offered.column(columns[lane])[i] += o
+				passed.column(columns[lane])[i] += p
 			}
 		},
 	}
@@ -176,17 +216,23 @@ func (x *Simulated) run(lanes []int) error {
 		return err
 	}
 	x.Flat += r.Passed
+	x.foresee(columns)
+	return nil
+}
 
-	windows := make([][]int64, len(lanes))
-	for i, column := range lanes {
-		for _, w := range x.windows {
-			v := [...]int64{colIn: w.In, colOut: w.Out}[column]
-			windows[i] = append(windows[i], v)
-			x.Whole += v
+// foresee adds what passes if all demand is known in advance.
+func (x *Simulated) foresee(columns []int) {
+	lanes := make([][]int64, len(columns))
+	for i, column := range columns {
+		lanes[i] = make([]int64, ceilDiv(x.Cycle.End-x.Cycle.Start, int64(x.Window))) // the rest is idle
+		for k, w := range x.Natural.Windows {
+			in, out := x.Method.counted(w.In, w.Out)
+			bytes := [...]int64{colIn: in, colOut: out}[column]
+			lanes[i][k] = bytes
+			x.Whole += bytes
 		}
 	}
-	x.Best += budget.AllKnowing(x.Commit, x.Percentile.Above(), windows...)
-	return nil
+	x.Best += budget.AllKnowing(x.Commit, x.Percentile.Above(), lanes...)
 }
 
 // share returns part/whole, and 1 if whole is 0.

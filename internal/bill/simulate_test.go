@@ -2,7 +2,6 @@ package bill
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -43,7 +42,7 @@ func gates(m Method, length time.Duration) Gates {
 	}
 }
 
-func simulate(t testing.TB, s Source, at int64, g Gates, commit int64) *Simulated {
+func simulate(t testing.TB, s *Samples, at int64, g Gates, commit int64) *Simulated {
 	t.Helper()
 	c, err := NewScenario(s, g.At(at), g)
 	if err != nil {
@@ -61,10 +60,10 @@ func simulate(t testing.TB, s Source, at int64, g Gates, commit int64) *Simulate
 func worstOf(x *Simulated, m Method) (worst int64) {
 	for phase := range budget.Slots {
 		var values []int64
-		for i := phase; x.passed.at(i) < x.Cycle.End; i += budget.Slots {
+		for i := phase; x.Bill.passed.at(i) < x.Cycle.End; i += budget.Slots {
 			in, out := int64(0), int64(0)
-			for j := i; j < min(i+budget.Slots, len(x.passed.In)); j++ {
-				in, out = in+x.passed.In[j], out+x.passed.Out[j]
+			for j := i; j < min(i+budget.Slots, len(x.Bill.passed.In)); j++ {
+				in, out = in+x.Bill.passed.In[j], out+x.Bill.passed.Out[j]
 			}
 			values = append(values, m.Value(in, out))
 		}
@@ -85,7 +84,7 @@ func TestSimulate(t *testing.T) {
 			if sample == time.Minute {
 				g.Patience = 20 * time.Minute
 			}
-			x := simulate(t, s, day(2026, 3, 2), g, 1e6)
+			x := simulate(t, samplesOf(t, s), day(2026, 3, 2), g, 1e6)
 			name := fmt.Sprintf("%v, samples of %v", m, sample)
 
 			for _, of := range map[Method][]Method{Separate: {In, Out}, Max: {Max}, Sum: {Sum}, In: {In}, Out: {Out}}[m] {
@@ -98,7 +97,7 @@ func TestSimulate(t *testing.T) {
 			}
 
 			// The demand of the cycle is that of the samples that begin in it.
-			natural, err := New(s, x.Cycle, time.UTC, g.Terms)
+			natural, err := fromSeries(s, x.Cycle, time.UTC, g.Terms)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -122,7 +121,7 @@ func TestSimulate(t *testing.T) {
 				t.Errorf("%s: %d passed, and %d with foresight", name, x.Passed, x.Best)
 			}
 			sums := [2]int64{}
-			for i, c := range []*Series{x.offered, x.passed} {
+			for i, c := range []*Series{x.Bill.offered, x.Bill.passed} {
 				for j := range c.In {
 					if c.at(j) < x.Cycle.End {
 						sums[i] += c.In[j] + c.Out[j]
@@ -173,9 +172,9 @@ func byHand(t *testing.T, name string, s *Series, x *Simulated) {
 func TestSimulatedSlots(t *testing.T) {
 	s := bursty(rand.New(rand.NewPCG(1, 2)), day(2026, 3, 1), time.Minute, 2000)
 	for _, m := range []Method{Sum, Out} {
-		x := simulate(t, s, day(2026, 3, 1), gates(m, 24*time.Hour), 1e6)
+		x := simulate(t, samplesOf(t, s), day(2026, 3, 1), gates(m, 24*time.Hour), 1e6)
 		var w bytes.Buffer
-		if err := x.Slots(&w); err != nil {
+		if err := x.Bill.Slots(&w); err != nil {
 			t.Fatal(err)
 		}
 		lines := strings.Split(strings.TrimSpace(w.String()), "\n")
@@ -200,25 +199,26 @@ func TestScenario(t *testing.T) {
 	const length = 24 * time.Hour
 	s := bursty(rand.New(rand.NewPCG(5, 6)), day(2026, 3, 1), 5*time.Minute, 4*288)
 	g := gates(Out, length)
-	second := simulate(t, s, day(2026, 3, 2), g, 1e6)
-	first, _ := s.Series(0, day(2026, 3, 3)+int64(g.Window))
-	if again := simulate(t, first, day(2026, 3, 2), g, 1e6); again.Passed != second.Passed || again.Offered != second.Offered {
+	all := samplesOf(t, s)
+	second := simulate(t, all, day(2026, 3, 2), g, 1e6)
+	first, _ := all.series(0, day(2026, 3, 3)+int64(g.Window))
+	if again := simulate(t, samplesOf(t, first), day(2026, 3, 2), g, 1e6); again.Passed != second.Passed || again.Offered != second.Offered {
 		t.Errorf("%d of %d, and %d of %d with later cycles", again.Passed, again.Offered, second.Passed, second.Offered)
 	}
-	tail, _ := s.Series(day(2026, 3, 4), day(2026, 3, 4)+int64(length)/2)
-	x := simulate(t, Pieces{first, tail}, day(2026, 3, 4), g, 1e6)
-	if x.Offered != sum(tail.Out) || x.From != day(2026, 3, 4) || x.To != x.From+int64(length)/2 {
-		t.Errorf("%d offered, want %d, from %d to %d", x.Offered, sum(tail.Out), x.From, x.To)
+	tail, _ := all.series(day(2026, 3, 4), day(2026, 3, 4)+int64(length)/2)
+	x := simulate(t, samplesOf(t, first, tail), day(2026, 3, 4), g, 1e6)
+	if x.Offered != sum(tail.Out) || x.Bill.From != day(2026, 3, 4) || x.Bill.To != x.Bill.From+int64(length)/2 {
+		t.Errorf("%d offered, want %d, from %d to %d", x.Offered, sum(tail.Out), x.Bill.From, x.Bill.To)
 	}
 	if n := x.Bill.Samples; n != 288 { // the promise is of the whole cycle
 		t.Errorf("%d samples", n)
 	}
 	g.Reserve = 1 << 40
-	if x := simulate(t, s, day(2026, 3, 2), g, 1e6); x.Passed != x.Flat {
+	if x := simulate(t, all, day(2026, 3, 2), g, 1e6); x.Passed != x.Flat {
 		t.Errorf("%d passed, %d without free windows, of which none was to be used", x.Passed, x.Flat)
 	}
 
-	idle := series(day(2026, 3, 1), time.Minute, 100, func(int) (int64, int64) { return 0, 1 })
+	idle := samplesOf(t, series(day(2026, 3, 1), time.Minute, 100, func(int) (int64, int64) { return 0, 1 }))
 	g = gates(In, length)
 	for name, err := range map[string]error{
 		"no traffic was offered": func() error { _, err := NewScenario(idle, g.At(day(2026, 3, 1)), g); return err }(),
@@ -249,18 +249,37 @@ func sum(values []int64) (n int64) {
 	return n
 }
 
-// Regrouped slots hold what those before them did, and fit.
-func TestRegroup(t *testing.T) {
+// The demand is that of the samples before a time, in slots that fit, and in pieces where
+// there is a long gap.
+func TestDemand(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		sample := time.Duration(rapid.Int64Range(1, 20).Draw(rt, "sample"))
 		slot := time.Duration(rapid.Int64Range(1, 20).Draw(rt, "slot"))
-		s := series(rapid.Int64Range(0, 1000).Draw(rt, "start"), sample, rapid.IntRange(1, 50).Draw(rt, "n"), func(i int) (int64, int64) { return int64(i), 1 })
-		x := s.regroup(slot)
-		if x.Slot%slot != 0 || x.Slot%sample != 0 || sum(x.In) != sum(s.In) || sum(x.Out) != sum(s.Out) {
-			rt.Fatalf("%+v, of %+v", x, s)
+		m := Method(rapid.IntRange(0, 4).Draw(rt, "method"))
+		at, n := rapid.Int64Range(0, 1000).Draw(rt, "start"), rapid.IntRange(1, 50).Draw(rt, "n")
+		first := series(at, sample, n, func(i int) (int64, int64) { return int64(i), 1 })
+		apart := rapid.SampledFrom([]int64{0, 1, 100, 100000}).Draw(rt, "gap")
+		second := series(first.at(n)+apart*int64(sample), sample, n, func(int) (int64, int64) { return 0, 100 })
+		end := second.at(n / 2)
+		all := samplesOf(t, first, second).demand(end, slot, m)
+		if pieces := 1 + map[int64]int{100000: 1}[apart]; len(all) > pieces || n > 1 && len(all) < pieces {
+			rt.Fatalf("%d pieces, want %d", len(all), pieces)
 		}
-		if x.Start > s.Start || x.at(len(x.In)) < s.at(len(s.In)) || s.Start-x.Start >= int64(x.Slot) {
-			rt.Fatalf("%d to %d, of %d to %d", x.Start, x.at(len(x.In)), s.Start, s.at(len(s.In)))
+		got := [2]int64{}
+		for _, x := range all {
+			if x.Slot%slot != 0 || x.Slot%sample != 0 || (x.Start-first.Start)%int64(sample) != 0 || x.at(len(x.In)) >= end+int64(x.Slot) {
+				rt.Fatalf("%+v", x)
+			}
+			got[0] += sum(x.In)
+			got[1] += sum(x.Out)
+		}
+		in, out := sum(first.In), sum(first.Out)+100*int64(n/2)
+		want := map[Method][2]int64{Separate: {in, out}, Max: {in, out}, Sum: {0, in + out}, In: {in, 0}, Out: {0, out}}[m]
+		if got != want {
+			rt.Fatalf("%v: %v, want %v", m, got, want)
+		}
+		if x := all[0]; x.Start > at || at-x.Start >= int64(x.Slot) || x.In[0] > sum(first.In[:min(n, int(x.Slot/sample))]) {
+			rt.Fatalf("%+v, of %+v", x, first)
 		}
 	})
 }
@@ -271,7 +290,7 @@ func TestPlan(t *testing.T) {
 	s := bursty(rand.New(rand.NewPCG(8, 9)), day(2026, 3, 1), 5*time.Minute, 2*288)
 	g := gates(Separate, 24*time.Hour)
 	g.Patience = time.Hour
-	c, err := NewScenario(s, g.At(day(2026, 3, 2)), g)
+	c, err := NewScenario(samplesOf(t, s), g.At(day(2026, 3, 2)), g)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,14 +314,9 @@ func TestPlan(t *testing.T) {
 	if knee < 1 || p[knee].Passed*1000 < p[knee].Offered*999 || p[knee-1].Passed*1000 >= p[knee-1].Offered*999 {
 		t.Errorf("the knee is %d", knee)
 	}
-	var w bytes.Buffer
-	if err := p.JSON(&w); err != nil {
-		t.Fatal(err)
-	}
-	for i, line := range strings.Split(strings.TrimSpace(w.String()), "\n") {
-		var j SimulatedJSON
-		if err := json.Unmarshal([]byte(line), &j); err != nil || j.Knee == nil || *j.Knee != (i == knee) {
-			t.Errorf("%s: %v", line, err)
+	for i, j := range p.JSON() {
+		if j["knee"] != (i == knee) || j["commit_bps"] != c.Natural.BPS(p[i].Commit) {
+			t.Errorf("%d: %v", i, j)
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
@@ -332,7 +346,7 @@ func TestSimulatedText(t *testing.T) {
 		{"simulate-ascii", 2600, 0, Style{ASCII: true}},
 	} {
 		g.Patience = tt.patience
-		c, err := NewScenario(demand(tt.until), g.At(day(2026, 3, 5)), g)
+		c, err := NewScenario(samplesOf(t, demand(tt.until)), g.At(day(2026, 3, 5)), g)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -372,12 +386,11 @@ func TestSimulatedText(t *testing.T) {
 // Real demand, if there is some beside the project: a gate passes nearly what a
 // scheduler with foresight does, and no phase is billed more than the commit.
 func TestSimulateData(t *testing.T) {
-	f, err := os.Open(nettest.Shared(t, "data/eu-isp-2005.csv")[0])
+	file, err := os.ReadFile(nettest.Shared(t, "data/eu-isp-2005.csv")[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	s, err := ReadCSV(f, time.UTC, 0)
+	s, err := read(string(file), time.UTC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -408,7 +421,7 @@ func BenchmarkSimulateMonth(b *testing.B) {
 	s := bursty(rand.New(rand.NewPCG(1, 1)), day(2026, 3, 1), 5*time.Minute, 31*288)
 	g := gates(Out, 0)
 	g.Day = 1
-	c, err := NewScenario(s, g.At(s.Start), g)
+	c, err := NewScenario(samplesOf(b, s), g.At(s.Start), g)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -4,148 +4,66 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
-	"framepipe/internal/budget"
 	"framepipe/internal/cli"
 )
 
-// Style is the style of a drawn bill.
-type Style struct {
-	Colour bool
-	ASCII  bool
-	Width  int // columns
-}
-
-// Colours, of the 256 of xterm.
-const (
-	colourMean = 37
-	colourMost = 24
-	colourOver = 203
-	colourLine = 214
-	colourDim  = 245
-)
-
-func (s Style) paint(colour int, text string) string {
-	if !s.Colour || text == "" {
-		return text
-	}
-	return fmt.Sprintf("\x1b[38;5;%dm%s\x1b[0m", colour, text)
-}
-
-// nice returns the least round number, x or more, for the end of an axis.
-func nice(x float64) float64 {
-	if !(x > 0) || math.IsInf(x, 0) {
-		return 1
-	}
-	unit := math.Pow(10, math.Floor(math.Log10(x)))
-	for _, f := range []float64{1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8} {
-		if f*unit >= x*(1-1e-12) {
-			return f * unit
-		}
-	}
-	return 10 * unit
-}
-
 func (b *Bill) time(at int64) time.Time { return time.Unix(0, at).In(b.Zone) }
+
+// date formats a time by a layout of the date alone. It appends the time of day if
+// the cycle does not go from midnight to midnight.
+func (b *Bill) date(at int64, layout string) string {
+	const clock = " 15:04"
+	if b.time(b.Cycle.Start).Format(clock) != " 00:00" || b.time(b.Cycle.End).Format(clock) != " 00:00" {
+		layout += clock
+	}
+	return b.time(at).Format(layout)
+}
 
 func (b *Bill) rate(bytes int64) string { return cli.Human(b.BPS(bytes), "bit/s") }
 
-// thousands formats a number with thousands separators.
-func thousands(n int) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
+func amount(bytes int64) string { return cli.Human(float64(bytes), "B") }
 
-// basis describes the billed value, for people.
-func (b *Bill) basis() string {
-	switch b.Method {
-	case Separate:
-		return "the larger of each direction's percentile: " + b.Counted().String()
-	case Max:
-		return "the larger direction of each sample"
-	case Sum:
-		return "both directions of each sample together"
-	case In:
-		return "what came in"
-	}
-	return "what went out"
-}
-
-// ordinal returns the percentile as an ordinal: 95th.
-func ordinal(p budget.Percentile) string {
-	s := p.String()
-	end := "th"
-	if !strings.HasSuffix(s, "11") && !strings.HasSuffix(s, "12") && !strings.HasSuffix(s, "13") {
-		switch s[len(s)-1] {
-		case '1':
-			end = "st"
-		case '2':
-			end = "nd"
-		case '3':
-			end = "rd"
-		}
-	}
-	return s + end
+// percent formats a share, rounded down so that less than all never shows as 100%.
+func percent(share float64) string {
+	return fmt.Sprintf("%.2f%%", math.Floor(share*1e4+1e-7)/1e2)
 }
 
 // Text writes the bill for people.
 func (b *Bill) Text(w io.Writer, s Style) error {
-	if s.Width == 0 {
-		s.Width = 80
-	}
-	s.Width = min(max(s.Width, 40), 240)
-	var t strings.Builder
-	line := s.lines(&t)
-	line("cycle", "%s", b.cycle())
+	p := newPage(s)
+	p.line("cycle", "%s", b.cycle())
 	if b.Cap > 0 {
-		b.textTransfer(line, s)
+		b.writeTransfer(p)
 	}
-	line("billed", "%s  %s percentile of %s", bold(s, b.rate(b.Billed)), ordinal(b.Percentile), b.samples())
-	dim := func(text string) { line("", "%14s%s", "", s.paint(colourDim, text)) }
-	dim(b.basis())
+	p.line("billed", "%s  %s", p.bold(b.rate(b.Billed)), b.samples())
+	p.remark(b.basis())
 	if b.Absent > 0 {
-		dim(b.absent())
+		p.remark(b.absent())
 	}
-	line("in", "%-12s  %s", b.rate(b.In), cli.Human(float64(b.InBytes), "B"))
-	line("out", "%-12s  %s", b.rate(b.Out), cli.Human(float64(b.OutBytes), "B"))
+	p.line("in", "%-12s  %s", b.rate(b.In), amount(b.InBytes))
+	p.line("out", "%-12s  %s", b.rate(b.Out), amount(b.OutBytes))
 	if b.Commit > 0 {
-		line("commit", "%-12s  %s", b.rate(b.Commit), b.against(s))
+		p.line("commit", "%-12s  %s", b.rate(b.Commit), b.against(p))
 	}
 	if b.Total > 0 {
-		line("free", "%s", b.free(s))
+		p.line("free", "%s", b.free(p))
 	}
 	if b.Phases > 1 {
-		line("worst phase", "%s", b.worst())
-	}
-	if !b.Closed() && len(b.Windows) > 0 {
-		free := ""
-		if b.Commit > 0 {
-			free = fmt.Sprintf(", %s of %s windows over the commit", thousands(b.Forecast.FreeUsed), thousands(b.FreeTotal))
-		}
-		line("forecast", "%-12s  on %s%s", b.rate(b.Forecast.Billed), b.date(b.Cycle.End, "2 Jan"), free)
-		dim(fmt.Sprintf("%s in, %s out, going by the week before", cli.Human(float64(b.Forecast.InBytes), "B"), cli.Human(float64(b.Forecast.OutBytes), "B")))
+		p.line("worst phase", "%s", b.worst())
 	}
 	if len(b.Windows) > 0 {
-		t.WriteByte('\n')
-		b.month(&t, s)
-		t.WriteByte('\n')
-		b.duration(&t, s)
+		if !b.Closed() {
+			b.writeForecast(p)
+		}
+		p.WriteByte('\n')
+		b.plotCycle(p)
+		p.WriteByte('\n')
+		b.plotCurve(p)
 	}
-	_, err := io.WriteString(w, t.String())
-	return err
-}
-
-// lines returns a function that writes a line: a name and its figures.
-func (s Style) lines(t *strings.Builder) func(name, format string, args ...any) {
-	return func(name, format string, args ...any) {
-		fmt.Fprintf(t, "%s%s\n", s.paint(colourDim, fmt.Sprintf("%-12s", name)), fmt.Sprintf(format, args...))
-	}
+	return p.writeTo(w)
 }
 
 // cycle describes the cycle and its known part.
@@ -162,326 +80,174 @@ func (b *Bill) cycle() string {
 	return fmt.Sprintf("%s  %s to %s %s, %s", b.Cycle.Name, b.date(b.Cycle.Start, "2 Jan"), b.date(b.Cycle.End, "2 Jan"), b.Zone, state)
 }
 
+// samples describes the samples that are billed.
+func (b *Bill) samples() string {
+	noun := "samples"
+	if b.Samples == 1 {
+		noun = "sample"
+	}
+	return fmt.Sprintf("percentile %v of %d %s of %v", b.Percentile, b.Samples, noun, cli.Duration(b.Window))
+}
+
+// basis describes the billed value.
+func (b *Bill) basis() string {
+	return [...]string{
+		Separate: "the larger of each direction's percentile: " + b.Counted().String(),
+		Max:      "the larger direction of each sample",
+		Sum:      "both directions of each sample together",
+		In:       "what came in",
+		Out:      "what went out",
+	}[b.Method]
+}
+
+// absent describes the missing samples and how they count.
+func (b *Bill) absent() string {
+	return fmt.Sprintf("missing: %d, which %s", b.Absent, [...]string{Zero: "count as 0", Skip: "do not count"}[b.Missing])
+}
+
 // against describes the difference between the bill and the commit.
-func (b *Bill) against(s Style) string {
+func (b *Bill) against(p *page) string {
 	switch diff := b.Commit - b.Billed; {
 	case diff < 0:
-		return s.paint(colourOver, "over by "+b.rate(-diff))
+		return p.paint(colourOver, "over by "+b.rate(-diff))
 	case diff > 0:
 		return "under by " + b.rate(diff)
 	}
 	return "met exactly"
 }
 
-// worst describes the poller's worst phase.
-func (b *Bill) worst() string {
-	return fmt.Sprintf("%-12s  of %d: windows that begin %v later; at most %s over", b.rate(b.WorstBilled), b.Phases, b.WorstOffset, thousands(b.WorstUsed))
-}
-
-func bold(s Style, text string) string {
-	text = fmt.Sprintf("%-12s", text)
-	if s.Colour {
-		return "\x1b[1m" + text + "\x1b[0m"
+// lineName names the line that windows are compared with.
+func (b *Bill) lineName() string {
+	if b.Commit > 0 {
+		return "the commit"
 	}
-	return text
-}
-
-// samples describes the number of samples.
-func (b *Bill) samples() string {
-	if b.Samples == 1 {
-		return fmt.Sprintf("1 sample of %s", cli.Duration(b.Window))
-	}
-	return fmt.Sprintf("%s samples of %s", thousands(b.Samples), cli.Duration(b.Window))
-}
-
-// absent describes the missing samples and how they count.
-func (b *Bill) absent() string {
-	word := "count as 0"
-	if b.Missing == Skip {
-		word = "do not count"
-	}
-	return fmt.Sprintf("missing: %s, which %s", thousands(b.Absent), word)
+	return "what is billed"
 }
 
 // free draws how many free windows are used.
-func (b *Bill) free(s Style) string {
-	left := b.FreeTotal - b.FreeUsed
-	text := fmt.Sprintf("%s left", thousands(left))
-	if left < 0 {
-		text = s.paint(colourOver, fmt.Sprintf("%s too many", thousands(-left)))
-	}
-	over := "the commit"
-	if b.Commit == 0 {
-		over = "what is billed"
+func (b *Bill) free(p *page) string {
+	left, colour := fmt.Sprintf("%d left", b.FreeTotal-b.FreeUsed), colourMean
+	if b.FreeUsed > b.FreeTotal {
+		left, colour = p.paint(colourOver, fmt.Sprintf("%d too many", b.FreeUsed-b.FreeTotal)), colourOver
 	}
 	const width = 12
-	share := 0.0
-	if b.FreeTotal > 0 {
-		share = min(float64(b.FreeUsed)/float64(b.FreeTotal), 1)
-	} else if b.FreeUsed > 0 {
-		share = 1
+	full := 0
+	if b.FreeUsed > 0 {
+		full = int(math.Round(width * min(float64(b.FreeUsed)/float64(b.FreeTotal), 1)))
 	}
-	full, empty := "█", "░"
-	if s.ASCII {
-		full, empty = "#", "."
-	}
-	n := int(math.Round(share * width))
-	colour := colourMean
-	if left < 0 {
-		colour = colourOver
-	}
-	bar := s.paint(colour, strings.Repeat(full, n)) + s.paint(colourMost, strings.Repeat(empty, width-n))
-	return fmt.Sprintf("%s  %s of %s windows over %s, %s", bar, thousands(b.FreeUsed), thousands(b.FreeTotal), over, text)
+	bar := p.paint(colour, strings.Repeat("█", full)) + p.paint(colourMost, strings.Repeat("░", width-full))
+	return fmt.Sprintf("%s  %d of %d windows over %s, %s", bar, b.FreeUsed, b.FreeTotal, b.lineName(), left)
 }
 
-func (b *Bill) textTransfer(line func(name, format string, args ...any), s Style) {
-	x := &b.Transfer
-	share := 100 * float64(x.Used) / float64(b.Cap)
-	left := cli.Human(float64(x.Left), "B") + " left"
-	if x.Left < 0 {
-		left = s.paint(colourOver, cli.Human(-float64(x.Left), "B")+" too much")
-	}
-	line("used", "%s  %.1f%% of %s, %s", bold(s, cli.Human(float64(x.Used), "B")), share, cli.Human(float64(b.Cap), "B"), left)
-	if x.Left < 0 {
-		line("ran out", "%s", s.paint(colourOver, b.time(x.MeanOut).Format("Mon 2 Jan 15:04")))
-		return
-	}
-	if b.Closed() {
-		return
-	}
-	out := func(at int64) string {
-		if at == 0 {
-			return "lasts"
-		}
-		return s.paint(colourOver, "runs out "+b.time(at).Format("Mon 2 Jan"))
-	}
-	line("at today's", "%-12s  %s", cli.Human(x.Today*8, "bit/s"), out(x.TodayOut))
-	line("at the mean", "%-12s  %s", cli.Human(x.Mean*8, "bit/s"), out(x.MeanOut))
-	line("expected", "%-12s  at the end of the cycle", cli.Human(float64(x.Forecast), "B"))
+// worst describes the poller's worst phase.
+func (b *Bill) worst() string {
+	return fmt.Sprintf("%-12s  of %d: windows that begin %v later; at most %d over", b.rate(b.WorstBilled), b.Phases, b.WorstOffset, b.WorstUsed)
 }
 
-// Plots.
-
-const (
-	rows   = 8
-	margin = 12 // for the labels beside a plot
-)
-
-// chart is a plot of columns, each with a mean and a maximum, in bytes a window.
-type chart struct {
-	mean, most []float64
-	top, line  float64
-}
-
-var (
-	eighths = []rune(" ▁▂▃▄▅▆▇█")
-	hatch   = "▒"
-)
-
-func (b *Bill) draw(t *strings.Builder, s Style, c chart, name string) {
-	lineRow := rows - 1 - min(int(c.line/c.top*rows), rows-1)
-	for row := range rows {
-		lo, hi := c.top*float64(rows-1-row)/rows, c.top*float64(rows-row)/rows
-		label, colour := "", colourDim
-		switch {
-		case row == lineRow && c.line > 0:
-			label, colour = cli.Human(b.BPS(int64(c.line)), "bit/s"), colourLine
-		case row == 0:
-			label = cli.Human(math.Round(c.top*8/b.Window.Seconds()), "bit/s")
-		case row == rows-1:
-			label = "0"
-		}
-		axis := "│"
-		switch {
-		case s.ASCII && label == "":
-			axis = "|"
-		case s.ASCII:
-			axis = "+"
-		case label != "":
-			axis = "┤"
-		}
-		t.WriteString(s.paint(colour, fmt.Sprintf("%*s", margin, label)) + s.paint(colourDim, axis))
-		var text strings.Builder
-		last, run := -1, ""
-		flush := func() {
-			if last >= 0 {
-				run = s.paint(last, run)
-			}
-			text.WriteString(run)
-			run = ""
-		}
-		for i := range c.mean {
-			ch, colour := " ", -1
-			switch mean, most := c.mean[i], c.most[i]; {
-			case mean >= hi:
-				ch, colour = "█", colourMean
-			case mean > lo && (mean-lo)/(hi-lo) >= 1./16:
-				ch, colour = string(eighths[int(math.Round((mean-lo)/(hi-lo)*8))]), colourMean
-			case most > lo+(hi-lo)/3:
-				ch, colour = hatch, colourMost
-			case row == lineRow && c.line > 0:
-				ch, colour = "─", colourLine
-			}
-			if colour >= 0 && colour != colourLine && row < lineRow {
-				colour = colourOver
-			}
-			if s.ASCII {
-				switch {
-				case ch == hatch:
-					ch = ":"
-				case ch == "─":
-					ch = "-"
-				case ch != " ":
-					ch = "#"
-				}
-			}
-			if colour != last {
-				flush()
-				last = colour
-			}
-			run += ch
-		}
-		flush()
-		if row == lineRow && c.line > 0 {
-			text.WriteString(s.paint(colourLine, " "+name))
-		}
-		t.WriteString(strings.TrimRight(text.String(), " ") + "\n")
-	}
-}
-
-func (b *Bill) lineName() string {
+func (b *Bill) writeForecast(p *page) {
+	free := ""
 	if b.Commit > 0 {
-		return "commit"
+		free = fmt.Sprintf(", %d of %d windows over the commit", b.Forecast.FreeUsed, b.FreeTotal)
 	}
-	return "billed"
+	p.line("forecast", "%-12s  on %s%s", b.rate(b.Forecast.Billed), b.date(b.Cycle.End, "2 Jan"), free)
+	p.remark(fmt.Sprintf("%s in, %s out, going by the week before", amount(b.Forecast.InBytes), amount(b.Forecast.OutBytes)))
 }
 
-// axis writes the line under a plot: a mark and a label at some columns.
-func (s Style) axis(t *strings.Builder, columns int, at []int, labels []string) {
-	bar, mark, corner := "─", "┬", "└"
-	if s.ASCII {
-		bar, mark, corner = "-", "+", "+"
+func (b *Bill) writeTransfer(p *page) {
+	x := &b.Transfer
+	left := amount(x.Left) + " left"
+	if x.Left < 0 {
+		left = p.paint(colourOver, amount(-x.Left)+" too much")
 	}
-	cells := make([]string, columns)
-	for i := range cells {
-		cells[i] = bar
-	}
-	text := []rune(strings.Repeat(" ", columns+8))
-	end := 0
-	for i, x := range at {
-		if x >= columns || x < end {
-			continue
+	p.line("used", "%s  %.1f%% of %s, %s", p.bold(amount(x.Used)), 100*float64(x.Used)/float64(b.Cap), amount(b.Cap), left)
+	switch {
+	case x.Left < 0:
+		p.line("ran out", "%s", p.paint(colourOver, b.time(x.MeanOut).Format("Mon 2 Jan 15:04")))
+	case !b.Closed():
+		rate := func(name string, perSecond float64, out int64) {
+			lasts := "lasts"
+			if out != 0 {
+				lasts = p.paint(colourOver, "runs out "+b.time(out).Format("Mon 2 Jan"))
+			}
+			p.line(name, "%-12s  %s", cli.Human(perSecond*8, "bit/s"), lasts)
 		}
-		cells[x] = mark
-		copy(text[x:], []rune(labels[i]))
-		end = x + len(labels[i]) + 1
+		rate("at today's", x.Today, x.TodayOut)
+		rate("at the mean", x.Mean, x.MeanOut)
+		p.line("expected", "%-12s  at the end of the cycle", amount(x.Forecast))
 	}
-	pad := strings.Repeat(" ", margin)
-	t.WriteString(pad + s.paint(colourDim, corner+strings.Join(cells, "")) + "\n")
-	t.WriteString(s.paint(colourDim, pad+" "+strings.TrimRight(string(text), " ")) + "\n")
 }
 
-// columns returns the number of columns of a plot, without its labels.
-func (s Style) columns() int { return max(s.Width-margin-1-len(" commit"), 16) }
+// Bills are the bills of several cycles.
+type Bills []*Bill
 
-// scale returns the end of the rate axis, and the highest value, in bytes a
-// window. If the highest value is over four times the line and the bill, the axis ends
-// below it so that the other values remain visible.
-func (b *Bill) scale() (top, highest float64) {
-	m := b.Counted()
-	for _, w := range b.Windows {
-		highest = max(highest, float64(m.Value(w.In, w.Out)))
+// Text writes a line for each bill.
+func (all Bills) Text(w io.Writer, s Style) error {
+	p := newPage(s)
+	rows := []string{"cycle\tbilled\tin\tout\tin\tout\tsamples\tfree used"}
+	for _, b := range all {
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d of %d", b.Cycle.Name, b.rate(b.Billed), b.rate(b.In), b.rate(b.Out),
+			amount(b.InBytes), amount(b.OutBytes), b.Samples, b.FreeUsed, b.FreeTotal))
 	}
-	least := float64(max(b.Line(), b.Billed))
-	top = max(least, highest)
-	if least > 0 && top > 4*least {
-		top = 3 * least
-	}
-	perWindow := b.Window.Seconds() / 8
-	return nice(top/perWindow*1.02) * perWindow, highest
+	p.table(rows)
+	return p.writeTo(w)
 }
 
-// highest describes the highest value.
-func (b *Bill) highest(top, highest float64) string {
-	text := "the highest is " + b.rate(int64(highest))
-	if highest > top {
-		text += ", off the plot"
+// Text writes the simulation for people.
+func (x *Simulated) Text(w io.Writer, s Style) error {
+	p, b := newPage(s), x.Bill
+	x.writeDemand(p)
+	p.line("commit", "%-12s  simulated", b.rate(x.Commit))
+	p.line("billed", "%s  of what passed: %s", p.bold(b.rate(b.Billed)), b.against(p))
+	p.remark(b.basis())
+	p.line("passed", "%s  %s of %s", p.bold(percent(x.PassedShare())), amount(x.Passed), amount(x.Offered))
+	p.remark(percent(x.FlatShare()) + " with a flat quota")
+	foresight := " if all had been known before"
+	if x.Patience > 0 {
+		foresight += "; nothing waits"
 	}
-	return text
+	p.remark(percent(x.BestShare()) + foresight)
+	if x.Patience > 0 {
+		p.line("delayed", "%-12s  %v at the longest", amount(x.Delayed), cli.Duration(x.Longest))
+	}
+	p.line("lost", "%-12s  %s of it", amount(x.Lost), percent(share(x.Lost, x.Offered)))
+	p.line("free", "%s", b.free(p))
+	p.line("worst phase", "%s", b.worst())
+	p.WriteByte('\n')
+	b.plotCycle(p)
+	return p.writeTo(w)
 }
 
-// month draws the rates of the cycle: the mean and the maximum of each column.
-func (b *Bill) month(t *strings.Builder, s Style) {
-	n := s.columns()
-	top, highest := b.scale()
-	c := chart{mean: make([]float64, n), most: make([]float64, n), top: top, line: float64(b.Line())}
-	count := make([]int, n)
-	length := b.Cycle.End - b.Cycle.Start
-	for _, w := range b.Windows {
-		if i := int(float64(w.At-b.Cycle.Start) / float64(length) * float64(n)); i >= 0 && i < n && w.Known {
-			v := float64(b.Counted().Value(w.In, w.Out))
-			c.mean[i] += v
-			c.most[i] = max(c.most[i], v)
-			count[i]++
+// writeDemand writes the cycle and its demand.
+func (x *Simulated) writeDemand(p *page) {
+	b := x.Natural
+	p.line("cycle", "%s", b.cycle())
+	p.line("demand", "%-12s  %s, %s", b.rate(b.Billed), b.samples(), amount(x.Offered))
+	if !b.Closed() || b.From-b.Cycle.Start >= int64(b.Window) {
+		p.remark("of the rest of the cycle nothing is known: none comes")
+	}
+}
+
+// Text writes the plan for people, a line for each commit.
+func (p Plan) Text(w io.Writer, s Style) error {
+	page := newPage(s)
+	p[0].writeDemand(page)
+	page.WriteByte('\n')
+	knee := p.Knee()
+	rows := []string{"commit\tbilled\tpassed\tflat\tdelayed\tlost\tfree used"}
+	for i, x := range p {
+		b, mark := x.Bill, ""
+		if i == knee {
+			mark = "\t" + page.paint(colourLine, "knee")
 		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d of %d%s", b.rate(x.Commit), b.rate(b.Billed),
+			percent(x.PassedShare()), percent(x.FlatShare()), amount(x.Delayed), amount(x.Lost), b.FreeUsed, b.FreeTotal, mark))
 	}
-	for i := range n {
-		c.mean[i] /= float64(max(count[i], 1))
+	page.table(rows)
+	switch knee {
+	case -1:
+		fmt.Fprintf(page, "\n%s\n", page.paint(colourDim, "None of these passes 99.9%."))
+	case 0:
+		fmt.Fprintf(page, "\n%s\n", page.paint(colourDim, "The least of these is enough, and less may be."))
 	}
-	mean, most := "█", hatch
-	if s.ASCII {
-		mean, most = "#", ":"
-	}
-	width := cli.Duration((time.Duration(length) / time.Duration(n)).Round(time.Minute))
-	fmt.Fprintf(t, "%*s%s\n", margin+1, "", fmt.Sprintf("%s mean, %s most of each %v; %s", s.paint(colourMean, mean), s.paint(colourMost, most), width, b.highest(top, highest)))
-	b.draw(t, s, c, b.lineName())
-	var at []int
-	var labels []string
-	for _, m := range b.marks() {
-		at = append(at, int(float64(m.at-b.Cycle.Start)/float64(length)*float64(n)))
-		labels = append(labels, m.label)
-	}
-	s.axis(t, n, at, labels)
-}
-
-// sorted returns the values of the windows that count, highest first.
-func (b *Bill) sorted() []int64 {
-	var all []int64
-	for _, w := range b.Windows {
-		if w.Known || b.Missing == Zero {
-			all = append(all, b.Counted().Value(w.In, w.Out))
-		}
-	}
-	slices.Sort(all)
-	slices.Reverse(all)
-	return all
-}
-
-// duration draws the duration curve: the share of the samples at or above a rate.
-func (b *Bill) duration(t *strings.Builder, s Style) {
-	all := b.sorted()
-	if len(all) == 0 {
-		return
-	}
-	n := s.columns()
-	top, _ := b.scale()
-	c := chart{mean: make([]float64, n), most: make([]float64, n), top: top, line: float64(b.Line())}
-	for i := range n {
-		lo, hi := i*len(all)/n, max((i+1)*len(all)/n, i*len(all)/n+1)
-		for _, v := range all[lo:hi] {
-			c.mean[i] += float64(v) / float64(hi-lo)
-		}
-		c.most[i] = float64(all[lo])
-	}
-	fmt.Fprintf(t, "%*s%s\n", margin+1, "", "which share of the samples is higher")
-	b.draw(t, s, c, b.lineName())
-	free := float64(budget.Hundred-b.Percentile) / 1e9
-	at, labels := []int{0}, []string{"0%"}
-	for _, x := range []float64{free, 25, 50, 75} {
-		if x > 3 || n > 100 && x > 0 {
-			at = append(at, int(x/100*float64(n)))
-			labels = append(labels, fmt.Sprintf("%.4g%%", x))
-		}
-	}
-	s.axis(t, n, at, labels)
+	return page.writeTo(w)
 }

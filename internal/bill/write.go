@@ -2,107 +2,100 @@ package bill
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"time"
 )
 
-// JSON is a bill for programs.
-type JSON struct {
-	Cycle      string    `json:"cycle"`
-	Start      time.Time `json:"start"` // of the cycle
-	End        time.Time `json:"end"`
-	From       time.Time `json:"from"` // bounds of its known part
-	To         time.Time `json:"to"`
-	Method     string    `json:"method"`
-	Percentile float64   `json:"percentile"`
-	Rank       string    `json:"rank"`
-	Missing    string    `json:"missing"`
-	Window     float64   `json:"window_s"`
-
-	Samples int     `json:"samples"`
-	Absent  int     `json:"missing_samples"`
-	Billed  float64 `json:"billed_bps"`
-	In      float64 `json:"in_bps"`
-	Out     float64 `json:"out_bps"`
-	// BilledBytes is exact; billed_bps is rounded.
-	BilledBytes int64 `json:"billed_window_bytes"`
-	InBytes     int64 `json:"in_bytes"`
-	OutBytes    int64 `json:"out_bytes"`
-
-	Commit      *float64 `json:"commit_bps"`
-	SamplesEnd  int      `json:"samples_total"`
-	FreeTotal   int      `json:"free_total"`
-	FreeUsed    int      `json:"free_used"`
-	FreeLeft    int      `json:"free_left"`
-	Phases      int      `json:"phases"`
-	WorstBilled float64  `json:"worst_phase_bps"`
-	WorstOffset float64  `json:"worst_phase_offset_s"`
-	WorstUsed   int      `json:"worst_phase_free_used"`
-
-	ForecastBilled float64 `json:"forecast_bps"`
-	ForecastIn     int64   `json:"forecast_in_bytes"`
-	ForecastOut    int64   `json:"forecast_out_bytes"`
-	ForecastUsed   int     `json:"forecast_free_used"`
-
-	Transfer *JSONTransfer `json:"transfer"`
-}
-
-// JSONTransfer is the state of a transfer cap.
-type JSONTransfer struct {
-	Quota    int64      `json:"quota_bytes"`
-	Used     int64      `json:"used_bytes"`
-	Left     int64      `json:"left_bytes"`
-	Today    float64    `json:"today_bps"`
-	Mean     float64    `json:"mean_bps"`
-	TodayOut *time.Time `json:"runs_out_today"` // at today's rate; null: not in this cycle
-	MeanOut  *time.Time `json:"runs_out_mean"`
-	Forecast int64      `json:"forecast_bytes"`
-}
-
-// JSON returns the bill for programs.
-func (b *Bill) JSON() *JSON {
-	j := &JSON{
-		Cycle: b.Cycle.Name, Start: b.time(b.Cycle.Start), End: b.time(b.Cycle.End), From: b.time(b.From), To: b.time(b.To),
-		Method: b.Method.String(), Percentile: b.Percentile.Float(), Rank: b.Rank.String(), Missing: b.Missing.String(), Window: b.Window.Seconds(),
-		Samples: b.Samples, Absent: b.Absent, Billed: b.BPS(b.Billed), In: b.BPS(b.In), Out: b.BPS(b.Out),
-		BilledBytes: b.Billed, InBytes: b.InBytes, OutBytes: b.OutBytes,
-		SamplesEnd: b.Total, FreeTotal: b.FreeTotal, FreeUsed: b.FreeUsed, FreeLeft: b.FreeTotal - b.FreeUsed,
-		Phases: b.Phases, WorstBilled: b.BPS(b.WorstBilled), WorstOffset: b.WorstOffset.Seconds(), WorstUsed: b.WorstUsed,
-		ForecastBilled: b.BPS(b.Forecast.Billed), ForecastIn: b.Forecast.InBytes, ForecastOut: b.Forecast.OutBytes, ForecastUsed: b.Forecast.FreeUsed,
-	}
+// JSON returns the bill for programs, by the names of the manual. Rates are in bits per second.
+func (b *Bill) JSON() []map[string]any {
+	j := b.common()
+	maps.Copy(j, map[string]any{
+		"rank": b.Rank.String(), "missing": b.Missing.String(),
+		"samples": b.Samples, "missing_samples": b.Absent, "samples_total": b.Total,
+		"in_bps": b.BPS(b.In), "out_bps": b.BPS(b.Out), "in_bytes": b.InBytes, "out_bytes": b.OutBytes,
+		"billed_window_bytes": b.Billed, // exact; billed_bps is rounded
+		"commit_bps":          nil, "transfer": nil,
+		"free_left": b.FreeTotal - b.FreeUsed, "phases": b.Phases, "worst_phase_offset_s": b.WorstOffset.Seconds(),
+		"forecast_bps": b.BPS(b.Forecast.Billed), "forecast_free_used": b.Forecast.FreeUsed,
+		"forecast_in_bytes": b.Forecast.InBytes, "forecast_out_bytes": b.Forecast.OutBytes,
+	})
 	if b.Commit > 0 {
-		bps := b.BPS(b.Commit)
-		j.Commit = &bps
+		j["commit_bps"] = b.BPS(b.Commit)
 	}
 	if x := b.Transfer; b.Cap > 0 {
-		when := func(at int64) *time.Time {
+		when := func(at int64) any {
 			if at == 0 {
 				return nil
 			}
-			t := b.time(at)
-			return &t
+			return b.time(at)
 		}
-		j.Transfer = &JSONTransfer{
-			Quota: b.Cap, Used: x.Used, Left: x.Left, Today: 8 * x.Today, Mean: 8 * x.Mean,
-			TodayOut: when(x.TodayOut), MeanOut: when(x.MeanOut), Forecast: x.Forecast,
+		j["transfer"] = map[string]any{
+			"quota_bytes": b.Cap, "used_bytes": x.Used, "left_bytes": x.Left, "forecast_bytes": x.Forecast,
+			"today_bps": 8 * x.Today, "mean_bps": 8 * x.Mean, "runs_out_today": when(x.TodayOut), "runs_out_mean": when(x.MeanOut),
 		}
 	}
-	return j
+	return []map[string]any{j}
 }
 
-// Prometheus returns the bill in the text format of Prometheus
+// common returns the figures that a bill and a simulation have.
+func (b *Bill) common() map[string]any {
+	return map[string]any{
+		"cycle": b.Cycle.Name, "start": b.time(b.Cycle.Start), "end": b.time(b.Cycle.End),
+		"from": b.time(b.From), "to": b.time(b.To), // of which something is known
+		"method": b.Method.String(), "percentile": b.Percentile.Float(), "window_s": b.Window.Seconds(),
+		"billed_bps": b.BPS(b.Billed), "free_total": b.FreeTotal, "free_used": b.FreeUsed,
+		"worst_phase_bps": b.BPS(b.WorstBilled), "worst_phase_free_used": b.WorstUsed,
+	}
+}
+
+// JSON returns the bills for programs.
+func (all Bills) JSON() (list []map[string]any) {
+	for _, b := range all {
+		list = append(list, b.JSON()...)
+	}
+	return list
+}
+
+// JSON returns the simulation for programs. Rates are in bits per second.
+func (x *Simulated) JSON() []map[string]any {
+	j := x.Bill.common()
+	maps.Copy(j, map[string]any{
+		"threshold": x.Threshold, "patience_s": x.Patience.Seconds(), "reserve": x.Reserve,
+		"commit_bps": x.Bill.BPS(x.Commit), "natural_bps": x.Bill.BPS(x.Natural.Billed),
+		"offered_bytes": x.Offered, "passed_bytes": x.Passed, "delayed_bytes": x.Delayed, "lost_bytes": x.Lost,
+		"longest_delay_s": x.Longest.Seconds(),
+		"passed_share":    x.PassedShare(), "flat_passed_share": x.FlatShare(), "all_knowing_passed_share": x.BestShare(),
+	})
+	return []map[string]any{j}
+}
+
+// JSON returns the plan for programs.
+func (p Plan) JSON() (list []map[string]any) {
+	knee := p.Knee()
+	for i, x := range p {
+		j := x.JSON()[0]
+		j["knee"] = i == knee
+		list = append(list, j)
+	}
+	return list
+}
+
+// Prometheus writes the bill in the text format of Prometheus
 // (https://prometheus.io/docs/instrumenting/exposition_formats/).
-func (b *Bill) Prometheus() []byte {
-	var w bytes.Buffer
+func (b *Bill) Prometheus(w io.Writer) error {
+	out := bufio.NewWriter(w)
 	gauge := func(name string, v any) {
-		fmt.Fprintf(&w, "# TYPE quotabill_%s gauge\nquotabill_%s %v\n", name, name, v)
+		fmt.Fprintf(out, "# TYPE quotabill_%s gauge\nquotabill_%s %v\n", name, name, v)
+	}
+	directions := func(name string, in, outbound any) {
+		fmt.Fprintf(out, "# TYPE quotabill_%s gauge\n", name)
+		fmt.Fprintf(out, "quotabill_%s{direction=\"in\"} %v\nquotabill_%s{direction=\"out\"} %v\n", name, in, name, outbound)
 	}
 	gauge("billed_bits_per_second", b.BPS(b.Billed))
-	fmt.Fprintf(&w, "# TYPE quotabill_percentile_bits_per_second gauge\n")
-	fmt.Fprintf(&w, "quotabill_percentile_bits_per_second{direction=\"in\"} %v\nquotabill_percentile_bits_per_second{direction=\"out\"} %v\n", b.BPS(b.In), b.BPS(b.Out))
-	fmt.Fprintf(&w, "# TYPE quotabill_cycle_bytes gauge\nquotabill_cycle_bytes{direction=\"in\"} %d\nquotabill_cycle_bytes{direction=\"out\"} %d\n", b.InBytes, b.OutBytes)
+	directions("percentile_bits_per_second", b.BPS(b.In), b.BPS(b.Out))
+	directions("cycle_bytes", b.InBytes, b.OutBytes)
 	gauge("samples", b.Samples)
 	gauge("missing_samples", b.Absent)
 	if b.Commit > 0 {
@@ -122,30 +115,21 @@ func (b *Bill) Prometheus() []byte {
 		gauge("transfer_used_bytes", b.Transfer.Used)
 		gauge("transfer_forecast_bytes", b.Transfer.Forecast)
 	}
-	return w.Bytes()
+	return out.Flush()
 }
 
 // Slots writes the known slots of the cycle as time,offered,passed, in
-// bytes that the method counts; for Separate, those of the billed direction. passed
-// returns the bytes of a slot that passed, and is nil if all passed.
-func (b *Bill) Slots(w io.Writer, s *Series, passed func(i int) int64) error {
+// bytes that the method counts; for Separate, those of the billed direction. Outside of
+// a simulation all passed.
+func (b *Bill) Slots(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	fmt.Fprintln(out, "time,offered,passed")
 	m := b.Counted()
-	var line []byte
-	for i := range s.In {
-		at := s.at(i)
-		if at < b.Cycle.Start || at >= b.Cycle.End || s.Known != nil && !s.Known[i] {
-			continue
+	for i, known := range b.offered.Known {
+		if at := b.offered.at(i); known && at >= b.Cycle.Start && at < b.Cycle.End {
+			offered, passed := m.Value(b.offered.In[i], b.offered.Out[i]), m.Value(b.passed.In[i], b.passed.Out[i])
+			fmt.Fprintf(out, "%s,%d,%d\n", b.time(at).Format(time.RFC3339Nano), offered, passed)
 		}
-		v := m.Value(s.In[i], s.Out[i])
-		p := v
-		if passed != nil {
-			p = passed(i)
-		}
-		line = b.time(at).AppendFormat(line[:0], time.RFC3339Nano)
-		line = fmt.Appendf(line, ",%d,%d\n", v, p)
-		out.Write(line)
 	}
 	return out.Flush()
 }

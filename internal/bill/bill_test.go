@@ -296,7 +296,7 @@ func TestPhases(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		worst, used := int64(0), 0
+		worst, used, offset := int64(0), 0, time.Duration(0)
 		for phase := range per {
 			var ins, outs, ones []int64
 			for i := begin + phase; i < begin+length; i += per {
@@ -332,10 +332,12 @@ func TestPhases(t *testing.T) {
 			if phase == 0 && (b.Billed != billed || b.Samples != len(ins) || b.FreeUsed != k) {
 				rt.Fatalf("billed %d of %d, %d used; want %d of %d, %d", b.Billed, b.Samples, b.FreeUsed, billed, len(ins), k)
 			}
-			worst, used = max(worst, billed), max(used, k)
+			if used = max(used, k); billed > worst {
+				worst, offset = billed, time.Duration(phase)*slot
+			}
 		}
-		if b.WorstBilled != worst || b.WorstUsed != used {
-			rt.Fatalf("worst %d, %d used; want %d, %d", b.WorstBilled, b.WorstUsed, worst, used)
+		if b.WorstBilled != worst || b.WorstUsed != used || b.WorstOffset != offset {
+			rt.Fatalf("worst %d at %v, %d used; want %d at %v, %d", b.WorstBilled, b.WorstOffset, b.WorstUsed, worst, offset, used)
 		}
 		// With the commit's free windows used up by no phase, none is billed over it.
 		if c.Commit > 0 && c.Rank == Floor && b.Closed() && b.FreeUsed <= c.Percentile.Free(b.Samples) && b.Billed > c.Commit {
@@ -381,6 +383,15 @@ func TestForecast(t *testing.T) {
 	}
 	if b.Closed() || b.FreeUsed >= full.FreeUsed {
 		t.Errorf("%d used of %d", b.FreeUsed, full.FreeUsed)
+	}
+	// Of three weeks, the last of which is not known: of the rest, the day 14 days before counts.
+	lost := series(start, 5*time.Minute, 12*24*21, weekly)
+	for i := 12 * 24 * 14; i < len(lost.In)-12*24; i++ {
+		lost.In[i], lost.Out[i], lost.Known[i] = 0, 0, false
+	}
+	b, err = fromSeries(lost, cycle, berlin, terms)
+	if missing := full.InBytes - b.Forecast.InBytes; err != nil || missing != sum(all.In[12*24*14:12*24*20]) {
+		t.Errorf("%d bytes are not forecast, %v", missing, err)
 	}
 	// Of an hour, which is repeated.
 	b, err = fromSeries(series(start, 5*time.Minute, 12, func(i int) (int64, int64) { return int64(i), 1 }), cycle, berlin, terms)
@@ -438,6 +449,41 @@ func TestTransfer(t *testing.T) {
 		if err != nil || b.Transfer.Used != want {
 			t.Errorf("%v: %d, want %d, %v", m, b.Transfer.Used, want, err)
 		}
+	}
+}
+
+// The slots are those of the cycle, though the forecast looks at others; and of a window
+// far over the line the text says that it is off the plot.
+func TestSlotsOfCycle(t *testing.T) {
+	s := samplesOf(t, series(day(2026, 3, 30), 5*time.Minute, 4*288, func(i int) (int64, int64) {
+		return 0, 10 + int64(i/(4*288-1))*1000
+	}))
+	for _, name := range []string{"2026-03", "2026-04"} {
+		months := calendar.Calendar{Day: 1, Zone: time.UTC}
+		cycle, err := months.Parse(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := New(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var slots, text bytes.Buffer
+		if err := errors.Join(b.Slots(&slots), b.Text(&text, Style{})); err != nil {
+			t.Fatal(err)
+		}
+		if lines := strings.Count(slots.String(), "\n"); lines != 1+2*288 || strings.Count(slots.String(), "\n"+name) != 2*288 {
+			t.Errorf("%s: %d lines", name, lines)
+		}
+		if off := strings.Contains(text.String(), ", off the plot"); off != (name == "2026-04") {
+			t.Errorf("%s:\n%s", name, text.String())
+		}
+		if b.JSON()[0]["commit_bps"] != nil || b.JSON()[0]["transfer"] != nil {
+			t.Errorf("%v", b.JSON())
+		}
+	}
+	if _, err := New(s, calendar.Cycle{Start: day(2026, 4, 3), End: day(2026, 5, 1)}, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute}); err == nil {
+		t.Error("a bill of a cycle after the last sample")
 	}
 }
 

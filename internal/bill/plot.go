@@ -11,22 +11,22 @@ import (
 	"framepipe/internal/cli"
 )
 
-// column is a column of a plot: the mean and the maximum of its windows, in bytes a window.
-type column struct {
+// bar is a bar of a plot: the mean and the maximum of its windows, in bytes a window.
+type bar struct {
 	mean, most float64
 	windows    int
 }
 
-func (c *column) add(v int64) {
+func (c *bar) add(v int64) {
 	c.windows++
 	c.mean += (float64(v) - c.mean) / float64(c.windows)
 	c.most = max(c.most, float64(v))
 }
 
-// columns divides the cycle into n columns. A window longer than a column fills all that
+// bars divides the cycle into n bars. A window longer than a bar fills all that
 // it covers.
-func (b *Bill) columns(n int) []column {
-	all := make([]column, n)
+func (b *Bill) bars(n int) []bar {
+	all := make([]bar, n)
 	at := func(t int64) int { return min(int(b.along(t)*float64(n)), n-1) }
 	for _, w := range b.Windows {
 		first := at(w.At)
@@ -42,8 +42,8 @@ func (b *Bill) along(at int64) float64 {
 	return float64(at-b.Cycle.Start) / float64(b.Cycle.End-b.Cycle.Start)
 }
 
-// curve divides the windows that count, highest first, into n columns: the duration curve.
-func (b *Bill) curve(n int) []column {
+// curve divides the windows that count, highest first, into n bars: the duration curve.
+func (b *Bill) curve(n int) []bar {
 	var values []int64
 	for _, w := range b.Windows {
 		if w.Known || b.Missing == Zero {
@@ -52,7 +52,7 @@ func (b *Bill) curve(n int) []column {
 	}
 	slices.Sort(values)
 	slices.Reverse(values)
-	all := make([]column, n)
+	all := make([]bar, n)
 	for i := range all {
 		first := i * len(values) / n
 		for _, v := range values[first:min(max((i+1)*len(values)/n, first+1), len(values))] {
@@ -129,21 +129,21 @@ func (b *Bill) marks() (all []mark) {
 
 // The measures of a plot in text.
 const (
-	rows   = 8
-	margin = 12 // for the labels beside it
+	plotRows = 8
+	margin   = 12 // for the labels beside it
 )
 
 // plotWidth returns the number of columns of a plot, without its labels.
 func (p *page) plotWidth() int { return max(p.Width-margin-1-len(" commit"), 16) }
 
-// plotCycle draws the rates of the cycle: the mean and the maximum of each column.
+// plotCycle draws the rates of the cycle: the mean and the maximum of each bar.
 func (b *Bill) plotCycle(p *page) {
 	n := p.plotWidth()
 	top, highest := b.scale()
 	width := cli.Duration((time.Duration(b.Cycle.End-b.Cycle.Start) / time.Duration(n)).Round(time.Minute))
 	fmt.Fprintf(p, "%*s%s mean, %s most of each %v; %s\n", margin+1, "",
 		p.paint(colourMean, "█"), p.paint(colourMost, "▒"), width, b.highest(top, highest))
-	b.plot(p, b.columns(n), top, b.marks())
+	b.plot(p, b.bars(n), top, b.marks())
 }
 
 // plotCurve draws the duration curve: the share of the samples at or above a rate.
@@ -158,10 +158,10 @@ func (b *Bill) plotCurve(p *page) {
 	b.plot(p, b.curve(p.plotWidth()), top, marks)
 }
 
-// plot draws columns, the line that windows are compared with, and the axes.
-func (b *Bill) plot(p *page, columns []column, top float64, marks []mark) {
-	line := rows - 1 - min(int(float64(b.Line())/top*rows), rows-1)
-	for row := range rows {
+// plot draws bars, the line that windows are compared with, and the axes.
+func (b *Bill) plot(p *page, bars []bar, top float64, marks []mark) {
+	line := plotRows - 1 - min(int(float64(b.Line())/top*plotRows), plotRows-1)
+	for row := range plotRows {
 		label, colour, name := "", colourDim, ""
 		switch row {
 		case line:
@@ -171,7 +171,7 @@ func (b *Bill) plot(p *page, columns []column, top float64, marks []mark) {
 			}
 		case 0:
 			label = cli.Human(math.Round(top*8/b.Window.Seconds()), "bit/s")
-		case rows - 1:
+		case plotRows - 1:
 			label = "0"
 		}
 		axis := "│"
@@ -180,19 +180,19 @@ func (b *Bill) plot(p *page, columns []column, top float64, marks []mark) {
 		}
 		p.WriteString(p.paint(colour, fmt.Sprintf("%*s", margin, label)) + p.paint(colourDim, axis))
 		var cells strings.Builder
-		for _, c := range columns {
+		for _, c := range bars {
 			cells.WriteString(p.cell(c, top, row, line))
 		}
 		cells.WriteString(p.paint(colourLine, name))
 		p.WriteString(strings.TrimRight(cells.String(), " ") + "\n")
 	}
-	p.axis(len(columns), marks)
+	p.axis(len(bars), marks)
 }
 
-// cell draws a column's part of a row. The line is in the row of that number.
-func (p *page) cell(c column, top float64, row, line int) string {
-	high := top / rows
-	low := high * float64(rows-1-row)
+// cell draws a bar's part of a row. The line is in the row of that number.
+func (p *page) cell(c bar, top float64, row, line int) string {
+	high := top / plotRows
+	low := high * float64(plotRows-1-row)
 	eighths := int(math.Round(min((c.mean-low)/high, 1) * 8))
 	text, colour := "▒", colourMost
 	switch {
@@ -210,16 +210,16 @@ func (p *page) cell(c column, top float64, row, line int) string {
 	return p.paint(colour, text)
 }
 
-// axis draws the axis under a plot of a number of columns, with the labels that fit.
+// axis draws the axis under a plot of so many columns, with the labels that fit.
 func (p *page) axis(columns int, marks []mark) {
-	bar, text := []rune(strings.Repeat("─", columns)), strings.Repeat(" ", margin+1)
+	line, text := []rune(strings.Repeat("─", columns)), strings.Repeat(" ", margin+1)
 	for i, m := range marks {
 		x := int(m.at * float64(columns))
 		if free := margin + 1 + x - len(text); free >= min(i, 1) && x+len(m.label) <= columns+len(" commit") {
-			bar[x] = '┬'
+			line[x] = '┬'
 			text += strings.Repeat(" ", free) + m.label
 		}
 	}
-	p.WriteString(strings.Repeat(" ", margin) + p.paint(colourDim, "└"+string(bar)) + "\n")
+	p.WriteString(strings.Repeat(" ", margin) + p.paint(colourDim, "└"+string(line)) + "\n")
 	p.WriteString(p.paint(colourDim, text) + "\n")
 }

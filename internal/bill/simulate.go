@@ -67,26 +67,29 @@ func (m Method) counted(in, out int64) (int64, int64) {
 	return in, out
 }
 
-// The columns of a series, each of which passes a gate.
+// The directions of a series, each of which passes a gate.
 const (
-	colIn = iota
-	colOut
+	dirIn = iota
+	dirOut
 )
 
-func (s *Series) column(c int) []int64 { return [...][]int64{colIn: s.In, colOut: s.Out}[c] }
+// bytes returns the bytes of a direction.
+func (s *Series) bytes(direction int) []int64 {
+	return [...][]int64{dirIn: s.In, dirOut: s.Out}[direction]
+}
 
-// budgets returns the columns that have a budget together: with Max a window is free for
+// budgets returns the directions that share a budget: with Max a window is free for
 // both.
 func (m Method) budgets() [][]int {
 	switch m {
 	case Separate:
-		return [][]int{{colIn}, {colOut}}
+		return [][]int{{dirIn}, {dirOut}}
 	case Max:
-		return [][]int{{colIn, colOut}}
+		return [][]int{{dirIn, dirOut}}
 	case In:
-		return [][]int{{colIn}}
+		return [][]int{{dirIn}}
 	}
-	return [][]int{{colOut}}
+	return [][]int{{dirOut}}
 }
 
 // demand returns the bytes that a method counts, before a time, as series without long
@@ -152,11 +155,11 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	for i := range n {
 		offered.Known[i], passed.Known[i] = true, true
 	}
-	for _, columns := range c.Method.budgets() {
-		if c.idle(columns) {
+	for _, directions := range c.Method.budgets() {
+		if c.idle(directions) {
 			continue
 		}
-		if err := x.run(columns, offered, passed); err != nil {
+		if err := x.run(directions, offered, passed); err != nil {
 			return nil, err
 		}
 	}
@@ -171,21 +174,21 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	return x, nil
 }
 
-// idle reports whether no traffic was offered in some columns.
-func (c *Scenario) idle(columns []int) bool {
-	return !slices.ContainsFunc(columns, func(column int) bool {
-		return slices.ContainsFunc(c.demand, func(s *Series) bool { return slices.Max(s.column(column)) > 0 })
+// idle reports whether no traffic was offered in some directions.
+func (c *Scenario) idle(directions []int) bool {
+	return !slices.ContainsFunc(directions, func(direction int) bool {
+		return slices.ContainsFunc(c.demand, func(s *Series) bool { return slices.Max(s.bytes(direction)) > 0 })
 	})
 }
 
-// run simulates the gates of columns that have a budget together: with the budget, without
+// run simulates the gates of directions that share a budget: with the budget, without
 // it, and with all demand known in advance.
-func (x *Simulated) run(columns []int, offered, passed *Series) error {
+func (x *Simulated) run(directions []int, offered, passed *Series) error {
 	var demand []budget.Demand
 	for _, s := range x.demand {
-		d := budget.Demand{Start: s.Start, Sample: s.Slot, Bytes: s.column(columns[0])}
-		if len(columns) > 1 {
-			d.Other = s.column(columns[1])
+		d := budget.Demand{Start: s.Start, Sample: s.Slot, Bytes: s.bytes(directions[0])}
+		if len(directions) > 1 {
+			d.Other = s.bytes(directions[1])
 		}
 		demand = append(demand, d)
 	}
@@ -197,8 +200,8 @@ func (x *Simulated) run(columns []int, offered, passed *Series) error {
 		Slot: func(lane int, start, o, p int64) {
 			i := int((start - passed.Start) / int64(passed.Slot))
 			if start >= passed.Start && i < len(passed.In) {
-				offered.column(columns[lane])[i] += o
-				passed.column(columns[lane])[i] += p
+				offered.bytes(directions[lane])[i] += o
+				passed.bytes(directions[lane])[i] += p
 			}
 		},
 	}
@@ -216,18 +219,18 @@ func (x *Simulated) run(columns []int, offered, passed *Series) error {
 		return err
 	}
 	x.Flat += r.Passed
-	x.foresee(columns)
+	x.foresee(directions)
 	return nil
 }
 
 // foresee adds what passes if all demand is known in advance.
-func (x *Simulated) foresee(columns []int) {
-	lanes := make([][]int64, len(columns))
-	for i, column := range columns {
+func (x *Simulated) foresee(directions []int) {
+	lanes := make([][]int64, len(directions))
+	for i, direction := range directions {
 		lanes[i] = make([]int64, ceilDiv(x.Cycle.End-x.Cycle.Start, int64(x.Window))) // the rest is idle
 		for k, w := range x.Natural.Windows {
 			in, out := x.Method.counted(w.In, w.Out)
-			bytes := [...]int64{colIn: in, colOut: out}[column]
+			bytes := [...]int64{dirIn: in, dirOut: out}[direction]
 			lanes[i][k] = bytes
 			x.Whole += bytes
 		}

@@ -213,6 +213,11 @@ func TestScenario(t *testing.T) {
 	if n := x.Bill.Samples; n != 288 { // the promise is of the whole cycle
 		t.Errorf("%d samples", n)
 	}
+	// Foresight has the free windows of the whole cycle too: 14, for ten windows of bursts.
+	bursts := samplesOf(t, series(day(2026, 3, 1), 5*time.Minute, 30, func(i int) (int64, int64) { return 0, []int64{1e5, 1e5, 3e6}[i%3] }))
+	if x := simulate(t, bursts, day(2026, 3, 1), g, 1e6); x.Best != x.Whole || x.Whole != x.Offered {
+		t.Errorf("%d of %d with foresight, and %d were offered", x.Best, x.Whole, x.Offered)
+	}
 	g.Reserve = 1 << 40
 	if x := simulate(t, all, day(2026, 3, 2), g, 1e6); x.Passed != x.Flat {
 		t.Errorf("%d passed, %d without free windows, of which none was to be used", x.Passed, x.Flat)

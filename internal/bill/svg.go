@@ -82,8 +82,8 @@ func (b *Bill) SVG(w io.Writer) error {
 	p.text("dim", svgLeft, 76, b.subtitle())
 	p.text("dim end", svgEdge, 36, fmt.Sprintf("%s to %s, %s", b.date(b.Cycle.Start, date), b.date(b.Cycle.End, date), b.Zone))
 
-	b.drawCycle(&p, plot{monthTop, monthHigh, top}, highest)
-	b.drawCurve(&p, plot{curveTop, curveHigh, top})
+	b.drawCycle(&p, panel{monthTop, monthHigh, top}, highest)
+	b.drawCurve(&p, panel{curveTop, curveHigh, top})
 	p.add("</svg>")
 	_, err := io.WriteString(w, p.String())
 	return err
@@ -116,20 +116,20 @@ func (b *Bill) subtitle() string {
 	return strings.Join(parts, " · ")
 }
 
-// plot is a plot in the picture: where it begins, its height, and the end of its rate axis
+// panel is a plot in the picture: where it begins, its height, and the end of its rate axis
 // in bytes a window.
-type plot struct{ top, high, most float64 }
+type panel struct{ top, high, most float64 }
 
 // y returns the coordinate of a rate, at the most the end of the axis.
-func (at plot) y(v float64) float64 { return at.top + at.high*(1-min(v/at.most, 1)) }
+func (at panel) y(v float64) float64 { return at.top + at.high*(1-min(v/at.most, 1)) }
 
-func (at plot) bottom() float64 { return at.top + at.high }
+func (at panel) bottom() float64 { return at.top + at.high }
 
 // x returns the coordinate of a share of a plot's width.
-func (plot) x(share float64) float64 { return svgLeft + plotWidth*share }
+func (panel) x(share float64) float64 { return svgLeft + plotWidth*share }
 
 // drawRates draws the axis of about n rates.
-func (b *Bill) drawRates(p *picture, at plot, n float64) {
+func (b *Bill) drawRates(p *picture, at panel, n float64) {
 	perWindow := b.Window.Seconds() / 8
 	step := roundUp(at.most/perWindow/n*0.999, 1, 2, 2.5, 5)
 	for bits := 0.0; bits*perWindow <= at.most*1.0001; bits += step {
@@ -140,7 +140,7 @@ func (b *Bill) drawRates(p *picture, at plot, n float64) {
 }
 
 // drawLine draws the line that windows are compared with, and the axis below.
-func (b *Bill) drawLine(p *picture, at plot) {
+func (b *Bill) drawLine(p *picture, at panel) {
 	name := "billed"
 	if b.Commit > 0 {
 		name = "commit"
@@ -152,30 +152,30 @@ func (b *Bill) drawLine(p *picture, at plot) {
 	p.add(`<path class="axis" d="M%d %sH%d"/>`, svgLeft, unit(at.bottom()), svgRight)
 }
 
-// drawCycle draws the rates of the cycle: a column for each unit of width.
-func (b *Bill) drawCycle(p *picture, at plot, highest float64) {
+// drawCycle draws the rates of the cycle: a bar for each unit of width.
+func (b *Bill) drawCycle(p *picture, at panel, highest float64) {
 	// Unknown parts have another background.
 	from, to := at.x(b.along(b.From)), at.x(b.along(min(b.To, b.Cycle.End)))
 	p.add(`<path class="blank" d="M%d %gH%sv%gH%dzM%s %gH%dv%gH%sz"/>`, svgLeft, at.top, unit(from), at.high, svgLeft,
 		unit(to), at.top, svgRight, at.high, unit(to))
 	b.drawRates(p, at, 5)
 
-	columns, line := b.columns(plotWidth), float64(b.Line())
-	bars := func(class string, extent func(c column) (low, high float64)) {
+	all, line := b.bars(plotWidth), float64(b.Line())
+	draw := func(class string, extent func(c bar) (low, high float64)) {
 		var d strings.Builder
-		for i, c := range columns {
+		for i, c := range all {
 			if low, high := extent(c); at.y(low) > at.y(high) {
 				fmt.Fprintf(&d, "M%d %sV%sh1V%sz", svgLeft+i, unit(at.y(low)), unit(at.y(high)), unit(at.y(low)))
 			}
 		}
 		p.add(`<path class="%s" shape-rendering="crispEdges" d="%s"/>`, class, d.String())
 	}
-	bars("most", func(c column) (float64, float64) { return 0, min(c.most, line) })
-	bars("mean", func(c column) (float64, float64) { return 0, min(c.mean, line) })
-	bars("over", func(c column) (float64, float64) { return line, c.most })
+	draw("most", func(c bar) (float64, float64) { return 0, min(c.most, line) })
+	draw("mean", func(c bar) (float64, float64) { return 0, min(c.mean, line) })
+	draw("over", func(c bar) (float64, float64) { return line, c.most })
 	// Free windows are marked under the axis, so that short ones are visible too.
 	var d strings.Builder
-	for i, c := range columns {
+	for i, c := range all {
 		if c.most > line {
 			fmt.Fprintf(&d, "M%d %sv7h1v-7z", svgLeft+i, unit(at.bottom()+1))
 		}
@@ -192,7 +192,7 @@ func (b *Bill) drawCycle(p *picture, at plot, highest float64) {
 	b.drawLegend(p)
 }
 
-// drawLegend explains the colours of the columns.
+// drawLegend explains the colours of the bars.
 func (b *Bill) drawLegend(p *picture) {
 	width := cli.Duration((time.Duration(b.Cycle.End-b.Cycle.Start) / plotWidth).Round(time.Minute))
 	at := float64(svgLeft)
@@ -206,7 +206,7 @@ func (b *Bill) drawLegend(p *picture) {
 }
 
 // drawCurve draws the duration curve, with the free samples and the billed value.
-func (b *Bill) drawCurve(p *picture, at plot) {
+func (b *Bill) drawCurve(p *picture, at panel) {
 	p.text("strong", svgLeft, at.top-16, "How many samples are higher")
 	free := float64(budget.Hundred-b.Percentile) / float64(budget.Hundred)
 	p.add(`<rect class="freed" x="%d" y="%g" width="%s" height="%g"/>`, svgLeft, at.top, unit(plotWidth*free), at.high)

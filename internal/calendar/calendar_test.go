@@ -99,7 +99,12 @@ func TestCycles(t *testing.T) {
 			t.Errorf("%+v: at its end it is %+v", c, again)
 		}
 	}
-	for _, s := range []string{"", "2005", "2005-13", "2005-06-01", "0000-01", "9999-01", "last"} {
+	for _, s := range []string{"1970-01", "2200-12"} {
+		if c, err := (Calendar{Day: 1, Zone: time.UTC}).Parse(s); err != nil || c.Name != s {
+			t.Errorf("%q: %v, %v", s, c, err)
+		}
+	}
+	for _, s := range []string{"", "2005", "2005-13", "2005-06-01", "0000-01", "1969-12", "2201-01", "9999-01", "last"} {
 		if c, err := (Calendar{Day: 1, Zone: time.UTC}).Parse(s); err == nil {
 			t.Errorf("%q: %v", s, c)
 		}
@@ -127,6 +132,9 @@ func TestFixedCycles(t *testing.T) {
 	} {
 		c := Calendar{Day: 1, Zone: time.UTC, Length: tt.length}
 		x := c.At(at(tt.time))
+		if before, after := c.At(x.Start-1), c.At(x.End); before.End != x.Start || after.Start != x.End || c.At(x.End-1) != x {
+			t.Errorf("%v: %+v is between %+v and %+v", tt.length, x, before, after)
+		}
 		if want := (Cycle{tt.name, at(tt.start), at(tt.end)}); x != want {
 			t.Errorf("%v: %+v, want %+v", tt.length, x, want)
 		}

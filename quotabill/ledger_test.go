@@ -156,6 +156,7 @@ func TestAhead(t *testing.T) {
 		{6 * time.Minute, 72, 3000},
 		{cycle, 120, 3000},
 		{cycle + time.Minute, 133, 4000},
+		{2 * cycle, 133, 4000},
 		{3 * cycle, 133, 4000}, // nothing is known after the last byte once its cycle is over
 	} {
 		if slots, bytes := read(tt.now); slots != tt.slots || bytes != tt.bytes {

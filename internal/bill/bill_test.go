@@ -482,8 +482,32 @@ func TestSlotsOfCycle(t *testing.T) {
 			t.Errorf("%v", b.JSON())
 		}
 	}
-	if _, err := New(s, calendar.Cycle{Start: day(2026, 4, 3), End: day(2026, 5, 1)}, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute}); err == nil {
-		t.Error("a bill of a cycle after the last sample")
+	for _, c := range []calendar.Cycle{{Start: day(2026, 4, 3), End: day(2026, 5, 1)}, {Start: day(2026, 3, 1), End: day(2026, 3, 30)}} {
+		if _, err := New(s, c, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute}); err == nil {
+			t.Errorf("a bill of %v, without samples", c)
+		}
+	}
+}
+
+// A window counts in the bar in which it begins, and in those that it covers as a whole.
+func TestBars(t *testing.T) {
+	cycle := calendar.Cycle{Start: day(2026, 3, 1), End: day(2026, 3, 2)}
+	for window, want := range map[time.Duration]string{time.Hour: "3 3 3 3 3 3 3 3", 6 * time.Hour: "1 1 1 1 1 1 1 1"} {
+		s := series(cycle.Start, window, int(24*time.Hour/window), func(i int) (int64, int64) { return 0, int64(i) })
+		b, err := fromSeries(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: window})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for i, x := range b.bars(8) {
+			got = append(got, fmt.Sprint(x.windows))
+			if most := i * int(3*time.Hour) / int(window); int(x.most) < most || x.mean > x.most {
+				t.Errorf("%v, bar %d: %+v", window, i, x)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("windows of %v: %v a bar, want %s", window, got, want)
+		}
 	}
 }
 
@@ -517,8 +541,10 @@ func TestNewRefuses(t *testing.T) {
 	if n, err := Bytes(7, time.Second); n != 0 || err != nil {
 		t.Error(n, err)
 	}
-	if _, err := Bytes(1<<60, 24*time.Hour); err == nil {
-		t.Error("an exabit for a day")
+	for _, rate := range []int64{5e14, 1 << 60} {
+		if n, err := Bytes(rate, 24*time.Hour); err == nil {
+			t.Errorf("%d bit/s for a day are %d bytes", rate, n)
+		}
 	}
 }
 

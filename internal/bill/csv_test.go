@@ -58,6 +58,7 @@ func TestReadCSV(t *testing.T) {
 		{"in the gap", "2026-03-29 01:55:00,1,2\n2026-03-29 02:00:00,1,2\n", berlin, "error: line 2: 2026-03-29 02:00:00 does not exist in Europe/Berlin: clocks were set forward"},
 		{"put back", "2026-10-25 02:00:00,1,2\n2026-10-25 02:30:00,3,4\n2026-10-25 02:00:00,5,6\n2026-10-25 02:30:00,7,8\n2026-10-25 03:00:00,9,10\n", berlin,
 			"25 00:00:00 1 2|25 00:30:00 3 4|25 01:00:00 5 6|25 01:30:00 7 8|25 02:00:00 9 10"},
+		{"put back, an hour apart", "2026-10-25 02:00:00,1,2\n2026-10-25 02:00:00,3,4\n", berlin, "25 00:00:00 1 2|25 01:00:00 3 4"},
 		{"put back, and only once", "2026-10-25 01:30:00,1,2\n2026-10-25 02:30:00,3,4\n2026-10-25 03:30:00,5,6\n", berlin, "24 23:30:00 1 2|25 00:30:00 3 4|25 02:30:00 5 6"},
 		{"empty", "", time.UTC, "error: there are no samples"},
 		{"a header alone", "time,in,out\n", time.UTC, "error: there are no samples"},

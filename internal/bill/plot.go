@@ -27,10 +27,11 @@ func (c *bar) add(v int64) {
 // it covers.
 func (b *Bill) bars(n int) []bar {
 	all := make([]bar, n)
-	at := func(t int64) int { return min(int(b.along(t)*float64(n)), n-1) }
+	at := func(t int64) int { return int(b.along(t) * float64(n)) }
 	for _, w := range b.Windows {
-		first := at(w.At)
-		for i := first; i <= max(first, at(w.At+int64(b.Window))-1) && w.Known; i++ {
+		first := min(at(w.At), n-1)
+		last := min(max(first, at(w.At+int64(b.Window))-1), n-1)
+		for i := first; i <= last && w.Known; i++ {
 			all[i].add(b.Counted().Value(w.In, w.Out))
 		}
 	}

@@ -272,6 +272,9 @@ func TestDemand(t *testing.T) {
 		}
 		got := [2]int64{}
 		for _, x := range all {
+			if x.Start%int64(x.Slot) >= int64(sample) {
+				rt.Fatalf("slots of %d begin at %d, in the middle of one on the clock", x.Slot, x.Start)
+			}
 			if x.Slot%slot != 0 || x.Slot%sample != 0 || (x.Start-first.Start)%int64(sample) != 0 || x.at(len(x.In)) >= end+int64(x.Slot) {
 				rt.Fatalf("%+v", x)
 			}

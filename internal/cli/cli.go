@@ -65,11 +65,20 @@ func (t *Tool) Counters(line func() string) { t.counters.Store(&line) }
 // Main runs the tool with the arguments of the process, and exits.
 func (t *Tool) Main() { os.Exit(t.main(os.Args[1:], os.Stdout, os.Stderr)) }
 
-func (t *Tool) main(args []string, stdout, stderr io.Writer) int {
+func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	t.Flags.Init(t.Name, flag.ContinueOnError)
 	t.Flags.SetOutput(io.Discard)
 	t.Flags.BoolVar(&t.Verbose, "v", false, "")
 	version := t.Flags.Bool("version", false, "")
+	defer func() {
+		if r := recover(); r != nil {
+			fmt.Fprintf(stderr, "%s: internal error: %v\n", t.Name, r)
+			if t.Verbose {
+				fmt.Fprintf(stderr, "%s", debug.Stack())
+			}
+			status = 1
+		}
+	}()
 	err := t.Flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"os"
 	"testing"
 )
 
@@ -36,6 +37,21 @@ func TestMainMessages(t *testing.T) {
 				t.Errorf("status %d\nstdout %q\nstderr %q\nwant %d\n%q\n%q", status, &stdout, &stderr, tt.status, tt.stdout, tt.stderr)
 			}
 		})
+	}
+}
+
+// A fault of ours is said in a line, and the trace only where it is asked for.
+func TestPanic(t *testing.T) {
+	for _, verbose := range []bool{false, true} {
+		var stderr bytes.Buffer
+		tool := &Tool{Name: "tool", Flags: flag.NewFlagSet("tool", flag.ContinueOnError), Run: func(*Tool, []string) error { panic("oh") }}
+		var args []string
+		if verbose {
+			args = []string{"-v"}
+		}
+		if status := tool.main(args, os.Stdout, &stderr); status != 1 || !bytes.HasPrefix(stderr.Bytes(), []byte("tool: internal error: oh\n")) || bytes.Contains(stderr.Bytes(), []byte("goroutine")) != verbose {
+			t.Errorf("status %d, %s", status, &stderr)
+		}
 	}
 }
 

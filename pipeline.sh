@@ -298,7 +298,7 @@ make() {
 }
 
 # taps makes the taps that are not there. They belong to root, so that no other process can attach
-# to them. The host's stack does not use them. A short transmit queue keeps latency low.
+# to them. The host's stack does not use them.
 taps() {
 	local t
 	for t in "$net" "$host"; do
@@ -306,7 +306,7 @@ taps() {
 		ip tuntap add dev "$t" mode tap user 0 multi_queue vnet_hdr || return
 		echo 1 >"/proc/sys/net/ipv4/conf/$t/rp_filter"
 		[ ! -d /proc/sys/net/ipv6 ] || echo 1 >"/proc/sys/net/ipv6/conf/$t/disable_ipv6"
-		ip link set "$t" arp off txqueuelen 128 up || return
+		ip link set "$t" arp off up || return
 	done
 }
 

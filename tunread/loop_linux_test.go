@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"os"
 	"runtime"
@@ -209,6 +210,100 @@ func TestStopHandsOver(t *testing.T) {
 		t.Logf("%d and %d of %d frames", a, b, sent)
 		if a+b != sent || a < 17 || b < 60 {
 			t.Errorf("%d and %d of %d frames came", a, b, sent)
+		}
+	})
+}
+
+// While the output is full, frames of a flow that sends little pass those of one that sends
+// much, and only the latter loses frames. What passes of a flow stays in order.
+func TestBacklog(t *testing.T) {
+	nettest.Need(t)
+	nettest.Inside(t, func() {
+		nettest.Run(t, "ip", "tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue", "vnet_hdr")
+		nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6; ip link set tap0 up")
+		dev, err := tap.Open(tap.Config{Name: "tap0", Offload: tap.On})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer dev.Close()
+		var p [2]int
+		if err := unix.Pipe(p[:]); err != nil {
+			t.Error(err)
+			return
+		}
+		r := &reader{dev: dev, out: fdio.NewOutput(p[1]), stop: -1, warn: t.Logf, buf: make([]byte, batch+longest), head: frame.HeadSize}
+		s := nettest.PacketSocket(t, "tap0")
+		defer unix.Close(s)
+		nettest.Running(t, "tap0")
+		sent := uint64(0)
+		send := func(port uint16, payload int) {
+			f := packettest.Spec{UDP: true, Port: port, ID: uint16(sent), Payload: packettest.Bytes(payload)}.Frame()
+			if err := unix.Send(s, f, 0); err != nil {
+				t.Error(err)
+			}
+			sent++
+		}
+		ended := make(chan error)
+		go func() {
+			var err error
+			for err == nil {
+				err = r.burst()
+			}
+			unix.Close(p[1])
+			ended <- err
+		}()
+		came := func() {
+			for start := time.Now(); r.n.frames.Load() < sent; time.Sleep(time.Millisecond) {
+				if time.Since(start) > 5*time.Second {
+					t.Fatalf("%d frames of %d came", r.n.frames.Load(), sent)
+				}
+			}
+		}
+		const bulk, sparse = 5000, 6000
+		for range 25 { // 1.8 MB, a few at a time
+			for range 50 {
+				send(bulk, 1400)
+			}
+			came()
+		}
+		for range 5 {
+			send(sparse, 100)
+		}
+		came()
+
+		in := frame.NewReader(os.NewFile(uintptr(p[0]), "pipe"))
+		var rec frame.Record
+		var bytes, passed, few, waited int
+		var last [2]uint16
+		for few < 5 || passed < int(sent-r.n.dropped.Load()) {
+			if err := in.Next(&rec); err != nil {
+				t.Fatal(err)
+			}
+			flow, id := 0, binary.BigEndian.Uint16(rec.Frame[18:])
+			if binary.BigEndian.Uint16(rec.Frame[34:]) == sparse {
+				flow = 1
+				few++
+				waited = bytes
+			}
+			if passed > 0 && id < last[flow] {
+				t.Errorf("frame %d of flow %d comes after %d", id, flow, last[flow])
+			}
+			last[flow] = id
+			bytes += len(rec.Frame)
+			passed++
+		}
+		dropped := int(r.n.dropped.Load())
+		t.Logf("%d sent, %d passed, %d dropped; the last sparse one after %d bytes of %d", sent, passed, dropped, waited, bytes)
+		if few != 5 || passed+dropped != int(sent) || dropped < 100 {
+			t.Errorf("%d sent, %d passed, %d of them sparse, %d dropped", sent, passed, few, dropped)
+		}
+		if waited > batch+2*atOnce+64<<10 { // the pipe, and frames that were on their way
+			t.Errorf("sparse frames came after %d bytes of %d", waited, bytes)
+		}
+		nettest.Run(t, "ip", "link", "del", "tap0")
+		if err := <-ended; !tap.Fatal(err) {
+			t.Error(err)
 		}
 	})
 }

@@ -28,7 +28,7 @@ quota=75MB window=5s n=0
 for ns in "$net" "$host"; do
 	{
 		ip netns add "$ns" && ip -n "$ns" tuntap add dev "tap$n" mode tap multi_queue vnet_hdr &&
-			ip -n "$ns" addr add 10.77.0.$((n + 1))/24 dev "tap$n" && ip -n "$ns" link set "tap$n" txqueuelen 256 up
+			ip -n "$ns" addr add 10.77.0.$((n + 1))/24 dev "tap$n" && ip -n "$ns" link set "tap$n" up
 	} || die "cannot make the network namespaces"
 	n=1
 done

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"sync/atomic"
 	"time"
 
@@ -13,11 +14,19 @@ import (
 	"framepipe/internal/packet"
 )
 
+const (
+	// skipFrom is the least rest of a frame that is skipped. A smaller one is cheaper to read.
+	skipFrom = 16 << 10
+	// headers is how much of a frame is needed to count its segments.
+	headers = 256
+)
+
 // counter counts the frames and bytes of a stream.
 type counter struct {
 	in     *fdio.TeeStream
 	every  time.Duration
 	share  *share
+	taken  bool // the bytes of the next frame are to be counted
 	report func(hist.Report) error
 
 	r    *frame.Reader
@@ -56,8 +65,22 @@ func (t *counter) Annotation(*frame.Record) (err error) {
 	return err
 }
 
-// Idle is frame.Stage's: the moment to look at the clock.
+// Idle is frame.Stage's: the moment to look at the clock. A large frame that has been read in
+// part, and whose bytes are not to be counted, is skipped.
 func (t *counter) Idle() error {
+	var rec frame.Record
+	if missing := t.r.Ahead(&rec); missing >= skipFrom && len(rec.Frame) >= headers && !t.taken && t.in.Skips() {
+		if t.taken = t.share.take(); !t.taken {
+			offset := t.r.Offset()
+			t.r.Skip()
+			if err := t.in.Skip(missing); errors.Is(err, io.ErrUnexpectedEOF) {
+				return &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: err}
+			} else if err != nil {
+				return err
+			}
+			t.count(&rec, len(rec.Frame)+missing)
+		}
+	}
 	now := time.Now()
 	if !now.Before(t.next) {
 		if err := t.snapshot(now); err != nil {
@@ -77,16 +100,22 @@ func (t *counter) Idle() error {
 
 // Frame is frame.Stage's: it counts a frame.
 func (t *counter) Frame(rec *frame.Record) error {
-	segments, ethernet := offload.OnWire(rec.Offload, rec.Frame, len(rec.Frame), t.link)
-	t.hist.Frame(len(rec.Frame), segments, ethernet)
-	t.n.frames.Add(1)
-	t.n.bytes.Add(uint64(len(rec.Frame)))
-	t.n.ethernet.Add(uint64(ethernet))
-	if t.share.take() {
+	t.count(rec, len(rec.Frame))
+	if t.taken || t.share.take() {
+		t.taken = false
 		t.share.bytes += int64(len(rec.Frame))
 		t.hist.Bytes(rec.Frame)
 	}
 	return nil
+}
+
+// count counts a frame of size bytes, of which rec has the headers.
+func (t *counter) count(rec *frame.Record, size int) {
+	segments, ethernet := offload.OnWire(rec.Offload, rec.Frame, size, t.link)
+	t.hist.Frame(size, segments, ethernet)
+	t.n.frames.Add(1)
+	t.n.bytes.Add(uint64(size))
+	t.n.ethernet.Add(uint64(ethernet))
 }
 
 // snapshot reports an interval.

@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +15,8 @@ import (
 	"framepipe/internal/fdio"
 	"framepipe/internal/hist"
 	"framepipe/internal/packettest"
+
+	"golang.org/x/sys/unix"
 )
 
 // Everything is passed on and counted, and nothing is allocated for a frame.
@@ -64,5 +70,67 @@ func TestRun(t *testing.T) {
 	}
 	if last.Frames != frames || last.Wire != frames*9/10+frames/10*30 || last.Bytes != bytesIn || counted != bytesIn || last.Sizes["super"] != frames/10 {
 		t.Errorf("%d frames, %d on the wire, %d bytes, %d counted of %d, %v", last.Frames, last.Wire, last.Bytes, counted, bytesIn, last.Sizes)
+	}
+}
+
+// Between pipes, frames whose bytes are not counted are not read. They are passed on, and
+// counted in all else; a stream that ends inside of one is an error that says where.
+func TestSkip(t *testing.T) {
+	header, super := packettest.Spec{Payload: packettest.Bytes(58400)}.Super(1460)
+	plain := packettest.Spec{UDP: true, Payload: packettest.Bytes(200)}.Frame()
+	const frames = 2000
+	var stream []byte
+	last := 0 // offset of the last frame
+	for i := range frames {
+		rec := frame.Record{Time: uint64(i), Frame: plain}
+		if i%3 != 0 || i == frames-1 {
+			rec.Offload, rec.Frame = header, super
+		}
+		last = len(stream)
+		stream = rec.Append(stream)
+	}
+	for _, cut := range []int{0, 30000} {
+		var in, out [2]int
+		if err := errors.Join(unix.Pipe(in[:]), unix.Pipe(out[:])); err != nil {
+			t.Fatal(err)
+		}
+		var report hist.Report
+		c := &counter{
+			in:    fdio.NewTeeStream(fdio.NewInput(in[0]), fdio.NewOutput(out[1])),
+			every: time.Hour, share: newShare(0, time.Now()), report: func(r hist.Report) error { report = r; return nil },
+		}
+		c.share.shift = 3
+		go func() {
+			_, _ = fdio.NewOutput(in[1]).Write(stream[:len(stream)-cut])
+			unix.Close(in[1])
+		}()
+		passed := make(chan []byte)
+		go func() {
+			b, _ := io.ReadAll(fdio.NewStream(fdio.NewInput(out[0]), -1))
+			passed <- b
+		}()
+		err := c.run()
+		unix.Close(out[1])
+		if got := <-passed; !bytes.Equal(got, stream[:len(stream)-cut]) {
+			t.Errorf("%d bytes passed on, want %d", len(got), len(stream)-cut)
+		}
+		unix.Close(in[0])
+		unix.Close(out[0])
+		whole := uint64(frames)
+		if cut > 0 {
+			whole--
+			if want := fmt.Sprintf("offset %d: the input ends inside a frame", last); err == nil || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("%v, want %s", err, want)
+			}
+		} else if err != nil {
+			t.Error(err)
+		}
+		counted := uint64(0)
+		for _, n := range report.Counts {
+			counted += n
+		}
+		if report.Frames != whole || report.Sample != 8 || counted < report.Bytes/12 || counted > report.Bytes/5 || report.Sizes["super"]+report.Sizes["128-255"] != whole {
+			t.Errorf("%d frames, bytes of one of %d, %d counted of %d, %v", report.Frames, report.Sample, counted, report.Bytes, report.Sizes)
+		}
 	}
 }

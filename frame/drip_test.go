@@ -172,8 +172,7 @@ func TestAheadSkip(t *testing.T) {
 	for _, limit := range []int{1, 5, 16, 27, 64, 100, 1000} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
 			src := bytes.NewReader(stream)
-			r := NewReader(src)
-			r.Limit(limit)
+			r := NewReader(few{src, limit})
 			skipped := 0
 			for i := 0; ; {
 				var rec Record

@@ -77,12 +77,19 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
+// few reads at most n bytes at a time.
+type few struct {
+	io.Reader
+	n int
+}
+
+func (f few) Read(p []byte) (int, error) { return f.Reader.Read(p[:min(len(p), f.n)]) }
+
 // ahead reads few bytes at a time, and lets what is missing of a frame go past the
 // Reader.
 func ahead(t *testing.T, b []byte, limit int, want []value, wantErr error) {
 	src := bytes.NewReader(b)
-	r := NewReader(src)
-	r.Limit(limit)
+	r := NewReader(few{src, limit})
 	var rec Record
 	for i := 0; ; {
 		ok, err := r.Buffered(&rec)

@@ -31,7 +31,7 @@ type Reader struct {
 	offset  int64
 	scanner scanner
 	need    int // size of the frame at r, 0 if unknown
-	limit   int // most bytes to read at once, if not 0
+	short   int // number of reads that are to be short
 	holder  *Writer
 	late    error // returned by Read along with data; the next Fill returns it
 	err     error
@@ -104,16 +104,15 @@ func (r *Reader) Ahead(rec *Record) (missing int) {
 	return r.need - len(b)
 }
 
-// Skip skips the frame that Ahead delivered. The next value follows it.
+// Skip skips the frame that Ahead delivered. The next value follows it. The next two reads
+// are short, as the frames that follow are probably skipped, too.
 func (r *Reader) Skip() {
+	r.short = 2
 	r.offset += int64(r.need)
 	r.need = 0
 	r.scanner.reset()
 	r.r, r.w = Headroom, Headroom
 }
-
-// Limit bounds what the next Fill reads to n bytes; 0 means no bound.
-func (r *Reader) Limit(n int) { r.limit = n }
 
 func (r *Reader) deliver(rec *Record, size int) {
 	rec.src, rec.start, rec.end = r, r.r, r.r+size
@@ -183,6 +182,11 @@ func (r *Reader) header(b []byte) error {
 	return nil
 }
 
+// shortReads are the sizes of the reads after a skipped frame. The first is for the head and
+// headers of one more. If other frames come first, the second is for these, without much of
+// a large frame behind them.
+var shortReads = [2]int{512, 16 << 10}
+
 // Fill reads once from the source, which may block. It first flushes a Writer that holds
 // records of this Reader, and then invalidates these records. After
 // os.ErrDeadlineExceeded, from a source with a deadline, Fill may be called again.
@@ -197,8 +201,9 @@ func (r *Reader) Fill() error {
 	}
 	r.room()
 	to := r.buf[r.w:]
-	if r.limit > 0 && r.limit < len(to) {
-		to = to[:r.limit]
+	if r.short > 0 {
+		to = to[:min(len(to), shortReads[2-r.short])]
+		r.short--
 	}
 	n, err := 0, r.late
 	if r.late = nil; err == nil {

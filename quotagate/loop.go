@@ -11,17 +11,12 @@ import (
 	"framepipe/internal/gate"
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
 	// spliceFrom is the least size of the rest of a frame that the kernel moves from
 	// pipe to pipe. A smaller rest is cheaper to read and write.
 	spliceFrom = 16 << 10
-	// peek is how much is read after a spliced frame: the head and headers of the next
-	// one, which is probably spliced too.
-	peek = 512
 	// headers is how much of a frame is needed to classify it: a pipe may have given
 	// only its first bytes.
 	headers = 256
@@ -141,7 +136,6 @@ func (t *filter) tick() {
 // Idle is frame.Stage's: it lets the kernel move the rest of a large frame, and writes all
 // that may pass by now.
 func (t *filter) Idle() error {
-	t.r.Limit(0)
 	if t.splice {
 		var rec frame.Record
 		if missing := t.r.Ahead(&rec); missing >= spliceFrom && len(rec.Frame) >= headers {
@@ -187,41 +181,12 @@ func (t *filter) move(rec *frame.Record, missing int) error {
 	}
 	offset := t.r.Offset()
 	t.r.Skip()
-	t.r.Limit(peek)
-	for missing > 0 {
-		n, err := fdio.Splice(t.in.Fd(), t.out.Fd(), missing)
-		switch {
-		case err == nil && n == 0:
-			return &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: io.ErrUnexpectedEOF}
-		case err == nil:
-			missing -= n
-		case err == unix.EAGAIN:
-			if err := t.stall(); err != nil {
-				return err
-			}
-		case err == unix.EPIPE:
-			return fdio.ErrReaderGone
-		case err != unix.EINTR:
-			return err
-		}
+	err = t.in.Splice(t.out, missing)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: err}
 	}
 	t.tick()
-	return nil
-}
-
-// stall waits until there is something to splice and room for it.
-func (t *filter) stall() error {
-	if _, err := t.in.Wait(fdio.Forever); err != nil {
-		return err
-	}
-	full := [1]fdio.PollFd{{Fd: int32(t.out.Fd()), Events: unix.POLLOUT}}
-	if _, err := fdio.Wait(full[:], fdio.Forever); err != nil {
-		return err
-	}
-	if fdio.Broken(full[0]) {
-		return fdio.ErrReaderGone
-	}
-	return nil
+	return err
 }
 
 // look describes to the gate a frame of size bytes, of which rec holds the first or all.

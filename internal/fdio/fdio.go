@@ -263,6 +263,46 @@ func (s *Stream) Wait(timeout time.Duration) (ready bool, err error) {
 	return s.fds[0].Revents != 0, nil
 }
 
+// Splice moves n bytes to the output without copying them. Both must be pipes; out may also be
+// a device that takes everything. The error is io.ErrUnexpectedEOF if the input ends before.
+func (s *Stream) Splice(out *Output, n int) error {
+	for n > 0 {
+		m, err := Splice(s.fd, out.fd, n)
+		switch {
+		case err == nil && m == 0:
+			return io.ErrUnexpectedEOF
+		case err == nil:
+			n -= m
+		case err == unix.EAGAIN:
+			// Either end may be the reason. Wait for the input first: a wait for room
+			// on an empty input would miss the end of the input.
+			if _, err := s.Wait(Forever); err != nil {
+				return err
+			}
+			if err := out.await(); err != nil {
+				return err
+			}
+		case err == unix.EPIPE:
+			return ErrReaderGone
+		case err != unix.EINTR:
+			return err
+		}
+	}
+	return nil
+}
+
+// await waits until the output has room.
+func (out *Output) await() error {
+	out.poll[0] = PollFd{Fd: int32(out.fd), Events: unix.POLLOUT}
+	if _, err := Wait(out.poll[:], Forever); err != nil {
+		return err
+	}
+	if Broken(out.poll[0]) {
+		return ErrReaderGone
+	}
+	return nil
+}
+
 // Broken reports whether the wait found the other end of an output closed.
 func Broken(p PollFd) bool {
 	return p.Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0 && p.Fd >= 0

@@ -1,7 +1,10 @@
 package fdio
 
 import (
+	"errors"
 	"io"
+	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,12 +16,19 @@ type TeeStream struct {
 	*Stream
 	out  *Output
 	tee  bool
-	owed int // bytes passed on by tee and not yet read
+	null *Output // takes the bytes that are not read
+	owed int     // bytes passed on by tee and not yet read
 }
 
-// NewTeeStream returns a TeeStream from in to out.
+// NewTeeStream returns a TeeStream from in to out. Between pipes it opens /dev/null, for Skip.
 func NewTeeStream(in *Input, out *Output) *TeeStream {
-	return &TeeStream{Stream: NewStream(in, out.fd), out: out, tee: IsPipe(in.fd) && IsPipe(out.fd)}
+	t := &TeeStream{Stream: NewStream(in, out.fd), out: out, tee: IsPipe(in.fd) && IsPipe(out.fd)}
+	if t.tee {
+		if fd, err := unix.Open(os.DevNull, unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
+			t.null = NewOutput(fd)
+		}
+	}
+	return t
 }
 
 // Read is Stream's Read. It passes on the data unchanged before it returns.
@@ -73,14 +83,40 @@ func (t *TeeStream) pass() error {
 			}
 			continue
 		}
-		full := [1]PollFd{{Fd: int32(t.out.fd), Events: unix.POLLOUT}}
-		if _, err := Wait(full[:], Forever); err != nil {
+		if err := t.out.await(); err != nil {
 			return err
 		}
-		if Broken(full[0]) {
-			return ErrReaderGone
-		}
 	}
+}
+
+// Skips reports whether Skip is cheaper than Read.
+func (t *TeeStream) Skips() bool { return t.tee && t.null != nil }
+
+// Skip passes on the next n bytes without reading them. The error is io.ErrUnexpectedEOF if
+// the input ends before.
+func (t *TeeStream) Skip(n int) error {
+	defer func(timeout time.Duration) { t.Timeout = timeout }(t.Timeout)
+	t.Timeout = Forever
+	for n > 0 {
+		if t.owed == 0 {
+			err := t.pass()
+			switch {
+			case err == io.EOF:
+				return io.ErrUnexpectedEOF
+			case err != nil:
+				return err
+			case !t.tee:
+				return errors.ErrUnsupported
+			}
+		}
+		m := min(n, t.owed)
+		if err := t.Splice(t.null, m); err != nil {
+			return err
+		}
+		n -= m
+		t.owed -= m
+	}
+	return nil
 }
 
 func (t *TeeStream) in() int { return t.Stream.fd }

@@ -134,3 +134,46 @@ func TestSkip(t *testing.T) {
 		}
 	}
 }
+
+// Where the stream has IP packets, what counts on the wire is them in Ethernet frames; of
+// every second frame the bytes are counted, and of all the rates; and a report that cannot
+// be written ends in its error.
+func TestOfIP(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(dir + "/in")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := frame.NewWriter(f)
+	rec := frame.Record{Frame: packettest.Spec{IP: true, Payload: packettest.Bytes(100)}.Frame()}
+	err = w.Header(frame.LinkIP, "tun0")
+	for range 10 {
+		err = errors.Join(err, w.Write(&rec))
+	}
+	if err = errors.Join(err, w.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = f.Seek(0, 0)
+	out, err := os.Create(dir + "/out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	failed := errors.New("failed")
+	var last hist.Report
+	c := &counter{
+		in:    fdio.NewTeeStream(fdio.NewInput(int(f.Fd())), fdio.NewOutput(int(out.Fd()))),
+		every: time.Hour, share: newShare(2, time.Now()), report: func(r hist.Report) error { last = r; return failed },
+	}
+	if err := c.run(); err != failed {
+		t.Errorf("%v, want the report's error", err)
+	}
+	counted := uint64(0)
+	for _, n := range last.Counts {
+		counted += n
+	}
+	if last.Ethernet != 10*(140+14+4) || counted != 5*140 || last.Bytes != 10*140 {
+		t.Errorf("%d bytes on the wire, %d counted of %d", last.Ethernet, counted, last.Bytes)
+	}
+}

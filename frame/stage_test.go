@@ -438,12 +438,14 @@ func TestPipesAllocate(t *testing.T) {
 func TestLoopErrors(t *testing.T) {
 	broken := errors.New("no space left")
 	cut := canon(ts, nil, arp)[:50]
-	err := Loop(NewReader(bytes.NewReader(cat(canon(ts, nil, arp), cut))), Filter(NewWriter(&failing{err: broken}), passAll))
-	if err != broken {
-		t.Errorf("%v, want the writer's error", err)
+	for _, end := range [][]byte{cut, []byte("garbage"), nil} {
+		err := Loop(NewReader(bytes.NewReader(cat(canon(ts, nil, arp), end))), Filter(NewWriter(&failing{err: broken}), passAll))
+		if err != broken {
+			t.Errorf("%q: %v, want the writer's error", end, err)
+		}
 	}
 	var out strings.Builder
-	err = Loop(NewReader(bytes.NewReader(cat(canon(ts, nil, arp), cut))), Filter(NewWriter(&out), passAll))
+	err := Loop(NewReader(bytes.NewReader(cat(canon(ts, nil, arp), cut))), Filter(NewWriter(&out), passAll))
 	if !errors.Is(err, io.ErrUnexpectedEOF) || out.String() != string(canon(ts, nil, arp)) {
 		t.Errorf("%v; wrote %q", err, out.String())
 	}

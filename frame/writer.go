@@ -141,7 +141,7 @@ func (w *Writer) Header(link, source string) error {
 
 // reserve returns the arena with room for n more bytes. Append them and call wrote.
 func (w *Writer) reserve(n int) ([]byte, error) {
-	if len(w.arena)+n > cap(w.arena) || len(w.spans) >= maxSpans {
+	if len(w.arena)+n > cap(w.arena) {
 		if err := w.Flush(); err != nil {
 			return nil, err
 		}

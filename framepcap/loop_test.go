@@ -84,6 +84,7 @@ func TestLinks(t *testing.T) {
 		{"cooked", 113, sll + ip4, "ethernet", ethernet},
 		{"cooked 2", 276, sll2 + ip4, "ethernet", ethernet},
 		{"cooked llc", 113, sll[:14] + "\x00\x04" + "\x42\x42\x03", "ethernet", ethernet[:12] + "\x00\x03\x42\x42\x03"},
+		{"cooked 802.3, longer than a length", 113, sll[:14] + "\x00\x01" + strings.Repeat("x", 1600), "ethernet", ethernet[:12] + "\x05\xdc" + strings.Repeat("x", 1600)},
 		{"cooked, cut off in its header", 113, sll[:9], "ethernet", ""},
 		{"nothing", 1, "", "ethernet", ""},
 	} {
@@ -104,6 +105,53 @@ func TestLinks(t *testing.T) {
 	_, err := decode(capture(127, captured{0, 1, "x"}))
 	if err == nil || !strings.HasPrefix(err.Error(), "the capture's link is of type 127") {
 		t.Errorf("radiotap: %v", err)
+	}
+}
+
+// waiting calls wait before each read of the source but the first.
+type waiting struct {
+	src  io.Reader
+	wait func()
+	read bool
+}
+
+func (w *waiting) Read(p []byte) (int, error) {
+	if w.read {
+		w.wait()
+	}
+	w.read = true
+	return w.src.Read(p)
+}
+
+// What has come is written before more is waited for.
+func TestPrompt(t *testing.T) {
+	stream := (&frame.Record{Time: 1, Frame: []byte(ip4)}).Append(nil)
+	var head bytes.Buffer
+	w := frame.NewWriter(&head)
+	_ = w.Header(frame.LinkIP, "x")
+	_ = w.Flush()
+	var out bytes.Buffer
+	e := &encoder{out: &out}
+	want := 24 // the header of the file
+	e.r = frame.NewReader(&waiting{src: io.MultiReader(&head, bytes.NewReader(stream)), wait: func() {
+		if out.Len() != want {
+			t.Errorf("%d bytes of the capture, want %d", out.Len(), want)
+		}
+		want = 24 + 16 + len(ip4)
+	}})
+	if err := e.run(); err != nil {
+		t.Error(err)
+	}
+	capture := bytes.Clone(out.Bytes())
+	out.Reset()
+	waited := 0
+	d := newDecoder(&waiting{src: bytes.NewReader(capture), wait: func() {
+		if waited++; !bytes.HasSuffix(out.Bytes(), stream) {
+			t.Errorf("% x of the stream", out.Bytes())
+		}
+	}}, &out)
+	if err := d.run(); err != nil || waited == 0 {
+		t.Errorf("%v, %d times waited", err, waited)
 	}
 }
 

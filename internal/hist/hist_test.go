@@ -76,6 +76,15 @@ func TestFrame(t *testing.T) {
 	}
 }
 
+// What is exactly as frequent as in noise has noise's shade, and not the next.
+func TestShades(t *testing.T) {
+	for n, want := range map[uint64]string{0: "  ", 16: "..", 64: "::", 128: "--", 256: "==", 257: "++", 512: "++", 8 * 256: "**", 32 * 256: "##", 32*256 + 1: "@@"} {
+		if got := (Style{ASCII: true}).cell(n, 256*256); got != want {
+			t.Errorf("%d of 65536: %q, want %q", n, got, want)
+		}
+	}
+}
+
 func TestEntropy(t *testing.T) {
 	var none, one, two, all [256]uint64
 	one[7] = 99

@@ -104,7 +104,7 @@ func complete(offload, f []byte, l *packet.Layers) bool {
 func (m *Merger) follows(f []byte, l *packet.Layers) bool {
 	first := m.buf[m.Headroom:]
 	same := func(from, to int) bool { return bytes.Equal(f[from:to], first[from:to]) }
-	if !same(0, l.L3+2) || l.L4 != m.lay.L4 || !same(l.L4, l.L4+4) { // the version, TOS and ports
+	if !same(0, l.L3+2) || !same(l.L4, l.L4+4) { // the version, so that L4 is the same, TOS and ports
 		return false
 	}
 	if l.Version == 4 {

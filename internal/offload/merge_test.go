@@ -113,6 +113,65 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// zero returns a datagram whose checksum comes out as 0.
+func zero(t *testing.T, s packettest.Spec) packettest.Spec {
+	s.Payload = bytes.Clone(s.Payload)
+	for i := range 1 << 16 {
+		binary.BigEndian.PutUint16(s.Payload, uint16(i))
+		if f := s.Frame(); f[14+20+6] == 0xff && f[14+20+7] == 0xff {
+			return s
+		}
+	}
+	t.Fatal("no sum is 0")
+	return s
+}
+
+// A checksum of 0 would say that there is none (RFC 768).
+func TestZero(t *testing.T) {
+	s := zero(t, packettest.Spec{UDP: true, Payload: packettest.Bytes(100)})
+	h, f := spec{s, 0}.build()
+	two := s
+	two.Payload = bytes.Repeat(s.Payload, 2)
+	hh, ff := spec{two, 100}.build()
+	for name, got := range map[string][]byte{"whole": segment(t, h, f, packet.Ethernet)[0], "cut": segment(t, hh, ff, packet.Ethernet)[0]} {
+		if !bytes.Equal(got, s.Frame()) {
+			t.Errorf("%s: % x, want % x", name, got, s.Frame())
+		}
+	}
+}
+
+// Datagrams that differ in a field which segments have in common are not merged.
+func TestMergeFields(t *testing.T) {
+	for name, x := range map[string]struct {
+		v6    bool
+		at    int
+		value byte
+	}{
+		"TTL": {false, 14 + 8, 63}, "DF": {false, 14 + 6, 0}, "address": {false, 14 + 19, 9}, "destination port": {false, 14 + 22, 1},
+		"flow label": {true, 14 + 3, 5}, "hop limit": {true, 14 + 7, 63}, "IPv6 address": {true, 14 + 39, 9}, "MAC": {true, 5, 9},
+	} {
+		s := packettest.Spec{UDP: true, V6: x.v6, Payload: []byte("hello")}
+		var m Merger
+		_, first := s.Super(0)
+		s.ID = 1
+		hdr, f := s.Super(0)
+		same := bytes.Clone(f)
+		f[x.at] = x.value
+		l := packet.Dissect(f, packet.Ethernet)
+		if !x.v6 {
+			binary.BigEndian.PutUint16(f[14+10:], 0)
+			binary.BigEndian.PutUint16(f[14+10:], ^packettest.Sum(f[14:34]))
+		}
+		binary.BigEndian.PutUint16(f[l.L4+6:], Fold(pseudo(f, &l)+uint64(len(f)-l.L4)))
+		if !m.Add(hdr, first, packet.Ethernet) || m.Add(hdr, f, packet.Ethernet) || !m.Add(hdr, same, packet.Ethernet) {
+			t.Errorf("%s: %d merged", name, m.Len())
+		}
+		if m.Reset(); !m.Add(hdr, f, packet.Ethernet) {
+			t.Errorf("%s: refused by itself", name)
+		}
+	}
+}
+
 // What must not be merged at all.
 func TestMergeRefuses(t *testing.T) {
 	good := packettest.Spec{UDP: true, Payload: []byte("hello")}
@@ -120,7 +179,7 @@ func TestMergeRefuses(t *testing.T) {
 	fragment[14+6] = 0x20
 	wrong := good.Frame()
 	wrong[14+10]++
-	unsummed := good.Frame()
+	unsummed := zero(t, good).Frame() // its sum would be right
 	unsummed[14+20+6], unsummed[14+20+7] = 0, 0
 	hdr, f := good.Super(0)
 	lie := bytes.Clone(hdr)
@@ -139,6 +198,7 @@ func TestMergeRefuses(t *testing.T) {
 		"datagram of nothing":  {nil, packettest.Spec{UDP: true}.Frame()},
 		"IPv6 called IPv4":     {nil, append(bytes.Clone(f[:12]), packettest.Spec{UDP: true, V6: true, IP: true, Payload: []byte("x")}.Frame()...)},
 		"length of the packet": {nil, good.Frame()[:40]},
+		"VLAN":                 {nil, packettest.Spec{UDP: true, Tags: 1, Payload: []byte("x")}.Frame()},
 	} {
 		var m Merger
 		if m.Add(x[0], x[1], packet.Ethernet) || m.Len() != 0 {

@@ -181,6 +181,8 @@ func TestControl(t *testing.T) {
 		{"PVST", frame("01 00 0c cc cc cd", "0026 aa aa 03 00 00 0c 01 0b"), true},
 		{"SNAP with ARP", frame(all, "0026 aa aa 03 00 00 00 08 06"), true},
 		{"SNAP with IPv4", frame(host, "0026 aa aa 03 00 00 00 08 00"), false},
+		{"another group's", frame("01 80 c2 00 00 10", "0026 f0 f0 03"), false},
+		{"SNAP of a vendor, with the number of ARP", frame(all, "0026 aa aa 03 00 00 f8 08 06"), false},
 		{"NetBEUI", frame(host, "0026 f0 f0 03"), false},
 		{"no LLC", frame(host, "0026 42"), false},
 		{"IPv4", frame(host, "0800"+v4+udp), false},
@@ -194,6 +196,7 @@ func TestControl(t *testing.T) {
 		{"ICMPv6 cut", frame(host, "86dd"+nd), false},
 		{"solicitation in a fragment", frame("33 33 ff 00 00 02", "86dd 60 00 00 00 00 18 2c ff"+a6+b6+"2c 00 00 01 00 00 00 01 3a 00 00 00 00 00 00 01 87 00 00 00 00 00 00 00"), false},
 		{"listener report", frame("33 33 00 00 00 16", "86dd 60 00 00 00 00 10 00 01"+a6+b6+"3a 00 05 02 00 00 00 00 8f 00 00 00 00 00 00 00"), true},
+		{"listener report from afar", frame("33 33 00 00 00 16", "86dd 60 00 00 00 00 10 00 02"+a6+b6+"3a 00 05 02 00 00 00 00 8f 00 00 00 00 00 00 00"), false},
 		{"short", "02 00", false},
 	} {
 		f := unhex(tt.f)
@@ -221,18 +224,20 @@ func TestFlow(t *testing.T) {
 		}
 	}
 	others := map[string]string{
-		"another source":      macs + "0800" + strings.Replace(v4, "0a 00 00 01", "0a 00 00 03", 1) + udp,
-		"another destination": macs + "0800" + strings.Replace(v4, "0a 00 00 02", "0a 00 00 03", 1) + udp,
-		"the way back":        macs + "0800" + strings.Replace(v4, "0a 00 00 01  0a 00 00 02", "0a 00 00 02  0a 00 00 01", 1) + udp,
-		"another port":        macs + "0800" + v4 + strings.Replace(udp, "10 00", "10 01", 1),
-		"another protocol":    macs + "0800" + strings.Replace(v4, "40 11", "40 06", 1) + udp,
-		"a fragment":          macs + "0800" + strings.Replace(v4, "40 00", "20 00", 1) + udp,
-		"ARP":                 macs + "0806 0001",
-		"nothing":             "",
-		"IPv6":                macs + "86dd" + v6 + udp,
-		"IPv6, other port":    macs + "86dd" + v6 + strings.Replace(udp, "10 00", "10 01", 1),
-		"an echo":             macs + "0800" + strings.Replace(v4, "40 11", "40 01", 1) + "08 00 00 00 00 01 00 01",
-		"another echo":        macs + "0800" + strings.Replace(v4, "40 11", "40 01", 1) + "08 00 00 00 00 02 00 01",
+		"another source":       macs + "0800" + strings.Replace(v4, "0a 00 00 01", "0a 00 00 03", 1) + udp,
+		"another destination":  macs + "0800" + strings.Replace(v4, "0a 00 00 02", "0a 00 00 03", 1) + udp,
+		"the way back":         macs + "0800" + strings.Replace(v4, "0a 00 00 01  0a 00 00 02", "0a 00 00 02  0a 00 00 01", 1) + udp,
+		"another port":         macs + "0800" + v4 + strings.Replace(udp, "10 00", "10 01", 1),
+		"another protocol":     macs + "0800" + strings.Replace(v4, "40 11", "40 06", 1) + udp,
+		"a fragment":           macs + "0800" + strings.Replace(v4, "40 00", "20 00", 1) + udp,
+		"ARP":                  macs + "0806 0001",
+		"nothing":              "",
+		"IPv6":                 macs + "86dd" + v6 + udp,
+		"IPv6, other port":     macs + "86dd" + v6 + strings.Replace(udp, "10 00", "10 01", 1),
+		"ESP":                  macs + "0800" + strings.Replace(v4, "40 11", "40 32", 1) + udp,
+		"ESP with another SPI": macs + "0800" + strings.Replace(v4, "40 11", "40 32", 1) + strings.Replace(udp, "10 00", "10 01", 1),
+		"an echo":              macs + "0800" + strings.Replace(v4, "40 11", "40 01", 1) + "08 00 00 00 00 01 00 01",
+		"another echo":         macs + "0800" + strings.Replace(v4, "40 11", "40 01", 1) + "08 00 00 00 00 02 00 01",
 	}
 	seen := map[uint64]string{base: "the first"}
 	for name, f := range others {
@@ -241,6 +246,10 @@ func TestFlow(t *testing.T) {
 			t.Errorf("%s: the same flow as %s", name, other)
 		}
 		seen[h] = name
+	}
+	b := unhex(macs + "0800" + v4 + udp)
+	if l := Dissect(b, Ethernet); l.Flow(b, 8) == base {
+		t.Error("the seed makes no difference")
 	}
 	// The hash must spread well over the few bits that a queue takes of it.
 	counts := make([]int, 64)

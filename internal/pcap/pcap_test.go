@@ -102,6 +102,7 @@ func TestDamage(t *testing.T) {
 		{"half a header", good[:20], 0, "offset 0: the input ends inside the file's header, after 20 bytes of it"},
 		{"text", []byte("hello, world"), 0, "offset 0: not a capture: it begins with 68 65 6c 6c"},
 		{"version", put(4, 1), 0, "offset 0: a capture of version 1.0, want 2.4"},
+		{"version 2.2", put(4, 2|2<<16), 0, "offset 0: a capture of version 2.2, want 2.4"},
 		{"modified", put(0, magicModified), 0, "offset 0: a capture in Kuznetzov's"},
 		{"half a packet header", good[:second+7], 1, fmt.Sprintf("offset %d: the input ends inside a packet, after 7 bytes of it", second)},
 		{"half a packet", good[:len(good)-1], 1, fmt.Sprintf("offset %d: the input ends inside a packet, after 18 bytes of it", second)},
@@ -199,6 +200,9 @@ func FuzzReader(f *testing.F) {
 	fcs := file(binary.LittleEndian, true, some[0], some[1], some[2])
 	fcs[23] = 0x24 // two times two bytes
 	f.Add(fcs)
+	silent := bytes.Clone(fcs)
+	silent[23] = 0x20 // a length, of which nothing says that it is one
+	f.Add(silent)
 	f.Add([]byte("\x0a\x0d\x0d\x0a\x1c\x00\x00\x00"))
 	f.Add(append(file(binary.LittleEndian, false, some[0]), 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff))
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -2,6 +2,7 @@
 package hist
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math"
 	"math/bits"
@@ -16,10 +17,12 @@ import (
 var Classes = [...]string{"64", "65-127", "128-255", "256-511", "512-1023", "1024-1518", "1519-", "super"}
 
 const (
-	jumbo = len(Classes) - 2
 	super = len(Classes) - 1
 	fcs   = 4
 )
+
+// most are the largest sizes of the classes, as far as they have one.
+var most = []int{64, 127, 255, 511, 1023, 1518}
 
 // Counter counts frames and the values of their bytes. The zero value is ready to use.
 type Counter struct {
@@ -27,46 +30,29 @@ type Counter struct {
 	// counting single bytes; the table fits in a core's second-level cache.
 	// Measured: 5 GB/s on text and noise; four tables of single bytes were a fifth
 	// slower.
-	pairs  [1 << 16]uint32
-	fresh  uint64 // bytes in pairs; fold moves them to counts before a pair can overflow
-	counts [256]uint64
-
-	frames, bytes, wire uint64
-	ethernet            uint64
-	sizes               [len(Classes)]uint64
-	totalFrames         uint64
-	totalBytes          uint64
-	since               time.Time
+	pairs [1 << 16]uint32
+	fresh uint64 // bytes in pairs; fold moves them to the report before a pair can overflow
+	sizes [len(Classes)]uint64
+	now   Report // of the interval so far: its counts and totals
+	since time.Time
 }
 
 // Frame counts a frame of size bytes that becomes segments frames on the wire, with
 // ethernet bytes in total.
 func (c *Counter) Frame(size, segments, ethernet int) {
-	c.frames++
-	c.bytes += uint64(size)
-	c.wire += uint64(segments)
-	c.ethernet += uint64(ethernet)
+	c.now.Frames++
+	c.now.Bytes += uint64(size)
+	c.now.Wire += uint64(segments)
+	c.now.Ethernet += uint64(ethernet)
 	c.sizes[class(size, segments)]++
 }
 
 func class(size, segments int) int {
-	switch size += fcs; {
-	case segments > 1:
+	if segments > 1 {
 		return super
-	case size <= 64:
-		return 0
-	case size <= 127:
-		return 1
-	case size <= 255:
-		return 2
-	case size <= 511:
-		return 3
-	case size <= 1023:
-		return 4
-	case size <= 1518:
-		return 5
 	}
-	return jumbo
+	i, _ := slices.BinarySearch(most, size+fcs)
+	return i
 }
 
 // Bytes counts the values of a frame's bytes.
@@ -95,7 +81,7 @@ func (c *Counter) Bytes(f []byte) {
 		pairs[uint16(w>>48)]++
 	}
 	for _, b := range f {
-		c.counts[b]++
+		c.now.Counts[b]++
 	}
 }
 
@@ -103,15 +89,15 @@ func (c *Counter) Bytes(f []byte) {
 // on.
 func (c *Counter) Halve() {
 	c.fold()
-	for i := range c.counts {
-		c.counts[i] /= 2
+	for i := range c.now.Counts {
+		c.now.Counts[i] /= 2
 	}
 }
 
 func (c *Counter) fold() {
 	for i, n := range c.pairs {
-		c.counts[i&0xff] += uint64(n)
-		c.counts[i>>8] += uint64(n)
+		c.now.Counts[i&0xff] += uint64(n)
+		c.now.Counts[i>>8] += uint64(n)
 	}
 	clear(c.pairs[:])
 	c.fresh = 0
@@ -144,13 +130,11 @@ func (c *Counter) Start(now time.Time) { c.since = now }
 // begins a new interval.
 func (c *Counter) Snapshot(now time.Time) Report {
 	c.fold()
-	c.totalFrames += c.frames
-	c.totalBytes += c.bytes
-	r := Report{
-		Time: now, Interval: now.Sub(c.since).Seconds(), Frames: c.frames, Wire: c.wire, Bytes: c.bytes, Ethernet: c.ethernet,
-		Entropy: Entropy(&c.counts), Counts: c.counts, Sizes: make(map[string]uint64, len(Classes)),
-		TotalFrames: c.totalFrames, TotalBytes: c.totalBytes,
-	}
+	r := c.now
+	r.Time, r.Interval = now, now.Sub(c.since).Seconds()
+	r.Entropy, r.Sizes = Entropy(&r.Counts), make(map[string]uint64, len(Classes))
+	r.TotalFrames += r.Frames
+	r.TotalBytes += r.Bytes
 	if r.Interval > 0 {
 		r.BPS = float64(8*r.Bytes) / r.Interval
 		r.FPS = float64(r.Wire) / r.Interval
@@ -158,8 +142,8 @@ func (c *Counter) Snapshot(now time.Time) Report {
 	for i, name := range Classes {
 		r.Sizes[name] = c.sizes[i]
 	}
-	c.counts, c.sizes = [256]uint64{}, [len(Classes)]uint64{}
-	c.frames, c.bytes, c.wire, c.ethernet, c.since = 0, 0, 0, 0, now
+	c.sizes, c.since = [len(Classes)]uint64{}, now
+	c.now = Report{TotalFrames: r.TotalFrames, TotalBytes: r.TotalBytes}
 	return r
 }
 
@@ -188,14 +172,6 @@ func (r *Report) Most(n int) []byte {
 			all = append(all, byte(b))
 		}
 	}
-	slices.SortStableFunc(all, func(a, b byte) int {
-		switch x, y := r.Counts[a], r.Counts[b]; {
-		case x > y:
-			return -1
-		case x < y:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(all, func(a, b byte) int { return cmp.Compare(r.Counts[b], r.Counts[a]) })
 	return all[:min(n, len(all))]
 }

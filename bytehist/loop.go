@@ -60,9 +60,9 @@ func (t *counter) run() error {
 }
 
 // Annotation is frame.Stage's. The stream has a new link if it was a header.
-func (t *counter) Annotation(*frame.Record) (err error) {
-	t.link, err = packet.ParseLink(t.r.Link())
-	return err
+func (t *counter) Annotation(*frame.Record) error {
+	t.link = packet.LinkOf(t.r.Link())
+	return nil
 }
 
 // Idle is frame.Stage's: the moment to look at the clock. A large frame that has been read in

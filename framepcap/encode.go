@@ -107,10 +107,8 @@ func (e *encoder) Annotation(rec *frame.Record) error {
 	if !rec.IsHeader() {
 		return nil
 	}
-	link, err := packet.ParseLink(e.r.Link())
+	link := packet.LinkOf(e.r.Link())
 	switch {
-	case err != nil:
-		return err
 	case e.begun && link != e.link:
 		return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link changes from %v to %v, and a capture has one", e.link, link)}
 	case e.begun:

@@ -92,13 +92,11 @@ func (s source) Read(p []byte) (int, error) {
 // Annotation is frame.Stage's. A header may tell another link: the gate first lets out the
 // frames that it holds, which would be taken for frames of that one.
 func (t *filter) Annotation(rec *frame.Record) error {
-	link, err := packet.ParseLink(t.r.Link())
-	if err == nil && link != t.link {
-		err = t.drain()
+	if link := packet.LinkOf(t.r.Link()); link != t.link {
+		if err := t.drain(); err != nil {
+			return err
+		}
 		t.link = link
-	}
-	if err != nil {
-		return err
 	}
 	return t.w.Pass(rec)
 }

@@ -5,7 +5,6 @@ package packet
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math/bits"
 	"net/netip"
 )
@@ -21,14 +20,13 @@ const (
 
 func (l Link) String() string { return [...]string{"ethernet", "ip"}[l] }
 
-// ParseLink is the reverse of String.
-func ParseLink(s string) (Link, error) {
-	for _, l := range [...]Link{Ethernet, IP} {
-		if s == l.String() {
-			return l, nil
-		}
+// LinkOf returns the link that the reader of a stream names: frame.LinkIP is IP, and the
+// only other that there is, Ethernet.
+func LinkOf(name string) Link {
+	if name == IP.String() {
+		return IP
 	}
-	return 0, fmt.Errorf("the link %q is neither ethernet nor ip", s)
+	return Ethernet
 }
 
 // Numbers of protocols (IANA).

@@ -96,8 +96,9 @@ func p(t testing.TB, s string) budget.Percentile {
 	return x
 }
 
-// The bill equals the plain one for all methods, ranks, percentiles and missing rules.
-func TestPlain(t *testing.T) {
+// plainData returns samples, sorted by time: each its time, and the bytes in and out.
+func plainData(t *testing.T) map[string][][3]int64 {
+	t.Helper()
 	start := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC).UnixNano()
 	rng := rand.New(rand.NewPCG(1, 2))
 	generated := func(n int, value func(i int) (int64, int64), missing float64) (list [][3]int64) {
@@ -143,7 +144,12 @@ func TestPlain(t *testing.T) {
 			data[name] = append(data[name], [3]int64{at.UnixNano(), x[0], x[1]})
 		}
 	}
-	for name, list := range data {
+	return data
+}
+
+// The bill equals the plain one for all methods, ranks, percentiles and missing rules.
+func TestPlain(t *testing.T) {
+	for name, list := range plainData(t) {
 		if testing.Short() && len(list) > 1000 && name != "8928 with gaps" {
 			continue
 		}

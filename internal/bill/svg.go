@@ -70,7 +70,8 @@ func unit(x float64) string {
 func (b *Bill) SVG(w io.Writer) error {
 	var p picture
 	top, highest := b.scale()
-	p.add(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img">`, svgWidth, svgHeight, svgWidth, svgHeight)
+	p.add(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img">`,
+		svgWidth, svgHeight, svgWidth, svgHeight)
 	title := fmt.Sprintf("%s billed, %s", b.rate(b.Billed), b.Cycle.Name)
 	p.add("<title>%s</title>", escape(title))
 	p.add("<style>%s</style>", svgStyle)

@@ -77,7 +77,8 @@ func (b *Bill) cycle() string {
 	if b.From-b.Cycle.Start >= int64(b.Window) {
 		state += ", known from " + b.time(b.From).Format(day)
 	}
-	return fmt.Sprintf("%s  %s to %s %s, %s", b.Cycle.Name, b.date(b.Cycle.Start, "2 Jan"), b.date(b.Cycle.End, "2 Jan"), b.Zone, state)
+	start, end := b.date(b.Cycle.Start, "2 Jan"), b.date(b.Cycle.End, "2 Jan")
+	return fmt.Sprintf("%s  %s to %s %s, %s", b.Cycle.Name, start, end, b.Zone, state)
 }
 
 // samples describes the samples that are billed.
@@ -141,7 +142,8 @@ func (b *Bill) free(p *page) string {
 
 // worst describes the poller's worst phase.
 func (b *Bill) worst() string {
-	return fmt.Sprintf("%-12s  of %d: windows that begin %v later; at most %d over", b.rate(b.WorstBilled), b.Phases, b.WorstOffset, b.WorstUsed)
+	return fmt.Sprintf("%-12s  of %d: windows that begin %v later; at most %d over",
+		b.rate(b.WorstBilled), b.Phases, b.WorstOffset, b.WorstUsed)
 }
 
 func (b *Bill) writeForecast(p *page) {
@@ -185,8 +187,8 @@ func (all Bills) Text(w io.Writer, s Style) error {
 	p := newPage(s)
 	rows := []string{"cycle\tbilled\tin\tout\tin\tout\tsamples\tfree used"}
 	for _, b := range all {
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d of %d", b.Cycle.Name, b.rate(b.Billed), b.rate(b.In), b.rate(b.Out),
-			amount(b.InBytes), amount(b.OutBytes), b.Samples, b.FreeUsed, b.FreeTotal))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d of %d", b.Cycle.Name,
+			b.rate(b.Billed), b.rate(b.In), b.rate(b.Out), amount(b.InBytes), amount(b.OutBytes), b.Samples, b.FreeUsed, b.FreeTotal))
 	}
 	p.table(rows)
 	return p.writeTo(w)

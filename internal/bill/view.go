@@ -22,7 +22,8 @@ type view struct {
 
 func newView(s *Series, cycle calendar.Cycle, window time.Duration) *view {
 	n := len(s.In)
-	v := &view{Series: s, n: n, in: make([]int64, n+1), out: make([]int64, n+1), known: make([]int32, n+1), per: int(window / s.Slot)}
+	v := &view{Series: s, n: n, per: int(window / s.Slot)}
+	v.in, v.out, v.known = make([]int64, n+1), make([]int64, n+1), make([]int32, n+1)
 	for i := range n {
 		v.in[i+1], v.out[i+1], v.known[i+1] = v.in[i]+s.In[i], v.out[i]+s.Out[i], v.known[i]
 		if s.Known[i] {

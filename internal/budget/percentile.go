@@ -11,7 +11,7 @@ import (
 // Percentile is a share of samples, in 10⁻⁹ percent, so that 99.9 is exact.
 type Percentile int64
 
-// Hundred is all samples.
+// Hundred is 100 percent: all samples.
 const Hundred Percentile = 100e9
 
 // Set implements flag.Value.

@@ -59,8 +59,8 @@ const (
 	Never                 // not at all
 )
 
-// cycle holds the free windows of one billing cycle.
-type cycle struct {
+// allowance holds the free windows of one billing cycle.
+type allowance struct {
 	start, end int64
 	total      int64 // free windows of each phase
 	used       [Slots]int64
@@ -87,7 +87,7 @@ type Budget struct {
 	over, allowed [kept]bool
 	first         int64
 
-	prev, cur, next cycle
+	cycles [3]allowance // the previous cycle, the current one and the next
 
 	free    bool  // the verdict of this slot
 	limit   int64 // the earliest window from first on that must not be over; t+1 if none
@@ -111,12 +111,6 @@ func New(cfg Config) (*Budget, error) {
 		return nil, fmt.Errorf("quota of %d bytes: must be between 1 and 2^60", cfg.Quota)
 	case cfg.Window < time.Millisecond || cfg.Window%Slots != 0:
 		return nil, fmt.Errorf("window of %v: must be a millisecond or more and divisible by %d", cfg.Window, Slots)
-	case cfg.Free.Den < 1 || cfg.Free.Num < 0 || cfg.Free.Num > cfg.Free.Den:
-		return nil, fmt.Errorf("free share %d/%d: must be between 0 and 1", cfg.Free.Num, cfg.Free.Den)
-	case cfg.Cycle == nil:
-		return nil, fmt.Errorf("a billing cycle is needed")
-	case cfg.Reserve < 0:
-		return nil, fmt.Errorf("reserve %d: must not be negative", cfg.Reserve)
 	case cfg.Lanes < 0 || cfg.Lanes > lanes:
 		return nil, fmt.Errorf("%d lanes: must be 1 or 2", cfg.Lanes)
 	}
@@ -142,9 +136,9 @@ func FreeWindows(length, window int64, share Ratio) int64 {
 	return int64(q)
 }
 
-func (b *Budget) cycleAt(now int64) cycle {
+func (b *Budget) cycleAt(now int64) allowance {
 	start, end := b.cfg.Cycle(now)
-	c := cycle{start: start, end: end}
+	c := allowance{start: start, end: end}
 	if start <= now && now < end {
 		c.total = max(FreeWindows(end-start, int64(b.cfg.Window), b.cfg.Free)-b.cfg.Reserve, 0)
 	}
@@ -152,14 +146,14 @@ func (b *Budget) cycleAt(now int64) cycle {
 }
 
 // touches reports whether the provider may count window k in the cycle.
-func (b *Budget) touches(c *cycle, k int64) bool {
+func (b *Budget) touches(c *allowance, k int64) bool {
 	return k*b.slot < c.end && (k+span)*b.slot > c.start
 }
 
 // may reports whether window k is free, after the given number of others of its phase.
 func (b *Budget) may(k, others int64) bool {
-	for _, c := range [...]*cycle{&b.prev, &b.cur, &b.next} {
-		if b.touches(c, k) && c.used[phase(k)]+others >= c.total {
+	for i := range b.cycles {
+		if c := &b.cycles[i]; b.touches(c, k) && c.used[phase(k)]+others >= c.total {
 			return false
 		}
 	}
@@ -172,8 +166,8 @@ func phase(k int64) int64 { return ((k % Slots) + Slots) % Slots }
 func (b *Budget) countOver(k int64) {
 	b.over[at(k)], b.allowed[at(k)] = true, b.may(k, 0)
 	p := phase(k)
-	for _, c := range [...]*cycle{&b.prev, &b.cur, &b.next} {
-		if b.touches(c, k) {
+	for i := range b.cycles {
+		if c := &b.cycles[i]; b.touches(c, k) {
 			c.used[p]++
 			c.worst = max(c.worst, c.used[p])
 		}
@@ -189,13 +183,6 @@ func (l *lane) upTo(i int64) int64 { return l.cum[at(i)] }
 // held returns the bytes in the slots from k on.
 func (l *lane) held(k int64) int64 { return l.sum - l.upTo(k-1) }
 
-// Held returns the bytes in a lane's slots i to j, which must be among the
-// last sixty or so.
-func (b *Budget) Held(lane int, i, j int64) int64 {
-	l := &b.lane[lane]
-	return l.upTo(min(j, b.t)) - l.upTo(i-1)
-}
-
 // Reset forgets everything.
 func (b *Budget) Reset() { *b = Budget{cfg: b.cfg, slot: b.slot} }
 
@@ -207,62 +194,41 @@ func (b *Budget) Advance(now int64) {
 	}
 }
 
+// longest is the maximum number of slots without a call: four months. After that the
+// budget forgets everything.
+const longest = 1 << 21
+
 // step moves to slot to, and reports whether that is a new slot.
 func (b *Budget) step(to int64) bool {
-	all := b.lane[:b.cfg.Lanes]
-	switch {
-	case b.begun && to <= b.t:
+	if b.begun && to <= b.t {
 		return false
-	case !b.begun:
+	}
+	if to-b.t > longest {
+		b.Reset()
+	}
+	if !b.begun {
 		b.begun = true
 		b.t, b.first = to, to-Slots
-		b.setCycles(b.t * b.slot)
-	case to-b.t >= kept:
+		now := to * b.slot
+		b.cycles[1] = b.cycleAt(now)
+		b.cycles[0], b.cycles[2] = b.cycleAt(b.cycles[1].start-1), b.cycleAt(b.cycles[1].end)
+	}
+	for b.t < to {
 		b.learn()
-		for l := range all {
-			x := &all[l]
-			for i := range int64(kept) { // more than a window without traffic
-				x.cum[i], x.offered[i] = x.sum, x.arrived
-			}
+		b.t++
+		for l := range b.cfg.Lanes {
+			x := &b.lane[l]
+			x.cum[at(b.t)], x.offered[at(b.t)] = x.sum, x.arrived
 		}
-		clear(b.over[:])
-		b.learned.idle(to - b.t - 1)
-		b.t = to
-	default:
-		for b.t < to {
-			b.learn()
-			b.t++
-			for l := range all {
-				x := &all[l]
-				x.cum[at(b.t)], x.offered[at(b.t)] = x.sum, x.arrived
-			}
-			b.over[at(b.t)] = false
-		}
+		b.over[at(b.t)] = false
 	}
 	b.first = max(b.first, b.t-Slots)
-	b.nextCycle()
-	return true
-}
-
-// nextCycle moves to the next cycle once the current one has ended.
-func (b *Budget) nextCycle() {
-	now := b.t * b.slot
-	for i := 0; now >= b.cur.end; i++ {
+	for b.t*b.slot >= b.cycles[1].end {
 		b.learned.nextCycle()
-		if i == 2 { // more than two cycles later
-			b.setCycles(now)
-			return
-		}
-		b.prev, b.cur = b.cur, b.next
-		b.next = b.cycleAt(b.cur.end)
+		b.cycles[0], b.cycles[1] = b.cycles[1], b.cycles[2]
+		b.cycles[2] = b.cycleAt(b.cycles[1].end)
 	}
-}
-
-// setCycles sets the current cycle to that of now, and its neighbours.
-func (b *Budget) setCycles(now int64) {
-	b.cur = b.cycleAt(now)
-	b.prev = b.cycleAt(b.cur.start - 1)
-	b.next = b.cycleAt(b.cur.end)
+	return true
 }
 
 func floorDiv(a, b int64) int64 {
@@ -299,26 +265,6 @@ func (b *Budget) Count(lane int, start, offered, passed int64, beyond bool) {
 	}
 }
 
-// Offer counts bytes that arrive in a lane now, whether or not they pass.
-func (b *Budget) Offer(lane int, now, bytes int64) {
-	b.Advance(now)
-	l := &b.lane[lane]
-	l.arrived += bytes
-	l.offered[at(b.t)] = l.arrived
-}
-
-// Pass counts bytes that passed. beyond means that they did not fit into the
-// caller's own sliding window and passed only because Limit allowed it.
-func (b *Budget) Pass(lane int, now, bytes int64, beyond bool) {
-	b.Advance(now)
-	l := &b.lane[lane]
-	l.sum += bytes
-	l.cum[at(b.t)] = l.sum
-	if beyond {
-		b.count(l, b.t)
-	}
-}
-
 // count counts the windows that the bytes of slot i take over quota. Windows that
 // go over later do so with bytes that fit into the caller's own window; no
 // sample of the provider is over because of these (see the package comment).
@@ -351,27 +297,16 @@ func (b *Budget) Limit(now int64) (k int64, limited bool) {
 
 // Stats describes the state of a budget, for people.
 type Stats struct {
-	Start, End int64   // of the cycle
-	Total      int64   // free windows of each phase
-	Used       int64   // in the phase that used most
-	Left       int64   // in that phase; negative if the caller passed more than allowed
-	Phase      int     // that phase: the slot in a window, counted from the epoch
-	Mean       float64 // of Used over all phases
-	Free       bool    // bursts may exceed the quota now
+	Start, End int64 // of the cycle
+	Total      int64 // free windows of each phase
+	Used       int64 // in the phase that used most
+	Left       int64 // in that phase; negative if the caller passed more than allowed
+	Free       bool  // bursts may exceed the quota now
 }
 
 // Stats returns the state of the budget now.
 func (b *Budget) Stats(now int64) Stats {
 	b.Advance(now)
-	c := &b.cur
-	s := Stats{Start: c.start, End: c.end, Total: c.total, Used: c.worst, Left: c.total - c.worst, Free: b.free}
-	sum := int64(0)
-	for p, n := range c.used {
-		sum += n
-		if n == c.worst && c.used[s.Phase] != c.worst {
-			s.Phase = p
-		}
-	}
-	s.Mean = float64(sum) / Slots
-	return s
+	c := &b.cycles[1]
+	return Stats{Start: c.start, End: c.end, Total: c.total, Used: c.worst, Left: c.total - c.worst, Free: b.free}
 }

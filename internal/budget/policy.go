@@ -89,15 +89,6 @@ func (x *trial) count(gain float64) {
 	x.gain[current] += gain
 }
 
-// idle counts slots without traffic.
-func (l *learned) idle(slots int64) {
-	few := min(slots, 2*Slots)
-	for range few {
-		l.observe(-1, 0, false)
-	}
-	l.seen[current] += float64(slots - few)
-}
-
 // nextCycle makes this cycle the last one.
 func (l *learned) nextCycle() {
 	l.seen[previous], l.seen[current] = l.seen[current], 0
@@ -182,7 +173,7 @@ func (b *Budget) learn() {
 func (b *Budget) decide() {
 	b.limit = b.t + 1
 	b.free = b.worth()
-	if !b.free || b.ample() {
+	if !b.free {
 		return
 	}
 	for k := b.first; k <= b.t; k++ {
@@ -202,18 +193,6 @@ func (b *Budget) decide() {
 	}
 }
 
-// ample reports whether all windows from first on may go over because no phase is
-// near its limit. It spares decide the check of each window.
-func (b *Budget) ample() bool {
-	for _, c := range [...]*cycle{&b.prev, &b.cur, &b.next} {
-		apart := b.first*b.slot >= c.end || (b.t+span)*b.slot <= c.start
-		if !apart && c.worst+1 >= c.total {
-			return false
-		}
-	}
-	return true
-}
-
 // head returns by how much the first slots of the next window to go over exceed the
 // quota's rate, as a share of it. Spending that window frees these bytes.
 func (b *Budget) head() float64 {
@@ -221,7 +200,8 @@ func (b *Budget) head() float64 {
 	k := min(b.first, b.t-few)
 	held := int64(0)
 	for l := range b.cfg.Lanes {
-		held = max(held, b.Held(l, k, k+few-1))
+		x := &b.lane[l]
+		held = max(held, x.upTo(k+few-1)-x.upTo(k-1))
 	}
 	return float64(held)*Slots/few/float64(b.cfg.Quota) - 1
 }
@@ -235,7 +215,7 @@ func (b *Budget) worth() bool {
 		return true
 	}
 	l := &b.learned
-	left := float64(b.cur.total-b.cur.worst) * Slots
+	left := float64(b.cycles[1].total-b.cycles[1].worst) * Slots
 	e := b.excess(b.t - 1)
 	if h := b.head(); l.follow {
 		e = max(e, h)
@@ -246,8 +226,8 @@ func (b *Budget) worth() bool {
 	}
 	if b.t >= l.until {
 		l.until = b.t + often
-		length := float64(b.cur.end-b.cur.start) / float64(b.slot)
-		rest := float64(b.cur.end)/float64(b.slot) - float64(b.t)
+		length := float64(b.cycles[1].end-b.cycles[1].start) / float64(b.slot)
+		rest := float64(b.cycles[1].end)/float64(b.slot) - float64(b.t)
 		l.choose(rest, length, max(left, 0))
 	}
 	if least := from(l.choice); !l.follow {

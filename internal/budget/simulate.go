@@ -185,7 +185,8 @@ type shaper struct {
 func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 	b := g.b
 	now := t * b.slot
-	b.Offer(lane, now, offered)
+	b.Advance(now)
+	b.Count(lane, now, offered, 0, false)
 	x := &b.lane[lane]
 	used := x.held(t - Slots + 1)
 	fits := max(g.quota-used, 0) // into the gate's own window
@@ -197,7 +198,7 @@ func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 		pass = max(pass, min(max(g.threshold-held, g.sustainable(x, k, span)), g.quota-held))
 	}
 	pass = min(max(pass, 0), offered+waited)
-	b.Pass(lane, now, pass, pass > fits)
+	b.Count(lane, now, offered, pass, pass > fits)
 	return pass
 }
 

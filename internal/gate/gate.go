@@ -240,28 +240,37 @@ func (g *Gate) Err() error { return g.win.failed() }
 
 // Admit is Arrive for a frame that passes at once. For any other frame it returns false
 // and counts nothing: pass the frame to Arrive then.
-func (g *Gate) Admit(now int64, p *Packet) bool {
+func (g *Gate) Admit(now int64, p *Packet) bool { return g.prepaid(now, p) || g.admit(now, p) }
+
+// prepaid passes a frame if there is credit for it. It is inlined: most frames need no more.
+func (g *Gate) prepaid(now int64, p *Packet) bool {
+	if p.Bytes > g.credit || now >= g.until || p.Control || p.Unmetered {
+		return false
+	}
+	g.credit -= p.Bytes
+	g.arrived += p.Bytes
+	g.stats.In.Add(p.Bytes)
+	g.stats.Passed.Add(p.Bytes)
+	return true
+}
+
+func (g *Gate) admit(now int64, p *Packet) bool {
+	g.tick(now)
 	switch {
-	case p.Bytes <= g.credit && now < g.until && !p.Control && !p.Unmetered:
-		g.credit -= p.Bytes
-		g.stats.Passed.Add(p.Bytes)
 	case p.Unmetered:
 		g.stats.In.Add(p.Bytes)
 		g.stats.Unmetered.Add(p.Bytes)
 		g.stats.Passed.Add(p.Bytes)
 		return true
+	case p.Control:
+		g.win.add(p.Bytes)
+		g.stats.Control.Add(p.Bytes)
+		g.stats.Passed.Add(p.Bytes)
+	case g.q.frames > 0 || g.win.used() >= g.threshold || !g.take(p.Bytes, false):
+		return false
 	default:
-		g.tick(now)
-		if p.Control {
-			g.win.add(p.Bytes)
-			g.stats.Control.Add(p.Bytes)
-			g.stats.Passed.Add(p.Bytes)
-		} else if g.q.frames > 0 || g.win.used() >= g.threshold || !g.take(p.Bytes, false) {
-			return false
-		} else {
-			g.clamped = false
-			g.prepay()
-		}
+		g.clamped = false
+		g.prepay()
 	}
 	g.stats.In.Add(p.Bytes)
 	g.arrived += p.Bytes
@@ -271,7 +280,7 @@ func (g *Gate) Admit(now int64, p *Packet) bool {
 // Arrive decides on a frame that arrives now. After the verdict Cut the frame is not
 // counted; after Hold, call Hold with it.
 func (g *Gate) Arrive(now int64, p *Packet) Verdict {
-	if g.Admit(now, p) {
+	if g.prepaid(now, p) || g.admit(now, p) {
 		return Pass
 	}
 	if p.Super {

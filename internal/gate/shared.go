@@ -255,15 +255,18 @@ func (w *budgeted) used() int64 {
 // other gates, and this one after a restart, would not count windows as over. Other gates
 // may count meanwhile, so that it looks again after that.
 func (w *budgeted) add(bytes int64) {
-	w.mark(bytes, w.shared.used()+bytes)
+	if bytes <= 0 { // a charge is undone
+		w.shared.add(bytes)
+		return
+	}
+	w.mark(w.shared.used() + bytes)
 	w.shared.add(bytes)
-	w.mark(bytes, w.shared.used())
+	w.mark(w.shared.used())
 }
 
-// mark marks the slot if bytes, which are negative when a charge is undone, take the
-// window over the quota.
-func (w *budgeted) mark(bytes, used int64) {
-	if bytes > 0 && used > w.limit && w.err == nil {
+// mark marks the slot if the window is over the quota.
+func (w *budgeted) mark(used int64) {
+	if used > w.limit && w.err == nil {
 		w.view.Marked.Set()
 	}
 }

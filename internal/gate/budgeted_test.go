@@ -404,5 +404,31 @@ func TestMarkedSlot(t *testing.T) {
 		if v := pass(at, 2000); (v == Pass) == marked {
 			t.Errorf("marked %v: verdict %d", marked, v)
 		}
+		if w := g.win.(*budgeted); w.sustainable(at) < w.shared.sustainable(at) || w.shared.sustainable(at) == 0 {
+			t.Errorf("%v bytes a second, and %v without a budget", w.sustainable(at), w.shared.sustainable(at))
+		}
+	}
+}
+
+// Where the ledger has lost the table of a cycle, and with it bytes of this gate, those
+// are still held against the quota.
+func TestCountsLost(t *testing.T) {
+	const slot = int64(1e9)
+	d := &desk{folio: newFolio(slot), lanes: [][]int64{{0}}}
+	g := must(t, Config{Quota: 10e3, Window: time.Minute, Threshold: 1, Book: d})
+	at := 1000 * slot
+	for range 2 {
+		if g.Arrive(at, &Packet{Bytes: 2000}) != Pass {
+			t.Fatal("a frame does not pass")
+		}
+		at += slot
+	}
+	for _, p := range d.pages {
+		p.charged.Store(0)
+	}
+	for _, now := range []int64{at - 1, at, at + 5*slot} {
+		if s := g.State(now); s.Used != 4000 {
+			t.Errorf("%d bytes are in the window, want 4000", s.Used)
+		}
 	}
 }

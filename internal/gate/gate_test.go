@@ -471,3 +471,34 @@ func TestQueueMemory(t *testing.T) {
 		t.Errorf("%d bytes are kept, of at most %d", most, maxHeld)
 	}
 }
+
+// When the wall clock is set to another window, that is noticed within ten seconds, and the
+// count of the window goes on when the clock is set back.
+func TestAlignedClockSet(t *testing.T) {
+	shift, at := int64(0), int64(1000*time.Hour)
+	g := must(t, Config{Quota: 10e3, Window: time.Hour, Align: true, Threshold: 1, Wall: func(now int64) int64 { return now + shift }})
+	for _, tt := range []struct{ shift, used int64 }{{0, 1000}, {int64(5 * time.Hour), 1000}, {0, 2000}} {
+		shift = tt.shift
+		at += recheck
+		g.Arrive(at, &Packet{Bytes: 1000})
+		if s := g.State(at); s.Used != tt.used {
+			t.Errorf("the clock set by %v: %d bytes are in the window, want %d", time.Duration(tt.shift), s.Used, tt.used)
+		}
+	}
+}
+
+// After a pause, a gate that paces lets out no more at once than ten milliseconds' worth.
+func TestTokensSaved(t *testing.T) {
+	g := must(t, Config{Quota: 20e6, Window: time.Second})
+	now, p := second, Packet{Bytes: 1538}
+	for g.Arrive(now, &p) == Pass {
+	}
+	now += second / 5
+	passed := int64(0)
+	for g.Arrive(now, &p) == Pass {
+		passed += p.Bytes
+	}
+	if most := int64(g.rate*bucket.Seconds()) + p.Bytes; passed > most || passed < most/2 {
+		t.Errorf("%d bytes pass at once, want at most %d", passed, most)
+	}
+}

@@ -9,24 +9,24 @@
 package main
 
 import (
-	"cmp"
-	"encoding/json"
+	_ "embed"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
-	"time"
+
+	"framepipe/internal/process"
 )
 
 const usage = `usage: go run ./bench [-rounds 5] [-seconds 3] [-congestion cubic]
-                      [-peers veth,vde,luajit,pipeline,diverted] [-json]
+                      [-peers veth,vde,luajit,pipeline,diverted]
 
 Measures TCP with one and four flows, 64-byte UDP frames, round trips idle and
 under load, and processor time per gigabyte. Prints medians and ranges.
@@ -64,7 +64,6 @@ func main() {
 	seconds := flag.Int("seconds", 3, "")
 	congestion := flag.String("congestion", "cubic", "")
 	names := flag.String("peers", "veth,vde,luajit,pipeline,diverted", "")
-	asJSON := flag.Bool("json", false, "")
 	flag.Parse()
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
@@ -74,7 +73,7 @@ func main() {
 		b.clean()
 		os.Exit(130)
 	}()
-	err := b.run(*rounds, strings.Split(*names, ","), *asJSON)
+	err := b.run(*rounds, strings.Split(*names, ","))
 	b.clean()
 	exit(err)
 }
@@ -87,14 +86,14 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-func (b *bench) run(rounds int, names []string, asJSON bool) error {
+func (b *bench) run(rounds int, names []string) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("needs root: it makes network namespaces")
 	}
 	for _, name := range names {
 		p, ok := peers[name]
 		if !ok {
-			return fmt.Errorf("there is no peer %q; there are %s", name, strings.Join(slices.Sorted(keys(peers)), ", "))
+			return fmt.Errorf("there is no peer %q; there are %s", name, strings.Join(slices.Sorted(maps.Keys(peers)), ", "))
 		}
 		for _, need := range append(p.needs, "ip", "iperf3", "ping") {
 			if _, err := exec.LookPath(need); err != nil {
@@ -120,44 +119,27 @@ func (b *bench) run(rounds int, names []string, asJSON bool) error {
 			all[name] = append(all[name], r)
 		}
 	}
-	if asJSON {
-		return writeJSON(os.Stdout, names, all)
-	}
 	table(os.Stdout, names, all)
 	return nil
 }
 
-func keys[M ~map[K]V, K comparable, V any](m M) func(func(K) bool) {
-	return func(yield func(K) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
-}
+// forward is the LuaJIT program that the project began as.
+//
+//go:embed forward.lua
+var forward []byte
 
 // build builds the tools, and notes where this program is.
-func (b *bench) build() error {
-	self, err := os.Executable()
-	if err != nil {
+func (b *bench) build() (err error) {
+	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
-	b.self = self
 	if b.dir, err = os.MkdirTemp("", "bench-"); err != nil {
 		return err
 	}
-	out, err := exec.Command("go", "list", "-f", "{{.Dir}}", "framepipe/bench").Output()
-	if err != nil {
-		return fmt.Errorf("run it in the project's folder: %w", err)
+	if err := os.WriteFile(b.dir+"/forward.lua", forward, 0o600); err != nil {
+		return err
 	}
-	b.source = strings.TrimSpace(string(out))
-	c := exec.Command("go", "build", "-buildvcs=false", "-o", b.dir+"/", "./tunread", "./tunwrite", "./tundivert", "./quotagate", "./bytehist")
-	c.Dir = filepath.Dir(b.source)
-	if out, err := c.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
-	}
-	return nil
+	return process.Build(b.dir, "framepipe/tunread", "framepipe/tunwrite", "framepipe/tundivert", "framepipe/quotagate", "framepipe/bytehist")
 }
 
 // column returns what all rounds gave of one measure, in order of size.
@@ -211,37 +193,4 @@ func table(w io.Writer, names []string, all map[string][]result) {
 			fmt.Fprintf(w, "  %-14s%s\n", m.name, line)
 		}
 	}
-}
-
-func writeJSON(w io.Writer, names []string, all map[string][]result) error {
-	type row struct {
-		Peer    string    `json:"peer"`
-		Measure string    `json:"measure"`
-		Unit    string    `json:"unit"`
-		Median  float64   `json:"median"`
-		Rounds  []float64 `json:"rounds"`
-	}
-	var rows []row
-	for _, name := range names {
-		for i, m := range measures {
-			if v := column(all[name], i); len(v) > 0 {
-				rows = append(rows, row{name, m.name, m.unit, median(v), v})
-			}
-		}
-	}
-	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.Measure, b.Measure) })
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(rows)
-}
-
-// sleepUntil waits for something to be so, for some seconds.
-func sleepUntil(what string, ok func() bool) error {
-	for range 100 {
-		if ok() {
-			return nil
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	return fmt.Errorf("%s: not after five seconds", what)
 }

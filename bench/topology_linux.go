@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -13,6 +14,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"framepipe/internal/netns"
+	"framepipe/internal/process"
 )
 
 // peer is something that joins two interfaces in two network namespaces: dev0 in
@@ -28,89 +32,66 @@ type peer struct {
 var peers = map[string]peer{
 	"veth": {nil, (*bench).veth, func(*bench) []string { return nil }},
 	"vde": {[]string{"vde_plug2tap", "wirefilter", "dpipe"}, taps("mode tap"), func(b *bench) []string {
-		return []string{fmt.Sprintf("dpipe ip netns exec %s vde_plug2tap -s - dev0 = wirefilter = ip netns exec %s vde_plug2tap -s - dev1", b.a(), b.b())}
+		return []string{"dpipe " + in(b.a, "vde_plug2tap -s - dev0") + " = wirefilter = " + in(b.b, "vde_plug2tap -s - dev1")}
 	}},
 	"luajit": {[]string{"luajit"}, (*bench).sameNamespace, func(b *bench) []string {
-		return []string{fmt.Sprintf("ip netns exec %s luajit %s/forward.lua dev0 dev1", b.middle(), b.source)}
+		return []string{in(b.middle, "luajit "+b.dir+"/forward.lua dev0 dev1")}
 	}},
 	"pipeline": {nil, taps("mode tap multi_queue vnet_hdr"), func(b *bench) []string {
-		return []string{b.half(b.a(), "dev0", b.b(), "dev1"), b.half(b.b(), "dev1", b.a(), "dev0")}
+		return []string{b.half(b.a, "dev0", b.b, "dev1"), b.half(b.b, "dev1", b.a, "dev0")}
 	}},
 	"diverted": {nil, (*bench).besideVeth, func(b *bench) []string {
 		return []string{
-			b.half(b.b(), "net", b.b(), "host"), b.half(b.b(), "host", b.b(), "net"),
-			fmt.Sprintf("exec ip netns exec %s %s/tundivert dev1 net host >/dev/null", b.b(), b.dir),
+			b.half(b.b, "net", b.b, "host"), b.half(b.b, "host", b.b, "net"),
+			"exec " + in(b.b, b.dir+"/tundivert dev1 net host >/dev/null"),
 		}
 	}},
 }
 
+// in is a shell command inside a namespace.
+func in(n netns.Namespace, command string) string { return "ip netns exec " + n.Name + " " + command }
+
 // half is all four tools in one direction.
-func (b *bench) half(from, dev0, to, dev1 string) string {
-	return fmt.Sprintf("ip netns exec %[1]s %[5]s/tunread %[2]s | %[5]s/quotagate -quota 1PB | %[5]s/bytehist -o /dev/null | ip netns exec %[3]s %[5]s/tunwrite %[4]s", from, dev0, to, dev1, b.dir)
+func (b *bench) half(from netns.Namespace, dev0 string, to netns.Namespace, dev1 string) string {
+	return in(from, b.dir+"/tunread "+dev0) + " | " + b.dir + "/quotagate -quota 1PB | " +
+		b.dir + "/bytehist -o /dev/null | " + in(to, b.dir+"/tunwrite "+dev1)
 }
 
 // bench is the place where it is measured.
 type bench struct {
-	self, dir, source string
-	seconds           int
-	congestion        string // control of TCP
-	groups            []int  // of the processes that were started
-}
-
-func (b *bench) a() string      { return fmt.Sprintf("bench-a-%d", os.Getpid()) }
-func (b *bench) b() string      { return fmt.Sprintf("bench-b-%d", os.Getpid()) }
-func (b *bench) middle() string { return fmt.Sprintf("bench-m-%d", os.Getpid()) }
-
-func ip(args string) error {
-	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-		return fmt.Errorf("ip %s: %w: %s", args, err, out)
-	}
-	return nil
-}
-
-func ips(lines ...string) error {
-	for _, l := range lines {
-		if err := ip(l); err != nil {
-			return err
-		}
-	}
-	return nil
+	self, dir    string
+	seconds      int
+	congestion   string          // control of TCP
+	a, b, middle netns.Namespace // middle only where both taps are opened by one process
+	groups       []int           // of the processes that were started
 }
 
 func (b *bench) veth() error {
-	return ip(fmt.Sprintf("link add dev0 netns %s type veth peer name dev1 netns %s", b.a(), b.b()))
+	return b.a.Batch("link add dev0 type veth peer name dev1 netns " + b.b.Name)
 }
 
 func taps(mode string) func(b *bench) error {
 	return func(b *bench) error {
-		return ips(
-			fmt.Sprintf("-n %s tuntap add dev dev0 %s", b.a(), mode),
-			fmt.Sprintf("-n %s tuntap add dev dev1 %s", b.b(), mode))
+		return errors.Join(b.a.Batch("tuntap add dev dev0 "+mode), b.b.Batch("tuntap add dev dev1 "+mode))
 	}
 }
 
 // besideVeth makes a veth pair, and the taps that the frames of dev1 are to go through.
 func (b *bench) besideVeth() error {
-	if err := b.veth(); err != nil {
-		return err
-	}
+	var lines []string
 	for _, tap := range []string{"net", "host"} {
-		if err := ips(
-			fmt.Sprintf("-n %s tuntap add dev %s mode tap multi_queue vnet_hdr", b.b(), tap),
-			fmt.Sprintf("-n %s link set %s addrgenmode none up", b.b(), tap)); err != nil {
-			return err
-		}
+		lines = append(lines, "tuntap add dev "+tap+" mode tap multi_queue vnet_hdr", "link set "+tap+" addrgenmode none up")
 	}
-	return nil
+	return errors.Join(b.veth(), b.b.Batch(lines...))
 }
 
 // sameNamespace makes both taps in a third namespace, where one process can
-// open them, and moves them to where they belong once it has.
-func (b *bench) sameNamespace() error {
-	return ips(
-		"netns add "+b.middle(),
-		fmt.Sprintf("-n %s tuntap add dev dev0 mode tap", b.middle()),
-		fmt.Sprintf("-n %s tuntap add dev dev1 mode tap", b.middle()))
+// open them. They are moved to where they belong once it has.
+func (b *bench) sameNamespace() (err error) {
+	if b.middle, err = netns.New(fmt.Sprintf("bench-m-%d", os.Getpid())); err != nil {
+		return err
+	}
+	return b.middle.Batch("tuntap add dev dev0 mode tap", "tuntap add dev dev1 mode tap")
 }
 
 // start runs a shell command in a process group of its own.
@@ -132,8 +113,11 @@ func (b *bench) down() {
 		_ = syscall.Kill(-g, syscall.SIGKILL)
 	}
 	b.groups = nil
-	for _, n := range []string{b.a(), b.b(), b.middle()} {
-		_ = exec.Command("ip", "netns", "del", n).Run()
+	for _, n := range []*netns.Namespace{&b.a, &b.b, &b.middle} {
+		if n.Name != "" {
+			n.Delete()
+		}
+		n.Name = ""
 	}
 }
 
@@ -146,7 +130,10 @@ func (b *bench) clean() {
 
 // up puts a peer between the namespaces and waits until it answers.
 func (b *bench) up(p peer) error {
-	if err := ips("netns add "+b.a(), "netns add "+b.b()); err != nil {
+	var err1, err2 error
+	b.a, err1 = netns.New(fmt.Sprintf("bench-a-%d", os.Getpid()))
+	b.b, err2 = netns.New(fmt.Sprintf("bench-b-%d", os.Getpid()))
+	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
 	if err := p.devices(b); err != nil {
@@ -157,29 +144,27 @@ func (b *bench) up(p peer) error {
 			return err
 		}
 	}
-	if ip("netns exec "+b.middle()+" true") == nil { // the process has them by now
+	if b.middle.Name != "" { // the process has them by now
 		time.Sleep(300 * time.Millisecond)
-		if err := ips(
-			fmt.Sprintf("-n %s link set dev0 netns %s", b.middle(), b.a()),
-			fmt.Sprintf("-n %s link set dev1 netns %s", b.middle(), b.b())); err != nil {
+		if err := b.middle.Batch("link set dev0 netns "+b.a.Name, "link set dev1 netns "+b.b.Name); err != nil {
 			return err
 		}
 	}
-	for _, x := range []struct{ ns, dev, addr string }{{b.a(), "dev0", "10.78.0.1/24"}, {b.b(), "dev1", "10.78.0.2/24"}} {
-		if err := ips(
-			fmt.Sprintf("-n %s addr add %s dev %s", x.ns, x.addr, x.dev),
-			fmt.Sprintf("-n %s link set lo up", x.ns),
-			fmt.Sprintf("-n %s link set %s up", x.ns, x.dev)); err != nil {
-			return err
-		}
+	if err := errors.Join(
+		b.a.Batch("addr add 10.78.0.1/24 dev dev0", "link set dev0 up"),
+		b.b.Batch("addr add 10.78.0.2/24 dev dev1", "link set dev1 up")); err != nil {
+		return err
 	}
-	return sleepUntil("a ping", func() bool { return b.in(b.a(), "ping", "-c1", "-W1", "10.78.0.2").Run() == nil })
+	if !process.Until(5*time.Second, func() bool { return b.in(b.a, "ping", "-c1", "-W1", "10.78.0.2").Run() == nil }) {
+		return errors.New("no answer to a ping in five seconds")
+	}
+	return nil
 }
 
-func (b *bench) in(ns, name string, args ...string) *exec.Cmd {
+func (b *bench) in(n netns.Namespace, name string, args ...string) *exec.Cmd {
 	// What hangs, such as a peer that has lost its place in its stream, must not
 	// hang all.
-	return exec.Command("timeout", append([]string{strconv.Itoa(3*b.seconds + 10), "ip", "netns", "exec", ns, name}, args...)...)
+	return exec.Command("timeout", append([]string{strconv.Itoa(3*b.seconds + 10)}, n.Command(name, args...).Args...)...)
 }
 
 // one measures a peer once.
@@ -188,7 +173,7 @@ func (b *bench) one(p peer) (r result, err error) {
 	if err := b.up(p); err != nil {
 		return nil, err
 	}
-	if err := b.start("exec ip netns exec " + b.b() + " iperf3 -s >/dev/null"); err != nil {
+	if err := b.start("exec " + in(b.b, "iperf3 -s >/dev/null")); err != nil {
 		return nil, err
 	}
 	server := len(b.groups) - 1
@@ -234,7 +219,7 @@ func (b *bench) one(p peer) (r result, err error) {
 
 // tcp returns the bytes that arrived, and the rate in Gbit/s.
 func (b *bench) tcp(flows int) (bytes, rate float64, err error) {
-	out, err := b.in(b.a(), "iperf3", "-c", "10.78.0.2", "-J", "-C", b.congestion, "-t", strconv.Itoa(b.seconds), "-O", "1", "-P", strconv.Itoa(flows)).Output()
+	out, err := b.in(b.a, "iperf3", "-c", "10.78.0.2", "-J", "-C", b.congestion, "-t", strconv.Itoa(b.seconds), "-O", "1", "-P", strconv.Itoa(flows)).Output()
 	var j struct {
 		End struct {
 			Received struct {
@@ -252,7 +237,7 @@ func (b *bench) tcp(flows int) (bytes, rate float64, err error) {
 
 // ping returns the median round trip, in milliseconds.
 func (b *bench) ping(args ...string) (float64, error) {
-	out, err := b.in(b.a(), "ping", append(args, "-W", "2", "10.78.0.2")...).Output()
+	out, err := b.in(b.a, "ping", append(args, "-W", "2", "10.78.0.2")...).Output()
 	if len(out) == 0 {
 		return math.NaN(), fmt.Errorf("ping: %w", err)
 	}
@@ -272,8 +257,8 @@ func (b *bench) ping(args ...string) (float64, error) {
 
 // udp returns the thousands of frames of 64 bytes that arrive in a second.
 func (b *bench) udp() (float64, error) {
-	sink := b.in(b.b(), b.self, "sink", "10.78.0.2:9", strconv.Itoa(b.seconds))
-	flood := b.in(b.a(), b.self, "flood", "10.78.0.2:9", strconv.Itoa(b.seconds+1))
+	sink := b.in(b.b, b.self, "sink", "10.78.0.2:9", strconv.Itoa(b.seconds))
+	flood := b.in(b.a, b.self, "flood", "10.78.0.2:9", strconv.Itoa(b.seconds+1))
 	if err := flood.Start(); err != nil {
 		return math.NaN(), err
 	}

@@ -30,10 +30,10 @@ type run struct {
 // How much can be under way when a stage is killed, in bytes of the stream. The frames
 // in a stage's buffer count as read, and not yet as arrived at the next.
 const (
-	pipe   = 1 << 20           // as large as stages ask for
-	source = 256<<10 + 128<<10 // gathered by tunread
-	reader = 256<<10 + super   // read at once by another stage, and a frame that has begun
-	writer = 256<<10 + super   // gathered by it
+	pipe   = 1 << 20                   // as large as stages ask for
+	source = 256<<10 + 128<<10 + 1<<20 // gathered by tunread, and in its queue
+	reader = 256<<10 + super           // read at once by another stage, and a frame that has begun
+	writer = 256<<10 + super           // gathered by it
 
 	up   = source + pipe + reader // from tunread to the gate
 	down = writer + pipe + reader // from the gate to bytehist
@@ -144,16 +144,20 @@ func (r *run) links() (all []link) {
 	switch g := r.gate; {
 	case g == nil: // only its ledger is left
 		all = append(all,
-			link{atDeadOffered, onWire, r.read["ethernet_bytes"], r.offered, behind, wire(up) + behind},
+			link{atDeadOffered, onWire, r.read["ethernet_bytes"], r.offered, behind, wire(up) + behind + super*r.read["dropped"]},
 			link{atDeadCharged, onWire, r.offered, r.charged + r.published["dropped_bytes"], behind, loose},
 			link{atDeadPassed, onWire, r.charged, r.hist["ethernet_bytes"], none, inHand})
 	case r.read == nil:
 		within(0, source, atDeadRead, inFrames, r.sent.frames, g["read"])
 		within(0, source, atDeadRead, inBytes, r.sent.bytes, g["read_bytes"])
 	default:
-		within(1, up, atGate, inFrames, r.read["frames"], g["read"])
-		within(1, up, atGate, inBytes, r.read["bytes"], g["read_bytes"])
-		within(1, up, atGate, onWire, r.read["ethernet_bytes"], g["in_bytes"])
+		// What the queue of tunread drops it counts as frames, not as bytes.
+		drops := r.read["dropped"]
+		within(1, up, atGate, inFrames, r.read["frames"]-drops, g["read"])
+		if drops == 0 {
+			within(1, up, atGate, inBytes, r.read["bytes"], g["read_bytes"])
+			within(1, up, atGate, onWire, r.read["ethernet_bytes"], g["in_bytes"])
+		}
 	}
 	if g := r.gate; g != nil {
 		exact(atInGate, inFrames, g["in"], g["passed"]+g["held"]+sum(g, ""))
@@ -213,31 +217,6 @@ func sum(g counters, unit string) (n int64) {
 		n += g["dropped_"+why+unit]
 	}
 	return n
-}
-
-// flight is how much was under way when a stage was killed, and its bounds.
-type flight struct {
-	frames, bytes         int64 // bytes on the wire, or of the frames, where the wire's are not counted
-	mostFrames, mostBytes int64
-}
-
-// inFlight adds up the differences at a kill.
-func (r *run) inFlight() (f flight) {
-	wires := map[string]bool{}
-	all := r.links()
-	for _, l := range all {
-		wires[l.what] = wires[l.what] || l.unit == onWire
-	}
-	for _, l := range all {
-		switch {
-		case l.over == none || l.over == loose:
-		case l.unit == inFrames:
-			f.frames, f.mostFrames = f.frames+l.lost(), f.mostFrames+l.over
-		case l.unit == onWire || !wires[l.what]:
-			f.bytes, f.mostBytes = f.bytes+l.lost(), f.mostBytes+l.over
-		}
-	}
-	return f
 }
 
 // complaints names all that is unexplained in a run.

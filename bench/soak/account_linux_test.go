@@ -50,9 +50,6 @@ func TestAgrees(t *testing.T) {
 		if c := r.complaints(); len(c) > 0 {
 			t.Errorf("%q: %s", killed, c)
 		}
-		if f := r.inFlight(); f.frames != 0 || f.bytes != 0 || (f.mostBytes > 0) != (killed != "") {
-			t.Errorf("%q: in flight %+v", killed, f)
-		}
 		for _, l := range r.links() {
 			if !strings.Contains(strings.Join(places, "\n"), l.what) {
 				t.Errorf("%q is no place", l.what)
@@ -169,21 +166,6 @@ func TestBounds(t *testing.T) {
 		if (all == "") != (tt.want == "") || !strings.Contains(all, tt.want) {
 			t.Errorf("%q killed: %q, want %q", tt.killed, all, tt.want)
 		}
-	}
-}
-
-func TestInFlight(t *testing.T) {
-	r := whole("bytehist")
-	r.sent.frames, r.sent.bytes = r.sent.frames+5, r.sent.bytes+500
-	r.read["frames"], r.read["bytes"], r.read["ethernet_bytes"] = r.read["frames"]+5, r.read["bytes"]+500, r.read["ethernet_bytes"]+520
-	for key, n := range map[string]int64{"passed": 2, "in": 2, "passed_bytes": 128, "in_bytes": 128, "read": 2, "read_bytes": 120} {
-		r.gate[key] += n
-	}
-	r.offered, r.charged = r.offered+128, r.charged+128
-	f := r.inFlight()
-	// 5 read and 2 of them come to the gate, and passed by it.
-	if f.frames != 5 || f.bytes != 520 || len(r.complaints()) != 0 {
-		t.Errorf("%+v, %s", f, r.complaints())
 	}
 }
 

@@ -31,6 +31,7 @@ import (
 	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 	"framepipe/internal/ledger"
+	"framepipe/internal/process"
 )
 
 const usage = `usage: go run ./bench/soak [-for 1h] [-kill 5s] [-quota 1500MB] [-window 10s]
@@ -117,11 +118,10 @@ func (s *soak) run() error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 	end := make(chan struct{}) // of the traffic
-	pid := os.Getpid()
-	s.a = &host{ns: fmt.Sprintf("soak-a-%d", pid), tap: "tap0", v4: "10.79.0.1", v6: "fd79::1"}
-	s.b = &host{ns: fmt.Sprintf("soak-b-%d", pid), tap: "tap1", v4: "10.79.0.2", v6: "fd79::2"}
-	for _, h := range []*host{s.a, s.b} {
-		if err := h.make(); err != nil {
+	s.a = &host{tap: "tap0", v4: "10.79.0.1", v6: "fd79::1"}
+	s.b = &host{tap: "tap1", v4: "10.79.0.2", v6: "fd79::2"}
+	for i, h := range []*host{s.a, s.b} {
+		if err := h.make(fmt.Sprintf("soak-%c-%d", 'a'+i, os.Getpid())); err != nil {
 			return err
 		}
 	}
@@ -196,14 +196,11 @@ func (s *soak) build() (err error) {
 		return nil
 	}
 	s.tools = filepath.Join(s.dir, "bin")
-	args := []string{"build", "-buildvcs=false", "-o", s.tools + "/"}
+	var packages []string
 	for _, name := range stages {
-		args = append(args, "framepipe/"+name)
+		packages = append(packages, "framepipe/"+name)
 	}
-	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("run it in the project's folder: %w\n%s", err, out)
-	}
-	return nil
+	return process.Build(s.tools, packages...)
 }
 
 func (s *soak) clean() {
@@ -215,7 +212,7 @@ func (s *soak) clean() {
 	}
 	for _, h := range []*host{s.a, s.b} {
 		if h != nil {
-			h.remove()
+			h.Delete()
 		}
 	}
 	if s.dir != "" {
@@ -276,8 +273,8 @@ func (s *soak) tell(r *run) {
 		return
 	}
 	what := "drained"
-	if f := r.inFlight(); r.killed != "" {
-		what = fmt.Sprintf("%s killed, in flight: %d frames, %d bytes, of %d at the most", r.killed, f.frames, f.bytes, f.mostBytes)
+	if r.killed != "" {
+		what = r.killed + " killed"
 	}
 	s.printf("%7.1fs  %-3s %d: %d frames, %d bytes sent; %s", time.Since(s.begun).Seconds(), r.dir, r.n, r.sent.frames, r.sent.bytes, what)
 }
@@ -291,7 +288,7 @@ func (s *soak) begin() error {
 	ready := make([]byte, len("listening\n"))
 	for i, h := range []*host{s.a, s.b} {
 		peer := []*host{s.b, s.a}[i]
-		c := exec.Command("ip", "netns", "exec", h.ns, self, "traffic", peer.v4, peer.v6, fmt.Sprint(s.seed+uint64(i)))
+		c := h.Command(self, "traffic", peer.v4, peer.v6, fmt.Sprint(s.seed+uint64(i)))
 		c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		c.Stderr = os.Stderr
 		in, err1 := c.StdinPipe()
@@ -301,7 +298,7 @@ func (s *soak) begin() error {
 		}
 		s.traffic, s.inputs, s.outputs = append(s.traffic, c), append(s.inputs, in), append(s.outputs, out)
 		if _, err := io.ReadFull(out, ready); err != nil {
-			return fmt.Errorf("the traffic of %s: %w", h.ns, err)
+			return fmt.Errorf("the traffic of %s: %w", h.Name, err)
 		}
 	}
 	for _, in := range s.inputs {
@@ -339,9 +336,6 @@ func (s *soak) watch(stop <-chan os.Signal, failed <-chan error) error {
 		case now := <-second.C:
 			for _, d := range s.both {
 				d.look()
-				if _, err := d.from.queue.read(); err != nil {
-					return err
-				}
 			}
 			if now.Sub(s.begun) >= s.length {
 				return nil
@@ -379,11 +373,11 @@ func (s *soak) quiet() error {
 }
 
 func (s *soak) progress() error {
-	var all tally
+	var runs []*run
 	line := ""
 	for _, d := range s.both {
 		d.mu.Lock()
-		all.add(tallyOf(d.runs))
+		runs = append(runs, d.runs...)
 		d.mu.Unlock()
 		dev, err := d.from.device()
 		if err != nil {
@@ -391,7 +385,7 @@ func (s *soak) progress() error {
 		}
 		line += fmt.Sprintf(" %s %s;", d.name, size(dev.sent.bytes))
 	}
-	s.printf("%7s %s %d kills, %d drained; most in flight %s; %d unexplained",
-		time.Since(s.begun).Round(time.Second), line, all.kills, all.drained, size(all.worst.bytes), all.unexplained)
+	kills, drained, unexplained := tally(runs)
+	s.printf("%7s %s %d kills, %d drained; %d unexplained", time.Since(s.begun).Round(time.Second), line, kills, drained, unexplained)
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"framepipe/internal/hist"
 	"framepipe/internal/ledger"
 	"framepipe/internal/netns"
+	"framepipe/internal/process"
 	"framepipe/internal/sandbox"
 
 	"golang.org/x/sys/unix"
@@ -27,54 +28,24 @@ import (
 
 // host is one of the two ends: a namespace with a tap.
 type host struct {
-	ns, tap string
-	v4, v6  string
-	queue   *handed
-}
-
-func ip(args string) error {
-	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
-		return fmt.Errorf("ip %s: %w: %s", args, err, out)
-	}
-	return nil
+	netns.Namespace
+	tap    string
+	v4, v6 string
 }
 
 // queueLength is how many frames wait in a tap for its reader.
 const queueLength = 128
 
-func (h *host) make() error {
-	if err := ip("netns add " + h.ns); err != nil {
+func (h *host) make(name string) (err error) {
+	if h.Namespace, err = netns.New(name); err != nil {
 		return err
 	}
-	// No duplicate address detection: the addresses are to be used at once.
-	if err := netns.Do(h.ns, func() error {
-		return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
-	}); err != nil {
-		return err
-	}
-	for _, line := range []string{
-		"-n " + h.ns + " tuntap add dev " + h.tap + " mode tap multi_queue vnet_hdr",
-		"-n " + h.ns + " link set lo up",
-		"-n " + h.ns + " addr add " + h.v4 + "/24 dev " + h.tap,
-		"-n " + h.ns + " addr add " + h.v6 + "/64 dev " + h.tap,
-		fmt.Sprintf("-n %s link set %s txqueuelen %d", h.ns, h.tap, queueLength),
-	} {
-		if err := ip(line); err != nil {
-			return err
-		}
-	}
-	var err error
-	if h.queue, err = newHanded(h); err != nil { // before the kernel says its first word
-		return err
-	}
-	return ip("-n " + h.ns + " link set " + h.tap + " up")
-}
-
-func (h *host) remove() {
-	if h.queue != nil {
-		unix.Close(h.queue.fd)
-	}
-	_ = exec.Command("ip", "netns", "del", h.ns).Run()
+	return h.Batch(
+		"tuntap add dev "+h.tap+" mode tap multi_queue vnet_hdr",
+		"addr add "+h.v4+"/24 dev "+h.tap,
+		"addr add "+h.v6+"/64 dev "+h.tap,
+		fmt.Sprintf("link set %s txqueuelen %d", h.tap, queueLength),
+		"link set "+h.tap+" up")
 }
 
 // device has the kernel's counts of a tap.
@@ -84,80 +55,22 @@ type device struct {
 }
 
 func (h *host) device() (d device, err error) {
-	out, err := exec.Command("ip", "-n", h.ns, "-j", "-s", "link", "show", "dev", h.tap).Output()
-	if err != nil {
-		return d, fmt.Errorf("ip: %w", err)
-	}
-	type direction struct{ Bytes, Packets, Dropped int64 }
-	var all []struct {
-		Stats struct{ Rx, Tx direction } `json:"stats64"`
-	}
-	if err := json.Unmarshal(out, &all); err != nil || len(all) != 1 {
-		return d, fmt.Errorf("ip says %s: %w", out, err)
-	}
-	s := all[0].Stats
-	return device{count{s.Tx.Packets, s.Tx.Bytes}, count{s.Rx.Packets, s.Rx.Bytes}, s.Tx.Dropped}, nil
-}
-
-// handed counts the frames that the kernel hands to a tap, one by one, as a packet
-// socket sees them. A tap itself counts a frame as sent when it is read, and as
-// dropped when there is no room; what waits in it when its reader goes away it
-// forgets.
-type handed struct {
-	fd int
-	n  int64
-}
-
-func newHanded(h *host) (c *handed, err error) {
-	c = &handed{}
-	err = netns.Do(h.ns, func() error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		ifr, err := unix.NewIfreq(h.tap)
-		if err != nil {
-			return err
-		}
-		if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr); err != nil {
-			return err
-		}
-		// The first byte of what goes out, and nothing else: nobody reads it, and what
-		// the socket has no room for it counts all the same.
-		const packetType = 0xfffff004 // SKF_AD_OFF + SKF_AD_PKTTYPE
-		program := []unix.SockFilter{
-			{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: packetType},
-			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.PACKET_OUTGOING, Jf: 1},
-			{Code: unix.BPF_RET | unix.BPF_K, K: 1},
-			{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		}
-		all := uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)
-		c.fd = fd
-		return errors.Join(
-			unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}),
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1),
-			unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: int(ifr.Uint32())}))
-	})
-	return c, err
-}
-
-// read returns how many there were. The kernel's counter has 32 bits, and begins
-// anew when it is read.
-func (c *handed) read() (int64, error) {
-	s, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
-	if err != nil {
-		return 0, err
-	}
-	c.n += int64(s.Packets)
-	return c.n, nil
+	n, err := h.Statistics(h.tap)
+	return device{
+		count{int64(n["tx_packets"]), int64(n["tx_bytes"])}, count{int64(n["rx_packets"]), int64(n["rx_bytes"])}, int64(n["tx_dropped"]),
+	}, err
 }
 
 // stage is a running process of a pipeline.
 type stage struct {
-	*exec.Cmd
-	name  string
-	born  time.Time
-	done  chan struct{}
+	*process.Stage
+	messages
+	born time.Time
+}
+
+// messages are those of a stage.
+type messages struct {
+	name  string        // of the stage
 	ready chan struct{} // closed when its signals are set up and its files open
 
 	mu    sync.Mutex
@@ -171,7 +84,7 @@ type stage struct {
 var pair = regexp.MustCompile(`(\w+)=(\d+)\b`)
 
 // Write takes the messages of the stage.
-func (s *stage) Write(p []byte) (int, error) {
+func (s *messages) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rest = append(s.rest, p...)
@@ -185,7 +98,7 @@ func (s *stage) Write(p []byte) (int, error) {
 	}
 }
 
-func (s *stage) hear(line string) {
+func (s *messages) hear(line string) {
 	switch {
 	case strings.HasPrefix(line, "frames=") || strings.HasPrefix(line, "state="):
 		s.line = counters{}
@@ -201,19 +114,10 @@ func (s *stage) hear(line string) {
 	}
 }
 
-func (s *stage) last() (counters, int) {
+func (s *messages) last() (counters, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.line, s.lines
-}
-
-func (s *stage) gone() bool {
-	select {
-	case <-s.done:
-		return true
-	default:
-		return false
-	}
 }
 
 // direction is one of the two pipelines: its stages, while it lives, and what there
@@ -266,53 +170,32 @@ func (d *direction) start() ([]*stage, error) {
 	case 1:
 		write = append(write, "-offload=off")
 	}
-	in := func(h *host, name string, args ...string) *exec.Cmd {
-		return exec.Command("ip", append([]string{"netns", "exec", h.ns, filepath.Join(d.tools, name)}, append(args, h.tap)...)...)
-	}
+	path := func(name string) string { return filepath.Join(d.tools, name) }
 	cmds := []*exec.Cmd{
-		in(d.from, "tunread", read...),
-		exec.Command(filepath.Join(d.tools, "quotagate"), "-v", "-quota", d.quota, "-window", d.window.String(), "-cycle", "1d",
+		d.from.Command(path("tunread"), append(read, d.from.tap)...),
+		exec.Command(path("quotagate"), "-v", "-quota", d.quota, "-window", d.window.String(), "-cycle", "1d",
 			"-ledger", filepath.Join(d.dir, "ledger"), "-dir", d.name, "-charge", "passed", "-bill", "sum", "-metrics", d.file("prom")),
-		exec.Command(filepath.Join(d.tools, "bytehist"), "-v", "-every", "1s", "-format", "json", "-o", d.file("json")),
-		in(d.to, "tunwrite", write...),
+		exec.Command(path("bytehist"), "-v", "-sample", "1", "-every", "1s", "-format", "json", "-o", d.file("json")),
+		d.to.Command(path("tunwrite"), append(write, d.to.tap)...),
 	}
-	var all []*stage
-	var ends []*os.File
-	defer func() {
-		for _, f := range ends { // the stages have them
-			f.Close()
-		}
-	}()
+	all := make([]*stage, len(cmds))
 	for i, c := range cmds {
-		s := &stage{Cmd: c, name: stages[i], done: make(chan struct{}), ready: make(chan struct{})}
-		c.Stderr = s
+		all[i] = &stage{messages: messages{name: stages[i], ready: make(chan struct{})}, born: time.Now()}
+		c.Stderr = &all[i].messages
 		// What a terminal sends is for us alone.
 		c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		all = append(all, s)
-		if i == len(cmds)-1 {
-			break
-		}
-		r, w, err := os.Pipe()
-		if err != nil {
-			return nil, err
-		}
-		ends = append(ends, r, w)
-		c.Stdout, cmds[i+1].Stdin = w, r
 	}
-	for _, s := range all {
-		s.born = time.Now()
-		if err := s.Start(); err != nil {
-			return all, err
-		}
-		go func() {
-			_ = s.Wait()
-			close(s.done)
-		}()
+	started, err := process.Start(os.Pipe, cmds...)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range all {
+		s.Stage = started[i]
 	}
 	for _, s := range all {
 		select {
 		case <-s.ready:
-		case <-s.done:
+		case <-s.Done:
 			return all, fmt.Errorf("%s ended at once: %s %s", s.name, s.ProcessState, s.said)
 		case <-time.After(10 * time.Second):
 			return all, fmt.Errorf("%s is not ready after ten seconds", s.name)
@@ -343,9 +226,7 @@ func (d *direction) live(wait func(gone <-chan struct{}) (killed string)) (*run,
 	all, err := d.start()
 	defer func() {
 		for _, s := range all {
-			if s.Process != nil {
-				_ = s.Process.Kill()
-			}
+			_ = s.Process.Kill()
 		}
 	}()
 	if err != nil {
@@ -356,7 +237,7 @@ func (d *direction) live(wait func(gone <-chan struct{}) (killed string)) (*run,
 	var once sync.Once
 	for _, s := range all {
 		go func() {
-			<-s.done
+			<-s.Done
 			once.Do(func() { close(gone) })
 		}()
 	}
@@ -365,7 +246,7 @@ func (d *direction) live(wait func(gone <-chan struct{}) (killed string)) (*run,
 	case <-gone:
 		r.killed = ""
 		for _, s := range all {
-			if s.gone() {
+			if s.Gone() {
 				r.faults = append(r.faults, s.name+" has ended by itself")
 			}
 		}
@@ -381,7 +262,7 @@ func (d *direction) live(wait func(gone <-chan struct{}) (killed string)) (*run,
 	limit := time.After(patience + d.window)
 	for _, s := range all {
 		select {
-		case <-s.done:
+		case <-s.Done:
 		case <-limit:
 			return nil, fmt.Errorf("%s %d: %s is still there %v after the end", d.name, r.n, s.name, patience+d.window)
 		}
@@ -517,7 +398,7 @@ func (d *direction) look() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, s := range d.now {
-		if s.gone() {
+		if s.Gone() {
 			continue
 		}
 		memory, files, err := footprint(s.Process.Pid)

@@ -9,33 +9,17 @@ import (
 	"time"
 )
 
-// tally sums up runs.
-type tally struct {
-	kills, drained int
-	worst          flight
-	unexplained    int
-}
-
-func tallyOf(runs []*run) (t tally) {
+// tally counts how runs ended, and what is unexplained in them.
+func tally(runs []*run) (kills, drained, unexplained int) {
 	for _, r := range runs {
-		t.unexplained += len(r.complaints())
+		unexplained += len(r.complaints())
 		if r.killed == "" {
-			t.drained++
-			continue
-		}
-		t.kills++
-		if f := r.inFlight(); f.bytes > t.worst.bytes {
-			t.worst = f
+			drained++
+		} else {
+			kills++
 		}
 	}
-	return t
-}
-
-func (t *tally) add(o tally) {
-	t.kills, t.drained, t.unexplained = t.kills+o.kills, t.drained+o.drained, t.unexplained+o.unexplained
-	if o.worst.bytes > t.worst.bytes {
-		t.worst = o.worst
-	}
+	return kills, drained, unexplained
 }
 
 // size writes bytes for people.
@@ -67,13 +51,13 @@ func (s *soak) report(all [2]totals) error {
 		}
 		fmt.Fprintf(w, " %v\n", cells[len(cells)-1]) // to the left, as the last cell of a line is
 	}
-	t := tallyOf(runs)
+	kills, drained, _ := tally(runs)
 	open, shut := 0, 0
 	for _, d := range s.both {
 		open, shut = open+d.open, shut+d.shut
 	}
 	fmt.Printf("\n%v of traffic; %d kills and %d drained; the gates were open %d%% of the time\n\n",
-		time.Since(s.begun).Round(time.Second), t.kills, t.drained, 100*open/max(open+shut, 1))
+		time.Since(s.begun).Round(time.Second), kills, drained, 100*open/max(open+shut, 1))
 
 	n := all[0]
 	n.add(&all[1])
@@ -125,49 +109,6 @@ func (s *soak) report(all [2]totals) error {
 	for _, key := range order {
 		x := by[key]
 		row(x.from, x.to, x.lost(), x.unexplained, x.what+", "+x.unit)
-	}
-	w.Flush()
-
-	fmt.Println()
-	row("", "kills", "in flight: median", "most", "at the most", "")
-	for _, name := range stages {
-		var lost []int64
-		bound := int64(0)
-		for _, r := range runs {
-			if r.killed == name {
-				f := r.inFlight()
-				lost = append(lost, f.bytes)
-				bound = max(bound, f.mostBytes)
-			}
-		}
-		slices.Sort(lost)
-		if len(lost) == 0 {
-			row("", 0, "", "", "", name)
-			continue
-		}
-		row("", len(lost), size(lost[len(lost)/2]), size(lost[len(lost)-1]), size(bound), name)
-	}
-	w.Flush()
-
-	fmt.Println()
-	row("", "handed over", "sent", "dropped", "forgotten", "")
-	for _, d := range s.both {
-		// In this order: what is still handed over meanwhile does not look as if it
-		// had been sent before.
-		dev, err2 := d.from.device()
-		handed, err1 := d.from.queue.read()
-		if err1 != nil || err2 != nil {
-			return fmt.Errorf("%v %v", err1, err2)
-		}
-		forgotten := handed - dev.sent.frames - dev.txDropped
-		row("", handed, dev.sent.frames, dev.txDropped, forgotten, "frames by the kernel to "+d.from.tap)
-		// With each reader that goes away, the tap forgets what waits in it; and as the
-		// next one has other offloads, the kernel drops frames that it made for those
-		// before, and counts them as dropped by the tap without having handed them over
-		// (validate_xmit_skb in net/core/dev.c).
-		if most := int64(len(d.runs) * queueLength); forgotten < -most || forgotten > most {
-			complaints = append(complaints, fmt.Sprintf("%s has forgotten %d frames, and %d at the most could be, or less than none", d.from.tap, forgotten, most))
-		}
 	}
 	w.Flush()
 

@@ -265,36 +265,30 @@ func (t *side) sink(p net.PacketConn) {
 	}
 }
 
+// udp sends single datagrams of up to 9000 bytes.
 func (t *side) udp(peer string, rng *rand.Rand) error {
-	c, err := net.Dial("udp", net.JoinHostPort(peer, udpPort))
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	buf := make([]byte, 9000)
-	for t.ctx.Err() == nil {
-		if _, err := c.Write(datagram(buf[:rng.IntN(9001)], rng)); err == nil {
-			atomic.AddInt64(&t.n.Datagrams, 1)
-		}
-		t.pause(exponential(rng, 4*time.Millisecond))
-	}
-	return nil
+	return t.datagrams(peer, rng, 9000, func() int { return 1 }, 4*time.Millisecond, &t.n.Datagrams)
 }
 
+// small sends many of up to 32 bytes at once.
 func (t *side) small(peer string, rng *rand.Rand) error {
+	return t.datagrams(peer, rng, 32, func() int { return rng.IntN(600) }, 100*time.Millisecond, &t.n.Small)
+}
+
+func (t *side) datagrams(peer string, rng *rand.Rand, most int, burst func() int, pause time.Duration, sent *int64) error {
 	c, err := net.Dial("udp", net.JoinHostPort(peer, udpPort))
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	buf := make([]byte, 32)
+	buf := make([]byte, most)
 	for t.ctx.Err() == nil {
-		for range rng.IntN(600) {
-			if _, err := c.Write(datagram(buf[:rng.IntN(len(buf)+1)], rng)); err == nil {
-				atomic.AddInt64(&t.n.Small, 1)
+		for range burst() {
+			if _, err := c.Write(datagram(buf[:rng.IntN(most+1)], rng)); err == nil {
+				atomic.AddInt64(sent, 1)
 			}
 		}
-		t.pause(exponential(rng, 100*time.Millisecond))
+		t.pause(exponential(rng, pause))
 	}
 	return nil
 }

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"framepipe/internal/nettest"
 	"framepipe/internal/ping"
 
 	"golang.org/x/sys/unix"
@@ -26,33 +25,6 @@ func (u *uplink) stages() map[int]string {
 		}
 	}
 	return all
-}
-
-// eventually waits until something is so.
-func eventually(t testing.TB, within time.Duration, what string, so func() bool) (after time.Duration) {
-	t.Helper()
-	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		if so() {
-			return time.Since(start)
-		}
-		if time.Since(start) > within {
-			t.Fatalf("%s: not in %v", what, within)
-		}
-	}
-}
-
-// shared is a directory that the user of the stages can look into, too.
-func (u *uplink) shared() string {
-	u.t.Helper()
-	dir, err := os.MkdirTemp("", "framepipe-shared-")
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	u.t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
 }
 
 // answers reports whether the router answers an echo from the host within 0.2 s.
@@ -72,6 +44,7 @@ func TestUpStagesKilled(t *testing.T) {
 		t.Fatalf("%d stages: %v", want, u.stages())
 	}
 	var times []time.Duration
+	late := slack()
 	for i := range kills {
 		before := u.stages()
 		pids := make([]int, 0, want)
@@ -94,8 +67,8 @@ func TestUpStagesKilled(t *testing.T) {
 	talk("after")
 	slices.Sort(times)
 	t.Logf("back after %v, %v, %v (least, median, most)", times[0], times[kills/2], times[kills-1])
-	if times[kills*3/4] > time.Second { // the machine has other things to do
-		t.Errorf("back after %v", times)
+	if most := time.Second + late(); times[kills*3/4] > most {
+		t.Errorf("back after %v, and not after %v", times, most)
 	}
 	status := u.must("status")
 	restarts := 0
@@ -119,13 +92,11 @@ func TestUpFails(t *testing.T) {
 			t.Parallel()
 			u := newUplink(t, true)
 			before := u.looks()
-			broken := u.shared() + "/broken"
+			broken := openDir(t) + "/broken"
 			u.must("up", "e0", "-fail", mode, "-in", "test ! -e "+broken+" && cat")
 			talk := u.connection("10.0.0.1:7")
 			talk("before")
-			if err := os.WriteFile(broken, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			write(t, broken, "")
 			echoes := u.router.StartPing("10.0.0.2", ping.Config{Every: 10 * time.Millisecond})
 			u.kill("^cat", unix.SIGKILL)
 			eventually(t, 20*time.Second, "a pause", func() bool { return strings.Contains(u.log("in"), "it ended at once, 4 times in a row") })
@@ -172,8 +143,8 @@ func TestUpDevicesGo(t *testing.T) {
 		t.Logf("without %s: an answer after %v", tap, eventually(t, 15*time.Second, tap+" goes: an answer", whole))
 		talk(tap)
 	}
-	u.kill("^tundivert", unix.SIGKILL)
-	eventually(t, 15*time.Second, "tundivert goes: an answer", whole)
+	killed := u.kill("^tundivert", unix.SIGKILL)[0]
+	eventually(t, 15*time.Second, "tundivert goes: an answer", func() bool { return u.processes()[killed] == "" && whole() })
 	talk("tundivert")
 
 	router := strings.TrimSpace(u.router.Run("cat", "/sys/class/net/e1/address"))
@@ -182,11 +153,8 @@ func TestUpDevicesGo(t *testing.T) {
 	eventually(t, 5*time.Second, "a message", func() bool {
 		return strings.Contains(u.log("divert"), "e0 is gone; it is diverted again when it is back")
 	})
-	nettest.Run(t, "ip", "link", "add", "e0", "address", host, "netns", u.host.Name, "type", "veth", "peer", "name", "e1", "address", router, "netns", u.router.Name)
-	u.router.Sysctl("ipv6/conf/e1/accept_dad", "0")
-	u.host.Sysctl("ipv6/conf/e0/accept_dad", "0")
+	u.host.Batch(fmt.Sprintf("link add e0 address %s type veth peer name e1 address %s netns %s", host, router, u.router.Name), "link set e0 up", "addr add 10.0.0.2/24 dev e0", "addr add fd00::2/64 dev e0")
 	u.router.Batch("link set e1 up", "addr add 10.0.0.1/24 dev e1", "addr add fd00::1/64 dev e1")
-	u.host.Batch("link set e0 up", "addr add 10.0.0.2/24 dev e0", "addr add fd00::2/64 dev e0")
 	eventually(t, 15*time.Second, "the interface is back: an answer", whole)
 	talk("on the new interface")
 	u.must("down")
@@ -200,7 +168,7 @@ func TestUpDevicesGo(t *testing.T) {
 func TestUpHangs(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
-	dir := u.shared()
+	dir := openDir(t)
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -215,9 +183,7 @@ func TestUpHangs(t *testing.T) {
 	t.Logf("an answer %v after a stop", eventually(t, 10*time.Second, "an answer after a stop", u.answers))
 	talk("stopped, and gone on")
 
-	if err := os.WriteFile(hang, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, hang, "")
 	flood := u.host.StartPing("10.0.0.1", ping.Config{Every: time.Millisecond, Size: 1400})
 	var log []byte
 	after := eventually(t, 40*time.Second, "found to hang", func() bool {
@@ -259,18 +225,7 @@ func TestUpUnprivileged(t *testing.T) {
 			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 			return strings.Contains(string(b), "Seccomp:\t2\n")
 		})
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, want := range []string{
-			"Uid:\t65534\t65534\t65534\t65534\n", "Groups:\t \n", "NoNewPrivs:\t1\n",
-			"CapInh:\t0000000000000000\n", "CapPrm:\t0000000000000000\n", "CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "CapAmb:\t0000000000000000\n",
-		} {
-			if !strings.Contains(string(b), want) {
-				t.Errorf("%s: not %q in\n%s", line, want, b)
-			}
-		}
+		threads(t, pid, unprivileged(nobody, nobody)...)
 		// No terminal, and nothing open that is not its own.
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
@@ -298,10 +253,7 @@ func TestUpUnprivileged(t *testing.T) {
 	}
 	for pid, line := range u.processes() {
 		if strings.HasPrefix(line, "tundivert") {
-			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-			if err != nil || !strings.Contains(string(b), "CapEff:\t0000000000000000\n") || !strings.Contains(string(b), "CapBnd:\t0000000000000000\n") {
-				t.Errorf("%s: %v\n%s", line, err, b)
-			}
+			threads(t, pid, noCapabilities...)
 		}
 	}
 	c := u.host.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", bin+"/tunread", u.device("fphost"))
@@ -324,13 +276,10 @@ func TestUpHidden(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
 	before := u.looks()
-	hides := u.shared() + "/hides"
-	err := os.WriteFile(hides, []byte(`$0 = "x" x 3000; $SIG{TERM} = $SIG{HUP} = "IGNORE";
+	hides := openDir(t) + "/hides"
+	write(t, hides, `$0 = "x" x 3000; $SIG{TERM} = $SIG{HUP} = "IGNORE";
 $| = 1; if (!fork) { while (1) { print STDERR "tunread: a=1 \033[2Jred\n"; sleep 1 } }
-while (sysread STDIN, my $b, 65536) { print $b } sleep 1000`), 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
+while (sysread STDIN, my $b, 65536) { print $b } sleep 1000`)
 	for _, how := range []string{"down", "TERM"} {
 		u.must("up", "e0", "-in", "exec perl "+hides)
 		if s := u.must("status"); !strings.Contains(s, "tunread: a=1 [2Jred\n") {
@@ -340,7 +289,7 @@ while (sysread STDIN, my $b, 65536) { print $b } sleep 1000`), 0o644)
 			u.must("down")
 		} else {
 			u.kill("up -foreground e0", unix.SIGTERM)
-			eventually(t, 30*time.Second, "undone", func() bool { _, err := os.Stat(u.state + "/e0"); return err != nil })
+			eventually(t, 30*time.Second, "undone", u.undone)
 		}
 		for _, pid := range u.host.Processes() {
 			if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(b) == "perl\n" || strings.HasPrefix(string(b), "xxx") {

@@ -10,6 +10,7 @@ import (
 
 	"framepipe/internal/nettest"
 	"framepipe/internal/ping"
+	"framepipe/internal/process"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,11 +36,11 @@ func TestBridges(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			router, host, behind := nettest.New(t), nettest.New(t), nettest.New(t)
-			nettest.Run(t, "ip", "link", "add", "eth0", "netns", host.Name, "type", "veth", "peer", "name", "e1", "netns", router.Name)
-			nettest.Run(t, "ip", "link", "add", "eth1", "netns", host.Name, "type", "veth", "peer", "name", "b0", "netns", behind.Name)
-			router.Batch("addr add 10.0.0.1/24 dev e1", "link set e1 up")
-			behind.Batch("addr add 10.0.0.3/24 dev b0", "link set b0 up")
-			host.Batch("link set eth0 up", "link set eth1 up", "addr add 10.0.0.2/24 dev eth0", "route add default via 10.0.0.1")
+			host.Veth("eth0", router, "e1")
+			host.Veth("eth1", behind, "b0")
+			router.Batch("addr add 10.0.0.1/24 dev e1")
+			behind.Batch("addr add 10.0.0.3/24 dev b0")
+			host.Batch("addr add 10.0.0.2/24 dev eth0", "route add default via 10.0.0.1")
 			inner := host // where far is
 			if tt.name == "cable" {
 				inner = behind
@@ -61,7 +62,7 @@ func TestBridges(t *testing.T) {
 			c := host.Command("setsid", "bash", "-c", "exec "+run)
 			c.Dir = t.TempDir()
 			script := pipeline(t, nil, nil, c)[0]
-			t.Cleanup(func() { t.Logf("it said: %s", &script.stderr) })
+			t.Cleanup(func() { t.Logf("it said: %s", &script.Said) })
 			if !inner.Reaches("10.0.0.1", 20*time.Second) || !router.Reaches(tt.far, 5*time.Second) {
 				t.Fatal("no answer through the pipelines")
 			}
@@ -76,10 +77,8 @@ func TestBridges(t *testing.T) {
 			}
 			time.Sleep(500 * time.Millisecond)
 			_ = script.Process.Signal(unix.SIGTERM)
-			if err := script.wait(t, 20*time.Second); err != nil {
-				t.Fatal(err)
-			}
-			passed := regexp.MustCompile(`quotagate: .* passed=(\d+) passed_bytes=(\d+)`).FindAllStringSubmatch(script.stderr.String(), -1)
+			ended(t, script)
+			passed := regexp.MustCompile(`quotagate: .* passed=(\d+) passed_bytes=(\d+)`).FindAllStringSubmatch(script.Said.String(), -1)
 			if r.Received < 190 || len(passed) != 2 {
 				t.Fatalf("%v, and the gates passed %q", r, passed)
 			}
@@ -103,10 +102,7 @@ func TestBridges(t *testing.T) {
 			}
 			host.Run("bash", "-ec", tt.back)
 			after := ""
-			for start := time.Now(); after != before && time.Since(start) < 5*time.Second; time.Sleep(50 * time.Millisecond) {
-				after = looks() // the link-local address takes a moment
-			}
-			if after != before {
+			if !process.Until(5*time.Second, func() bool { after = looks(); return after == before }) { // the link-local address takes a moment
 				t.Errorf("now\n%sand before\n%s", after, before)
 			}
 			if tt.name == "endpoint" && !host.Reaches("10.0.0.1", 5*time.Second) {

@@ -2,13 +2,10 @@ package e2e
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -91,17 +88,12 @@ func TestBudgetReplay(t *testing.T) {
 	lane := make([]int64, length/(window/60))
 	passed := 0
 	for i := range parts {
-		c := exec.Command("quotagate", "-quota", fmt.Sprint(quota, "B"), "-window", window.String(), "-cycle", cycle.String(), "-ledger", dir+"/ledger", "-dir", "out",
+		out, said, status := through(t, parts[i].Bytes(), "quotagate", "-quota", fmt.Sprint(quota, "B"), "-window", window.String(), "-cycle", cycle.String(), "-ledger", dir+"/ledger", "-dir", "out",
 			"-percentile", "95", "-policy", "random", "-count", "frame", "-clock", "stream")
-		c.Stdin = &parts[i]
-		var out, said bytes.Buffer
-		c.Stdout, c.Stderr = &out, &said
-		if err := c.Run(); err != nil {
-			t.Fatal(err, said.String())
+		if status != 0 {
+			t.Fatal(status, said)
 		}
-		r := frame.NewReader(&out)
-		var rec frame.Record
-		for r.Next(&rec) == nil {
+		for _, rec := range records(t, out) {
 			lane[(int64(rec.Time)-start)/int64(window/60)] += int64(len(rec.Frame))
 			passed++
 		}
@@ -157,15 +149,11 @@ func TestBudgetBothDirections(t *testing.T) {
 				cycle, length       = 12 * time.Second, 14 * time.Second
 			)
 			dir := t.TempDir()
-			self, err := os.Executable()
-			if err != nil {
-				t.Fatal(err)
-			}
 			gate := "quotagate -quota 6MB -window 1200ms -cycle 12s -percentile 70 -ledger " + dir + "/ledger -charge passed -bill " + bill + " -dir "
 			meters := [2]string{dir + "/in", dir + "/out"}
 			n := newNetwork(t, setup{
-				in:  []string{gate + "in", "env " + meterFile + "=" + meters[0] + " " + self},
-				out: []string{gate + "out", "env " + meterFile + "=" + meters[1] + " " + self},
+				in:  []string{gate + "in", meterStage(t, meters[0])},
+				out: []string{gate + "out", meterStage(t, meters[1])},
 			})
 			both := pair(t, n)
 			begin := time.Now().UnixNano()
@@ -175,7 +163,7 @@ func TestBudgetBothDirections(t *testing.T) {
 					for on := range 1 << 20 {
 						end := time.Now().Add(time.Duration(400+300*((on+i)%3)) * time.Millisecond)
 						for time.Now().Before(end) {
-							if _, err := io.CopyN(c, noise{}, 64<<10); err != nil {
+							if _, err := io.CopyN(c, &noise{}, 64<<10); err != nil {
 								return
 							}
 						}
@@ -191,14 +179,8 @@ func TestBudgetBothDirections(t *testing.T) {
 			lanes := make([][]int64, 2)
 			for i, d := range []ledger.Direction{ledger.In, ledger.Out} {
 				lanes[i] = slots(t, dir+"/ledger", d, from, count)
-				m, err := readMeter(meters[i])
-				if err != nil {
-					t.Fatal(err)
-				}
-				passed := int64(0)
-				for _, b := range m.Buckets {
-					passed += int64(b)
-				}
+				m := readMeter(t, meters[i])
+				passed := int64(m.total())
 				if sum := charged(t, dir+"/ledger", d); passed != sum {
 					t.Errorf("direction %d: %d bytes passed, and the ledger has %d", i, passed, sum)
 				}
@@ -222,30 +204,6 @@ func TestBudgetBothDirections(t *testing.T) {
 // pair connects the two ends of a network.
 func pair(t testing.TB, n *network) (both [2]net.Conn) {
 	t.Helper()
-	var l net.Listener
-	var err1, err2 error
-	// On any port: a program that another test starts at this moment has the last
-	// connection's listener for a moment longer.
-	n.a.Do(func() { l, err1 = net.Listen("tcp", "10.0.0.1:0") })
-	if err1 != nil {
-		t.Fatal(err1)
-	}
-	defer l.Close()
-	ends := make(chan net.Conn, 1)
-	go func() {
-		if c, err := l.Accept(); err == nil {
-			ends <- c
-		}
-	}()
-	n.b.Do(func() { both[0], err2 = net.DialTimeout("tcp", l.Addr().String(), 5*time.Second) })
-	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
-	}
-	both[1] = <-ends
-	t.Cleanup(func() {
-		for _, c := range both {
-			c.Close()
-		}
-	})
+	both[1], both[0] = connection(t, n.b, n.a, "10.0.0.1:0")
 	return both
 }

@@ -56,12 +56,9 @@ const thereAndBack = "framepcap -d | quotagate -quota 1PB -clock stream | bytehi
 
 func shell(t testing.TB, in []byte, line string) []byte {
 	t.Helper()
-	c := exec.Command("bash", "-o", "pipefail", "-c", line)
-	var stderr bytes.Buffer
-	c.Stdin, c.Stderr = bytes.NewReader(in), &stderr
-	out, err := c.Output()
-	if err != nil {
-		t.Fatalf("%s: %v: %s", line, err, &stderr)
+	out, stderr, status := through(t, in, "bash", "-o", "pipefail", "-c", line)
+	if status != 0 {
+		t.Fatalf("%s: status %d: %s", line, status, stderr)
 	}
 	return out
 }
@@ -161,27 +158,16 @@ func TestWatch(t *testing.T) {
 	seen := t.TempDir() + "/seen"
 	_, in, out := watched(t, "tee >(framepcap | tcpdump -lnr - >"+seen+" 2>/dev/null)")
 	cross(t, in, out)
-	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		if b, _ := os.ReadFile(seen); strings.Contains(string(b), "UDP, length 14") {
-			return
-		}
-		if time.Since(start) > 10*time.Second {
-			t.Fatal("tcpdump does not show the frame while the pipeline runs")
-		}
-	}
+	eventually(t, 10*time.Second, "tcpdump shows the frame while the pipeline runs", func() bool {
+		b, _ := os.ReadFile(seen)
+		return strings.Contains(string(b), "UDP, length 14")
+	})
 }
 
 // watched is a pipeline between two sockets with a line of shell in it.
 func watched(t testing.TB, line string) (all []*stage, in, out *os.File) {
 	t.Helper()
-	in, farIn := wire(t)
-	out, farOut := wire(t)
-	read, write := tool("tunread", "fd:3"), tool("tunwrite", "fd:3")
-	read.ExtraFiles, write.ExtraFiles = []*os.File{farIn}, []*os.File{farOut}
 	middle := exec.Command("bash", "-c", line)
 	middle.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
-	all = pipeline(t, nil, nil, read, middle, write)
-	farIn.Close()
-	farOut.Close()
-	return all, in, out
+	return between(t, middle)
 }

@@ -4,10 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -48,34 +46,45 @@ func newDiversion(t *testing.T) *diversion {
 	d := &diversion{t: t, peer: nettest.New(t), host: nettest.New(t)}
 	d.wire("eth0")
 	d.addresses("eth0")
-	d.tap("net")
-	d.tap("host")
-	d.pipelines()
+	d.taps()
 	return d
 }
 
 // wire makes an interface of the host, whose other end is the peer's.
 func (d *diversion) wire(name string) {
 	d.t.Helper()
-	d.host.Run("ip", "link", "add", name, "type", "veth", "peer", "name", "wire", "netns", d.peer.Name)
-	d.peer.Sysctl("ipv6/conf/wire/accept_dad", "0")
-	d.peer.Batch("addr add 10.9.0.2/24 dev wire", "addr add fd09::2/64 dev wire", "link set wire up")
-	d.host.Batch("link set " + name + " up")
+	d.host.Veth(name, d.peer, "wire")
+	d.peer.Batch("addr add 10.9.0.2/24 dev wire", "addr add fd09::2/64 dev wire")
 }
 
-// addresses gives an interface those of the host, which are to be used at once.
+// behind is another host on a cable to the diverted one's interface eth1.
+func (d *diversion) behind() *nettest.Namespace {
+	d.t.Helper()
+	n := nettest.New(d.t)
+	d.host.Veth("eth1", n, "wire")
+	return n
+}
+
+// addresses gives an interface those of the host.
 func (d *diversion) addresses(name string) {
 	d.t.Helper()
-	d.host.Sysctl("ipv6/conf/"+name+"/accept_dad", "0")
 	d.host.Batch("addr add 10.9.0.1/24 dev "+name, "addr add fd09::1/64 dev "+name)
 }
 
 // tap makes one that sends nothing of its own.
 func (d *diversion) tap(name string) {
 	d.t.Helper()
-	d.host.Run("ip", "tuntap", "add", "dev", name, "mode", "tap", "multi_queue", "vnet_hdr")
+	d.host.Batch("tuntap add dev " + name + " mode tap multi_queue vnet_hdr")
 	d.host.Sysctl("ipv6/conf/"+name+"/disable_ipv6", "1")
-	d.host.Run("ip", "link", "set", name, "up")
+	d.host.Batch("link set " + name + " up")
+}
+
+// taps makes both, and the pipelines between them.
+func (d *diversion) taps() {
+	d.t.Helper()
+	d.tap("net")
+	d.tap("host")
+	d.pipelines()
 }
 
 func (d *diversion) pipelines() {
@@ -88,8 +97,8 @@ func (d *diversion) pipeline(from, to string) []*stage {
 	all := pipeline(d.t, nil, nil, d.host.Command("tunread", from), d.host.Command("tunwrite", to))
 	d.t.Cleanup(func() { // before they are killed
 		for _, s := range all {
-			if d.t.Failed() && s.stderr.Len() > 0 {
-				d.t.Logf("%v: %s", s.Args[4:], &s.stderr)
+			if d.t.Failed() && s.Said.String() != "" {
+				d.t.Logf("%v: %s", s.Args[4:], &s.Said)
 			}
 		}
 	})
@@ -98,21 +107,17 @@ func (d *diversion) pipeline(from, to string) []*stage {
 
 // diverter is a running tundivert.
 type diverter struct {
-	*exec.Cmd
+	*stage
 	t      *testing.T
 	stdout *os.File
-	stderr string // a file
-	done   chan struct{}
 }
 
 // start runs tundivert, and waits until it says that it diverts.
 func (d *diversion) start(args ...string) *diverter {
 	d.t.Helper()
 	v := d.startNot(args...)
-	_ = v.stdout.SetReadDeadline(time.Now().Add(20 * time.Second))
-	line, err := bufio.NewReader(v.stdout).ReadString('\n')
-	if err != nil || line != "diverting\n" {
-		d.t.Fatalf("%q, %v; it says %s", line, err, v.says())
+	if line := v.line(); line != "diverting\n" {
+		d.t.Fatalf("%q; it says %s", line, v.says())
 	}
 	return v
 }
@@ -120,26 +125,18 @@ func (d *diversion) start(args ...string) *diverter {
 // startNot runs tundivert, which may not come to divert.
 func (d *diversion) startNot(args ...string) *diverter {
 	d.t.Helper()
-	v := &diverter{t: d.t, Cmd: d.host.Command("tundivert", args...), done: make(chan struct{})}
+	return d.run(d.host.Command("tundivert", args...))
+}
+
+func (d *diversion) run(c *exec.Cmd) *diverter {
+	d.t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	defer w.Close()
-	f, err := os.CreateTemp(d.t.TempDir(), "stderr")
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	defer f.Close()
-	v.stdout, v.stderr = r, f.Name()
-	v.Stdout, v.Stderr = w, f
-	if err := v.Start(); err != nil {
-		d.t.Fatal(err)
-	}
-	go func() { _ = v.Wait(); close(v.done) }()
+	v := &diverter{pipeline(d.t, nil, w, c)[0], d.t, r}
 	d.t.Cleanup(func() {
-		_ = v.Process.Kill()
-		<-v.done
 		r.Close()
 		if d.t.Failed() {
 			d.t.Logf("%v: %s", v.Args[4:], v.says())
@@ -148,36 +145,27 @@ func (d *diversion) startNot(args ...string) *diverter {
 	return v
 }
 
-// says returns its messages so far.
-func (v *diverter) says() string {
-	b, _ := os.ReadFile(v.stderr)
-	return string(b)
+// line returns its line on stdout, or nothing if it ends before.
+func (v *diverter) line() string {
+	_ = v.stdout.SetReadDeadline(time.Now().Add(20 * time.Second))
+	line, _ := bufio.NewReader(v.stdout).ReadString('\n')
+	return line
 }
+
+// says returns its messages so far.
+func (v *diverter) says() string { return v.Said.String() }
 
 // tells waits until it has said something n times.
 func (v *diverter) tells(what string, n int) {
 	v.t.Helper()
-	defer func() {
-		if v.t.Failed() {
-			v.t.Logf("%s", v.links())
-		}
-	}()
 	eventually(v.t, 15*time.Second, fmt.Sprintf("it says %q", what), func() bool { return strings.Count(v.says(), what) >= n })
-}
-
-// links is what the kernel says of the interfaces.
-func (v *diverter) links() string {
-	out, _ := exec.Command("ip", "-n", v.Args[3], "-d", "link").CombinedOutput()
-	return string(out)
 }
 
 // ends waits for its end, and returns its status.
 func (v *diverter) ends(within time.Duration) int {
 	v.t.Helper()
-	select {
-	case <-v.done:
-	case <-time.After(within):
-		v.t.Fatalf("it is still there after %v", within)
+	if err := v.End(within); err != nil {
+		v.t.Fatal(err)
 	}
 	return v.ProcessState.ExitCode()
 }
@@ -203,11 +191,12 @@ func reaches(t *testing.T, from *nettest.Namespace, addrs ...string) {
 func counted(t *testing.T, s *stage, what string, so func(map[string]int) bool) map[string]int {
 	t.Helper()
 	var last map[string]int
+	had := strings.Count(s.Said.String(), "\n") // lines that are older than this
 	eventually(t, 10*time.Second, s.Args[len(s.Args)-2]+": "+what, func() bool {
 		_ = s.Process.Signal(unix.SIGUSR1)
 		time.Sleep(20 * time.Millisecond)
 		last = keys(s)
-		return so(last)
+		return strings.Count(s.Said.String(), "\n") > had && so(last)
 	})
 	return last
 }
@@ -225,71 +214,12 @@ func (d *diversion) goesThrough() {
 	}
 }
 
-// transfer sends bytes over TCP, and checks that they arrive as they were sent.
-func transfer(t *testing.T, from, to *nettest.Namespace, addr string, size int64) {
-	t.Helper()
-	var l net.Listener
-	var c net.Conn
-	var err error
-	to.Do(func() { l, err = net.Listen("tcp", addr) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	var sent []byte
-	done := make(chan error, 1)
-	got := sha256.New()
-	go func() {
-		c, err := l.Accept()
-		if err != nil {
-			done <- err
-			return
-		}
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
-		_, err = io.Copy(got, c)
-		done <- err
-	}()
-	from.Do(func() { c, err = net.DialTimeout("tcp", addr, 10*time.Second) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
-	sum := sha256.New()
-	var seed [32]byte
-	_, err = io.Copy(io.MultiWriter(c, sum), io.LimitReader(rand.NewChaCha8(seed), size))
-	sent = sum.Sum(nil)
-	if err := errors.Join(err, c.Close(), <-done); err != nil {
-		t.Fatalf("%s: %v", addr, err)
-	}
-	if !bytes.Equal(sent, got.Sum(nil)) {
-		t.Errorf("%s: what was sent arrived as something else", addr)
-	}
-}
-
 // converse keeps a TCP connection busy in both directions: a server sends back what it
 // is sent, some of it each few milliseconds. The function that it returns ends that, and
 // checks that all has come back.
 func converse(t *testing.T, from, to *nettest.Namespace, addr string) (end func()) {
 	t.Helper()
-	var l net.Listener
-	var c net.Conn
-	var err error
-	to.Do(func() { l, err = net.Listen("tcp", addr) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		if c, err := l.Accept(); err == nil {
-			_, _ = io.Copy(c, c)
-			c.Close()
-		}
-	}()
-	from.Do(func() { c, err = net.DialTimeout("tcp", addr, 10*time.Second) })
-	if err != nil {
-		l.Close()
-		t.Fatal(err)
-	}
+	c := echoing(t, from, to, addr)
 	stop, sent := make(chan struct{}), make(chan []byte, 1)
 	go func() {
 		sum, b := sha256.New(), packettest.Bytes(20000)
@@ -315,7 +245,6 @@ func converse(t *testing.T, from, to *nettest.Namespace, addr string) (end func(
 		}
 		got <- sum.Sum(nil)
 	}()
-	t.Cleanup(func() { l.Close(); c.Close() })
 	return sync.OnceFunc(func() {
 		t.Helper()
 		_ = c.SetDeadline(time.Now().Add(15 * time.Second))
@@ -331,10 +260,14 @@ func (d *diversion) programsOf(names ...string) (left []string) {
 	d.t.Helper()
 	d.host.Do(func() {
 		for _, name := range names {
-			index := ifindex(name)
+			index, err := nettest.Index(name)
+			if err != nil { // it has gone, and they with it
+				continue
+			}
 			for _, hook := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 				found, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: hook})
-				if index == 0 || err != nil {
+				if err != nil {
+					d.t.Errorf("the programs of %s: %v", name, err)
 					continue
 				}
 				for _, p := range found.Programs {
@@ -349,20 +282,6 @@ func (d *diversion) programsOf(names ...string) (left []string) {
 		}
 	})
 	return left
-}
-
-// ifindex returns the number of an interface of the namespace that it is called in, or 0.
-func ifindex(name string) int {
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0
-	}
-	defer unix.Close(s)
-	ifr, err := unix.NewIfreq(name)
-	if err != nil || unix.IoctlIfreq(s, unix.SIOCGIFINDEX, ifr) != nil {
-		return 0
-	}
-	return int(ifr.Uint32())
 }
 
 // checksums has an interface leave the checksums of outgoing frames to the device, or not
@@ -390,18 +309,6 @@ func checksums(t *testing.T, ns *nettest.Namespace, name string, left uint32) {
 	})
 }
 
-// statistics returns the kernel's counters of an interface of the host.
-func (d *diversion) statistics(name string) map[string]int {
-	d.t.Helper()
-	all := map[string]int{}
-	for line := range strings.SplitSeq(d.host.Run("sh", "-c", "cd /sys/class/net/"+name+"/statistics && grep . *"), "\n") {
-		if key, value, ok := strings.Cut(line, ":"); ok {
-			all[key], _ = strconv.Atoi(value)
-		}
-	}
-	return all
-}
-
 // Everything that a host receives and sends goes through the taps, and arrives as it
 // was sent: TCP as super-frames, IPv6 with its neighbours, multicast, frames of all
 // sizes. Nothing passes by.
@@ -412,7 +319,7 @@ func TestDivertHost(t *testing.T) {
 	// those of the taps.
 	d.host.Run("ip", "link", "set", "eth0", "down")
 	d.start("eth0", "net", "host")
-	begin := d.statistics("eth0")
+	begin := d.host.Statistics("eth0")
 	d.host.Run("ip", "link", "set", "eth0", "mtu", "9000")
 	d.peer.Run("ip", "link", "set", "wire", "mtu", "9000")
 	d.host.Run("ip", "link", "set", "eth0", "up")
@@ -432,8 +339,8 @@ func TestDivertHost(t *testing.T) {
 	for _, s := range []*stage{d.in[0], d.out[0]} {
 		counted(t, s, "super-frames", func(c map[string]int) bool { return c["offloaded"] > 0 })
 	}
-	datagrams(t, &network{t: t, a: d.peer, b: d.host}, "10.9.0.1:9")
-	datagrams(t, &network{t: t, a: d.host, b: d.peer}, "[fd09::2]:9")
+	datagrams(t, d.peer, d.host, "10.9.0.1:9")
+	datagrams(t, d.host, d.peer, "[fd09::2]:9")
 	for _, group := range []string{"239.9.9.9", "ff02::9999"} {
 		multicast(t, d.host, "eth0", d.peer, "wire", group)
 		multicast(t, d.peer, "wire", d.host, "eth0", group)
@@ -443,11 +350,9 @@ func TestDivertHost(t *testing.T) {
 	// were dropped there, and all that it sent came from there. It is the same for the host.
 	differ := "?"
 	for tries := 0; differ != "" && tries < 20; tries++ {
-		for _, s := range slices.Concat(d.in, d.out) {
-			_ = s.Process.Signal(unix.SIGUSR1)
-		}
+		signal(t, slices.Concat(d.in, d.out), unix.SIGUSR1)
 		time.Sleep(100 * time.Millisecond)
-		eth0, toNet, toHost := d.statistics("eth0"), d.statistics("net"), d.statistics("host")
+		eth0, toNet, toHost := d.host.Statistics("eth0"), d.host.Statistics("net"), d.host.Statistics("host")
 		differ = ""
 		for _, eq := range []struct {
 			what string
@@ -480,27 +385,28 @@ func TestDivertHost(t *testing.T) {
 func multicast(t *testing.T, from *nettest.Namespace, by string, to *nettest.Namespace, at, group string) {
 	t.Helper()
 	addr := &net.UDPAddr{IP: net.ParseIP(group), Port: 99}
-	var server, client *net.UDPConn
-	var err1, err2 error
-	to.Do(func() {
-		var ifi *net.Interface
-		if ifi, err1 = net.InterfaceByName(at); err1 == nil {
-			server, err1 = net.ListenMulticastUDP("udp", ifi, addr)
+	server := inside(t, to, func() (*net.UDPConn, error) {
+		ifi, err := net.InterfaceByName(at)
+		if err != nil {
+			return nil, err
 		}
+		return net.ListenMulticastUDP("udp", ifi, addr)
 	})
-	from.Do(func() {
-		dest := *addr
-		if addr.IP.To4() == nil {
-			dest.Zone = strconv.Itoa(ifindex(by))
-		} else {
-			from.Run("ip", "route", "replace", "239.0.0.0/8", "dev", by)
-		}
-		client, err2 = net.DialUDP("udp", nil, &dest)
-	})
-	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
-	}
 	defer server.Close()
+	if addr.IP.To4() != nil {
+		from.Batch("route replace 239.0.0.0/8 dev " + by)
+	}
+	client := inside(t, from, func() (*net.UDPConn, error) {
+		dest := *addr
+		if addr.IP.To4() == nil { // by number: package net keeps the names of one namespace
+			index, err := nettest.Index(by)
+			if err != nil {
+				return nil, err
+			}
+			dest.Zone = strconv.Itoa(index)
+		}
+		return net.DialUDP("udp", nil, &dest)
+	})
 	defer client.Close()
 	b := make([]byte, 100)
 	for tries := 0; ; tries++ {
@@ -533,24 +439,8 @@ func TestDivertFrames(t *testing.T) {
 	d.peer.Do(func() { peer = nettest.PacketSocket(t, "wire") })
 	defer unix.Close(host)
 	defer unix.Close(peer)
-	for tags := range 3 {
-		for _, size := range []int{0, 1, 46, 1400, 1472, 8000, 9100} {
-			for _, way := range []struct {
-				from, to int
-				copies   int
-			}{{peer, host, 2}, {host, peer, 1}} {
-				f := packettest.Spec{UDP: true, Tags: tags, Payload: packettest.Bytes(size)}.Frame()
-				if err := unix.Send(way.from, f, 0); err != nil {
-					t.Fatal(err)
-				}
-				for range way.copies {
-					if got := receiveTagged(t, way.to); string(got) != string(f) {
-						t.Fatalf("%d tags, %d bytes: % x\nwant % x", tags, size, got[:min(len(got), 60)], f[:min(len(f), 60)])
-					}
-				}
-			}
-		}
-	}
+	taggedFrames(t, peer, host, 2)
+	taggedFrames(t, host, peer, 1)
 }
 
 // The interface may be a port of a bridge: the host on the bridge and a machine behind
@@ -561,16 +451,12 @@ func TestDivertBridge(t *testing.T) {
 			t.Parallel()
 			nettest.Need(t)
 			d := &diversion{t: t, peer: nettest.New(t), host: nettest.New(t)}
-			behind := nettest.New(t)
 			d.wire("eth0")
-			d.host.Run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "wire", "netns", behind.Name)
-			behind.Sysctl("ipv6/conf/wire/accept_dad", "0")
-			behind.Batch("addr add 10.9.0.3/24 dev wire", "addr add fd09::3/64 dev wire", "link set wire up")
-			d.host.Batch("link add br0 type bridge", "link set eth0 master br0", "link set eth1 master br0", "link set eth1 up", "link set br0 up")
+			behind := d.behind()
+			behind.Batch("addr add 10.9.0.3/24 dev wire", "addr add fd09::3/64 dev wire")
+			d.host.Batch("link add br0 type bridge", "link set eth0 master br0", "link set eth1 master br0", "link set br0 up")
 			d.addresses("br0")
-			d.tap("net")
-			d.tap("host")
-			d.pipelines()
+			d.taps()
 			d.start(iface, "net", "host")
 			reaches(t, d.peer, "10.9.0.1", "fd09::1", "10.9.0.3", "fd09::3")
 			reaches(t, behind, "10.9.0.1", "fd09::2")
@@ -597,13 +483,9 @@ func TestDivertRouter(t *testing.T) {
 				nettest.Need(t, "nft")
 			}
 			d := newDiversion(t)
-			behind := nettest.New(t)
-			d.host.Run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "wire", "netns", behind.Name)
-			d.host.Sysctl("ipv6/conf/eth1/accept_dad", "0")
-			behind.Sysctl("ipv6/conf/wire/accept_dad", "0")
-			d.host.Batch("addr add 10.8.0.1/24 dev eth1", "addr add fd08::1/64 dev eth1", "link set eth1 up")
-			behind.Batch("addr add 10.8.0.2/24 dev wire", "addr add fd08::2/64 dev wire", "link set wire up",
-				"route add default via 10.8.0.1", "route add default via fd08::1")
+			behind := d.behind()
+			d.host.Batch("addr add 10.8.0.1/24 dev eth1", "addr add fd08::1/64 dev eth1")
+			behind.Batch("addr add 10.8.0.2/24 dev wire", "addr add fd08::2/64 dev wire", "route add default via 10.8.0.1", "route add default via fd08::1")
 			d.host.Sysctl("ipv4/ip_forward", "1")
 			d.host.Sysctl("ipv6/conf/all/forwarding", "1")
 			if nat {
@@ -638,16 +520,11 @@ func TestDivertVLAN(t *testing.T) {
 		t.Run(iface, func(t *testing.T) {
 			t.Parallel()
 			d := &diversion{t: t, peer: nettest.New(t), host: nettest.New(t)}
-			d.host.Run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "wire0", "netns", d.peer.Name)
-			d.host.Batch("link add link eth0 name eth0.5 type vlan id 5")
-			d.peer.Batch("link add link wire0 name wire type vlan id 5", "link set wire0 up")
-			d.peer.Sysctl("ipv6/conf/wire/accept_dad", "0")
-			d.peer.Batch("addr add 10.9.0.2/24 dev wire", "addr add fd09::2/64 dev wire", "link set wire up")
+			d.host.Veth("eth0", d.peer, "wire0")
+			d.host.Batch("link add link eth0 name eth0.5 type vlan id 5", "link set eth0.5 up")
+			d.peer.Batch("link add link wire0 name wire type vlan id 5", "link set wire up", "addr add 10.9.0.2/24 dev wire", "addr add fd09::2/64 dev wire")
 			d.addresses("eth0.5")
-			d.host.Batch("link set eth0 up", "link set eth0.5 up")
-			d.tap("net")
-			d.tap("host")
-			d.pipelines()
+			d.taps()
 			d.start(iface, "net", "host")
 			reaches(t, d.peer, "10.9.0.1", "fd09::1")
 			transfer(t, d.peer, d.host, "10.9.0.1:7", 20e6)
@@ -683,19 +560,21 @@ func TestDivertKilled(t *testing.T) {
 	if got := d.programsOf("eth0", "net", "host"); len(got) != 4 {
 		t.Errorf("programs: %v", got)
 	}
+	late := slack()
 	r := d.under(func() {
 		v.signal(unix.SIGKILL)
 		v.ends(5 * time.Second)
 	})
 	// What is lost was in the pipelines.
-	if r.Received < 50 || r.Lost() > 40 || r.Gap > 500*time.Millisecond {
-		t.Error(r)
+	if most := 500*time.Millisecond + late(); r.Received < 50 || r.Gap > most {
+		t.Errorf("%v, and %v may be the gap", r, most)
 	}
 	eventually(t, 5*time.Second, "the programs are gone", func() bool { return len(d.programsOf("eth0", "net", "host")) == 0 })
-	frames := keys(d.in[0])["frames"]
+	any := func(map[string]int) bool { return true }
+	frames := counted(t, d.in[0], "counters", any)["frames"]
 	reaches(t, d.peer, "10.9.0.1", "fd09::1")
-	if now := counted(t, d.in[0], "counters", func(c map[string]int) bool { return c["frames"] > 0 })["frames"]; frames > 0 && now > frames {
-		t.Errorf("%d frames came to the tap", now-frames)
+	if now := counted(t, d.in[0], "counters", any)["frames"]; frames == 0 || now > frames {
+		t.Errorf("%d frames had come to the tap, and are %d now", frames, now)
 	}
 }
 
@@ -786,24 +665,7 @@ func TestDivertRemade(t *testing.T) {
 	needSandbox(t)
 	d := newDiversion(t)
 	v := d.start("eth0", "net", "host")
-	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", v.Process.Pid))
-	if len(threads) < 2 {
-		t.Errorf("%d threads", len(threads))
-	}
-	for _, name := range threads {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			continue // it has ended
-		}
-		for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
-			if !strings.Contains(string(b), "\n"+set+":\t0000000000000000\n") {
-				t.Errorf("%s: it has capabilities:\n%s", name, b)
-			}
-		}
-		if !strings.Contains(string(b), "\nNoNewPrivs:\t1\n") || !strings.Contains(string(b), "\nSeccomp:\t2\n") {
-			t.Errorf("%s: it is not held:\n%s", name, b)
-		}
-	}
+	threads(t, v.Process.Pid, append(noCapabilities, held...)...)
 	for i := range 2 {
 		d.host.Run("ip", "link", "del", "eth0")
 		v.tells("tundivert: eth0 is gone; it is diverted again when it is back\n", i+1)
@@ -858,11 +720,7 @@ func TestDivertTapRemade(t *testing.T) {
 						t.Errorf("frames pass: %v", r)
 					}
 				}
-				for _, s := range slices.Concat(d.in, d.out) {
-					if err := s.wait(t, 5*time.Second); err != nil {
-						t.Error(err)
-					}
-				}
+				gone(t, slices.Concat(d.in, d.out))
 				d.tap(tap)
 				d.pipelines()
 				if mode == "open" {
@@ -883,6 +741,7 @@ func TestDivertOpen(t *testing.T) {
 	v := d.start("-fail", "open", "eth0", "net", "host")
 	reaches(t, d.peer, "10.9.0.1")
 	var gaps, settled []time.Duration
+	late := slack()
 	for i := range 3 {
 		p := d.peer.StartPing("10.9.0.1", ping.Config{Every: 5 * time.Millisecond})
 		if !p.Answered(5 * time.Second) {
@@ -896,11 +755,7 @@ func TestDivertOpen(t *testing.T) {
 			t.Fatal("no frame passes by")
 		}
 		gaps = append(gaps, p.Stop().Gap)
-		for _, s := range d.in {
-			if err := s.wait(t, 5*time.Second); err != nil {
-				t.Fatal(err)
-			}
-		}
+		gone(t, d.in)
 		back := time.Now()
 		d.in = d.pipeline("net", "host")
 		v.tells("tundivert: closed: the frames of eth0 go through the taps again\n", i+1)
@@ -910,7 +765,7 @@ func TestDivertOpen(t *testing.T) {
 	slices.Sort(gaps)
 	slices.Sort(settled)
 	t.Logf("dark for %v at most, median %v; diverted again after %v to %v", gaps[2], gaps[1], settled[0], settled[2])
-	if gaps[1] > time.Second || settled[0] < time.Second {
+	if gaps[1] > time.Second+late() || settled[0] < time.Second {
 		t.Errorf("dark for %v, diverted again after %v", gaps, settled)
 	}
 	v.signal(unix.SIGUSR1)
@@ -929,11 +784,7 @@ func TestDivertClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		v.tells([]string{"net", "host"}[i]+" has no reader", 1)
-		for _, s := range *line {
-			if err := s.wait(t, 5*time.Second); err != nil {
-				t.Fatal(err)
-			}
-		}
+		gone(t, *line)
 		if r := d.peer.Ping("10.9.0.1", 30, 10*time.Millisecond); r.Received > 0 {
 			t.Errorf("frames pass: %v", r)
 		}
@@ -981,13 +832,9 @@ func TestDivertErrors(t *testing.T) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			select {
-			case <-v.done:
-			case <-time.After(20 * time.Second):
-				_ = v.Process.Kill()
-				<-v.done
-			}
-			if status, says := v.ProcessState.ExitCode(), v.says(); status != 1 || !strings.HasPrefix(says, tt.want) {
+			if err := v.End(20 * time.Second); err != nil {
+				t.Error(err)
+			} else if status, says := v.ProcessState.ExitCode(), v.says(); status != 1 || !strings.HasPrefix(says, tt.want) {
 				t.Errorf("%s: status %d: %q, want %q", tt.args, status, says, tt.want)
 			}
 		}()
@@ -996,10 +843,9 @@ func TestDivertErrors(t *testing.T) {
 
 	// Who may not is told what it takes.
 	for _, who := range []string{"--reuid=65534 --regid=65534 --clear-groups", "--bounding-set=-net_admin,-sys_admin", "--bounding-set=-bpf,-sys_admin"} {
-		c := d.host.Command("setpriv", append(strings.Fields(who), "tundivert", "br0", "tap0", "idle")...)
-		out, _ := c.CombinedOutput()
+		out, status := outcome(d.host.Command("setpriv", append(strings.Fields(who), "tundivert", "br0", "tap0", "idle")...))
 		const want = "tundivert: bpf: operation not permitted\ntundivert: hint: run as root; a container needs CAP_BPF, CAP_NET_ADMIN and CAP_SETPCAP"
-		if status := c.ProcessState.ExitCode(); status != 1 || !strings.HasPrefix(string(out), want) {
+		if status != 1 || !strings.HasPrefix(out, want) {
 			t.Errorf("%s: status %d: %s, want %s", who, status, out, want)
 		}
 	}
@@ -1026,8 +872,7 @@ func TestDivertTwo(t *testing.T) {
 		a, b := d.startNot("eth0", "net", "host"), d.startNot("eth0", "net2", "host2")
 		failed := 0
 		for _, v := range []*diverter{a, b} {
-			_ = v.stdout.SetReadDeadline(time.Now().Add(20 * time.Second))
-			if _, err := bufio.NewReader(v.stdout).ReadString('\n'); err != nil {
+			if v.line() == "" {
 				failed++
 				if status := v.ends(10 * time.Second); status != 1 || !strings.Contains(v.says(), " is diverted already\n") {
 					t.Errorf("status %d: %s", status, v.says())
@@ -1054,25 +899,10 @@ func TestDivertCapabilities(t *testing.T) {
 	for _, m := range names {
 		set += ",+" + strings.ToLower(m[1])
 	}
-	c := d.host.Command("setpriv", "--bounding-set="+set, "tundivert", "eth0", "net", "host")
-	r, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	v := d.run(d.host.Command("setpriv", "--bounding-set="+set, "tundivert", "eth0", "net", "host"))
+	if line := v.line(); line != "diverting\n" {
+		t.Fatalf("with %s: %q", set, line)
 	}
-	var stderr bytes.Buffer
-	c.Stderr = &stderr
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, _ := bufio.NewReader(r).ReadString('\n')
-	if line != "diverting\n" {
-		t.Errorf("with %s: %q", set, line)
-	} else {
-		reaches(t, d.peer, "10.9.0.1")
-		d.goesThrough()
-	}
-	_ = c.Process.Kill()
-	if _ = c.Wait(); t.Failed() {
-		t.Logf("it says %s", &stderr)
-	}
+	reaches(t, d.peer, "10.9.0.1")
+	d.goesThrough()
 }

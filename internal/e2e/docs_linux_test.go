@@ -16,6 +16,7 @@ import (
 	"framepipe/internal/nettest"
 	"framepipe/internal/packettest"
 	"framepipe/internal/ping"
+	"framepipe/internal/process"
 )
 
 // Every command of the README and the pages is run as it is written, by somebody
@@ -25,13 +26,7 @@ import (
 // blocks returns what stands in fenced blocks of a language in a page.
 func blocks(t testing.TB, page, language string) (all []string) {
 	t.Helper()
-	b, err := os.ReadFile("../../" + page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(string(b), -1) {
-		all = append(all, m[1])
-	}
+	all = matches("(?ms)^```"+language+"\n(.*?)^```$", read(t, root+"/"+page))
 	if len(all) == 0 {
 		t.Fatalf("%s: no blocks of %s", page, language)
 	}
@@ -50,12 +45,7 @@ func commands(t testing.TB, page string) (lines []string) {
 // examplesOf returns the lines of the section EXAMPLES of a manual page.
 func examplesOf(t testing.TB, page string) (lines []string) {
 	t.Helper()
-	b, err := os.ReadFile("../../" + page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, _ := strings.Cut(string(b), "\n.Sh EXAMPLES\n")
-	text, _, _ = strings.Cut(text, "\n.Sh ")
+	text := section(read(t, root+"/"+page), ".Sh EXAMPLES")
 	literal := false
 	for line := range strings.SplitSeq(text, "\n") {
 		switch {
@@ -153,29 +143,18 @@ func sandbox(t *testing.T, setup string, lines []string) {
 		"tuesday.frames":   stream(100, 500, time.Millisecond),
 		"day.pcapng":       pcapng(stream(1, 500, 0)[57+16:]),
 	} {
-		if err := os.WriteFile(clone+"/"+name, b, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		write(t, clone+"/"+name, b)
 	}
-	if err := os.WriteFile(clone+"/day.pcap", shell(t, stream(3000, 500, time.Millisecond), "framepcap"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	write(t, clone+"/day.pcap", shell(t, stream(3000, 500, time.Millisecond), "framepcap"))
 	if err := os.Mkdir(clone+"/sudo", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(clone+"/sudo/sudo", []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755); err != nil { // one is root already
-		t.Fatal(err)
-	}
+	write(t, clone+"/sudo/sudo", "#!/bin/sh\nexec \"$@\"\n") // one is root already
 	router, host := nettest.New(t), nettest.New(t)
-	nettest.Run(t, "ip", "link", "add", "eth0", "netns", host.Name, "type", "veth", "peer", "name", "e1", "netns", router.Name)
-	router.Run("ip", "addr", "add", "10.0.0.1/24", "dev", "e1")
-	router.Run("ip", "link", "set", "e1", "up")
-	host.Run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "b1")
-	for _, dev := range []string{"eth0", "eth1", "b1"} {
-		host.Run("ip", "link", "set", dev, "up")
-	}
-	host.Run("ip", "addr", "add", "10.0.0.2/24", "dev", "eth0")
-	host.Run("ip", "route", "add", "default", "via", "10.0.0.1")
+	host.Veth("eth0", router, "e1")
+	host.Veth("eth1", host, "b1")
+	router.Batch("addr add 10.0.0.1/24 dev e1")
+	host.Batch("addr add 10.0.0.2/24 dev eth0", "route add default via 10.0.0.1")
 
 	var script strings.Builder
 	fmt.Fprintf(&script, `set -m # so that ^C means something to them
@@ -212,23 +191,17 @@ try() { # NUMBER LIMIT COMMAND
 			limit = 2
 		}
 		name := dir + "/line." + number(i)
-		if err := os.WriteFile(name, []byte(line), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		write(t, name, line)
 		fmt.Fprintf(&script, "try %s %d \"$(<%s)\"\n", number(i), limit, name)
 	}
 	script.WriteString("exit 0\n")
 	driver := dir + "/driver"
-	if err := os.WriteFile(driver, []byte(script.String()), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	write(t, driver, script.String())
 	t.Cleanup(func() { _ = os.Remove("/usr/local/lib/systemd") }) // if it is empty
 	c := host.Command("unshare", "-p", "-f", "-m", "--mount-proc", "--kill-child", "bash", driver)
-	var said bytes.Buffer
-	c.Stdout, c.Stderr = &said, &said
 	c.WaitDelay = time.Second
 	host.StartPing("10.5.0.9", ping.Config{Every: 300 * time.Millisecond, Wait: 1}) // at least ARP for tunread
-	err = c.Run()
+	said, ended := outcome(c)
 	results, _ := os.ReadFile(dir + "/statuses")
 	for i, line := range lines {
 		if notRun(line) != "" {
@@ -237,7 +210,7 @@ try() { # NUMBER LIMIT COMMAND
 		out, _ := os.ReadFile(dir + "/out." + number(i))
 		m := regexp.MustCompile(`(?m)^` + number(i) + ` (\d+) (\S+)$`).FindStringSubmatch(string(results))
 		if m == nil {
-			t.Errorf("%s\nwas not reached: %v %s", line, err, &said)
+			t.Errorf("%s\nwas not reached: status %d, %s", line, ended, said)
 			continue
 		}
 		want, known := status[line]
@@ -253,7 +226,7 @@ try() { # NUMBER LIMIT COMMAND
 		}
 	}
 	if t.Failed() {
-		t.Logf("%v %s", err, &said)
+		t.Logf("status %d, %s", ended, said)
 	}
 }
 
@@ -309,22 +282,15 @@ func TestPageCommands(t *testing.T) {
 // The table of commits in the README is what its command writes, where the samples are
 // beside the project.
 func TestReadmePlan(t *testing.T) {
-	text, err := os.ReadFile(root + "/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := regexp.MustCompile("(?s)```\n\\$ (quotabill [^\n]* -plan [^\n]*)\n(.*?)```").FindStringSubmatch(string(text))
+	m := regexp.MustCompile("(?s)```\n\\$ (quotabill [^\n]* -plan [^\n]*)\n(.*?)```").FindStringSubmatch(read(t, root+"/README.md"))
 	if m == nil {
 		t.Fatal("there is no such table")
 	}
 	c := exec.Command("sh", "-c", m[1])
 	c.Dir = filepath.Dir(nettest.Shared(t, "data/eu-isp-2005.csv")[0])
-	out, err := c.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := output(t, c)
 	for line := range strings.Lines(m[2]) {
-		if !strings.Contains(string(out), "\n"+line) {
+		if !strings.Contains(out, "\n"+line) {
 			t.Errorf("it does not write\n%sbut\n%s", line, out)
 		}
 	}
@@ -350,12 +316,8 @@ func TestReadmeStages(t *testing.T) {
 	}
 	_, _ = w.Flush(), kept.Flush()
 	frames := func(b []byte) (all []string) {
-		r := frame.NewReader(bytes.NewReader(b))
-		var rec frame.Record
-		for r.Next(&rec) == nil {
-			if !rec.IsAnnotation() {
-				all = append(all, fmt.Sprint(rec.Time, rec.Frame))
-			}
+		for _, rec := range records(t, b) {
+			all = append(all, fmt.Sprint(rec.Time, rec.Frame))
 		}
 		return all
 	}
@@ -363,9 +325,7 @@ func TestReadmeStages(t *testing.T) {
 	t.Run("Python", func(t *testing.T) {
 		needPython(t)
 		name := dir + "/stage.py"
-		if err := os.WriteFile(name, []byte(blocks(t, "README.md", "python")[0]), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		write(t, name, blocks(t, "README.md", "python")[0])
 		got, stderr, status := through(t, in.Bytes(), name)
 		if a, b := frames(got), frames(want.Bytes()); status != 0 || strings.Join(a, "\n") != strings.Join(b, "\n") {
 			t.Errorf("status %d, %s; %d frames, want %d", status, stderr, len(a), len(b))
@@ -373,14 +333,11 @@ func TestReadmeStages(t *testing.T) {
 	})
 	t.Run("Go", func(t *testing.T) {
 		code := "package main\n\nimport (\n\t\"log\"\n\t\"os\"\n\n\t\"framepipe/frame\"\n)\n\n" + blocks(t, "README.md", "go")[0]
-		if err := os.WriteFile(dir+"/main.go", []byte(code), 0o644); err != nil {
+		write(t, dir+"/main.go", code)
+		if err := process.Build(dir, dir+"/main.go"); err != nil {
 			t.Fatal(err)
 		}
-		build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/stage", dir+"/main.go")
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		got, stderr, status := through(t, in.Bytes(), dir+"/stage")
+		got, stderr, status := through(t, in.Bytes(), dir+"/main")
 		n := 0
 		for _, f := range frames(in.Bytes()) {
 			if strings.Count(f, " ") <= 1000 {
@@ -396,31 +353,21 @@ func TestReadmeStages(t *testing.T) {
 // The commands that take minutes begin as they should.
 func TestMeasuringCommands(t *testing.T) {
 	t.Parallel()
-	b, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	more, err := os.ReadFile("../../examples/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := regexp.MustCompile("`(go (?:test|run) [^`]+)`").FindAllStringSubmatch(string(b)+string(more), -1)
+	lines := matches("`(go (?:test|run) [^`]+)`", read(t, root+"/README.md")+read(t, root+"/examples/README.md"))
 	if len(lines) < 4 {
 		t.Fatalf("%d commands found", len(lines))
 	}
-	for _, m := range lines {
-		line := m[1]
+	for _, line := range lines {
 		if strings.HasPrefix(line, "go test ") {
 			line += " -list ." // its flags and packages are there
 		} else {
 			line += " -h"
 		}
-		c := exec.Command("bash", "-c", "cd ../.. && "+line)
-		out, err := c.CombinedOutput()
-		if err != nil && !strings.Contains(string(out), "exit status 2") || strings.Contains(string(out), "flag provided but not defined") {
-			t.Errorf("%s: %v\n%s", line, err, out)
+		out, status := outcome(exec.Command("bash", "-c", "cd ../.. && "+line))
+		if status != 0 && !strings.Contains(out, "exit status 2") || strings.Contains(out, "flag provided but not defined") {
+			t.Errorf("%s: status %d\n%s", line, status, out)
 		}
-		if strings.HasPrefix(line, "go test ") && !strings.Contains(string(out), "Test") && !strings.Contains(string(out), "Benchmark") {
+		if strings.HasPrefix(line, "go test ") && !strings.Contains(out, "Test") && !strings.Contains(out, "Benchmark") {
 			t.Errorf("%s lists nothing: %s", line, out)
 		}
 	}

@@ -7,10 +7,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,6 +17,7 @@ import (
 
 	"framepipe/frame"
 	"framepipe/internal/packettest"
+	"framepipe/internal/process"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -56,9 +55,12 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	bin = dir
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", "framepipe/tunread", "framepipe/tunwrite", "framepipe/tundivert", "framepipe/quotagate", "framepipe/bytehist", "framepipe/framepcap", "framepipe/quotabill", "framepipe/bench/soak")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+	var packages []string
+	for _, name := range append([]string{"bench/soak"}, manTools...) {
+		packages = append(packages, "framepipe/"+name)
+	}
+	if err := process.Build(dir, packages...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	// As if it were installed: most tests need no build of their own. The stages of up
@@ -172,77 +174,4 @@ func same(ts *testscript.TestScript, neg bool, args []string) {
 	if (ts.ReadFile(args[0]) == ts.ReadFile(args[1])) == neg {
 		ts.Fatalf("%s and %s: the same is %v", args[0], args[1], neg)
 	}
-}
-
-// --- pipelines -------------------------------------------------------------
-
-// stage is a running process of a pipeline.
-type stage struct {
-	*exec.Cmd
-	stderr bytes.Buffer
-	done   chan struct{}
-	ended  time.Time
-}
-
-func (s *stage) wait(t testing.TB, limit time.Duration) error {
-	t.Helper()
-	select {
-	case <-s.done:
-		return nil
-	case <-time.After(limit):
-		return fmt.Errorf("%s is still there after %v", s.Args[0], limit)
-	}
-}
-
-// pipeline starts commands joined by pipes. stdin and stdout may be nil, which
-// is /dev/null. What is still running when the test ends is killed.
-func pipeline(t testing.TB, stdin io.Reader, stdout io.Writer, cmds ...*exec.Cmd) []*stage {
-	t.Helper()
-	return joined(t, os.Pipe, stdin, stdout, cmds...)
-}
-
-// joined is pipeline with something else in the place of pipes.
-func joined(t testing.TB, pipe func() (r, w *os.File, err error), stdin io.Reader, stdout io.Writer, cmds ...*exec.Cmd) []*stage {
-	t.Helper()
-	var all []*stage
-	var ends []*os.File
-	for i, c := range cmds {
-		s := &stage{Cmd: c, done: make(chan struct{})}
-		c.Stderr = &s.stderr
-		c.WaitDelay = time.Second // what a killed shell leaves behind may hold stderr
-		all = append(all, s)
-		if i == 0 {
-			c.Stdin = stdin
-		}
-		if i == len(cmds)-1 {
-			c.Stdout = stdout
-			break
-		}
-		r, w, err := pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ends = append(ends, r, w)
-		c.Stdout, cmds[i+1].Stdin = w, r
-	}
-	for _, s := range all {
-		if err := s.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = s.Process.Kill(); <-s.done })
-		go func() {
-			_ = s.Wait()
-			s.ended = time.Now()
-			close(s.done)
-		}()
-	}
-	for _, f := range ends { // the children have them
-		f.Close()
-	}
-	return all
-}
-
-// tool is a command of ours.
-func tool(name string, args ...string) *exec.Cmd {
-	return exec.Command(filepath.Join(bin, name), args...)
 }

@@ -24,6 +24,7 @@ import (
 	"framepipe/internal/nettest"
 	"framepipe/internal/packettest"
 	"framepipe/internal/ping"
+	"framepipe/internal/process"
 	"framepipe/internal/traffic"
 
 	"golang.org/x/sys/unix"
@@ -37,28 +38,12 @@ const (
 )
 
 // examples builds those of the examples that are programs, beside the tools.
-var buildExamples = sync.OnceValue(func() error {
-	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", bin+"/", "framepipe/examples/...").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
-	}
-	return nil
-})
+var buildExamples = sync.OnceValue(func() error { return process.Build(bin, "framepipe/examples/...") })
 
 func examples(t testing.TB) {
 	t.Helper()
 	if err := buildExamples(); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// needPrograms skips a test for want of programs; nettest.Need wants root too.
-func needPrograms(t testing.TB, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		if _, err := exec.LookPath(name); err != nil {
-			nettest.Skip(t, "needs %s", name)
-		}
 	}
 }
 
@@ -71,23 +56,10 @@ func needPython(t testing.TB) {
 
 func needLua(t testing.TB) {
 	t.Helper()
-	needPrograms(t, "luajit")
+	nettest.Programs(t, "luajit")
 	if exec.Command("luajit", "-e", "require 'MessagePack'").Run() != nil {
 		nettest.Skip(t, "needs lua-messagepack")
 	}
-}
-
-// through runs one stage on a stream, and returns what came out.
-func through(t testing.TB, in []byte, name string, args ...string) (out []byte, stderr string, status int) {
-	t.Helper()
-	c := exec.Command(name, args...)
-	c.Stdin = bytes.NewReader(in)
-	var o, e bytes.Buffer
-	c.Stdout, c.Stderr = &o, &e
-	if err := c.Run(); c.ProcessState == nil {
-		t.Fatal(err)
-	}
-	return o.Bytes(), e.String(), c.ProcessState.ExitCode()
 }
 
 // mixed is a stream of all that a stream may hold: heads of both kinds, frames
@@ -122,7 +94,7 @@ func passers(t testing.TB) [][]string {
 	examples(t)
 	needPython(t)
 	needLua(t)
-	needPrograms(t, "pv")
+	nettest.Programs(t, "pv")
 	return [][]string{
 		{"stage-go", "-most", "2000000"},
 		{stagePy, "99"},
@@ -143,22 +115,17 @@ func TestExamplesPass(t *testing.T) {
 		// A first part that ends anywhere, and the rest when that is through.
 		for _, cut := range []int{58, 61, 70, 83, 5000} {
 			small := in[:20000]
-			var got bytes.Buffer
-			r, w, err := os.Pipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := pipeline(t, r, &got, exec.Command(p[0], p[1:]...))[0]
-			r.Close()
-			_, err = w.Write(small[:cut])
+			all, w, r := piped(t, exec.Command(p[0], p[1:]...))
+			_, err1 := w.Write(small[:cut])
 			time.Sleep(20 * time.Millisecond)
 			_, err2 := w.Write(small[cut:])
 			w.Close()
-			if err := errors.Join(err, err2, s.wait(t, 10*time.Second)); err != nil {
+			got, err3 := io.ReadAll(r)
+			if err := errors.Join(err1, err2, err3, all[0].End(10*time.Second)); err != nil {
 				t.Fatal(err)
 			}
-			if want := whole20000(t, small); !bytes.HasPrefix(small, got.Bytes()) || got.Len() < want {
-				t.Errorf("%v: cut at %d, %d bytes came, want %d", p, cut, got.Len(), want)
+			if want := whole20000(t, small); !bytes.HasPrefix(small, got) || len(got) < want {
+				t.Errorf("%v: cut at %d, %d bytes came, want %d", p, cut, len(got), want)
 			}
 		}
 	}
@@ -218,44 +185,24 @@ func TestExamplesVectors(t *testing.T) {
 // They end in silence when nobody reads what they write, though no frame comes,
 // and at ^C not before their input does.
 func TestExamplesEnd(t *testing.T) {
+	in := stream(10, 100, time.Millisecond)
 	for _, p := range passers(t)[:3] {
-		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		in := stream(10, 100, time.Millisecond)
-		end := exec.Command("head", "-c", fmt.Sprint(len(in)))
-		var got bytes.Buffer
-		s := pipeline(t, r, &got, exec.Command(p[0], p[1:]...), end)
-		r.Close()
+		s, w, out := piped(t, exec.Command(p[0], p[1:]...), exec.Command("head", "-c", fmt.Sprint(len(in))))
 		if _, err := w.Write(in); err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(s[1].wait(t, 5*time.Second), s[0].wait(t, 5*time.Second)); err != nil {
-			t.Error(p, err)
-		}
-		says := s[0].stderr.String()
+		got, err := io.ReadAll(out)
+		ended(t, s...)
+		says := s[0].Said.String()
 		if p[0] == quotaLua { // it counts to the end
 			says = ""
 		}
-		if status := s[0].ProcessState.ExitCode(); status != 0 || says != "" || !bytes.Equal(got.Bytes(), in) {
-			t.Errorf("%v: status %d, %q, %d bytes of %d", p, status, says, got.Len(), len(in))
+		if err != nil || says != "" || !bytes.Equal(got, in) {
+			t.Errorf("%v: %v, %q, %d bytes of %d", p, err, says, len(got), len(in))
 		}
-		w.Close()
 	}
 	for _, p := range passers(t)[1:3] {
-		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		in := stream(10, 100, time.Millisecond)
-		out, near, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := pipeline(t, r, near, exec.Command(p[0], p[1:]...))[0]
-		r.Close()
-		near.Close()
+		s, w, out := piped(t, exec.Command(p[0], p[1:]...))
 		for i := range 2 {
 			if _, err := w.Write(in); err != nil {
 				t.Fatal(err)
@@ -264,15 +211,12 @@ func TestExamplesEnd(t *testing.T) {
 				t.Errorf("%v: %d bytes, %v", p, len(got), err)
 			}
 			if i == 0 {
-				_ = s.Process.Signal(unix.SIGINT)
+				signal(t, s, unix.SIGINT)
 				time.Sleep(50 * time.Millisecond)
 			}
 		}
 		w.Close()
-		if err := s.wait(t, 5*time.Second); err != nil || s.ProcessState.ExitCode() != 0 {
-			t.Error(p, err, s.ProcessState)
-		}
-		out.Close()
+		ended(t, s...)
 	}
 }
 
@@ -357,14 +301,8 @@ func TestStagePython(t *testing.T) {
 			t.Errorf("%s: status %d, %s", protocol, status, stderr)
 		}
 		passed := map[string]bool{}
-		r := frame.NewReader(bytes.NewReader(out))
-		var rec frame.Record
-		var err error
-		for err = r.Next(&rec); err == nil; err = r.Next(&rec) {
+		for _, rec := range records(t, out) {
 			passed[names[rec.Time]] = true
-		}
-		if err != io.EOF {
-			t.Error(protocol, err)
 		}
 		for _, name := range names {
 			drop := regexp.MustCompile(want).MatchString(name)
@@ -393,22 +331,13 @@ func TestStagePython(t *testing.T) {
 func (n *network) swap(s setup, stages ...string) {
 	n.t.Helper()
 	_ = n.in[0].Process.Signal(unix.SIGTERM)
-	for _, s := range n.in {
-		if err := s.wait(n.t, 5*time.Second); err != nil {
-			n.t.Fatal(err)
-		}
-		if status := s.ProcessState.ExitCode(); status != 0 {
-			n.t.Errorf("%v: status %d: %s", s.Args, status, &s.stderr)
-		}
-	}
+	ended(n.t, n.in...)
 	in := n.pipeline(n.a, "tap0", n.b, "tap1", s, stages)
 	n.in = in
 	// The processes of a script end with their input, not when bash is killed.
 	n.t.Cleanup(func() {
 		_ = in[0].Process.Kill()
-		for _, s := range in {
-			_ = s.wait(n.t, 5*time.Second)
-		}
+		gone(n.t, in)
 	})
 }
 
@@ -417,7 +346,6 @@ func (n *network) arrivesUDP(t testing.TB, addr string) bool {
 	t.Helper()
 	server, client := n.udp(net.JoinHostPort(addr, "9"))
 	defer server.Close()
-	defer client.Close()
 	b := make([]byte, 100)
 	for range 3 {
 		if _, err := client.Write([]byte("there?")); err != nil {
@@ -429,33 +357,6 @@ func (n *network) arrivesUDP(t testing.TB, addr string) bool {
 		}
 	}
 	return false
-}
-
-// connect returns a TCP connection from a to b, where all comes back.
-func (n *network) connect(t testing.TB, addr string) net.Conn {
-	t.Helper()
-	var l net.Listener
-	var c net.Conn
-	var err1, err2 error
-	addr = net.JoinHostPort(addr, "7")
-	n.b.Do(func() { l, err1 = net.Listen("tcp", addr) })
-	if err1 != nil {
-		t.Fatal(err1)
-	}
-	go func() {
-		c, err := l.Accept()
-		l.Close()
-		if err == nil {
-			_, _ = io.Copy(c, c)
-			c.Close()
-		}
-	}()
-	n.a.Do(func() { c, err2 = net.DialTimeout("tcp", addr, 5*time.Second) })
-	if err2 != nil {
-		t.Fatal(err2)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
 }
 
 // echoesTCP sends through a connection and wants it back.
@@ -484,7 +385,7 @@ func TestStagePythonLive(t *testing.T) {
 	before, after := t.TempDir()+"/before", t.TempDir()+"/after"
 	var conns []net.Conn
 	for _, addr := range addresses {
-		conns = append(conns, n.connect(t, addr))
+		conns = append(conns, echoing(t, n.a, n.b, net.JoinHostPort(addr, "7")))
 	}
 	for _, step := range []struct {
 		stages    []string
@@ -509,7 +410,7 @@ func TestStagePythonLive(t *testing.T) {
 			// New connections too, which want neighbours to be found.
 			n.a.Run("ip", "neigh", "flush", "dev", "tap0")
 			n.b.Run("ip", "neigh", "flush", "dev", "tap1")
-			if err := echoesTCP(n.connect(t, addr), 1000); err != nil {
+			if err := echoesTCP(echoing(t, n.a, n.b, net.JoinHostPort(addr, "7")), 1000); err != nil {
 				t.Errorf("%v, %s: a new connection: %v", step.stages, addr, err)
 			}
 		}
@@ -540,16 +441,6 @@ func TestQuotaLua(t *testing.T) {
 	t.Parallel()
 	needLua(t)
 	const quota, size = 10_000_000, 1000
-	frames := func(b []byte) (n int) {
-		r := frame.NewReader(bytes.NewReader(b))
-		var rec frame.Record
-		for r.Next(&rec) == nil {
-			if !rec.IsAnnotation() {
-				n++
-			}
-		}
-		return n
-	}
 	t.Run("one window", func(t *testing.T) {
 		in := stream(40000, size, time.Microsecond)
 		out, stderr, status := through(t, in, quotaLua, fmt.Sprint(quota), "1000")
@@ -560,7 +451,7 @@ func TestQuotaLua(t *testing.T) {
 		if same := 7400 * (size + frame.HeadSize); !bytes.Equal(in[:same], out[:min(same, len(out))]) {
 			t.Errorf("something is missing below the threshold")
 		}
-		passed := frames(out) * size
+		passed := len(records(t, out)) * size
 		if passed > quota+size || passed < quota*95/100 {
 			t.Errorf("%d bytes passed of a quota of %d", passed, quota)
 		}
@@ -572,9 +463,7 @@ func TestQuotaLua(t *testing.T) {
 		}
 		counts := histogram(t, stderr)
 		want := make([]uint64, 256)
-		r := frame.NewReader(bytes.NewReader(in))
-		var rec frame.Record
-		for r.Next(&rec) == nil {
+		for _, rec := range records(t, in) {
 			for _, b := range rec.Frame {
 				want[b]++
 			}
@@ -583,21 +472,14 @@ func TestQuotaLua(t *testing.T) {
 			t.Errorf("counted %v\nwant %v", counts, want)
 		}
 	})
-	t.Run("below the threshold", func(t *testing.T) {
-		in := stream(7400, size, time.Microsecond)
-		if out, stderr, status := through(t, in, quotaLua, fmt.Sprint(quota), "1000"); status != 0 || !bytes.Equal(in, out) {
-			t.Errorf("status %d, %d bytes of %d, %s", status, len(out), len(in), stderr)
-		}
-	})
 	t.Run("windows", func(t *testing.T) {
 		in := stream(20000, size, time.Microsecond)
-		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got bytes.Buffer
-		s := pipeline(t, r, &got, exec.Command(quotaLua, fmt.Sprint(quota), "1"))[0]
-		r.Close()
+		all, w, r := piped(t, exec.Command(quotaLua, fmt.Sprint(quota), "1"))
+		got := make(chan []byte, 1)
+		go func() {
+			b, _ := io.ReadAll(r)
+			got <- b
+		}()
 		for range 3 {
 			if _, err := w.Write(in); err != nil {
 				t.Fatal(err)
@@ -605,11 +487,9 @@ func TestQuotaLua(t *testing.T) {
 			time.Sleep(1100 * time.Millisecond) // the next is in another window
 		}
 		w.Close()
-		if err := s.wait(t, 5*time.Second); err != nil {
-			t.Fatal(err)
-		}
+		ended(t, all...)
 		sum, used := 0, 0
-		for _, m := range windowReport.FindAllStringSubmatch(s.stderr.String(), -1) {
+		for _, m := range windowReport.FindAllStringSubmatch(all[0].Said.String(), -1) {
 			passed, _ := strconv.Atoi(m[1])
 			if passed > quota+size {
 				t.Errorf("a window passed %d of %d", passed, quota)
@@ -619,8 +499,8 @@ func TestQuotaLua(t *testing.T) {
 			}
 			sum += passed
 		}
-		if sum != frames(got.Bytes())*size || used < 2 {
-			t.Errorf("%d bytes came out, %d used windows; it says %s", frames(got.Bytes())*size, used, &s.stderr)
+		if out := len(records(t, <-got)) * size; sum != out || used < 2 {
+			t.Errorf("%d bytes came out, %d used windows; it says %s", out, used, &all[0].Said)
 		}
 	})
 }
@@ -644,46 +524,17 @@ func histogram(t testing.TB, text string) (counts []uint64) {
 	return counts
 }
 
-// Live, quota.lua lets TCP through up to the quota of each window.
-func TestQuotaLuaLive(t *testing.T) {
-	t.Parallel()
-	needLua(t)
-	const quota = 4_000_000
-	n := newNetwork(t, setup{in: []string{quotaLua + fmt.Sprintf(" %d 1", quota)}})
-	c := n.connect(t, "10.0.0.2")
-	go func() { _, _ = io.Copy(io.Discard, c) }()
-	_ = c.SetWriteDeadline(time.Now().Add(3 * time.Second))
-	_, _ = io.Copy(c, noise{})
-	n.stop()
-	windows := windowReport.FindAllStringSubmatch(n.in[1].stderr.String(), -1)
-	full := 0
-	for _, m := range windows {
-		passed, _ := strconv.Atoi(m[1])
-		if passed > quota+65550 { // a super-frame more
-			t.Errorf("a window passed %d of %d", passed, quota)
-		}
-		if passed > quota*3/4 && m[3] != "0" {
-			full++
-		}
-	}
-	if len(windows) < 3 || full == 0 {
-		t.Errorf("%d windows, %d full: %s", len(windows), full, &n.in[1].stderr)
-	}
-}
-
 // segment makes two namespaces with a tap each, and no other link than what the
 // test makes of them.
 func segment(t testing.TB) (a, b *nettest.Namespace) {
 	t.Helper()
 	a, b = nettest.New(t), nettest.New(t)
 	for _, ns := range []*nettest.Namespace{a, b} {
-		ns.Run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad")
-		ns.Run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue", "vnet_hdr")
-		ns.Run("ip", "link", "set", "tap0", "mtu", "9000", "up")
+		ns.Taps("tap0")
+		ns.Batch("link set tap0 mtu 9000")
 	}
-	a.Run("ip", "addr", "add", "10.0.0.1/24", "dev", "tap0")
-	a.Run("ip", "addr", "add", "fd00::1/64", "dev", "tap0")
-	b.Run("ip", "addr", "add", "fd00::2/64", "dev", "tap0")
+	a.Batch("addr add 10.0.0.1/24 dev tap0", "addr add fd00::1/64 dev tap0")
+	b.Batch("addr add fd00::2/64 dev tap0")
 	return a, b
 }
 
@@ -715,7 +566,7 @@ func TestLink(t *testing.T) {
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			a, b := segment(t)
-			dir := t.TempDir()
+			dir := openDir(t)
 			var links []*stage
 			for _, c := range v.run(a, b, dir+"/socket") {
 				links = append(links, pipeline(t, nil, nil, c)...)
@@ -723,7 +574,7 @@ func TestLink(t *testing.T) {
 			t.Cleanup(func() {
 				for _, s := range links {
 					if t.Failed() {
-						t.Logf("%v: %s", s.Args, &s.stderr)
+						t.Logf("%v: %s", s.Args, &s.Said)
 					}
 				}
 				// What they started goes with the namespaces' processes.
@@ -740,8 +591,7 @@ func TestLink(t *testing.T) {
 					t.Error(r)
 				}
 			}
-			n := &network{t: t, a: a, b: b}
-			if err := echoesTCP(n.connect(t, "10.0.0.100"), 8<<20); err != nil {
+			if err := echoesTCP(echoing(t, a, b, "10.0.0.100:7"), 8<<20); err != nil {
 				t.Error("TCP: ", err)
 			}
 			if !strings.Contains(a.Run("ip", "neigh", "show", "dev", "tap0"), "10.0.0.100 lladdr ") {
@@ -750,20 +600,11 @@ func TestLink(t *testing.T) {
 			// When one side goes, all of it goes, and for the one that was asked to that is
 			// no failure.
 			_ = links[0].Process.Signal(unix.SIGTERM)
-			for _, s := range links {
-				if err := s.wait(t, 5*time.Second); err != nil {
-					t.Error(err)
-				}
-			}
+			gone(t, links)
 			if status := links[0].ProcessState.ExitCode(); status != 0 && v.name != "a server" { // which is socat
 				t.Errorf("asked to stop: %v", links[0].ProcessState)
 			}
-			for i := 0; len(tools(t, a))+len(tools(t, b)) > 0; i++ {
-				if i == 100 {
-					t.Fatalf("processes are left: %v, %v", tools(t, a), tools(t, b))
-				}
-				time.Sleep(20 * time.Millisecond)
-			}
+			eventually(t, 5*time.Second, "none of their processes is left", func() bool { return len(tools(t, a))+len(tools(t, b)) == 0 })
 		})
 	}
 }
@@ -773,8 +614,7 @@ func TestLinkFails(t *testing.T) {
 	t.Parallel()
 	nettest.Need(t, "bash")
 	ns := nettest.New(t)
-	ns.Run("ip", "tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue", "vnet_hdr")
-	ns.Run("ip", "link", "set", "tap0", "up")
+	ns.Taps("tap0")
 	for _, tt := range []struct {
 		args   []string
 		status int
@@ -788,10 +628,10 @@ func TestLinkFails(t *testing.T) {
 		{[]string{"tap0", "true"}, 0},
 	} {
 		s := pipeline(t, nil, nil, ns.Command(linkSh, tt.args...))[0]
-		if err := s.wait(t, 10*time.Second); err != nil {
+		if err := s.End(10 * time.Second); err != nil {
 			t.Error(tt.args, err)
 		} else if got := s.ProcessState.ExitCode(); got != tt.status {
-			t.Errorf("%v: status %d, want %d: %s", tt.args, got, tt.status, &s.stderr)
+			t.Errorf("%v: status %d, want %d: %s", tt.args, got, tt.status, &s.Said)
 		}
 	}
 }
@@ -799,13 +639,9 @@ func TestLinkFails(t *testing.T) {
 // dhcp has b get its address from a: 10.0.0.100.
 func dhcp(t testing.TB, a, b *nettest.Namespace, dir string) {
 	t.Helper()
-	err := errors.Join(
-		os.WriteFile(dir+"/udhcpd.conf", fmt.Appendf(nil, "interface tap0\nstart 10.0.0.100\nend 10.0.0.100\noption subnet 255.255.255.0\nlease_file %s/leases\npidfile %[1]s/pid\n", dir), 0o600),
-		os.WriteFile(dir+"/leases", nil, 0o600),
-		os.WriteFile(dir+"/got", []byte("#!/bin/sh\n[ \"$1\" != bound ] || ip addr add \"$ip/24\" dev \"$interface\"\n"), 0o700))
-	if err != nil {
-		t.Fatal(err)
-	}
+	write(t, dir+"/udhcpd.conf", fmt.Sprintf("interface tap0\nstart 10.0.0.100\nend 10.0.0.100\noption subnet 255.255.255.0\nlease_file %s/leases\npidfile %[1]s/pid\n", dir))
+	write(t, dir+"/leases", "")
+	write(t, dir+"/got", "#!/bin/sh\n[ \"$1\" != bound ] || ip addr add \"$ip/24\" dev \"$interface\"\n")
 	pipeline(t, nil, nil, a.Command("udhcpd", "-f", dir+"/udhcpd.conf"))
 	b.Run("udhcpc", "-fnq", "-i", "tap0", "-t", "20", "-T", "1", "-s", dir+"/got")
 }
@@ -822,8 +658,6 @@ func TestWirefilter(t *testing.T) {
 		}
 	}
 	server, client := n.udp("10.0.0.2:9")
-	defer server.Close()
-	defer client.Close()
 	const count = 2000
 	var delays []time.Duration
 	done := make(chan struct{})
@@ -849,9 +683,7 @@ func TestWirefilter(t *testing.T) {
 		if _, err := client.Write(append(b, noiseBlock[:i*7%1460]...)); err != nil {
 			t.Fatal(err)
 		}
-		if i%5 == 0 {
-			time.Sleep(time.Millisecond)
-		}
+		time.Sleep(time.Millisecond) // so slow that the queue of the tap loses none when a stage has to wait
 	}
 	<-done
 	lost := 1 - float64(len(delays))/count
@@ -872,7 +704,7 @@ func TestWirefilter(t *testing.T) {
 // What VDE cannot take does no harm to what it can, and what it can take comes
 // through whole, however full its pipe is.
 func TestVDEAdapter(t *testing.T) {
-	needPrograms(t, "bash", "wirefilter")
+	nettest.Programs(t, "bash", "wirefilter")
 	examples(t)
 	var in bytes.Buffer
 	var want [][]byte
@@ -886,94 +718,48 @@ func TestVDEAdapter(t *testing.T) {
 		}
 	}
 	_ = w.Flush()
-	c := exec.Command(wirefilter, "-d", "100")
-	c.Stdin = bytes.NewReader(in.Bytes())
-	var stdout, stderr bytes.Buffer
-	c.Stdout, c.Stderr = &stdout, &stderr
-	if err := c.Run(); err != nil {
-		t.Fatal(err, &stderr)
+	stdout, stderr, status := through(t, in.Bytes(), wirefilter, "-d", "100")
+	if status != 0 {
+		t.Fatal(status, stderr)
 	}
-	r := frame.NewReader(&stdout)
-	var rec frame.Record
-	n := 0
-	for err := r.Next(&rec); err != io.EOF; err = r.Next(&rec) {
-		if err != nil {
-			t.Fatal(err)
+	got := records(t, stdout)
+	for i := range min(len(got), len(want)) {
+		if !bytes.Equal(got[i].Frame, want[i]) {
+			t.Fatalf("frame %d is another, of %d bytes", i, len(got[i].Frame))
 		}
-		if rec.IsAnnotation() {
-			continue
-		}
-		if n == len(want) || !bytes.Equal(rec.Frame, want[n]) {
-			t.Fatalf("frame %d is another, of %d bytes", n, len(rec.Frame))
-		}
-		n++
 	}
-	if n != len(want) || !strings.Contains(stderr.String(), fmt.Sprintf("dropped %d frames of more than 1521 bytes", 20000-len(want))) {
-		t.Errorf("%d frames of %d came through; it says %s", n, len(want), &stderr)
+	if len(got) != len(want) || !strings.Contains(stderr, fmt.Sprintf("dropped %d frames of more than 1521 bytes", 20000-len(want))) {
+		t.Errorf("%d frames of %d came through; it says %s", len(got), len(want), stderr)
 	}
 
-	out, says, status := through(t, stream(1, 0, 0), "vde-adapter", "to")
-	if len(out) != 0 || status != 1 || !strings.Contains(says, "hint: tunread -offload=false") {
-		t.Errorf("with offload: %d bytes, status %d, %s", len(out), status, says)
-	}
-	_, says, status = through(t, []byte{0xff, 0xff, 1}, "vde-adapter", "from")
-	if status != 1 || !strings.Contains(says, "out of step") {
-		t.Errorf("a wrong length: status %d, %s", status, says)
-	}
-	_, says, status = through(t, []byte{0, 10, 1}, "vde-adapter", "from")
-	if status != 1 || !strings.Contains(says, "unexpected EOF") {
-		t.Errorf("half a frame: status %d, %s", status, says)
+	for _, tt := range []struct {
+		way  string
+		in   []byte
+		want string
+	}{
+		{"to", stream(1, 0, 0), "hint: tunread -offload=false"},
+		{"from", []byte{0xff, 0xff, 1}, "out of step"}, // a wrong length
+		{"from", []byte{0, 10, 1}, "unexpected EOF"},   // half a frame
+	} {
+		out, says, status := through(t, tt.in, "vde-adapter", tt.way)
+		if len(out) != 0 && tt.way == "to" || status != 1 || !strings.Contains(says, tt.want) {
+			t.Errorf("vde-adapter %s: %d bytes, status %d, %s; want %s", tt.way, len(out), status, says, tt.want)
+		}
 	}
 }
 
 // The commands of shell.md do what it says.
 func TestShellPage(t *testing.T) {
 	examples(t)
-	needPrograms(t, "bash", "pv", "gzip", "cmp")
-	page, err := os.ReadFile("../../examples/shell.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllSubmatch(page, -1)
-	if len(blocks) < 4 {
-		t.Fatalf("%d blocks", len(blocks))
-	}
+	nettest.Programs(t, "bash", "pv", "gzip", "cmp")
 	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/day.frames", mixed(t), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range blocks {
-		c := exec.Command("bash", "-euo", "pipefail", "-c", string(b[1]))
+	write(t, dir+"/day.frames", mixed(t))
+	for _, block := range blocks(t, "examples/shell.md", "sh") {
+		c := exec.Command("bash", "-euo", "pipefail", "-c", block)
 		c.Dir = dir
-		if out, err := c.CombinedOutput(); err != nil || len(out) > 0 {
-			t.Errorf("%s%v\n%s", b[1], err, out)
+		if says, status := outcome(c); status != 0 || says != "" {
+			t.Errorf("%sstatus %d\n%s", block, status, says)
 		}
-	}
-}
-
-// tee and pv are stages: what goes by is captured as it is.
-func TestShellLive(t *testing.T) {
-	needPrograms(t, "pv")
-	capture := t.TempDir() + "/day.frames"
-	n := newNetwork(t, setup{in: []string{"tee " + capture, "pv -q"}})
-	const size = 8 << 20
-	if err := echoesTCP(n.connect(t, "10.0.0.2"), size); err != nil {
-		t.Error(err)
-	}
-	n.stop()
-	f, err := os.Open(capture)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	r := frame.NewReader(f)
-	var rec frame.Record
-	sum := 0
-	for err = r.Next(&rec); err == nil; err = r.Next(&rec) {
-		sum += len(rec.Frame)
-	}
-	if err != io.EOF || sum < size {
-		t.Errorf("captured %d bytes of frames, %v", sum, err)
 	}
 }
 
@@ -983,9 +769,7 @@ func TestShellLive(t *testing.T) {
 // prints the table of examples/README.md. Once is enough.
 func BenchmarkExamples(t *testing.B) {
 	passers(t)
-	nettest.Need(t, "socat", "wirefilter")
-	t.Setenv("LINGER", "0s")
-	const linkRow = "`link.sh`, by a Unix socket and socat"
+	nettest.Need(t, "wirefilter")
 	const rounds, length = 5, 2 * time.Second
 	dir := t.TempDir()
 	captures := []struct {
@@ -997,9 +781,7 @@ func BenchmarkExamples(t *testing.B) {
 		{dir + "/super", 14000, stream(700, 0, time.Microsecond)},
 	}
 	for _, c := range captures { // 600 MB each
-		if err := os.WriteFile(c.name, bytes.Repeat(c.stream, 20), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		write(t, c.name, bytes.Repeat(c.stream, 20))
 	}
 	type row struct {
 		name  string
@@ -1016,30 +798,29 @@ func BenchmarkExamples(t *testing.B) {
 		{name: "`stage.py`", stage: stagePy + " 99"},
 		{name: "`quota.lua`", stage: quotaLua + " 1e15"},
 		{name: "`wirefilter.sh`", stage: wirefilter},
-		{name: linkRow},
 	}
 	for range rounds {
 		for _, r := range rows {
 			for i, c := range captures {
-				if r.stage == "" || r.stage == wirefilter && i == 1 {
+				words := strings.Fields(r.stage)
+				if len(words) == 0 || r.stage == wirefilter && i == 1 {
 					continue
 				}
-				r.file[i] = append(r.file[i], float64(c.frames)/replay(t, c.name, r.stage).Seconds())
+				r.file[i] = append(r.file[i], float64(c.frames)/timed(t, exec.Command("cat", c.name), exec.Command(words[0], words[1:]...), exec.Command("cat")).Seconds())
 			}
 			for i, read := range []string{"", "-offload=false"} {
-				if r.stage == wirefilter && i == 0 || r.name == linkRow && i == 1 {
+				if r.stage == wirefilter && i == 0 {
 					continue
 				}
 				t.Run(strings.Trim(r.name, "`"), func(t *testing.B) {
-					var n *network
-					if r.name == linkRow {
-						n = linked(t)
-					} else {
-						n = newNetwork(t, setup{})
-						n.swap(setup{read: read}, stagesOf(r.stage)...)
-						if err := echoesTCP(n.connect(t, "10.0.0.2"), 1); err != nil { // it is there
-							t.Fatal(err)
-						}
+					n := newNetwork(t, setup{})
+					var stages []string
+					if r.stage != "" {
+						stages = []string{r.stage}
+					}
+					n.swap(setup{read: read}, stages...)
+					if err := echoesTCP(echoing(t, n.a, n.b, "10.0.0.2:7"), 1); err != nil { // it is there
+						t.Fatal(err)
 					}
 					r.live[i] = append(r.live[i], n.throughput(t, length)/1e6)
 				})
@@ -1062,13 +843,6 @@ func BenchmarkExamples(t *testing.B) {
 	t.Logf("medians of %d rounds (least, most)\n%s", rounds, &b)
 }
 
-func stagesOf(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return []string{s}
-}
-
 // figures is a median, with the least and the most.
 func figures(v []float64) string {
 	if len(v) == 0 {
@@ -1082,74 +856,16 @@ func figures(v []float64) string {
 	return fmt.Sprintf("%.*f (%.*f–%.*f)", digits, v[len(v)/2], digits, v[0], digits, v[len(v)-1])
 }
 
-// replay sends a capture through a stage, from a pipe to a pipe.
-func replay(t testing.TB, name, stage string) time.Duration {
-	t.Helper()
-	words := strings.Fields(stage)
-	start := time.Now()
-	p := pipeline(t, nil, nil, exec.Command("cat", name), exec.Command(words[0], words[1:]...), exec.Command("cat"))
-	for _, s := range p {
-		if err := s.wait(t, time.Minute); err != nil {
-			t.Fatal(err)
-		}
-		if !s.ProcessState.Success() {
-			t.Fatalf("%v: %v, %s", s.Args, s.ProcessState, &s.stderr)
-		}
-	}
-	return time.Since(start)
-}
-
-// linked is a network whose hosts are linked by link.sh over a socket.
-func linked(t testing.TB) *network {
-	t.Helper()
-	a, b := segment(t)
-	for _, ns := range []*nettest.Namespace{a, b} {
-		ns.Run("ip", "link", "set", "tap0", "mtu", "1500")
-	}
-	b.Run("ip", "addr", "add", "10.0.0.2/24", "dev", "tap0")
-	dir, err := os.MkdirTemp("", "link-") // a short name: the path of a socket has 107 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	socket := dir + "/socket"
-	p := pipeline(t, nil, nil, a.Command(linkSh, "tap0", "socat", "-", "UNIX-LISTEN:"+socket))
-	pipeline(t, nil, nil, b.Command(linkSh, "tap0", "socat", "-", "UNIX-CONNECT:"+socket+",retry=100,interval=0.05"))
-	t.Cleanup(func() {
-		_ = p[0].Process.Signal(unix.SIGTERM)
-		if err := p[0].wait(t, 5*time.Second); err != nil {
-			t.Error(err)
-		}
-	})
-	if !a.Reaches("10.0.0.2", 10*time.Second) {
-		t.Fatal("no answer through the link")
-	}
-	return &network{t: t, a: a, b: b}
-}
-
 // throughput is what one TCP connection gets from a to b, in bits a second.
 func (n *network) throughput(t testing.TB, length time.Duration) float64 {
 	t.Helper()
+	n.serveTraffic("")
 	return 8 * float64(n.fetch(t, length, traffic.NewLog(length))) / length.Seconds()
 }
 
-// listen listens for TCP in a.
-func (n *network) listen() (l net.Listener) {
-	n.t.Helper()
-	var err error
-	n.a.Do(func() { l, err = net.Listen("tcp", "10.0.0.1:7") })
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return l
-}
-
-// fetch is a TCP connection from a to b for each log, and returns how many bytes came.
+// fetch is a TCP connection to b for each log, in which a serves traffic, and returns how many bytes came.
 func (n *network) fetch(t testing.TB, length time.Duration, logs ...*traffic.Log) uint64 {
 	t.Helper()
-	l := n.listen()
-	go func() { _ = traffic.Serve(l, 0) }()
-	defer l.Close()
 	var got atomic.Uint64
 	var all sync.WaitGroup
 	for _, log := range logs {
@@ -1167,4 +883,24 @@ func (n *network) fetch(t testing.TB, length time.Duration, logs ...*traffic.Log
 	}
 	all.Wait()
 	return got.Load()
+}
+
+// serveTraffic has a send what is fetched from it, until the test ends, with a congestion
+// control of TCP, or "" for the machine's.
+func (n *network) serveTraffic(congestion string) {
+	n.t.Helper()
+	l := listen(n.t, n.a, "10.0.0.1:7")
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	e := raw.Control(func(fd uintptr) {
+		if congestion != "" { // which connections inherit
+			err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion)
+		}
+	})
+	if err := errors.Join(e, err); err != nil {
+		n.t.Fatal(err)
+	}
+	go func() { _ = traffic.Serve(l, 0) }()
 }

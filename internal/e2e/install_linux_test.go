@@ -20,16 +20,12 @@ import (
 func cloned(t *testing.T, owner int) (dir string, in func(script string) *exec.Cmd) {
 	t.Helper()
 	nettest.Need(t, "unshare", "mount", "tar", "setpriv")
-	dir, err := os.MkdirTemp("", "framepipe-install-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir = openDir(t)
 	project, err := filepath.Abs(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nettest.Run(t, "sh", "-ec", fmt.Sprintf("chmod 755 %[1]s; mkdir %[1]s/clone; cd %[2]s; tar c --exclude=.git --exclude=./bin . | tar x -C %[1]s/clone; chown -R %[3]d:%[3]d %[1]s/clone", dir, root, owner))
+	nettest.Run(t, "sh", "-ec", fmt.Sprintf("mkdir %[1]s/clone; cd %[2]s; tar c --exclude=.git --exclude=./bin . | tar x -C %[1]s/clone; chown -R %[3]d:%[3]d %[1]s/clone", dir, root, owner))
 	return dir, func(script string) *exec.Cmd {
 		return exec.Command("unshare", "-m", "bash", "-c", `mount --bind "$1/clone" "$2" && cd "$2" && eval "$3"`, "bash", dir, project, script)
 	}
@@ -83,8 +79,8 @@ func TestInstall(t *testing.T) {
 	}
 	must := func(c *exec.Cmd) {
 		t.Helper()
-		if out, err := c.CombinedOutput(); err != nil || len(out) > 0 {
-			t.Fatalf("%v: %v, %s", c.Args, err, out)
+		if says, status := outcome(c); status != 0 || says != "" {
+			t.Fatalf("%v: status %d, %s", c.Args, status, says)
 		}
 	}
 	install := func() {
@@ -94,9 +90,9 @@ func TestInstall(t *testing.T) {
 	}
 
 	install()
-	unit, err := os.ReadFile(to + "/lib/systemd/system/framepipe@.service")
-	if err != nil || !strings.Contains(string(unit), "\nExecStart="+to+"/bin/pipeline.sh up %i ") || strings.Contains(string(unit), "/usr/local") {
-		t.Errorf("the unit: %v\n%s", err, unit)
+	unit := read(t, to+"/lib/systemd/system/framepipe@.service")
+	if !strings.Contains(unit, "\nExecStart="+to+"/bin/pipeline.sh up %i ") || strings.Contains(unit, "/usr/local") {
+		t.Errorf("the unit:\n%s", unit)
 	}
 	// It needs neither the sources nor Go.
 	script := func(args ...string) *exec.Cmd {
@@ -104,18 +100,18 @@ func TestInstall(t *testing.T) {
 		c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 		return c
 	}
-	if out, err := script("-h").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "usage: pipeline.sh demo\n") {
-		t.Errorf("-h: %v, %s", err, out)
+	if says, status := outcome(script("-h")); status != 0 || !strings.HasPrefix(says, "usage: pipeline.sh demo\n") {
+		t.Errorf("-h: status %d, %s", status, says)
 	}
-	if out, _ := script("run", "no0", "no1").CombinedOutput(); !strings.Contains(string(out), "tunread: no0: ") {
-		t.Errorf("run: %s", out)
+	if says, _ := outcome(script("run", "no0", "no1")); !strings.Contains(says, "tunread: no0: ") {
+		t.Errorf("run: %s", says)
 	}
 	for _, odd := range []string{"a b", "a&b", "a|b"} { // which the unit and the script that writes it would misread
-		if out, err := in("./pipeline.sh install '" + to + "/" + odd + "'").CombinedOutput(); err == nil || !strings.Contains(string(out), "the unit names this directory") {
-			t.Errorf("install to %s: %v, %s", odd, err, out)
+		if says, status := outcome(in("./pipeline.sh install '" + to + "/" + odd + "'")); status == 0 || !strings.Contains(says, "the unit names this directory") {
+			t.Errorf("install to %s: status %d, %s", odd, status, says)
 		}
 	}
-	if out, _ := script("install", to).CombinedOutput(); string(out) != "pipeline.sh: the sources are not here\npipeline.sh: hint: run it where they are\n" {
+	if out, _ := outcome(script("install", to)); out != "pipeline.sh: the sources are not here\npipeline.sh: hint: run it where they are\n" {
 		t.Errorf("install: %s", out)
 	}
 	must(script("uninstall", to))
@@ -124,7 +120,7 @@ func TestInstall(t *testing.T) {
 	must(in("./pipeline.sh uninstall " + to))
 	same3(t, "left", installed(t, to), left)
 
-	err = filepath.WalkDir(dir+"/clone", func(name string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir+"/clone", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -152,11 +148,7 @@ setpriv --reuid=%[2]d --regid=%[2]d --clear-groups --inh-caps=-all,+dac_read_sea
 func TestInstallGo(t *testing.T) {
 	t.Parallel()
 	dir, in := cloned(t, 0)
-	mod, err := os.ReadFile(root + "/go.mod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	need := matches(`(?m)^go (\S+)$`, string(mod))[0]
+	need := matches(`(?m)^go (\S+)$`, read(t, root+"/go.mod"))[0]
 	for _, tt := range []struct{ version, want string }{
 		{"go1.9.7", "pipeline.sh: Go " + need + " or later is needed to build the tools, and go1.9.7 is here: https://go.dev/dl\n"},
 		{"go1.23.12", "pipeline.sh: Go " + need + " or later is needed to build the tools, and go1.23.12 is here: https://go.dev/dl\n"},
@@ -169,17 +161,14 @@ func TestInstallGo(t *testing.T) {
 			}
 		}
 		if tt.version != "" {
-			if err := os.WriteFile(path+"/go", []byte("#!/bin/bash\n[ \"$*\" = 'env GOVERSION' ] && echo "+tt.version+"\n"), 0o755); err != nil {
-				t.Fatal(err)
-			}
+			write(t, path+"/go", "#!/bin/bash\n[ \"$*\" = 'env GOVERSION' ] && echo "+tt.version+"\n")
 		}
-		c := in("for d in /usr/local/go /usr/lib/go/; do [ ! -d $d ] || mount -t tmpfs none $d; done; PATH=" + path + " ./pipeline.sh install " + dir + "/usr")
-		out, _ := c.CombinedOutput()
-		if string(out) != tt.want || c.ProcessState.ExitCode() != 1 {
-			t.Errorf("%s: status %d, %q, want %q", tt.version, c.ProcessState.ExitCode(), out, tt.want)
+		says, status := outcome(in("for d in /usr/local/go /usr/lib/go/; do [ ! -d $d ] || mount -t tmpfs none $d; done; PATH=" + path + " ./pipeline.sh install " + dir + "/usr"))
+		if says != tt.want || status != 1 {
+			t.Errorf("%s: status %d, %q, want %q", tt.version, status, says, tt.want)
 		}
 	}
-	if _, err := os.Stat(dir + "/usr"); err == nil {
+	if exists(dir + "/usr") {
 		t.Error("something was installed")
 	}
 }

@@ -37,57 +37,26 @@ func charged(t testing.TB, name string, d ledger.Direction) (sum int64) {
 	return sum
 }
 
-// Two gates on one ledger hold the sum of both directions to the quota, with
-// TCP in both.
-func TestLedgerBothDirections(t *testing.T) {
-	t.Parallel()
-	const quota, window, length = 12_000_000, 2 * time.Second, 6 * time.Second
-	dir := t.TempDir()
-	self, err := os.Executable()
+// fullest returns the most bytes of both directions in so many slots of a ledger, one after
+// the other. They are those of the gates' clocks, which no delay behind a gate changes.
+func fullest(t testing.TB, name string, slots int) (most int64) {
+	t.Helper()
+	l, err := ledger.Read(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	gate := "quotagate -quota 12MB -window 2s -cycle 1h -ledger " + dir + "/ledger -bill sum -charge passed -dir "
-	meters := [2]string{dir + "/in", dir + "/out"}
-	n := newNetwork(t, setup{
-		in:  []string{gate + "in", "env " + meterFile + "=" + meters[0] + " " + self},
-		out: []string{gate + "out", "env " + meterFile + "=" + meters[1] + " " + self},
-	})
-	both := pair(t, n)
-	start := time.Now()
-	for _, c := range both {
-		go func() { _, _ = io.Copy(c, noise{}) }()
-		go func() { _, _ = io.Copy(io.Discard, c) }()
-	}
-	time.Sleep(length)
-	n.stop()
-	var m [2]metered
-	for i, name := range meters {
-		if m[i], err = readMeter(name); err != nil {
-			t.Fatal(err)
+	defer l.Close()
+	for _, c := range l.Cycles() {
+		both := func(i int) int64 { return c.Bytes(ledger.In, false, i) + c.Bytes(ledger.Out, false, i) }
+		sum := int64(0)
+		for i := range c.Slots {
+			if sum += both(i); i >= slots {
+				sum -= both(i - slots)
+			}
+			most = max(most, sum)
 		}
 	}
-	sum := together(m[:]...)
-	most := float64(sum.most(window)) / quota
-	used := float64(sum.between(start, 0, length)) / (quota * length.Seconds() / window.Seconds())
-	shares := [2]float64{}
-	for i := range m {
-		shares[i] = float64(m[i].between(start, 0, length)) / float64(sum.between(start, 0, length))
-	}
-	t.Logf("fullest window %.4f of the quota; %.3f of it used; in %.2f, out %.2f of that", most, used, shares[0], shares[1])
-	if most > 1.01 { // the meters' buckets are not those of the gates
-		t.Errorf("a window holds %.4f of the quota", most)
-	}
-	if used < 0.8 || min(shares[0], shares[1]) < 0.05 {
-		t.Errorf("%.3f of the quota is used, in %.2f, out %.2f", used, shares[0], shares[1])
-	}
-	// The ledger has what passed.
-	for i, d := range []ledger.Direction{ledger.In, ledger.Out} {
-		passed := m[i].total()
-		if got := charged(t, dir+"/ledger", d); got != int64(passed) {
-			t.Errorf("direction %d: %d passed, and the ledger has %d", i, passed, got)
-		}
-	}
+	return most
 }
 
 // inHand is what a gate that is killed may have charged and not passed, besides its
@@ -102,9 +71,7 @@ func TestLedgerKilled(t *testing.T) {
 	dir := t.TempDir()
 	inputs := [2]string{dir + "/small", dir + "/super"}
 	for i, b := range [][]byte{stream(20_000, 1000, 0), stream(3000, 0, 0)} {
-		if err := os.WriteFile(inputs[i], b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		write(t, inputs[i], b)
 	}
 	for name, flags := range map[string][]string{
 		"open":    {"-quota", "1PB", "-window", "5m", "-percentile", "95"},
@@ -120,9 +87,8 @@ func TestLedgerCutOff(t *testing.T) {
 	t.Parallel()
 	for name, b := range map[string][]byte{"small": stream(20_000, 1000, 0), "super": stream(400, 0, 0)} {
 		file := t.TempDir() + "/bill"
-		c := exec.Command("quotagate", "-quota", "1PB", "-ledger", file, "-dir", "out")
-		c.Stdin = bytes.NewReader(b)
-		out, said := begun(t, c)
+		all, in, out := piped(t, exec.Command("quotagate", "-quota", "1PB", "-ledger", file, "-dir", "out"))
+		go func() { _, _ = in.Write(b) }()
 		stuck(t, out)
 		if err := os.Truncate(file, 0); err != nil {
 			t.Fatal(err)
@@ -131,22 +97,18 @@ func TestLedgerCutOff(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = c.Wait()
-		if status := c.ProcessState.ExitCode(); status != 1 || !bytes.HasPrefix(b, got) {
+		gone(t, all)
+		if status := all[0].ProcessState.ExitCode(); status != 1 || !bytes.HasPrefix(b, got) {
 			t.Errorf("%s: status %d, %d bytes of %d came out", name, status, len(got), len(b))
 		}
-		if want := "quotagate: " + file + ": the ledger was truncated, or its disk failed\n"; said.String() != want {
-			t.Errorf("%s: it says %s", name, said.String())
+		if want := "quotagate: " + file + ": the ledger was truncated, or its disk failed\n"; all[0].Said.String() != want {
+			t.Errorf("%s: it says %s", name, &all[0].Said)
 		}
 		for _, args := range []string{"quotagate -quota 1PB -dir out -ledger ", "quotabill "} {
 			f := strings.Fields(args + file)
-			c := tool(f[0], f[1:]...)
-			c.Stdin, c.Stdout = bytes.NewReader(b), io.Discard
-			var said bytes.Buffer
-			c.Stderr = &said
-			_ = c.Run()
-			if status := c.ProcessState.ExitCode(); status != 1 || !strings.Contains(said.String(), file+": not a ledger, or damaged: 0 bytes") || !strings.Contains(said.String(), ": hint: ") {
-				t.Errorf("%s: status %d, %s", args, status, &said)
+			_, says, status := through(t, b, f[0], f[1:]...)
+			if status != 1 || !strings.Contains(says, file+": not a ledger, or damaged: 0 bytes") || !strings.Contains(says, ": hint: ") {
+				t.Errorf("%s: status %d, %s", args, status, says)
 			}
 		}
 	}
@@ -232,54 +194,6 @@ func stuck(t *testing.T, out *os.File) {
 		}
 		return waiting == 10
 	})
-}
-
-// A gate that can use its ledger only after a while counts there from then on, also when
-// it is killed.
-func TestLedgerLate(t *testing.T) {
-	t.Parallel()
-	for name, flags := range map[string][]string{"passed": nil, "offered": {"-charge", "offered"}} {
-		t.Run(name, func(t *testing.T) {
-			file := t.TempDir() + "/bill"
-			c := exec.Command("quotagate", append([]string{"-quota", "1PB", "-cycle", "1h", "-clock", "stream", "-ledger", file, "-dir", "out"}, flags...)...)
-			in, err := c.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			out, said := begun(t, c)
-			for _, b := range [][]byte{
-				streamFrom(1e9, 500, 1000, time.Millisecond), // in January 1970 there is no cycle
-				streamFrom(1e18, 2, 996, 0),                  // the second confirms the time of the first
-			} {
-				if _, err := in.Write(b); err != nil {
-					t.Fatal(err)
-				}
-				if _, err := io.ReadFull(out, make([]byte, len(b))); err != nil {
-					t.Fatal(err)
-				}
-			}
-			go func() { _, _ = in.Write(streamFrom(1e18, 20_000, 1000, 0)) }()
-			stuck(t, out)
-			if err := c.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			passed := int64(1000)
-			r := frame.NewReader(out)
-			var rec frame.Record
-			for err = r.Next(&rec); err == nil; err = r.Next(&rec) {
-				if !rec.IsAnnotation() {
-					passed += 1004
-				}
-			}
-			_ = c.Wait() // by a signal
-			if got := charged(t, file, ledger.Out); got < passed || got > passed+inHand || passed < 64<<10 {
-				t.Errorf("%d passed, and the ledger has %d", passed, got)
-			}
-			if !strings.Contains(said.String(), "there is no cycle for the time 1970-01-01") {
-				t.Errorf("it says %s", said)
-			}
-		})
-	}
 }
 
 func ledgerKilled(t *testing.T, file string, inputs [2]string, flags []string) {

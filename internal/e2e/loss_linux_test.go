@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"framepipe/internal/nettest"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -19,8 +17,6 @@ func TestEveryLossIsCounted(t *testing.T) {
 	n := newNetwork(t, setup{write: "-offload=off", in: []string{"quotagate -quota 3MB -window 1s", "bytehist -o /dev/null"}, out: stages})
 	n.a.Run("ip", "link", "set", "tap0", "txqueuelen", "64")
 	server, client := n.udp("10.0.0.2:9")
-	defer server.Close()
-	defer client.Close()
 	udp := n.counters("Udp:")
 
 	const frames = 20000
@@ -49,11 +45,9 @@ func TestEveryLossIsCounted(t *testing.T) {
 	var differ string
 	var dropped int
 	for range 5 { // a frame of the neighbours may come while they are asked
-		for _, s := range n.in {
-			_ = s.Process.Signal(unix.SIGUSR1)
-		}
+		signal(t, n.in, unix.SIGUSR1)
 		time.Sleep(300 * time.Millisecond)
-		tap0, tap1 = n.device(n.a, "tap0"), n.device(n.b, "tap1")
+		tap0, tap1 = n.a.Statistics("tap0"), n.b.Statistics("tap1")
 		read, gate, hist, write = keys(n.in[0]), keys(n.in[1]), keys(n.in[2]), keys(n.in[3])
 		dropped = gate["dropped_early"] + gate["dropped_full"] + gate["dropped_quota"] + gate["dropped_malformed"]
 		differ = ""
@@ -107,16 +101,6 @@ func TestEveryLossIsCounted(t *testing.T) {
 	}
 }
 
-// device returns the kernel's counters of an interface.
-func (n *network) device(ns *nettest.Namespace, name string) map[string]int {
-	n.t.Helper()
-	all := map[string]int{}
-	for _, key := range []string{"tx_packets", "tx_dropped", "rx_packets", "rx_dropped"} {
-		all[key], _ = strconv.Atoi(strings.TrimSpace(ns.Run("cat", "/sys/class/net/"+name+"/statistics/"+key)))
-	}
-	return all
-}
-
 // counters returns a line of /proc/net/snmp of b.
 func (n *network) counters(prefix string) map[string]int {
 	n.t.Helper()
@@ -139,7 +123,7 @@ func (n *network) counters(prefix string) map[string]int {
 // keys returns the numbers of the last line of counters that a stage has printed.
 func keys(s *stage) map[string]int {
 	all := map[string]int{}
-	for _, m := range regexp.MustCompile(`(\w+)=(\d+)\b`).FindAllStringSubmatch(s.stderr.String(), -1) {
+	for _, m := range regexp.MustCompile(`(\w+)=(\d+)\b`).FindAllStringSubmatch(s.Said.String(), -1) {
 		all[m[1]], _ = strconv.Atoi(m[2])
 	}
 	return all

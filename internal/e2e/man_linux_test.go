@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -17,16 +18,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"framepipe/frame"
 	"framepipe/internal/nettest"
+	"framepipe/internal/process"
 
 	"github.com/vmihailenco/msgpack/v5"
-	"golang.org/x/sys/unix"
 )
 
 // The manual pages, the usage texts and the completion are written by hand, each
@@ -42,11 +42,7 @@ func pages(t testing.TB) map[string]string {
 	all := map[string]string{}
 	names, _ := filepath.Glob(root + "/man/*.[1-9]")
 	for _, name := range names {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all[filepath.Base(name)] = string(b)
+		all[filepath.Base(name)] = read(t, name)
 	}
 	if len(all) < 7 {
 		t.Fatalf("only %d pages", len(all))
@@ -62,11 +58,7 @@ func usageOf(t testing.TB, name string) string {
 	if name == "pipeline.sh" {
 		c = exec.Command(root+"/pipeline.sh", "-h")
 	}
-	out, err := c.Output()
-	if err != nil {
-		t.Fatal(name, err)
-	}
-	return string(out)
+	return output(t, c)
 }
 
 // eachFile parses the Go files of a directory, but for tests.
@@ -146,8 +138,7 @@ func flagsOf(t testing.TB, name string) []string {
 	all = append(all, "h") // package flag's
 	for _, f := range all {
 		// What the source says is true of the program.
-		out, _ := exec.Command(name, "-"+f+"=", "-h").CombinedOutput()
-		if strings.Contains(string(out), "there is no flag") {
+		if says, _ := outcome(exec.Command(name, "-"+f+"=", "-h")); strings.Contains(says, "there is no flag") {
 			t.Errorf("%s has no flag -%s after all", name, f)
 		}
 	}
@@ -159,15 +150,12 @@ func flagsOf(t testing.TB, name string) []string {
 // function parse, by the names of functions.
 func scriptFlags(t testing.TB) map[string][]string {
 	t.Helper()
-	b, err := os.ReadFile(root + "/pipeline.sh")
-	if err != nil {
-		t.Fatal(err)
-	}
+	script := read(t, root+"/pipeline.sh")
 	all := map[string][]string{}
-	for _, m := range regexp.MustCompile(`(?m)^([a-z]+)\(\) \{\s+parse '([a-z ]*)' \d \d "\$@"`).FindAllStringSubmatch(string(b), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^([a-z]+)\(\) \{\s+parse '([a-z ]*)' \d \d "\$@"`).FindAllStringSubmatch(script, -1) {
 		all[m[1]] = sorted(strings.Fields(m[2]))
 	}
-	cases := matches(`(?m)^([a-z]+(?: \| [a-z]+)+)\) "\$@" ;;`, string(b))
+	cases := matches(`(?m)^([a-z]+(?: \| [a-z]+)+)\) "\$@" ;;`, script)
 	if len(cases) != 1 {
 		t.Fatal("pipeline.sh ends in another way now")
 	}
@@ -212,8 +200,9 @@ func namedFlags(s string) []string {
 }
 
 // checkCommands looks whether each tool of ours that is used in a text, which is
-// of shell commands, is given only flags that it has.
-func checkCommands(t testing.TB, where, commands string, have map[string][]string) {
+// of shell commands, is given only flags that it has. It returns how many commands of ours
+// there are.
+func checkCommands(t testing.TB, where, commands string, have map[string][]string) (n int) {
 	t.Helper()
 	commands = strings.ReplaceAll(commands, "\\e\n", " ")
 	for _, c := range regexp.MustCompile(`[|;&()<>'"\n]+`).Split(commands, -1) {
@@ -229,6 +218,7 @@ func checkCommands(t testing.TB, where, commands string, have map[string][]strin
 		if !ours {
 			continue
 		}
+		n++
 		if name == "pipeline.sh" && len(words) > 1 {
 			flags = have[name+" "+words[1]]
 		}
@@ -241,6 +231,7 @@ func checkCommands(t testing.TB, where, commands string, have map[string][]strin
 			}
 		}
 	}
+	return n
 }
 
 // have returns the flags of everything.
@@ -338,23 +329,22 @@ func TestManExamples(t *testing.T) {
 				shown.WriteString(line)
 			}
 		}
-		checkCommands(t, name, shown.String(), have)
+		if checkCommands(t, name, shown.String(), have) == 0 {
+			t.Errorf("%s shows no command of ours", name)
+		}
 	}
 	for _, name := range append(manTools, "pipeline.sh") {
 		_, _, examples := parts(usageOf(t, name))
-		if !strings.Contains(examples, name) {
+		if checkCommands(t, name+" -h", examples, have) == 0 {
 			t.Errorf("%s: the usage text does not end with examples", name)
 		}
-		checkCommands(t, name+" -h", examples, have)
 	}
 }
 
 // mandoc runs mandoc, for which the pages are where it looks for pages.
 func mandoc(t testing.TB, args ...string) (string, error) {
 	t.Helper()
-	if _, err := exec.LookPath("mandoc"); err != nil {
-		nettest.Skip(t, "needs mandoc")
-	}
+	nettest.Programs(t, "mandoc")
 	dir := t.TempDir()
 	for name := range pages(t) {
 		to := dir + "/man" + name[len(name)-1:]
@@ -519,15 +509,10 @@ func TestManNumbers(t *testing.T) {
 
 	dir := t.TempDir()
 	capture := dir + "/day.frames"
-	if err := os.WriteFile(capture, stream(20000, 1400, 1e5), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, capture, stream(20000, 1400, 1e5))
 	// What is really printed is among what the source says.
-	said, err := exec.Command("bash", "-c", "quotagate -quota 5MB -window 3s -cycle 1d -percentile 100 -ledger "+dir+"/ledger -dir out -clock stream -v -metrics "+dir+"/gate <"+capture+" 2>&1 >/dev/null").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	printed := matches(`\b([a-z_]+)=`, string(said))
+	said := output(t, exec.Command("bash", "-c", "quotagate -quota 5MB -window 3s -cycle 1d -percentile 100 -ledger "+dir+"/ledger -dir out -clock stream -v -metrics "+dir+"/gate <"+capture+" 2>&1 >/dev/null"))
+	printed := matches(`\b([a-z_]+)=`, said)
 	if len(printed) < 19 {
 		t.Errorf("quotagate says %s", said)
 	}
@@ -537,18 +522,15 @@ func TestManNumbers(t *testing.T) {
 		}
 	}
 
-	metrics, err := os.ReadFile(dir + "/gate")
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := matches(`(?m)^([a-z_]+)[ {]`, string(metrics))
+	metrics := read(t, dir+"/gate")
+	names := matches(`(?m)^([a-z_]+)[ {]`, metrics)
 	if len(names) < 20 {
 		t.Errorf("the metrics are\n%s", metrics)
 	}
 	page := all["quotagate.1"]
 	same3(t, "metrics explained", explained(page, ".Ss Metrics"), names)
 	kinds := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(string(metrics), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(metrics, -1) {
 		kinds[m[1]] = m[2]
 	}
 	for _, m := range regexp.MustCompile(`(?m)^\.It Li (quotagate_.*)\n(\w+):`).FindAllStringSubmatch(page, -1) {
@@ -558,20 +540,13 @@ func TestManNumbers(t *testing.T) {
 			}
 		}
 	}
-	for _, reason := range matches(`reason="(\w+)"`, string(metrics)) {
+	for _, reason := range matches(`reason="(\w+)"`, metrics) {
 		if !regexp.MustCompile(`\b` + reason + `\b`).MatchString(section(page, ".Ss Metrics")) {
 			t.Errorf("the reason %s is not on the page", reason)
 		}
 	}
 
-	report, err := exec.Command("bash", "-c", "bytehist -format json <"+capture+" 2>&1 >/dev/null").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var fields map[string]any
-	if err := json.Unmarshal(report, &fields); err != nil {
-		t.Fatal(err)
-	}
+	fields := fieldsOf(t, output(t, exec.Command("bash", "-c", "bytehist -format json <"+capture+" 2>&1 >/dev/null")))
 	same3(t, "names of a report", explained(all["bytehist.1"], ".Ss Reports"), slices.Collect(maps.Keys(fields)))
 	for class := range fields["sizes"].(map[string]any) {
 		if !strings.Contains(section(all["bytehist.1"], ".Ss Reports"), " "+class) {
@@ -580,23 +555,23 @@ func TestManNumbers(t *testing.T) {
 	}
 }
 
+// fieldsOf returns the fields of the first line of some JSON.
+func fieldsOf(t testing.TB, text string) (fields map[string]any) {
+	t.Helper()
+	if err := json.NewDecoder(strings.NewReader(text)).Decode(&fields); err != nil {
+		t.Fatal(err)
+	}
+	return fields
+}
+
 // The names of a bill and its metrics are on its page.
 func TestManBill(t *testing.T) {
 	page, dir := pages(t)["quotabill.1"], t.TempDir()
 	samples := "time,in,out\n2026-03-01 00:00:00,1000,2000\n2026-03-01 00:05:00,1000,2000\n"
-	if err := os.WriteFile(dir+"/samples", []byte(samples), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, dir+"/samples", samples)
 	printed, metrics := []string{}, []string{}
 	for _, terms := range [][]string{{"-rate", "1Mbit/s"}, {"-window", "month", "-quota", "1TB"}} {
-		out, err := exec.Command("quotabill", append(terms, "-csv", dir+"/samples", "-json", "-prom", dir+"/prom")...).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var fields map[string]any
-		if err := json.Unmarshal(out, &fields); err != nil {
-			t.Fatal(err)
-		}
+		fields := fieldsOf(t, output(t, exec.Command("quotabill", append(terms, "-csv", dir+"/samples", "-json", "-prom", dir+"/prom")...)))
 		printed = append(printed, slices.Collect(maps.Keys(fields))...)
 		if x, ok := fields["transfer"].(map[string]any); ok {
 			for key := range x {
@@ -605,25 +580,15 @@ func TestManBill(t *testing.T) {
 				}
 			}
 		}
-		b, err := os.ReadFile(dir + "/prom")
-		if err != nil {
-			t.Fatal(err)
-		}
-		metrics = append(metrics, matches(`(?m)^([a-z_]+)[ {]`, string(b))...)
-		same3(t, "gauges", matches(`(?m)^# TYPE (\S+) gauge$`, string(b)), matches(`(?m)^([a-z_]+)[ {]`, string(b)))
+		prom := read(t, dir+"/prom")
+		names := matches(`(?m)^([a-z_]+)[ {]`, prom)
+		metrics = append(metrics, names...)
+		same3(t, "gauges", matches(`(?m)^# TYPE (\S+) gauge$`, prom), names)
 	}
 	same3(t, "names of a bill", explained(page, ".Ss Names"), printed)
 	simulated := []string{}
 	for _, flags := range [][]string{{"-simulate", "-rate", "1Mbit/s"}, {"-plan", "-percentile", "100"}} {
-		out, err := exec.Command("quotabill", append(flags, "-csv", dir+"/samples", "-json")...).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		line, _, _ := strings.Cut(string(out), "\n")
-		var fields map[string]any
-		if err := json.Unmarshal([]byte(line), &fields); err != nil {
-			t.Fatal(err)
-		}
+		fields := fieldsOf(t, output(t, exec.Command("quotabill", append(flags, "-csv", dir+"/samples", "-json")...)))
 		simulated = append(simulated, slices.Collect(maps.Keys(fields))...)
 	}
 	same3(t, "names of a simulation", explained(page, ".Ss Simulations"), simulated)
@@ -686,12 +651,10 @@ func TestManStream(t *testing.T) {
 func completion(t testing.TB) string {
 	t.Helper()
 	name, err := filepath.Abs(root + "/man/completion.bash")
-	if err == nil {
-		_, err = os.ReadFile(name)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	read(t, name)
 	return name
 }
 
@@ -711,11 +674,11 @@ spec=${spec#*-F }
 		c = exec.Command("bash")
 	}
 	c.Args = append(c.Args, args...)
-	out, err := c.CombinedOutput()
-	if err != nil {
-		t.Errorf("%q: %v\n%s", words, err, out)
+	out, status := outcome(c)
+	if status != 0 {
+		t.Errorf("%q: status %d\n%s", words, status, out)
 	}
-	return strings.Fields(string(out))
+	return strings.Fields(out)
 }
 
 func TestManCompletion(t *testing.T) {
@@ -742,8 +705,8 @@ func TestManCompletion(t *testing.T) {
 		{"tunwrite", "offload"}, {"quotagate", "policy"}, {"quotagate", "count"}, {"quotagate", "charge"}, {"quotagate", "clock"}, {"bytehist", "format"},
 		{"tundivert", "fail"}, {"quotabill", "method"}, {"quotabill", "rank"}, {"quotabill", "missing"},
 	} {
-		out, _ := exec.Command(tt.tool, "-"+tt.flag, "?").CombinedOutput()
-		_, list, _ := strings.Cut(string(out), ": want ")
+		says, _ := outcome(exec.Command(tt.tool, "-"+tt.flag, "?"))
+		_, list, _ := strings.Cut(says, ": want ")
 		list, _, _ = strings.Cut(list, "\n")
 		want := regexp.MustCompile(`, | or `).Split(list, -1)
 		same3(t, tt.tool+" -"+tt.flag, complete(t, nil, tt.tool, "-"+tt.flag, ""), want)
@@ -751,22 +714,15 @@ func TestManCompletion(t *testing.T) {
 	}
 	for _, tt := range [][]string{{"tunread", "-offload"}, {"tunwrite", "-pace"}, {"quotagate", "-cycle-day"}, {"quotagate", "-window"}, {"quotagate", "-tz"}, {"quotabill", "-cycle-day"}, {"quotabill", "-percentile"}, {"quotabill", "-window"}} {
 		for _, v := range complete(t, nil, tt[0], tt[1], "=") {
-			out, _ := exec.Command(tt[0], tt[1]+"="+v, "-h").CombinedOutput()
-			if !strings.HasPrefix(string(out), "usage: ") {
-				t.Errorf("%v %s: %s", tt, v, out)
+			if says, _ := outcome(exec.Command(tt[0], tt[1]+"="+v, "-h")); !strings.HasPrefix(says, "usage: ") {
+				t.Errorf("%v %s: %s", tt, v, says)
 			}
 		}
 	}
 
-	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/one", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(dir+"/other", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	run := t.TempDir()
-	if err := os.Mkdir(run+"/eth7", 0o700); err != nil {
+	dir, run := t.TempDir(), t.TempDir()
+	write(t, dir+"/one", "")
+	if err := errors.Join(os.Mkdir(dir+"/other", 0o700), os.Mkdir(run+"/eth7", 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PIPELINE_RUN", run)
@@ -822,9 +778,7 @@ func TestManCompletionInterfaces(t *testing.T) {
 	nettest.Need(t, "bash")
 	ns := nettest.New(t)
 	const odd = "$(>was-run)"
-	ns.Run("ip", "tuntap", "add", "dev", "tap5", "mode", "tap", "multi_queue")
-	ns.Run("ip", "tuntap", "add", "dev", "tun6", "mode", "tun")
-	ns.Run("ip", "link", "add", "v0", "type", "veth", "peer", "name", odd)
+	ns.Batch("tuntap add dev tap5 mode tap multi_queue", "tuntap add dev tun6 mode tun", "link add v0 type veth peer name "+odd)
 	for _, tt := range []struct{ words, want string }{
 		{"tunread ", "tap5 tun6"},
 		{"tunwrite -l3 tu", "tun6"},
@@ -847,27 +801,9 @@ func TestManCompletionInterfaces(t *testing.T) {
 
 // Typed at a terminal, the words are completed.
 func TestManCompletionTyped(t *testing.T) {
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer master.Close()
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tty.Close()
+	master, tty := terminal(t)
 	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/some day.frames", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, dir+"/some day.frames", "")
 	// The tools only say what they were given.
 	says := `printf "got <%s>" "${FUNCNAME[0]}" "$@"; echo`
 	var setup strings.Builder
@@ -875,9 +811,7 @@ func TestManCompletionTyped(t *testing.T) {
 	for _, name := range append(manTools, "pipeline.sh") {
 		fmt.Fprintf(&setup, "%s() { %s; }\n", name, says)
 	}
-	if err := os.WriteFile(dir+"/rc", []byte(setup.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, dir+"/rc", setup.String())
 	c := exec.Command("bash", "--noprofile", "--rcfile", dir+"/rc", "-i")
 	c.Dir = dir
 	c.Env = append(os.Environ(), "TERM=dumb", "HISTFILE=", "INPUTRC=/dev/null", "HOME="+dir)
@@ -887,33 +821,14 @@ func TestManCompletionTyped(t *testing.T) {
 		t.Fatal(err)
 	}
 	tty.Close()
-	var shown strings.Builder
-	var mu sync.Mutex
-	go func() {
-		b := make([]byte, 4096)
-		for {
-			n, err := master.Read(b)
-			mu.Lock()
-			shown.Write(b[:n])
-			mu.Unlock()
-			if err != nil { // EIO, when bash has gone
-				return
-			}
-		}
-	}()
+	var shown process.Output
+	go func() { _, _ = io.Copy(&shown, master) }() // to EIO, when bash has gone
 	// await waits for the prompt, behind which bash reads a line letter by letter.
 	await := func(prompts int) string {
-		for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-			mu.Lock()
-			out := shown.String()
-			mu.Unlock()
-			if strings.Count(out, "ready: ") >= prompts {
-				return out
-			}
-			if time.Since(start) > 10*time.Second {
-				t.Fatalf("no prompt: %q", out)
-			}
+		if !process.Until(10*time.Second, func() bool { return strings.Count(shown.String(), "ready: ") >= prompts }) {
+			t.Fatalf("no prompt: %q", shown.String())
 		}
+		return shown.String()
 	}
 	for i, line := range []string{
 		"tunread -of\tfa\t", "tunwrite --off\tau\t-p\t1", "quotagate -pol\tr\t-ec\t",
@@ -937,27 +852,5 @@ func TestManCompletionTyped(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("the shell does not say %s but\n%s", want, out)
 		}
-	}
-}
-
-func TestManShellcheck(t *testing.T) {
-	if _, err := exec.LookPath("shellcheck"); err != nil {
-		nettest.Skip(t, "needs shellcheck")
-	}
-	if out, err := exec.Command("shellcheck", completion(t)).CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
-
-// Nothing is in man/ that is not installed or read.
-func TestManFiles(t *testing.T) {
-	err := fs.WalkDir(os.DirFS(root+"/man"), ".", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && !regexp.MustCompile(`^(.*\.[158]|.*\.md|completion\.bash)$`).MatchString(path) {
-			t.Errorf("man/%s: what is it?", path)
-		}
-		return err
-	})
-	if err != nil {
-		t.Error(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/gob"
 	"fmt"
 	"os"
+	"testing"
 	"time"
 
 	"framepipe/frame"
@@ -57,13 +58,21 @@ func meter(name string) int {
 	return 0
 }
 
-func readMeter(name string) (m metered, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return m, err
+// meterStage is the command of such a stage.
+func meterStage(t testing.TB, name string) string {
+	return "env " + meterFile + "=" + name + " " + self(t)
+}
+
+func readMeter(t testing.TB, name string) (m metered) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err == nil {
+		err = gob.NewDecoder(bytes.NewReader(b)).Decode(&m)
 	}
-	defer f.Close()
-	return m, gob.NewDecoder(f).Decode(&m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // together adds up meters, by the clock of the first.

@@ -31,14 +31,6 @@ func tools(t testing.TB, ns *nettest.Namespace) map[int]string {
 	return found
 }
 
-// twoTaps makes tap0 and tap1, as pipeline.sh wants them.
-func twoTaps(ns *nettest.Namespace) {
-	for _, tap := range []string{"tap0", "tap1"} {
-		ns.Run("ip", "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr")
-		ns.Run("ip", "link", "set", tap, "up")
-	}
-}
-
 func killOne(t testing.TB, ns *nettest.Namespace, name string) {
 	t.Helper()
 	for pid, s := range tools(t, ns) {
@@ -55,28 +47,24 @@ func TestPipelineScriptStopped(t *testing.T) {
 	t.Parallel()
 	nettest.Need(t, "bash")
 	ns := nettest.New(t)
-	for _, tap := range []string{"tap0", "tap1"} {
-		ns.Run("ip", "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue", "vnet_hdr")
-	}
+	ns.Taps("tap0", "tap1")
 	tmp := t.TempDir()
 	var times []time.Duration
 	for i := range 12 {
 		run := ns.Command(bin+"/pipeline.sh", "run", "tap0", "tap1", "-in", "quotagate -rate 1Gbit/s")
 		run.Env = append(os.Environ(), "TMPDIR="+tmp)
-		if err := run.Start(); err != nil {
-			t.Fatal(err)
-		}
+		script := pipeline(t, nil, nil, run)
 		begun := func() bool { left, _ := filepath.Glob(tmp + "/pipeline.*"); return len(left) > 0 }
 		eventually(t, 20*time.Second, "it begins", begun)
 		time.Sleep(time.Duration(i) * 3 * time.Millisecond)
 		asked := time.Now()
-		_ = run.Process.Signal(unix.SIGTERM)
-		deaf := time.AfterFunc(20*time.Second, func() { _ = run.Process.Kill() })
-		_ = run.Wait()
-		deaf.Stop()
+		signal(t, script, unix.SIGTERM)
+		if err := script[0].End(20 * time.Second); err != nil {
+			t.Fatal(err)
+		}
 		took, status := time.Since(asked), run.ProcessState
 		times = append(times, took)
-		if took > 20*time.Second || begun() || status.ExitCode() != 0 && status.Sys().(syscall.WaitStatus).Signal() != unix.SIGTERM {
+		if begun() || status.ExitCode() != 0 && status.Sys().(syscall.WaitStatus).Signal() != unix.SIGTERM {
 			t.Fatalf("stop %d: %v after %v; files are left: %v", i, status, took, begun())
 		}
 		if left := tools(t, ns); len(left) > 0 {
@@ -97,20 +85,14 @@ func TestPipelineScriptInterrupted(t *testing.T) {
 	t.Parallel()
 	nettest.Need(t, "bash")
 	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/mktemp", []byte("#!/bin/sh\n: >"+dir+"/begun\nexec sleep 60\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	write(t, dir+"/mktemp", "#!/bin/sh\n: >"+dir+"/begun\nexec sleep 60\n")
 	run := exec.Command(bin+"/pipeline.sh", "run", "tap0", "tap1")
 	run.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
 	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := run.Start(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 20*time.Second, "it begins", func() bool { _, err := os.Stat(dir + "/begun"); return err == nil })
+	script := pipeline(t, nil, nil, run)[0]
+	eventually(t, 20*time.Second, "it begins", func() bool { return exists(dir + "/begun") })
 	_ = unix.Kill(-run.Process.Pid, unix.SIGINT)
-	if err := run.Wait(); err != nil {
-		t.Errorf("%v", err)
-	}
+	ended(t, script)
 }
 
 // pipeline.sh run joins two taps until it is told to stop, and takes the other
@@ -124,25 +106,18 @@ func TestPipelineScript(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns := nettest.New(t)
-			twoTaps(ns)
+			ns.Taps("tap0", "tap1")
 			run := ns.Command("../../pipeline.sh", "run", "tap0", "tap1",
 				"-in", "quotagate -quota 123GB | bytehist -o /dev/null", "-out", "cat")
 			tmp := t.TempDir()
 			run.Env = append(os.Environ(), "TMPDIR="+tmp)
 			script := pipeline(t, nil, nil, run)[0]
-			t.Cleanup(func() { t.Logf("it said: %s", &script.stderr) })
+			t.Cleanup(func() { t.Logf("it said: %s", &script.Said) })
 			// It stands when all the tools run.
-			for start := time.Now(); len(tools(t, ns)) < 6; {
-				if time.Since(start) > 20*time.Second {
-					t.Fatal("the pipelines do not come up")
-				}
-				time.Sleep(100 * time.Millisecond)
-			}
+			eventually(t, 20*time.Second, "the pipelines", func() bool { return len(tools(t, ns)) == 6 })
 			time.Sleep(300 * time.Millisecond)
 			end(script, ns)
-			if err := script.wait(t, 5*time.Second); err != nil {
-				t.Fatal(err)
-			}
+			gone(t, []*stage{script})
 			status := script.ProcessState.ExitCode()
 			if want := name == "a signal"; (status == 0) != want {
 				t.Errorf("status %d", status)
@@ -153,24 +128,41 @@ func TestPipelineScript(t *testing.T) {
 			if left, err := os.ReadDir(tmp); len(left) > 0 || err != nil {
 				t.Errorf("files are left: %v, %v", left, err)
 			}
-			if says := script.stderr.String(); name == "a tap goes" && !regexp.MustCompile(`(?s)tap1: the device has gone away.*one pipeline has failed; the other goes with it`).MatchString(says) {
+			if says := script.Said.String(); name == "a tap goes" && !regexp.MustCompile(`(?s)tap1: the device has gone away.*one pipeline has failed; the other goes with it`).MatchString(says) {
 				t.Errorf("it says %s", says)
 			}
 		})
 	}
-	for args, want := range map[string]string{
-		"":                  "usage: pipeline.sh",
-		"fly":               "pipeline.sh: there is no command fly",
-		"run tap0":          "pipeline.sh: run: 1 arguments given",
-		"run tap0 tap0":     "pipeline.sh: run wants two taps, and tap0 is one",
-		"run tap0 tap1 -in": "pipeline.sh: -in wants a value",
-		"run tap0 tap1 -x":  "pipeline.sh: there is no flag -x",
-		"demo now":          "pipeline.sh: demo: 1 arguments given",
+	const alone = "pipeline.sh: with -queues each gate would keep a quota of its own"
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "usage: pipeline.sh"},
+		{[]string{"fly"}, "pipeline.sh: there is no command fly"},
+		{[]string{"run", "tap0"}, "pipeline.sh: run: 1 arguments given"},
+		{[]string{"run", "tap0", "tap0"}, "pipeline.sh: run wants two taps, and tap0 is one"},
+		{[]string{"run", "tap0", "tap1", "-in"}, "pipeline.sh: -in wants a value"},
+		{[]string{"run", "tap0", "tap1", "-x"}, "pipeline.sh: there is no flag -x"},
+		{[]string{"demo", "now"}, "pipeline.sh: demo: 1 arguments given"},
+		{[]string{"run", "tap0", "tap1", "-queues"}, "pipeline.sh: -queues wants a value"},
+		{[]string{"run", "tap0", "tap1", "-queues", "0"}, "pipeline.sh: -queues wants a number from 1 to 128"},
+		{[]string{"run", "tap0", "tap1", "-queues", "129"}, "pipeline.sh: -queues wants a number from 1 to 128"},
+		{[]string{"run", "tap0", "tap1", "-queues", "2x"}, "pipeline.sh: -queues wants a number from 1 to 128"},
+		// Several gates without a ledger.
+		{[]string{"run", "tap0", "tap1", "-queues", "2", "-in", "quotagate -rate 1Mbit/s"}, alone},
+		{[]string{"run", "tap0", "tap1", "-queues", "2", "-in", "quotagate -rate 1Mbit/s -ledger x", "-out", "cat | quotagate -rate 1Mbit/s"}, alone},
 	} {
-		c := exec.Command("../../pipeline.sh", strings.Fields(args)...)
-		out, _ := c.CombinedOutput()
-		if status := c.ProcessState.ExitCode(); !strings.HasPrefix(string(out), want) || status != 2 {
-			t.Errorf("%q: status %d, %s, want %s", args, status, out, want)
+		if says, status := outcome(exec.Command("../../pipeline.sh", tt.args...)); !strings.HasPrefix(says, tt.want) || status != 2 {
+			t.Errorf("%q: status %d, %s, want %s", tt.args, status, says, tt.want)
+		}
+	}
+	// With a ledger, and with one queue, the taps come next.
+	for _, args := range [][]string{{"-queues", "2", "-in", "quotagate -rate 1Mbit/s -ledger x -dir in"}, {"-queues", "1", "-in", "quotagate -rate 1Mbit/s"}} {
+		c := exec.Command(bin+"/pipeline.sh", append([]string{"run", "no0", "no1"}, args...)...)
+		c.Dir = t.TempDir()
+		if says, _ := outcome(c); !strings.Contains(says, "no0") {
+			t.Errorf("%q: %s", args, says)
 		}
 	}
 	for command := range scriptFlags(t) {

@@ -56,20 +56,13 @@ func lose(every string) int {
 // A stage that loses a frame of a thousand, and has counted it, is found out.
 func TestSoakFindsLoss(t *testing.T) {
 	nettest.Need(t)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	for _, name := range []string{"tunread", "quotagate", "tunwrite"} {
 		if err := os.Symlink(filepath.Join(bin, name), filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	script := fmt.Sprintf("#!/bin/sh\n%s/bytehist \"$@\" | %s=1000 %s\n", bin, lossy, self)
-	if err := os.WriteFile(filepath.Join(dir, "bytehist"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	write(t, dir+"/bytehist", fmt.Sprintf("#!/bin/sh\n%s/bytehist \"$@\" | %s=1000 %s\n", bin, lossy, self(t)))
 	out, err := exec.Command("soak", "-for", "2s", "-kill", "0", "-tools", dir).CombinedOutput()
 	if !regexp.MustCompile(`UNEXPLAINED in 1: counted by bytehist, come to tunwrite: \d+ and \d+: \d+ frames unexplained`).Match(out) || err == nil {
 		t.Errorf("%v\n%s", err, out)

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -41,20 +40,17 @@ func newUplink(t testing.TB, addresses bool) *uplink {
 	t.Helper()
 	nettest.Need(t, "bash", "flock", "setsid", "setpriv")
 	u := &uplink{t: t, router: nettest.New(t), host: nettest.New(t), behind: nettest.New(t), state: t.TempDir(), pipeline: bin + "/pipeline.sh"}
-	u.lib = u.shared() + "/lib"
-	nettest.Run(t, "ip", "link", "add", "e0", "netns", u.host.Name, "type", "veth", "peer", "name", "e1", "netns", u.router.Name)
-	nettest.Run(t, "ip", "link", "add", "l0", "netns", u.host.Name, "type", "veth", "peer", "name", "b0", "netns", u.behind.Name)
+	u.lib = openDir(t) + "/lib"
+	u.host.Veth("e0", u.router, "e1")
+	u.host.Veth("l0", u.behind, "b0")
 	for _, x := range []struct {
 		ns   *nettest.Namespace
 		dev  string
 		host int
-	}{{u.router, "e1", 1}, {u.host, "e0", 2}, {u.behind, "b0", 3}, {u.host, "l0", 0}} {
-		x.ns.Sysctl("ipv6/conf/"+x.dev+"/accept_dad", "0")
-		lines := []string{"link set " + x.dev + " up"}
-		if x.host != 0 && (x.host != 2 || addresses) {
-			lines = append(lines, fmt.Sprintf("addr add 10.0.0.%d/24 brd + dev %s", x.host, x.dev), fmt.Sprintf("addr add fd00::%d/64 dev %s", x.host, x.dev))
+	}{{u.router, "e1", 1}, {u.host, "e0", 2}, {u.behind, "b0", 3}} {
+		if x.host != 2 || addresses {
+			x.ns.Batch(fmt.Sprintf("addr add 10.0.0.%d/24 brd + dev %s", x.host, x.dev), fmt.Sprintf("addr add fd00::%d/64 dev %s", x.host, x.dev))
 		}
-		x.ns.Batch(lines...)
 	}
 	if addresses {
 		u.host.Sysctl("ipv6/conf/e0/accept_ra", "0") // as where somebody else deals with advertisements
@@ -76,16 +72,10 @@ func newUplink(t testing.TB, addresses bool) *uplink {
 			`link set e0 txqueuelen 555 alias "the uplink"`,
 		)
 	}
-	for tries := 0; ; tries++ { // until both interfaces have their addresses for good
+	eventually(t, 10*time.Second, "both interfaces have their addresses for good", func() bool {
 		all := u.host.Run("ip", "-6", "-o", "addr", "show")
-		if strings.Count(all, "inet6 fe80:") == 2 && !strings.Contains(all, "tentative") {
-			break
-		}
-		if tries > 200 {
-			t.Fatalf("the addresses are not for good: %s", all)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+		return strings.Count(all, "inet6 fe80:") == 2 && !strings.Contains(all, "tentative")
+	})
 	t.Cleanup(func() {
 		_ = u.script("down").Run()
 		if left := u.processes(); len(left) > 0 {
@@ -116,9 +106,7 @@ func (u *uplink) script(args ...string) *exec.Cmd {
 // run runs pipeline.sh and returns what it says and its status.
 func (u *uplink) run(args ...string) (string, int) {
 	u.t.Helper()
-	c := u.script(args...)
-	out, _ := c.CombinedOutput()
-	return string(out), c.ProcessState.ExitCode()
+	return outcome(u.script(args...))
 }
 
 func (u *uplink) must(args ...string) string {
@@ -215,20 +203,33 @@ func (u *uplink) ping(from *nettest.Namespace, addr string) {
 	}
 }
 
+// undone reports whether nothing of up is left.
+func (u *uplink) undone() bool { return !exists(u.state + "/e0") }
+
 // log is a log of a running up.
 func (u *uplink) log(name string) string {
-	b, _ := os.ReadFile(u.state + "/e0/" + name + ".log")
-	return string(b)
+	u.t.Helper()
+	return read(u.t, u.state+"/e0/"+name+".log")
 }
 
-// kill ends processes whose command line matches, and returns how many there were.
-func (u *uplink) kill(pattern string, sig unix.Signal) (n int) {
+// kill kills processes whose command line matches, of which there are some, and returns
+// their numbers.
+func (u *uplink) kill(pattern string, sig unix.Signal) (pids []int) {
+	u.t.Helper()
+	if pids = u.killAny(pattern, sig); len(pids) == 0 {
+		u.t.Fatalf("there is no %s: %v", pattern, u.processes())
+	}
+	return pids
+}
+
+// killAny is kill where there may be none.
+func (u *uplink) killAny(pattern string, sig unix.Signal) (pids []int) {
 	for pid, line := range u.processes() {
 		if regexp.MustCompile(pattern).MatchString(line) && unix.Kill(pid, sig) == nil {
-			n++
+			pids = append(pids, pid)
 		}
 	}
-	return n
+	return pids
 }
 
 // device returns the name of a device of ours.
@@ -247,27 +248,7 @@ func (u *uplink) connection(addrs ...string) (talk func(string)) {
 	u.t.Helper()
 	var conns []net.Conn
 	for _, addr := range addrs {
-		var l net.Listener
-		var c net.Conn
-		var err error
-		u.router.Do(func() { l, err = net.Listen("tcp", addr) })
-		if err != nil {
-			u.t.Fatal(err)
-		}
-		u.t.Cleanup(func() { l.Close() })
-		go func() {
-			c, err := l.Accept()
-			if err == nil {
-				_, _ = io.Copy(c, c)
-				c.Close()
-			}
-		}()
-		u.host.Do(func() { c, err = net.DialTimeout("tcp", addr, 5*time.Second) })
-		if err != nil {
-			u.t.Fatal(err)
-		}
-		u.t.Cleanup(func() { c.Close() })
-		conns = append(conns, c)
+		conns = append(conns, echoing(u.t, u.host, u.router, addr))
 	}
 	return func(line string) {
 		u.t.Helper()
@@ -283,7 +264,7 @@ func (u *uplink) connection(addrs ...string) (talk func(string)) {
 	}
 }
 
-// An up changes nothing but that frames go through the pipelines: no echo of a thousand in
+// An up changes nothing but that frames go through the pipelines: no echo of hundreds in
 // each direction is lost when it comes, when a pipeline changes and when it goes, and
 // connections live on.
 func TestUp(t *testing.T) {
@@ -337,7 +318,7 @@ func TestUp(t *testing.T) {
 	for _, p := range []*ping.Pinger{in, out} {
 		r := p.Stop()
 		t.Logf("up, changed and down in %v: %v", took, r)
-		if r.Lost() > 0 || r.Sent < 900 {
+		if r.Lost() > 0 || r.Sent < 500 { // a busy machine sends some late
 			t.Error(r)
 		}
 	}
@@ -374,16 +355,7 @@ func TestUpNeighbourhood(t *testing.T) {
 			}
 			return err
 		}}
-		var listener net.Listener
-		ns.Do(func() {
-			var err error
-			if listener, err = l.Listen(t.Context(), "tcp", addr); err != nil {
-				t.Error(err)
-			}
-		})
-		if listener == nil {
-			t.FailNow()
-		}
+		listener := inside(t, ns, func() (net.Listener, error) { return l.Listen(t.Context(), "tcp", addr) })
 		t.Cleanup(func() { listener.Close() })
 		go func() {
 			for {
@@ -454,48 +426,6 @@ func TestUpNeighbourhood(t *testing.T) {
 	}
 }
 
-// A machine that forwards, by a bridge of its own or by routing, needs nothing more: what
-// it forwards by the interface goes through the gates.
-func TestUpForwards(t *testing.T) {
-	t.Parallel()
-	for _, how := range []string{"bridge", "router"} {
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
-			u := newUplink(t, false)
-			far := "10.0.0.3"
-			if how == "bridge" {
-				u.host.Sysctl("ipv6/conf/default/disable_ipv6", "1")
-				u.host.Batch("link add br0 type bridge", "link set e0 master br0", "link set l0 master br0", "link set br0 up")
-			} else {
-				far = "10.1.0.3"
-				u.host.Sysctl("ipv4/ip_forward", "1")
-				u.host.Batch("addr add 10.0.0.2/24 dev e0", "addr add 10.1.0.2/24 dev l0")
-				u.behind.Batch("addr add 10.1.0.3/24 dev b0", "route add 10.0.0.1/32 via 10.1.0.2")
-				u.router.Batch("route add 10.1.0.0/24 via 10.0.0.2")
-			}
-			u.ping(u.router, far)
-			time.Sleep(2 * time.Second) // the kernel looks at the state of a new bridge once a second
-			before := u.looks()
-			u.must("up", "e0", "-in", "quotagate -rate 1Gbit/s", "-out", "quotagate -rate 1Gbit/s")
-			r := u.router.Ping(far, 300, 2*time.Millisecond)
-			time.Sleep(1100 * time.Millisecond) // the gates publish once a second
-			passed := regexp.MustCompile(`quotagate: .* passed=(\d+)`).FindAllStringSubmatch(u.must("status"), -1)
-			if r.Received < 290 || len(passed) != 2 {
-				t.Fatalf("%v, and the gates passed %v", r, passed)
-			}
-			for _, m := range passed {
-				if n, _ := strconv.Atoi(m[1]); n < r.Received {
-					t.Errorf("%v, and a gate passed %d frames", r, n)
-				}
-			}
-			u.same(before)
-			u.must("down")
-			u.ping(u.router, far)
-			u.same(before)
-		})
-	}
-}
-
 // A DHCP client goes on renewing its lease, and an up is no reason to ask again.
 func TestUpDHCP(t *testing.T) {
 	t.Parallel()
@@ -505,16 +435,10 @@ func TestUpDHCP(t *testing.T) {
 	conf := fmt.Sprintf("start 10.0.0.50\nend 10.0.0.60\ninterface e1\nlease_file %s/leases\npidfile %s/pid\noption subnet 255.255.255.0\noption lease 10\nmin_lease 5\n", dir, dir)
 	script := "#!/bin/sh\necho $1 $ip >>" + dir + "/events\n[ \"$1\" != bound ] || ip addr add $ip/24 dev $interface\n"
 	for name, text := range map[string]string{"leases": "", "conf": conf, "script": script} {
-		if err := os.WriteFile(dir+"/"+name, []byte(text), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		write(t, dir+"/"+name, text)
 	}
-	for _, c := range []*exec.Cmd{u.router.Command("udhcpd", "-f", dir+"/conf"), u.host.Command("udhcpc", "-f", "-i", "e0", "-s", dir+"/script", "-t", "10", "-T", "1")} {
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
-	}
+	pipeline(t, nil, nil, u.router.Command("udhcpd", "-f", dir+"/conf"))
+	pipeline(t, nil, nil, u.host.Command("udhcpc", "-f", "-i", "e0", "-s", dir+"/script", "-t", "10", "-T", "1"))
 	events := func(what string) int {
 		b, _ := os.ReadFile(dir + "/events")
 		return strings.Count(string(b), what)
@@ -545,25 +469,21 @@ func TestUpKilled(t *testing.T) {
 		kills = 20
 	}
 	var gaps []time.Duration
+	late := slack()
 	for i := range kills {
 		c := u.script("up", "e0", "-in", "quotagate -quota 1PB | bytehist -o /dev/null", "-out", "quotagate -quota 1PB")
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan struct{})
-		go func() { _ = c.Wait(); close(done) }()
+		up := pipeline(t, nil, nil, c)[0]
 		if i%2 == 0 { // while it comes up, or when it is up
-			eventually(t, 60*time.Second, "it begins", func() bool { _, err := os.Stat(u.state + "/e0"); return err == nil })
-			time.Sleep(rand.N(500 * time.Millisecond))
+			eventually(t, 60*time.Second, "it begins", func() bool { return exists(u.state + "/e0") })
 		} else {
-			<-done
-			time.Sleep(rand.N(500 * time.Millisecond))
+			<-up.Done
 		}
+		time.Sleep(rand.N(500 * time.Millisecond))
 		echoes := u.host.StartPing("10.0.0.1", ping.Config{Every: 5 * time.Millisecond})
 		time.Sleep(100 * time.Millisecond)
 		for quiet := 0; quiet < 3; quiet++ { // until nothing that they have started is left
-			if u.kill(".", unix.SIGKILL) > 0 {
+			if len(u.killAny(".", unix.SIGKILL)) > 0 {
 				quiet = 0
 			}
 		}
@@ -571,7 +491,7 @@ func TestUpKilled(t *testing.T) {
 		echoes.Stop()
 		r := echoes.Wait()
 		gaps = append(gaps, r.Gap)
-		<-done
+		<-up.Done
 		if r.Received == 0 {
 			t.Fatalf("kill %d: %v", i, r)
 		}
@@ -592,40 +512,16 @@ func TestUpKilled(t *testing.T) {
 	u.same(before)
 	slices.Sort(gaps)
 	t.Logf("no answers for %v", gaps)
-	if gaps[len(gaps)/2] > 50*time.Millisecond { // the machine has other things to do
-		t.Errorf("no answers for %v", gaps)
+	if most := 50*time.Millisecond + late(); gaps[len(gaps)/2] > most {
+		t.Errorf("no answers for %v, and not for %v", gaps, most)
 	}
 }
 
 // load has TCP run from the router to the host, as fast as it goes, until stop.
 func (u *uplink) load() (stop func()) {
 	u.t.Helper()
-	var l net.Listener
-	u.host.Do(func() {
-		var err error
-		if l, err = net.Listen("tcp", "10.0.0.2:77"); err != nil {
-			u.t.Error(err)
-		}
-	})
-	if l == nil {
-		u.t.FailNow()
-	}
-	go func() {
-		if c, err := l.Accept(); err == nil {
-			_, _ = io.Copy(io.Discard, c)
-			c.Close()
-		}
-	}()
-	var c net.Conn
-	u.router.Do(func() {
-		var err error
-		if c, err = net.Dial("tcp", "10.0.0.2:77"); err != nil {
-			u.t.Error(err)
-		}
-	})
-	if c == nil {
-		u.t.FailNow()
-	}
+	c, far := connection(u.t, u.router, u.host, "10.0.0.2:77")
+	go func() { _, _ = io.Copy(io.Discard, far) }()
 	go func() {
 		b := make([]byte, 1<<16)
 		for {
@@ -635,7 +531,7 @@ func (u *uplink) load() (stop func()) {
 			time.Sleep(time.Millisecond) // some 500 Mbit/s: others run beside this
 		}
 	}()
-	return func() { c.Close(); l.Close() }
+	return func() { c.Close() }
 }
 
 // After kill -9 the numbers that were noted may be those of other processes.
@@ -719,9 +615,9 @@ func TestUpRefuses(t *testing.T) {
 	if s := u.host.Run("ip", "-o", "link"); strings.Contains(s, "fphost") {
 		t.Errorf("left: %s", s)
 	}
-	c := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", u.pipeline, "up", "lo")
-	if out, _ := c.CombinedOutput(); c.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "up needs root\npipeline.sh: hint: sudo ") {
-		t.Errorf("as nobody: %v, %s", c.ProcessState, out)
+	said, status := outcome(exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", u.pipeline, "up", "lo"))
+	if status != 1 || !strings.Contains(said, "up needs root\npipeline.sh: hint: sudo ") {
+		t.Errorf("as nobody: status %d, %s", status, said)
 	}
 }
 
@@ -793,8 +689,8 @@ func TestUpTwo(t *testing.T) {
 	if said, status := u.run("change", "-in", "cat"); status != 0 || said != "" {
 		t.Errorf("change of both: status %d, %s", status, said)
 	}
-	if n := u.kill("^bash .*up -foreground e0", unix.SIGKILL); n != 1 {
-		t.Fatalf("%d were killed", n)
+	if pids := u.kill("^bash .*up -foreground e0", unix.SIGKILL); len(pids) != 1 {
+		t.Fatalf("%d were killed", len(pids))
 	}
 	eventually(t, 5*time.Second, "its end", func() bool {
 		said, _ := u.run("status", "e0")
@@ -824,11 +720,11 @@ func TestUpByLink(t *testing.T) {
 		c := u.script(args...)
 		c.Dir = filepath.Dir(u.state)
 		c.Env = append(c.Environ(), "PATH="+strings.TrimPrefix(os.Getenv("PATH"), bin+":"), "PIPELINE_RUN="+filepath.Base(u.state))
-		b, err := c.CombinedOutput()
-		if c.ProcessState.ExitCode() != want {
-			t.Fatalf("%v: %v, %s", args, err, b)
+		out, status := outcome(c)
+		if status != want {
+			t.Fatalf("%v: status %d, %s", args, status, out)
 		}
-		return string(b)
+		return out
 	}
 	run(0, "up", "e0", "-user", "root", "-in", "bytehist -o hist")
 	run(0, "status", "e0")
@@ -844,15 +740,14 @@ func TestUpConfirm(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
 	before := u.looks()
-	undone := func() bool { _, err := os.Stat(u.state + "/e0"); return err != nil }
-	said := u.must("up", "e0", "-confirm", "4s") // more than status takes
-	if !strings.Contains(said, "otherwise it is undone in 4 seconds") {
+	said := u.must("up", "e0", "-confirm", "8s") // more than status takes
+	if !strings.Contains(said, "otherwise it is undone in 8 seconds") {
 		t.Errorf("up says %s", said)
 	}
 	if s := u.must("status"); !strings.Contains(s, "seconds, unless confirmed") {
 		t.Errorf("status:\n%s", s)
 	}
-	eventually(t, 20*time.Second, "undone", undone)
+	eventually(t, 20*time.Second, "undone", u.undone)
 	u.same(before)
 	if b, err := os.ReadFile(u.state + "/e0.log"); err != nil || !strings.Contains(string(b), "not confirmed: undone") {
 		t.Errorf("nothing says why: %v, %s", err, b)
@@ -860,18 +755,18 @@ func TestUpConfirm(t *testing.T) {
 
 	// Too late is too late, also while it is being undone.
 	u.must("up", "e0", "-confirm", "1s", "-in", "bash -c 'cat; sleep 100'")
-	eventually(t, 10*time.Second, "the end of the time", func() bool { _, err := os.Stat(u.state + "/e0/expired"); return err == nil })
+	eventually(t, 10*time.Second, "the end of the time", func() bool { return exists(u.state + "/e0/expired") })
 	if s, status := u.run("confirm"); status != 1 {
 		t.Errorf("confirmed when it is undone: %s", s)
 	}
-	eventually(t, 20*time.Second, "undone", undone)
+	eventually(t, 20*time.Second, "undone", u.undone)
 
 	// Too early is too early.
 	c := u.script("up", "e0", "-confirm", "5s")
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the beginning", func() bool { _, err := os.Stat(u.state + "/e0/in"); return err == nil })
+	eventually(t, 10*time.Second, "the beginning", func() bool { return exists(u.state + "/e0/in") })
 	s, status := u.run("confirm")
 	if _, err := os.Stat(u.state + "/e0/ready"); err != nil && status != 1 {
 		t.Errorf("confirmed before it is up: %s", s)
@@ -910,11 +805,11 @@ func TestUpClock(t *testing.T) {
 		t.Helper()
 		c := u.host.Command("unshare", append([]string{"-m", "sh", "-c", `mount --bind "$0" /proc/uptime && exec "$@"`, uptime.Name(), u.pipeline}, args...)...)
 		c.Env = append(os.Environ(), "PIPELINE_RUN="+u.state, "PIPELINE_LIB="+u.lib)
-		out, err := c.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %v, %s", args, err, out)
+		out, status := outcome(c)
+		if status != 0 {
+			t.Fatalf("%v: status %d, %s", args, status, out)
 		}
-		return string(out)
+		return out
 	}
 	since(1000)
 	run("up", "e0", "-confirm", "10m")
@@ -923,7 +818,7 @@ func TestUpClock(t *testing.T) {
 		t.Errorf("a second before the end, status has\n%s", s)
 	}
 	since(1600)
-	eventually(t, 10*time.Second, "undone", func() bool { _, err := os.Stat(u.state + "/e0"); return err != nil })
+	eventually(t, 10*time.Second, "undone", u.undone)
 	u.same(before)
 }
 
@@ -941,28 +836,25 @@ func TestUpStopped(t *testing.T) {
 	for i := range stops {
 		c := u.script("up", "e0", "-foreground", "-out", "quotagate -rate 100Mbit/s")
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		var said bytes.Buffer
-		c.Stdout, c.Stderr = &said, &said
-		c.WaitDelay = time.Second // the stages have these, too
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, 20*time.Second, "up", func() bool { _, err := os.Stat(u.state + "/e0/ready"); return err == nil })
+		up := pipeline(t, nil, nil, c)[0]
+		eventually(t, 20*time.Second, "up", func() bool { return exists(u.state + "/e0/ready") })
 		time.Sleep(rand.N(500 * time.Millisecond))
 		sig := signals[i%len(signals)]
 		asked := time.Now()
 		_ = c.Process.Signal(sig)
-		deaf := time.AfterFunc(20*time.Second, func() { _ = c.Process.Kill() })
-		err := c.Wait()
-		deaf.Stop()
+		if err := up.End(20 * time.Second); err != nil {
+			t.Error(err)
+			_ = c.Process.Kill()
+			<-up.Done
+		}
 		if sig == unix.SIGABRT || sig == unix.SIGKILL {
 			u.ping(u.host, "10.0.0.1")
 			_, _ = u.run("down") // after ABRT there may be nothing left to do
-		} else if c.ProcessState.ExitCode() != 0 || strings.Contains(said.String(), "line ") || time.Since(asked) > 10*time.Second {
-			t.Errorf("stop %d, %v: %v after %v\n%s", i, sig, err, time.Since(asked), &said)
+		} else if c.ProcessState.ExitCode() != 0 || strings.Contains(up.Said.String(), "line ") || time.Since(asked) > 10*time.Second {
+			t.Errorf("stop %d, %v: %v after %v\n%s", i, sig, c.ProcessState, time.Since(asked), &up.Said)
 			_, _ = u.run("down")
 		}
-		if _, err := os.Stat(u.state + "/e0"); err == nil {
+		if !u.undone() {
 			t.Errorf("stop %d, %v: the state is left", i, sig)
 		}
 	}

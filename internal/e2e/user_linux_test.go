@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"framepipe/internal/nettest"
 	"framepipe/internal/packettest"
@@ -31,33 +30,6 @@ func shut(ns *nettest.Namespace, dir string, words ...string) *exec.Cmd {
 	return ns.Command("unshare", append([]string{"-m", "sh", "-c", script, dir}, words...)...)
 }
 
-// unprivileged checks of all threads that they are the user's and have no capability
-// and no way to one, as proc(5) says.
-func unprivileged(t *testing.T, s *stage, uid, gid int) {
-	t.Helper()
-	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", s.Process.Pid))
-	if len(threads) < 2 {
-		t.Errorf("%s: %d threads", s.Args[0], len(threads))
-	}
-	const none = ":\t0000000000000000\n"
-	four := func(id int) string { return strings.Repeat(fmt.Sprintf("\t%d", id), 4) + "\n" }
-	for _, name := range threads {
-		b, err := os.ReadFile(name)
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			continue // it has ended
-		}
-		status := strings.ReplaceAll(string(b), " \n", "\n")
-		for _, want := range []string{
-			"Uid:" + four(uid), "Gid:" + four(gid), "Groups:\t\n",
-			"CapInh" + none, "CapPrm" + none, "CapEff" + none, "CapBnd" + none, "CapAmb" + none, "NoNewPrivs:\t1\n",
-		} {
-			if !strings.Contains(status, "\n"+want) {
-				t.Errorf("%s, %s: %v, not %q:\n%s", s.Args[0], name, err, want, b)
-			}
-		}
-	}
-}
-
 // tapOf returns which descriptor of a process is its tap.
 func tapOf(t *testing.T, s *stage) string {
 	t.Helper()
@@ -67,7 +39,7 @@ func tapOf(t *testing.T, s *stage) string {
 			return filepath.Base(fd)
 		}
 	}
-	t.Fatalf("%s has no tap: %v, %s", s.Args[0], fds, &s.stderr)
+	t.Fatalf("%s has no tap: %v, %s", s.Args[0], fds, &s.Said)
 	return ""
 }
 
@@ -131,11 +103,7 @@ func intrude(args []string) int {
 // intrusion has a process of nobody try what it can on a tool's tap.
 func intrusion(t *testing.T, ns *nettest.Namespace, tap string, s *stage) string {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := ns.Command(self, tap, strconv.Itoa(s.Process.Pid), tapOf(t, s))
+	c := ns.Command(self(t), tap, strconv.Itoa(s.Process.Pid), tapOf(t, s))
 	c.Env = append(os.Environ(), intruder+"=1")
 	out, err := c.Output() // under -cover, stderr has that the process may not write its coverage
 	if err != nil {
@@ -221,16 +189,17 @@ func TestUser(t *testing.T) {
 			all := pipeline(t, nil, nil, read, write)
 			carries(t, ns, 100)
 			for i, s := range all {
-				unprivileged(t, s, tt.uid, tt.gid)
+				threads(t, s.Process.Pid, unprivileged(tt.uid, tt.gid)...)
 				if got := intrusion(t, ns, []string{"tap0", "tap1"}[i], s); got != kept {
 					t.Errorf("%s: a process of nobody\n%swant\n%s", s.Args[0], got, kept)
 				}
 			}
 			carries(t, ns, 100)
 			signal(t, all[:1], unix.SIGTERM)
+			ended(t, all...)
 			for _, s := range all {
-				if err := s.wait(t, 5*time.Second); err != nil || s.ProcessState.ExitCode() != 0 || s.stderr.Len() > 0 {
-					t.Errorf("%s: %v, %v, %s", s.Args[0], err, s.ProcessState, &s.stderr)
+				if says := s.Said.String(); says != "" {
+					t.Errorf("%s: %s", s.Args[0], says)
 				}
 			}
 		})

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"framepipe/internal/netns"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -23,9 +25,15 @@ func Need(t testing.TB, programs ...string) {
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		Skip(t, "needs taps: %v", err)
 	}
-	for _, p := range append(programs, "ip") {
-		if _, err := exec.LookPath(p); err != nil {
-			Skip(t, "needs %s", p)
+	Programs(t, append(programs, "ip")...)
+}
+
+// Programs skips a test that cannot have the named programs.
+func Programs(t testing.TB, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			Skip(t, "needs %s", name)
 		}
 	}
 }
@@ -50,42 +58,81 @@ func Inside(t testing.TB, f func()) {
 
 var namespaces atomic.Int32
 
-// Namespace is a named network namespace.
+// Namespace is a network namespace of a test.
 type Namespace struct {
-	t    testing.TB
-	Name string
+	netns.Namespace
+	t testing.TB
 }
 
 // New makes a network namespace with a name of its own, which is deleted when
 // the test ends.
 func New(t testing.TB) *Namespace {
 	t.Helper()
-	n := &Namespace{t, fmt.Sprintf("fp%d-%d", os.Getpid(), namespaces.Add(1))}
-	Run(t, "ip", "netns", "add", n.Name)
-	t.Cleanup(func() {
-		_ = exec.Command("ip", "netns", "del", n.Name).Run()
-	})
-	n.Run("ip", "link", "set", "lo", "up")
-	return n
+	n, err := netns.New(fmt.Sprintf("fp%d-%d", os.Getpid(), namespaces.Add(1)))
+	t.Cleanup(n.Delete)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Namespace{n, t}
+}
+
+func (n *Namespace) must(err error) {
+	n.t.Helper()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// Do runs f inside the namespace, on its own goroutine. Sockets that f makes
+// stay inside.
+func (n *Namespace) Do(f func()) {
+	n.t.Helper()
+	if err := n.Namespace.Do(func() error { f(); return nil }); err != nil {
+		n.t.Error(err)
+	}
 }
 
 // Sysctl sets a variable of the namespace, such as ipv6/conf/all/forwarding.
 func (n *Namespace) Sysctl(name, value string) {
 	n.t.Helper()
-	n.Do(func() {
-		if err := os.WriteFile("/proc/sys/net/"+name, []byte(value), 0); err != nil {
-			n.t.Error(err)
-		}
-	})
+	n.must(n.Namespace.Sysctl(name, value))
+}
+
+// Batch runs the lines as commands of ip inside the namespace.
+func (n *Namespace) Batch(lines ...string) {
+	n.t.Helper()
+	n.must(n.Namespace.Batch(lines...))
+}
+
+// Statistics returns the kernel's counters of an interface: rx_packets, tx_dropped and
+// the like.
+func (n *Namespace) Statistics(name string) map[string]int {
+	n.t.Helper()
+	all, err := n.Namespace.Statistics(name)
+	n.must(err)
+	return all
+}
+
+// Taps makes taps that are up, and that two processes can use.
+func (n *Namespace) Taps(names ...string) {
+	n.t.Helper()
+	for _, name := range names {
+		n.Batch("tuntap add dev "+name+" mode tap multi_queue vnet_hdr", "link set "+name+" up")
+	}
+}
+
+// Veth makes an interface whose other end is in another namespace. Both are up.
+func (n *Namespace) Veth(name string, other *Namespace, peer string) {
+	n.t.Helper()
+	n.Batch(fmt.Sprintf("link add %s type veth peer name %s netns %s", name, peer, other.Name), "link set "+name+" up")
+	other.Batch("link set " + peer + " up")
 }
 
 // Processes returns the numbers of those that are in the namespace.
 func (n *Namespace) Processes() (pids []int) {
 	n.t.Helper()
 	ns, err := os.Stat("/run/netns/" + n.Name)
-	if err != nil {
-		n.t.Fatal(err)
-	}
+	n.must(err)
 	names, _ := filepath.Glob("/proc/[0-9]*/ns/net")
 	for _, name := range names {
 		if theirs, err := os.Stat(name); err == nil && os.SameFile(ns, theirs) {
@@ -94,22 +141,6 @@ func (n *Namespace) Processes() (pids []int) {
 		}
 	}
 	return pids
-}
-
-// Batch runs the lines as commands of ip inside the namespace.
-func (n *Namespace) Batch(lines ...string) {
-	n.t.Helper()
-	c := n.Command("ip", "-batch", "-")
-	c.Stdin = strings.NewReader(strings.Join(lines, "\n"))
-	run(n.t, c)
-}
-
-// Command is exec.Command inside the namespace.
-func (n *Namespace) Command(name string, args ...string) *exec.Cmd {
-	if name == "ip" { // one process instead of two, and no view of /sys of its own
-		return exec.Command("ip", append([]string{"-n", n.Name}, args...)...)
-	}
-	return exec.Command("ip", append([]string{"netns", "exec", n.Name, name}, args...)...)
 }
 
 // Run runs a command inside the namespace, and fails the test if it fails.

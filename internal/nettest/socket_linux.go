@@ -2,11 +2,30 @@ package nettest
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// Index returns the number of an interface of the namespace it is called in. It does without
+// package net: a test that links C cannot be held by Landlock.
+func Index(name string) (int, error) {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(s)
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(s, unix.SIOCGIFINDEX, ifr)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	return int(ifr.Uint32()), nil
+}
 
 // PacketSocket returns a packet socket on an interface of the namespace it is
 // called in: what is sent leaves by the interface, and what is received, with
@@ -19,18 +38,14 @@ func PacketSocket(t testing.TB, name string) int {
 		t.Error(err)
 		return -1
 	}
-	// Not by package net: a test that links C cannot be held by Landlock.
-	ifr, err := unix.NewIfreq(name)
-	if err == nil {
-		err = unix.IoctlIfreq(s, unix.SIOCGIFINDEX, ifr)
-	}
+	index, err := Index(name)
 	if err != nil {
-		t.Errorf("%s: %v", name, err)
+		t.Error(err)
 		return -1
 	}
 	all := uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)
 	err = errors.Join(
-		unix.Bind(s, &unix.SockaddrLinklayer{Protocol: all, Ifindex: int(ifr.Uint32())}),
+		unix.Bind(s, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index}),
 		unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
 		unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2}))
 	if err != nil {

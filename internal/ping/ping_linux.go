@@ -130,39 +130,24 @@ func Start(addr string, c Config) (*Pinger, error) {
 	return p, nil
 }
 
+// open makes the socket. It is not connected: then it would keep its source address, and a
+// test may move that. It receives all ICMP, of which answer takes what is for this pinger.
 func (p *Pinger) open(a netip.Addr) (s int, err error) {
-	const (
-		icmpFilter = 1 // linux/icmp.h
-		kind       = unix.SOCK_RAW | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
-	)
-	// A connected socket would keep its source address, and a test may move that.
+	const kind = unix.SOCK_RAW | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	family, protocol, level, discover, whole := unix.AF_INET6, unix.IPPROTO_ICMPV6, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO
+	p.to = &unix.SockaddrInet6{Addr: a.As16()}
 	if p.v4 {
+		family, protocol, level, discover, whole = unix.AF_INET, unix.IPPROTO_ICMP, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO
 		p.to = &unix.SockaddrInet4{Addr: a.As4()}
-		if s, err = unix.Socket(unix.AF_INET, kind, unix.IPPROTO_ICMP); err != nil {
-			return -1, err
-		}
-		err = unix.SetsockoptInt(s, unix.SOL_RAW, icmpFilter, ^(1 << echoReply4))
-		if p.c.Whole {
-			err = errors.Join(err, unix.SetsockoptInt(s, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO))
-		}
-	} else {
-		p.to = &unix.SockaddrInet6{Addr: a.As16()}
-		if s, err = unix.Socket(unix.AF_INET6, kind, unix.IPPROTO_ICMPV6); err != nil {
-			return -1, err
-		}
-		var blocked unix.ICMPv6Filter
-		for i := range blocked.Data {
-			blocked.Data[i] = 1<<32 - 1
-		}
-		blocked.Data[echoReply6/32] &^= 1 << (echoReply6 % 32)
-		err = unix.SetsockoptICMPv6Filter(s, unix.SOL_ICMPV6, unix.ICMPV6_FILTER, &blocked)
-		if p.c.Whole {
-			err = errors.Join(err, unix.SetsockoptInt(s, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO))
-		}
 	}
-	if err != nil {
-		unix.Close(s)
+	if s, err = unix.Socket(family, kind, protocol); err != nil {
 		return -1, err
+	}
+	if p.c.Whole {
+		if err = unix.SetsockoptInt(s, level, discover, whole); err != nil {
+			unix.Close(s)
+			return -1, err
+		}
 	}
 	return s, nil
 }

@@ -77,11 +77,3 @@ func TestSize(t *testing.T) {
 		}
 	}
 }
-
-func TestNoAddress(t *testing.T) {
-	for _, addr := range []string{"", "localhost", "10.0.0"} {
-		if _, err := ping.Start(addr, ping.Config{}); err == nil {
-			t.Errorf("%q is an address", addr)
-		}
-	}
-}

@@ -56,18 +56,24 @@ func (t *reader) keep(done int) {
 
 // push puts a record into the queue, and keeps the queue within its limit.
 func (t *reader) push(h *fairq.Held) {
-	head := frame.HeadSize
-	if h.Data[10] != 0xc0 { // see frame.PutHead
-		head = frame.HeadSizeOffload
-	}
-	f := h.Data[head:]
+	f := frameOf(h)
 	layers := packet.Dissect(f, t.link)
 	h.Bytes = int64(len(h.Data))
 	t.queue.Push(h, layers.Flow(f, t.seed))
 	for t.queue.Frames > 1 && (t.queue.Bytes > longestQueue || t.queue.Memory > fairq.MaxMemory) {
-		t.queue.Free(t.queue.Drop())
+		h := t.queue.Drop()
 		t.n.dropped.Add(1)
+		t.n.droppedBytes.Add(uint64(len(frameOf(h))))
+		t.queue.Free(h)
 	}
+}
+
+// frameOf returns the frame of a record, without its head: see frame.PutHead.
+func frameOf(h *fairq.Held) []byte {
+	if h.Data[10] == 0xc0 {
+		return h.Data[frame.HeadSize:]
+	}
+	return h.Data[frame.HeadSizeOffload:]
 }
 
 // backlog moves frames from the device through the queue to the output, until the queue is

@@ -70,7 +70,7 @@ type device interface {
 
 // counters are the counters that SIGUSR1 prints.
 type counters struct {
-	frames, bytes, ethernet, super, errors, malformed, dropped atomic.Uint64
+	frames, bytes, ethernet, super, errors, malformed, dropped, droppedBytes atomic.Uint64
 }
 
 // run reads until the device is gone, a signal stops it, or the reader of the output

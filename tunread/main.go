@@ -99,6 +99,6 @@ func run(t *cli.Tool, c config) error {
 }
 
 func (n *counters) String() string {
-	return fmt.Sprintf("frames=%d bytes=%d ethernet_bytes=%d offloaded=%d errors=%d malformed=%d dropped=%d",
-		n.frames.Load(), n.bytes.Load(), n.ethernet.Load(), n.super.Load(), n.errors.Load(), n.malformed.Load(), n.dropped.Load())
+	return fmt.Sprintf("frames=%d bytes=%d ethernet_bytes=%d offloaded=%d errors=%d malformed=%d dropped=%d dropped_bytes=%d",
+		n.frames.Load(), n.bytes.Load(), n.ethernet.Load(), n.super.Load(), n.errors.Load(), n.malformed.Load(), n.dropped.Load(), n.droppedBytes.Load())
 }

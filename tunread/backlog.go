@@ -13,9 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// While the output has no room, frames wait in a fair queue, and the device's own queue is kept
-// empty. There, and in nothing else, a frame of a flow that sends little would wait behind all
-// frames of those that send much, and be dropped as they are.
+// While the output has no room, frames wait in a fair queue, and the tap's own queue is kept
+// empty. In that one, a frame of a flow that sends little would wait behind all frames of those
+// that send much, and be dropped as they are. A socket in place of a tap is left full: its
+// senders wait.
 
 const (
 	// longestQueue is the limit in bytes: a pipe's size, so that the queue can fill

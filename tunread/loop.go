@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -64,6 +65,7 @@ type reader struct {
 type device interface {
 	Fd() int
 	VNetHdr() bool
+	Waits() bool
 	Read(buf []byte, off int) (n int, err error)
 	Detach() error
 }
@@ -201,17 +203,19 @@ func (t *reader) last() error {
 // returns when all frames that have come meanwhile are written, too.
 func (t *reader) pass() (n int, err error) {
 	n, err = t.drain()
-	if n > 0 {
-		done, e := t.out.Try(t.buf[:n])
-		if e == unix.EAGAIN {
-			t.keep(done)
-			e = t.backlog()
-		}
-		if e != nil {
-			return n, e
-		}
+	if n == 0 {
+		return n, err
 	}
-	return n, err
+	if t.dev.Waits() {
+		_, e := t.out.Write(t.buf[:n])
+		return n, cmp.Or(e, err)
+	}
+	done, e := t.out.Try(t.buf[:n])
+	if e == unix.EAGAIN {
+		t.keep(done)
+		e = t.backlog()
+	}
+	return n, cmp.Or(e, err)
 }
 
 // drain reads queued frames into the buffer as a stream, and returns the number of

@@ -152,7 +152,7 @@ func TestUSR1(t *testing.T) {
 	})
 	in.Close()
 	for i, want := range []string{
-		`^tunread: frames=5 bytes=280 ethernet_bytes=320 offloaded=0 errors=0 malformed=0 dropped=0\n$`,
+		`^tunread: frames=5 bytes=280 ethernet_bytes=320 offloaded=0 errors=0 malformed=0 dropped=0 dropped_bytes=0\n$`,
 		`^quotagate: state=open used=320 quota=1000000000 used_share=0.0000 read=5 read_bytes=280 in=5 in_bytes=320 passed=5 .* held=0 held_bytes=0 delay=0s\n$`,
 		`^bytehist: frames=5 bytes=280 ethernet_bytes=320 reports=0 left_out=0\n$`,
 		`^tunwrite: frames=5 bytes=280 segmented=0 merged=0 refused=0 malformed=0 ethernet_bytes=320 written=5 written_bytes=280 written_ethernet_bytes=320 lost_ethernet_bytes=0\n$`,

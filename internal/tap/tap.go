@@ -90,6 +90,10 @@ func (d *Device) Fd() int { return d.fd }
 // VNetHdr reports whether a virtio_net_hdr goes in front of each frame.
 func (d *Device) VNetHdr() bool { return d.vnet }
 
+// Waits reports whether who sends frames to the device waits while it is full: to a socket, not
+// to a tap, which drops them.
+func (d *Device) Waits() bool { return d.socket }
+
 // Offload reports whether super-frames and frames with an unfinished checksum can
 // pass through the device.
 func (d *Device) Offload() bool { return d.offload }

@@ -261,7 +261,7 @@ func TestBacklog(t *testing.T) {
 			}
 		}
 		const bulk, sparse = 5000, 6000
-		for range 25 { // 1.8 MB, a few at a time
+		for range 70 { // 5 MB, a few at a time
 			for range 50 {
 				send(bulk, 1400)
 			}

@@ -67,7 +67,7 @@ type device interface {
 	VNetHdr() bool
 	Waits() bool
 	Read(buf []byte, off int) (n int, err error)
-	Detach() error
+	Close() error
 }
 
 // counters are the counters that SIGUSR1 prints.
@@ -176,14 +176,14 @@ func (t *reader) pace(since time.Duration) time.Duration {
 }
 
 // last passes on the frames that are left, when the reader must stop; in a flood, only so many
-// as a queue may have. Before its last write, which may take long, it detaches the queue:
-// another reader of the device then gets the frames that come meanwhile.
+// as a queue may have. Before its last write, which may take long, it closes the device:
+// another reader of it then gets the frames that come meanwhile.
 func (t *reader) last() error {
 	for until := t.n.frames.Load() + most; ; {
 		n, err := t.drain()
 		end := n < batch || err != nil || t.n.frames.Load() >= until
 		if end {
-			_ = t.dev.Detach() // the end of the process does it, too
+			_ = t.dev.Close()
 		}
 		err = errors.Join(err, t.flush())
 		if n > 0 {

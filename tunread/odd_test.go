@@ -30,7 +30,7 @@ type kernel struct {
 
 func (k *kernel) Fd() int       { return k.fd }
 func (k *kernel) VNetHdr() bool { return k.vnet }
-func (k *kernel) Detach() error { return nil }
+func (k *kernel) Close() error  { return nil }
 func (k *kernel) Waits() bool   { return false }
 
 func (k *kernel) Read(buf []byte, off int) (int, error) {

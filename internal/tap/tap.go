@@ -115,8 +115,12 @@ func (d *Device) String() string {
 	return s + " without offload"
 }
 
-// Close closes the device.
-func (d *Device) Close() error { return unix.Close(d.fd) }
+// Close closes the device, once. The kernel then sends its frames to the other readers.
+func (d *Device) Close() error {
+	fd := d.fd
+	d.fd = -1
+	return unix.Close(fd)
+}
 
 // Open opens a device. Its errors name it.
 func Open(cfg Config) (*Device, error) {

@@ -59,7 +59,7 @@ func (d *Device) openName(cfg Config) error {
 		err = d.setup(cfg)
 	}
 	if err == nil && cfg.Write {
-		err = d.Detach()
+		err = d.detach()
 	}
 	if err != nil {
 		_ = unix.Close(d.fd)
@@ -156,7 +156,7 @@ func (d *Device) openPath(cfg Config) error {
 		_ = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr) // setup reads back the flags
 	}
 	if err = d.setup(cfg); err == nil && cfg.Write {
-		err = d.Detach()
+		err = d.detach()
 	}
 	if err != nil {
 		_ = unix.Close(fd)
@@ -217,14 +217,9 @@ func (d *Device) setup(cfg Config) error {
 	return nil
 }
 
-// Detach detaches the queue, so that the kernel sends no more frames to it: those of other
-// queues' readers go on. Frames that are in it are lost. It does nothing to an inherited
-// device, which others may use, and to one with a single queue, for which the kernel returns
-// EINVAL.
-func (d *Device) Detach() error {
-	if !d.own {
-		return nil
-	}
+// detach detaches the queue, so that the kernel sends no frames to it. A device
+// with one queue returns EINVAL; it has no other reader.
+func (d *Device) detach() error {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
 		return err

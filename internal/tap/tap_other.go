@@ -54,9 +54,6 @@ func (d *Device) setup(cfg Config) error {
 	return nil
 }
 
-// Detach does nothing: a device has one queue.
-func (d *Device) Detach() error { return nil }
-
 // putFamily writes the address family of the packet that follows it in p.
 func putFamily(p []byte) {
 	family := uint32(unix.AF_INET)

@@ -161,7 +161,7 @@ func TestTransfer(t *testing.T) {
 				counted(t, n.in[3], "segments", func(c map[string]int) bool { return c["segmented"] > 0 })
 			}
 			for _, s := range slices.Concat(n.in, n.out) {
-				if mb := residentNow(t, s.Process.Pid); mb >= 20 {
+				if mb := residentNow(t, s.Process.Pid); mb >= 32 {
 					t.Errorf("%v: %d MB resident", s.Args, mb)
 				}
 			}

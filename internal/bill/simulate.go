@@ -2,7 +2,6 @@ package bill
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"framepipe/internal/budget"
@@ -156,9 +155,6 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 		offered.Known[i], passed.Known[i] = true, true
 	}
 	for _, directions := range c.Method.budgets() {
-		if c.idle(directions) {
-			continue
-		}
 		if err := x.run(directions, offered, passed); err != nil {
 			return nil, err
 		}
@@ -174,21 +170,14 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	return x, nil
 }
 
-// idle reports whether no traffic was offered in some directions.
-func (c *Scenario) idle(directions []int) bool {
-	return !slices.ContainsFunc(directions, func(direction int) bool {
-		return slices.ContainsFunc(c.demand, func(s *Series) bool { return slices.Max(s.bytes(direction)) > 0 })
-	})
-}
-
 // run simulates the gates of directions that share a budget: with the budget, without
 // it, and with all demand known in advance.
 func (x *Simulated) run(directions []int, offered, passed *Series) error {
 	var demand []budget.Demand
 	for _, s := range x.demand {
-		d := budget.Demand{Start: s.Start, Sample: s.Slot, Bytes: s.bytes(directions[0])}
-		if len(directions) > 1 {
-			d.Other = s.bytes(directions[1])
+		d := budget.Demand{Start: s.Start, Sample: s.Slot}
+		for _, direction := range directions {
+			d.Lanes = append(d.Lanes, s.bytes(direction))
 		}
 		demand = append(demand, d)
 	}

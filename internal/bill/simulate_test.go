@@ -146,10 +146,10 @@ func byHand(t *testing.T, name string, s *Series, x *Simulated) {
 		sum[i] = s.In[i] + s.Out[i]
 	}
 	passed := int64(0)
-	for _, d := range map[Method][]budget.Demand{
-		Separate: {{Bytes: s.In}, {Bytes: s.Out}}, Max: {{Bytes: s.In, Other: s.Out}}, Sum: {{Bytes: sum}}, In: {{Bytes: s.In}}, Out: {{Bytes: s.Out}},
+	for _, lanes := range map[Method][][][]int64{
+		Separate: {{s.In}, {s.Out}}, Max: {{s.In, s.Out}}, Sum: {{sum}}, In: {{s.In}}, Out: {{s.Out}},
 	}[x.Method] {
-		d.Start = s.Start
+		d := budget.Demand{Start: s.Start, Sample: s.Slot, Lanes: lanes}
 		b := budget.Simulation{Threshold: 0.75, Config: budget.Config{Quota: x.Commit, Free: budget.Ratio{Num: 5, Den: 100}, Cycle: func(now int64) (int64, int64) {
 			start := now - now%day(1970, 1, 2)
 			return start, start + day(1970, 1, 2)

@@ -127,7 +127,7 @@ var demands = []struct {
 	{"samples missing", func(r *rand.Rand, n int, q float64) []int64 {
 		return each(n, func(int) float64 {
 			if r.IntN(10) == 0 {
-				return -1
+				return 0
 			}
 			return q * 1.2 * r.ExpFloat64()
 		})
@@ -171,7 +171,7 @@ func TestPromise(t *testing.T) {
 					}
 				}
 				start := rapid.Int64Range(0, 3*day).Draw(t, "start")
-				if _, err := s.Run(Demand{Start: start, Bytes: d.make(r, 110, float64(cfg.Quota))}); err != nil {
+				if _, err := s.Run(Demand{start, cfg.Window, [][]int64{d.make(r, 110, float64(cfg.Quota))}}); err != nil {
 					t.Fatal(err)
 				}
 				exact := cfg
@@ -260,7 +260,7 @@ func TestGenerated(t *testing.T) {
 		row := fmt.Sprintf("%-20s", d.name)
 		for _, p := range []Policy{Never, Greedy, Weighed} {
 			s := Simulation{Config: Config{Quota: 1e9, Free: Ratio{5, 100}, Cycle: fixed(10 * day), Policy: p}, Threshold: 0.75}
-			r, err := s.Run(Demand{Bytes: samples})
+			r, err := s.Run(Demand{0, 5 * time.Minute, [][]int64{samples}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -292,7 +292,7 @@ func TestAgainstGreedy(t *testing.T) {
 						sum += passed
 					}
 				}
-				if _, err := s.Run(Demand{Bytes: slices.Concat(parts...)}); err != nil {
+				if _, err := s.Run(Demand{0, 5 * time.Minute, [][]int64{slices.Concat(parts...)}}); err != nil {
 					t.Fatal(err)
 				}
 				return float64(sum)

@@ -13,7 +13,8 @@ import (
 )
 
 // load reads demand that may be beside the project: that is tested in addition.
-func load(t testing.TB, name string) (d Demand) {
+// load returns the bytes of a trace, missing samples as 0, and when it begins.
+func load(t testing.TB, name string) (start int64, samples []int64) {
 	f, err := os.Open(nettest.Shared(t, "data/"+name+".csv")[0])
 	if err != nil {
 		t.Fatal(err)
@@ -33,17 +34,17 @@ func load(t testing.TB, name string) (d Demand) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d.Start == 0 {
-			d.Start = at.UnixNano()
+		if start == 0 {
+			start = at.UnixNano()
 		} else {
 			for last += 300e9; last < at.UnixNano(); last += 300e9 {
-				d.Bytes = append(d.Bytes, -1)
+				samples = append(samples, 0)
 			}
 		}
 		last = at.UnixNano()
-		d.Bytes = append(d.Bytes, n)
+		samples = append(samples, n)
 	}
-	return d
+	return start, samples
 }
 
 const minutes5 = int64(300e9)
@@ -76,13 +77,15 @@ func TestData(t *testing.T) {
 	var mean [2]float64
 	rows := 0.0
 	for _, name := range []string{"eu-isp-2005", "ec2-257a54"} {
-		d := load(t, name)
-		n := len(d.Bytes)
-		test := Demand{Start: d.Start + int64(n/2)*minutes5, Bytes: d.Bytes[n/2:]}
-		for i, natural := range [][]int64{d.Bytes, test.Bytes} {
+		start, all := load(t, name)
+		n := len(all)
+		half := all[n/2:]
+		d := Demand{start, 5 * time.Minute, [][]int64{all}}
+		test := Demand{start + int64(n/2)*minutes5, 5 * time.Minute, [][]int64{half}}
+		for i, natural := range [][]int64{all, half} {
 			for _, share := range []int64{50, 75, 100} {
-				cfg := Config{Quota: percentile95(natural) * share / 100, Free: free, Cycle: halves(d.Start, n), Window: 5 * time.Minute}
-				best := float64(AllKnowing(cfg.Quota, free, test.Bytes))
+				cfg := Config{Quota: percentile95(natural) * share / 100, Free: free, Cycle: halves(start, n), Window: 5 * time.Minute}
+				best := float64(AllKnowing(cfg.Quota, free, half))
 				run := func(p Policy, demand Demand) (float64, Result) {
 					h := history{parts: 2}
 					s := Simulation{Config: cfg, Threshold: 0.75}

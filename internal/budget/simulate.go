@@ -9,12 +9,8 @@ import (
 // Demand is offered traffic, in samples of equal length.
 type Demand struct {
 	Start  int64         // when the first sample begins, nanoseconds since the Unix epoch
-	Sample time.Duration // length of a sample; a window if 0
-	// Bytes has the bytes of each sample; a negative number marks a missing sample,
-	// which counts as 0.
-	Bytes []int64
-	// Other has the bytes of the second lane, nil if there is none.
-	Other []int64
+	Sample time.Duration // length of a sample: a multiple of a slot
+	Lanes  [][]int64     // the bytes of each sample, for every lane
 }
 
 // Simulation configures a simulation of demand.
@@ -45,10 +41,8 @@ type Result struct {
 // Demand that still waits at the end is lost.
 func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 	cfg := s.Config
-	for _, d := range demand {
-		if d.Other != nil {
-			cfg.Lanes = 2
-		}
+	if len(demand) > 0 {
+		cfg.Lanes = len(demand[0].Lanes)
 	}
 	b, err := New(cfg)
 	if err != nil {
@@ -58,24 +52,23 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 	var queue [lanes]backlog
 	counts := s.To == 0
 	for _, d := range demand {
-		split, merge, err := b.fit(&d)
-		if err != nil {
-			return r, err
+		split := int64(d.Sample) / b.slot
+		if split < 1 || int64(d.Sample)%b.slot != 0 {
+			return r, fmt.Errorf("samples of %v are not a multiple of slots of %v", d.Sample, time.Duration(b.slot))
 		}
 		first := floorDiv(d.Start, b.slot)
 		// The backlog drains no faster than the highest rate ever offered.
-		fastest := max(d.peak(d.Bytes, split, merge), d.peak(d.Other, split, merge))
-		for i := range int64(len(d.Bytes)) * split / merge {
+		fastest := int64(0)
+		for _, samples := range d.Lanes {
+			fastest = max(fastest, (slices.Max(samples)+split-1)/split)
+		}
+		for i := range int64(len(d.Lanes[0])) * split {
 			t := first + i
 			if in := s.To == 0 || s.From <= t*b.slot && t*b.slot < s.To; in != counts {
 				counts, queue = in, [lanes]backlog{}
 			}
-			for l := range b.cfg.Lanes {
-				bytes := d.Bytes
-				if l > 0 {
-					bytes = d.Other
-				}
-				offered := part(bytes, i, split, merge)
+			for l, samples := range d.Lanes {
+				offered := part(samples[i/split], i%split, split)
 				q := &queue[l]
 				passed := g.slot(l, t, offered, min(q.bytes, max(fastest-offered, 0)))
 				delayed, longest := q.slot(t, offered, passed, int64(s.Patience)/b.slot)
@@ -96,47 +89,11 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 	return r, nil
 }
 
-// fit returns into how many slots a sample is split, or how many samples are merged
-// into one slot.
-func (b *Budget) fit(d *Demand) (split, merge int64, err error) {
-	sample := int64(d.Sample)
-	if sample == 0 {
-		sample = int64(b.cfg.Window)
-	}
-	switch {
-	case d.Other != nil && len(d.Other) != len(d.Bytes):
-		return 0, 0, fmt.Errorf("%d samples in one lane but %d in the other", len(d.Bytes), len(d.Other))
-	case sample > 0 && sample%b.slot == 0:
-		return sample / b.slot, 1, nil
-	case sample > 0 && b.slot%sample == 0:
-		return 1, b.slot / sample, nil
-	}
-	return 0, 0, fmt.Errorf("samples of %v and slots of %v: one must be a multiple of the other", time.Duration(sample), time.Duration(b.slot))
-}
-
-// peak returns the maximum bytes of a slot.
-func (d *Demand) peak(bytes []int64, split, merge int64) (most int64) {
-	for i := int64(0); i+merge <= int64(len(bytes)); i += merge {
-		sum := int64(0)
-		for _, n := range bytes[i : i+merge] {
-			sum += max(n, 0)
-		}
-		most = max(most, (sum+split-1)/split)
-	}
-	return most
-}
-
-// part returns the bytes of slot i.
-func part(bytes []int64, i, split, merge int64) (sum int64) {
-	if merge > 1 {
-		for _, n := range bytes[i*merge : (i+1)*merge] {
-			sum += max(n, 0)
-		}
-		return sum
-	}
-	n, j := max(bytes[i/split], 0), i%split
-	q, m := n/split, n%split
-	return q + m*(j+1)/split - m*j/split
+// part returns the bytes in slot i of the slots of a sample, among which they are spread
+// evenly.
+func part(bytes, i, slots int64) int64 {
+	q, m := bytes/slots, bytes%slots
+	return q + m*(i+1)/slots - m*i/slots
 }
 
 // backlog is waiting demand, oldest first.
@@ -220,7 +177,7 @@ func AllKnowing(quota int64, free Ratio, lanes ...[]int64) int64 {
 	sum := int64(0)
 	for _, samples := range lanes {
 		for i, s := range samples {
-			sum += min(max(s, 0), quota)
+			sum += min(s, quota)
 			excess[i] += max(s-quota, 0)
 		}
 	}

@@ -16,9 +16,9 @@ func TestSpan(t *testing.T) {
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 7))
 		d := demands[rapid.IntRange(0, len(demands)-1).Draw(t, "demand")]
 		in, out := d.make(r, 60, 1e6), d.make(r, 60, 1e6)
-		demand := Demand{Start: 7 * day, Bytes: in}
+		demand := Demand{7 * day, 5 * time.Minute, [][]int64{in}}
 		if rapid.Bool().Draw(t, "two lanes") {
-			demand.Other = out
+			demand.Lanes = append(demand.Lanes, out)
 		}
 		s := Simulation{
 			Config:    Config{Quota: 1e6, Free: Ratio{5, 100}, Cycle: fixed(int64(2 * time.Hour))},
@@ -57,7 +57,7 @@ func TestAllKnowing(t *testing.T) {
 		free := Ratio{rapid.Int64Range(0, 10).Draw(t, "free"), 10}
 		lanes := make([][]int64, rapid.IntRange(1, 2).Draw(t, "lanes"))
 		for i := range lanes {
-			lanes[i] = rapid.SliceOfN(rapid.Int64Range(-1, 200), n, n).Draw(t, "bytes")
+			lanes[i] = rapid.SliceOfN(rapid.Int64Range(0, 200), n, n).Draw(t, "bytes")
 		}
 		best := int64(0)
 		for choice := range uint(1) << n {
@@ -70,7 +70,7 @@ func TestAllKnowing(t *testing.T) {
 					if choice>>i&1 == 0 {
 						s = min(s, 100)
 					}
-					sum += max(s, 0)
+					sum += s
 				}
 			}
 			best = max(best, sum)

@@ -55,16 +55,11 @@ func (d *Device) openName(cfg Config) error {
 	default:
 		return fmt.Errorf("/dev/net/tun: %w", err)
 	}
-	if err = d.attach(ifr, cfg, add); err == nil {
-		err = d.setup(cfg)
-	}
-	if err == nil && cfg.Write {
-		err = d.detach()
-	}
-	if err != nil {
+	if err = d.attach(ifr, cfg, add); err != nil {
 		_ = unix.Close(d.fd)
+		return err
 	}
-	return err
+	return d.prepare(cfg)
 }
 
 // ifindex returns the index of an interface in this network namespace, or 0 if
@@ -102,31 +97,14 @@ func (d *Device) attach(ifr *unix.Ifreq, cfg Config, add string) error {
 		return errors.New("all its queues are in use")
 	case unix.EPERM:
 		return cli.Hint(err, "run as root, or make the device this user's: ip tuntap add ... user NAME")
-	case unix.EINVAL:
-		return mismatch(cfg, add)
+	case unix.EINVAL: // also for a device of another driver
+		kind, other := "tap", "a tun needs -l3"
+		if cfg.L3 {
+			kind, other = "tun", "a tap must not have -l3"
+		}
+		return cli.Hint(errors.New("not a "+kind+" device"), "%s; create one: %s", other, strings.ReplaceAll(add, cfg.Name, kind+"0"))
 	}
 	return err
-}
-
-// mismatch returns the reason why TUNSETIFF refused a device. It asks the driver,
-// as sysfs may show another network namespace than the process's own.
-func mismatch(cfg Config, add string) error {
-	var driver, kind string
-	if s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
-		if info, err := unix.IoctlGetEthtoolDrvinfo(s, cfg.Name); err == nil {
-			driver, kind = unix.ByteSliceToString(info.Driver[:]), unix.ByteSliceToString(info.Bus_info[:])
-		}
-		unix.Close(s)
-	}
-	switch {
-	case driver != "tun":
-		return cli.Hint(errors.New("not a tap or tun device"), "create one: %s", strings.ReplaceAll(add, cfg.Name, "tap0"))
-	case kind == "tun" && !cfg.L3:
-		return errTun
-	case kind == "tap" && cfg.L3:
-		return errTap
-	}
-	return unix.EINVAL
 }
 
 var (
@@ -143,23 +121,29 @@ func (d *Device) openPath(cfg Config) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
 		return errors.New("not a device")
 	}
-	fd, err := unix.Open(cfg.Name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	var err error
+	d.fd, err = unix.Open(cfg.Name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err == unix.EACCES {
 		err = cli.Hint(err, "run as root, or open it to this user")
 	}
 	if err != nil {
 		return err
 	}
-	d.fd = fd
 	if ifr, err := unix.NewIfreq(""); err == nil {
 		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-		_ = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr) // setup reads back the flags
+		_ = unix.IoctlIfreq(d.fd, unix.TUNSETIFF, ifr) // prepare reads back the flags
 	}
-	if err = d.setup(cfg); err == nil && cfg.Write {
+	return d.prepare(cfg)
+}
+
+// prepare sets up an open device, and closes it on failure.
+func (d *Device) prepare(cfg Config) error {
+	err := d.setup(cfg)
+	if err == nil && cfg.Write {
 		err = d.detach()
 	}
 	if err != nil {
-		_ = unix.Close(fd)
+		_ = unix.Close(d.fd)
 	}
 	return err
 }

@@ -227,6 +227,7 @@ up() {
 	clean && names "$iface" # what an up that was killed has left
 	trap 'asked=1' INT TERM HUP
 	trap 'clean; [ -z "$asked" ] || exit 0' EXIT
+	export FRAMEPIPE_STALL=5s
 	make
 	supervise
 }
@@ -321,6 +322,7 @@ launch() {
 		return ;;
 	out) from=$host to=$net ;;
 	esac
+	rm -f "$state/$1.source" # of the one before
 	start "$1" "tunread -user $uid:$gid $from" "$(<"$state/$1")" "tunwrite -user $uid:$gid $to" >/dev/null 2>>"$state/$1.log"
 }
 
@@ -340,7 +342,7 @@ await() {
 # supervise starts again what has ended, and returns when it is asked to.
 supervise() {
 	local name beat=0
-	local -A seen=() since=() lost=()
+	local -A sourceless=() # the process groups that had no source a second ago
 	exec 8<> <(:) # a read of this is a sleep without a process
 	while [ -z "$asked" ]; do
 		read -r -t 0.1 -u 8
@@ -348,10 +350,9 @@ supervise() {
 		for name in in out divert; do keep "$name"; done
 		[ $((now / 1000)) -ne "$beat" ] || continue
 		beat=$((now / 1000))
-		unstick in "$net"
-		unstick out "$host"
+		for name in in out; do unstick "$name"; done
 		[ $((beat % 5)) -ne 0 ] || [ -z "${WATCHDOG_USEC-}" ] || tell WATCHDOG=1
-		[ $((beat % 60)) -ne 0 ] || find "$run_dir" -name '*.log' -size +1024k -exec truncate -s 0 {} +
+		find "$run_dir" -name '*.log' -size +1024k -exec truncate -s 0 {} +
 		if [ -e "$state/until" ] && [ "$now" -ge "$(<"$state/until")" ] && mv "$state/until" "$state/expired" 2>/dev/null; then
 			say "not confirmed: undone"
 			exit 1
@@ -400,20 +401,17 @@ ended() {
 tell() { [ -z "${NOTIFY_SOCKET-}" ] || systemd-notify "$@"; }
 loud() { tell "--status=$2"; say "$2" 2>>"$state/$1.log"; }
 
-# unstick NAME TAP ends a pipeline in which a stage hangs: for three seconds nothing was read
-# from its tap, whose queue overflows. A stage that was stopped is told to go on.
+# unstick in|out has stages that were stopped go on. A stage whose next one hangs ends by itself
+# (FRAMEPIPE_STALL), and with it the source; a second later all the rest is ended, too.
 unstick() {
-	local reads drops
 	[ -z "${next[$1]-}" ] || return
 	kill -CONT -- "-${groups[$1]}" 2>/dev/null
-	{ read -r reads <"/sys/class/net/$2/statistics/tx_packets" && read -r drops <"/sys/class/net/$2/statistics/tx_dropped"; } 2>/dev/null || return
-	if [ "$reads" != "${seen[$1]-}" ]; then
-		seen[$1]=$reads since[$1]=$now lost[$1]=$drops
-	elif [ "$drops" -gt "${lost[$1]}" ] && [ $((now - since[$1])) -ge 3000 ]; then
-		loud "$1" "the pipeline $1 hangs: the queue of $2 is full, and nothing is read from it"
+	if [ ! -s "$state/$1.source" ] || kill -0 "$(<"$state/$1.source")" 2>/dev/null; then return; fi
+	if [ "${sourceless[$1]-}" = "${groups[$1]}" ]; then
+		loud "$1" "the pipeline $1 hangs: its source has ended, and another stage has not"
 		kill -KILL -- "-${groups[$1]}" 2>/dev/null
-		unset "seen[$1]"
 	fi
+	sourceless[$1]=${groups[$1]}
 }
 
 # swap in|out lets a pipeline with new stages take over. If it does not run, the old one

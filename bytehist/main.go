@@ -70,22 +70,26 @@ func run(t *cli.Tool, c config) error {
 	if err := cli.Stdout(example); err != nil {
 		return err
 	}
-	out := os.Stderr
+	out, err := cli.Output()
+	if err != nil {
+		return err
+	}
+	reports := os.Stderr
 	if c.output != "" {
 		f, err := open(c.output)
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		out = f
+		reports = f
 	}
-	r := newReporter(c.format, out, t.Warnf)
+	r := newReporter(c.format, reports, t.Warnf)
 	in := fdio.NewInput(0)
 	if in.Regular() && c.sample == 0 {
 		c.sample = 1
 	}
 	h := &counter{
-		in:     fdio.NewTeeStream(in, fdio.NewOutput(1)),
+		in:     fdio.NewTeeStream(in, out),
 		every:  time.Duration(c.every),
 		share:  newShare(c.sample, time.Now()),
 		report: r.report,

@@ -225,10 +225,14 @@ func run(t *cli.Tool, c config) (err error) {
 	if err := errors.Join(cli.Stdin(example), cli.Stdout(example)); err != nil {
 		return err
 	}
+	out, err := cli.Output()
+	if err != nil {
+		return err
+	}
 	m := &monitor{tool: t, file: c.metrics}
 	f := &filter{
 		count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed, queue: cfg.Queue,
-		in: fdio.NewStream(fdio.NewInput(0), 1), out: fdio.NewOutput(1),
+		in: fdio.NewStream(fdio.NewInput(0), 1), out: out,
 		wall: steady(), publish: m.publish, warn: t.Warnf, ledger: c.ledger != "",
 	}
 	clock := newWallClock()

@@ -84,7 +84,11 @@ func run(t *cli.Tool, c config) error {
 	}
 	defer dev.Close()
 	t.Verbosef("%v", dev)
-	r := &reader{dev: dev, link: link, out: fdio.NewOutput(1), coalesce: c.coalesce, stop: t.Stop(), warn: t.Warnf}
+	out, err := cli.Output()
+	if err != nil {
+		return err
+	}
+	r := &reader{dev: dev, link: link, out: out, coalesce: c.coalesce, stop: t.Stop(), warn: t.Warnf}
 	t.Counters(r.n.String)
 	if err := sandbox.Become(c.user); err != nil {
 		return err

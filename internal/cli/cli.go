@@ -30,6 +30,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"framepipe/internal/fdio"
 )
@@ -153,6 +154,25 @@ func Ends(err error) error {
 		return fmt.Errorf("stdout: %w", err)
 	}
 	return fmt.Errorf("stdin: %w", err)
+}
+
+// Stall is the environment variable that says how long the next stage may read nothing of
+// what it has been sent, before Output has the stage end with an error.
+const Stall = "FRAMEPIPE_STALL"
+
+// Output prepares stdout for a stage's stream, and watches its reader if Stall is set.
+func Output() (*fdio.Output, error) {
+	var limit Duration
+	if s := os.Getenv(Stall); s != "" {
+		if err := limit.Set(s); err != nil {
+			return nil, Usagef("%s=%s: %w", Stall, s, err)
+		}
+	}
+	out := fdio.NewOutput(1)
+	if limit > 0 {
+		out.Watch(time.Duration(limit))
+	}
+	return out, nil
 }
 
 type hinted struct {

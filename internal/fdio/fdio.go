@@ -80,9 +80,10 @@ func (in *Input) Regular() bool { return in.kind == regular }
 
 // Output is a descriptor to write a stream to.
 type Output struct {
-	fd   int
-	kind kind
-	poll [1]PollFd
+	fd      int
+	kind    kind
+	poll    [1]PollFd
+	written int64 // bytes, on Linux
 }
 
 // NewOutput prepares fd for writing, as NewInput does for reading.
@@ -274,6 +275,7 @@ func (s *Stream) Splice(out *Output, n int) error {
 			return io.ErrUnexpectedEOF
 		case err == nil:
 			n -= m
+			out.written += int64(m)
 		case err == unix.EAGAIN:
 			// Either end may be the reason. Wait for the input first: a wait for room
 			// on an empty input would miss the end of the input.

@@ -105,12 +105,14 @@ func (in *Input) readReady(p []byte) (int, error) {
 func (out *Output) tryWrite(p []byte) (int, error) {
 	if out.kind != private {
 		n, err := unix.Write(out.fd, p)
+		out.written += int64(max(n, 0))
 		return max(n, 0), err
 	}
 	r, _, e := syscall.RawSyscall(unix.SYS_WRITE, uintptr(out.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	if e != 0 {
 		return 0, errno(e)
 	}
+	out.written += int64(r)
 	return int(r), nil
 }
 
@@ -140,6 +142,7 @@ func (out *Output) tryWritev(spans [][]byte) (int, error) {
 	if e != 0 {
 		return 0, errno(e)
 	}
+	out.written += int64(r)
 	return int(r), nil
 }
 
@@ -177,10 +180,8 @@ func IsPipe(fd int) bool {
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
-// Wait waits until one of fds is ready, at most for timeout (Forever for no
-// limit), and returns how many are. After a signal, a wait with a timeout may
-// return 0 a little early: callers must check the time.
-func Wait(fds []PollFd, timeout time.Duration) (int, error) {
+// poll is Wait without a look at the next stage.
+func poll(fds []PollFd, timeout time.Duration) (int, error) {
 	hidden := timeout
 	if timeout < 0 || timeout > brief {
 		hidden = brief

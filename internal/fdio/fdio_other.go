@@ -76,5 +76,8 @@ func Wait(fds []PollFd, timeout time.Duration) (int, error) {
 	}
 }
 
+// Watch is available on Linux only.
+func (out *Output) Watch(time.Duration) {}
+
 // Steady does nothing: waits are not hidden from the scheduler on these systems.
 func Steady() {}

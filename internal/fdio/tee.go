@@ -63,6 +63,7 @@ func (t *TeeStream) pass() error {
 		switch {
 		case err == nil && n > 0:
 			t.owed = n
+			t.out.written += int64(n)
 			return nil
 		case err == nil:
 			return io.EOF

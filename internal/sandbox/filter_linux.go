@@ -36,8 +36,6 @@ var never = []int{
 	unix.SYS_SETUID, unix.SYS_SETGID, unix.SYS_SETREUID, unix.SYS_SETREGID, unix.SYS_SETRESUID, unix.SYS_SETRESGID,
 	unix.SYS_SETGROUPS, unix.SYS_SETFSUID, unix.SYS_SETFSGID, unix.SYS_CAPSET, unix.SYS_UNSHARE, unix.SYS_SETNS,
 	unix.SYS_PERSONALITY, unix.SYS_SECCOMP, unix.SYS_LANDLOCK_RESTRICT_SELF,
-	// Devices, such as the input of a terminal.
-	unix.SYS_IOCTL,
 	// Other parts of the kernel.
 	unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER, unix.SYS_IO_SETUP, unix.SYS_PERF_EVENT_OPEN,
 	unix.SYS_USERFAULTFD, unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY, unix.SYS_SHMGET, unix.SYS_MSGGET,
@@ -114,6 +112,8 @@ func program(files, bpf bool) []unix.SockFilter {
 	}
 	// Allow sendto on a connected socket, without an address.
 	unless(unix.SYS_SENDTO, low(4), jump(unix.BPF_JEQ, 0, 0, 2), load(atArgs+8*4+4), jump(unix.BPF_JEQ, 0, 1, 0))
+	// Refuse to control devices, such as a terminal. Allow the size of what a pipe holds.
+	unless(unix.SYS_IOCTL, low(1), jump(unix.BPF_JEQ, unix.TIOCINQ, 1, 0))
 	// Allow signals to threads of this process.
 	unless(unix.SYS_TGKILL, low(0), jump(unix.BPF_JEQ, uint32(os.Getpid()), 1, 0))
 	// Allow memory that is not executable.

@@ -118,7 +118,6 @@ var forbidden = []struct {
 	{"seccomp", []uintptr{unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER}},
 	{"prctl", []uintptr{unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0}},
 	{"a terminal's input", []uintptr{unix.SYS_IOCTL, 0, unix.TIOCSTI, text("x")}},
-	{"how much waits in a pipe", []uintptr{unix.SYS_IOCTL, 0, unix.TIOCINQ, page()}},
 	{"a tap", []uintptr{unix.SYS_IOCTL, 0, unix.TUNSETIFF, page()}},
 	{"a datagram to an address", []uintptr{unix.SYS_SENDTO, 0, page(), 1, 0, 1 << 32, 16}},
 	{"setuid", []uintptr{unix.SYS_SETUID, 0}},
@@ -150,6 +149,8 @@ func tryCalls([]string) {
 		_, _, e := syscall.RawSyscall6(a[0], a[1], a[2], a[3], a[4], a[5], a[6])
 		fmt.Printf("%s: %v\n", f.name, e)
 	}
+	_, err := unix.IoctlGetUint32(0, unix.TIOCINQ)
+	fmt.Println("how much waits in a pipe:", err)
 }
 
 func TestCalls(t *testing.T) {
@@ -158,6 +159,7 @@ func TestCalls(t *testing.T) {
 	for _, f := range forbidden {
 		lines = append(lines, f.name+": operation not permitted")
 	}
+	lines = append(lines, "how much waits in a pipe: inappropriate ioctl for device") // stdin is /dev/null
 	want(t, stderr, got, lines...)
 }
 

@@ -33,6 +33,7 @@ type filter struct {
 	gate      *gate.Gate
 	count     gate.Counting
 	unmetered []netip.Prefix
+	control   allowance
 	ecn       bool
 	records   *recordClock // nil with -clock wall
 	ledger    bool         // the gate counts in a ledger
@@ -192,10 +193,7 @@ func (t *filter) move(rec *frame.Record, missing int) error {
 // as it is no single frame either.
 func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers, error) {
 	l := packet.Dissect(rec.Frame, t.link)
-	p := gate.Packet{
-		Control: l.Control(rec.Frame),
-		ECN:     t.ecn && l.ECT(rec.Frame),
-	}
+	p := gate.Packet{ECN: t.ecn && l.ECT(rec.Frame)}
 	ip := 0
 	if l.Version != 0 {
 		ip = l.End - l.L3
@@ -204,11 +202,14 @@ func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers, 
 	if len(t.unmetered) > 0 {
 		p.Unmetered = t.exempt(&l, rec.Frame)
 	}
-	if rec.Offload == nil {
-		return p, l, nil
+	h, err := offload.Header{}, error(nil)
+	if rec.Offload != nil {
+		h, err = offload.Parse(rec.Offload)
 	}
-	h, err := offload.Parse(rec.Offload)
 	if err != nil || !h.Super() {
+		if kind := l.Control(rec.Frame); kind != packet.NoControl && size == len(rec.Frame) && !p.Unmetered {
+			p.Control = t.control.take(t.now, kind, l.Group(rec.Frame), p.Bytes)
+		}
 		return p, l, err
 	}
 	n, head, last, err := offload.Measure(h, rec.Frame, size, t.link)

@@ -129,7 +129,7 @@ func TestRepeatable(t *testing.T) {
 // frames and what is not metered pass.
 func TestClamped(t *testing.T) {
 	header, super := packettest.Spec{Payload: packettest.Bytes(43800), Options: 3}.Super(1448)
-	arp := append(bytes.Repeat([]byte{0xff}, 12), 8, 6, 0, 1)
+	arp := packettest.ARP(2)
 	free := packettest.Spec{UDP: true, V6: true, Payload: make([]byte, 100)}.Frame()
 	stream := records(400, 10*time.Millisecond, func(i int) (o, f []byte) {
 		switch i % 4 {
@@ -319,7 +319,7 @@ func TestSession(t *testing.T) {
 		{"IPv4", frame.Record{Frame: session(0x21, spec.Frame())}, gate.Packet{Bytes: 1040, Unmetered: true, ECN: true}},
 		{"padded", frame.Record{Frame: append(session(0x21, packettest.Spec{IP: true}.Frame()), 0)}, gate.Packet{Bytes: 40, Unmetered: true}},
 		{"super-frame", frame.Record{Offload: header, Frame: session(0x21, super)}, gate.Packet{Bytes: 2500 + 3*40, Unmetered: true, Super: true}},
-		{"echo of LCP", frame.Record{Frame: session(0xc021, make([]byte, 8))}, gate.Packet{Bytes: 8, Control: true}},
+		{"echo of LCP", frame.Record{Frame: session(0xc021, []byte{9, 1, 0, 8, 0, 0, 0, 0})}, gate.Packet{Bytes: 8, Control: true}},
 	} {
 		if p, _, err := x.look(&tt.rec, len(tt.rec.Frame)); p != tt.want || err != nil {
 			t.Errorf("%s: %+v, %v; want %+v", tt.name, p, err, tt.want)

@@ -61,7 +61,8 @@ used in the last window, and then no faster than what is left of it can sustain.
   -version         print the version
   -h               print this
 
-ARP, IPv6 neighbour discovery and what else a link needs to live always passes.
+ARP, IPv6 neighbour discovery and what else a link needs to live passes, up to a
+budget of a few frames a second.
 SIGUSR1 prints counters. It ends at the end of the stream. INT and TERM leave it
 time to come there; the second one stops it at once.
 

@@ -11,7 +11,7 @@
 // threshold to 1 at the quota.
 //
 // With both policies, no frame passes that would take the window over its quota, except
-// control frames, without which the link fails.
+// control frames, without which the link fails. The caller bounds these.
 package gate
 
 import (
@@ -60,7 +60,7 @@ const MaxTime = 1 << 62
 type Packet struct {
 	Bytes     int64  // size, as counted
 	Flow      uint64 // hash of the flow
-	Control   bool   // the link fails without it: always passes
+	Control   bool   // the link fails without it: always passes; the caller bounds these
 	Unmetered bool   // neither counted nor delayed
 	Super     bool   // can be cut into segments
 	ECN       bool   // can carry a congestion mark

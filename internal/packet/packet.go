@@ -1,6 +1,6 @@
 // Package packet parses the headers of a frame, as far as the other packages need
-// them: the offset of the IP packet, its flow and addresses, and whether it is control
-// traffic of the link. It does not trust the headers.
+// them: the offset of the IP packet, its flow and addresses, and the kind of control traffic
+// of the link that it is. It does not trust the headers.
 package packet
 
 import (
@@ -218,84 +218,6 @@ func isTag(t uint16) bool {
 	switch t {
 	case 0x8100, 0x88a8, 0x9100, 0x9200: // 802.1Q, 802.1ad and its predecessors
 		return true
-	}
-	return false
-}
-
-// Control reports whether the frame is control traffic, without which the link
-// fails: address resolution, spanning tree, aggregation, discovery, the control
-// protocols of a PPPoE session, and the like.
-func (l *Layers) Control(f []byte) bool {
-	switch l.Version {
-	case 4:
-		return false
-	case 6:
-		return l.neighbour(f)
-	}
-	switch {
-	case l.PPPoE > 0:
-		// The control protocols of links and networks, such as LCP, whose echoes keep the
-		// session up, have numbers from 8000 on (RFC 1661, section 2).
-		return f[l.PPPoE+6]&0x81 == 0x80
-	case l.EtherType < 0x600:
-		return l.llc(f)
-	}
-	return controlType(l.EtherType)
-}
-
-func controlType(t uint16) bool {
-	switch t {
-	case 0x0806, // ARP
-		0x8035, // RARP
-		0x8808, // pause frames
-		0x8809, // LACP and other slow protocols
-		0x8863, // PPPoE discovery
-		0x888e, // 802.1X
-		0x88cc, // LLDP
-		0x88f5, // MVRP
-		0x88f6, // MMRP
-		0x88f7, // PTP
-		0x8902, // connectivity fault management
-		0x9000: // loopback, for switches to find loops
-		return true
-	}
-	return false
-}
-
-// neighbour reports whether the packet belongs to neighbour discovery (RFC 4861,
-// which requires a hop limit of 255, and RFC 6980, which forbids fragments) or to
-// multicast listener discovery, without which a switch may not deliver neighbour
-// discovery (RFC 2710, RFC 3810).
-func (l *Layers) neighbour(f []byte) bool {
-	if l.Proto != ICMPv6 || l.Fragment || l.L4 >= l.End {
-		return false
-	}
-	switch hops := f[l.L3+7]; f[l.L4] {
-	case 133, 134, 135, 136, 137:
-		return hops == 255
-	case 130, 131, 132, 143:
-		return hops == 1
-	}
-	return false
-}
-
-// llc reports whether an IEEE 802.3 frame, with a length instead of a type, is
-// control traffic: spanning tree, IS-IS, or a vendor's discovery protocol.
-func (l *Layers) llc(f []byte) bool {
-	if l.L3 == 0 || len(f) < l.L3+3 {
-		return false
-	}
-	switch dst := binary.BigEndian.Uint64(f) >> 16; {
-	case dst&^0xf == 0x0180c2000000, // to the bridges (802.1D), never forwarded
-		dst&^1 == 0x01000ccccccc: // to Cisco's: CDP, VTP, PVST
-		return true
-	}
-	p := f[l.L3:]
-	switch p[0] {
-	case 0x42, 0xfe: // spanning tree; IS-IS
-		return p[1] == p[0]
-	case 0xaa: // SNAP with an EtherType
-		return len(p) >= 8 && p[1] == 0xaa && p[3]|p[4]|p[5] == 0 && controlType(binary.BigEndian.Uint16(p[6:]))
 	}
 	return false
 }

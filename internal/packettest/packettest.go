@@ -6,6 +6,7 @@ package packettest
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 )
 
 // Spec describes a frame. Its zero value is an Ethernet frame with an empty TCP
@@ -193,5 +194,22 @@ func Odd(kind, x byte, raw []byte) (header, frame []byte) {
 		header = append(bytes.Clone(part[:min(10, len(part))]), make([]byte, max(0, 10-len(part)))...)
 		return header, part
 	}
-	return nil, append(bytes.Repeat([]byte{0xff}, 12), 8, 6, 0, 1, x) // ARP
+	return nil, ARP(x)
+}
+
+// ARP returns a request for the address 10.0.0.x.
+func ARP(x byte) []byte {
+	f := append(bytes.Repeat([]byte{0xff}, 6), 2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1)
+	return append(f, 2, 0, 0, 0, 0, 1, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, x)
+}
+
+// Solicitation returns a neighbour solicitation of IPv6, without options and with its
+// checksum left out.
+func Solicitation(src, dst, target netip.Addr) []byte {
+	f := []byte("\x02\x00\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01\x86\xdd\x60\x00\x00\x00\x00\x18\x3a\xff")
+	if to := dst.As16(); dst.IsMulticast() {
+		copy(f, []byte{0x33, 0x33, to[12], to[13], to[14], to[15]})
+	}
+	f = append(append(f, src.AsSlice()...), dst.AsSlice()...)
+	return append(append(f, 135, 0, 0, 0, 0, 0, 0, 0), target.AsSlice()...)
 }

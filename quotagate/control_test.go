@@ -113,6 +113,44 @@ func TestFloodsOfControl(t *testing.T) {
 	}
 }
 
+// A packet is unmetered if both of its addresses are: a forged one does not suffice.
+func TestUnmetered(t *testing.T) {
+	f := &filter{unmetered: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("198.51.100.7/32"), netip.MustParsePrefix("fd00::/64")}}
+	for _, tt := range []struct {
+		src, dst string
+		want     bool
+	}{
+		{"10.0.0.1", "10.0.0.2", true},
+		{"198.51.100.7", "10.0.0.2", true},
+		{"10.0.0.2", "198.51.100.7", true},
+		{"10.0.0.1", "203.0.113.1", false},
+		{"203.0.113.1", "10.0.0.1", false},
+		{"198.51.100.7", "203.0.113.1", false},
+		{"203.0.113.1", "203.0.113.2", false},
+		{"fd00::1", "fd00::2", true},
+		{"fd00::1", "2001:db8::1", false},
+		{"2001:db8::1", "fd00::1", false},
+	} {
+		src, dst := netip.MustParseAddr(tt.src), netip.MustParseAddr(tt.dst)
+		b := packettest.Spec{UDP: true, V6: src.Is6()}.Frame()
+		at := 14 + 12
+		if src.Is6() {
+			at = 14 + 8
+		}
+		copy(b[at:], src.AsSlice())
+		copy(b[at+src.BitLen()/8:], dst.AsSlice())
+		if p, _, err := f.look(&frame.Record{Frame: b}, len(b)); err != nil || p.Unmetered != tt.want {
+			t.Errorf("from %s to %s: unmetered %v, %v", tt.src, tt.dst, p.Unmetered, err)
+		}
+	}
+	// What is unmetered takes nothing from a budget.
+	to := netip.MustParseAddr("fd00::2")
+	b := packettest.Solicitation(netip.MustParseAddr("fd00::1"), to, to)
+	if p, _, _ := f.look(&frame.Record{Frame: b}, len(b)); !p.Unmetered || f.control != (allowance{}) {
+		t.Errorf("%+v", p)
+	}
+}
+
 // Of a frame that has not come whole nothing is known, and a super-frame is no control.
 func TestNoControl(t *testing.T) {
 	f := &filter{}

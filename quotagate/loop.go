@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
 
 	"framepipe/frame"
@@ -220,17 +221,15 @@ func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers, 
 	return p, l, err
 }
 
+// exempt reports whether both addresses of a packet are unmetered. One alone does not
+// suffice: its sender could forge the source, and anyone may send to the destination.
 func (t *filter) exempt(l *packet.Layers, f []byte) bool {
 	src, dst, ok := l.Addrs(f)
-	if !ok {
-		return false
-	}
-	for _, p := range t.unmetered {
-		if p.Contains(src) || p.Contains(dst) {
-			return true
-		}
-	}
-	return false
+	return ok && t.listed(src) && t.listed(dst)
+}
+
+func (t *filter) listed(a netip.Addr) bool {
+	return slices.ContainsFunc(t.unmetered, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // Frame is frame.Stage's.

@@ -141,7 +141,7 @@ func TestClamped(t *testing.T) {
 		return header, super
 	})
 	out, s, err := through(t, quota, stream, func(f *filter) {
-		f.unmetered = []netip.Prefix{netip.MustParsePrefix("fd00::2/128")}
+		f.unmetered = []netip.Prefix{netip.MustParsePrefix("fd00::/64")}
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -52,7 +52,8 @@ used in the last window, and then no faster than what is left of it can sustain.
                    on the tap), ip
   -charge C        passed (default), or offered (default with -dir in): what is dropped
                    counts as well
-  -unmetered P,..  networks and addresses that are neither counted nor held up
+  -unmetered P,..  networks and addresses; packets from these to these are neither
+                   counted nor held up
   -clock C         wall (default), or stream: time is that of the records
   -seed N          makes the random choices repeatable
   -metrics FILE    write counters for Prometheus to FILE, every second and at the end

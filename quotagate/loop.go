@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"framepipe/frame"
+	"framepipe/internal/fairq"
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
 	"framepipe/internal/offload"
@@ -268,7 +269,7 @@ func (t *filter) offer(rec *frame.Record) error {
 // hold copies a record into the gate's queue. A segment is in no Reader's memory.
 func (t *filter) hold(rec *frame.Record, p *gate.Packet, l *packet.Layers) {
 	flow := l.Flow(rec.Frame, t.seed)
-	var h *gate.Held
+	var h *fairq.Held
 	if raw := rec.Raw(); raw != nil {
 		h = t.gate.Hold(p, flow, len(raw))
 		copy(h.Data, raw)

@@ -7,10 +7,13 @@ package fairq
 import "math/bits"
 
 const (
-	flows   = 1024
-	quantum = 1538 // bytes a flow may send per round: one full frame, as counted on the wire
+	flows = 1024
 
-	// MaxMemory is the limit of a queue's memory that its users are to keep.
+	// Quantum is the bytes that a flow may send per round: one full frame, as counted on
+	// the wire.
+	Quantum = 1538
+
+	// MaxMemory is the limit of a queue's memory, in bytes. Its users drop frames to keep it.
 	MaxMemory = 8 << 20
 )
 
@@ -111,7 +114,7 @@ func (q *Queue) Push(h *Held, hash uint64) {
 	q.Frames++
 	if !f.active {
 		f.active = true
-		f.deficit = quantum
+		f.deficit = Quantum
 		q.fresh.push(f)
 	}
 }
@@ -148,7 +151,7 @@ func (q *Queue) nextFlow() *flow {
 		case f == nil:
 			return nil
 		case f.deficit <= 0:
-			f.deficit += quantum
+			f.deficit += Quantum
 			q.old.push(l.pop())
 		case f.head == nil && l == &q.fresh:
 			// Keep it for a round (RFC 8290, section 4.2). A flow that is

@@ -108,7 +108,7 @@ func TestFair(t *testing.T) {
 		q.Free(h)
 	}
 	for _, n := range sent[1:4] {
-		if d := n - sent[1]; d > 64000+quantum || d < -64000-quantum {
+		if d := n - sent[1]; d > 64000+Quantum || d < -64000-Quantum {
 			t.Errorf("flows have sent %v bytes", sent[1:])
 		}
 	}

@@ -5,7 +5,7 @@
 // than the threshold's share of the quota, all frames pass. Above the threshold,
 // the policy Pace passes frames at the rate that the rest of the quota can
 // sustain until old traffic leaves the window: a token bucket releases them
-// from a short fair queue (queue.go), and as the queue fills, frames are dropped
+// from a short fair queue (package fairq), and as the queue fills, frames are dropped
 // from its fullest flow with rising probability. The policy Random queues no
 // frames: it drops them with a probability that rises from 0 at the
 // threshold to 1 at the quota.
@@ -22,6 +22,7 @@ import (
 
 	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
+	"framepipe/internal/fairq"
 )
 
 // Config describes a gate. Exactly one of Quota and Rate is positive. A Book needs a sliding
@@ -120,7 +121,7 @@ type Gate struct {
 	threshold int64
 	now       int64
 	rng       *rand.Rand
-	q         *queue
+	q         fairq.Queue
 
 	// credit is prepaid bytes. Until a time, frames within it skip the window: most
 	// frames cost one comparison, and small ones less than half of the time.
@@ -168,7 +169,7 @@ func Quota(quota int64, rate float64, length time.Duration) int64 {
 
 // New makes a gate.
 func New(cfg Config) (*Gate, error) {
-	g := &Gate{cfg: cfg, q: new(queue), rng: rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15))}
+	g := &Gate{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15))}
 	limit := func(start, end int64) int64 { return Quota(cfg.Quota, cfg.Rate, time.Duration(end-start)) }
 	switch {
 	case cfg.Cycle != nil:
@@ -266,7 +267,7 @@ func (g *Gate) admit(now int64, p *Packet) bool {
 		g.win.add(p.Bytes)
 		g.stats.Control.Add(p.Bytes)
 		g.stats.Passed.Add(p.Bytes)
-	case g.q.frames > 0 || g.win.used() >= g.threshold || !g.take(p.Bytes, false):
+	case g.q.Frames > 0 || g.win.used() >= g.threshold || !g.take(p.Bytes, false):
 		return false
 	default:
 		g.clamped = false
@@ -298,7 +299,7 @@ func (g *Gate) Arrive(now int64, p *Packet) Verdict {
 		return Drop
 	case g.cfg.Policy == Random:
 		return g.random(p, used)
-	case g.q.frames == 0:
+	case g.q.Frames == 0:
 		if g.refill(); g.tokens > 0 && g.take(p.Bytes, g.cfg.Offered) {
 			g.tokens -= float64(p.Bytes)
 			return Pass
@@ -365,63 +366,63 @@ func (g *Gate) refill() {
 		g.rateEnd = min(g.now+int64(rateTime), g.win.refresh())
 	}
 	g.tokens += g.rate * float64(g.now-g.filled) / 1e9
-	g.tokens = min(g.tokens, max(g.rate*bucket.Seconds(), quantum))
+	g.tokens = min(g.tokens, max(g.rate*bucket.Seconds(), fairq.Quantum))
 	g.filled = g.now
 }
 
 // Hold queues a frame and returns it with room for size bytes, which the caller fills.
 // Release returns it later. Hold drops queued frames to make room.
-func (g *Gate) Hold(p *Packet, hash uint64, size int) *Held {
-	limit := max(int64(g.rate*g.cfg.Queue.Seconds()), shortest*quantum)
+func (g *Gate) Hold(p *Packet, hash uint64, size int) *fairq.Held {
+	limit := max(int64(g.rate*g.cfg.Queue.Seconds()), shortest*fairq.Quantum)
 	if g.win.used() < g.threshold && g.win.used()+p.Bytes <= g.win.quota() {
-		limit = maxHeld // about to be released
+		limit = fairq.MaxMemory // about to be released
 	}
-	fill := float64(g.q.bytes+p.Bytes) / float64(limit)
+	fill := float64(g.q.Bytes+p.Bytes) / float64(limit)
 	if fill < 1 {
 		if g.rng.Float64() < math.Pow(fill, earliness) {
 			g.early(p)
 		}
 	} else {
-		for g.q.frames > 0 && g.q.bytes+p.Bytes > limit {
-			g.discard(g.q.fattest(), &g.stats.DroppedFull)
+		for g.q.Frames > 0 && g.q.Bytes+p.Bytes > limit {
+			g.discard(&g.stats.DroppedFull)
 		}
 	}
-	for g.q.frames > 0 && g.q.memory+size > maxHeld {
-		g.discard(g.q.fattest(), &g.stats.DroppedFull)
+	for g.q.Frames > 0 && g.q.Memory+size > fairq.MaxMemory {
+		g.discard(&g.stats.DroppedFull)
 	}
-	h := g.q.take(size)
+	h := g.q.Take(size)
 	h.Bytes, h.Since, h.ECN = p.Bytes, g.now, p.ECN
-	g.q.push(h, hash)
+	g.q.Push(h, hash)
 	return h
 }
 
 // early marks or drops a frame of the fullest flow, so that its sender slows down.
 func (g *Gate) early(p *Packet) {
-	f := g.q.fattest()
-	if f == nil {
-		return
-	}
-	if h := f.head; g.cfg.ECN && h.ECN {
+	h := g.q.Fattest()
+	switch {
+	case h == nil:
+	case g.cfg.ECN && h.ECN:
 		h.Marked = true // counted when it passes
-		return
+	default:
+		g.discard(&g.stats.DroppedEarly)
 	}
-	g.discard(f, &g.stats.DroppedEarly)
 }
 
-func (g *Gate) discard(f *flow, dropped *Counts) {
-	h := g.q.unlink(f)
+// discard drops a frame of the fullest flow.
+func (g *Gate) discard(dropped *Counts) {
+	h := g.q.Drop()
 	dropped.Add(h.Bytes)
-	g.q.free(h)
+	g.q.Free(h)
 }
 
 // Release returns the next held frame that may pass now, nil if there is none. The frame
 // is valid until it is returned with Done.
-func (g *Gate) Release(now int64) *Held {
-	if g.q.frames == 0 {
+func (g *Gate) Release(now int64) *fairq.Held {
+	if g.q.Frames == 0 {
 		return nil
 	}
 	g.tick(now)
-	h := g.q.peek()
+	h := g.q.Peek()
 	paced := g.win.used() >= g.threshold
 	if paced {
 		if g.refill(); g.tokens <= 0 {
@@ -439,35 +440,35 @@ func (g *Gate) Release(now int64) *Held {
 	if h.Marked {
 		g.stats.Marked.Add(h.Bytes)
 	}
-	g.q.pop()
+	g.q.Pop()
 	g.delay = g.now - h.Since
 	return h
 }
 
 // charged reports whether a held frame was charged on arrival to the current window. If an
 // aligned window has ended since, the frame is charged to the next one too.
-func (g *Gate) charged(h *Held) bool {
+func (g *Gate) charged(h *fairq.Held) bool {
 	return g.cfg.Offered && h.Since >= g.win.begun()
 }
 
 // Abandon drops all held frames.
 func (g *Gate) Abandon() {
-	for g.q.frames > 0 {
-		g.discard(g.q.fattest(), &g.stats.DroppedQuota)
+	for g.q.Frames > 0 {
+		g.discard(&g.stats.DroppedQuota)
 	}
 }
 
 // Done returns a released frame to the queue's memory.
-func (g *Gate) Done(h *Held) { g.q.free(h) }
+func (g *Gate) Done(h *fairq.Held) { g.q.Free(h) }
 
 // Due returns when to call Release again: when the next held frame may pass, or when
 // that time may have changed. ok is false if no frame is held.
 func (g *Gate) Due(now int64) (at int64, ok bool) {
-	if g.q.frames == 0 {
+	if g.q.Frames == 0 {
 		return 0, false
 	}
 	g.tick(now)
-	h := g.q.peek()
+	h := g.q.Peek()
 	fits := g.fits(h.Bytes, g.charged(h))
 	if fits && g.win.used() < g.threshold {
 		return g.now, true
@@ -494,9 +495,9 @@ func (g *Gate) State(now int64) State {
 	g.tick(now)
 	s := State{
 		Stats: g.stats, Used: g.win.used(), Quota: g.win.quota(), Rate: math.Inf(1),
-		HeldFrames: g.q.frames, HeldBytes: g.q.bytes, Delay: time.Duration(g.delay),
+		HeldFrames: g.q.Frames, HeldBytes: g.q.Bytes, Delay: time.Duration(g.delay),
 	}
-	s.Open = g.q.frames == 0 && s.Used < g.threshold
+	s.Open = g.q.Frames == 0 && s.Used < g.threshold
 	if w, ok := g.win.(*budgeted); ok {
 		s.Used = w.shared.used()
 		if w.err == nil {

@@ -9,6 +9,7 @@ import (
 
 	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
+	"framepipe/internal/fairq"
 
 	"pgregory.net/rapid"
 )
@@ -433,42 +434,22 @@ func BenchmarkArrivePaced(b *testing.B) {
 	}
 }
 
-// What a queue keeps is bounded, whatever sizes of frames a flood has one after the
-// other.
+// The memory of the queue is bounded, whatever its length and the size of its frames.
 func TestQueueMemory(t *testing.T) {
 	g := must(t, Config{Quota: 1e12, Window: time.Second, Queue: time.Second})
-	now := 1_700_000_000 * second
-	g.tick(now)
+	g.tick(1_700_000_000 * second)
 	g.win.add(g.threshold)
 	g.rate, g.clamped = 1e12, true
 	most := 0
-	for size := 300; size < 1<<20; size *= 2 {
+	for size := 300; size <= 1<<20; size *= 2 {
 		p := Packet{Bytes: int64(size)}
-		for i := range 3 * maxHeld / size {
+		for i := range 2 * fairq.MaxMemory / size {
 			g.Hold(&p, uint64(i), size)
-			kept := 0
-			count := func(h *Held) {
-				for ; h != nil; h = h.next {
-					kept += cap(h.Data)
-				}
-			}
-			if i%1000 > 0 && i < 3*maxHeld/size-1 {
-				continue
-			}
-			for j := range g.q.flow {
-				count(g.q.flow[j].head)
-			}
-			for _, h := range g.q.pool {
-				count(h)
-			}
-			most = max(most, kept)
-		}
-		for g.q.frames > 0 {
-			g.Done(g.q.pop())
+			most = max(most, g.q.Memory)
 		}
 	}
-	if most > maxHeld+2<<20 || most < maxHeld/2 {
-		t.Errorf("%d bytes are kept, of at most %d", most, maxHeld)
+	if most > fairq.MaxMemory+2<<20 || most < fairq.MaxMemory/2 {
+		t.Errorf("%d bytes are taken, of at most %d", most, fairq.MaxMemory)
 	}
 }
 
@@ -500,5 +481,25 @@ func TestTokensSaved(t *testing.T) {
 	}
 	if most := int64(g.rate*bucket.Seconds()) + p.Bytes; passed > most || passed < most/2 {
 		t.Errorf("%d bytes pass at once, want at most %d", passed, most)
+	}
+}
+
+// A frame costs about as much whether few flows fill the queue or many.
+func BenchmarkArriveFull(b *testing.B) {
+	for _, flows := range []uint64{4, 60_000} {
+		b.Run(fmt.Sprint(flows), func(b *testing.B) {
+			g := must(b, Config{Quota: 100e6, Window: 5 * time.Second})
+			now := int64(1e18)
+			p := Packet{Bytes: 1538}
+			for i := uint64(0); b.Loop(); i++ {
+				now += 8000 // ten times the sustained rate
+				for h := g.Release(now); h != nil; h = g.Release(now) {
+					g.Done(h)
+				}
+				if g.Arrive(now, &p) == Hold {
+					g.Hold(&p, i%flows, 1541)
+				}
+			}
+		})
 	}
 }

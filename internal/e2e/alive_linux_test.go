@@ -188,7 +188,7 @@ func TestUpHangs(t *testing.T) {
 	start := time.Now()
 	pings := u.host.StartPing("10.0.0.1", ping.Config{Every: 250 * time.Millisecond}) // no queue fills up
 	eventually(t, 20*time.Second, "a restart", func() bool { return strings.Contains(u.log("out"), "out has ended with status") })
-	if after := time.Since(start); after > 8*time.Second+late() {
+	if after := time.Since(start); after > 10*time.Second+late() {
 		t.Errorf("started again after %v", after)
 	}
 	pings.Stop()

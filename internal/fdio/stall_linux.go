@@ -33,8 +33,8 @@ func (out *Output) Watch(limit time.Duration) {
 }
 
 // check reports whether a long wait must be interrupted for another check. A moment in which
-// this process did not run, as on a machine that was paused, counts as checkEvery: the next
-// stage did not run, either.
+// this process did not run, as on a machine that was paused, counts as twice checkEvery at
+// most: the next stage did not run, either.
 func (s *stall) check() (again bool, err error) {
 	now := time.Now()
 	passed := now.Sub(s.last)
@@ -51,7 +51,7 @@ func (s *stall) check() (again bool, err error) {
 	if s.unread == 0 || read != s.read {
 		s.still = 0
 	} else {
-		s.still += checkEvery
+		s.still += min(passed, 2*checkEvery)
 	}
 	s.unread, s.read = int(unread), read
 	if s.still >= s.limit {

@@ -76,7 +76,8 @@ func create(name string, cfg Config) (err error) {
 		}
 	}
 	if err == nil {
-		err = errors.Join(f.Chmod(0o644), f.Sync())
+		// A process that can open it can hold its lock, without which no cycle begins.
+		err = errors.Join(f.Chmod(0o640), f.Sync())
 	}
 	if err == nil {
 		if err = os.Link(f.Name(), name); errors.Is(err, os.ErrExist) {

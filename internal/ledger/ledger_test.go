@@ -495,7 +495,7 @@ func TestMonth(t *testing.T) {
 	}
 }
 
-// A ledger that another process has made in the meantime stays. Other users may read it.
+// A ledger that another process has made in the meantime stays. Other users may not open it: they could hold its lock.
 func TestMadeMeanwhile(t *testing.T) {
 	name := t.TempDir() + "/ledger"
 	add(t, open(t, name), at(1, 0), Out, 7)
@@ -505,8 +505,29 @@ func TestMadeMeanwhile(t *testing.T) {
 	if c, _ := total(open(t, name), at(1, 0), Out); c != 7 {
 		t.Errorf("%d bytes, want 7", c)
 	}
-	if info, err := os.Stat(name); err != nil || info.Mode() != 0o644 {
+	if info, err := os.Stat(name); err != nil || info.Mode() != 0o640 {
 		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+// A FIFO is no ledger, and Read does not wait for a writer.
+func TestReadFifo(t *testing.T) {
+	name := t.TempDir() + "/fifo"
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan error, 1)
+	go func() {
+		_, err := Read(name)
+		read <- err
+	}()
+	select {
+	case err := <-read:
+		if !errors.Is(err, ErrDamaged) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Read waits")
 	}
 }
 

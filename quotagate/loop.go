@@ -236,8 +236,7 @@ func (t *filter) listed(a netip.Addr) bool {
 // Frame is frame.Stage's.
 func (t *filter) Frame(rec *frame.Record) error {
 	if t.records != nil {
-		t.now = t.records.read(rec.Time)
-		if err := t.release(); err != nil {
+		if err := t.advance(t.records.read(rec.Time)); err != nil {
 			return err
 		}
 		if t.now >= t.next {
@@ -247,6 +246,24 @@ func (t *filter) Frame(rec *frame.Record) error {
 	t.quiet = false
 	t.read.Add(int64(len(rec.Frame)))
 	return t.offer(rec)
+}
+
+// advance moves to the time of a record. Frames that were due before it left then, as they
+// do by the clock on the wall: by now they may be too old.
+func (t *filter) advance(to int64) error {
+	for {
+		if err := t.release(); err != nil {
+			return err
+		}
+		at, ok := t.gate.Due(t.now)
+		if t.now >= to {
+			return nil
+		}
+		if !ok {
+			at = to
+		}
+		t.now = min(max(at, t.now+1), to)
+	}
 }
 
 // offer asks the gate about a frame, or a segment of one, and does that.

@@ -51,7 +51,7 @@ used in the last window, and then no faster than what is left of it can sustain.
                    as switches count), wire (with preamble and gap too), frame (as
                    on the tap), ip
   -charge C        passed (default), or offered (default with -dir in): what is dropped
-                   counts as well
+                   counts as well, and a sixteenth of the rate passes over the quota
   -unmetered P,..  networks and addresses; packets from these to these are neither
                    counted nor held up
   -clock C         wall (default), or stream: time is that of the records
@@ -163,8 +163,10 @@ func (c *config) gateConfig() (gate.Config, error) {
 		Queue:     time.Duration(c.queue),
 		// Inbound traffic was billed before it reached the gate.
 		Offered: c.offered != 0 || c.given["dir"] && c.dir == uint8(ledger.In) && !c.given["charge"],
-		ECN:     c.ecn,
-		Seed:    c.seed,
+		// What comes in may use up a quota that both directions share.
+		Floor: c.bill == both && !c.given["charge"],
+		ECN:   c.ecn,
+		Seed:  c.seed,
 	}
 	switch {
 	case c.quota == 0 && c.rate == 0:

@@ -134,10 +134,13 @@ func (q *Queue) Pop() *Held {
 	if f == nil {
 		return nil
 	}
-	h := q.unlink(f)
-	f.deficit -= h.Bytes
-	return h
+	f.deficit -= f.head.Bytes
+	return q.unlink(f)
 }
+
+// Remove is Pop for a frame that is dropped: it does not use up its flow's turn. The queue
+// must not be empty.
+func (q *Queue) Remove() *Held { return q.unlink(q.nextFlow()) }
 
 // nextFlow returns the flow to send from, nil if all are empty.
 func (q *Queue) nextFlow() *flow {

@@ -38,13 +38,16 @@ func TestModel(t *testing.T) {
 				model[flow] = append(model[flow], h)
 				q.Push(h, flow)
 			case 2:
-				if want := q.Peek(); want != nil {
-					if h := q.Pop(); h != want {
-						t.Fatal("Pop is not Peek")
-					} else {
-						gone(h)
-					}
+				want := q.Peek()
+				if want == nil {
+					break
 				}
+				take := rapid.SampledFrom([]func() *Held{q.Pop, q.Remove}).Draw(t, "take")
+				h := take()
+				if h != want {
+					t.Fatal("Pop or Remove is not Peek")
+				}
+				gone(h)
 			case 3:
 				h := q.Fattest()
 				if h == nil {

@@ -12,6 +12,11 @@
 //
 // With both policies, no frame passes that would take the window over its quota, except
 // control frames, without which the link fails. The caller bounds these.
+//
+// Bytes that are billed before they arrive (Config.Offered) use up the quota even if they
+// are dropped, so the provider bills a flood anyway, and to drop all else too would gain
+// nothing. There Pace passes at least the share floor of the quota's mean rate
+// whatever the window holds, and the fair queue gives it to sparse flows first.
 package gate
 
 import (
@@ -37,6 +42,7 @@ type Config struct {
 	Policy    Policy
 	Queue     time.Duration // length of the paced queue, at the paced rate
 	Offered   bool          // dropped frames are charged too
+	Floor     bool          // Pace passes the share floor of the mean rate over the quota; Offered implies it
 	ECN       bool          // mark frames that can be marked, instead of an early drop
 	Seed      uint64
 	// Wall converts a time of the gate's own, monotonic clock to the wall clock. Cycle
@@ -95,7 +101,7 @@ type Stats struct {
 	Control, Unmetered Counts
 	Marked             Counts
 	DroppedEarly       Counts // to make senders slow down before the queue is full
-	DroppedFull        Counts // the queue was full
+	DroppedFull        Counts // the queue was full, or they waited for longer than it is long
 	DroppedQuota       Counts // no room in the quota
 	Malformed          Counts // could not be cut
 }
@@ -149,6 +155,10 @@ const (
 	// shortest is the minimum queue length, in full frames: with fewer, TCP
 	// repairs a loss only after a timeout.
 	shortest = 8
+	// floor is the share of the quota's mean rate that passes over the quota. It is enough
+	// for TCP and interactive flows of a link that is used as its quota is meant. It is
+	// also the most that senders who obey can add to the bill meanwhile, so it is small.
+	floor = 1.0 / 16
 	// chunk bounds the credit: a gate that is killed has charged it for nothing.
 	chunk = 64 << 10
 	// retry is the time between attempts to use a Book that fails.
@@ -169,6 +179,7 @@ func Quota(quota int64, rate float64, length time.Duration) int64 {
 
 // New makes a gate.
 func New(cfg Config) (*Gate, error) {
+	cfg.Floor = cfg.Floor || cfg.Offered
 	g := &Gate{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15))}
 	limit := func(start, end int64) int64 { return Quota(cfg.Quota, cfg.Rate, time.Duration(end-start)) }
 	switch {
@@ -267,7 +278,7 @@ func (g *Gate) admit(now int64, p *Packet) bool {
 		g.win.add(p.Bytes)
 		g.stats.Control.Add(p.Bytes)
 		g.stats.Passed.Add(p.Bytes)
-	case g.q.Frames > 0 || g.win.used() >= g.threshold || !g.take(p.Bytes, false):
+	case g.q.Frames > 0 || g.win.used() >= g.threshold || !g.take(p.Bytes):
 		return false
 	default:
 		g.clamped = false
@@ -287,65 +298,67 @@ func (g *Gate) Arrive(now int64, p *Packet) Verdict {
 	if p.Super {
 		return Cut
 	}
-	used := g.win.used()
 	g.stats.In.Add(p.Bytes)
 	g.arrived += p.Bytes
-	if g.cfg.Offered {
-		g.win.add(p.Bytes)
-	}
+	verdict := Hold
 	switch {
 	case p.Bytes > g.win.quota(): // it would wait forever
 		g.stats.DroppedQuota.Add(p.Bytes)
-		return Drop
+		verdict = Drop
 	case g.cfg.Policy == Random:
-		return g.random(p, used)
+		verdict = g.random(p)
 	case g.q.Frames == 0:
-		if g.refill(); g.tokens > 0 && g.take(p.Bytes, g.cfg.Offered) {
+		if g.refill(); g.tokens > 0 && g.takePaced(p.Bytes) {
 			g.tokens -= float64(p.Bytes)
-			return Pass
+			verdict = Pass
 		}
 	}
-	return Hold
+	if g.cfg.Offered && (verdict == Hold || verdict == Drop) {
+		g.win.add(p.Bytes)
+	}
+	return verdict
 }
 
-// fits reports whether bytes, which may have been charged on arrival, may pass without
-// taking the window over its quota.
-func (g *Gate) fits(bytes int64, charged bool) bool {
-	if charged {
-		bytes = 0
-	}
-	return g.win.used()+bytes <= g.win.quota()
-}
+// fits reports whether bytes may pass without taking the window over its quota.
+func (g *Gate) fits(bytes int64) bool { return g.win.used()+bytes <= g.win.quota() }
 
 // take passes bytes if they fit. As another gate may use the room meanwhile, take adds,
 // checks, and undoes the add on overshoot. If two gates add at once, at least one sees the
 // bytes of both.
-func (g *Gate) take(bytes int64, charged bool) bool {
-	if !g.fits(bytes, charged) {
+func (g *Gate) take(bytes int64) bool {
+	if !g.fits(bytes) {
 		return false
 	}
-	if !charged {
-		g.win.add(bytes)
-		if g.win.used() > g.win.quota() {
-			g.win.add(-bytes)
-			return false
-		}
+	g.win.add(bytes)
+	if !g.fits(0) {
+		g.win.add(-bytes)
+		return false
 	}
 	g.stats.Passed.Add(bytes)
 	return true
 }
 
-// random decides by the policy Random. used is the bytes in the window before the frame.
-func (g *Gate) random(p *Packet, used int64) Verdict {
+// takePaced is take for bytes that have tokens. With a floor these need not fit.
+func (g *Gate) takePaced(bytes int64) bool {
+	if !g.cfg.Floor {
+		return g.take(bytes)
+	}
+	g.win.add(bytes)
+	g.stats.Passed.Add(bytes)
+	return true
+}
+
+// random decides by the policy Random.
+func (g *Gate) random(p *Packet) Verdict {
 	chance := 1.0
 	if room := g.win.quota() - g.threshold; room > 0 {
-		chance = float64(used-g.threshold) / float64(room)
+		chance = float64(g.win.used()-g.threshold) / float64(room)
 	}
 	verdict, dropped := Pass, &g.stats.DroppedQuota
-	if g.fits(p.Bytes, g.cfg.Offered) && g.rng.Float64() < chance {
+	if g.fits(p.Bytes) && g.rng.Float64() < chance {
 		verdict, dropped = Mark, &g.stats.DroppedEarly
 	}
-	if verdict == Mark && !(g.cfg.ECN && p.ECN) || !g.take(p.Bytes, g.cfg.Offered) {
+	if verdict == Mark && !(g.cfg.ECN && p.ECN) || !g.take(p.Bytes) {
 		dropped.Add(p.Bytes)
 		return Drop
 	}
@@ -355,6 +368,14 @@ func (g *Gate) random(p *Packet, used int64) Verdict {
 	return verdict
 }
 
+// pace returns the rate of Pace, in bytes per second.
+func (g *Gate) pace() float64 {
+	if g.cfg.Floor {
+		return max(g.win.sustainable(g.now), floor*g.win.mean())
+	}
+	return g.win.sustainable(g.now)
+}
+
 // refill updates the rate and the tokens.
 func (g *Gate) refill() {
 	if !g.clamped {
@@ -362,7 +383,7 @@ func (g *Gate) refill() {
 		g.tokens, g.filled, g.rateEnd = 0, g.now, 0
 	}
 	if g.now >= g.rateEnd {
-		g.rate = g.win.sustainable(g.now)
+		g.rate = g.pace()
 		g.rateEnd = min(g.now+int64(rateTime), g.win.refresh())
 	}
 	g.tokens += g.rate * float64(g.now-g.filled) / 1e9
@@ -384,11 +405,11 @@ func (g *Gate) Hold(p *Packet, hash uint64, size int) *fairq.Held {
 		}
 	} else {
 		for g.q.Frames > 0 && g.q.Bytes+p.Bytes > limit {
-			g.discard(&g.stats.DroppedFull)
+			g.discard(g.q.Drop(), &g.stats.DroppedFull)
 		}
 	}
 	for g.q.Frames > 0 && g.q.Memory+size > fairq.MaxMemory {
-		g.discard(&g.stats.DroppedFull)
+		g.discard(g.q.Drop(), &g.stats.DroppedFull)
 	}
 	h := g.q.Take(size)
 	h.Bytes, h.Since, h.ECN = p.Bytes, g.now, p.ECN
@@ -404,26 +425,32 @@ func (g *Gate) early(p *Packet) {
 	case g.cfg.ECN && h.ECN:
 		h.Marked = true // counted when it passes
 	default:
-		g.discard(&g.stats.DroppedEarly)
+		g.discard(g.q.Drop(), &g.stats.DroppedEarly)
 	}
 }
 
-// discard drops a frame of the fullest flow.
-func (g *Gate) discard(dropped *Counts) {
-	h := g.q.Drop()
+// discard counts a frame that was taken out of the queue to be dropped.
+func (g *Gate) discard(h *fairq.Held, dropped *Counts) {
 	dropped.Add(h.Bytes)
 	g.q.Free(h)
 }
 
-// Release returns the next held frame that may pass now, nil if there is none. The frame
-// is valid until it is returned with Done.
+// Release returns the next held frame that may pass now, nil if there is none. It drops
+// frames that have waited for longer than the queue is long. The frame is valid until it
+// is returned with Done.
 func (g *Gate) Release(now int64) *fairq.Held {
 	if g.q.Frames == 0 {
 		return nil
 	}
 	g.tick(now)
 	h := g.q.Peek()
-	paced := g.win.used() >= g.threshold
+	for ; g.now-h.Since > int64(g.cfg.Queue) && g.now-h.Since > g.longest(); h = g.q.Peek() {
+		g.discard(g.q.Remove(), &g.stats.DroppedFull)
+		if g.q.Frames == 0 {
+			return nil
+		}
+	}
+	paced := !g.due(h)
 	if paced {
 		if g.refill(); g.tokens <= 0 {
 			return nil
@@ -431,7 +458,10 @@ func (g *Gate) Release(now int64) *fairq.Held {
 	} else {
 		g.clamped = false
 	}
-	if !g.take(h.Bytes, g.charged(h)) {
+	switch {
+	case g.cfg.Offered: // it was charged on arrival
+		g.stats.Passed.Add(h.Bytes)
+	case paced && !g.takePaced(h.Bytes) || !paced && !g.take(h.Bytes):
 		return nil
 	}
 	if paced {
@@ -445,16 +475,23 @@ func (g *Gate) Release(now int64) *fairq.Held {
 	return h
 }
 
-// charged reports whether a held frame was charged on arrival to the current window. If an
-// aligned window has ended since, the frame is charged to the next one too.
-func (g *Gate) charged(h *fairq.Held) bool {
-	return g.cfg.Offered && h.Since >= g.win.begun()
+// longest returns the length of the queue, as a duration. The shortest queue takes longest
+// at the floor. Frames that wait while less passes, or none, are dropped: what they answer
+// has been asked again.
+func (g *Gate) longest() int64 {
+	least := shortest * fairq.Quantum / (floor * g.win.mean()) * 1e9
+	return max(int64(g.cfg.Queue), int64(min(least, MaxTime)))
+}
+
+// due reports whether a held frame may pass without tokens.
+func (g *Gate) due(h *fairq.Held) bool {
+	return g.win.used() < g.threshold && (g.cfg.Offered || g.fits(h.Bytes))
 }
 
 // Abandon drops all held frames.
 func (g *Gate) Abandon() {
 	for g.q.Frames > 0 {
-		g.discard(&g.stats.DroppedQuota)
+		g.discard(g.q.Drop(), &g.stats.DroppedQuota)
 	}
 }
 
@@ -469,12 +506,11 @@ func (g *Gate) Due(now int64) (at int64, ok bool) {
 	}
 	g.tick(now)
 	h := g.q.Peek()
-	fits := g.fits(h.Bytes, g.charged(h))
-	if fits && g.win.used() < g.threshold {
+	if g.due(h) {
 		return g.now, true
 	}
 	g.refill()
-	if !fits || g.rate <= 0 {
+	if !g.cfg.Floor && !g.fits(h.Bytes) || g.rate <= 0 {
 		return max(g.rateEnd, g.now+1), true
 	}
 	if g.tokens > 0 {
@@ -506,7 +542,7 @@ func (g *Gate) State(now int64) State {
 		}
 	}
 	if !s.Open && g.cfg.Policy == Pace {
-		s.Rate = g.win.sustainable(g.now)
+		s.Rate = g.pace()
 	}
 	return s
 }

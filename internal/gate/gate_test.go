@@ -39,7 +39,7 @@ func play(g *Gate, next source, start, until int64) (passed []event) {
 			}
 			h := g.Release(at)
 			if h == nil {
-				if again, _ := g.Due(at); again <= at {
+				if again, ok := g.Due(at); ok && again <= at {
 					panic("due, and nothing is released")
 				}
 				continue
@@ -271,6 +271,15 @@ func TestNoWindowOverQuota(t *testing.T) {
 			return now + int64(rng.ExpFloat64()*gap), p
 		}, start, 1<<61)
 		s := g.State(1 << 61)
+		for _, e := range passed {
+			if e.wait > g.longest() {
+				t.Fatalf("a frame waited %v, the queue is %v long", time.Duration(e.wait), time.Duration(g.longest()))
+			}
+		}
+		if cfg.Offered && cfg.Policy == Pace {
+			// The floor is paced, with what the bucket saves and a frame.
+			control += int64(floor*float64(cfg.Quota)*(1+bucket.Seconds()/cfg.Window.Seconds())) + 2*fairq.Quantum
+		}
 		if cfg.Align {
 			sums := map[int64]int64{}
 			for _, e := range passed {
@@ -307,6 +316,107 @@ func TestOffered(t *testing.T) {
 	}
 	if s.Passed.Bytes > 10e6 || s.Passed.Bytes < 7.5e6 {
 		t.Errorf("%d bytes passed of a quota of 10000000", s.Passed.Bytes)
+	}
+}
+
+// Inbound, what is dropped is billed too. However much more than the quota comes, pings and a
+// flow that obeys go on beside it, and nothing comes out of the queue late.
+func TestFloor(t *testing.T) {
+	const rate, start = 20e6 / 8, 1_700_000_000 * second
+	for _, tt := range []struct {
+		name   string
+		align  bool
+		window time.Duration
+		flood  func(at int64) float64 // bytes per second
+	}{
+		{"flood", false, 5 * time.Second, func(int64) float64 { return 1.2 * rate }},
+		{"aligned flood", true, 5 * time.Second, func(int64) float64 { return 1.2 * rate }},
+		{"large flood", false, 5 * time.Second, func(int64) float64 { return 20 * rate }},
+		{"burst", false, 30 * time.Second, func(at int64) float64 {
+			if at < 2*second {
+				return 1.5 * 30 / 2 * rate
+			}
+			return 1000
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := must(t, Config{Rate: rate, Window: tt.window, Align: tt.align, Offered: true})
+			const ping, tcp = 10, 11
+			next := [...]int64{start, start, start}
+			pings := 0
+			// The flow sends a quarter of the floor.
+			passed := play(g, func(now int64) (at int64, p Packet) {
+				first := 0
+				for i := range next {
+					if next[i] < next[first] {
+						first = i
+					}
+				}
+				at = max(next[first], now)
+				switch first {
+				case 0:
+					p = Packet{Bytes: 1538, Flow: 1}
+					next[0] += int64(1538 / tt.flood(at-start) * 1e9)
+				case 1:
+					if at < start+30*second {
+						pings++
+					}
+					p = Packet{Bytes: 102, Flow: ping}
+					next[1] += second / 2
+				case 2:
+					p = Packet{Bytes: 1538, Flow: tcp}
+					next[2] += int64(1538 / (floor * rate / 4) * 1e9)
+				}
+				return at, p
+			}, start, start+30*second)
+			var echoes int
+			carried := map[int64]int64{}
+			for _, e := range passed {
+				switch e.flow {
+				case ping:
+					echoes++
+				case tcp:
+					carried[(e.at-start)/second] += e.bytes
+				}
+				if e.wait > int64(100*time.Millisecond) {
+					t.Fatalf("a frame waited %v", time.Duration(e.wait))
+				}
+			}
+			if echoes != pings {
+				t.Errorf("%d of %d pings passed", echoes, pings)
+			}
+			for s := range int64(29) {
+				if float64(carried[s]) < floor*rate/4-2*1538 {
+					t.Errorf("second %d: the flow carried %d bytes of %.0f", s, carried[s], floor*rate/4)
+				}
+			}
+		})
+	}
+}
+
+// A gate that was dark for a while drops what has waited, and passes what comes then.
+func TestDropByAge(t *testing.T) {
+	g := must(t, Config{Quota: 1e6, Window: 2 * time.Second})
+	now := 1_700_000_000 * second
+	g.Arrive(now, &Packet{Bytes: 1e6, Control: true})
+	p := Packet{Bytes: 1000}
+	hold := func() {
+		t.Helper()
+		if v := g.Arrive(now, &p); v != Hold {
+			t.Fatalf("verdict %d", v)
+		}
+		g.Hold(&p, 1, 64)
+	}
+	hold()
+	now += 3*second - int64(50*time.Millisecond)
+	hold()
+	now += int64(50 * time.Millisecond)
+	h := g.Release(now)
+	if h == nil || now-h.Since != int64(50*time.Millisecond) || g.Release(now) != nil {
+		t.Errorf("released %+v", h)
+	}
+	if s := g.State(now); s.DroppedFull.Frames != 1 || s.Passed.Frames != 2 {
+		t.Errorf("%+v", s)
 	}
 }
 

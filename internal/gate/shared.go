@@ -82,7 +82,7 @@ func newShared(fine *sliding, length time.Duration, book Book) *shared {
 
 func (s *shared) quota() int64   { return s.limit }
 func (s *shared) refresh() int64 { return min(s.view.End, s.fine.end) }
-func (s *shared) begun() int64   { return 0 }
+func (s *shared) mean() float64  { return s.fine.mean() }
 func (s *shared) failed() error  { return s.err }
 
 func (s *shared) advance(now int64) { s.step(now) }

@@ -1,8 +1,10 @@
 package gate
 
 import (
+	"cmp"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -253,8 +255,8 @@ func (m minutes) Before(slot *View) (sum int64) {
 	return sum
 }
 
-// A frame that is offered in one aligned window and passes in the next is charged to both,
-// with a Book and without.
+// A frame that is offered in one aligned window and passes in the next is charged once, in
+// the window in which it was billed, with a Book and without.
 func TestCarried(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"aligned": {Window: time.Minute, Align: true},
@@ -272,11 +274,61 @@ func TestCarried(t *testing.T) {
 			t.Fatalf("%s: verdict %d", name, v)
 		}
 		g.Hold(&p, 1, 64)
+		if s := g.State(end - 1); s.Used != 12000 {
+			t.Errorf("%s: %d bytes are charged, want 12000", name, s.Used)
+		}
 		if h := g.Release(end); h == nil {
 			t.Errorf("%s: the frame is held in the next window", name)
 		}
-		if s := g.State(end); s.Used != 6000 {
-			t.Errorf("%s: %d bytes are charged to the next window, want 6000", name, s.Used)
+		if s := g.State(end); s.Used != 0 {
+			t.Errorf("%s: %d bytes are charged to the next window", name, s.Used)
+		}
+	}
+}
+
+// A flood inbound uses up a quota that both directions share. Outbound keeps its floor, and
+// none where that is not allowed.
+func TestSharedFloor(t *testing.T) {
+	const quota, window = 5_000_000, 5 * time.Second
+	const mean = quota / 5.0
+	for _, allowed := range []bool{true, false} {
+		book := newShelf(window, 60)
+		in := must(t, Config{Quota: quota, Window: window, Offered: true, Book: book})
+		out := must(t, Config{Quota: quota, Window: window, Floor: allowed, Book: book})
+		start := int64(1e12)
+		var passed []event
+		for now := start; now < start+4*int64(window); now += 1e6 {
+			for i, g := range []*Gate{in, out} {
+				for h := g.Release(now); h != nil; h = g.Release(now) {
+					if i == 1 {
+						passed = append(passed, event{now, h.Bytes, 0, now - h.Since})
+					}
+					g.Done(h)
+				}
+				// Outbound had most of the quota before the flood.
+				bytes := []int64{5000, 800}[i]
+				if i == 0 && now < start+int64(window) {
+					continue
+				}
+				p := Packet{Bytes: bytes, Flow: uint64(i)}
+				switch g.Arrive(now, &p) {
+				case Pass:
+					if i == 1 {
+						passed = append(passed, event{now, bytes, 0, 0})
+					}
+				case Hold:
+					g.Hold(&p, p.Flow, 64)
+				}
+			}
+		}
+		for at := start + int64(window) + second; at < start+4*int64(window); at += second {
+			n := float64(between(passed, at, at+second))
+			if allowed && (n < 0.9*floor*mean || n > 1.1*floor*mean) || !allowed && n > 0 {
+				t.Errorf("floor %v: second %d of the flood has %.0f bytes, the floor is %.0f", allowed, (at-start-int64(window))/second, n, floor*mean)
+			}
+		}
+		if most := slices.MaxFunc(passed, func(a, b event) int { return cmp.Compare(a.wait, b.wait) }); most.wait > out.longest() {
+			t.Errorf("a frame waited %v", time.Duration(most.wait))
 		}
 	}
 }

@@ -22,8 +22,9 @@ type window interface {
 	sustainable(now int64) float64
 	// refresh returns the time from which any of these may change without a call of add.
 	refresh() int64
-	// begun returns when an aligned window began, 0 if windows slide.
-	begun() int64
+	// mean returns the rate, in bytes per second, that uses up the quota in a window's
+	// length.
+	mean() float64
 	// offer counts bytes as offered in the Book, if there is one.
 	offer(bytes int64)
 	// failed returns the error of the last use of the Book, nil if it works or if there is
@@ -88,7 +89,7 @@ func newSliding(quota int64, length time.Duration) *sliding {
 func (s *sliding) quota() int64   { return s.limit }
 func (s *sliding) used() int64    { return s.sum }
 func (s *sliding) refresh() int64 { return s.end }
-func (s *sliding) begun() int64   { return 0 }
+func (s *sliding) mean() float64  { return float64(s.limit) / float64(s.slot*slotsPerWindow) * 1e9 }
 
 func (s *sliding) add(bytes int64) {
 	s.ring[s.now%int64(len(s.ring))] += bytes
@@ -126,7 +127,7 @@ type aligned struct {
 	bounds func(wall int64) (start, end int64)
 	wall   func(now int64) int64
 	most   int64
-	since  int64 // when the start of the window was noticed
+	length int64 // of the window
 	until  int64 // when the window ends
 	check  int64 // when to read the wall clock again
 	sum    int64
@@ -158,7 +159,7 @@ func (a *aligned) advance(now int64) {
 	}
 	wall := a.wall(now)
 	start, end := a.bounds(wall)
-	a.most, a.until = a.limit(start, end), now+end-wall
+	a.most, a.length, a.until = a.limit(start, end), end-start, now+end-wall
 	a.check = min(a.until, now+recheck)
 	if start == a.start {
 		return
@@ -167,11 +168,11 @@ func (a *aligned) advance(now int64) {
 		clear(a.left)
 	}
 	a.left[a.start] = a.sum
-	a.start, a.sum, a.since = start, a.left[start], now
+	a.start, a.sum = start, a.left[start]
 }
 
 func (a *aligned) refresh() int64 { return a.check }
-func (a *aligned) begun() int64   { return a.since }
+func (a *aligned) mean() float64  { return float64(a.most) / float64(a.length) * 1e9 }
 
 func (a *aligned) sustainable(now int64) float64 { return a.pace(now, a.sum) }
 

@@ -69,25 +69,31 @@ func TestBridges(t *testing.T) {
 			r := router.StartPing(tt.far, ping.Config{Count: 200, Every: 2 * time.Millisecond}).Wait()
 			const size = 20_000_000
 			transfer(t, router, inner, tt.far+":7", size)
-			time.Sleep(1100 * time.Millisecond) // the gates publish once a second
-			for pid, name := range tools(t, host) {
-				if name == "quotagate" {
-					_ = unix.Kill(pid, unix.SIGUSR1)
+			var passed [][]string
+			var bytes int
+			process.Until(10*time.Second, func() bool { // the gates publish once a second
+				before := len(script.Said.String())
+				for pid, name := range tools(t, host) {
+					if name == "quotagate" {
+						_ = unix.Kill(pid, unix.SIGUSR1)
+					}
 				}
-			}
-			time.Sleep(500 * time.Millisecond)
+				time.Sleep(500 * time.Millisecond)
+				passed = regexp.MustCompile(`quotagate: .* passed=(\d+) passed_bytes=(\d+)`).FindAllStringSubmatch(script.Said.String()[before:], -1)
+				bytes = 0
+				for _, m := range passed {
+					n, _ := strconv.Atoi(m[2])
+					bytes += n
+				}
+				return bytes >= size
+			})
 			_ = script.Process.Signal(unix.SIGTERM)
 			ended(t, script)
-			passed := regexp.MustCompile(`quotagate: .* passed=(\d+) passed_bytes=(\d+)`).FindAllStringSubmatch(script.Said.String(), -1)
 			if r.Received < 190 || len(passed) != 2 {
 				t.Fatalf("%v, and the gates passed %q", r, passed)
 			}
-			bytes := 0
 			for _, m := range passed {
-				frames, _ := strconv.Atoi(m[1])
-				n, _ := strconv.Atoi(m[2])
-				bytes += n
-				if frames < r.Received {
+				if frames, _ := strconv.Atoi(m[1]); frames < r.Received {
 					t.Errorf("%v, and a gate passed %d frames", r, frames)
 				}
 			}

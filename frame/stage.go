@@ -72,7 +72,8 @@ func (f *filter) Idle() error                { return f.w.Flush() }
 // Run is the whole of a simple stage: it reads a stream from in, calls do for each frame, and
 // writes to out the records that do passes on. Annotations are passed on as they are. It returns nil at
 // the end of the input, and when the reader of out has gone away, which it notices even if
-// no frame arrives. On any error, the values that came whole before it have been written.
+// no frame arrives. On any error, the values that came whole before it have been written. Pipes
+// become non-blocking in this process, and in no other.
 func Run(in, out *os.File, do Func) error {
 	from, err := descriptor(in)
 	if err != nil {

@@ -190,7 +190,7 @@ func TestFlat(t *testing.T) {
 		{"the same, where there is none", "bytehist", []life{make(100, func(i int) int64 { return 3<<20 + int64(i/50)*queue }, nine)}, "memory grew from 3.0 to 11.0 MB"},
 		{"100 kB a second", "tunwrite", []life{make(100, func(i int) int64 { return 2<<20 + int64(i)*100<<10 }, nine)}, "life 1: memory grew"},
 		{"from life to life", "tunwrite", []life{make(20, still(2<<20), nine), make(20, still(5<<20), nine), make(20, still(8<<20), nine)}, "all its lives: memory grew"},
-		{"too much", "tunread", []life{make(100, still(30<<20), nine)}, "30 MB of memory"},
+		{"too much", "tunread", []life{make(100, still(40<<20), nine)}, "40 MB of memory"},
 		{"a descriptor a minute", "tunread", []life{make(100, still(2<<20), func(i int) int { return 9 + i/60 })}, "descriptors grew from 9 to 10"},
 		{"a descriptor in each life", "tunread", []life{make(20, still(2<<20), nine), make(20, still(2<<20), nine), make(20, still(2<<20), func(int) int { return 10 })}, "descriptors grew"},
 		{"files that come and go", "quotagate", []life{make(100, still(2<<20), func(i int) int { return 9 + i%7/6*2 })}, ""},

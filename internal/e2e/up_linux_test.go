@@ -283,7 +283,9 @@ func TestUp(t *testing.T) {
 	}
 	talk("between")
 	u.same(before)
+	changing := time.Now()
 	u.must("change", "-out", "quotagate -rate 400Mbit/s | cat")
+	changed := time.Now()
 	talk("changed")
 	time.Sleep(1100 * time.Millisecond) // the gates publish once a second
 	status := u.must("status")
@@ -318,7 +320,16 @@ func TestUp(t *testing.T) {
 	for _, p := range []*ping.Pinger{in, out} {
 		r := p.Stop()
 		t.Logf("up, changed and down in %v: %v", took, r)
-		if r.Lost() > 0 || r.Sent < 500 { // a busy machine sends some late
+		// The kernel drops what comes into a queue while its close waits for the lock of all
+		// network devices (tun_detach in drivers/net/tun.c).
+		inChange := 0
+		for _, at := range r.LostAt {
+			t.Logf("lost after %v; the change was from %v to %v", at.Sub(start), changing.Sub(start), changed.Sub(start))
+			if at.After(changing.Add(-20*time.Millisecond)) && at.Before(changed) {
+				inChange++
+			}
+		}
+		if r.Lost() > inChange || inChange > 5 || r.Sent < 500 { // a busy machine sends some late
 			t.Error(r)
 		}
 	}

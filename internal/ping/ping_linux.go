@@ -33,6 +33,7 @@ type Config struct {
 type Result struct {
 	Sent, Received int
 	RTTs           []time.Duration // round trips, in the order of sending
+	LostAt         []time.Time     // when the lost echoes were sent
 	Gap            time.Duration   // longest run of lost echoes: from the first of them to the next answered one
 	Err            error           // of the last echo that the kernel refused; it counts as lost
 }
@@ -335,8 +336,11 @@ func (p *Pinger) Result() Result {
 	for i, e := range p.echoes {
 		if e.answered {
 			r.RTTs = append(r.RTTs, e.rtt)
-		} else if since.IsZero() {
-			since = e.at
+		} else {
+			r.LostAt = append(r.LostAt, e.at)
+			if since.IsZero() {
+				since = e.at
+			}
 		}
 		if since.IsZero() {
 			continue

@@ -465,7 +465,7 @@ func TestCallsFail(t *testing.T) {
 			for k, s := range all {
 				err := s.End(10 * time.Second)
 				want := map[bool]string{true: "tunread: fd:3: the device has gone away\n"}[k == 0]
-				if err != nil || (s.ProcessState.ExitCode() != 0) != (k == 0) || s.Said.String() != want {
+				if err != nil || (s.ProcessState.ExitCode() != 0) != (k == 0) || s.Said.String() != want && s.Said.String() != "" { // the message's write may fail, too
 					t.Errorf("round %d, %s, seed %d, stage %d: %v, %v, %s", round, link.name, seed, k, err, s.ProcessState, &s.Said)
 				}
 			}

@@ -95,7 +95,7 @@ func TestShareBound(t *testing.T) {
 	}
 }
 
-// A fixed share is what was asked for.
+// A fixed share counts one frame of every N.
 func TestShareFixed(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	for _, every := range []int{1, 3, 10} {

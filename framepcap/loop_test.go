@@ -123,7 +123,7 @@ func (w *waiting) Read(p []byte) (int, error) {
 	return w.src.Read(p)
 }
 
-// What has come is written before more is waited for.
+// All packets that were read are written before the next read waits.
 func TestPrompt(t *testing.T) {
 	stream := (&frame.Record{Time: 1, Frame: []byte(ip4)}).Append(nil)
 	var head bytes.Buffer

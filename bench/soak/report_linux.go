@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// tally counts how runs ended, and what is unexplained in them.
+// tally counts the runs that were killed and that drained, and their unexplained frames.
 func tally(runs []*run) (kills, drained, unexplained int) {
 	for _, r := range runs {
 		unexplained += len(r.complaints())

@@ -156,8 +156,8 @@ func Ends(err error) error {
 	return fmt.Errorf("stdin: %w", err)
 }
 
-// Stall is the environment variable that says how long the next stage may read nothing of
-// what it has been sent, before Output has the stage end with an error.
+// Stall names an environment variable with a duration. If the next stage leaves written bytes
+// unread for that long, the stage ends with an error.
 const Stall = "FRAMEPIPE_STALL"
 
 // Output prepares stdout for a stage's stream, and watches its reader if Stall is set.

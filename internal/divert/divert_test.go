@@ -8,7 +8,7 @@ import (
 // The decisions of the valve, moment by moment.
 const s, ms = time.Second, time.Millisecond
 
-// valveStep is a moment of a valve, and what it is to decide.
+// valveStep is the input of a valve at a time, and the decision that the test expects.
 type valveStep struct {
 	at      time.Duration
 	lacks   bool

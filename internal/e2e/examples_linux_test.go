@@ -885,8 +885,8 @@ func (n *network) fetch(t testing.TB, length time.Duration, logs ...*traffic.Log
 	return got.Load()
 }
 
-// serveTraffic has a send what is fetched from it, until the test ends, with a congestion
-// control of TCP, or "" for the machine's.
+// serveTraffic serves TCP downloads from namespace a until the test ends. congestion names the
+// congestion control; with "", the machine's default applies.
 func (n *network) serveTraffic(congestion string) {
 	n.t.Helper()
 	l := listen(n.t, n.a, "10.0.0.1:7")

@@ -188,7 +188,7 @@ func TestFifo(t *testing.T) {
 	_, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, 4096)
 	_ = f.SetReadDeadline(time.Now().Add(time.Millisecond))
 	_, _ = io.ReadAll(f)
-	flow(2500 * time.Millisecond) // somebody has it open
+	flow(2500 * time.Millisecond) // the fifo has a reader
 	_ = f.SetReadDeadline(time.Now().Add(time.Second))
 	b := make([]byte, 100)
 	if n, err := io.ReadFull(f, b); err != nil {

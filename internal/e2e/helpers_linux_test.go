@@ -25,8 +25,8 @@ import (
 // stage is a running process of a pipeline.
 type stage = process.Stage
 
-// pipeline starts commands joined by pipes. stdin and stdout may be nil, which
-// is /dev/null. What is still running when the test ends is killed.
+// pipeline starts commands joined by pipes. A nil stdin or stdout
+// stands for /dev/null. The end of the test kills the commands that still run.
 func pipeline(t testing.TB, stdin io.Reader, stdout io.Writer, cmds ...*exec.Cmd) []*stage {
 	t.Helper()
 	cmds[0].Stdin, cmds[len(cmds)-1].Stdout = stdin, stdout
@@ -99,7 +99,7 @@ func signal(t testing.TB, all []*stage, sig ...unix.Signal) {
 	}
 }
 
-// outcome runs a command, and returns what it says on stdout and stderr, and its status.
+// outcome runs a command, and returns its output on stdout and stderr, and its exit status.
 func outcome(c *exec.Cmd) (said string, status int) {
 	out, err := c.CombinedOutput()
 	if c.ProcessState == nil {
@@ -118,7 +118,7 @@ func output(t testing.TB, c *exec.Cmd) string {
 	return string(b)
 }
 
-// through runs one stage on a stream, and returns what came out.
+// through runs one stage on a stream, and returns its output, messages and exit status.
 func through(t testing.TB, in []byte, name string, args ...string) (out []byte, stderr string, status int) {
 	t.Helper()
 	c := exec.Command(name, args...)

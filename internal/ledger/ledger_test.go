@@ -958,7 +958,7 @@ func TestHoles(t *testing.T) {
 	}
 	defer f.Close()
 	if err := allocate(f, headerSize); errors.Is(err, errors.ErrUnsupported) {
-		t.Skip(err)
+		t.Skip("this file system cannot allocate: ", err)
 	}
 	open(t, name)
 	var st unix.Stat_t

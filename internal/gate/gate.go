@@ -370,10 +370,13 @@ func (g *Gate) random(p *Packet) Verdict {
 
 // pace returns the rate of Pace, in bytes per second.
 func (g *Gate) pace() float64 {
-	if g.cfg.Floor {
-		return max(g.win.sustainable(g.now), floor*g.win.mean())
+	switch {
+	case !g.cfg.Floor:
+		return g.win.sustainable(g.now)
+	case !g.fits(0):
+		return floor * g.win.mean()
 	}
-	return g.win.sustainable(g.now)
+	return max(g.win.sustainable(g.now), floor*g.win.mean())
 }
 
 // refill updates the rate and the tokens.
@@ -382,7 +385,7 @@ func (g *Gate) refill() {
 		g.clamped = true
 		g.tokens, g.filled, g.rateEnd = 0, g.now, 0
 	}
-	if g.now >= g.rateEnd {
+	if g.now >= g.rateEnd || g.cfg.Floor && !g.fits(0) { // dropped frames may have used up the rest
 		g.rate = g.pace()
 		g.rateEnd = min(g.now+int64(rateTime), g.win.refresh())
 	}

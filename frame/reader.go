@@ -202,8 +202,13 @@ func (r *Reader) Fill() error {
 	r.room()
 	to := r.buf[r.w:]
 	if r.short > 0 {
-		to = to[:min(len(to), shortReads[2-r.short])]
-		r.short--
+		size := shortReads[2-r.short]
+		if rest := r.need - (r.w - r.r); rest > 0 {
+			size = rest + shortReads[0] // all of a frame that is not skipped
+		} else {
+			r.short--
+		}
+		to = to[:min(len(to), size)]
 	}
 	n, err := 0, r.late
 	if r.late = nil; err == nil {

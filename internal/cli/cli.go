@@ -19,6 +19,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -33,6 +34,8 @@ import (
 	"time"
 
 	"framepipe/internal/fdio"
+
+	"golang.org/x/sys/unix"
 )
 
 // Tool is a command.
@@ -91,7 +94,7 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	case t.Flags.NArg() != t.Args:
 		err = Usagef("wrong number of arguments: want %d, have %d", t.Args, t.Flags.NArg())
 	default:
-		if err = t.signals(); err == nil {
+		if err = cmp.Or(enoughFiles(), t.signals()); err == nil {
 			err = t.Run(t, t.Flags.Args())
 			if line := t.counters.Load(); line != nil && t.Verbose {
 				fmt.Fprintf(stderr, "%s: %s\n", t.Name, (*line)())
@@ -99,6 +102,18 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 		}
 	}
 	return t.report(err, stderr)
+}
+
+// fewestFiles is the least limit of open files. A tool has about ten; Go's runtime ends with a
+// stack trace where its own cannot be opened.
+const fewestFiles = 16
+
+func enoughFiles() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < fewestFiles {
+		return Hint(fmt.Errorf("too few open files: the limit is %d", limit.Cur), "ulimit -n %d or more", fewestFiles)
+	}
+	return nil
 }
 
 // report prints an error and its hint, and returns the exit status.

@@ -23,15 +23,15 @@ type run struct {
 	offered, charged        int64    // by the ledger
 	reports                 counters // sums of the histogram's reports, nil without them
 	published               counters // the last metrics of the gate that was killed
-	before                  counters // the line of a tunwrite moments before it was killed
+	before                  counters // the line of a tunread or tunwrite moments before it was killed
 	faults                  []string // messages and ends of stages that should not be
 }
 
 // How much can be under way when a stage is killed, in bytes of the stream. The frames
 // in a stage's buffer count as read, and not yet as arrived at the next.
 const (
-	pipe   = 1 << 20                   // as large as stages ask for
-	source = 256<<10 + 128<<10 + 1<<20 // gathered by tunread, and in its queue
+	pipe   = 512 << 10                 // as large as stages ask for
+	source = 256<<10 + 128<<10 + 4<<20 // gathered by tunread, and in its queue
 	reader = 256<<10 + super           // read at once by another stage, and a frame that has begun
 	writer = 256<<10 + super           // gathered by it
 
@@ -50,7 +50,7 @@ const (
 	loose = int64(1) << 62 // another link bounds it
 
 	// behind is how far the ledger of a gate that is killed may be behind with bytes
-	// that came, and its metrics with bytes that it dropped.
+	// that came, its metrics with bytes that it dropped, and the line of a tunread.
 	behind = 512 << 10
 	// inHand is how much a gate that is killed may have charged and not passed: frames
 	// that it has read and not written, and credit.
@@ -148,14 +148,12 @@ func (r *run) links() (all []link) {
 			link{atDeadCharged, onWire, r.offered, r.charged + r.published["dropped_bytes"], behind, loose},
 			link{atDeadPassed, onWire, r.charged, r.hist["ethernet_bytes"], none, inHand})
 	case r.read == nil:
-		within(0, source, atDeadRead, inFrames, r.sent.frames, g["read"])
-		within(0, source, atDeadRead, inBytes, r.sent.bytes, g["read_bytes"])
+		within(0, source+behind, atDeadRead, inFrames, r.sent.frames-r.before["dropped"], g["read"])
+		within(0, source+behind, atDeadRead, inBytes, r.sent.bytes-r.before["dropped_bytes"], g["read_bytes"])
 	default:
-		// What the queue of tunread drops it counts as frames, not as bytes.
-		drops := r.read["dropped"]
-		within(1, up, atGate, inFrames, r.read["frames"]-drops, g["read"])
-		if drops == 0 {
-			within(1, up, atGate, inBytes, r.read["bytes"], g["read_bytes"])
+		within(1, up, atGate, inFrames, r.read["frames"]-r.read["dropped"], g["read"])
+		within(1, up, atGate, inBytes, r.read["bytes"]-r.read["dropped_bytes"], g["read_bytes"])
+		if r.read["dropped"] == 0 { // tunread does not know the wire bytes of those that it drops
 			within(1, up, atGate, onWire, r.read["ethernet_bytes"], g["in_bytes"])
 		}
 	}

@@ -116,9 +116,13 @@ func TestBounds(t *testing.T) {
 	}{
 		// What tunread had gathered is lost.
 		{"tunread", func(r *run) { r.sent = count{1100, 1_150_000} }, ""},
-		{"tunread", func(r *run) { r.sent.bytes += source + 1 }, "past a killed tunread"},
-		{"tunread", func(r *run) { r.sent.frames += source/least + 1 }, "past a killed tunread"},
+		{"tunread", func(r *run) { r.sent.bytes += source + behind + 1 }, "past a killed tunread"},
+		{"tunread", func(r *run) { r.sent.frames += (source+behind)/least + 1 }, "past a killed tunread"},
 		{"tunread", func(r *run) { r.sent.frames-- }, "past a killed tunread"},
+		{"tunread", func(r *run) { // so are the frames that its queue dropped
+			r.before = counters{"dropped": 9000, "dropped_bytes": 9_000_000}
+			r.sent = count{10_000, 10_000_000}
+		}, ""},
 		// The gate passes a frame that ends in the middle, and no other stage counts it.
 		{"tunread", func(r *run) { r.hist["frames"]--; r.write["frames"]--; r.reports["frames"]-- }, ""},
 		{"tunread", func(r *run) { r.hist["frames"] -= 2; r.write["frames"] -= 2; r.reports["frames"] -= 2 }, "behind a killed tunread"},

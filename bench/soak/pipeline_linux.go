@@ -291,10 +291,10 @@ func (d *direction) live(wait func(gone <-chan struct{}) (killed string)) (*run,
 	return r, nil
 }
 
-// kill kills a stage. Tunwrite, behind which the kernel counts in another way, is
-// asked for its line just before.
+// kill kills a stage. Tunread, which may have dropped frames, and tunwrite, behind which the
+// kernel counts in another way, are asked for their line just before.
 func (d *direction) kill(r *run, s *stage) {
-	if s.name == "tunwrite" {
+	if s.name == "tunread" || s.name == "tunwrite" {
 		_, had := s.last()
 		_ = s.Process.Signal(unix.SIGUSR1)
 		for end := time.Now().Add(5 * time.Second); r.before == nil && time.Now().Before(end); time.Sleep(500 * time.Microsecond) {
@@ -303,7 +303,7 @@ func (d *direction) kill(r *run, s *stage) {
 			}
 		}
 		if r.before == nil {
-			r.faults = append(r.faults, "tunwrite does not answer SIGUSR1")
+			r.faults = append(r.faults, s.name+" does not answer SIGUSR1")
 		}
 	}
 	_ = s.Process.Kill()

@@ -132,7 +132,7 @@ func (r *Reader) foreign(b []byte, rec *Record) (bool, error) {
 	}
 	// Reject garbage by its first byte: the scanner would search it for the end of a value.
 	if e, _ := parse(b); e.kind != anArray && e.kind != aMap {
-		return false, r.fail(fmt.Errorf("found %s (byte 0x%02x), want an array (a frame) or a map (an annotation)", e.kind, b[0]))
+		return false, r.fail(fmt.Errorf("found %s (byte 0x%02x), want an array (a frame) or a map (an annotation)%s", e.kind, b[0], mistake(b[0])))
 	}
 	done, err := r.scanner.scan(b)
 	if err != nil {
@@ -153,6 +153,20 @@ func (r *Reader) foreign(b []byte, rec *Record) (bool, error) {
 	rec.at += r.r
 	r.deliver(rec, len(b))
 	return true, nil
+}
+
+// mistake says what probably begins with byte c, where that is no stream. It looks at one byte
+// only, so that the message does not depend on the sizes of reads.
+func mistake(c byte) string {
+	switch {
+	case c == 0xd4:
+		return "; captures begin so: framepcap -d makes them streams"
+	case c == 0x1f:
+		return "; compressed files begin so: zcat"
+	case ' ' <= c && c <= '~':
+		return fmt.Sprintf("; this is text, %q: a stage must not print to its standard output", c)
+	}
+	return ""
 }
 
 func (r *Reader) fail(err error) error {

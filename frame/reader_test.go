@@ -70,7 +70,9 @@ func TestReader(t *testing.T) {
 		{"ends in a short frame", short(5, nil, arp)[:20], nil, "offset 0: the input ends 20 bytes into a value"},
 		{"ends in an annotation", header(uintN(1, 0), "ip")[:30], nil, "offset 0: the input ends 30 bytes into a value"},
 
-		{"text", []byte("GET / HTTP/1.1\r\n"), nil, "offset 0: found an unsigned integer (byte 0x47), want an array (a frame) or a map (an annotation)"},
+		{"text", []byte("GET / HTTP/1.1\r\n"), nil, "offset 0: found an unsigned integer (byte 0x47), want an array (a frame) or a map (an annotation); this is text, 'G': a stage must not print to its standard output"},
+		{"a capture", unhex("d4 c3 b2 a1"), nil, "offset 0: found an extension (byte 0xd4), want an array (a frame) or a map (an annotation); captures begin so: framepcap -d makes them streams"},
+		{"compressed", unhex("1f 8b"), nil, "offset 0: found an unsigned integer (byte 0x1f), want an array (a frame) or a map (an annotation); compressed files begin so: zcat"},
 		{"a bin behind a frame", cat(canon(ts, nil, arp), binN(arp, 1)), []value{plain}, "offset 58: found a bin (byte 0xc4), want an array (a frame) or a map (an annotation)"},
 		{"a string", str("x"), nil, "offset 0: found a string (byte 0xa1), want an array (a frame) or a map (an annotation)"},
 		{"nil", null, nil, "offset 0: found nil (byte 0xc0), want an array (a frame) or a map (an annotation)"},

@@ -133,7 +133,7 @@ func TestRunEnds(t *testing.T) {
 		{"nothing came", nil, passAll, nil, nil, ""},
 		{"between values", head, passAll, head, nil, ""},
 		{"in a value", cat(head, canon(ts, nil, arp)[:40]), passAll, head, io.ErrUnexpectedEOF, "offset 102: the input ends inside a frame, after 40 of 58 bytes"},
-		{"garbage", cat(head, []byte("GET /")), passAll, head, nil, "offset 102: found an unsigned integer (byte 0x47), want an array (a frame) or a map (an annotation)"},
+		{"garbage", cat(head, []byte("GET /")), passAll, head, nil, "offset 102: found an unsigned integer (byte 0x47), want an array (a frame) or a map (an annotation); this is text, 'G': a stage must not print to its standard output"},
 		{"the stage's error", cat(head, canon(1, nil, arp), canon(2, nil, arp)), func(r *Record, w *Writer) error {
 			if r.Time == 1 {
 				return stop

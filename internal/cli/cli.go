@@ -83,7 +83,7 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 			status = 1
 		}
 	}()
-	err := t.Flags.Parse(args)
+	arguments, err := t.parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		_, err = io.WriteString(stdout, t.Usage)
@@ -91,17 +91,47 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 		err = usage{errors.New(strings.Replace(err.Error(), "flag provided but not defined:", "there is no flag", 1))}
 	case *version:
 		_, err = fmt.Fprintln(stdout, t.Name, Version())
-	case t.Flags.NArg() != t.Args:
-		err = Usagef("wrong number of arguments: want %d, have %d", t.Args, t.Flags.NArg())
+	case len(arguments) != t.Args:
+		err = Hint(Usagef("wrong number of arguments: want %d, have %d", t.Args, len(arguments)), "%s", t.detached(args))
 	default:
 		if err = cmp.Or(enoughFiles(), t.signals()); err == nil {
-			err = t.Run(t, t.Flags.Args())
+			err = t.Run(t, arguments)
 			if line := t.counters.Load(); line != nil && t.Verbose {
 				fmt.Fprintf(stderr, "%s: %s\n", t.Name, (*line)())
 			}
 		}
 	}
 	return t.report(err, stderr)
+}
+
+// parse parses flags and returns the other arguments, which may stand between them.
+func (t *Tool) parse(args []string) (others []string, err error) {
+	for {
+		if err := t.Flags.Parse(args); err != nil {
+			return nil, err
+		}
+		rest := t.Flags.Args()
+		if len(rest) == 0 || len(rest) < len(args) && args[len(args)-len(rest)-1] == "--" {
+			return append(others, rest...), nil
+		}
+		others = append(others, rest[0])
+		args = rest[1:]
+	}
+}
+
+// detached returns a hint where the value of a switch is an argument of its own: -offload
+// false. It is empty if there is none.
+func (t *Tool) detached(args []string) string {
+	for i := 1; i < len(args); i++ {
+		f := t.Flags.Lookup(strings.TrimLeft(args[i-1], "-"))
+		if f == nil || args[i] != "true" && args[i] != "false" {
+			continue
+		}
+		if b, ok := f.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
+			return fmt.Sprintf("the value of a switch follows a =: -%s=%s", f.Name, args[i])
+		}
+	}
+	return ""
 }
 
 // fewestFiles is the least limit of open files. A tool has about ten; Go's runtime ends with a

@@ -28,7 +28,7 @@ func (s *Size) Set(text string) error {
 	}
 	factor := factor(unit, "B")
 	if factor == 0 {
-		return fmt.Errorf("unknown unit %q: want B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB or PiB", unit)
+		return fmt.Errorf("unknown unit %q: %s", unit, meant(number, unit, sizes, "want B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB or PiB"))
 	}
 	return scale((*int64)(s), number, factor)
 }
@@ -51,7 +51,7 @@ func (r *Rate) Set(text string) error {
 	}
 	factor := max(factor(unit, "bit/s"), 8*factor(unit, "B/s"))
 	if factor == 0 {
-		return fmt.Errorf("unknown unit %q: want bit/s, kbit/s, Mbit/s, Gbit/s, or B/s, kB/s, MB/s, MiB/s and so on", unit)
+		return fmt.Errorf("unknown unit %q: %s", unit, meant(number, unit, rates, "want bit/s, kbit/s, Mbit/s, Gbit/s, or B/s, kB/s, MB/s, MiB/s and so on"))
 	}
 	return scale((*int64)(r), number, factor)
 }
@@ -203,6 +203,32 @@ func factor(unit, base string) int64 {
 		}
 	}
 	return 0
+}
+
+// Other spellings of the units, and the right ones.
+var (
+	sizes = []struct{ other, unit string }{{"B", "B"}, {"", "B"}, {"byte", "B"}, {"bytes", "B"}}
+	rates = []struct{ other, unit string }{
+		{"B/s", "B/s"}, {"B", "B/s"}, {"bit/s", "bit/s"}, {"bit", "bit/s"}, {"b/s", "bit/s"}, {"b", "bit/s"},
+		{"bits", "bit/s"}, {"bits/s", "bit/s"}, {"bytes/s", "B/s"}, {"", "bit/s"},
+	}
+)
+
+// meant returns "did you mean 100Mbit/s?" for a unit that is another spelling of a right one,
+// by its case, spaces or the form of its base. For others it returns otherwise.
+func meant(number, unit string, bases []struct{ other, unit string }, otherwise string) string {
+	unit = strings.ReplaceAll(unit, " ", "")
+	for _, same := range []func(a, b string) bool{func(a, b string) bool { return a == b }, strings.EqualFold} {
+		for _, base := range bases {
+			for _, p := range prefixes {
+				n := len(p.name)
+				if len(unit) >= n && strings.EqualFold(unit[:n], p.name) && same(unit[n:], base.other) {
+					return fmt.Sprintf("did you mean %s%s%s?", number, p.name, base.unit)
+				}
+			}
+		}
+	}
+	return otherwise
 }
 
 // scale multiplies a decimal number by a factor, exactly, and rounds down. A positive

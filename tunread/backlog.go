@@ -113,7 +113,7 @@ func (t *reader) intake() error {
 	now := uint64(time.Now().UnixNano())
 	for n, i := 0, 0; n < batch && i < most; i++ {
 		if t.spare == nil {
-			t.spare = t.queue.Take(frame.HeadSizeOffload + longest)
+			t.spare = t.queue.Take(longest)
 		}
 		h := t.spare
 		size, hdr, err := t.read(h.Data, frame.HeadSizeOffload)

@@ -4,9 +4,11 @@ package main
 import (
 	"flag"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"framepipe/internal/cli"
+	"framepipe/internal/fairq"
 	"framepipe/internal/fdio"
 	"framepipe/internal/packet"
 	"framepipe/internal/sandbox"
@@ -64,6 +66,10 @@ type config struct {
 	user     sandbox.User
 }
 
+// memory is the soft limit: the queue's frames, buffers, and some garbage. Without it, the
+// collector waits until there is as much garbage as there are frames.
+const memory = 2*fairq.MaxMemory + 4<<20
+
 func run(t *cli.Tool, c config) error {
 	if err := cli.Stdout("tunread " + c.device + " | bytehist | tunwrite tap1"); err != nil {
 		return err
@@ -93,6 +99,7 @@ func run(t *cli.Tool, c config) error {
 	if err := sandbox.Become(c.user); err != nil {
 		return err
 	}
+	debug.SetMemoryLimit(memory)
 	fdio.Steady() // the sandbox forbids it
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)

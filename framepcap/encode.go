@@ -5,7 +5,6 @@ import (
 	"io"
 
 	"framepipe/frame"
-	"framepipe/internal/fdio"
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
 	"framepipe/internal/pcap"
@@ -22,13 +21,8 @@ type encoder struct {
 	out     io.Writer
 	segment bool
 	warn    func(format string, args ...any)
-	// onward leaves out packets that cannot be written: a tee in live traffic feeds the
-	// encoder, and the traffic is worth more than the capture.
-	onward bool
 
-	rest   []byte // the file's header, or the end of a packet that was written in part
-	buf    []byte // packets
-	full   bool   // that they cannot be written was said
+	buf    []byte // the file's header and packets, not yet written
 	begun  bool
 	number uint16 // the file's link
 	link   packet.Link
@@ -44,16 +38,7 @@ func (e *encoder) run() error {
 	if flush := e.flush(); flush != nil {
 		err = flush
 	}
-	if err != nil {
-		return err
-	}
-	if len(e.rest) > 0 {
-		e.n.leftOut.Add(1)
-	}
-	if n := e.n.leftOut.Load(); n > 0 {
-		return &fdio.WriteError{Err: fmt.Errorf("%d packets were left out", n)}
-	}
-	return nil
+	return err
 }
 
 // Idle is frame.Stage's.
@@ -69,37 +54,9 @@ func (e *encoder) Frame(rec *frame.Record) error {
 }
 
 func (e *encoder) flush() error {
-	b := e.buf
-	e.buf = b[:0]
-	if len(b) == 0 && len(e.rest) == 0 {
-		return nil
-	}
-	n, err := e.out.Write(e.rest)
-	e.rest = e.rest[n:]
-	if err == nil {
-		n, err = e.out.Write(b)
-	} else {
-		n = 0
-	}
-	if err == nil || !e.onward {
-		e.full = e.full && err != nil
-		return err
-	}
-	if !e.full {
-		e.full = true
-		e.warn("stdout: %v; packets are left out until that is over", err)
-	}
-	// The packet that was cut is finished first when there is room again, so that
-	// the file is a capture.
-	at := 0
-	for at < n {
-		at += pcap.PacketLen(b[at:])
-	}
-	e.rest = append(e.rest, b[n:at]...)
-	for ; at < len(b); at += pcap.PacketLen(b[at:]) {
-		e.n.leftOut.Add(1)
-	}
-	return nil
+	_, err := e.out.Write(e.buf)
+	e.buf = e.buf[:0]
+	return err
 }
 
 // Annotation is frame.Stage's. The stream's header tells the link.
@@ -131,7 +88,7 @@ func (e *encoder) Annotation(rec *frame.Record) error {
 func (e *encoder) begin() {
 	if !e.begun {
 		e.begun = true
-		e.rest = pcap.AppendHeader(e.rest, e.number)
+		e.buf = pcap.AppendHeader(e.buf, e.number)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,8 +12,6 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/packettest"
 	"framepipe/internal/pcap"
-
-	"golang.org/x/sys/unix"
 )
 
 type captured struct {
@@ -210,7 +207,7 @@ func TestOffload(t *testing.T) {
 			}
 		}
 		if n := e.n.String(); !strings.HasSuffix(n, map[bool]string{
-			false: "finished=2 segmented=0 malformed=1 cut_short=0 left_out=0", true: "finished=1 segmented=1 malformed=1 cut_short=0 left_out=0",
+			false: "finished=2 segmented=0 malformed=1 cut_short=0", true: "finished=1 segmented=1 malformed=1 cut_short=0",
 		}[segment]) {
 			t.Errorf("segment %v: %s", segment, n)
 		}
@@ -407,105 +404,4 @@ func TestAllocates(t *testing.T) {
 			t.Errorf("%s: %.0f allocations for %d frames", name, a, n)
 		}
 	}
-}
-
-// scarce is a disk that has room now and then, for some of what is written.
-type scarce struct {
-	bytes.Buffer
-	room *rand.Rand
-}
-
-func (s *scarce) Write(p []byte) (int, error) {
-	if n := s.room.IntN(4000); n < len(p) {
-		n, _ := s.Buffer.Write(p[:max(n-1000, 0)])
-		return n, unix.ENOSPC
-	}
-	return s.Buffer.Write(p)
-}
-
-// brief is full at the first packets.
-type brief struct {
-	bytes.Buffer
-	full bool
-}
-
-func (b *brief) Write(p []byte) (int, error) {
-	if !b.full && len(p) > 100 {
-		b.full = true
-		n, _ := b.Buffer.Write(p[:100])
-		return n, unix.ENOSPC
-	}
-	return b.Buffer.Write(p)
-}
-
-// A packet that was cut is finished also if no other comes.
-func TestFullOnce(t *testing.T) {
-	r := frame.Record{Frame: packettest.Bytes(40000)}
-	var out brief
-	e := &encoder{r: frame.NewReader(bytes.NewReader(r.Append(nil))), out: &out, warn: t.Logf, onward: true}
-	if err := e.run(); err != nil || e.n.leftOut.Load() != 0 {
-		t.Errorf("%v, %d left out", err, e.n.leftOut.Load())
-	}
-	back, err := decode(out.Bytes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, _ := frames(t, back); len(got) != 1 || !bytes.Equal(got[0].Frame, r.Frame) {
-		t.Errorf("%d packets", len(got))
-	}
-}
-
-// On a disk that is full now and then, what is in the file are whole packets, and
-// those that are not are counted. It is said once for each time.
-func TestFull(t *testing.T) {
-	for seed := range uint64(300) {
-		rng := rand.New(rand.NewPCG(seed, 0))
-		var stream []byte
-		const all = 200
-		for i := range all {
-			r := frame.Record{Time: uint64(i), Frame: bytes.Repeat([]byte{byte(i)}, 14+rng.IntN(500))}
-			stream = r.Append(stream)
-		}
-		out := &scarce{room: rng}
-		said := 0
-		e := &encoder{r: frame.NewReader(&chunked{stream, rng}), out: out, warn: func(string, ...any) { said++ }, onward: true}
-		err := e.run()
-		left := int(e.n.leftOut.Load())
-		if left == 0 || said == 0 || said > left+1 || err == nil || !strings.Contains(err.Error(), "packets were left out") {
-			t.Fatalf("seed %d: %d left out, said %d times, %v", seed, left, said, err)
-		}
-		back, err := decode(append(out.Bytes(), e.rest...)) // as if there were room at the end
-		if err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		got, _ := frames(t, back)
-		last := -1
-		for _, r := range got {
-			if i := int(r.Time); i <= last || len(r.Frame) < 14 || bytes.Count(r.Frame, []byte{byte(i)}) != len(r.Frame) {
-				t.Fatalf("seed %d: frame %d, after %d: % x", seed, i, last, r.Frame)
-			}
-			last = int(r.Time)
-		}
-		if len(e.rest) > 0 { // it was not finished in truth
-			left--
-		}
-		if len(got) != all-left {
-			t.Fatalf("seed %d: %d packets, and %d of %d left out", seed, len(got), left, all)
-		}
-	}
-}
-
-// chunked delivers what it has in pieces.
-type chunked struct {
-	b   []byte
-	rng *rand.Rand
-}
-
-func (c *chunked) Read(p []byte) (int, error) {
-	if len(c.b) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p[:min(len(p), 1+c.rng.IntN(4000))], c.b)
-	c.b = c.b[n:]
-	return n, nil
 }

@@ -76,7 +76,6 @@ func run(t *cli.Tool, decoding, segment bool) error {
 		coder = d
 	} else {
 		e := &encoder{r: frame.NewReader(src), out: out, segment: segment, warn: t.Warnf}
-		e.onward = out.Regular() && !in.Regular()
 		t.Counters(e.n.String)
 		coder = e
 	}
@@ -113,10 +112,10 @@ func stream(b []byte) bool {
 
 // counters are the counters that SIGUSR1 prints.
 type counters struct {
-	frames, bytes, finished, segmented, malformed, cut, leftOut atomic.Uint64
+	frames, bytes, finished, segmented, malformed, cut atomic.Uint64
 }
 
 func (n *counters) String() string {
-	return fmt.Sprintf("frames=%d bytes=%d finished=%d segmented=%d malformed=%d cut_short=%d left_out=%d",
-		n.frames.Load(), n.bytes.Load(), n.finished.Load(), n.segmented.Load(), n.malformed.Load(), n.cut.Load(), n.leftOut.Load())
+	return fmt.Sprintf("frames=%d bytes=%d finished=%d segmented=%d malformed=%d cut_short=%d",
+		n.frames.Load(), n.bytes.Load(), n.finished.Load(), n.segmented.Load(), n.malformed.Load(), n.cut.Load())
 }

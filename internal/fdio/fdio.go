@@ -186,9 +186,6 @@ func reason(err error) error {
 	return &WriteError{err}
 }
 
-// Regular reports whether the output is a file on disk.
-func (out *Output) Regular() bool { return out.kind == regular }
-
 // Stream is an io.Reader over an Input. While it waits for data, it also detects that
 // the reader of the output has gone.
 type Stream struct {

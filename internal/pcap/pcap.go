@@ -214,7 +214,3 @@ func AppendPacket(b []byte, time uint64, length uint32, parts ...[]byte) []byte 
 	le.PutUint32(b[at:], uint32(len(b)-at-8))
 	return b
 }
-
-// PacketLen returns the length, with header, of the packet at the start of b, which
-// AppendPacket must have written.
-func PacketLen(b []byte) int { return RecordSize + int(binary.LittleEndian.Uint32(b[8:])) }

@@ -2,8 +2,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -68,46 +66,31 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	fdio.Grow(1)
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
-	src := bufio.NewReader(in)
 	var coder interface{ run() error }
 	if decoding {
-		d := newDecoder(src, out)
+		d := newDecoder(in, out)
 		t.Counters(d.n.String)
 		coder = d
 	} else {
-		e := &encoder{r: frame.NewReader(src), out: out, segment: segment, warn: t.Warnf}
+		e := &encoder{r: frame.NewReader(in), out: out, segment: segment, warn: t.Warnf}
 		t.Counters(e.n.String)
 		coder = e
 	}
-	first, _ := src.Peek(4) // to recognize a capture in place of a stream, and the reverse
-	first = bytes.Clone(first)
 	err := coder.run()
 	if err == nil || errors.Is(err, fdio.ErrReaderGone) {
 		return nil
 	}
-	if errors.Is(err, pcap.ErrNG) {
-		err = cli.Hint(err, "tcpdump --time-stamp-precision=nano -r FILE -w - | framepcap -d")
-	}
 	var damage *frame.FormatError
-	if errors.As(err, &damage) {
-		switch {
-		case decoding && stream(first):
-			err = cli.Hint(err, "the input is a stream, not a capture: leave out -d")
-		case !decoding && pcap.Begins(first):
-			err = cli.Hint(err, "the input is a capture, not a stream: use -d")
-		}
+	switch {
+	case errors.Is(err, pcap.ErrNG):
+		err = cli.Hint(err, "tcpdump --time-stamp-precision=nano -r FILE -w - | framepcap -d")
+	case !errors.As(err, &damage) || damage.Offset > 0:
+	case decoding:
+		err = cli.Hint(err, "if the input is a stream, leave out -d")
+	default:
+		err = cli.Hint(err, "if the input is a capture, use -d")
 	}
 	return cli.Ends(err)
-}
-
-// stream reports whether b looks like the start of a stream: a map, or an array of
-// three or more.
-func stream(b []byte) bool {
-	if len(b) == 0 {
-		return false
-	}
-	c := b[0]
-	return c >= 0x80 && c <= 0x8f || c >= 0x93 && c <= 0x9f || c >= 0xdc && c <= 0xdf
 }
 
 // counters are the counters that SIGUSR1 prints.

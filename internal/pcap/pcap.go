@@ -33,10 +33,9 @@ const (
 	// truncates: libpcap's MAXIMUM_SNAPLEN. libpcap rejects a file with longer packets.
 	Snaplen = 262144
 
-	magicMicro    = 0xa1b2c3d4
-	magicNano     = 0xa1b23c4d
-	magicModified = 0xa1b2cd34 // Kuznetzov's patched libpcap
-	magicNG       = 0x0a0d0d0a // a pcapng section header, the same in both byte orders
+	magicMicro = 0xa1b2c3d4
+	magicNano  = 0xa1b23c4d
+	magicNG    = 0x0a0d0d0a // a pcapng section header, the same in both byte orders
 )
 
 // Link types (https://www.tcpdump.org/linktypes.html).
@@ -96,8 +95,6 @@ func (r *Reader) Header() (link uint16, err error) {
 		r.order, r.unit = binary.BigEndian, 1
 	case big == magicNG:
 		return 0, ErrNG
-	case little == magicModified || big == magicModified:
-		return 0, r.damaged("a capture in Kuznetzov's modified format (magic number a1b2cd34)")
 	default:
 		return 0, r.damaged("not a capture: it begins with % x", b)
 	}
@@ -163,20 +160,6 @@ func (r *Reader) discard(n int) {
 
 func (r *Reader) damaged(format string, args ...any) error {
 	return &frame.FormatError{Offset: r.offset, What: fmt.Sprintf(format, args...)}
-}
-
-// Begins reports whether b begins with the magic number of a capture, even of a format
-// that a Reader rejects.
-func Begins(b []byte) bool {
-	if len(b) < 4 {
-		return false
-	}
-	for _, magic := range []uint32{magicMicro, magicNano, magicModified, magicNG} {
-		if binary.LittleEndian.Uint32(b) == magic || binary.BigEndian.Uint32(b) == magic {
-			return true
-		}
-	}
-	return false
 }
 
 // AppendHeader appends the header of a file with nanoseconds to b, in the byte

@@ -103,7 +103,6 @@ func TestDamage(t *testing.T) {
 		{"text", []byte("hello, world"), 0, "offset 0: not a capture: it begins with 68 65 6c 6c"},
 		{"version", put(4, 1), 0, "offset 0: a capture of version 1.0, want 2.4"},
 		{"version 2.2", put(4, 2|2<<16), 0, "offset 0: a capture of version 2.2, want 2.4"},
-		{"modified", put(0, magicModified), 0, "offset 0: a capture in Kuznetzov's"},
 		{"half a packet header", good[:second+7], 1, fmt.Sprintf("offset %d: the input ends inside a packet, after 7 bytes of it", second)},
 		{"half a packet", good[:len(good)-1], 1, fmt.Sprintf("offset %d: the input ends inside a packet, after 18 bytes of it", second)},
 		{"a length", put(second+8, MaxPacket+1), 1, fmt.Sprintf("offset %d: a packet of 1048577 bytes, the most is 1048576", second)},

@@ -41,7 +41,7 @@ func main() {
 	flags := flag.NewFlagSet("bytehist", flag.ContinueOnError)
 	c := config{every: cli.Duration(10 * time.Second)}
 	flags.Var(&c.every, "every", "")
-	flags.Var(&c.format, "format", "")
+	flags.Func("format", "", cli.Choice(&c.format, "text", "json", "msgpack"))
 	flags.StringVar(&c.output, "o", "", "")
 	flags.IntVar(&c.sample, "sample", 0, "")
 	tool := &cli.Tool{Name: "bytehist", Usage: usage, Flags: flags}

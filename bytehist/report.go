@@ -23,13 +23,6 @@ const (
 	msgpackMaps
 )
 
-var formats = []string{"text", "json", "msgpack"}
-
-func (f format) String() string { return formats[f] }
-
-// Set implements flag.Value.
-func (f *format) Set(s string) error { return cli.Choose(f, formats, s) }
-
 // reporter writes reports.
 type reporter struct {
 	format           format

@@ -108,11 +108,6 @@ const (
 	both                    // the sum of each sample
 )
 
-// choice is a flag with one of several values.
-func choice[T ~uint8](to *T, names ...string) func(string) error {
-	return func(s string) error { return cli.Choose(to, names, s) }
-}
-
 func main() {
 	c := config{
 		window:    cli.Window{Duration: cli.Duration(5 * time.Minute)},
@@ -129,18 +124,18 @@ func main() {
 	flags.IntVar(&c.cycleDay, "cycle-day", 1, "")
 	flags.StringVar(&c.zone, "tz", "UTC", "")
 	flags.Var(&c.threshold, "threshold", "")
-	flags.Var(&c.policy, "policy", "")
+	flags.Func("policy", "", cli.Choice(&c.policy, "pace", "random"))
 	flags.Var(&c.queue, "queue", "")
 	flags.BoolVar(&c.ecn, "ecn", false, "")
-	flags.Var(&c.count, "count", "")
-	flags.Func("charge", "", choice(&c.offered, "passed", "offered"))
+	flags.Func("count", "", cli.Choice(&c.count, "ethernet", "ip", "frame", "wire"))
+	flags.Func("charge", "", cli.Choice(&c.offered, "passed", "offered"))
 	flags.StringVar(&c.ledger, "ledger", "", "")
-	flags.Func("dir", "", choice(&c.dir, "in", "out"))
-	flags.Func("bill", "", choice(&c.bill, "separate", "max", "sum"))
+	flags.Func("dir", "", cli.Choice(&c.dir, "in", "out"))
+	flags.Func("bill", "", cli.Choice(&c.bill, "separate", "max", "sum"))
 	flags.Var(&c.percentile, "percentile", "")
 	flags.IntVar(&c.reserve, "reserve", 0, "")
 	flags.Var(&c.unmetered, "unmetered", "")
-	flags.Func("clock", "", choice(&c.records, "wall", "stream"))
+	flags.Func("clock", "", cli.Choice(&c.records, "wall", "stream"))
 	flags.Uint64Var(&c.seed, "seed", 0, "")
 	flags.StringVar(&c.metrics, "metrics", "", "")
 	tool := &cli.Tool{Name: "quotagate", Usage: usage, Flags: flags}

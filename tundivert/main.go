@@ -44,27 +44,14 @@ prints counters.
 
 func main() {
 	flags := flag.NewFlagSet("tundivert", flag.ContinueOnError)
-	fail := closed
-	flags.Var(&fail, "fail", "")
+	var open uint8 // or closed
+	flags.Func("fail", "", cli.Choice(&open, "closed", "open"))
 	tool := &cli.Tool{Name: "tundivert", Usage: usage, Args: 3, Flags: flags, Source: true}
 	tool.Run = func(t *cli.Tool, args []string) error {
-		return run(t, divert.Config{Interface: args[0], Net: args[1], Host: args[2], Open: fail == open})
+		return run(t, divert.Config{Interface: args[0], Net: args[1], Host: args[2], Open: open == 1})
 	}
 	tool.Main()
 }
-
-// mode is the flag -fail.
-type mode uint8
-
-const (
-	closed mode = iota
-	open
-)
-
-var modes = []string{"closed", "open"}
-
-func (m *mode) String() string     { return modes[*m] }
-func (m *mode) Set(s string) error { return cli.Choose(m, modes, s) }
 
 func run(t *cli.Tool, c divert.Config) error {
 	d, err := divert.New(c, t.Stop(), t.Warnf)

@@ -47,7 +47,7 @@ func main() {
 	flags := flag.NewFlagSet("tunwrite", flag.ContinueOnError)
 	l3 := flags.Bool("l3", false, "")
 	mode := tap.Auto
-	flags.Var(&mode, "offload", "")
+	flags.Func("offload", "", cli.Choice(&mode, "auto", "on", "off"))
 	var user sandbox.User
 	flags.Var(&user, "user", "")
 	tool := &cli.Tool{Name: "tunwrite", Usage: usage, Args: 1, Flags: flags}

@@ -263,6 +263,11 @@ func inUnits(n int64, unit string) string {
 	return "0" + unit
 }
 
+// Choice returns the function, for flag.Func, of a flag with these values.
+func Choice[T ~uint8](to *T, names ...string) func(string) error {
+	return func(s string) error { return Choose(to, names, s) }
+}
+
 // Choose sets a flag to the value with one of these names.
 func Choose[T ~uint8](to *T, names []string, s string) error {
 	i := slices.Index(names, s)

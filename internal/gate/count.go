@@ -1,7 +1,5 @@
 package gate
 
-import "framepipe/internal/cli"
-
 // Policy decides which frames pass above the threshold.
 type Policy uint8
 
@@ -21,20 +19,6 @@ const (
 	Frame                    // the frame as on the tap
 	Wire                     // Ethernet, plus 20 bytes of preamble and gap between frames
 )
-
-var (
-	countings = []string{"ethernet", "ip", "frame", "wire"}
-	policies  = []string{"pace", "random"}
-)
-
-func (c Counting) String() string { return countings[c] }
-func (p Policy) String() string   { return policies[p] }
-
-// Set implements flag.Value.
-func (c *Counting) Set(s string) error { return cli.Choose(c, countings, s) }
-
-// Set implements flag.Value.
-func (p *Policy) Set(s string) error { return cli.Choose(p, policies, s) }
 
 const (
 	etherHeader = 14

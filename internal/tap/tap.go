@@ -42,23 +42,6 @@ const (
 	Off              // never hand them over
 )
 
-func (m Mode) String() string { return [...]string{"auto", "on", "off"}[m] }
-
-// Set implements flag.Value.
-func (m *Mode) Set(s string) error {
-	switch s {
-	case "auto":
-		*m = Auto
-	case "on", "true":
-		*m = On
-	case "off", "false":
-		*m = Off
-	default:
-		return errors.New("want auto, on or off")
-	}
-	return nil
-}
-
 // Config says how to open a device.
 type Config struct {
 	Name    string // tap0, /dev/tap0, fd:3

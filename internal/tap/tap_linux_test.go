@@ -3,7 +3,6 @@ package tap
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -537,18 +536,8 @@ func supers(t *testing.T) (all []super) {
 	return all
 }
 
-func TestMode(t *testing.T) {
-	for s, want := range map[string]Mode{"auto": Auto, "on": On, "true": On, "off": Off, "false": Off} {
-		var m Mode = 7
-		if err := m.Set(s); err != nil || m != want {
-			t.Errorf("%s: %v, %v", s, m, err)
-		}
-	}
-	var m Mode
-	if err := m.Set("maybe"); err == nil {
-		t.Error("maybe is a mode")
-	}
-	if !errors.Is(fmt.Errorf("x: %w", ErrGone), ErrGone) || Fatal(unix.EIO) {
+func TestFatal(t *testing.T) {
+	if !Fatal(fmt.Errorf("x: %w", ErrGone)) || Fatal(unix.EIO) {
 		t.Error("Fatal")
 	}
 }

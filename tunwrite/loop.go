@@ -32,8 +32,7 @@ type writer struct {
 	whole bool         // the device is given every datagram by itself
 	n     counters
 	batch counts
-	bad   complaints // of the device
-	odd   complaints // about frames
+	said  map[error]bool // errors of the device that were reported
 }
 
 // sink is the part of tap.Device that a writer uses.
@@ -74,7 +73,7 @@ func (t *writer) publish() {
 func (t *writer) run() error {
 	fdio.Grow(t.in.Fd())
 	t.seg.Headroom, t.merge.Headroom = tap.Headroom, tap.Headroom
-	t.whole = !t.dev.Offload()
+	t.whole, t.said = !t.dev.Offload(), map[error]bool{}
 	t.r = frame.NewReader(t.in)
 	err := frame.Loop(t.r, t)
 	t.publish()
@@ -225,10 +224,9 @@ func (t *writer) inject(rec *frame.Record) error {
 		err = t.seg.Start(h, rec.Frame, t.link)
 	}
 	if err != nil {
-		t.n.malformed.Add(1)
 		t.n.lostEthernet.Add(t.ethernet(rec.Offload, rec.Frame))
-		if t.odd.first(err) {
-			t.warn("offset %d: frame dropped: %v", rec.Offset(), err)
+		if t.n.malformed.Add(1) == 1 {
+			t.warn("offset %d: frame dropped: %v; this and further ones are counted", rec.Offset(), err)
 		}
 		return nil
 	}
@@ -296,7 +294,6 @@ func (t *writer) given(room []byte, n int) uint64 {
 
 // wrote counts a frame that the device has taken.
 func (t *writer) wrote(room []byte, n int) {
-	t.bad.over()
 	t.batch.written++
 	t.batch.writtenBytes += uint64(n)
 	t.batch.writtenEthernet += t.given(room, n)
@@ -310,12 +307,14 @@ func (t *writer) failed(err error, rec *frame.Record, room []byte, n, frames int
 	}
 	t.n.refused.Add(uint64(frames))
 	t.n.lostEthernet.Add(t.given(room, n))
-	if t.bad.first(err) {
+	if !t.said[err] {
+		t.said[err] = true
 		what := "frame"
 		if frames > 1 {
 			what = fmt.Sprintf("%d frames in one", frames)
 		}
-		t.warn("offset %d: %s: %s of %d bytes refused: %v%s", rec.Offset(), t.name, what, n, err, why(err))
+		t.warn("offset %d: %s: %s of %d bytes refused: %v%s; this and further ones are counted",
+			rec.Offset(), t.name, what, n, err, why(err))
 	}
 	return nil
 }
@@ -329,36 +328,4 @@ func why(err error) string {
 		return " (too short, or headers that do not fit it)"
 	}
 	return ""
-}
-
-// complaints lets one message through for each run of the same error, and a few in a
-// second: a device that is down refuses a hundred thousand frames a second, and every
-// second frame of a foreign stream may be invalid.
-type complaints struct {
-	last string
-	from time.Time // the second
-	said int       // in it
-}
-
-const mostSaid = 8
-
-func (c *complaints) first(err error) bool {
-	s := err.Error()
-	if s == c.last {
-		return false
-	}
-	if now := time.Now(); now.Sub(c.from) >= time.Second {
-		c.from, c.said = now, 0
-	}
-	if c.last = s; c.said == mostSaid {
-		return false
-	}
-	c.said++
-	return true
-}
-
-func (c *complaints) over() {
-	if c.last != "" {
-		c.last = ""
-	}
 }

@@ -75,6 +75,24 @@ func NewInput(fd int) *Input { return &Input{fd: fd, kind: prepare(fd)} }
 // Fd returns the descriptor.
 func (in *Input) Fd() int { return in.fd }
 
+// TryRead reads the available data without blocking. n = 0 without an error is
+// the end of the input; EAGAIN means that no data is available yet.
+func (in *Input) TryRead(p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, unix.EINVAL
+	}
+	if in.kind == plain {
+		fds := [1]PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}}
+		if ready, err := Wait(fds[:], 0); err != nil || ready == 0 {
+			if err == nil {
+				err = unix.EAGAIN
+			}
+			return 0, err
+		}
+	}
+	return in.readReady(p)
+}
+
 // Regular reports whether the input is a file on disk. Reads of it never wait.
 func (in *Input) Regular() bool { return in.kind == regular }
 
@@ -168,9 +186,7 @@ func (out *Output) blocked(err error) error {
 	case unix.EINTR:
 		return nil
 	case unix.EAGAIN:
-		out.poll[0] = PollFd{Fd: int32(out.fd), Events: unix.POLLOUT}
-		_, err := Wait(out.poll[:], Forever)
-		return err
+		return out.await()
 	}
 	return reason(err)
 }

@@ -70,31 +70,12 @@ func Grow(fd int) {
 	}
 }
 
-// TryRead reads the available data without blocking. n = 0 without an error is
-// the end of the input; EAGAIN means that no data is available yet.
-func (in *Input) TryRead(p []byte) (n int, err error) {
-	if len(p) == 0 {
-		return 0, unix.EINVAL
-	}
-	switch in.kind {
-	case private:
-		return in.readReady(p)
-	case plain:
-		fds := [1]PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}}
-		if ready, err := Wait(fds[:], 0); err != nil || ready == 0 {
-			if err == nil {
-				err = unix.EAGAIN
-			}
-			return 0, err
-		}
-		return in.readReady(p)
-	}
-	n, err = unix.Read(in.fd, p)
-	return max(n, 0), err
-}
-
 // readReady reads from an input that does not block, or that a poll has reported readable.
 func (in *Input) readReady(p []byte) (int, error) {
+	if in.kind == regular { // a disk may take its time
+		n, err := unix.Read(in.fd, p)
+		return max(n, 0), err
+	}
 	r, _, e := syscall.RawSyscall(unix.SYS_READ, uintptr(in.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	if e != 0 {
 		return 0, errno(e)

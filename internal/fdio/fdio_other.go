@@ -19,22 +19,6 @@ func prepare(fd int) kind {
 // Grow does nothing: these systems grow their pipes automatically.
 func Grow(int) {}
 
-// TryRead reads the available data without blocking. n = 0 without an error is
-// the end of the input; EAGAIN means that no data is available yet.
-func (in *Input) TryRead(p []byte) (int, error) {
-	if in.kind != regular {
-		fds := [1]PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}}
-		if ready, err := Wait(fds[:], 0); err != nil || ready == 0 {
-			if err == nil {
-				err = unix.EAGAIN
-			}
-			return 0, err
-		}
-	}
-	n, err := unix.Read(in.fd, p)
-	return max(n, 0), err
-}
-
 // readReady reads after a poll has reported the input readable.
 func (in *Input) readReady(p []byte) (int, error) {
 	n, err := unix.Read(in.fd, p)

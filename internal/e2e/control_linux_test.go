@@ -32,7 +32,7 @@ func TestFloodOfControl(t *testing.T) {
 	lldp := append([]byte("\x01\x80\xc2\x00\x00\x0e\x02\x00\x00\x00\x00\x09\x88\xcc\x02\x07\x04"), make([]byte, 1497)...)
 	frames := [][]byte{
 		packettest.ARP(99),
-		packettest.Solicitation(src, afar, afar),
+		packettest.Solicitation(src, afar, afar), // which a router would forward
 		packettest.Solicitation(src, netip.MustParseAddr("ff02::1:ff00:98"), near),
 		lldp, lldp,
 	}

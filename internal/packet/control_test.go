@@ -58,61 +58,85 @@ func TestControl(t *testing.T) {
 		name string
 		kind Control
 		f    string
+		// broken are replacements of one part of the frame, after which it is not control.
+		broken [][2]string
 	}{
-		{"ARP request", ARP, arpRequest},
-		{"ARP reply", ARP, strings.NewReplacer(everyone, station, "04 0001", "04 0002").Replace(arpRequest)},
-		{"padded ARP", ARP, arpRequest + zeros(18)},
-		{"ARP in a VLAN", ARP, strings.Replace(arpRequest, "0806", "8100 0064 0806", 1)},
-		{"RARP", ARP, strings.NewReplacer("0806", "8035", "04 0001", "04 0003").Replace(arpRequest)},
+		{"ARP request", ARP, arpRequest, nil},
+		{"ARP reply", ARP, strings.NewReplacer(everyone, station, "04 0001", "04 0002").Replace(arpRequest), nil},
+		{"padded ARP", ARP, arpRequest + zeros(18), nil},
+		{"ARP in a VLAN", ARP, strings.Replace(arpRequest, "0806", "8100 0064 0806", 1), nil},
+		{"RARP", ARP, strings.NewReplacer("0806", "8035", "04 0001", "04 0003").Replace(arpRequest), nil},
 
-		{"router solicitation", Router, icmp6("ff", linkA, routers, "8500 0000 00000000"+sllAddress)},
-		{"router solicitation without an address", Router, icmp6("ff", noOne, routers, "8500 0000 00000000")},
-		{"router advertisement", Router, icmp6("ff", linkA, nodes, advert)},
-		{"router advertisement to one", Router, icmp6("ff", linkA, linkB, advert)},
-		{"redirect", Router, icmp6("ff", linkA, globalA, redirect)},
-		{"redirect to a neighbour", Router, icmp6("ff", linkA, globalA, "8900 0000 00000000"+globalB+globalB)},
+		{"router solicitation", Router, icmp6("ff", linkA, routers, "8500 0000 00000000"+sllAddress), [][2]string{
+			{"3aff", "3afe"}, {linkA, globalA}, {routers, nodes}, {routers, globalB}, {"8500", "8501"}, {"0101", "0100"}, {"0101", "0102"},
+		}},
+		{"router solicitation without an address", Router, icmp6("ff", noOne, routers, "8500 0000 00000000"), nil},
+		{"router advertisement", Router, icmp6("ff", linkA, nodes, advert), [][2]string{
+			{"3aff", "3afe"}, {linkA, globalA}, {linkA, noOne}, {nodes, routers}, {nodes, globalB}, {"8600", "8601"}, {"0101", "0100"},
+		}},
+		{"router advertisement to one", Router, icmp6("ff", linkA, linkB, advert), nil},
+		{"redirect", Router, icmp6("ff", linkA, globalA, redirect), [][2]string{
+			{"3aff", "3afe"}, {linkA, globalB}, {globalA, nodes}, {"8900", "8901"}, {linkB, globalB}, {afar, nodes}, {"0201", "0200"},
+		}},
+		{"redirect to a neighbour", Router, icmp6("ff", linkA, globalA, "8900 0000 00000000"+globalB+globalB), nil},
 
-		{"solicitation to a group", Neighbour, icmp6("ff", globalA, groupOfB, solicit)},
-		{"solicitation by a node without an address", Neighbour, icmp6("ff", noOne, groupOfB, "8700 0000 00000000"+globalB)},
-		{"solicitation to a neighbour", Neighbour, icmp6("ff", globalA, globalB, solicit)},
-		{"solicitation from a link-local address", Neighbour, icmp6("ff", linkA, globalB, solicit)},
-		{"solicitation to a link-local address", Neighbour, icmp6("ff", globalA, linkB, solicitLocal)},
-		{"solicitation in a PPPoE session", Neighbour, station + from + "8864 1100 0001 0042 0057" + icmp6("ff", linkA, groupOfB, solicit)[29:]},
-		{"advertisement", Neighbour, icmp6("ff", globalA, globalB, advertise)},
-		{"unsolicited advertisement", Neighbour, icmp6("ff", globalA, nodes, unasked)},
-		{"advertisement from a link-local address", Neighbour, icmp6("ff", linkA, globalB, advertise)},
+		{"solicitation to a group", Neighbour, icmp6("ff", globalA, groupOfB, solicit), [][2]string{
+			{"3aff", "3afe"}, {"8700", "8701"}, {"ff000002", "ff000003"}, {groupOfB, nodes}, {"00000000" + globalB, "00000000" + nodes},
+			{globalA, nodes}, {"0101", "0100"}, {"0101", "0103"}, {sllAddress, sllAddress[:4]},
+		}},
+		{"solicitation by a node without an address", Neighbour, icmp6("ff", noOne, groupOfB, "8700 0000 00000000"+globalB), nil},
+		{"solicitation to a neighbour", Neighbour, icmp6("ff", globalA, globalB, solicit), [][2]string{
+			{globalA, noOne}, {globalA, afar}, {"00000000" + globalB, "00000000" + globalA},
+		}},
+		{"solicitation from a link-local address", Neighbour, icmp6("ff", linkA, globalB, solicit), nil},
+		{"solicitation to a link-local address", Neighbour, icmp6("ff", globalA, linkB, solicitLocal), nil},
+		{"solicitation in a PPPoE session", Neighbour, station + from + "8864 1100 0001 0042 0057" + icmp6("ff", linkA, groupOfB, solicit)[29:], nil},
+		{"advertisement", Neighbour, icmp6("ff", globalA, globalB, advertise), [][2]string{
+			{"3aff", "3afe"}, {"8800", "8801"}, {globalB, afar}, {globalB, routers}, {globalB, nodes}, {globalA, noOne},
+			{"60000000" + globalA, "60000000" + nodes}, {"60000000" + globalA, "60000000" + noOne}, {"0201", "0200"},
+		}},
+		{"unsolicited advertisement", Neighbour, icmp6("ff", globalA, nodes, unasked), [][2]string{{nodes, noOne}}},
+		{"advertisement from a link-local address", Neighbour, icmp6("ff", linkA, globalB, advertise), nil},
 
-		{"listener report", Listener, mld("01", linkA, reports, "8f00 0000 0000 0001"+"04000000"+groupOfB)},
-		{"listener report without an address", Listener, mld("01", noOne, reports, "8f00 0000 0000 0001"+"04000000"+groupOfB)},
-		{"query", Listener, mld("01", linkA, nodes, "8200 0000 2710 0000"+noOne+"02 7d 0000")},
-		{"listener report of version 1", Listener, mld("01", noOne, groupOfB, "8300 0000 0000 0000"+groupOfB)},
-		{"listener is done", Listener, mld("01", linkA, routers, "8400 0000 0000 0000"+groupOfB)},
+		{"listener report", Listener, mld("01", linkA, reports, "8f00 0000 0000 0001"+"04000000"+groupOfB), nil},
+		{"listener report without an address", Listener, mld("01", noOne, reports, "8f00 0000 0000 0001"+"04000000"+groupOfB), nil},
+		{"query", Listener, mld("01", linkA, nodes, "8200 0000 2710 0000"+noOne+"02 7d 0000"), nil},
+		{"listener report of version 1", Listener, mld("01", noOne, groupOfB, "8300 0000 0000 0000"+groupOfB), nil},
+		{"listener is done", Listener, mld("01", linkA, routers, "8400 0000 0000 0000"+groupOfB), nil},
 
-		{"spanning tree", SpanningTree, "0180c2000000" + from + "0026 424203 0000 00 00" + zeros(31)},
-		{"spanning tree of a provider, in a VLAN", SpanningTree, "0180c2000008" + from + "88a8 0001 0027 424203 0000 02 02" + zeros(32)},
-		{"PVST", Cisco, "01000ccccccd" + from + "0032 aaaa03 00000c 010b" + zeros(42)},
-		{"CDP", Cisco, "01000ccccccc" + from + "0100 aaaa03 00000c 2000" + zeros(248)},
+		{"spanning tree", SpanningTree, "0180c2000000" + from + "0026 424203 0000 00 00" + zeros(31), nil},
+		{"spanning tree of a provider, in a VLAN", SpanningTree, "0180c2000008" + from + "88a8 0001 0027 424203 0000 02 02" + zeros(32), nil},
+		{"PVST", Cisco, "01000ccccccd" + from + "0032 aaaa03 00000c 010b" + zeros(42), nil},
+		{"CDP", Cisco, "01000ccccccc" + from + "0100 aaaa03 00000c 2000" + zeros(248), nil},
 
-		{"LACP", Aggregation, lacp},
-		{"LACP's marker", Aggregation, strings.Replace(lacp, "8809 01", "8809 02", 1)},
-		{"802.1X", EAPOL, "0180c2000003" + from + "888e 01 00 0005 0101000501"},
-		{"802.1X to one", EAPOL, station + from + "888e 02 00 0040" + zeros(64)},
-		{"LLDP", LLDP, "0180c200000e" + from + "88cc 0207 04 " + from + "0000"},
-		{"LLDP of bridges", LLDP, "0180c2000000" + from + "88cc 0207 04 " + from + "0000"},
-		{"MVRP", Registration, "0180c2000021" + from + "88f5 00 01 04"},
-		{"MMRP", Registration, "0180c2000020" + from + "88f6 00 01 06"},
+		{"LACP", Aggregation, lacp, nil},
+		{"LACP's marker", Aggregation, strings.Replace(lacp, "8809 01", "8809 02", 1), nil},
+		{"802.1X", EAPOL, "0180c2000003" + from + "888e 01 00 0005 0101000501", nil},
+		{"802.1X to one", EAPOL, station + from + "888e 02 00 0040" + zeros(64), nil},
+		{"LLDP", LLDP, "0180c200000e" + from + "88cc 0207 04 " + from + "0000", nil},
+		{"LLDP of bridges", LLDP, "0180c2000000" + from + "88cc 0207 04 " + from + "0000", nil},
+		{"MVRP", Registration, "0180c2000021" + from + "88f5 00 01 04", nil},
+		{"MMRP", Registration, "0180c2000020" + from + "88f6 00 01 06", nil},
 
-		{"PADI", SessionSetup, everyone + from + "8863 11 09 0000 0004 01010000"},
-		{"PADS", SessionSetup, station + from + "8863 11 65 0001 0000"},
-		{"PADT", SessionSetup, station + from + "8863 11 a7 0001 0000"},
-		{"echo of LCP", SessionUpkeep, station + from + "8864 1100 0001 000a c021 0901 0008 00000000"},
-		{"echo of LCP in a VLAN", SessionUpkeep, station + from + "8100 0007 8864 1100 0001 000a c021 0901 0008 00000000"},
-		{"CHAP", SessionUpkeep, station + from + "8864 1100 0001 0006 c223 0101 0004"},
-		{"IPV6CP", SessionUpkeep, station + from + "8864 1100 0001 0006 8057 0101 0004"},
+		{"PADI", SessionSetup, everyone + from + "8863 11 09 0000 0004 01010000", nil},
+		{"PADS", SessionSetup, station + from + "8863 11 65 0001 0000", nil},
+		{"PADT", SessionSetup, station + from + "8863 11 a7 0001 0000", nil},
+		{"echo of LCP", SessionUpkeep, station + from + "8864 1100 0001 000a c021 0901 0008 00000000", nil},
+		{"echo of LCP in a VLAN", SessionUpkeep, station + from + "8100 0007 8864 1100 0001 000a c021 0901 0008 00000000", nil},
+		{"CHAP", SessionUpkeep, station + from + "8864 1100 0001 0006 c223 0101 0004", nil},
+		{"IPV6CP", SessionUpkeep, station + from + "8864 1100 0001 0006 8057 0101 0004", nil},
 	} {
 		f := unhex(tt.f)
 		if l := Dissect(f, Ethernet); l.Control(f) != tt.kind {
 			t.Errorf("%s: kind %d, want %d (%+v)", tt.name, l.Control(f), tt.kind, l)
+		}
+		for _, b := range tt.broken {
+			without := func(s string) string { return strings.ReplaceAll(s, " ", "") }
+			broken := strings.Replace(without(tt.f), without(b[0]), without(b[1]), 1)
+			f := unhex(broken)
+			if l := Dissect(f, Ethernet); broken == without(tt.f) || l.Control(f) != NoControl {
+				t.Errorf("%s, %s for %s: kind %d", tt.name, b[1], b[0], l.Control(f))
+			}
 		}
 		if l := Dissect(f[:10], Ethernet); l.Control(f[:10]) != NoControl {
 			t.Errorf("the first bytes of %s: kind %d", tt.name, l.Control(f[:10]))
@@ -138,6 +162,9 @@ func TestNoControl(t *testing.T) {
 		"802.3 to a station":     station + from + "0026 424203 0000 00 00",
 		"compressed PPP":         station + from + "8864 1100 0001 0003 c1 0000",
 		"data of PPP":            station + from + "8864 1100 0001 0006 002b 0101 0004",
+		"padded solicitation":    icmp6("ff", linkA, groupOfB, "8700 0000 00000000"+globalB) + "00",
+		"long solicitation":      icmp6("ff", linkA, groupOfB, "8700 0000 00000000"+globalB+strings.Repeat("0e01000000000000", 153)),
+		"atomic fragment":        "333300000001" + from + "86dd 60000000 0020 2cff" + linkA + groupOfB + "3a00 0000 00000001 8700 0000 00000000" + globalB,
 		"fragment":               "333300000001" + from + "86dd 60000000 0020 2cff" + linkA + groupOfB + "3a00 0001 00000001 8700 0000 00000000" + linkB,
 		"SNAP with ARP":          everyone + from + "0024 aaaa03 000000 0806" + arpRequest[29:],
 	} {

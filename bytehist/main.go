@@ -24,7 +24,7 @@ large they are, how many a second.
   -o FILE       append reports to FILE; default stderr
   -sample N     count the bytes of every Nth frame only; 1 counts all. The default
                 is all of a file, and of a stream a random share that costs little:
-                64 MiB a second. Reports say which share
+                16 MiB a second. Reports say which share
   -v            say more on stderr
   -version      print the version
   -h            print this

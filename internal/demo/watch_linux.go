@@ -71,7 +71,7 @@ func (w *watcher) run(out io.Writer) error {
 		w.draw(out, at, ping.Median(rtts[seen:]))
 		seen = len(rtts)
 	}
-	w.summarize(out, pings.Stop())
+	pings.Stop()
 	return nil
 }
 
@@ -107,21 +107,4 @@ func (w *watcher) draw(out io.Writer, at, rtt time.Duration) {
 	}
 	fmt.Fprintf(out, "%6.1f  %4.0f %s%s  %6s %3.0f%%          %5.1f ms  %s\n", at.Seconds(), rate/1e6, bar, strings.Repeat(" ", width-len([]rune(bar))),
 		cli.Human(float64(used), "B"), 100*share, rtt.Seconds()*1000, act)
-}
-
-// summarize prints the results in words.
-func (w *watcher) summarize(out io.Writer, pings ping.Result) {
-	full := 100 * time.Millisecond // length of the first burst, which ends when the rate drops
-	for full < first && w.rate(full-100*time.Millisecond, full) > 0.6*float64(w.port) {
-		full += 100 * time.Millisecond
-	}
-	full -= 100 * time.Millisecond
-	least := math.Inf(1)
-	for from := full + time.Second; from+time.Second <= first; from += 100 * time.Millisecond {
-		least = min(least, w.rate(from, from+time.Second))
-	}
-	fmt.Fprintf(out, "\nFor %.1f s the port ran at %s, until three quarters of the quota were used. Then\nthe gate held it to what was left, and never under %s in a second; no %v\nbrought more than %s. Of %d pings %d came back, the median in %.1f ms, the slowest\nin %.0f ms. After the pause there was quota again, and %s.\n",
-		full.Seconds(), cli.Human(w.rate(0, full), "bit/s"), cli.Human(least, "bit/s"), w.window,
-		cli.Human(float64(w.log.Most(w.span())), "B"), pings.Sent, pings.Received, pings.Median().Seconds()*1000,
-		pings.Slowest().Seconds()*1000, cli.Human(w.rate(first+pause+200*time.Millisecond, first+pause+1200*time.Millisecond), "bit/s"))
 }

@@ -93,15 +93,6 @@ func (l *Log) Between(from, to time.Duration) (sum uint64) {
 	return sum
 }
 
-// Most returns the most bytes that arrived in any span of the given length.
-func (l *Log) Most(span time.Duration) (most uint64) {
-	for i := range len(l.buckets) {
-		from := time.Duration(i) * Bucket
-		most = max(most, l.Between(from, from+span))
-	}
-	return most
-}
-
 // Fetch connects to a server and reads until the given time. It records arrivals in log
 // unless that is nil, and returns the number of bytes.
 func Fetch(addr string, until time.Time, log *Log) (uint64, error) {

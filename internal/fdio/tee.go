@@ -1,7 +1,6 @@
 package fdio
 
 import (
-	"errors"
 	"io"
 	"os"
 	"time"
@@ -46,9 +45,6 @@ func (t *TeeStream) Read(p []byte) (int, error) {
 		if err := t.pass(); err != nil {
 			return 0, err
 		}
-		if !t.tee {
-			return t.Read(p)
-		}
 	}
 	n, err := t.Stream.Read(p[:min(len(p), t.owed)])
 	t.owed -= n
@@ -59,7 +55,7 @@ func (t *TeeStream) Read(p []byte) (int, error) {
 // before the next call: tee does not consume it, and would duplicate it again.
 func (t *TeeStream) pass() error {
 	for waited := false; ; waited = !waited {
-		n, err := Tee(t.in(), t.out.fd, PipeSize)
+		n, err := Tee(t.fd, t.out.fd, PipeSize)
 		switch {
 		case err == nil && n > 0:
 			t.owed = n
@@ -73,8 +69,7 @@ func (t *TeeStream) pass() error {
 		case err == unix.EPIPE:
 			return ErrReaderGone
 		case err != unix.EAGAIN:
-			t.tee = false // tee does not work on these pipes
-			return nil
+			return err
 		}
 		// The input is empty or the output full. Wait for the input first: a wait
 		// for room on an empty input would miss the end of the input.
@@ -101,13 +96,11 @@ func (t *TeeStream) Skip(n int) error {
 	for n > 0 {
 		if t.owed == 0 {
 			err := t.pass()
-			switch {
-			case err == io.EOF:
+			if err == io.EOF {
 				return io.ErrUnexpectedEOF
-			case err != nil:
+			}
+			if err != nil {
 				return err
-			case !t.tee:
-				return errors.ErrUnsupported
 			}
 		}
 		m := min(n, t.owed)
@@ -119,5 +112,3 @@ func (t *TeeStream) Skip(n int) error {
 	}
 	return nil
 }
-
-func (t *TeeStream) in() int { return t.Stream.fd }

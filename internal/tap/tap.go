@@ -58,7 +58,6 @@ var ErrGone = errors.New("the device has gone away")
 type Device struct {
 	name    string
 	fd      int
-	own     bool // opened by this process, which may change its flags
 	socket  bool
 	prefix  int  // size of the system's header in front of a frame
 	vnet    bool // that header is a virtio_net_hdr
@@ -122,7 +121,6 @@ func open(cfg Config) (*Device, error) {
 	d := &Device{name: cfg.Name, l3: cfg.L3}
 	text, inherited := strings.CutPrefix(cfg.Name, "fd:")
 	if !inherited {
-		d.own = true
 		return d, d.openName(cfg)
 	}
 	fd, err := strconv.Atoi(text)

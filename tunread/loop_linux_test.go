@@ -42,13 +42,19 @@ func TestPace(t *testing.T) {
 	want("never", time.Microsecond, -time.Hour, 0)
 }
 
+// quietTap makes tap0, which sends nothing by itself.
+func quietTap(t *testing.T) {
+	t.Helper()
+	nettest.Run(t, "ip", "tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue", "vnet_hdr")
+	nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6; ip link set tap0 up")
+}
+
 // Through a real tap: what the kernel sends comes as a stream, and nothing is
 // allocated for a frame.
 func TestPass(t *testing.T) {
 	nettest.Need(t)
 	nettest.Inside(t, func() {
-		nettest.Run(t, "ip", "tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue", "vnet_hdr")
-		nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6; ip link set tap0 up")
+		quietTap(t)
 		dev, err := tap.Open(tap.Config{Name: "tap0", Offload: tap.On})
 		if err != nil {
 			t.Error(err)
@@ -219,8 +225,7 @@ func TestStopHandsOver(t *testing.T) {
 func TestBacklog(t *testing.T) {
 	nettest.Need(t)
 	nettest.Inside(t, func() {
-		nettest.Run(t, "ip", "tuntap", "add", "dev", "tap0", "mode", "tap", "multi_queue", "vnet_hdr")
-		nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6; ip link set tap0 up")
+		quietTap(t)
 		dev, err := tap.Open(tap.Config{Name: "tap0", Offload: tap.On})
 		if err != nil {
 			t.Error(err)

@@ -10,7 +10,6 @@ import (
 	"framepipe/internal/cli"
 	"framepipe/internal/fairq"
 	"framepipe/internal/fdio"
-	"framepipe/internal/packet"
 	"framepipe/internal/sandbox"
 	"framepipe/internal/tap"
 )
@@ -53,38 +52,27 @@ func main() {
 	flags.Var(&user, "user", "")
 	tool := &cli.Tool{Name: "tunread", Usage: usage, Args: 1, Flags: flags, Source: true}
 	tool.Run = func(t *cli.Tool, args []string) error {
-		return run(t, config{args[0], *l3, *off, time.Duration(coalesce), user})
+		c := tap.Config{Name: args[0], L3: *l3, Offload: tap.Off}
+		if *off {
+			c.Offload = tap.On
+		}
+		return run(t, c, time.Duration(coalesce), user)
 	}
 	tool.Main()
-}
-
-type config struct {
-	device   string
-	l3       bool
-	offload  bool
-	coalesce time.Duration
-	user     sandbox.User
 }
 
 // memory is the soft limit: the queue's frames, buffers, and some garbage. Without it, the
 // collector waits until there is as much garbage as there are frames.
 const memory = 2*fairq.MaxMemory + 4<<20
 
-func run(t *cli.Tool, c config) error {
-	if err := cli.Stdout("tunread " + c.device + " | bytehist | tunwrite tap1"); err != nil {
+func run(t *cli.Tool, c tap.Config, coalesce time.Duration, user sandbox.User) error {
+	if err := cli.Stdout("tunread " + c.Name + " | bytehist | tunwrite tap1"); err != nil {
 		return err
 	}
-	if err := c.user.Find(); err != nil {
+	if err := user.Find(); err != nil {
 		return err
 	}
-	mode, link := tap.Off, packet.Ethernet
-	if c.offload {
-		mode = tap.On
-	}
-	if c.l3 {
-		link = packet.IP
-	}
-	dev, err := tap.Open(tap.Config{Name: c.device, L3: c.l3, Offload: mode})
+	dev, err := tap.Open(c)
 	if err != nil {
 		return err
 	}
@@ -94,17 +82,17 @@ func run(t *cli.Tool, c config) error {
 	if err != nil {
 		return err
 	}
-	r := &reader{dev: dev, link: link, out: out, coalesce: c.coalesce, stop: t.Stop(), warn: t.Warnf}
+	r := &reader{dev: dev, link: c.Link(), out: out, coalesce: coalesce, stop: t.Stop(), warn: t.Warnf}
 	t.Counters(r.n.String)
-	if err := sandbox.Become(c.user); err != nil {
+	if err := sandbox.Become(user); err != nil {
 		return err
 	}
 	debug.SetMemoryLimit(memory)
 	fdio.Steady() // the sandbox forbids it
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
-	if err := r.run(c.device); err != nil {
-		return fmt.Errorf("%s: %w", c.device, err)
+	if err := r.run(c.Name); err != nil {
+		return fmt.Errorf("%s: %w", c.Name, err)
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
-	"framepipe/internal/packet"
 	"framepipe/internal/sandbox"
 	"framepipe/internal/tap"
 )
@@ -58,45 +57,33 @@ func main() {
 		return err
 	})
 	tool.Run = func(t *cli.Tool, args []string) error {
-		return run(t, config{args[0], *l3, mode, pace, user})
+		return run(t, tap.Config{Name: args[0], L3: *l3, Write: true, Offload: mode}, pace, user)
 	}
 	tool.Main()
 }
 
-type config struct {
-	device  string
-	l3      bool
-	offload tap.Mode
-	pace    speed
-	user    sandbox.User
-}
-
-func run(t *cli.Tool, c config) error {
-	if err := cli.Stdin("tunread tap0 | tunwrite " + c.device); err != nil {
+func run(t *cli.Tool, c tap.Config, pace speed, user sandbox.User) error {
+	if err := cli.Stdin("tunread tap0 | tunwrite " + c.Name); err != nil {
 		return err
 	}
-	if err := c.user.Find(); err != nil {
+	if err := user.Find(); err != nil {
 		return err
 	}
-	link := packet.Ethernet
-	if c.l3 {
-		link = packet.IP
-	}
-	dev, err := tap.Open(tap.Config{Name: c.device, L3: c.l3, Write: true, Offload: c.offload})
+	dev, err := tap.Open(c)
 	if err != nil {
 		return err
 	}
 	defer dev.Close()
 	t.Verbosef("%v", dev)
 	w := &writer{
-		dev: dev, name: c.device, link: link, warn: t.Warnf,
+		dev: dev, name: c.Name, link: c.Link(), warn: t.Warnf,
 		in: fdio.NewStream(fdio.NewInput(0), dev.Fd()), // the wait for input also detects the end of the device
 	}
-	if c.pace > 0 {
-		w.replay = &replay{speed: c.pace, device: dev.Fd()}
+	if pace > 0 {
+		w.replay = &replay{speed: pace, device: dev.Fd()}
 	}
 	t.Counters(w.n.String)
-	if err := sandbox.Become(c.user); err != nil {
+	if err := sandbox.Become(user); err != nil {
 		return err
 	}
 	fdio.Steady() // the sandbox forbids it

@@ -24,6 +24,7 @@ import (
 	"strings"
 
 	"framepipe/internal/fdio"
+	"framepipe/internal/packet"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,6 +49,14 @@ type Config struct {
 	L3      bool   // a tun, which carries IP packets
 	Write   bool   // open it to write frames, not to read them
 	Offload Mode
+}
+
+// Link returns the link of the device's frames.
+func (cfg Config) Link() packet.Link {
+	if cfg.L3 {
+		return packet.IP
+	}
+	return packet.Ethernet
 }
 
 // ErrGone reports that the device no longer exists.

@@ -10,12 +10,12 @@ _framepipe_flags() {
 	tunwrite) echo -l3 -offload= -pace -user ;;
 	tundivert) echo -fail ;;
 	quotagate)
-		echo -align -bill -charge -clock -count -cycle -cycle-day -dir -ecn -ledger -metrics -percentile -policy -queue \
-			-quota -rate -reserve -seed -threshold -tz -unmetered -window
+		echo -align -bill -charge -clock -count -cycle -cycle-day -dir -ecn -jitter -ledger -metrics -percentile -phase \
+			-policy -queue -quota -rate -reserve -seed -threshold -tz -unmetered -window
 		;;
 	quotabill)
-		echo -all -csv -cycle -cycle-day -interval -json -method -missing -patience -percentile \
-			-plan -prom -quota -rank -rate -reserve -simulate -slots -svg -threshold -tz -window
+		echo -all -csv -cycle -cycle-day -interval -jitter -json -method -missing -patience \
+			-percentile -phase -plan -prom -quota -rank -rate -reserve -simulate -slots -svg -threshold -tz -window
 		;;
 	bytehist) echo -every -format -o -sample ;;
 	framepcap) echo -d -segment ;;
@@ -60,9 +60,9 @@ _framepipe_values() {
 	bytehist-format) echo text json msgpack ;;
 	pipeline.sh-confirm) echo 60s 5m ;;
 	pipeline.sh-fail | tundivert-fail) echo open closed ;;
-	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-reserve | quotagate-seed | \
+	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-jitter | quotagate-phase | quotagate-reserve | quotagate-seed | \
 		quotagate-threshold | quotagate-unmetered | quotabill-cycle | quotabill-interval | \
-		quotabill-quota | quotabill-rate | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | \
+		quotabill-quota | quotabill-rate | quotabill-jitter | quotabill-phase | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | \
 		pipeline.sh-in | pipeline.sh-out | pipeline.sh-queues) echo '?' ;;
 	esac
 }

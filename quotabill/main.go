@@ -44,6 +44,10 @@ Computes what a provider would bill for the traffic of a cycle.
   -plan            the same for a range of commits, a line each: which one to buy
   -threshold S     with these: share of the commit that passes untouched; default 75%
   -reserve N       with these: free windows that stay unused
+  -jitter D        with these: how early or late the provider's polls may be; default 2s,
+                   but at most a tenth of the window
+  -phase D         with these: when the provider polls, after the multiples of the window
+                   since the Unix epoch; default: not known
   -patience D      with these: how long delayed traffic waits before it is lost;
                    default 0: not at all
   -svg FILE        draw the cycle and its duration curve
@@ -65,6 +69,9 @@ a terminal, unless NO_COLOR is set.
 
 // threshold is the gate's default.
 const threshold = 0.75
+
+// unset is the value of -jitter and -phase if they are not given.
+const unset cli.Duration = -1
 
 type config struct {
 	csv        string
@@ -88,11 +95,13 @@ type config struct {
 	plan       bool
 	threshold  cli.Share
 	reserve    int
+	jitter     cli.Duration
+	phase      cli.Duration
 	patience   cli.Duration
 }
 
 func main() {
-	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9, threshold: threshold}
+	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9, threshold: threshold, jitter: unset, phase: unset}
 	flags := flag.NewFlagSet("quotabill", flag.ContinueOnError)
 	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: 1, Flags: flags, Abrupt: true}
 	flags.Func("csv", "", func(s string) error {
@@ -122,6 +131,8 @@ func main() {
 	flags.BoolVar(&c.plan, "plan", false, "")
 	flags.Var(&c.threshold, "threshold", "")
 	flags.IntVar(&c.reserve, "reserve", 0, "")
+	flags.Var(&c.jitter, "jitter", "")
+	flags.Var(&c.phase, "phase", "")
 	flags.Var(&c.patience, "patience", "")
 	tool.Run = func(t *cli.Tool, args []string) error {
 		return run(t, c, args, func(name string) (given bool) {
@@ -187,8 +198,8 @@ func (c config) check() (*job, error) {
 // checkSimulation checks the flags of simulations against the others.
 func (c *config) checkSimulation() error {
 	if !c.simulate && !c.plan {
-		if c.threshold != threshold || c.reserve != 0 || c.patience != 0 {
-			return cli.Usagef("-threshold, -reserve and -patience go with -simulate or -plan")
+		if c.threshold != threshold || c.reserve != 0 || c.patience != 0 || c.jitter != unset || c.phase != unset {
+			return cli.Usagef("-threshold, -reserve, -jitter, -phase and -patience go with -simulate or -plan")
 		}
 		return nil
 	}
@@ -210,7 +221,22 @@ func (c *config) checkSimulation() error {
 	case c.missing != bill.Zero:
 		return cli.Usagef("-missing is not for -simulate or -plan: they count missing samples as zero")
 	}
+	if err := c.poller().Check(time.Duration(c.window.Duration)); err != nil {
+		return cli.Usagef("%w", err)
+	}
 	return nil
+}
+
+// poller returns the poller of simulated gates.
+func (c *config) poller() budget.Poller {
+	p := budget.NewPoller(time.Duration(c.window.Duration))
+	if c.jitter != unset {
+		p.Jitter = time.Duration(c.jitter)
+	}
+	if c.phase != unset {
+		p.Known, p.Phase = true, time.Duration(c.phase)
+	}
+	return p
 }
 
 // fromCSV reads the samples of -csv. It names their file in errors.
@@ -304,7 +330,7 @@ func (j *job) report(samples *bill.Samples, cycles []calendar.Cycle) (report, er
 	}
 	scenario, err := bill.NewScenario(samples, cycles[0], bill.Gates{
 		Terms: j.terms, Calendar: j.calendar,
-		Threshold: float64(j.threshold), Reserve: int64(j.reserve), Patience: time.Duration(j.patience),
+		Threshold: float64(j.threshold), Reserve: int64(j.reserve), Poller: j.poller(), Patience: time.Duration(j.patience),
 	})
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ type book struct {
 	bounds func(wall int64) (start, end int64)
 	dir    ledger.Direction
 	lanes  [][]ledger.Direction // each is held to the quota separately; the gate's own is first
-	window time.Duration
+	window time.Duration        // the longest sample
 	clock  *wallClock
 }
 
@@ -123,7 +123,7 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 		return nil, err
 	}
 	dir, other := ledger.Direction(c.dir), ledger.In+ledger.Out-ledger.Direction(c.dir)
-	b := &book{dir: dir, window: cfg.Window, clock: clock}
+	b := &book{dir: dir, window: cfg.Window + 2*cfg.Poller.Jitter, clock: clock}
 	b.bounds = calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: time.Duration(c.cycle)}.Bounds
 	b.lanes = [][][]ledger.Direction{separate: {{dir}}, larger: {{dir}, {other}}, both: {{dir, other}}}[c.bill]
 	lc := ledger.Config{Slot: cfg.Window / budget.Slots, CycleDay: c.cycleDay, Zone: zone}
@@ -136,7 +136,7 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 	if c.percentile > 0 {
 		cfg.Budget, err = budget.New(budget.Config{
 			Quota: gate.Quota(cfg.Quota, cfg.Rate, cfg.Window), Lanes: len(b.lanes), Window: cfg.Window,
-			Free: c.percentile.Above(), Cycle: b.bounds, Reserve: int64(c.reserve),
+			Free: c.percentile.Above(), Cycle: b.bounds, Reserve: int64(c.reserve), Poller: cfg.Poller,
 		})
 		if err != nil {
 			return nil, err

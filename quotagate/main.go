@@ -34,8 +34,12 @@ used in the last window, and then no faster than what is left of it can sustain.
   -percentile P    with -ledger: the provider bills this percentile of the windows of a
                    cycle. Bursts run on over the quota where the free windows above it
                    do most good, and never so that the bill goes over the quota
+  -jitter D        with -percentile: how early or late the provider's polls may be; default
+                   2s, but at most a tenth of the window
+  -phase D         with -percentile: when the provider polls, after the multiples of the
+                   window since the Unix epoch; default: not known
   -reserve N       with -percentile: free windows that stay unused, for a provider who
-                   loses samples
+                   loses samples or polls late
   -cycle D         with -ledger: billing cycles of that length, a week's begin on
                    Thursdays, instead of months
   -cycle-day N     with -window month or -ledger: the day of the month on which the
@@ -93,6 +97,8 @@ type config struct {
 	given      map[string]bool // flags on the command line
 	bill       billing
 	percentile budget.Percentile
+	jitter     cli.Duration
+	phase      cli.Duration
 	reserve    int
 	records    uint8 // -clock: wall or stream
 	seed       uint64
@@ -133,6 +139,8 @@ func main() {
 	flags.Func("dir", "", cli.Choice(&c.dir, "in", "out"))
 	flags.Func("bill", "", cli.Choice(&c.bill, "separate", "max", "sum"))
 	flags.Var(&c.percentile, "percentile", "")
+	flags.Var(&c.jitter, "jitter", "")
+	flags.Var(&c.phase, "phase", "")
 	flags.IntVar(&c.reserve, "reserve", 0, "")
 	flags.Var(&c.unmetered, "unmetered", "")
 	flags.Func("clock", "", cli.Choice(&c.records, "wall", "stream"))
@@ -188,12 +196,20 @@ func (c *config) gateConfig() (gate.Config, error) {
 		return g, cli.Usagef("-percentile needs -ledger, which keeps the windows of the cycle")
 	case c.percentile != 0 && c.window.Month:
 		return g, cli.Usagef("-window month is a transfer cap, which has no -percentile")
-	case c.percentile == 0 && c.reserve != 0:
-		return g, cli.Usagef("-reserve needs -percentile")
+	case c.percentile == 0 && (c.reserve != 0 || c.given["jitter"] || c.given["phase"]):
+		return g, cli.Usagef("-reserve, -jitter and -phase need -percentile")
 	}
 	if c.percentile != 0 {
 		if err := c.percentiled(g.Window); err != nil {
 			return g, err
+		}
+		g.Poller = budget.NewPoller(g.Window)
+		if c.given["jitter"] {
+			g.Poller.Jitter = time.Duration(c.jitter)
+		}
+		g.Poller.Known, g.Poller.Phase = c.given["phase"], time.Duration(c.phase)
+		if err := g.Poller.Check(g.Window); err != nil {
+			return g, cli.Usagef("%w", err)
 		}
 	}
 	if c.window.Month {

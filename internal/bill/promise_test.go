@@ -1,6 +1,7 @@
 package bill
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
+	"framepipe/internal/pollertest"
 
 	"pgregory.net/rapid"
 )
@@ -89,5 +91,88 @@ func TestPromiseOfMonths(t *testing.T) {
 	})
 	if over == 0 {
 		t.Error("no window was over, and so nothing was tested")
+	}
+}
+
+// No poller bills more than the commit: of any phase or a known one, with jitter, with a
+// longer or shorter interval, with polls that are late, for which two free windows each are
+// reserved, and whether it divides by the time between two polls or by the window.
+func TestPromiseForPollers(t *testing.T) {
+	for _, jitter := range []time.Duration{2 * time.Second, 10 * time.Second} {
+		for m := Separate; m <= Out; m++ {
+			t.Run(fmt.Sprintf("%v, jitter %v", m, jitter), func(t *testing.T) {
+				t.Parallel()
+				promiseForPollers(t, m, jitter)
+			})
+		}
+	}
+}
+
+func promiseForPollers(t *testing.T, m Method, jitter time.Duration) {
+	const length, commit, late, pollers = 48 * time.Hour, 600_000_000, 20, 170 // times 30
+	r := rand.New(rand.NewPCG(uint64(m), uint64(jitter)))
+	start := day(2026, 3, 1)
+	s := crowded(r, start, int(2*length/(5*time.Minute)), commit)
+	kinds := pollertest.Kinds(jitter)
+	last := len(kinds) - 1
+	phase := time.Duration(r.Int64N(int64(5 * time.Minute)))
+	known := []pollertest.Kind{{Name: "known phase", Jitter: jitter, Known: true, Phase: phase}}
+	for _, kinds := range [][]pollertest.Kind{kinds[:last], kinds[last:], known} {
+		g := gates(m, length)
+		g.Poller = budget.Poller{Jitter: jitter, Known: kinds[0].Known, Phase: kinds[0].Phase}
+		if kinds[0].Late > 0 {
+			g.Reserve = 2 * late
+		}
+		x := simulate(t, samplesOf(t, s), start+int64(length), g, commit)
+		bill := polled(x)
+		for i := range pollers {
+			k := kinds[i%len(kinds)]
+			polls, n := k.Polls(r, x.Cycle.Start, x.Cycle.End, g.Window)
+			if n > late {
+				t.Fatalf("%d polls are late", n)
+			}
+			if b := bill(polls); b > commit*(1+1e-9)+2 {
+				t.Errorf("%s: billed %.5f of the commit", k.Name, b/commit)
+			}
+		}
+	}
+}
+
+// crowded is demand that keeps a gate full, in bursts of all lengths.
+func crowded(r *rand.Rand, start int64, n int, commit float64) *Series {
+	var level [2]float64
+	return series(start, 5*time.Minute, n, func(int) (int64, int64) {
+		for i := range level {
+			if r.IntN(4) == 0 {
+				level[i] = []float64{0, 0.9, 1.2, 4}[r.IntN(4)] * r.ExpFloat64()
+			}
+		}
+		return int64(commit * level[0]), int64(commit * level[1])
+	})
+}
+
+// polled returns a function that bills the bytes that passed, spread evenly over each slot.
+func polled(x *Simulated) func(polls []int64) float64 {
+	s := x.Bill.passed
+	counter := func(m Method) func(int64) float64 {
+		sums := make([]float64, len(s.In)+1)
+		for i := range s.In {
+			sums[i+1] = sums[i] + float64(m.Value(s.In[i], s.Out[i]))
+		}
+		return func(at int64) float64 {
+			slots := min(max(float64(at-s.Start)/float64(s.Slot), 0), float64(len(s.In)))
+			i := min(int(slots), len(s.In)-1)
+			return sums[i] + (sums[i+1]-sums[i])*(slots-float64(i))
+		}
+	}
+	in, out := counter(In), counter(Out)
+	bills := map[Method][][]func(int64) float64{
+		Separate: {{in}, {out}}, Max: {{in, out}}, Sum: {{counter(Sum)}}, In: {{in}}, Out: {{out}},
+	}[x.Method]
+	return func(polls []int64) (worst float64) {
+		for _, counters := range bills {
+			worst = max(worst, pollertest.Bill(polls, x.Cycle.Start, x.Cycle.End, x.Window, x.Percentile, counters...))
+		}
+		return worst
 	}
 }

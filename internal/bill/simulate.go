@@ -16,7 +16,9 @@ type Gates struct {
 	calendar.Calendar
 	Threshold float64       // share of the commit up to which all bytes pass
 	Reserve   int64         // free windows that are never used
-	Patience  time.Duration // how long demand that may not pass waits
+	Poller    budget.Poller // the provider's
+
+	Patience time.Duration // how long demand that may not pass waits
 }
 
 // Scenario is a cycle of past demand offered to gates. The gates learn from the cycles
@@ -183,7 +185,7 @@ func (x *Simulated) run(directions []int, offered, passed *Series) error {
 	}
 	s := budget.Simulation{
 		Config: budget.Config{
-			Quota: x.Commit, Window: x.Window, Free: x.Percentile.Above(), Cycle: x.Bounds, Reserve: x.Reserve,
+			Quota: x.Commit, Window: x.Window, Free: x.Percentile.Above(), Cycle: x.Bounds, Reserve: x.Reserve, Poller: x.Poller,
 		},
 		Threshold: x.Threshold, Patience: x.Patience, From: x.Cycle.Start, To: x.Cycle.End,
 		Slot: func(lane int, start, o, p int64) {

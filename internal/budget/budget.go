@@ -3,17 +3,11 @@ package budget
 import (
 	"fmt"
 	"math"
-	"math/bits"
 	"time"
 )
 
-// Slots is the number of slots in a window, in a ledger too. A window counts one slot
-// more than this, because a sample may begin inside a slot; this costs 1/60 of the quota.
+// Slots is the number of slots in a window, in a ledger too.
 const Slots = 60
-
-// span is the number of slots a window can touch: one more than its own, as it
-// may begin inside a slot.
-const span = Slots + 1
 
 // late is the number of slots before the current one that may still change: other
 // gates count in them, by other clocks and when the scheduler runs them.
@@ -45,6 +39,7 @@ type Config struct {
 	// Reserve is the number of free windows of a cycle that are never used, for a
 	// provider that loses samples.
 	Reserve int64
+	Poller  Poller
 	// Policy decides which bursts may exceed the quota.
 	Policy Policy
 }
@@ -62,9 +57,9 @@ const (
 // allowance holds the free windows of one billing cycle.
 type allowance struct {
 	start, end int64
-	total      int64 // free windows of each phase
-	used       [Slots]int64
-	worst      int64 // the maximum of used
+	total      int64 // free windows
+	used       int64 // of these, by windows that can no more change
+	next       int64 // the first window that does not overlap the last one used
 }
 
 // Budget counts the windows over quota. It is not safe for concurrent use.
@@ -72,8 +67,11 @@ type allowance struct {
 // A lane is traffic with a quota of its own: one direction, or
 // the sum of both. A window is over if one of its lanes is.
 type Budget struct {
-	cfg  Config
-	slot int64 // nanoseconds
+	cfg   Config
+	slot  int64 // nanoseconds
+	quota int64 // bytes that the slots of a window may hold
+	span  int64 // slots that a sample may touch
+	gap   int64 // slots between the first ones of two samples, at least
 
 	lane  [lanes]lane
 	t     int64 // the current slot's number
@@ -90,7 +88,7 @@ type Budget struct {
 	cycles [3]allowance // the previous cycle, the current one and the next
 
 	free    bool  // the verdict of this slot
-	limit   int64 // the earliest window from first on that must not be over; t+1 if none
+	limit   int64 // the earliest window that must not be over; t+1 if none
 	learned learned
 }
 
@@ -114,8 +112,16 @@ func New(cfg Config) (*Budget, error) {
 	case cfg.Lanes < 0 || cfg.Lanes > lanes:
 		return nil, fmt.Errorf("%d lanes: must be 1 or 2", cfg.Lanes)
 	}
+	if err := cfg.Poller.Check(cfg.Window); err != nil {
+		return nil, err
+	}
 	cfg.Lanes = max(cfg.Lanes, 1)
-	return &Budget{cfg: cfg, slot: int64(cfg.Window) / Slots}, nil
+	b := &Budget{cfg: cfg, slot: int64(cfg.Window) / Slots}
+	shortest, longest, quota := cfg.Poller.Samples(cfg.Window, cfg.Quota)
+	b.quota = quota
+	b.span = (int64(longest)-1)/b.slot + 2
+	b.gap = int64(shortest) / b.slot
+	return b, nil
 }
 
 // FreeWindows returns how many windows of a cycle of the given length may go
@@ -131,45 +137,56 @@ func FreeWindows(length, window int64, share Ratio) int64 {
 	if n <= 0 {
 		return 0
 	}
-	hi, lo := bits.Mul64(uint64(n), uint64(share.Num))
-	q, _ := bits.Div64(hi, lo, uint64(share.Den)) // share ≤ 1, so that it fits
-	return int64(q)
+	return muldiv(n, share.Num, share.Den) // share ≤ 1
 }
 
 func (b *Budget) cycleAt(now int64) allowance {
 	start, end := b.cfg.Cycle(now)
-	c := allowance{start: start, end: end}
+	c := allowance{start: start, end: end, next: math.MinInt64}
 	if start <= now && now < end {
-		c.total = max(FreeWindows(end-start, int64(b.cfg.Window), b.cfg.Free)-b.cfg.Reserve, 0)
+		c.total = max(FreeWindows(end-start, int64(b.cfg.Window+b.cfg.Poller.Jitter), b.cfg.Free)-b.cfg.Reserve, 0)
 	}
 	return c
 }
 
-// touches reports whether the provider may count window k in the cycle.
-func (b *Budget) touches(c *allowance, k int64) bool {
-	return k*b.slot < c.end && (k+span)*b.slot > c.start
+// counts reports whether window k may be a sample of the provider in the cycle.
+func (b *Budget) counts(c *allowance, k int64) bool {
+	return k*b.slot < c.end && (k+b.span)*b.slot > c.start && b.cfg.Poller.polls(k*b.slot, b.slot, b.cfg.Window)
 }
 
-// may reports whether window k is free, after the given number of others of its phase.
-func (b *Budget) may(k, others int64) bool {
-	for i := range b.cycles {
-		if c := &b.cycles[i]; b.touches(c, k) && c.used[phase(k)]+others >= c.total {
-			return false
+// spent returns how many windows of a cycle are used, by those that are over, and if
+// all is set, by those that may yet go over. limit is the first of these that is not free,
+// t+1 if there is none.
+func (b *Budget) spent(c *allowance, all bool) (n, limit int64) {
+	n, limit = c.used, b.t+1
+	first := b.final()
+	switch {
+	case first*b.slot >= c.end || (b.t+b.span)*b.slot <= c.start: // the usual case, of two of the cycles
+		return n, limit
+	case n > c.total:
+		limit = first
+	}
+	for k := max(c.next, first); k <= b.t; k++ {
+		if (all || b.over[at(k)]) && b.counts(c, k) {
+			if n++; n > c.total {
+				limit = min(limit, k)
+			}
+			k += b.gap - 1
 		}
 	}
-	return true
+	return n, limit
 }
 
-func phase(k int64) int64 { return ((k % Slots) + Slots) % Slots }
+// final returns the first window that may yet go over.
+func (b *Budget) final() int64 { return b.t - b.span + 1 - late }
 
 // countOver counts window k as over.
 func (b *Budget) countOver(k int64) {
-	b.over[at(k)], b.allowed[at(k)] = true, b.may(k, 0)
-	p := phase(k)
+	b.over[at(k)], b.allowed[at(k)] = true, true
 	for i := range b.cycles {
-		if c := &b.cycles[i]; b.touches(c, k) {
-			c.used[p]++
-			c.worst = max(c.worst, c.used[p])
+		if c := &b.cycles[i]; b.counts(c, k) {
+			n, _ := b.spent(c, false)
+			b.allowed[at(k)] = b.allowed[at(k)] && n <= c.total
 		}
 	}
 }
@@ -184,7 +201,9 @@ func (l *lane) upTo(i int64) int64 { return l.cum[at(i)] }
 func (l *lane) held(k int64) int64 { return l.sum - l.upTo(k-1) }
 
 // Reset forgets everything.
-func (b *Budget) Reset() { *b = Budget{cfg: b.cfg, slot: b.slot} }
+func (b *Budget) Reset() {
+	*b = Budget{cfg: b.cfg, slot: b.slot, quota: b.quota, span: b.span, gap: b.gap}
+}
 
 // Advance moves to now and finds the verdict for its slot. Time
 // does not go back: an earlier now is taken for the latest.
@@ -208,7 +227,7 @@ func (b *Budget) step(to int64) bool {
 	}
 	if !b.begun {
 		b.begun = true
-		b.t, b.first = to, to-Slots
+		b.t, b.first = to, to-b.span+1
 		now := to * b.slot
 		b.cycles[1] = b.cycleAt(now)
 		b.cycles[0], b.cycles[2] = b.cycleAt(b.cycles[1].start-1), b.cycleAt(b.cycles[1].end)
@@ -221,14 +240,28 @@ func (b *Budget) step(to int64) bool {
 			x.cum[at(b.t)], x.offered[at(b.t)] = x.sum, x.arrived
 		}
 		b.over[at(b.t)] = false
+		b.settle(b.final() - 1)
 	}
-	b.first = max(b.first, b.t-Slots)
+	b.first = max(b.first, b.t-b.span+1)
 	for b.t*b.slot >= b.cycles[1].end {
 		b.learned.nextCycle()
 		b.cycles[0], b.cycles[1] = b.cycles[1], b.cycles[2]
 		b.cycles[2] = b.cycleAt(b.cycles[1].end)
 	}
 	return true
+}
+
+// settle counts window k, which can no more change.
+func (b *Budget) settle(k int64) {
+	if !b.over[at(k)] {
+		return
+	}
+	for i := range b.cycles {
+		if c := &b.cycles[i]; k >= c.next && b.counts(c, k) {
+			c.used++
+			c.next = k + b.gap
+		}
+	}
 }
 
 func floorDiv(a, b int64) int64 {
@@ -269,11 +302,11 @@ func (b *Budget) Count(lane int, start, offered, passed int64, beyond bool) {
 // go over later do so with bytes that fit into the caller's own window; no
 // sample of the provider is over because of these (see the package comment).
 func (b *Budget) count(l *lane, i int64) {
-	for k := i - Slots; k <= i; k++ {
+	for k := i - b.span + 1; k <= i; k++ {
 		if b.over[at(k)] {
 			continue
 		}
-		if l.upTo(i)-l.upTo(k-1) <= b.cfg.Quota {
+		if l.upTo(i)-l.upTo(k-1) <= b.quota {
 			break // later ones hold less
 		}
 		b.countOver(k)
@@ -298,9 +331,9 @@ func (b *Budget) Limit(now int64) (k int64, limited bool) {
 // Stats describes the state of a budget, for people.
 type Stats struct {
 	Start, End int64 // of the cycle
-	Total      int64 // free windows of each phase
-	Used       int64 // in the phase that used most
-	Left       int64 // in that phase; negative if the caller passed more than allowed
+	Total      int64 // free windows
+	Used       int64 // of these, by the poller for which most windows are over
+	Left       int64 // negative if the caller passed more than allowed
 	Free       bool  // bursts may exceed the quota now
 }
 
@@ -308,5 +341,6 @@ type Stats struct {
 func (b *Budget) Stats(now int64) Stats {
 	b.Advance(now)
 	c := &b.cycles[1]
-	return Stats{Start: c.start, End: c.end, Total: c.total, Used: c.worst, Left: c.total - c.worst, Free: b.free}
+	used, _ := b.spent(c, false)
+	return Stats{Start: c.start, End: c.end, Total: c.total, Used: used, Left: c.total - used, Free: b.free}
 }

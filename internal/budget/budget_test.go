@@ -362,12 +362,8 @@ func TestExample(t *testing.T) {
 		}
 		add(b, now, 0, 30e6, i >= 20)
 	}
-	sum := int64(0)
-	for _, n := range b.cycles[1].used {
-		sum += n
-	}
-	if s := b.Stats(0); s.Used != 2 || sum != 80 {
-		t.Errorf("%d windows are used, %+v", sum, s)
+	if s := b.Stats(0); s.Used != 2 {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -74,59 +74,78 @@ func percentile95(s []int64) int64 {
 // runs. The natural percentile is that of all demand, or of the second half.
 func TestData(t *testing.T) {
 	free := Ratio{5, 100}
-	var mean [2]float64
-	rows := 0.0
-	for _, name := range []string{"eu-isp-2005", "ec2-257a54"} {
-		start, all := load(t, name)
-		n := len(all)
-		half := all[n/2:]
-		d := Demand{start, 5 * time.Minute, [][]int64{all}}
-		test := Demand{start + int64(n/2)*minutes5, 5 * time.Minute, [][]int64{half}}
-		for i, natural := range [][]int64{all, half} {
-			for _, share := range []int64{50, 75, 100} {
-				cfg := Config{Quota: percentile95(natural) * share / 100, Free: free, Cycle: halves(start, n), Window: 5 * time.Minute}
-				best := float64(AllKnowing(cfg.Quota, free, half))
-				run := func(p Policy, demand Demand) (float64, Result) {
-					h := history{parts: 2}
-					s := Simulation{Config: cfg, Threshold: 0.75}
-					s.Policy = p
-					sum := int64(0)
-					s.Slot = func(_ int, at, _, passed int64) {
-						if h.bytes == nil {
-							h.base = at / 5e9
+	for _, tt := range []struct {
+		name        string
+		poller      Poller
+		mean, first float64
+	}{
+		{"jitter 2s", Poller{Jitter: 2 * time.Second}, 0.987, 0.987},
+		{"jitter 0", Poller{}, 0.992, 0.992},
+		{"jitter 0, known phase", Poller{Known: true}, 0.9925, 0.9925},
+	} {
+		var mean [2]float64
+		rows := 0.0
+		for _, name := range []string{"eu-isp-2005", "ec2-257a54"} {
+			start, all := load(t, name)
+			n := len(all)
+			half := all[n/2:]
+			d := Demand{start, 5 * time.Minute, [][]int64{all}}
+			test := Demand{start + int64(n/2)*minutes5, 5 * time.Minute, [][]int64{half}}
+			for i, natural := range [][]int64{all, half} {
+				for _, share := range []int64{50, 75, 100} {
+					cfg := Config{
+						Quota: percentile95(natural) * share / 100, Free: free, Cycle: halves(start, n),
+						Window: 5 * time.Minute, Poller: tt.poller,
+					}
+					best := float64(AllKnowing(cfg.Quota, free, half))
+					row := fmt.Sprintf("%-12s %s %3d%%", name, [...]string{"all ", "half"}[i], share)
+					if tt.poller.Jitter > 0 {
+						flat, _ := passed(t, cfg, Never, test, test.Start)
+						greedy, _ := passed(t, cfg, Greedy, test, test.Start)
+						row += fmt.Sprintf("  flat %.4f  greedy %.4f", flat/best, greedy/best)
+					}
+					for j, demand := range []Demand{d, test} {
+						got, r := passed(t, cfg, Weighed, demand, test.Start)
+						row += fmt.Sprintf("  %s %.4f (%d of %d)", [...]string{"weighed", "first cycle"}[j], got/best, r.Used, r.Total)
+						mean[j] += got / best
+						if got/best < 0.95 {
+							t.Errorf("%s, %s: %d%%: %.4f of what the all-knowing scheduler passes", tt.name, name, share, got/best)
 						}
-						h.bytes = append(h.bytes, passed, passed) // in halves of a byte
-						if at >= test.Start {
-							sum += passed
-						}
 					}
-					r, err := s.Run(demand)
-					if err != nil {
-						t.Fatal(err)
-					}
-					exact := cfg
-					exact.Quota *= h.parts
-					h.check(t, exact)
-					return float64(sum) / best, r
+					rows++
+					t.Log(row)
 				}
-				never, _ := run(Never, test)
-				greedy, _ := run(Greedy, test)
-				row := fmt.Sprintf("%-12s %s %3d%%  flat %.4f  greedy %.4f", name, [...]string{"all ", "half"}[i], share, never, greedy)
-				for j, demand := range []Demand{d, test} {
-					got, r := run(Weighed, demand)
-					row += fmt.Sprintf("  %s %.4f (%d of %d)", [...]string{"weighed", "first cycle"}[j], got, r.Used, r.Total)
-					mean[j] += got
-					if got < 0.95 {
-						t.Errorf("%s: %d%%: %.4f of what the all-knowing scheduler passes", name, share, got)
-					}
-				}
-				rows++
-				t.Log(row)
 			}
 		}
+		t.Logf("%s: mean %.4f, first cycle %.4f", tt.name, mean[0]/rows, mean[1]/rows)
+		if mean[0]/rows < tt.mean || mean[1]/rows < tt.first {
+			t.Errorf("%s: that is too little", tt.name)
+		}
 	}
-	t.Logf("mean: %.4f, first cycle %.4f", mean[0]/rows, mean[1]/rows)
-	if mean[0]/rows < 0.985 || mean[1]/rows < 0.96 {
-		t.Error("that is too little")
+}
+
+// passed returns the bytes that pass from a time on, and checks the promise.
+func passed(t *testing.T, cfg Config, p Policy, demand Demand, from int64) (float64, Result) {
+	h := history{parts: 2}
+	s := Simulation{Config: cfg, Threshold: 0.75}
+	s.Policy = p
+	sum := int64(0)
+	s.Slot = func(_ int, at, _, passed int64) {
+		if h.bytes == nil {
+			h.base = at / 5e9
+		}
+		h.bytes = append(h.bytes, passed, passed) // in halves of a byte
+		if at >= from {
+			sum += passed
+		}
 	}
+	r, err := s.Run(demand)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Quota *= h.parts
+	if !cfg.Poller.Known {
+		h.check(t, cfg)
+	}
+	return float64(sum), r
 }

@@ -172,24 +172,12 @@ func (b *Budget) learn() {
 // decide finds the verdict for the slot that begins now.
 func (b *Budget) decide() {
 	b.limit = b.t + 1
-	b.free = b.worth()
-	if !b.free {
+	if b.free = b.worth(); !b.free {
 		return
 	}
-	for k := b.first; k <= b.t; k++ {
-		if b.over[at(k)] && b.allowed[at(k)] {
-			continue
-		}
-		// The window one length earlier is of the same phase, and late counts may
-		// still take it over quota.
-		again := int64(0)
-		if k >= b.t-late && !b.over[at(k-Slots)] {
-			again = 1
-		}
-		if !b.may(k, again) {
-			b.limit = k
-			return
-		}
+	for i := range b.cycles {
+		_, limit := b.spent(&b.cycles[i], true)
+		b.limit = min(b.limit, limit)
 	}
 }
 
@@ -215,7 +203,8 @@ func (b *Budget) worth() bool {
 		return true
 	}
 	l := &b.learned
-	left := float64(b.cycles[1].total-b.cycles[1].worst) * Slots
+	used, _ := b.spent(&b.cycles[1], false)
+	left := float64(b.cycles[1].total-used) * float64(b.gap)
 	e := b.excess(b.t - 1)
 	if h := b.head(); l.follow {
 		e = max(e, h)

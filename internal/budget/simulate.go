@@ -48,7 +48,9 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 	if err != nil {
 		return r, err
 	}
-	g := shaper{b: b, quota: cfg.Quota, threshold: int64(s.Threshold * float64(cfg.Quota))}
+	g := shaper{b: b, threshold: int64(s.Threshold * float64(b.quota))}
+	_, longest, _ := cfg.Poller.Samples(b.cfg.Window, cfg.Quota)
+	g.own = [2]sliding{{Slots, 0, b.quota}, {int64(longest) / b.slot, int64(longest) % b.slot, cfg.Quota}}
 	var queue [lanes]backlog
 	counts := s.To == 0
 	for _, d := range demand {
@@ -129,13 +131,45 @@ func (q *backlog) slot(t, offered, passed, patience int64) (delayed, longest int
 	return delayed, longest
 }
 
-// shaper is a gate that works a slot at a time. Bytes are spread evenly over a slot, so
-// a window that begins inside a slot holds no more than the larger of the two windows
-// that begin with that slot and the next. So its own window counts only Slots slots.
+// shaper is a gate that works a slot at a time. Bytes are spread evenly over a slot.
 type shaper struct {
 	b         *Budget
-	quota     int64
+	own       [2]sliding
 	threshold int64
+}
+
+// sliding is a gate's own window of some slots and a rest of one: no span of its length
+// holds more than its quota.
+type sliding struct{ slots, rest, quota int64 }
+
+// room returns the bytes that may pass by the end of the slot that begins after slots from
+// now.
+func (w *sliding) room(x *lane, b *Budget, after int64) int64 {
+	k := min(b.t+after-w.slots, b.t)
+	room := w.quota - x.held(k+1)
+	if oldest := x.upTo(k) - x.upTo(k-1); w.rest > 0 && oldest > 0 {
+		room -= muldiv(oldest, w.rest, b.slot)
+	}
+	return room
+}
+
+// fits returns the bytes that may pass in this slot.
+func (w *sliding) fits(x *lane, b *Budget) int64 {
+	fits := w.room(x, b, 0)
+	if w.rest > 0 { // the span that ends inside this slot
+		fits = min(fits, int64(float64(w.quota-x.held(b.t-w.slots))*float64(b.slot)/float64(w.rest)))
+	}
+	return max(fits, 0)
+}
+
+// sustainable returns the highest rate, in bytes a slot, that can be kept up until all earlier
+// bytes have left the window.
+func (w *sliding) sustainable(x *lane, b *Budget) int64 {
+	rate := w.quota
+	for after := range w.slots {
+		rate = min(rate, w.room(x, b, after)/(after+1))
+	}
+	return max(rate, 0)
 }
 
 // slot returns how many of the offered and waiting bytes pass in slot t.
@@ -145,26 +179,39 @@ func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 	b.Advance(now)
 	b.Count(lane, now, offered, 0, false)
 	x := &b.lane[lane]
-	used := x.held(t - Slots + 1)
-	fits := max(g.quota-used, 0) // into the gate's own window
-	pass := min(max(g.threshold-used, g.sustainable(x, t-Slots+1, Slots)), fits)
+	want := offered + waited
+	fits, pass := int64(unlimited), want
+	for i := range g.own {
+		w := &g.own[i]
+		room := w.fits(x, b)
+		fits = min(fits, room)
+		if room -= w.quota - g.threshold; pass > room { // above the threshold
+			pass = min(pass, max(room, w.sustainable(x, b)))
+		}
+	}
+	pass = min(pass, fits)
+	if pass == want {
+		b.Count(lane, now, offered, pass, false)
+		return pass
+	}
 	if k, limited := b.Limit(now); !limited {
 		pass = unlimited
 	} else {
 		held := x.held(k)
-		pass = max(pass, min(max(g.threshold-held, g.sustainable(x, k, span)), g.quota-held))
+		pass = max(pass, min(max(g.threshold-held, g.sustainable(x, k)), b.quota-held))
 	}
-	pass = min(max(pass, 0), offered+waited)
+	pass = min(max(pass, 0), want)
 	b.Count(lane, now, offered, pass, pass > fits)
 	return pass
 }
 
 // sustainable returns the highest rate, in bytes a slot, at which no window from k on
 // exceeds the quota before it ends.
-func (g *shaper) sustainable(x *lane, k, length int64) int64 {
-	rate := g.quota / length
-	for ; k <= g.b.t; k++ {
-		rate = min(rate, (g.quota-x.held(k))/(k+length-g.b.t))
+func (g *shaper) sustainable(x *lane, k int64) int64 {
+	b := g.b
+	rate := b.quota / b.span
+	for ; k <= b.t; k++ {
+		rate = min(rate, (b.quota-x.held(k))/(k+b.span-b.t))
 	}
 	return max(rate, 0)
 }

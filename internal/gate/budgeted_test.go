@@ -1,15 +1,19 @@
 package gate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"sort"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
+	"framepipe/internal/pollertest"
 
 	"pgregory.net/rapid"
 )
@@ -89,8 +93,8 @@ func (d *desk) Counts(from, to int64, do func(lane int, start, offered, charged 
 
 // Frames through gates that share a ledger and its budget: for every phase of the
 // provider's poller, and in every cycle, no more windows hold more than the quota
-// than are free. The phases are finer than the slots; gates are started anew, and
-// lag behind now and then.
+// than are free, and no poller of any kind bills more. The phases are finer than the
+// slots; gates are started anew, and lag behind now and then.
 func TestBudgetPromise(t *testing.T) {
 	slots := int64(1500)
 	if testing.Short() {
@@ -111,7 +115,9 @@ func TestBudgetPromise(t *testing.T) {
 		policy := rapid.SampledFrom([]Policy{Pace, Random}).Draw(t, "policy")
 		threshold := rapid.SampledFrom([]float64{0.5, 0.75, 1}).Draw(t, "threshold")
 		start := rapid.Int64Range(1000, 5000).Draw(t, "start") * slot
+		poller := budget.Poller{Jitter: time.Duration(window) / rapid.SampledFrom([]time.Duration{30, 150, 1e18}).Draw(t, "jitter")}
 		f := newFolio(slot)
+		f.window += 2 * int64(poller.Jitter)
 		dirs := []int64{0, 0}
 		if len(lanes) > 1 || len(lanes[0]) > 1 {
 			dirs[1] = 1
@@ -121,11 +127,11 @@ func TestBudgetPromise(t *testing.T) {
 			if len(own) > 1 && dirs[i] == 1 {
 				own[0], own[1] = own[1], own[0]
 			}
-			b, err := budget.New(budget.Config{Quota: quota, Lanes: len(lanes), Window: time.Duration(window), Free: free, Cycle: cycle, Policy: spend})
+			b, err := budget.New(budget.Config{Quota: quota, Lanes: len(lanes), Window: time.Duration(window), Free: free, Cycle: cycle, Policy: spend, Poller: poller})
 			if err != nil {
 				t.Fatal(err)
 			}
-			g, err := New(Config{Quota: quota, Window: time.Duration(window), Threshold: threshold, Queue: time.Duration(slot / 20), Policy: policy, Seed: seed,
+			g, err := New(Config{Quota: quota, Window: time.Duration(window), Threshold: threshold, Queue: time.Duration(slot / 20), Policy: policy, Seed: seed, Poller: poller,
 				Book: &desk{folio: f, dir: dirs[i], lanes: own, begin: start}, Budget: b})
 			if err != nil {
 				t.Fatal(err)
@@ -133,13 +139,15 @@ func TestBudgetPromise(t *testing.T) {
 			return g
 		}
 		gates := []*Gate{made(0), made(1)}
-		// passed holds the bytes of each direction in fine slots.
+		// passed holds the bytes of each direction in fine slots, sent those at each time.
 		var passed [2][]int64
+		var sent [2][]event
 		for d := range passed {
 			passed[d] = make([]int64, slots*fine)
 		}
 		pass := func(i int, now, bytes int64) {
 			passed[dirs[i]][(now-start)/(slot/fine)] += bytes
+			sent[dirs[i]] = append(sent[dirs[i]], event{at: now, bytes: bytes})
 		}
 		level := [2]float64{}
 		last := start
@@ -193,6 +201,25 @@ func TestBudgetPromise(t *testing.T) {
 		if len(lanes) == 1 && len(lanes[0]) == 1 && dirs[1] != 0 {
 			t.Fatal("a direction that nobody looks at")
 		}
+		var counters []func(int64) float64
+		for _, dirs := range lanes {
+			var events []event
+			for _, d := range dirs {
+				events = append(events, sent[d]...)
+			}
+			counters = append(counters, counterOf(events))
+		}
+		for _, k := range pollertest.Kinds(poller.Jitter) {
+			for at := start; k.Late == 0 && at < start+slots*slot; {
+				from, to := cycle(at)
+				polls, _ := k.Polls(rng, from, to, time.Duration(window))
+				p := budget.Hundred - budget.Hundred*budget.Percentile(free.Num)/budget.Percentile(free.Den)
+				if b := pollertest.Bill(polls, from, to, time.Duration(window), p, counters...); b > float64(quota)*(1+1e-9) {
+					t.Fatalf("jitter %v, %s: billed %.4f of the quota", poller.Jitter, k.Name, b/float64(quota))
+				}
+				at = to
+			}
+		}
 		begin := start / part
 		for at := start; at < start+slots*slot; {
 			from, to := cycle(at)
@@ -221,6 +248,18 @@ func TestBudgetPromise(t *testing.T) {
 	})
 	if beyond == 0 {
 		t.Error("no window ever was over, and so nothing was tested")
+	}
+}
+
+// counterOf returns the bytes of events up to a time.
+func counterOf(events []event) func(at int64) float64 {
+	slices.SortFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	sums := make([]float64, len(events)+1)
+	for i, e := range events {
+		sums[i+1] = sums[i] + float64(e.bytes)
+	}
+	return func(at int64) float64 {
+		return sums[sort.Search(len(events), func(i int) bool { return events[i].at > at })]
 	}
 }
 

@@ -51,6 +51,9 @@ type Config struct {
 	// Book, if set, stores the counts and shares them with other gates. It must have
 	// the same Window or Cycle.
 	Book Book
+	// Poller is the poller of the provider: spans of the lengths of its samples are held
+	// to the quota too, if the window slides. It is that of Budget.
+	Poller budget.Poller
 	// Budget, if set, decides which windows may exceed the quota. It learns
 	// from the Book, whose slots must have the length of its own.
 	Budget *budget.Budget
@@ -198,10 +201,11 @@ func New(cfg Config) (*Gate, error) {
 		if quota < 1 {
 			return nil, fmt.Errorf("the quota is less than a byte in %v", cfg.Window)
 		}
-		s := newSliding(quota, cfg.Window)
+		s := newSliding(quota, cfg.Window, cfg.Poller)
 		g.win = s
 		if cfg.Book != nil {
-			w := newShared(s, cfg.Window, cfg.Book)
+			_, longest, _ := cfg.Poller.Samples(cfg.Window, quota)
+			w := newShared(s, longest, cfg.Book)
 			g.win = w
 			if cfg.Budget != nil {
 				g.win = &budgeted{shared: w, budget: cfg.Budget}

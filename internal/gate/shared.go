@@ -44,8 +44,8 @@ type Past struct {
 // Book stores the counts of slots outside the gate, in a ledger. It uses the wall
 // clock, which may be set; the gate's clock is monotonic.
 type Book interface {
-	// View returns the slot of a time, and the earlier slots that end less than a
-	// window before it starts.
+	// View returns the slot of a time, and the earlier slots that end less than the
+	// longest sample of the poller before it starts.
 	View(now int64) (View, error)
 	// Before returns the bytes charged in the cycle of a View before its slot.
 	Before(v *View) int64
@@ -74,8 +74,11 @@ type shared struct {
 	own   map[int64]int64 // this gate's part of a slot's count, by its end on the Book's clock
 	past  []int64         // the same for view.Past
 	added int64           // the same for the current slot
+
+	leaving []departure // of sustainable
 }
 
+// newShared returns a shared window. length is that of the longest sample.
 func newShared(fine *sliding, length time.Duration, book Book) *shared {
 	return &shared{limit: fine.limit, length: int64(length), book: book, fine: fine, own: map[int64]int64{}}
 }
@@ -116,8 +119,11 @@ func (s *shared) step(now int64) bool {
 	return true
 }
 
-func (s *shared) used() int64 {
-	n := s.old + max(sum(s.view.Now)-s.added, 0) + s.fine.used()
+func (s *shared) used() int64 { return s.foreign() + s.fine.used() }
+
+// foreign returns the bytes of other gates in the window.
+func (s *shared) foreign() int64 {
+	n := s.old + max(sum(s.view.Now)-s.added, 0)
 	if len(s.view.Past) > 0 {
 		n += s.others(0)
 	}
@@ -148,26 +154,12 @@ func (s *shared) sustainable(now int64) float64 {
 	if s.err != nil {
 		return s.fine.sustainable(now)
 	}
-	steepest, n := newSlope(now, s.limit-s.used()), int64(len(s.fine.ring))
-	i := len(s.view.Past) - 1
-	others := func(until int64) {
-		for ; i >= -1; i-- {
-			end, bytes := s.view.End, int64(0)
-			if i >= 0 {
-				end, bytes = s.view.Past[i].End, s.others(i)
-			}
-			if end+s.length >= until {
-				return
-			}
-			steepest.leave(end+s.length, bytes)
-		}
+	s.leaving = s.leaving[:0]
+	for i := len(s.view.Past) - 1; i >= 0; i-- {
+		s.leaving = append(s.leaving, departure{s.view.Past[i].End + s.length, s.others(i)})
 	}
-	for j := max(s.fine.now-n+1, 0); j <= s.fine.now; j++ {
-		others((j + n) * s.fine.slot)
-		steepest.leave((j+n)*s.fine.slot, s.fine.ring[j%n])
-	}
-	others(math.MaxInt64)
-	return steepest.rate
+	s.leaving = append(s.leaving, departure{s.view.End + s.length, 0})
+	return s.fine.beside(now, s.foreign(), s.leaving)
 }
 
 // budgeted is a shared window that may exceed the quota in windows that the provider does

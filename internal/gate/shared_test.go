@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
 
 	"pgregory.net/rapid"
@@ -414,7 +415,7 @@ func TestSharedSustainable(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 40 {
 		book := newShelf(time.Duration(slotsPerWindow)*time.Millisecond, slotsPerWindow)
-		a, b := newSliding(1e6, slotsPerWindow*time.Millisecond), newShared(newSliding(1e6, slotsPerWindow*time.Millisecond), slotsPerWindow*time.Millisecond, book)
+		a, b := newSliding(1e6, slotsPerWindow*time.Millisecond, budget.Poller{}), newShared(newSliding(1e6, slotsPerWindow*time.Millisecond, budget.Poller{}), slotsPerWindow*time.Millisecond, book)
 		now := int64(1e12)
 		for range 100 {
 			now += rng.Int64N(int64(20 * time.Millisecond))

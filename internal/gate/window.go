@@ -3,6 +3,8 @@ package gate
 import (
 	"math"
 	"time"
+
+	"framepipe/internal/budget"
 )
 
 // window counts bytes and compares them with a quota. Times are nanoseconds since the
@@ -62,38 +64,42 @@ func (s *slope) leave(at, bytes int64) {
 // than the window (see sliding), which costs 1/500 of the quota.
 const slotsPerWindow = 500
 
-// sliding limits every span of the window's length, at any phase.
+// sliding limits every span of the window's length, at any phase, and every longer one up to
+// the longest sample of a poller (see budget.Poller).
 //
 // Time is divided into slots of length/500, and the window counts the current
 // slot and the 500 before it: 501 slots. A span of the window's length that
 // begins anywhere inside a slot touches at most 501 slots, so if no 501
-// consecutive slots hold more than the quota, no such span does.
+// consecutive slots hold more than the limit, no such span does. The longest sample
+// touches all slots of the ring, which may hold more by the difference of the two limits.
 type sliding struct {
 	private
-	limit int64
-	slot  int64   // nanoseconds
-	ring  []int64 // bytes of slot i at ring[i%len(ring)]
-	now   int64   // number of the current slot
-	end   int64   // end of the current slot
-	sum   int64
+	limit  int64
+	more   int64   // bytes that the ring may hold over limit
+	slot   int64   // nanoseconds
+	ring   []int64 // bytes of slot i at ring[i%len(ring)]
+	now    int64   // number of the current slot
+	end    int64   // end of the current slot
+	sum    int64   // bytes of the ring
+	recent int64   // bytes of the window
 }
 
-func newSliding(quota int64, length time.Duration) *sliding {
-	return &sliding{
-		limit: quota,
-		slot:  max((int64(length)+slotsPerWindow-1)/slotsPerWindow, 1),
-		ring:  make([]int64, slotsPerWindow+1),
-	}
+func newSliding(quota int64, length time.Duration, p budget.Poller) *sliding {
+	_, longest, limit := p.Samples(length, quota)
+	s := &sliding{limit: limit, more: quota - limit, slot: max((int64(length)+slotsPerWindow-1)/slotsPerWindow, 1)}
+	s.ring = make([]int64, slotsPerWindow+1+(int64(longest-length)+s.slot-1)/s.slot)
+	return s
 }
 
 func (s *sliding) quota() int64   { return s.limit }
-func (s *sliding) used() int64    { return s.sum }
+func (s *sliding) used() int64    { return max(s.recent, s.sum-s.more) }
 func (s *sliding) refresh() int64 { return s.end }
 func (s *sliding) mean() float64  { return float64(s.limit) / float64(s.slot*slotsPerWindow) * 1e9 }
 
 func (s *sliding) add(bytes int64) {
 	s.ring[s.now%int64(len(s.ring))] += bytes
 	s.sum += bytes
+	s.recent += bytes
 }
 
 func (s *sliding) advance(now int64) {
@@ -101,20 +107,46 @@ func (s *sliding) advance(now int64) {
 		return
 	}
 	to, n := now/s.slot, int64(len(s.ring))
-	for s.now = max(s.now, to-n); s.now < to; {
+	if to-s.now >= n {
+		clear(s.ring)
+		s.sum, s.recent, s.now = 0, 0, to
+	}
+	for s.now < to {
 		s.now++
+		s.recent -= s.ring[(s.now+n-slotsPerWindow-1)%n]
 		s.sum -= s.ring[s.now%n]
 		s.ring[s.now%n] = 0
 	}
 	s.end = (s.now + 1) * s.slot
 }
 
-func (s *sliding) sustainable(now int64) float64 {
-	steepest, n := newSlope(now, s.limit-s.sum), int64(len(s.ring))
-	for j := max(s.now-n+1, 0); j <= s.now; j++ {
-		steepest.leave((j+n)*s.slot, s.ring[j%n])
+func (s *sliding) sustainable(now int64) float64 { return s.beside(now, 0, nil) }
+
+// departure is when bytes of other gates leave the window.
+type departure struct{ at, bytes int64 }
+
+// beside returns the sustainable rate beside bytes of other gates, which leave in order.
+func (s *sliding) beside(now, others int64, leaving []departure) float64 {
+	n := int64(len(s.ring))
+	rate := func(room, slots int64) float64 {
+		steepest, i := newSlope(now, room), 0
+		for j := max(s.now-slots+1, 0); j <= s.now; j++ {
+			at := (j + slots) * s.slot
+			for ; i < len(leaving) && leaving[i].at < at; i++ {
+				steepest.leave(leaving[i].at, leaving[i].bytes)
+			}
+			steepest.leave(at, s.ring[j%n])
+		}
+		for _, d := range leaving[i:] {
+			steepest.leave(d.at, d.bytes)
+		}
+		return steepest.rate
 	}
-	return steepest.rate
+	least := rate(s.limit-s.recent-others, slotsPerWindow+1)
+	if s.more > 0 {
+		least = min(least, rate(s.limit+s.more-s.sum-others, n))
+	}
+	return least
 }
 
 // aligned is a window that begins at fixed times: on the clock, or with a billing cycle.

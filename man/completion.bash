@@ -10,8 +10,8 @@ _framepipe_flags() {
 	tunwrite) echo -l3 -offload= -pace -user ;;
 	tundivert) echo -fail ;;
 	quotagate)
-		echo -align -bill -charge -clock -count -cycle -cycle-day -dir -ecn -jitter -ledger -metrics -percentile -phase \
-			-policy -queue -quota -rate -reserve -seed -threshold -tz -unmetered -window
+		echo -align -bill -charge -clock -count -cycle -cycle-day -dir -ecn -hard -jitter -ledger -metrics -percentile -phase \
+			-policy -queue -quota -rate -reserve -seed -threshold -tz -unmetered -whole -window
 		;;
 	quotabill)
 		echo -all -csv -cycle -cycle-day -interval -jitter -json -method -missing -patience \

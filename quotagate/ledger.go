@@ -125,7 +125,7 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 	dir, other := ledger.Direction(c.dir), ledger.In+ledger.Out-ledger.Direction(c.dir)
 	b := &book{dir: dir, window: cfg.Window + 2*cfg.Poller.Jitter, clock: clock}
 	b.bounds = calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: time.Duration(c.cycle)}.Bounds
-	b.lanes = [][][]ledger.Direction{separate: {{dir}}, larger: {{dir}, {other}}, both: {{dir, other}}}[c.bill]
+	b.lanes = [][][]ledger.Direction{separate: {{dir}, {other}}, larger: {{dir}, {other}}, both: {{dir, other}}}[c.bill]
 	lc := ledger.Config{Slot: cfg.Window / budget.Slots, CycleDay: c.cycleDay, Zone: zone}
 	if cfg.Cycle != nil {
 		lc.Slot = 5 * time.Second // with -window month, as with a window of five minutes
@@ -137,6 +137,7 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 		cfg.Budget, err = budget.New(budget.Config{
 			Quota: gate.Quota(cfg.Quota, cfg.Rate, cfg.Window), Lanes: len(b.lanes), Window: cfg.Window,
 			Free: c.percentile.Above(), Cycle: b.bounds, Reserve: int64(c.reserve), Poller: cfg.Poller,
+			Separate: c.bill == separate, Hard: c.hard, Whole: c.whole,
 		})
 		if err != nil {
 			return nil, err

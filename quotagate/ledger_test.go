@@ -25,7 +25,7 @@ func (w *wall) clock() *wallClock {
 // open opens a ledger of months in a zone as quotagate does.
 func open(t testing.TB, name, zone string, bill billing, dir ledger.Direction, w *wall) (*book, gate.Config) {
 	t.Helper()
-	c := config{ledger: name, zone: zone, cycleDay: 1, percentile: 95e9, bill: bill, dir: uint8(dir)}
+	c := config{ledger: name, zone: zone, cycleDay: 1, percentile: 95e9, whole: true, bill: bill, dir: uint8(dir)}
 	cfg := gate.Config{Quota: 60e6, Window: 5 * time.Minute, Threshold: 0.75}
 	b, err := c.open(&cfg, w.clock(), func(string, ...any) {}) // it is told for longer than a test lasts
 	if err != nil {

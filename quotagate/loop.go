@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"framepipe/frame"
+	"framepipe/internal/cli"
 	"framepipe/internal/fairq"
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
@@ -58,6 +59,7 @@ type filter struct {
 	quiet   bool  // there is nothing new to publish until a frame comes
 	invalid bool  // a frame that could not be cut was reported
 	alone   bool  // that the ledger fails was reported
+	spent   bool  // that more than the quota is billed in any case was reported
 }
 
 // run passes on the frames that the gate lets through, until the input has ended and
@@ -128,6 +130,13 @@ func (t *filter) tick() {
 			t.warn("%v; counting without the ledger until it can be used", err)
 		} else {
 			t.warn("the ledger can be used again")
+		}
+	}
+	if b := s.Budget; b != nil && t.spent != (b.Spent > 0) {
+		if t.spent = !t.spent; t.spent {
+			t.warn("more than the free windows are used, so %s a window will be billed anyway; holding to that", cli.Human(float64(b.Spent), "B"))
+		} else {
+			t.warn("holding to the quota again")
 		}
 	}
 	t.next = t.now + int64(time.Second)

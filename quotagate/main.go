@@ -40,6 +40,10 @@ used in the last window, and then no faster than what is left of it can sustain.
                    window since the Unix epoch; default: not known
   -reserve N       with -percentile: free windows that stay unused, for a provider who
                    loses samples or polls late
+  -hard            with -percentile: hold to the quota even if more will be billed anyway,
+                   as when inbound has used up the free windows
+  -whole           with -percentile: the provider bills the whole of the cycle in which
+                   the ledger is made, so that it has all of the free windows
   -cycle D         with -ledger: billing cycles of that length, a week's begin on
                    Thursdays, instead of months
   -cycle-day N     with -window month or -ledger: the day of the month on which the
@@ -100,6 +104,8 @@ type config struct {
 	jitter     cli.Duration
 	phase      cli.Duration
 	reserve    int
+	hard       bool
+	whole      bool
 	records    uint8 // -clock: wall or stream
 	seed       uint64
 	metrics    string
@@ -142,6 +148,8 @@ func main() {
 	flags.Var(&c.jitter, "jitter", "")
 	flags.Var(&c.phase, "phase", "")
 	flags.IntVar(&c.reserve, "reserve", 0, "")
+	flags.BoolVar(&c.hard, "hard", false, "")
+	flags.BoolVar(&c.whole, "whole", false, "")
 	flags.Var(&c.unmetered, "unmetered", "")
 	flags.Func("clock", "", cli.Choice(&c.records, "wall", "stream"))
 	flags.Uint64Var(&c.seed, "seed", 0, "")
@@ -196,8 +204,8 @@ func (c *config) gateConfig() (gate.Config, error) {
 		return g, cli.Usagef("-percentile needs -ledger, which keeps the windows of the cycle")
 	case c.percentile != 0 && c.window.Month:
 		return g, cli.Usagef("-window month is a transfer cap, which has no -percentile")
-	case c.percentile == 0 && (c.reserve != 0 || c.given["jitter"] || c.given["phase"]):
-		return g, cli.Usagef("-reserve, -jitter and -phase need -percentile")
+	case c.percentile == 0 && (c.reserve != 0 || c.given["jitter"] || c.given["phase"] || c.hard || c.whole):
+		return g, cli.Usagef("-reserve, -jitter, -phase, -hard and -whole need -percentile")
 	}
 	if c.percentile != 0 {
 		if err := c.percentiled(g.Window); err != nil {

@@ -90,6 +90,9 @@ func (m *monitor) line() string {
 			burst = "free"
 		}
 		line += fmt.Sprintf(" free_total=%d free_used=%d free_left=%d burst=%s", b.Total, b.Used, b.Left, burst)
+		if b.Spent > 0 {
+			line += fmt.Sprintf(" spent=%d", b.Spent)
+		}
 	}
 	if !math.IsInf(s.Rate, 0) {
 		line += fmt.Sprintf(" rate_bytes=%.0f", s.Rate)
@@ -157,6 +160,7 @@ func (m *monitor) prometheus(s *state) []byte {
 		gauge("free_windows_total", float64(b.Total))
 		gauge("free_windows_used", float64(b.Used))
 		gauge("burst_free", flag[b.Free])
+		gauge("spent_window_bytes", float64(b.Spent))
 	}
 	gauge("held_frames", float64(s.HeldFrames))
 	gauge("held_bytes", float64(s.HeldBytes))

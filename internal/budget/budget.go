@@ -39,7 +39,15 @@ type Config struct {
 	// Reserve is the number of free windows of a cycle that are never used, for a
 	// provider that loses samples.
 	Reserve int64
-	Poller  Poller
+	// Separate means that the second lane only has a bill of its own, of which the larger
+	// is billed: it is not held to the quota.
+	Separate bool
+	// Hard holds to the quota even if more will be billed in any case.
+	Hard bool
+	// Whole means that the provider bills the whole of the first cycle. Otherwise
+	// it has the share of free windows that is left when the budget begins.
+	Whole  bool
+	Poller Poller
 	// Policy decides which bursts may exceed the quota.
 	Policy Policy
 }
@@ -68,6 +76,7 @@ type allowance struct {
 // the sum of both. A window is over if one of its lanes is.
 type Budget struct {
 	cfg   Config
+	held  int   // lanes that are held to the quota
 	slot  int64 // nanoseconds
 	quota int64 // bytes that the slots of a window may hold
 	span  int64 // slots that a sample may touch
@@ -90,6 +99,8 @@ type Budget struct {
 	free    bool  // the verdict of this slot
 	limit   int64 // the earliest window that must not be over; t+1 if none
 	learned learned
+	spent   [lanes]spent
+	since   int64 // when the first slot began
 }
 
 // lane holds cumulative sums of bytes, up to and including each of the last slots,
@@ -116,7 +127,10 @@ func New(cfg Config) (*Budget, error) {
 		return nil, err
 	}
 	cfg.Lanes = max(cfg.Lanes, 1)
-	b := &Budget{cfg: cfg, slot: int64(cfg.Window) / Slots}
+	b := &Budget{cfg: cfg, slot: int64(cfg.Window) / Slots, held: cfg.Lanes}
+	if cfg.Separate {
+		b.held = 1
+	}
 	shortest, longest, quota := cfg.Poller.Samples(cfg.Window, cfg.Quota)
 	b.quota = quota
 	b.span = (int64(longest)-1)/b.slot + 2
@@ -144,6 +158,9 @@ func (b *Budget) cycleAt(now int64) allowance {
 	start, end := b.cfg.Cycle(now)
 	c := allowance{start: start, end: end, next: math.MinInt64}
 	if start <= now && now < end {
+		if !b.cfg.Whole {
+			start = max(start, b.since)
+		}
 		c.total = max(FreeWindows(end-start, int64(b.cfg.Window+b.cfg.Poller.Jitter), b.cfg.Free)-b.cfg.Reserve, 0)
 	}
 	return c
@@ -154,10 +171,10 @@ func (b *Budget) counts(c *allowance, k int64) bool {
 	return k*b.slot < c.end && (k+b.span)*b.slot > c.start && b.cfg.Poller.polls(k*b.slot, b.slot, b.cfg.Window)
 }
 
-// spent returns how many windows of a cycle are used, by those that are over, and if
+// chain returns how many windows of a cycle are used, by those that are over, and if
 // all is set, by those that may yet go over. limit is the first of these that is not free,
 // t+1 if there is none.
-func (b *Budget) spent(c *allowance, all bool) (n, limit int64) {
+func (b *Budget) chain(c *allowance, all bool) (n, limit int64) {
 	n, limit = c.used, b.t+1
 	first := b.final()
 	switch {
@@ -185,7 +202,7 @@ func (b *Budget) countOver(k int64) {
 	b.over[at(k)], b.allowed[at(k)] = true, true
 	for i := range b.cycles {
 		if c := &b.cycles[i]; b.counts(c, k) {
-			n, _ := b.spent(c, false)
+			n, _ := b.chain(c, false)
 			b.allowed[at(k)] = b.allowed[at(k)] && n <= c.total
 		}
 	}
@@ -202,7 +219,7 @@ func (l *lane) held(k int64) int64 { return l.sum - l.upTo(k-1) }
 
 // Reset forgets everything.
 func (b *Budget) Reset() {
-	*b = Budget{cfg: b.cfg, slot: b.slot, quota: b.quota, span: b.span, gap: b.gap}
+	*b = Budget{cfg: b.cfg, held: b.held, slot: b.slot, quota: b.quota, span: b.span, gap: b.gap}
 }
 
 // Advance moves to now and finds the verdict for its slot. Time
@@ -229,7 +246,9 @@ func (b *Budget) step(to int64) bool {
 		b.begun = true
 		b.t, b.first = to, to-b.span+1
 		now := to * b.slot
+		b.since = now
 		b.cycles[1] = b.cycleAt(now)
+		b.begin()
 		b.cycles[0], b.cycles[2] = b.cycleAt(b.cycles[1].start-1), b.cycleAt(b.cycles[1].end)
 	}
 	for b.t < to {
@@ -241,14 +260,25 @@ func (b *Budget) step(to int64) bool {
 		}
 		b.over[at(b.t)] = false
 		b.settle(b.final() - 1)
+		b.observe()
 	}
 	b.first = max(b.first, b.t-b.span+1)
 	for b.t*b.slot >= b.cycles[1].end {
 		b.learned.nextCycle()
 		b.cycles[0], b.cycles[1] = b.cycles[1], b.cycles[2]
 		b.cycles[2] = b.cycleAt(b.cycles[1].end)
+		b.begin()
 	}
 	return true
+}
+
+// begin begins a cycle of which nothing is spent. A provider may discard one sample more than
+// are free here, as the windows at both ends count.
+func (b *Budget) begin() {
+	c := &b.cycles[1]
+	for i := range b.spent {
+		b.spent[i].reset(FreeWindows(c.end-c.start+2*int64(b.cfg.Window), int64(b.cfg.Window-b.cfg.Poller.Jitter), b.cfg.Free))
+	}
 }
 
 // settle counts window k, which can no more change.
@@ -293,7 +323,7 @@ func (b *Budget) Count(lane int, start, offered, passed int64, beyond bool) {
 	}
 	l.sum += more
 	l.arrived += came
-	if beyond {
+	if beyond && lane < b.held {
 		b.count(l, i)
 	}
 }
@@ -322,7 +352,10 @@ func (b *Budget) count(l *lane, i int64) {
 func (b *Budget) Limit(now int64) (k int64, limited bool) {
 	b.Advance(now)
 	k = b.first
-	if b.free {
+	switch {
+	case b.Quota(now) > b.cfg.Quota: // nothing is free, up to there
+		k = b.t - b.span + 1
+	case b.free:
 		k = max(b.limit, k)
 	}
 	return k, k <= b.t
@@ -335,12 +368,17 @@ type Stats struct {
 	Used       int64 // of these, by the poller for which most windows are over
 	Left       int64 // negative if the caller passed more than allowed
 	Free       bool  // bursts may exceed the quota now
+	Spent      int64 // bytes of a window that are billed in any case; 0 if within the quota
 }
 
 // Stats returns the state of the budget now.
 func (b *Budget) Stats(now int64) Stats {
 	b.Advance(now)
 	c := &b.cycles[1]
-	used, _ := b.spent(c, false)
-	return Stats{Start: c.start, End: c.end, Total: c.total, Used: used, Left: c.total - used, Free: b.free}
+	used, _ := b.chain(c, false)
+	s := Stats{Start: c.start, End: c.end, Total: c.total, Used: used, Left: c.total - used, Free: b.free}
+	if quota := b.Quota(now); quota > b.cfg.Quota {
+		s.Spent, s.Free = quota, false
+	}
+	return s
 }

@@ -106,6 +106,22 @@
 // been free makes no room for more. The budget cannot count bytes it was not told of, such
 // as those from before New: see Count.
 //
+// # When the commit is lost
+//
+// What came before the gate, or inbound, may have put more samples over the quota than
+// are free, for any poller. Then more than the commit will be billed, and to hold to it
+// would gain nothing. So the budget keeps, for each of the phases k mod 60, the highest
+// samples of the cycle, one more than the provider can discard, with the bytes that
+// lie within the shortest sample from slot k on. The least of these is billed at least, and
+// the least over all phases is the level that is spent (see Quota). The caller holds to the
+// larger of commit and level, so its samples never raise the level. The level is certain for
+// pollers that keep a phase; one that moves between phases may come to a little less.
+// No sample that touches the next cycle may be over the commit, so the level ends
+// before the cycle does. Config.Hard keeps to the commit.
+//
+// In a first cycle that has begun before the budget, the samples until then are not known. It
+// spends only the share of the free windows that is left, unless Config.Whole is set.
+//
 // # What a burst costs
 //
 // Suppose a link is just full, except that bytes pass freely in slots a to b. All

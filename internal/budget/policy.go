@@ -146,7 +146,7 @@ func (l *learned) choose(rest, length, left float64) {
 // rate offered in the last slots up to and including i.
 func (b *Budget) excess(i int64) float64 {
 	o := int64(0)
-	for l := range b.cfg.Lanes {
+	for l := range b.held {
 		x := &b.lane[l]
 		o = max(o, x.offered[at(i)]-x.offered[at(i-ahead)])
 	}
@@ -156,7 +156,7 @@ func (b *Budget) excess(i int64) float64 {
 // learn passes the current slot, which ends, to the experts.
 func (b *Budget) learn() {
 	share, over := 0.0, false
-	for l := range b.cfg.Lanes {
+	for l := range b.held {
 		x := &b.lane[l]
 		one := float64(x.offered[at(b.t)]-x.offered[at(b.t-1)]) * Slots / float64(b.cfg.Quota)
 		switch lane := x.offered[at(b.t)]-x.offered[at(b.t-Slots)] > b.cfg.Quota; {
@@ -176,7 +176,7 @@ func (b *Budget) decide() {
 		return
 	}
 	for i := range b.cycles {
-		_, limit := b.spent(&b.cycles[i], true)
+		_, limit := b.chain(&b.cycles[i], true)
 		b.limit = min(b.limit, limit)
 	}
 }
@@ -187,7 +187,7 @@ func (b *Budget) head() float64 {
 	const few = 6
 	k := min(b.first, b.t-few)
 	held := int64(0)
-	for l := range b.cfg.Lanes {
+	for l := range b.held {
 		x := &b.lane[l]
 		held = max(held, x.upTo(k+few-1)-x.upTo(k-1))
 	}
@@ -203,7 +203,7 @@ func (b *Budget) worth() bool {
 		return true
 	}
 	l := &b.learned
-	used, _ := b.spent(&b.cycles[1], false)
+	used, _ := b.chain(&b.cycles[1], false)
 	left := float64(b.cycles[1].total-used) * float64(b.gap)
 	e := b.excess(b.t - 1)
 	if h := b.head(); l.follow {

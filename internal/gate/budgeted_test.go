@@ -318,6 +318,41 @@ func TestBudgetBurst(t *testing.T) {
 	}
 }
 
+// When inbound will be billed at five times the quota in any case, outbound may have as much, and
+// with Hard no more than the quota.
+func TestSpent(t *testing.T) {
+	const slot, quota, flood = int64(5e9), int64(600e6), int64(50e6)
+	for _, hard := range []bool{false, true} {
+		f := newFolio(slot)
+		start := 1000 * 24 * int64(time.Hour)
+		for i := range int64(18 * 60) {
+			p := f.page(1, start/slot+i)
+			p.charged.Add(flood)
+			p.Set()
+		}
+		b, err := budget.New(budget.Config{
+			Quota: quota, Lanes: 2, Separate: true, Hard: hard, Free: budget.Ratio{Num: 5, Den: 100},
+			Cycle: calendar.Calendar{Length: 24 * time.Hour}.Bounds, Policy: budget.Never,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := must(t, Config{Quota: quota, Window: 5 * time.Minute, Threshold: 0.75, Queue: 100 * time.Millisecond,
+			Book: &desk{folio: f, lanes: [][]int64{{0}, {1}}, begin: start}, Budget: b})
+		from := start + 20*60*slot
+		passed := play(g, func(now int64) (int64, Packet) {
+			return now + 5e6, Packet{Bytes: 60e3, Flow: 1}
+		}, from, from+int64(20*time.Minute))
+		got, want := float64(worst(passed, 60*slot))/float64(quota), 4.9
+		if hard {
+			want = 1
+		}
+		if got < 0.97*want || got > 1.01*want {
+			t.Errorf("hard %v: the fullest window has %.3f of the quota, want %v", hard, got, want)
+		}
+	}
+}
+
 // The Book's clock is set, by an hour and by a month, back and forth: a gate keeps
 // its own quota in every span, does not go dark, and forgets nothing of what was
 // counted.

@@ -208,7 +208,10 @@ func New(cfg Config) (*Gate, error) {
 			w := newShared(s, longest, cfg.Book)
 			g.win = w
 			if cfg.Budget != nil {
-				g.win = &budgeted{shared: w, budget: cfg.Budget}
+				g.win = &budgeted{shared: w, budget: cfg.Budget, base: w.limit, limits: func(quota int64) int64 {
+					_, _, limit := cfg.Poller.Samples(cfg.Window, quota)
+					return limit
+				}}
 			}
 		}
 	}

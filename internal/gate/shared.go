@@ -178,6 +178,14 @@ type budgeted struct {
 	limited bool
 	depth   int   // number of past slots in the budget's window
 	older   int64 // bytes in those, without the nearest
+	limits  func(quota int64) (limit int64)
+	base    int64 // the limit of the commit
+}
+
+// hold sets the quota: the commit, or more if that will be billed in any case.
+func (w *budgeted) hold(quota int64) {
+	w.limit = w.limits(quota)
+	w.fine.limit, w.fine.more = w.limit, quota-w.limit
 }
 
 func (w *budgeted) advance(now int64) {
@@ -187,7 +195,8 @@ func (w *budgeted) advance(now int64) {
 		return
 	}
 	if w.err != nil {
-		w.flat = math.MaxInt64
+		w.flat, w.limit = math.MaxInt64, w.base
+		w.fine.limit = w.base
 		return
 	}
 	if failed || w.counted != 0 && w.view.Shift != shift {
@@ -204,6 +213,7 @@ func (w *budgeted) advance(now int64) {
 	}
 	w.book.Counts(from, at, w.budget.Count)
 	w.counted = at
+	w.hold(w.budget.Quota(at))
 	k, limited := w.budget.Limit(at)
 	w.limited = limited
 	w.depth = min(max(int(at/length-k), 0), len(w.view.Past))
@@ -256,9 +266,9 @@ func (w *budgeted) add(bytes int64) {
 	w.mark(w.shared.used())
 }
 
-// mark marks the slot if the window is over the quota.
+// mark marks the slot if the window is over the commit.
 func (w *budgeted) mark(used int64) {
-	if used > w.limit && w.err == nil {
+	if used > w.base && w.err == nil {
 		w.view.Marked.Set()
 	}
 }

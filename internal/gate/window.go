@@ -86,7 +86,8 @@ type sliding struct {
 
 func newSliding(quota int64, length time.Duration, p budget.Poller) *sliding {
 	_, longest, limit := p.Samples(length, quota)
-	s := &sliding{limit: limit, more: quota - limit, slot: max((int64(length)+slotsPerWindow-1)/slotsPerWindow, 1)}
+	s := &sliding{slot: max((int64(length)+slotsPerWindow-1)/slotsPerWindow, 1)}
+	s.limit, s.more = limit, quota-limit
 	s.ring = make([]int64, slotsPerWindow+1+(int64(longest-length)+s.slot-1)/s.slot)
 	return s
 }

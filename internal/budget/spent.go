@@ -1,0 +1,82 @@
+package budget
+
+import "slices"
+
+// spent finds the level that will be billed in any case. For every slot in which an exact
+// poller may begin, its phase, it keeps the highest samples of the cycle: one more
+// than the provider discards. The least of them is the least that the phase bills.
+type spent struct {
+	most   int // samples kept of each phase
+	phases [Slots][]int64
+}
+
+// reset begins a cycle in which the provider discards up to free samples.
+func (s *spent) reset(free int64) {
+	s.most = int(free) + 1
+	for i := range s.phases {
+		s.phases[i] = s.phases[i][:0]
+	}
+}
+
+// add counts the sample that begins in slot k.
+func (s *spent) add(k, bytes int64) {
+	p := &s.phases[((k%Slots)+Slots)%Slots]
+	if len(*p) == s.most {
+		if bytes <= (*p)[0] {
+			return
+		}
+		*p = slices.Delete(*p, 0, 1)
+	}
+	i, _ := slices.BinarySearch(*p, bytes)
+	*p = slices.Insert(*p, i, bytes)
+}
+
+// level returns the least that any phase bills, 0 if that is within the quota for some.
+func (s *spent) level() int64 {
+	least := int64(unlimited)
+	for _, p := range s.phases {
+		if len(p) < s.most || s.most == 0 {
+			return 0
+		}
+		least = min(least, p[0])
+	}
+	return least
+}
+
+// observe passes on the samples that can no more change. A sample that begins in slot k has
+// at least the bytes of the slots that lie within the shortest one, over the longest
+// one's length.
+func (b *Budget) observe() {
+	k, c := b.final()-1, &b.cycles[1]
+	if b.cfg.Hard || k*b.slot < c.start || (k+b.span)*b.slot > c.end {
+		return
+	}
+	_, longest, _ := b.cfg.Poller.Samples(b.cfg.Window, b.cfg.Quota)
+	most := int64(0)
+	for l := range b.cfg.Lanes {
+		x := &b.lane[l]
+		bytes := x.upTo(k+b.gap-1) - x.upTo(k)
+		if bytes <= b.cfg.Quota { // most samples
+			continue
+		}
+		bytes = muldiv(bytes, int64(b.cfg.Window), int64(longest))
+		if b.cfg.Separate && bytes > b.cfg.Quota {
+			b.spent[l].add(k, bytes)
+		}
+		most = max(most, bytes)
+	}
+	if !b.cfg.Separate && most > b.cfg.Quota {
+		b.spent[0].add(k, most)
+	}
+}
+
+// Quota returns the bytes that a window may hold now: Config.Quota, or if more than that will
+// be billed in any case, as much. It is Config.Quota again before a window
+// begins that touches the next cycle.
+func (b *Budget) Quota(now int64) int64 {
+	b.Advance(now)
+	if (b.t+b.span)*b.slot > b.cycles[1].end {
+		return b.cfg.Quota
+	}
+	return max(b.cfg.Quota, b.spent[0].level(), b.spent[1].level())
+}

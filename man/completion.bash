@@ -14,8 +14,8 @@ _framepipe_flags() {
 			-policy -queue -quota -rate -reserve -seed -threshold -tz -unmetered -whole -window
 		;;
 	quotabill)
-		echo -all -csv -cycle -cycle-day -interval -jitter -json -method -missing -patience \
-			-percentile -phase -plan -prom -quota -rank -rate -reserve -simulate -slots -svg -threshold -tz -window
+		echo -all -csv -cycle -cycle-day -html -interval -jitter -json -method -missing -patience -percentile -phase \
+			-plan -prom -quota -rank -rate -reserve -simulate -slots -svg -threshold -title -tz -window
 		;;
 	bytehist) echo -every -format -o -sample ;;
 	framepcap) echo -d -segment ;;
@@ -47,7 +47,7 @@ _framepipe_values() {
 	quotagate-count) echo ethernet frame ip wire ;;
 	quotagate-cycle) echo 1d 7d ;;
 	quotagate-cycle-day | quotabill-cycle-day) echo {1..31} ;;
-	quotagate-ledger | quotagate-metrics | quotabill-csv | quotabill-prom | quotabill-slots | quotabill-svg | bytehist-o) echo @file ;;
+	quotagate-ledger | quotagate-metrics | quotabill-csv | quotabill-html | quotabill-prom | quotabill-slots | quotabill-svg | bytehist-o) echo @file ;;
 	quotabill-method) echo separate max sum in out ;;
 	quotabill-missing) echo zero skip ;;
 	quotagate-percentile | quotabill-percentile) echo 95 90 99 ;;

@@ -92,7 +92,7 @@ func FuzzLedger(f *testing.F) {
 			case 1:
 				err = b.Text(io.Discard, bill.Style{})
 			case 2:
-				err = b.SVG(io.Discard)
+				err = b.HTML(io.Discard)
 			case 3:
 				err = b.Slots(io.Discard)
 			}

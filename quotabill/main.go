@@ -50,7 +50,9 @@ Computes what a provider would bill for the traffic of a cycle.
                    since the Unix epoch; default: not known
   -patience D      with these: how long delayed traffic waits before it is lost;
                    default 0: not at all
-  -svg FILE        draw the cycle and its duration curve
+  -svg FILE        draw the cycle and its duration curve, or with -plan the plan
+  -html FILE       write a page with the pictures and the figures, to be mailed
+  -title TEXT      whose traffic it is, for these; default: for a ledger, this host
   -prom FILE       write the figures for Prometheus
   -slots FILE      write time,offered,passed a slot
   -v               say more on stderr
@@ -88,7 +90,8 @@ type config struct {
 	length     time.Duration // of the cycles of a ledger, 0 for months
 	zone       string
 	all, json  bool
-	svg        string
+	svg, html  string
+	title      string
 	prom       string
 	slots      string
 	simulate   bool
@@ -125,6 +128,8 @@ func main() {
 	flags.BoolVar(&c.all, "all", false, "")
 	flags.BoolVar(&c.json, "json", false, "")
 	flags.StringVar(&c.svg, "svg", "", "")
+	flags.StringVar(&c.html, "html", "", "")
+	flags.StringVar(&c.title, "title", "", "")
 	flags.StringVar(&c.prom, "prom", "", "")
 	flags.StringVar(&c.slots, "slots", "", "")
 	flags.BoolVar(&c.simulate, "simulate", false, "")
@@ -161,8 +166,10 @@ func (c config) check() (*job, error) {
 		return nil, cli.Usagef("-cycle-day %d: a month has days 1 to 31", c.cycleDay)
 	case c.all && c.cycle != "":
 		return nil, cli.Usagef("-all is for all cycles and -cycle for one: give one of these")
-	case c.all && (c.svg != "" || c.prom != "" || c.slots != ""):
-		return nil, cli.Usagef("-svg, -prom and -slots are for one cycle: give them without -all")
+	case c.all && (c.svg != "" || c.html != "" || c.prom != "" || c.slots != ""):
+		return nil, cli.Usagef("-svg, -html, -prom and -slots are for one cycle: give them without -all")
+	case c.title != "" && c.svg == "" && c.html == "":
+		return nil, cli.Usagef("-title goes with -svg or -html")
 	case c.interval != 0 && c.csv == "":
 		return nil, cli.Usagef("-interval goes with -csv")
 	case c.interval != 0 && c.interval < cli.Duration(time.Millisecond):
@@ -216,8 +223,8 @@ func (c *config) checkSimulation() error {
 		return cli.Usagef("-reserve %d is negative", c.reserve)
 	case c.all || c.prom != "":
 		return cli.Usagef("-all and -prom are for bills, not for -simulate or -plan")
-	case c.plan && (c.svg != "" || c.slots != ""):
-		return cli.Usagef("-svg and -slots are for one commit: give them with -simulate, not -plan")
+	case c.plan && c.slots != "":
+		return cli.Usagef("-slots is for one commit: give it with -simulate, not -plan")
 	case c.missing != bill.Zero:
 		return cli.Usagef("-missing is not for -simulate or -plan: they count missing samples as zero")
 	}
@@ -291,6 +298,7 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	if err != nil {
 		return err
 	}
+	samples.Source = c.source(name)
 	cycles := samples.Cycles(j.calendar)
 	cycle := cycles[len(cycles)-1]
 	if c.cycle != "" {
@@ -310,6 +318,21 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 		return err
 	}
 	return j.write(r)
+}
+
+// source says whose traffic it is, and which file has it.
+func (c *config) source(name string) string {
+	who := c.title
+	if who == "" && c.csv == "" {
+		who, _ = os.Hostname()
+	}
+	switch {
+	case name == "-":
+		return who
+	case who == "":
+		return name
+	}
+	return who + " · " + name
 }
 
 // report computes the report that the flags ask for.

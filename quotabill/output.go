@@ -19,7 +19,13 @@ type report interface {
 	JSON() []map[string]any           // for programs
 }
 
-// write writes the report and the files of -svg, -prom and -slots. Unless all can be
+// file is a file that a flag asks for.
+type file struct {
+	name  string
+	write func(io.Writer) error
+}
+
+// write writes the report and the files of -svg, -html, -prom and -slots. Unless all can be
 // written, it writes no report.
 func (c *config) write(r report) error {
 	var out bytes.Buffer
@@ -32,15 +38,17 @@ func (c *config) write(r report) error {
 	} else if err := r.Text(&out, styleOf(os.Stdout)); err != nil {
 		return err
 	}
+	var files []file
 	switch x := r.(type) {
 	case *bill.Bill:
-		if err := c.writeFiles(x); err != nil {
-			return err
-		}
+		files = []file{{c.svg, x.SVG}, {c.html, x.HTML}, {c.prom, x.Prometheus}, {c.slots, x.Slots}}
 	case *bill.Simulated:
-		if err := c.writeFiles(x.Bill); err != nil {
-			return err
-		}
+		files = []file{{c.svg, x.Bill.SVG}, {c.html, x.HTML}, {c.slots, x.Bill.Slots}}
+	case bill.Plan:
+		files = []file{{c.svg, x.SVG}, {c.html, x.HTML}}
+	}
+	if err := writeFiles(files); err != nil {
+		return err
 	}
 	if _, err := os.Stdout.Write(out.Bytes()); err != nil && !errors.Is(err, unix.EPIPE) {
 		return err
@@ -48,11 +56,8 @@ func (c *config) write(r report) error {
 	return nil
 }
 
-func (c *config) writeFiles(b *bill.Bill) error {
-	for _, f := range []struct {
-		name  string
-		write func(io.Writer) error
-	}{{c.svg, b.SVG}, {c.prom, b.Prometheus}, {c.slots, b.Slots}} {
+func writeFiles(files []file) error {
+	for _, f := range files {
 		if f.name == "" {
 			continue
 		}

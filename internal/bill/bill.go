@@ -167,8 +167,10 @@ func (m Method) Value(in, out int64) int64 {
 // window; see BPS.
 type Bill struct {
 	Terms
-	Cycle calendar.Cycle
-	Zone  *time.Location
+	// Source says whose traffic it is, and which file has it, for titles.
+	Source string
+	Cycle  calendar.Cycle
+	Zone   *time.Location
 
 	// From and To bound the known part of the cycle, in nanoseconds since the Unix epoch.
 	From, To int64
@@ -302,7 +304,11 @@ func New(s *Samples, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill,
 	if err != nil {
 		return nil, err
 	}
-	return fromSeries(series, cycle, zone, c)
+	b, err := fromSeries(series, cycle, zone, c)
+	if err == nil {
+		b.Source = s.Source
+	}
+	return b, err
 }
 
 func fromSeries(s *Series, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill, error) {

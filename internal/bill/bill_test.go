@@ -505,7 +505,7 @@ func TestBars(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		for i, x := range b.bars(8) {
+		for i, x := range b.bars(8, Out) {
 			got = append(got, fmt.Sprint(x.windows))
 			if most := i * int(3*time.Hour) / int(window); int(x.most) < most || x.mean > x.most {
 				t.Errorf("%v, bar %d: %+v", window, i, x)
@@ -683,7 +683,6 @@ func TestSVG(t *testing.T) {
 		}
 		wellFormed(t, w.Bytes())
 		if name == "month" {
-			golden(t, "month.svg", w.String())
 			if !strings.Contains(w.String(), "prefers-color-scheme: dark") || !strings.Contains(w.String(), "&lt;&#34;&amp;") {
 				t.Error("not dark, or not escaped")
 			}

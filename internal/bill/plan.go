@@ -74,3 +74,18 @@ func (c *Scenario) commits() (all []int64, err error) {
 func (p Plan) Knee() int {
 	return slices.IndexFunc(p, func(x *Simulated) bool { return x.PassedShare() >= 0.999 })
 }
+
+// Row is a commit of a plan, for output.
+type Row struct {
+	Cost, Paid int64 // of the cycle, with gates and without, in millionths; 0 without prices
+	Mark       string
+}
+
+// Rows returns the rows of the plan.
+func (p Plan) Rows() []Row {
+	rows := make([]Row, len(p))
+	if knee := p.Knee(); knee >= 0 {
+		rows[knee].Mark = "knee"
+	}
+	return rows
+}

@@ -23,16 +23,16 @@ func (c *bar) add(v int64) {
 	c.most = max(c.most, float64(v))
 }
 
-// bars divides the cycle into n bars. A window longer than a bar fills all that
-// it covers.
-func (b *Bill) bars(n int) []bar {
+// bars divides the cycle into n bars of a method's values. A window longer than a bar fills
+// all that it covers.
+func (b *Bill) bars(n int, m Method) []bar {
 	all := make([]bar, n)
 	at := func(t int64) int { return int(b.along(t) * float64(n)) }
 	for _, w := range b.Windows {
 		first := min(at(w.At), n-1)
 		last := min(max(first, at(w.At+int64(b.Window))-1), n-1)
 		for i := first; i <= last && w.Known; i++ {
-			all[i].add(b.Counted().Value(w.In, w.Out))
+			all[i].add(m.Value(w.In, w.Out))
 		}
 	}
 	return all
@@ -44,11 +44,11 @@ func (b *Bill) along(at int64) float64 {
 }
 
 // curve divides the windows that count, highest first, into n bars: the duration curve.
-func (b *Bill) curve(n int) []bar {
+func (b *Bill) curve(n int, m Method) []bar {
 	var values []int64
 	for _, w := range b.Windows {
 		if w.Known || b.Missing == Zero {
-			values = append(values, b.Counted().Value(w.In, w.Out))
+			values = append(values, m.Value(w.In, w.Out))
 		}
 	}
 	slices.Sort(values)
@@ -63,11 +63,10 @@ func (b *Bill) curve(n int) []bar {
 	return all
 }
 
-// scale returns the end of the rate axis, and the highest value, in bytes a
+// scale returns the end of the rate axis, and the highest value of a method, in bytes a
 // window. If the highest value is over four times the line and the bill, the axis ends
 // below it so that the other values remain visible.
-func (b *Bill) scale() (top, highest float64) {
-	m := b.Counted()
+func (b *Bill) scale(m Method) (top, highest float64) {
 	for _, w := range b.Windows {
 		highest = max(highest, float64(m.Value(w.In, w.Out)))
 	}
@@ -139,24 +138,30 @@ func (p *page) plotWidth() int { return max(p.Width-margin-1-len(" commit"), 16)
 
 // plotCycle draws the rates of the cycle: the mean and the maximum of each bar.
 func (b *Bill) plotCycle(p *page) {
+	if p.tabs {
+		return
+	}
 	n := p.plotWidth()
-	top, highest := b.scale()
+	top, highest := b.scale(b.Counted())
 	width := cli.Duration((time.Duration(b.Cycle.End-b.Cycle.Start) / time.Duration(n)).Round(time.Minute))
 	fmt.Fprintf(p, "%*s%s mean, %s most of each %v; %s\n", margin+1, "",
 		p.paint(colourMean, "█"), p.paint(colourMost, "▒"), width, b.highest(top, highest))
-	b.plot(p, b.bars(n), top, b.marks())
+	b.plot(p, b.bars(n, b.Counted()), top, b.marks())
 }
 
 // plotCurve draws the duration curve: the share of the samples at or above a rate.
 func (b *Bill) plotCurve(p *page) {
-	top, _ := b.scale()
+	if p.tabs {
+		return
+	}
+	top, _ := b.scale(b.Counted())
 	marks := []mark{{0, "0%"}}
 	free := float64(budget.Hundred-b.Percentile) / float64(budget.Hundred)
 	for _, at := range []float64{free, 0.25, 0.5, 0.75} {
 		marks = append(marks, mark{at, fmt.Sprintf("%.4g%%", 100*at)})
 	}
 	fmt.Fprintf(p, "%*swhich share of the samples is higher\n", margin+1, "")
-	b.plot(p, b.curve(p.plotWidth()), top, marks)
+	b.plot(p, b.curve(p.plotWidth(), b.Counted()), top, marks)
 }
 
 // plot draws bars, the line that windows are compared with, and the axes.

@@ -28,6 +28,8 @@ type Samples struct {
 	Slot time.Duration // length of a sample
 	// Moved is the number of samples that were not on the grid.
 	Moved int
+	// Source says whose traffic it is, and which file has it, for titles.
+	Source string
 
 	list []Sample
 }

@@ -168,7 +168,7 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 		return nil, err
 	}
 	x.Bill.From, x.Bill.To, x.Bill.Simulated = c.Natural.From, c.Natural.To, true
-	x.Bill.offered = offered
+	x.Bill.offered, x.Bill.Source = offered, c.Natural.Source
 	return x, nil
 }
 

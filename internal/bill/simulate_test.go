@@ -385,7 +385,7 @@ func TestSimulatedText(t *testing.T) {
 			t.Fatal(err)
 		}
 		wellFormed(t, svg.Bytes())
-		if !strings.Contains(svg.String(), "· simulated<") || strings.Contains(svg.String(), "forecast") {
+		if !strings.Contains(svg.String(), ">simulated<") || strings.Contains(svg.String(), "forecast") {
 			t.Error("the picture does not say that it is simulated")
 		}
 	}

@@ -1,0 +1,237 @@
+package bill
+
+import (
+	"bytes"
+	"fmt"
+	"image"
+	"image/png"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"framepipe/internal/calendar"
+	"framepipe/internal/nettest"
+)
+
+func drawn(t testing.TB, draw func(io.Writer) error) string {
+	t.Helper()
+	var w bytes.Buffer
+	if err := draw(&w); err != nil {
+		t.Fatal(err)
+	}
+	return w.String()
+}
+
+// hundred is the bill of a cycle of a hundred windows, of which the last is not known yet. In
+// Mbit/s, 3 come in; 8 go out, then 12 in 15 windows, then 18 in 4, which are free. So 12 are
+// billed, of a commit of 10.
+func hundred(t testing.TB) *Bill {
+	t.Helper()
+	const mega = 1e6 / 8 * 300
+	s := series(day(2026, 3, 1), 5*time.Minute, 99, func(i int) (int64, int64) {
+		return 3 * mega, map[bool]int64{true: 8, false: 12}[i < 80]*mega + map[bool]int64{true: 6 * mega}[i >= 95]
+	})
+	cycle := calendar.Cycle{Start: s.Start, End: s.Start + int64(500*time.Minute), Name: "2026-03-01"}
+	b, err := fromSeries(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 10 * mega})
+	if err != nil || b.Billed != 12*mega {
+		t.Fatal(b, err)
+	}
+	b.Source = `<script>alert("&")</script> · Zürich 東京`
+	return b
+}
+
+// spot is the middle of a window of hundred, and a rate in Mbit/s, negative below the axis.
+type spot struct{ window, rate float64 }
+
+func (s spot) at() (x, y int) {
+	return svgLeft + int(svgPlot*(s.window+0.5)/100), int(math.Round(202 + 210*(20-s.rate)/23))
+}
+
+// pixels wants colours at spots of a picture that begins so far down.
+func pixels(t *testing.T, picture image.Image, down int, want map[spot]string) {
+	t.Helper()
+	for at, colour := range want {
+		x, y := at.at()
+		r, g, b, _ := picture.At(x, y+down).RGBA()
+		if got := fmt.Sprintf("#%02x%02x%02x", r>>8, g>>8, b>>8); got != colour {
+			t.Errorf("%v, pixel %d, %d: %s, want %s", at, x, y+down, got, colour)
+		}
+	}
+}
+
+var light = map[spot]string{
+	{40, 14}:   "#ffffff", // the ground
+	{99, 14}:   "#f1f3f5", // not known yet
+	{40, 4}:    "#2f7fb8", // out
+	{40, -1.5}: "#2d8f6f", // in
+	{85, 11}:   "#d1394d", // over the commit
+	{97, 11}:   "#d1394d",
+	{97, 15}:   "#ef9b20", // free
+	{97, -3.5}: "#ef9b20", // its mark below the axis
+	{40, -3.5}: "#ffffff",
+	{40, 12}:   "#1c2733", // the billed line
+}
+
+func TestPixels(t *testing.T) {
+	nettest.Programs(t, "rsvg-convert")
+	c := exec.Command("rsvg-convert")
+	c.Stdin = strings.NewReader(drawn(t, hundred(t).SVG))
+	out, err := c.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	picture, err := png.Decode(bytes.NewReader(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pixels(t, picture, 0, light)
+}
+
+// A browser shows the page, light or dark.
+func TestPixelsOfPage(t *testing.T) {
+	const browser = "chromium-headless-shell"
+	nettest.Programs(t, browser)
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/page.html", []byte(drawn(t, hundred(t).HTML)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	dark := map[spot]string{{40, 14}: "#12181f", {40, 4}: "#4fa3dd", {40, -1.5}: "#45b890", {97, 15}: "#f2b04a", {-8, 30}: "#12181f"}
+	for scheme, want := range []map[spot]string{dark, light} {
+		out, err := exec.Command(browser, "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=800,1000",
+			fmt.Sprintf("--blink-settings=preferredColorScheme=%d", scheme), "--user-data-dir="+dir+"/profile",
+			"--screenshot="+dir+"/page.png", "file://"+dir+"/page.html").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		f, err := os.Open(dir + "/page.png")
+		if err != nil {
+			t.Fatal(err)
+		}
+		picture, err := png.Decode(f)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pixels(t, picture, 12, want)
+	}
+}
+
+// A page needs nothing but itself, and shows names as they are.
+func TestPage(t *testing.T) {
+	b := hundred(t)
+	page := drawn(t, b.HTML)
+	for _, bad := range []string{"<script", "<link", "<img", "src=", "href=", "url(", "@import", "\x1b"} {
+		if strings.Contains(page, bad) {
+			t.Errorf("the page has %q", bad)
+		}
+	}
+	if urls := regexp.MustCompile(`\w+://[^"]*`).FindAllString(page, -1); len(urls) != 1 || urls[0] != "http://www.w3.org/2000/svg" {
+		t.Errorf("the page has %q", urls)
+	}
+	for _, want := range []string{
+		"<title>&lt;script&gt;alert(&#34;&amp;&#34;)&lt;/script&gt; · Zürich 東京 · 2026-03-01</title>",
+		`<tr><td><i class="dim">billed</i></td><td><i class="bold">12.0 Mbit/s</i></td><td>`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q\n%s", want, page)
+		}
+	}
+	wellFormed(t, []byte(page[strings.Index(page, "<svg"):strings.Index(page, "</svg>")]+"</svg>"))
+}
+
+// The picture of a cap says when it runs out or ran out.
+func TestCap(t *testing.T) {
+	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
+	s := series(cycle.Start, time.Hour, 240, func(int) (int64, int64) { return 1e9, 2e9 }) // ten days
+	for size, want := range map[int64][]string{
+		500e9:  {"96.0% of 500 GB", "runs out Wed 11 Mar at the mean", `<circle class="over" cx="273.7"`},
+		240e9:  {"200.0% of 240 GB", "ran out Fri 6 Mar 01:00", `<circle class="over" cx="161.4"`, "240 GB too much"},
+		1e15:   {">left<", ">1.00 PB<", "lasts to the end"},
+		1 << 6: {"ran out Sun 1 Mar 01:00"},
+	} {
+		b, err := fromSeries(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: time.Hour, Cap: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		svg := drawn(t, b.SVG)
+		wellFormed(t, []byte(svg))
+		for _, text := range append(want, "a transfer cap, ") {
+			if !strings.Contains(svg, text) {
+				t.Errorf("a cap of %d: no %q", size, text)
+			}
+		}
+		if strings.Contains(svg, "free windows") || strings.Contains(svg, `class="billed"`) {
+			t.Errorf("a cap of %d has a percentile", size)
+		}
+	}
+}
+
+// Each method draws the directions that it compares with the commit, and the others.
+func TestLanes(t *testing.T) {
+	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
+	both := func(i int) (int64, int64) { return 1e6 + int64(i%50), 2e6 + int64(i%50) }
+	for _, tt := range []struct {
+		method         Method
+		in, out        int64
+		lanes          string
+		billed, curves int
+	}{
+		{Separate, 1, 1, "[out in]", 3, 2}, {Max, 1, 1, "[out in]", 3, 2}, {Sum, 1, 1, "[sum]", 2, 1},
+		{In, 1, 1, "[in out]", 2, 2}, {Out, 1, 1, "[out in]", 2, 2}, {Separate, 0, 1, "[out]", 2, 1},
+		{Separate, 1, 0, "[in]", 2, 1}, {Max, 0, 0, "[out]", 2, 1},
+	} {
+		s := series(cycle.Start, time.Hour, 700, func(i int) (int64, int64) {
+			in, out := both(i)
+			return in * tt.in * 3, out * tt.out
+		})
+		b, err := fromSeries(s, cycle, time.UTC, Terms{Method: tt.method, Percentile: 95e9, Window: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		svg := drawn(t, b.SVG)
+		wellFormed(t, []byte(svg))
+		billed, curves := strings.Count(svg, `class="billed"`), strings.Count(svg, `line" d="`)
+		if got := fmt.Sprint(b.lanes()); got != tt.lanes || billed > tt.billed || curves != tt.curves {
+			t.Errorf("%v, in %d, out %d: %s with %d lines and %d curves", tt.method, tt.in, tt.out, got, billed, curves)
+		}
+	}
+}
+
+// The picture of a plan has a dot for each value, and a mark at the knee; the page has it, the
+// demand and a row for each commit.
+func TestPlanPicture(t *testing.T) {
+	const length = 12 * time.Hour
+	s := series(day(2026, 3, 1), 5*time.Minute, 144, func(i int) (int64, int64) { return 0, int64(1e8 + 1e8*(i%12)) })
+	samples := samplesOf(t, s)
+	samples.Source = "<&>"
+	c, err := NewScenario(samples, gates(Out, length).At(s.Start), gates(Out, length))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.Plan(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	svg, page := drawn(t, p.SVG), drawn(t, p.HTML)
+	wellFormed(t, []byte(svg))
+	if n := strings.Count(svg, "<circle"); n != 4*len(p) {
+		t.Errorf("%d dots for %d commits", n, len(p))
+	}
+	if n := strings.Count(svg, `class="commit"`); n != 2 || p.Knee() < 0 || !strings.Contains(svg, "knee: "+c.Natural.rate(p[p.Knee()].Commit)) {
+		t.Errorf("%d marks of the knee, %d", n, p.Knee())
+	}
+	if strings.Contains(svg, "Cost") || !strings.Contains(svg, "&lt;&amp;&gt; · ") {
+		t.Error("a cost without prices, or no title")
+	}
+	if n := strings.Count(page, "<svg"); n != 2 {
+		t.Errorf("%d pictures in the page", n)
+	}
+	if n := len(regexp.MustCompile(`<tr><td>[^<]*bit/s</td>`).FindAllString(page, -1)); n != len(p) {
+		t.Errorf("%d rows for %d commits", n, len(p))
+	}
+}

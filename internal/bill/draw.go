@@ -14,11 +14,14 @@ import (
 // SVG draws the cycle, with the free windows marked, and below it the duration curve, or the
 // bytes used of a transfer cap.
 func (b *Bill) SVG(w io.Writer) error {
-	about := b.samples()
-	if b.Cap > 0 {
-		about = "a transfer cap"
+	about := b.samples() + ", " + b.basis()
+	switch {
+	case b.Cap > 0 && b.Method <= Max:
+		about = "a transfer cap, the direction that has more"
+	case b.Cap > 0:
+		about = "a transfer cap, " + b.basis()
 	}
-	if about += ", " + b.basis(); b.Absent > 0 {
+	if b.Absent > 0 {
 		about += "; " + b.absent()
 	}
 	p := newPicture(650, b.title(), strings.Replace(b.cycle(), "  ", ": ", 1), about)
@@ -54,7 +57,9 @@ func (b *Bill) tiles() (all [][3]string) {
 		default:
 			add("left", amount(x.Left), "lasts to the end")
 		}
-		add("expected", amount(x.Forecast), end)
+		if !b.Closed() {
+			add("expected", amount(x.Forecast), end)
+		}
 		return all
 	}
 	add("billed", b.rate(b.Billed), fmt.Sprintf("in %s, out %s", b.rate(b.In), b.rate(b.Out)))
@@ -111,12 +116,12 @@ func (b *Bill) drawCycle(p *picture, top, high float64) {
 	p.rect("blank", to, top, svgRight-to, high)
 	p.begin(at, "", 5)
 	p.text("dim end", svgRight, top-7, off)
-	width := cli.Duration((time.Duration(b.Cycle.End-b.Cycle.Start) / svgPlot).Round(time.Minute))
+	width := max((time.Duration(b.Cycle.End-b.Cycle.Start) / svgPlot).Round(time.Minute), b.Window)
 	var keys []key
 	for i, lane := range lanes {
-		keys = append(keys, b.drawLane(p, at, lane, float64(1-2*i))...)
+		keys = append(keys, b.drawLane(p, at, float64(1-2*i), lane)...)
 	}
-	keys = append(keys, key{keys[0].class + "most", fmt.Sprintf("highest in %v", width)})
+	keys = append(keys, key{keys[0].class + "most", fmt.Sprintf("highest in %v", cli.Duration(width))})
 	if b.Cap == 0 {
 		keys = append(keys, key{"free", "free windows"})
 	}
@@ -129,31 +134,36 @@ func (b *Bill) drawCycle(p *picture, top, high float64) {
 	b.drawTimes(p, at)
 }
 
-// drawLane draws the values of a direction, or of both, up or down.
-func (b *Bill) drawLane(p *picture, at panel, lane Method, sign float64) []key {
-	bars, keys := b.bars(svgPlot, lane), []key{{lane.String(), lane.String()}}
-	level := func(v int64) func(bar) float64 { return func(bar) float64 { return sign * float64(v) } }
-	above := func(v int64, most float64) func(bar) float64 {
-		return func(c bar) float64 { return sign * max(float64(v), min(c.most, most)) }
+// colour returns the class of a lane.
+func (m Method) colour() string {
+	if m == In {
+		return "in"
 	}
-	mean := func(c bar) float64 { return sign * c.mean }
-	if lane == Sum {
-		keys = []key{{"out", "out"}, {"in", "in"}}
-	}
-	p.columns(keys[0].class+"most", at, bars, mean, above(0, math.Inf(1)))
-	p.columns(keys[0].class, at, bars, level(0), mean)
+	return "out"
+}
+
+// drawLane draws the values of a direction, or of both, and returns their colours.
+func (b *Bill) drawLane(p *picture, at panel, sign float64, lane Method) []key {
+	bars, colour := b.bars(svgPlot, lane), lane.colour()
+	mean := func(c bar) (from, to float64) { return 0, c.mean }
+	p.columns(colour+"most", at, sign, bars, func(c bar) (from, to float64) { return c.mean, c.most })
+	p.columns(colour, at, sign, bars, mean)
+	keys := []key{{colour, colour}}
 	if lane == Sum { // out is above in
-		p.columns("in", at, b.bars(svgPlot, In), level(0), mean)
+		p.columns("in", at, sign, b.bars(svgPlot, In), mean)
+		keys = append(keys, key{"in", "in"})
 	}
-	if paid := max(b.Commit, b.Billed); b.counts(lane) {
-		if b.Commit > 0 {
-			p.columns("over", at, bars, level(b.Commit), above(b.Commit, float64(paid)))
-		}
-		p.columns("free", at, bars, level(paid), above(paid, math.Inf(1)))
-		// Low ones are visible under the axis.
-		mark := panel{top: at.bottom() + 2, high: 6, most: 1}
-		p.columns("free", mark, bars, level(0), func(c bar) float64 { return c.most - float64(paid) })
+	if !b.counts(lane) {
+		return keys
 	}
+	commit, paid := float64(b.Commit), float64(max(b.Commit, b.Billed))
+	if commit > 0 {
+		p.columns("over", at, sign, bars, func(c bar) (from, to float64) { return commit, min(c.most, paid) })
+	}
+	p.columns("free", at, sign, bars, func(c bar) (from, to float64) { return paid, c.most })
+	// Low ones are visible under the axis.
+	mark := panel{top: at.bottom() + 2, high: 6, most: 1}
+	p.columns("free", mark, 1, bars, func(c bar) (from, to float64) { return 0, c.most - paid })
 	return keys
 }
 
@@ -203,11 +213,7 @@ func (b *Bill) drawCurve(p *picture, top, high float64) {
 		for i, c := range b.curve(svgPlot, lane) {
 			points = append(points, point{float64(i) / svgPlot, c.most}, point{float64(i+1) / svgPlot, c.most})
 		}
-		class := "outline"
-		if lane == In {
-			class = "inline"
-		}
-		p.line(class, at, points...)
+		p.line(lane.colour()+"line", at, points...)
 	}
 	b.drawLevels(p, at)
 	for _, share := range []float64{0, .25, .5, .75, 1} {

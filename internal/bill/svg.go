@@ -144,12 +144,13 @@ var prefixes = [...]string{"", "k", "M", "G", "T", "P", "E"}
 // metric returns the index of the prefix for an axis up to most.
 func metric(most float64) int { return int(min(max(math.Log10(most)/3+1e-9, 0), 6)) }
 
-// columns draws a part of each bar, one pixel wide.
-func (p *picture) columns(class string, at panel, bars []bar, from, to func(c bar) float64) {
+// columns draws a part of each bar, one pixel wide, upwards or with sign -1 downwards.
+func (p *picture) columns(class string, at panel, sign float64, bars []bar, part func(c bar) (from, to float64)) {
 	var d strings.Builder
 	for i, c := range bars {
-		if low, high := at.y(from(c)), at.y(to(c)); unit(low) != unit(high) {
-			fmt.Fprintf(&d, "M%d %sV%sh1V%sz", svgLeft+i, unit(low), unit(high), unit(low))
+		from, to := part(c)
+		if low, high := unit(at.y(sign*from)), unit(at.y(sign*to)); from < to && low != high {
+			fmt.Fprintf(&d, "M%d %sV%sh1V%sz", svgLeft+i, low, high, low)
 		}
 	}
 	p.add(`<path class="%s" shape-rendering="crispEdges" d="%s"/>`, class, d.String())

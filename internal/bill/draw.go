@@ -65,8 +65,10 @@ func (b *Bill) tiles() (all [][3]string) {
 	add("billed", b.rate(b.Billed), fmt.Sprintf("in %s, out %s", b.rate(b.In), b.rate(b.Out)))
 	if b.Commit > 0 {
 		add("commit", b.rate(b.Commit), b.against(&page{}))
+		add("free windows", fmt.Sprintf("%d of %d", b.FreeUsed, b.FreeTotal), "used, over the commit")
+	} else {
+		add("free windows", fmt.Sprint(b.FreeTotal), fmt.Sprintf("the highest of %d", b.Total))
 	}
-	add("free windows", fmt.Sprintf("%d of %d", b.FreeUsed, b.FreeTotal), "used, over "+b.lineName())
 	if b.Simulated {
 		add("simulated", "gates", "that hold to the commit")
 	} else if !b.Closed() {

@@ -72,8 +72,12 @@ func tables(text func(io.Writer, Style) error) func(io.Writer) error {
 		for part := range strings.SplitSeq(strings.TrimSpace(cells.String()), "\n\n") {
 			fmt.Fprintln(w, "<table>")
 			for row := range strings.SplitSeq(part, "\n") {
+				next := "</td><td>"
+				if strings.Count(row, "\t") == 1 { // a sentence takes the place of a figure and its remark
+					next = `</td><td colspan="2">`
+				}
 				row = elements.Replace(html.EscapeString(row))
-				fmt.Fprintf(w, "<tr><td>%s</td></tr>\n", strings.ReplaceAll(row, "\t", "</td><td>"))
+				fmt.Fprintf(w, "<tr><td>%s</td></tr>\n", strings.ReplaceAll(row, "\t", next))
 			}
 			fmt.Fprintln(w, "</table>")
 		}

@@ -79,7 +79,8 @@ func (p *picture) text(class string, x, y float64, text string) {
 }
 
 func (p *picture) rect(class string, x, y, width, high float64) {
-	p.add(`<rect class="%s" x="%s" y="%s" width="%s" height="%s"/>`, class, unit(x), unit(y), unit(width), unit(high))
+	p.add(`<rect class="%s" x="%s" y="%s" width="%s" height="%s"/>`,
+		class, unit(x), unit(y), unit(width), unit(high))
 }
 
 func (p *picture) dot(class string, x, y float64) {
@@ -145,7 +146,9 @@ var prefixes = [...]string{"", "k", "M", "G", "T", "P", "E"}
 func metric(most float64) int { return int(min(max(math.Log10(most)/3+1e-9, 0), 6)) }
 
 // columns draws a part of each bar, one pixel wide, upwards or with sign -1 downwards.
-func (p *picture) columns(class string, at panel, sign float64, bars []bar, part func(c bar) (from, to float64)) {
+func (p *picture) columns(
+	class string, at panel, sign float64, bars []bar, part func(c bar) (from, to float64),
+) {
 	var d strings.Builder
 	for i, c := range bars {
 		from, to := part(c)

@@ -62,6 +62,32 @@ func TestPage(t *testing.T) {
 	wellFormed(t, []byte(page[strings.Index(page, "<svg"):strings.Index(page, "</svg>")]+"</svg>"))
 }
 
+// The lines of a text are rows: name, figure and remark, or a sentence in place of both.
+func TestRows(t *testing.T) {
+	rows := drawn(t, tables(func(w io.Writer, s Style) error {
+		p := newPage(s)
+		p.line("a&b", "%s  %s", p.bold("1 bit/s"), "of <2")
+		p.remark("more")
+		p.line("c", "too early")
+		p.WriteByte('\n')
+		p.table([]string{"d\te", "f\t" + p.paint(colourOver, "g")})
+		return p.writeTo(w)
+	}))
+	want := `<table>
+<tr><td><i class="dim">a&amp;b</i></td><td><i class="bold">1 bit/s</i></td><td>of &lt;2</td></tr>
+<tr><td></td><td></td><td><i class="dim">more</i></td></tr>
+<tr><td><i class="dim">c</i></td><td colspan="2">too early</td></tr>
+</table>
+<table>
+<tr><td>d</td><td colspan="2">e</td></tr>
+<tr><td>f</td><td colspan="2"><i class="warn">g</i></td></tr>
+</table>
+`
+	if rows != want {
+		t.Errorf("%s\nwant\n%s", rows, want)
+	}
+}
+
 // The picture of a cap says when it runs out or ran out.
 func TestCap(t *testing.T) {
 	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
@@ -124,7 +150,9 @@ func TestLanes(t *testing.T) {
 // demand and a row for each commit.
 func TestPlanPicture(t *testing.T) {
 	const length = 12 * time.Hour
-	s := series(day(2026, 3, 1), 5*time.Minute, 144, func(i int) (int64, int64) { return 0, int64(1e8 + 1e8*(i%12)) })
+	s := series(day(2026, 3, 1), 5*time.Minute, 144, func(i int) (int64, int64) {
+		return 0, int64(1e8 + 1e8*(i%12))
+	})
 	samples := samplesOf(t, s)
 	samples.Source = "<&>"
 	c, err := NewScenario(samples, gates(Out, length).At(s.Start), gates(Out, length))
@@ -140,7 +168,8 @@ func TestPlanPicture(t *testing.T) {
 	if n := strings.Count(svg, "<circle"); n != 4*len(p) {
 		t.Errorf("%d dots for %d commits", n, len(p))
 	}
-	if n := strings.Count(svg, `class="commit"`); n != 2 || p.Knee() < 0 || !strings.Contains(svg, "knee: "+c.Natural.rate(p[p.Knee()].Commit)) {
+	knee := "knee: " + c.Natural.rate(p[max(p.Knee(), 0)].Commit)
+	if n := strings.Count(svg, `class="commit"`); n != 2 || p.Knee() < 0 || !strings.Contains(svg, knee) {
 		t.Errorf("%d marks of the knee, %d", n, p.Knee())
 	}
 	if strings.Contains(svg, "Cost") || !strings.Contains(svg, "&lt;&amp;&gt; · ") {

@@ -43,20 +43,25 @@ func (m *Merger) Reset() { m.n = 0 }
 // whether the frame fits. A refused frame may be the first of the next super-frame,
 // after Reset.
 func (m *Merger) Add(offload, f []byte, link packet.Link) bool {
-	l, ok := datagram(f, link)
-	if !ok || !complete(offload, f, &l) {
+	l := &m.lay
+	if m.n == 0 {
+		*l = packet.Dissect(f, link) // once: frames that follow have the same layout
+	} else if m.last || m.n == mostMerged || !m.follows(f) {
+		return false
+	}
+	if !datagram(f, l) || !complete(offload, f, l) {
 		return false
 	}
 	head := l.L4 + udpHeader
 	size := len(f) - head
 	if m.n == 0 {
-		m.lay, m.size, m.last = l, size, false
+		m.size, m.last = size, false
 		if cap(m.buf) < m.Headroom+head+mostPayload {
 			m.buf = make([]byte, m.Headroom, m.Headroom+head+mostPayload)
 		}
 		m.buf = append(m.buf[:m.Headroom], f...)
 	} else {
-		if m.last || m.n == mostMerged || size > m.size || len(m.buf)-m.Headroom-head+size > mostPayload || !m.follows(f, &l) {
+		if size > m.size || len(m.buf)-m.Headroom-head+size > mostPayload {
 			return false
 		}
 		m.last = size < m.size
@@ -69,19 +74,17 @@ func (m *Merger) Add(offload, f []byte, link packet.Link) bool {
 	return true
 }
 
-// datagram finds the headers of a UDP datagram, and reports whether it can be merged: it
-// is not a fragment, and has no IPv4 options, IPv6 extensions, encapsulation or padding.
-func datagram(f []byte, link packet.Link) (l packet.Layers, ok bool) {
-	l = packet.Dissect(f, link)
-	if l.Proto != packet.UDP || l.Fragment || l.L3 > etherHeader || l.End != len(f) || len(f) <= l.L4+udpHeader {
-		return l, false
+// datagram reports whether a frame with this layout is a UDP datagram that can be merged: it is
+// not a fragment, and has no IPv4 options, IPv6 extensions, encapsulation or padding.
+func datagram(f []byte, l *packet.Layers) bool {
+	if l.Proto != packet.UDP || l.Fragment || l.L3 > etherHeader || len(f) <= l.L4+udpHeader {
+		return false
 	}
 	head, length := 20, int(binary.BigEndian.Uint16(f[l.L3+2:]))
 	if l.Version == 6 {
 		head, length = 40, 40+int(binary.BigEndian.Uint16(f[l.L3+4:]))
 	}
-	ok = l.L4 == l.L3+head && length == len(f)-l.L3 && int(binary.BigEndian.Uint16(f[l.L4+4:])) == len(f)-l.L4
-	return l, ok
+	return l.L4 == l.L3+head && length == len(f)-l.L3 && int(binary.BigEndian.Uint16(f[l.L4+4:])) == len(f)-l.L4
 }
 
 // complete reports whether the checksums are correct or left unfinished. Otherwise
@@ -99,12 +102,12 @@ func complete(offload, f []byte, l *packet.Layers) bool {
 	return field != 0 && Fold(Sum(f[l.L4:], sum)) == 0xffff
 }
 
-// follows reports whether a frame's headers equal those of the first datagram,
-// except for the fields that differ between segments of a super-frame.
-func (m *Merger) follows(f []byte, l *packet.Layers) bool {
-	first := m.buf[m.Headroom:]
+// follows reports whether a frame's headers equal those of the first datagram, and so have the
+// same layout, except for the fields that differ between segments of a super-frame.
+func (m *Merger) follows(f []byte) bool {
+	first, l := m.buf[m.Headroom:], &m.lay
 	same := func(from, to int) bool { return bytes.Equal(f[from:to], first[from:to]) }
-	if !same(0, l.L3+2) || !same(l.L4, l.L4+4) { // the version, so that L4 is the same, TOS and ports
+	if len(f) <= l.L4+udpHeader || !same(0, l.L3+2) || !same(l.L4, l.L4+4) { // the version, TOS and ports
 		return false
 	}
 	if l.Version == 4 {

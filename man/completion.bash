@@ -14,8 +14,9 @@ _framepipe_flags() {
 			-policy -queue -quota -rate -reserve -seed -threshold -tz -unmetered -whole -window
 		;;
 	quotabill)
-		echo -all -csv -cycle -cycle-day -html -interval -jitter -json -method -missing -patience -percentile -phase \
-			-plan -prom -quota -rank -rate -reserve -simulate -slots -svg -threshold -title -tz -window
+		echo -add -all -counters -csv -cycle -cycle-day -format -html -interval -jitter \
+			-json -method -missing -patience -percentile -phase -plan -prom -quota -rank \
+			-rate -reserve -simulate -slots -speed -svg -threshold -title -tz -window
 		;;
 	bytehist) echo -every -format -o -sample ;;
 	framepcap) echo -d -segment ;;
@@ -48,6 +49,9 @@ _framepipe_values() {
 	quotagate-cycle) echo 1d 7d ;;
 	quotagate-cycle-day | quotabill-cycle-day) echo {1..31} ;;
 	quotagate-ledger | quotagate-metrics | quotabill-csv | quotabill-html | quotabill-prom | quotabill-slots | quotabill-svg | bytehist-o) echo @file ;;
+	quotabill-add) echo samples percentiles ;;
+	quotabill-format)
+		echo vnstat prometheus librenms xport dump fetch mrtg nfdump cacti grafana csv bits bytes rate amount start end dmy mdy ;;
 	quotabill-method) echo separate max sum in out ;;
 	quotabill-missing) echo zero skip ;;
 	quotagate-percentile | quotabill-percentile) echo 95 90 99 ;;
@@ -62,7 +66,7 @@ _framepipe_values() {
 	pipeline.sh-fail | tundivert-fail) echo open closed ;;
 	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-jitter | quotagate-phase | quotagate-reserve | quotagate-seed | \
 		quotagate-threshold | quotagate-unmetered | quotabill-cycle | quotabill-interval | \
-		quotabill-quota | quotabill-rate | quotabill-jitter | quotabill-phase | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | \
+		quotabill-quota | quotabill-rate | quotabill-jitter | quotabill-phase | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | quotabill-speed | \
 		pipeline.sh-in | pipeline.sh-out | pipeline.sh-queues) echo '?' ;;
 	esac
 }

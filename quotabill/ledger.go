@@ -14,6 +14,9 @@ import (
 // fromLedger reads the counts of gates up to now: charged bytes, or offered bytes for a
 // simulation. Without flags for them, the cycle and the window are the ledger's.
 func (c *config) fromLedger(name string, given func(flag string) bool, now int64) (samples *bill.Samples, err error) {
+	if err := notPipe(name, "give a ledger, or for samples quotabill -csv - < "+name); err != nil {
+		return nil, err
+	}
 	l, err := ledger.Read(name)
 	if errors.Is(err, ledger.ErrDamaged) {
 		err = cli.Hint(err, "give the file of quotagate -ledger, or read samples with -csv")

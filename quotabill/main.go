@@ -6,12 +6,14 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"framepipe/internal/bill"
 	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
+	"framepipe/internal/samples"
 )
 
 const usage = `usage: quotabill [flags] {-csv FILE | LEDGER}
@@ -20,9 +22,15 @@ Computes what a provider would bill for the traffic of a cycle.
 
   LEDGER           the ledger of a gate. Without flags for them, the bill has its cycles
                    and window
-  -csv FILE        read samples, time,in,out: the bytes of the sample that begins at
-                   that time; - is standard input
+  -csv FILE        read the samples of a file; - is standard input. It may be CSV, or of
+                   vnStat, RRDtool, LibreNMS, Cacti, Grafana, MRTG, Prometheus, nfdump
   -interval D      interval of the samples; default: the most frequent one
+  -format LIST     what looking at the file does not settle: a format, bits, rate, end,
+                   dmy, in=NAME,out=NAME; see the manual
+  -counters        values are counters, which wrap and begin anew
+  -speed RATE      of the port; a sample above it is an error
+  -add WHAT        bill several files or ports together: samples (their sum), or
+                   percentiles (the sum of what each one is billed)
   -rate RATE       the commit: 100Mbit/s, 12.5MB/s. Windows over it are free until
                    the percentile's share of them is used
   -quota SIZE      the same in bytes of a window; with -window month, a transfer cap
@@ -76,8 +84,12 @@ const threshold = 0.75
 const unset cli.Duration = -1
 
 type config struct {
-	csv        string
+	csv        []string
 	interval   cli.Duration
+	format     samples.Format
+	counters   bool
+	speed      cli.Rate
+	add        addition
 	rate       cli.Rate
 	quota      cli.Size
 	window     cli.Window
@@ -104,17 +116,21 @@ type config struct {
 }
 
 func main() {
-	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9, threshold: threshold, jitter: unset, phase: unset}
+	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9, threshold: threshold, jitter: unset, phase: unset, format: samples.Format{}}
 	flags := flag.NewFlagSet("quotabill", flag.ContinueOnError)
 	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: 1, Flags: flags, Abrupt: true}
 	flags.Func("csv", "", func(s string) error {
 		if s == "" {
 			return errors.New("want a file, or - for standard input")
 		}
-		c.csv, tool.Args = s, 0 // it takes the place of the ledger
+		c.csv, tool.Args = append(c.csv, s), 0 // it takes the place of the ledger
 		return nil
 	})
 	flags.Var(&c.interval, "interval", "")
+	flags.Var(c.format, "format", "")
+	flags.BoolVar(&c.counters, "counters", false, "")
+	flags.Var(&c.speed, "speed", "")
+	flags.Var(&c.add, "add", "")
 	flags.Var(&c.rate, "rate", "")
 	flags.Var(&c.quota, "quota", "")
 	flags.Var(&c.window, "window", "")
@@ -170,8 +186,10 @@ func (c config) check() (*job, error) {
 		return nil, cli.Usagef("-svg, -html, -prom and -slots are for one cycle: give them without -all")
 	case c.title != "" && c.svg == "" && c.html == "":
 		return nil, cli.Usagef("-title goes with -svg or -html")
-	case c.interval != 0 && c.csv == "":
-		return nil, cli.Usagef("-interval goes with -csv")
+	case c.csv == nil && (c.interval != 0 || len(c.format) > 0 || c.counters || c.speed != 0 || c.add != 0):
+		return nil, cli.Usagef("-interval, -format, -counters, -speed and -add go with -csv")
+	case c.add == addPercentiles && (c.all || c.svg != "" || c.html != "" || c.prom != "" || c.slots != "" || c.simulate || c.plan || c.window.Month):
+		return nil, cli.Usagef("-add percentiles is for a bill: -all, -svg, -html, -prom, -slots, -simulate, -plan and -window month need -add samples")
 	case c.interval != 0 && c.interval < cli.Duration(time.Millisecond):
 		return nil, cli.Usagef("-interval %v: must be at least a millisecond", c.interval)
 	case c.window.Duration > cli.Duration(24*time.Hour):
@@ -246,70 +264,36 @@ func (c *config) poller() budget.Poller {
 	return p
 }
 
-// fromCSV reads the samples of -csv. It names their file in errors.
-func (j *job) fromCSV(t *cli.Tool) (*bill.Samples, error) {
-	name, in := j.csv, os.Stdin
-	if name == "-" {
-		name = "stdin"
-		if cli.IsTerminal(0) {
-			return nil, cli.Hint(errors.New("stdin is a terminal"), "quotabill -csv - < samples.csv")
-		}
-	} else {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
-	var samples *bill.Samples
-	list, err := bill.ReadCSV(in, j.calendar.Zone)
-	if err == nil {
-		samples, err = bill.NewSamples(list, time.Duration(j.interval))
-	}
-	switch path := (*os.PathError)(nil); {
-	case errors.As(err, &path): // it names the file already
-		return nil, err
-	case err != nil:
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	if samples.Slot > j.terms.Window && j.window.Month {
-		j.terms.Window = samples.Slot
-	}
-	t.Verbosef("%s: %d samples, %v apart; %d were not on the grid", name, samples.Len(), samples.Slot, samples.Moved)
-	return samples, nil
-}
-
 func run(t *cli.Tool, c config, args []string, given func(flag string) bool) error {
 	j, err := c.check()
 	if err != nil {
 		return err
 	}
-	var samples *bill.Samples
-	name := c.csv
+	var ports []samples.Port
+	name := strings.Join(c.csv, ", ")
 	if name != "" {
-		samples, err = j.fromCSV(t)
+		ports, err = j.fromFiles(t)
 	} else {
 		name = args[0]
-		if samples, err = c.fromLedger(name, given, time.Now().UnixNano()); err == nil {
+		ports = make([]samples.Port, 1)
+		if ports[0].Samples, err = c.fromLedger(name, given, time.Now().UnixNano()); err == nil {
 			j, err = c.check() // again, with the ledger's cycle and window
 		}
 	}
 	if err != nil {
 		return err
 	}
-	samples.Source = c.source(name)
-	cycles := samples.Cycles(j.calendar)
-	cycle := cycles[len(cycles)-1]
-	if c.cycle != "" {
-		if cycle, err = j.calendar.Parse(c.cycle); err != nil {
-			return cli.Usagef("-cycle %s: %w", c.cycle, err)
-		}
+	for _, p := range ports {
+		p.Samples.Source = c.source(name)
 	}
-	if !c.all {
-		cycles = []calendar.Cycle{cycle}
+	cycles, err := j.cycles(t, ports[0].Samples)
+	if err != nil {
+		return err
 	}
-	r, err := j.report(samples, cycles)
+	r, err := j.report(ports[0].Samples, cycles)
+	if err == nil && len(ports) > 1 {
+		r, err = j.each(ports, cycles[0])
+	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", name, err)
 		if unfit := (*bill.WindowError)(nil); errors.As(err, &unfit) {
@@ -323,7 +307,7 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 // source says whose traffic it is, and which file has it.
 func (c *config) source(name string) string {
 	who := c.title
-	if who == "" && c.csv == "" {
+	if who == "" && c.csv == nil {
 		who, _ = os.Hostname()
 	}
 	switch {
@@ -335,12 +319,33 @@ func (c *config) source(name string) string {
 	return who + " · " + name
 }
 
+// cycles returns the cycles to report. Without a flag it is the last, unless all that is
+// known of that is one sample after a cycle of more: it is the end of that one's file.
+func (j *job) cycles(t *cli.Tool, s *bill.Samples) ([]calendar.Cycle, error) {
+	cycles := s.Cycles(j.calendar)
+	last := len(cycles) - 1
+	switch {
+	case j.all:
+		return cycles, nil
+	case j.cycle != "":
+		cycle, err := j.calendar.Parse(j.cycle)
+		if err != nil {
+			return nil, cli.Usagef("-cycle %s: %w", j.cycle, err)
+		}
+		return []calendar.Cycle{cycle}, nil
+	case j.csv != nil && last > 0 && s.Count(cycles[last]) == 1 && s.Count(cycles[last-1]) > 1:
+		t.Warnf("a single sample is of the cycle %s: it is left out; -cycle %s bills it", cycles[last].Name, cycles[last].Name)
+		last--
+	}
+	return cycles[last : last+1], nil
+}
+
 // report computes the report that the flags ask for.
-func (j *job) report(samples *bill.Samples, cycles []calendar.Cycle) (report, error) {
+func (j *job) report(s *bill.Samples, cycles []calendar.Cycle) (report, error) {
 	if j.all {
 		var all bill.Bills
 		for _, cycle := range cycles {
-			b, err := bill.New(samples, cycle, j.calendar.Zone, j.terms)
+			b, err := bill.New(s, cycle, j.calendar.Zone, j.terms)
 			if err != nil {
 				return nil, err
 			}
@@ -349,9 +354,9 @@ func (j *job) report(samples *bill.Samples, cycles []calendar.Cycle) (report, er
 		return all, nil
 	}
 	if !j.simulate && !j.plan {
-		return bill.New(samples, cycles[0], j.calendar.Zone, j.terms)
+		return bill.New(s, cycles[0], j.calendar.Zone, j.terms)
 	}
-	scenario, err := bill.NewScenario(samples, cycles[0], bill.Gates{
+	scenario, err := bill.NewScenario(s, cycles[0], bill.Gates{
 		Terms: j.terms, Calendar: j.calendar,
 		Threshold: float64(j.threshold), Reserve: int64(j.reserve), Poller: j.poller(), Patience: time.Duration(j.patience),
 	})

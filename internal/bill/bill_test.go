@@ -723,7 +723,7 @@ func TestWrite(t *testing.T) {
 		t.Errorf("%d lines, %q, want %q", len(lines), lines[2], want)
 	}
 	// What was written is read again, as samples that have other columns.
-	again, err := read(strings.Replace(slots.String(), "offered", "out", 1), time.UTC, 0)
+	again, err := read(strings.Replace(slots.String(), "offered", "out", 1), time.UTC, 5*time.Minute)
 	if err != nil || again.Len() != 6500 {
 		t.Error(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -20,103 +21,38 @@ const maxBytes = 1 << 62
 type Sample struct {
 	At      int64 // when the slot begins, nanoseconds since the Unix epoch
 	In, Out int64 // bytes
-	Line    int   // of the file, for errors; 0 if there is none
+	Line    int   // of the file, for messages; 0 if there is none
 }
 
 // Samples are samples on a grid, in order of time, one a slot. A slot without one is missing.
 type Samples struct {
 	Slot time.Duration // length of a sample
-	// Moved is the number of samples that were not on the grid.
-	Moved int
 	// Source says whose traffic it is, and which file has it, for titles.
 	Source string
 
 	list []Sample
 }
 
-// NewSamples puts samples, in any order, on a grid of slots. It overwrites the list.
-//
-// Without a slot, the most frequent difference between times is used, the least one of
-// several. The grid has the phase that most samples have; each of the others counts in
-// the slot that begins nearest to it. Samples of one slot are added. Equal samples count
-// once; two samples with the same time and different bytes are an error.
+// NewSamples takes samples in any order, one a slot, which all begin on one grid of slots.
+// It sorts and keeps the list.
 func NewSamples(list []Sample, slot time.Duration) (*Samples, error) {
 	if len(list) == 0 {
 		return nil, errors.New("there are no samples")
 	}
-	slices.SortFunc(list, func(a, b Sample) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Line, b.Line)) })
-	list, err := distinct(list)
-	if err != nil {
-		return nil, err
-	}
-	if slot == 0 {
-		if len(list) == 1 {
-			return nil, errors.New("a single sample does not show how far samples are apart: give -interval")
-		}
-		apart := make([]int64, len(list)-1)
-		for i := range apart {
-			apart[i] = list[i+1].At - list[i].At
-		}
-		slot = time.Duration(most(apart))
-	}
-	if slot > 24*time.Hour {
-		return nil, fmt.Errorf("samples are %v apart: must be at most a day", slot)
-	}
-	s := &Samples{Slot: slot, list: list[:0]}
-	n := int64(slot)
-	phases := make([]int64, len(list))
+	slices.SortFunc(list, func(a, b Sample) int { return cmp.Compare(a.At, b.At) })
+	total := uint64(0)
 	for i, x := range list {
-		phases[i] = x.At - floorDiv(x.At, n)*n
-	}
-	phase := most(phases)
-	for _, x := range list {
-		at := floorDiv(x.At-phase+n/2, n)*n + phase
-		if at != x.At {
-			s.Moved++
+		switch {
+		case i > 0 && x.At == list[i-1].At:
+			return nil, fmt.Errorf("two samples begin at %s", time.Unix(0, x.At).UTC().Format(time.DateTime))
+		case (x.At-list[0].At)%int64(slot) != 0:
+			return nil, fmt.Errorf("the sample at %s is not on the grid", time.Unix(0, x.At).UTC().Format(time.DateTime))
 		}
-		if last := len(s.list) - 1; last >= 0 && s.list[last].At == at {
-			s.list[last].In += x.In
-			s.list[last].Out += x.Out
-			continue
-		}
-		x.At = at
-		s.list = append(s.list, x)
-	}
-	return s, nil
-}
-
-// distinct returns the samples, which are sorted, each once.
-func distinct(list []Sample) ([]Sample, error) {
-	kept, total := list[:0], uint64(0)
-	for _, x := range list {
-		if n := len(kept); n > 0 && kept[n-1].At == x.At {
-			if last := kept[n-1]; x.In != last.In || x.Out != last.Out {
-				return nil, lineError(x.Line, fmt.Errorf("line %d has different bytes for the same time", last.Line))
-			}
-			continue
-		}
-		total += uint64(x.In) + uint64(x.Out)
-		if max(uint64(x.In), uint64(x.Out), total) > maxBytes {
-			return nil, lineError(x.Line, errors.New("that is more bytes than can be counted"))
-		}
-		kept = append(kept, x)
-	}
-	return kept, nil
-}
-
-// most returns the most frequent value, the least of several. It sorts the values.
-func most(values []int64) int64 {
-	slices.Sort(values)
-	best, times := values[0], 0
-	for first, i := 0, 0; i < len(values); i++ {
-		if values[i] != values[first] {
-			first = i
-		}
-		if i-first >= times {
-			best, times = values[i], i-first+1
+		if total += uint64(x.In) + uint64(x.Out); max(uint64(x.In), uint64(x.Out), total) > maxBytes {
+			return nil, errors.New("that is more bytes than can be counted")
 		}
 	}
-	return best
+	return &Samples{Slot: slot, list: list}, nil
 }
 
 // floorDiv is a/b, rounded down.
@@ -131,6 +67,9 @@ func floorDiv(a, b int64) int64 {
 // ceilDiv is a/b, rounded up.
 func ceilDiv(a, b int64) int64 { return -floorDiv(-a, b) }
 
+// All returns the samples in order of time.
+func (s *Samples) All() iter.Seq[Sample] { return slices.Values(s.list) }
+
 // Len returns the number of slots that have a sample.
 func (s *Samples) Len() int { return len(s.list) }
 
@@ -143,6 +82,9 @@ func (s *Samples) Cycles(c calendar.Calendar) (all []calendar.Cycle) {
 	}
 	return all
 }
+
+// Count returns the number of samples that begin in a cycle.
+func (s *Samples) Count(c calendar.Cycle) int { return s.index(c.End) - s.index(c.Start) }
 
 // Series is traffic in consecutive slots of equal length.
 type Series struct {

@@ -398,7 +398,7 @@ func TestSimulateData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := read(string(file), time.UTC, 0)
+	s, err := read(string(file), time.UTC, 5*time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,74 @@
+package bill
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"framepipe/internal/calendar"
+)
+
+// read reads lines of time,in,out, or of other columns as the first line says, for tests.
+func read(file string, zone *time.Location, slot time.Duration) (*Samples, error) {
+	var list []Sample
+	names := []string{"time", "in", "out"}
+	for line := range strings.Lines(file) {
+		fields := strings.Split(strings.TrimSpace(line), ",")
+		if slices.Contains(fields, "time") {
+			names = fields
+			continue
+		}
+		var s Sample
+		for i, f := range fields {
+			t, err := time.ParseInLocation(time.DateTime, f, zone)
+			if err != nil {
+				t, _ = time.Parse(time.RFC3339, f)
+			}
+			var n int64
+			fmt.Sscan(f, &n)
+			switch names[i] {
+			case "time":
+				s.At = t.UnixNano()
+			case "in":
+				s.In = n
+			case "out":
+				s.Out = n
+			}
+		}
+		list = append(list, s)
+	}
+	return NewSamples(list, slot)
+}
+
+func TestNewSamples(t *testing.T) {
+	for _, tt := range []struct {
+		list []Sample
+		want string
+	}{
+		{nil, "there are no samples"},
+		{[]Sample{{At: 7}, {At: 0}, {At: 7}}, "two samples begin at 1970-01-01 00:00:00"},
+		{[]Sample{{At: 7}, {At: 0}, {At: 15}}, "the sample at 1970-01-01 00:00:00 is not on the grid"},
+		{[]Sample{{At: 7, In: 1 << 61}, {At: 0, In: 1 << 61}, {At: 14, Out: 1}}, "that is more bytes than can be counted"},
+	} {
+		if _, err := NewSamples(tt.list, 7); err == nil || err.Error() != tt.want {
+			t.Errorf("%v: %v, want %s", tt.list, err, tt.want)
+		}
+	}
+}
+
+// Samples that are next to no time apart would be billed for as many phases, and for
+// as many slots of the cycle.
+func TestTooFine(t *testing.T) {
+	s, err := NewSamples([]Sample{{At: 0, In: 1}, {At: 1, In: 1}}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, window := range []time.Duration{s.Slot, 5 * time.Minute} {
+		_, err := New(s, calendar.Calendar{Day: 1, Zone: time.UTC}.At(0), time.UTC, Terms{Percentile: 95e9, Window: window})
+		if err == nil || !strings.Contains(err.Error(), "samples every 1ns are more than") {
+			t.Errorf("windows of %v: %v", window, err)
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package samples
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Format is what the user says of a file: the name of a format, and what looking at the
+// file does not settle. It is a flag.Value: each Set adds a list of these, separated by
+// commas.
+type Format map[string]string
+
+// options are the words of a Format beside names of formats, each with the value it takes and
+// the word that it contradicts.
+var options = map[string]struct{ value, not string }{
+	"bits": {"", "bytes"}, "bytes": {"", "bits"},
+	"rate": {"", "amount"}, "amount": {"", "rate"},
+	"start": {"", "end"}, "end": {"", "start"},
+	"dmy": {"", "mdy"}, "mdy": {"", "dmy"},
+	"decimal": {"point or comma", ""},
+	"time":    {"COLUMN", ""}, "in": {"COLUMN", ""}, "out": {"COLUMN", ""},
+	"port": {"NAME", ""}, "net": {"PREFIX", ""}, "if": {"INDEX", ""},
+}
+
+func (f Format) has(option string) bool { _, has := f[option]; return has }
+
+func (f Format) String() string {
+	var all []string
+	for _, key := range slices.Sorted(maps.Keys(f)) {
+		switch {
+		case key == "name":
+			all = append([]string{f[key]}, all...)
+		case f[key] != "":
+			all = append(all, key+"="+f[key])
+		default:
+			all = append(all, key)
+		}
+	}
+	return strings.Join(all, ",")
+}
+
+// Set implements flag.Value.
+func (f Format) Set(text string) error {
+	for _, word := range strings.Split(text, ",") {
+		key, value, given := strings.Cut(word, "=")
+		option, known := options[key]
+		switch {
+		case slices.ContainsFunc(formats, func(x format) bool { return x.name == word }):
+			if f["name"] != "" && f["name"] != word {
+				return fmt.Errorf("%s and %s: give one", f["name"], word)
+			}
+			f["name"] = word
+			continue
+		case !known:
+			var names []string
+			for _, x := range formats {
+				names = append(names, x.name)
+			}
+			return fmt.Errorf("%q is neither a format (%s) nor one of %s", word, strings.Join(names, ", "),
+				strings.Join(slices.Sorted(maps.Keys(options)), ", "))
+		case option.value != "" && value == "":
+			return fmt.Errorf("%s: want %s=%s", key, key, option.value)
+		case option.value == "" && given:
+			return fmt.Errorf("%s takes no value", key)
+		case option.not != "" && f.has(option.not):
+			return fmt.Errorf("%s and %s: give one", option.not, key)
+		case key == "decimal":
+			marks := map[string]string{"point": ".", "comma": ","}
+			if value = marks[value]; value == "" {
+				return fmt.Errorf("%s: want decimal=point or decimal=comma", word)
+			}
+		}
+		f[key] = value
+	}
+	return nil
+}

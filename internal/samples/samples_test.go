@@ -1,0 +1,302 @@
+package samples
+
+import (
+	"bytes"
+	"encoding/xml"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+	"unicode/utf16"
+
+	"framepipe/internal/bill"
+	"framepipe/internal/calendar"
+	"framepipe/internal/cli"
+)
+
+var update = flag.Bool("update", false, "write testdata/cases.txt anew")
+
+// result reads a file with the flags of quotabill, and returns what came of it as text: an
+// error and its hint, or notes and samples, the times in UTC.
+func result(t *testing.T, file io.Reader, args string) string {
+	t.Helper()
+	o := Options{Zone: time.UTC, Format: Format{}}
+	flags := flag.NewFlagSet("", flag.ContinueOnError)
+	flags.Var(o.Format, "format", "")
+	flags.BoolVar(&o.Counters, "counters", false, "")
+	flags.DurationVar(&o.Interval, "interval", 0, "")
+	flags.Var((*cli.Rate)(&o.Speed), "speed", "")
+	zone := flags.String("tz", "UTC", "")
+	if err := flags.Parse(strings.Fields(args)); err != nil {
+		t.Fatal(args, err)
+	}
+	var err error
+	if o.Zone, err = time.LoadLocation(*zone); err != nil {
+		t.Fatal(err)
+	}
+	ports, notes, err := Read(file, o)
+	if err != nil {
+		if text := "=> error: " + err.Error() + "\n"; cli.HintOf(err) == "" {
+			return text
+		} else {
+			return text + "=> hint: " + cli.HintOf(err) + "\n"
+		}
+	}
+	var text strings.Builder
+	for _, note := range notes {
+		fmt.Fprintf(&text, "=> note: %s\n", note)
+	}
+	for _, p := range ports {
+		fmt.Fprintf(&text, "=> %severy %v\n", strings.TrimLeft(p.Name+" ", " "), cli.Duration(p.Slot))
+		for x := range p.All() {
+			fmt.Fprintf(&text, "=> %s %d %d\n", time.Unix(0, x.At).UTC().Format("2006-01-02 15:04:05.999"), x.In, x.Out)
+		}
+	}
+	return text.String()
+}
+
+// cases returns the text of testdata/cases.txt in parts: a head with a name and flags, a
+// file, and what comes of it.
+func cases(t testing.TB) (all [][3]string) {
+	data, err := os.ReadFile("testdata/cases.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		i := len(all) - 1
+		switch {
+		case strings.HasPrefix(line, "# ") && line != "# x\n":
+			all = append(all, [3]string{line})
+		case strings.HasPrefix(line, "=> "):
+			all[i][2] += line
+		default:
+			all[i][1] += line
+		}
+	}
+	return all
+}
+
+func args(head string) string {
+	if i := strings.Index(head, " -"); i >= 0 {
+		return strings.TrimSpace(head[i:])
+	}
+	return ""
+}
+
+// Each dialect and each bad file has its samples or its message.
+func TestCases(t *testing.T) {
+	var anew strings.Builder
+	for _, c := range cases(t) {
+		got := result(t, strings.NewReader(c[1]), args(c[0]))
+		if got != c[2] && !*update {
+			t.Errorf("%s%s%swant\n%s", c[0], c[1], got, c[2])
+		}
+		anew.WriteString(c[0] + c[1] + got)
+	}
+	if *update {
+		if err := os.WriteFile("testdata/cases.txt", []byte(anew.String()), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Files in UTF-16 and with a mark read as those without.
+func TestEncodings(t *testing.T) {
+	const file = "time,in,out,ümlaut𝄞\r\n2026-03-01 00:00:00,1,2,ü\r\n2026-03-01 00:05:00,3,4,𝄞\r\n"
+	want := result(t, strings.NewReader(file), "")
+	little, big := []byte("\xff\xfe"), []byte("\xfe\xff")
+	for _, c := range utf16.Encode([]rune(file)) {
+		little, big = append(little, byte(c), byte(c>>8)), append(big, byte(c>>8), byte(c))
+	}
+	for _, text := range []string{"\ufeff" + file, string(little), string(big)} {
+		if got := result(t, strings.NewReader(text), ""); got != want || strings.Contains(got, "error") {
+			t.Errorf("%q: %s, want %s", text[:4], got, want)
+		}
+	}
+}
+
+// A reader that fails is no end.
+func TestReadFails(t *testing.T) {
+	in := io.MultiReader(strings.NewReader("2026-03-01 00:00:00,1,2\n"), iotest.ErrReader(fmt.Errorf("the disk is gone")))
+	if _, _, err := Read(in, Options{Zone: time.UTC}); err == nil || err.Error() != "the disk is gone" {
+		t.Error(err)
+	}
+}
+
+// A file, or a line, without end is refused before it fills the memory.
+func TestReadLimit(t *testing.T) {
+	for _, file := range []string{"2026-03-01 00:00:00,1,2\n", "x", "{", `{"vnstatversion":"`, "<rrd>", "1793700901 1 1\n1793700901 1 1 1 1\n"} {
+		limit := &io.LimitedReader{R: strings.NewReader(strings.Repeat(file, 1000)), N: 900}
+		if _, _, err := read(limit, Options{Zone: time.UTC}); err == nil || err.Error() != "larger than 256 MiB" {
+			t.Errorf("%q: %v", file, err)
+		}
+	}
+}
+
+func TestFormat(t *testing.T) {
+	for text, want := range map[string]string{
+		"fetch": "fetch", "csv,bits,rate,in=a b": "csv,bits,in=a b,rate", "decimal=comma": "decimal=,",
+		"x": `"x" is neither a format`, "csv,fetch": "csv and fetch: give one", "bits,bytes": "bits and bytes: give one",
+		"in": "in: want in=COLUMN", "end=1": "end takes no value", "decimal=x": "decimal=x: want decimal=point or decimal=comma",
+	} {
+		f := Format{}
+		got := ""
+		if err := f.Set(text); err != nil {
+			got = err.Error()
+		} else {
+			got = f.String()
+		}
+		if !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+}
+
+// The sum of ports has every sample of any of them.
+func TestSum(t *testing.T) {
+	port := func(name string, slot time.Duration, list ...bill.Sample) Port {
+		s, err := bill.NewSamples(list, slot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Port{name, s}
+	}
+	a, b := port("a", 10, bill.Sample{At: 20, In: 1, Out: 2}, bill.Sample{At: 30, In: 3, Out: 4}), port("b", 10, bill.Sample{At: 31, In: 10, Out: 20})
+	s, notes, err := Sum([]Port{a, b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []bill.Sample{{At: 20, In: 1, Out: 2}, {At: 30, In: 13, Out: 24}}
+	if got := slices.Collect(s.All()); !slices.Equal(got, want) || len(notes) != 1 || !strings.HasPrefix(notes[0], "1 of 2 samples are not known of each") {
+		t.Errorf("%v %v", got, notes)
+	}
+	if _, _, err := Sum([]Port{a, port("c", 5, bill.Sample{At: 20})}); err == nil || err.Error() != "samples of a are 10ns apart, those of c 5ns" {
+		t.Error(err)
+	}
+}
+
+// year is a year of five-minute samples of a format.
+func year(line func(at time.Time, i int) string) string {
+	var file strings.Builder
+	at := time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range 365 * 288 {
+		file.WriteString(line(at.Add(time.Duration(i)*5*time.Minute), i))
+	}
+	return file.String()
+}
+
+// A year is read in less than a second or two, whatever the zone.
+func TestYear(t *testing.T) {
+	zone, err := time.LoadLocation("America/New_York")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, file := range map[string]string{
+		"csv": "time,in,out\n" + year(func(at time.Time, i int) string {
+			return fmt.Sprintf("%s,%d,%d\n", at.Format(time.DateTime+"Z07:00"), i*7919%1e9, i)
+		}),
+		"fetch": "in out\n\n" + year(func(at time.Time, i int) string {
+			return fmt.Sprintf("%d: %.10e %.10e\n", at.Unix(), float64(i*7919%1e9), 1e6)
+		}),
+	} {
+		begin := time.Now()
+		ports, _, err := Read(strings.NewReader(file), Options{Zone: zone, Format: Format{"amount": "", "name": name}})
+		if err != nil || ports[0].Len() != 365*288 {
+			t.Fatal(name, err)
+		}
+		if took := time.Since(begin); took > 10*time.Second { // 0.2 s where nothing else runs
+			t.Errorf("%s took %v", name, took)
+		}
+	}
+}
+
+func BenchmarkReadMonthOfFiveSeconds(b *testing.B) {
+	var file strings.Builder
+	file.WriteString("time,in,out\n")
+	at := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	for i := range 31 * 17280 {
+		fmt.Fprintf(&file, "%s,%d,%d\n", at.Add(time.Duration(i)*5*time.Second).Format(time.DateTime), i*i*7919%1e8, i*i*104729%1e8)
+	}
+	zone, err := time.LoadLocation("America/New_York")
+	if err != nil {
+		b.Skip(err)
+	}
+	for b.Loop() {
+		if _, _, err := Read(strings.NewReader(file.String()), Options{Zone: zone}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// FuzzRead: whatever the file, of whatever format, and however it comes, no panic; an error
+// names a line there is; and what is taken can be billed and drawn.
+func FuzzRead(f *testing.F) {
+	for _, c := range cases(f) {
+		f.Add([]byte(c[1]), uint8(255), false)
+	}
+	for i, name := range []string{"vnstat-hour.json", "prometheus-rate.json", "", "rrdtool-xport.xml", "", "rrdtool-fetch.txt", "", "nfdump.csv"} {
+		if data, err := os.ReadFile("testdata/" + name); err == nil {
+			f.Add(data[:min(len(data), 2000)], uint8(i), i%2 == 0)
+		}
+	}
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		f.Skip(err)
+	}
+	f.Fuzz(func(t *testing.T, file []byte, kind uint8, counters bool) {
+		if len(file) > 1<<14 {
+			return
+		}
+		o := Options{Zone: berlin, Counters: counters, Format: Format{}}
+		if int(kind) < len(formats) {
+			o.Format["name"] = formats[kind].name
+			o.Format["if"] = "1"
+		}
+		ports, notes, err := Read(bytes.NewReader(file), o)
+		again, notes2, err2 := Read(iotest.OneByteReader(bytes.NewReader(file)), o)
+		if fmt.Sprint(err) != fmt.Sprint(err2) || !slices.Equal(notes, notes2) || len(ports) != len(again) {
+			t.Fatalf("byte by byte %v, and at once %v", err2, err)
+		}
+		var line int
+		if n, _ := fmt.Sscanf(fmt.Sprint(err), "line %d:", &line); n == 1 && (line < 1 || line > 2+bytes.Count(file, []byte{'\n'})+bytes.Count(file, []byte{'\r'})) {
+			t.Fatal(err)
+		}
+		for i, p := range ports {
+			if p.Slot <= 0 || p.Len() == 0 || !slices.Equal(slices.Collect(p.All()), slices.Collect(again[i].All())) {
+				t.Fatalf("%d samples every %v", p.Len(), p.Slot)
+			}
+			draw(t, p.Samples, berlin)
+		}
+	})
+}
+
+func draw(t *testing.T, s *bill.Samples, zone *time.Location) {
+	all := slices.Collect(s.All())
+	cycles := calendar.Calendar{Day: 31, Zone: zone}
+	if s.Slot < time.Hour { // or a month has too many slots for one of a million runs
+		cycles.Length = 500 * s.Slot
+	}
+	b, err := bill.New(s, cycles.At(all[len(all)-1].At), zone, bill.Terms{Percentile: 95e9, Window: s.Slot, Commit: 1, Cap: 1})
+	if err != nil {
+		return
+	}
+	var svg bytes.Buffer
+	if err := b.SVG(&svg); err != nil {
+		t.Fatal(err)
+	}
+	for d := xml.NewDecoder(&svg); ; {
+		if _, err := d.Token(); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Text(io.Discard, bill.Style{}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"framepipe/internal/bill"
+	"framepipe/internal/calendar"
+	"framepipe/internal/cli"
+	"framepipe/internal/samples"
+)
+
+// addition is how several ports become one bill.
+type addition uint8
+
+const (
+	addSamples addition = 1 + iota
+	addPercentiles
+)
+
+var additions = []string{"", "samples", "percentiles"}
+
+func (a addition) String() string { return additions[a] }
+
+// Set implements flag.Value.
+func (a *addition) Set(s string) error {
+	if s != "samples" && s != "percentiles" {
+		return errors.New("want samples or percentiles")
+	}
+	return cli.Choose(a, additions, s)
+}
+
+// notPipe returns an error if a file is a named pipe: opening it would wait for a writer.
+func notPipe(name, hint string) error {
+	if info, err := os.Stat(name); err == nil && info.Mode()&os.ModeNamedPipe != 0 && !strings.HasPrefix(name, "/dev/") {
+		return cli.Hint(fmt.Errorf("%s is a named pipe", name), "%s", hint)
+	}
+	return nil
+}
+
+// fromFiles reads the ports of -csv, as one if they are to be added up.
+func (j *job) fromFiles(t *cli.Tool) (ports []samples.Port, err error) {
+	for _, name := range j.csv {
+		list, notes, err := j.read(name)
+		if name == "-" {
+			name = "stdin"
+		}
+		if path := (*os.PathError)(nil); err != nil && !errors.As(err, &path) { // it names the file already
+			err = fmt.Errorf("%s: %w", name, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, note := range notes {
+			t.Warnf("%s: %s", name, note)
+		}
+		for _, p := range list {
+			t.Verbosef("%s: %s%d samples, %v apart", name, strings.TrimLeft(p.Name+" ", " "), p.Len(), p.Slot)
+			if len(j.csv) > 1 {
+				p.Name = strings.TrimSpace(name + " " + p.Name)
+			}
+			ports = append(ports, p)
+		}
+	}
+	switch {
+	case len(ports) == 1:
+	case j.add == 0:
+		var names []string
+		for _, p := range ports {
+			names = append(names, p.Name)
+		}
+		return nil, cli.Hint(fmt.Errorf("there are %d ports: %s", len(ports), strings.Join(names, ", ")),
+			"give -add samples or -add percentiles, or for one of a file -format port=NAME")
+	case j.add == addSamples:
+		sum, notes, err := samples.Sum(ports)
+		if err != nil {
+			return nil, err
+		}
+		for _, note := range notes {
+			t.Warnf("%s", note)
+		}
+		ports = []samples.Port{{Samples: sum}}
+	}
+	if j.window.Month {
+		j.terms.Window = max(j.terms.Window, ports[0].Slot)
+	}
+	return ports, nil
+}
+
+func (j *job) read(name string) ([]samples.Port, []string, error) {
+	in := os.Stdin
+	if name == "-" {
+		if cli.IsTerminal(0) {
+			return nil, nil, cli.Hint(errors.New("a terminal"), "quotabill -csv - < samples.csv")
+		}
+	} else {
+		if err := notPipe(name, "quotabill -csv - < "+name); err != nil {
+			return nil, nil, err
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	return samples.Read(in, samples.Options{Zone: j.calendar.Zone, Interval: time.Duration(j.interval),
+		Format: j.format, Counters: j.counters, Speed: int64(j.speed)})
+}
+
+// perPort is the bills of several ports, which are paid together.
+type perPort struct {
+	names []string
+	bills bill.Bills
+}
+
+// each bills every port for a cycle. A port without samples in it has no bill.
+func (j *job) each(ports []samples.Port, cycle calendar.Cycle) (report, error) {
+	var all perPort
+	for _, p := range ports {
+		if p.Count(cycle) == 0 {
+			return nil, fmt.Errorf("%s has no samples of the cycle %s", p.Name, cycle.Name)
+		}
+		b, err := bill.New(p.Samples, cycle, j.calendar.Zone, j.terms)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.Name, err)
+		}
+		all.names, all.bills = append(all.names, p.Name), append(all.bills, b)
+	}
+	return all, nil
+}
+
+func (p perPort) billed() (bps float64) {
+	for _, b := range p.bills {
+		bps += b.BPS(b.Billed)
+	}
+	return bps
+}
+
+// Text writes a line a port, and the sum.
+func (p perPort) Text(w io.Writer, _ bill.Style) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	first := p.bills[0]
+	fmt.Fprintf(t, "port\tbilled\tcycle %s, percentile %v\n", first.Cycle.Name, first.Percentile)
+	for i, b := range p.bills {
+		fmt.Fprintf(t, "%s\t%s\t%d samples\n", p.names[i], cli.Human(b.BPS(b.Billed), "bit/s"), b.Samples)
+	}
+	fmt.Fprintf(t, "sum\t%s\n", cli.Human(p.billed(), "bit/s"))
+	return t.Flush()
+}
+
+// JSON returns the bill of each port with its name, and the sum.
+func (p perPort) JSON() []map[string]any {
+	list := slices.Clone(p.bills.JSON())
+	for i := range list {
+		list[i]["port"] = p.names[i]
+	}
+	return append(list, map[string]any{"port": nil, "billed_bps": p.billed()})
+}

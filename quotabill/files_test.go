@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"framepipe/internal/bill"
+	"framepipe/internal/calendar"
+	"framepipe/internal/cli"
+	"framepipe/internal/samples"
+)
+
+// A named pipe is an error and no wait for a writer, and says how to read one.
+func TestNamedPipe(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := (&job{}).read(name)
+	if err == nil || err.Error() != name+" is a named pipe" || cli.HintOf(err) != "quotabill -csv - < "+name {
+		t.Error(err, cli.HintOf(err))
+	}
+	if _, err = (&config{}).fromLedger(name, nil, 0); err == nil || err.Error() != name+" is a named pipe" {
+		t.Error(err)
+	}
+}
+
+// jobOf returns a job for files of these contents.
+func jobOf(t *testing.T, add addition, contents ...string) *job {
+	t.Helper()
+	c := config{add: add, zone: "UTC", cycleDay: 1, percentile: 95e9, threshold: threshold, format: samples.Format{}}
+	c.window.Duration = cli.Duration(5 * time.Minute)
+	for i, content := range contents {
+		name := filepath.Join(t.TempDir(), "abc"[i:i+1])
+		if err := os.WriteFile(name, []byte(content), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		c.csv = append(c.csv, name)
+	}
+	j, err := c.check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// Several ports are added up as the user says, and never without a word.
+func TestAdd(t *testing.T) {
+	one := "2026-11-10 00:00:00,375000000,0\n2026-11-10 00:05:00,0,0\n"
+	other := "2026-11-10 00:00:00,0,0\n2026-11-10 00:05:00,375000000,0\n"
+	if _, err := jobOf(t, 0, one, other).fromFiles(&cli.Tool{}); err == nil || !strings.HasPrefix(err.Error(), "there are 2 ports: ") {
+		t.Error(err)
+	}
+	j := jobOf(t, addSamples, one, other)
+	ports, err := j.fromFiles(&cli.Tool{})
+	if err != nil || len(ports) != 1 || ports[0].Len() != 2 {
+		t.Fatal(ports, err)
+	}
+	for x := range ports[0].All() {
+		if x.In != 375000000 {
+			t.Error(x)
+		}
+	}
+	j = jobOf(t, addPercentiles, one, other)
+	if ports, err = j.fromFiles(&cli.Tool{}); err != nil || len(ports) != 2 {
+		t.Fatal(ports, err)
+	}
+	r, err := j.each(ports, calendar.Calendar{Day: 1, Zone: time.UTC}.At(time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC).UnixNano()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	if err := r.Text(&text, bill.Style{}); err != nil || !strings.HasSuffix(text.String(), "sum  20.0 Mbit/s\n") && !strings.Contains(text.String(), "20.0 Mbit/s") {
+		t.Errorf("%s%v", text.String(), err)
+	}
+	if list := r.JSON(); len(list) != 3 || list[2]["billed_bps"] != 2e7 || list[0]["port"] != ports[0].Name {
+		t.Error(list)
+	}
+}
+
+// One sample of the next month is not that month's bill, unless it is asked for.
+func TestOneOfTheNextMonth(t *testing.T) {
+	file := "2026-11-30 23:50:00,1,1\n2026-11-30 23:55:00,1,1\n2026-12-01 00:00:00,1,1\n"
+	for given, want := range map[string]string{"": "2026-11", "2026-12": "2026-12"} {
+		j := jobOf(t, 0, file)
+		j.cycle = given
+		ports, err := j.fromFiles(&cli.Tool{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cycles, err := j.cycles(&cli.Tool{}, ports[0].Samples); err != nil || len(cycles) != 1 || cycles[0].Name != want {
+			t.Errorf("%q: %v %v", given, cycles, err)
+		}
+	}
+}

@@ -39,7 +39,7 @@ func (a *addition) Set(s string) error {
 // notPipe returns an error if a file is a named pipe: opening it would wait for a writer.
 func notPipe(name, hint string) error {
 	if info, err := os.Stat(name); err == nil && info.Mode()&os.ModeNamedPipe != 0 && !strings.HasPrefix(name, "/dev/") {
-		return cli.Hint(fmt.Errorf("%s is a named pipe", name), "%s", hint)
+		return cli.Hint(&os.PathError{Op: "open", Path: name, Err: errors.New("a named pipe")}, "%s", hint)
 	}
 	return nil
 }
@@ -47,6 +47,9 @@ func notPipe(name, hint string) error {
 // fromFiles reads the ports of -csv, as one if they are to be added up.
 func (j *job) fromFiles(t *cli.Tool) (ports []samples.Port, err error) {
 	for _, name := range j.csv {
+		if name == "-" && cli.IsTerminal(0) {
+			return nil, cli.Hint(errors.New("stdin is a terminal"), "quotabill -csv - < samples.csv")
+		}
 		list, notes, err := j.read(name)
 		if name == "-" {
 			name = "stdin"
@@ -95,11 +98,7 @@ func (j *job) fromFiles(t *cli.Tool) (ports []samples.Port, err error) {
 
 func (j *job) read(name string) ([]samples.Port, []string, error) {
 	in := os.Stdin
-	if name == "-" {
-		if cli.IsTerminal(0) {
-			return nil, nil, cli.Hint(errors.New("a terminal"), "quotabill -csv - < samples.csv")
-		}
-	} else {
+	if name != "-" {
 		if err := notPipe(name, "quotabill -csv - < "+name); err != nil {
 			return nil, nil, err
 		}

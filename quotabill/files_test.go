@@ -22,10 +22,10 @@ func TestNamedPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err := (&job{}).read(name)
-	if err == nil || err.Error() != name+" is a named pipe" || cli.HintOf(err) != "quotabill -csv - < "+name {
+	if err == nil || err.Error() != "open "+name+": a named pipe" || cli.HintOf(err) != "quotabill -csv - < "+name {
 		t.Error(err, cli.HintOf(err))
 	}
-	if _, err = (&config{}).fromLedger(name, nil, 0); err == nil || err.Error() != name+" is a named pipe" {
+	if _, err = (&config{}).fromLedger(name, nil, 0); err == nil || err.Error() != "open "+name+": a named pipe" {
 		t.Error(err)
 	}
 }

@@ -1,7 +1,7 @@
 // Package bill computes the bill for traffic that a provider meters in
 // samples: a percentile of the samples, or the bytes of a month.
 //
-// It uses no clock, and reads files only through an io.Reader.
+// It uses no clock, and reads no files: package samples does.
 // Bytes are integers throughout, and ranks are computed without floating point,
 // which makes some ranks of other programs wrong by one; only displayed
 // rates are divided.

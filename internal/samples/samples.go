@@ -195,7 +195,9 @@ func (f *file) settle() {
 	if o.has("start") || o.has("end") {
 		f.end, f.settled = o.has("end"), true
 	}
-	f.counters = f.counters || f.Options.Counters
+	if f.Options.Counters {
+		f.counters, f.rate = true, false
+	}
 	f.comma = '.'
 	if mark := o["decimal"]; mark != "" {
 		f.comma = mark[0]
@@ -257,11 +259,13 @@ func (f *file) at(line int, err error) error {
 	return fmt.Errorf("%s %d: %w", f.format.unit, line, err)
 }
 
-// notes are the changes that were made, a line for each kind.
-type notes []struct {
+// note is a kind of change that was made: the first one, and how many more there were.
+type note struct {
 	kind, text string
 	more       int
 }
+
+type notes []note
 
 func (f *file) note(line int, kind, text string, args ...any) {
 	for i := range f.notes {
@@ -270,10 +274,8 @@ func (f *file) note(line int, kind, text string, args ...any) {
 			return
 		}
 	}
-	f.notes = append(f.notes, struct {
-		kind, text string
-		more       int
-	}{kind, fmt.Sprintf("%s %d: %s", f.format.unit, line, fmt.Sprintf(text, args...)), 0})
+	text = fmt.Sprintf("%s %d: %s", f.format.unit, line, fmt.Sprintf(text, args...))
+	f.notes = append(f.notes, note{kind: kind, text: text})
 }
 
 func (n notes) lines() (all []string) {

@@ -107,7 +107,7 @@ func (c *config) percentiled(window time.Duration) error {
 	slot := window / budget.Slots
 	switch {
 	case window%budget.Slots != 0 || c.cycle == 0 && step%slot != 0:
-		return cli.Usagef("-percentile with -window %v: a sixtieth of the window must divide 15 minutes; use 1m, 5m, 15m or 1h", cli.Duration(window))
+		return cli.Usagef("-percentile with -window %v: a sixtieth of the window must be whole nanoseconds and divide 15 minutes; use 9s, 12s, 1m, 5m, 15m or 1h", cli.Duration(window))
 	case c.cycle != 0 && time.Duration(c.cycle)%slot != 0:
 		return cli.Usagef("-percentile with -cycle %v: must be a multiple of a sixtieth of the window, %v", c.cycle, cli.Duration(slot))
 	case c.reserve < 0:

@@ -6,11 +6,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
 	"framepipe/frame"
 	"framepipe/internal/ledger"
+	"framepipe/internal/pollertest"
 )
 
 // overs counts, for each phase that a provider's poller can have, the windows of
@@ -87,6 +89,7 @@ func TestBudgetReplay(t *testing.T) {
 	dir := t.TempDir()
 	lane := make([]int64, length/(window/60))
 	passed := 0
+	var times []int64
 	for i := range parts {
 		out, said, status := through(t, parts[i].Bytes(), "quotagate", "-quota", fmt.Sprint(quota, "B"), "-window", window.String(), "-cycle", cycle.String(), "-ledger", dir+"/ledger", "-dir", "out",
 			"-percentile", "95", "-policy", "random", "-count", "frame", "-clock", "stream")
@@ -95,6 +98,7 @@ func TestBudgetReplay(t *testing.T) {
 		}
 		for _, rec := range records(t, out) {
 			lane[(int64(rec.Time)-start)/int64(window/60)] += int64(len(rec.Frame))
+			times = append(times, int64(rec.Time))
 			passed++
 		}
 	}
@@ -102,6 +106,21 @@ func TestBudgetReplay(t *testing.T) {
 	t.Logf("%d of %d frames passed; %d of %d free windows used in some phase", passed, offered, most, free)
 	if most < free-1 {
 		t.Errorf("%d of %d free windows were used, in a demand that wants all", most, free)
+	}
+	slices.Sort(times)
+	counter := func(at int64) float64 {
+		i, _ := slices.BinarySearch(times, at+1)
+		return float64(i) * size
+	}
+	for _, k := range pollertest.Kinds(2 * time.Second) {
+		for at := start; k.Late == 0 && at < start+int64(length); at += int64(cycle) {
+			for range 20 {
+				polls, _ := k.Polls(rng, at, at+int64(cycle), window)
+				if b := pollertest.Bill(polls, at, at+int64(cycle), window, 95e9, counter); b > quota {
+					t.Errorf("%s: billed %.4f of the quota", k.Name, b/quota)
+				}
+			}
+		}
 	}
 	// The ledger has four of the six cycles.
 	same := 0

@@ -36,6 +36,7 @@ type Reader struct {
 	late    error // returned by Read along with data; the next Fill returns it
 	err     error
 	link    string
+	source  string
 }
 
 // NewReader returns a Reader of src. The Reader delivers the values that one Read
@@ -46,6 +47,9 @@ func NewReader(src io.Reader) *Reader {
 
 // Link returns the link, LinkEthernet or LinkIP, of the last header delivered.
 func (r *Reader) Link() string { return r.link }
+
+// Source returns the source that the last header named, "" if it named none.
+func (r *Reader) Source() string { return r.source }
 
 // Offset returns the offset in the stream of the next value.
 func (r *Reader) Offset() int64 { return r.offset }
@@ -192,6 +196,12 @@ func (r *Reader) header(b []byte) error {
 		r.link = h.Link
 	default:
 		return fmt.Errorf("the stream's link is %v, want %q or %q", h.Link, LinkEthernet, LinkIP)
+	}
+	var named struct { // apart, as a header with another kind of source is valid
+		Source string `msgpack:"source"`
+	}
+	if err := msgpack.Unmarshal(b, &named); err == nil {
+		r.source = named.Source
 	}
 	return nil
 }

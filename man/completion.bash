@@ -14,9 +14,9 @@ _framepipe_flags() {
 			-policy -queue -quota -rate -reserve -seed -threshold -tz -unmetered -whole -window
 		;;
 	quotabill)
-		echo -add -all -counters -csv -cycle -cycle-day -format -html -interval -jitter \
-			-json -method -missing -patience -percentile -phase -plan -prom -quota -rank \
-			-rate -reserve -simulate -slots -speed -svg -threshold -title -tz -window
+		echo -add -all -counters -csv -currency -cycle -cycle-day -format -html -interval -jitter -json \
+			-method -minimum -missing -overage -patience -percentile -phase -plan -price -prom -quota -rank \
+			-rate -reserve -simulate -slots -speed -svg -threshold -title -tz -warn -whole -window
 		;;
 	bytehist) echo -every -format -o -sample ;;
 	framepcap) echo -d -segment ;;
@@ -55,6 +55,8 @@ _framepipe_values() {
 	quotabill-method) echo separate max sum in out ;;
 	quotabill-missing) echo zero skip ;;
 	quotagate-percentile | quotabill-percentile) echo 95 90 99 ;;
+	quotabill-currency) echo EUR USD GBP ;;
+	quotabill-warn) echo 75%,90% ;;
 	quotabill-patience) echo 10m 1h 8h ;;
 	quotabill-rank) echo floor nearest ;;
 	quotabill-window) echo 5m month ;;
@@ -66,7 +68,7 @@ _framepipe_values() {
 	pipeline.sh-fail | tundivert-fail) echo open closed ;;
 	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-jitter | quotagate-phase | quotagate-reserve | quotagate-seed | \
 		quotagate-threshold | quotagate-unmetered | quotabill-cycle | quotabill-interval | \
-		quotabill-quota | quotabill-rate | quotabill-jitter | quotabill-phase | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | quotabill-speed | \
+		quotabill-quota | quotabill-rate | quotabill-jitter | quotabill-phase | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | quotabill-speed | quotabill-minimum | quotabill-overage | quotabill-price | \
 		pipeline.sh-in | pipeline.sh-out | pipeline.sh-queues) echo '?' ;;
 	esac
 }

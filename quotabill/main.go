@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"framepipe/internal/bill"
 	"framepipe/internal/budget"
@@ -42,9 +43,18 @@ Computes what a provider would bill for the traffic of a cycle.
                    discarded, and the next sample billed), nearest (LibreNMS, vnStat)
   -missing M       how missing samples count: as zero (default), or skip (not at all)
   -cycle NAME      the cycle that begins in a month, 2005-06, or if the ledger's cycles
-                   are not months, on a day, 2026-03-05; default: the last
+                   are not months, on a day, 2026-03-05; last: the one that ended last.
+                   Default: the last with samples
   -cycle-day N     the day of the month on which cycles begin; default 1
   -tz NAME         the time zone of cycles, and of times without one; default UTC
+  -price M         what a Mbit/s of the commit costs in a cycle: 2.50. Bills and plans then
+                   have costs
+  -overage M       what a Mbit/s billed above the commit costs; default: the same
+  -whole           the overage is rounded up to whole Mbit/s
+  -minimum M       the least that a cycle costs
+  -currency NAME   the currency of these, for output: EUR
+  -warn S,..       exit with status 3, and say so, where such shares of the free windows or
+                   of the transfer cap are reached, 75%,90%, or a forecast is over
   -all             a line for each cycle
   -json            for programs: one object a cycle
   -simulate        simulate gates at the commit, by the rules of quotagate -percentile:
@@ -62,7 +72,7 @@ Computes what a provider would bill for the traffic of a cycle.
   -html FILE       write a page with the pictures and the figures, to be mailed
   -title TEXT      whose traffic it is, for these; default: for a ledger, this host
   -prom FILE       write the figures for Prometheus
-  -slots FILE      write time,offered,passed a slot
+  -slots FILE      write time,in,out,offered_in,offered_out a slot
   -v               say more on stderr
   -version         print the version
   -h               print this
@@ -73,7 +83,7 @@ a terminal, unless NO_COLOR is set.
   quotabill -rate 100Mbit/s /var/lib/quotagate.ledger
   quotabill -csv samples.csv -rate 100Mbit/s
   quotabill -csv samples.csv -cycle 2005-06 -method sum -svg june.svg
-  quotabill -csv samples.csv -plan
+  quotabill -csv samples.csv -plan -price 9.50 -overage 14 -currency EUR
   quotabill -csv samples.csv -window month -quota 20TB -cycle-day 5
 `
 
@@ -113,6 +123,8 @@ type config struct {
 	jitter     cli.Duration
 	phase      cli.Duration
 	patience   cli.Duration
+	prices     bill.Prices
+	warn       []float64
 }
 
 func main() {
@@ -150,6 +162,12 @@ func main() {
 	flags.StringVar(&c.slots, "slots", "", "")
 	flags.BoolVar(&c.simulate, "simulate", false, "")
 	flags.BoolVar(&c.plan, "plan", false, "")
+	flags.Var(&c.prices.Commit, "price", "")
+	flags.Var(&c.prices.Overage, "overage", "")
+	flags.BoolVar(&c.prices.Whole, "whole", false, "")
+	flags.Var(&c.prices.Minimum, "minimum", "")
+	flags.StringVar(&c.prices.Currency, "currency", "", "")
+	flags.Func("warn", "", c.setWarn)
 	flags.Var(&c.threshold, "threshold", "")
 	flags.IntVar(&c.reserve, "reserve", 0, "")
 	flags.Var(&c.jitter, "jitter", "")
@@ -162,6 +180,21 @@ func main() {
 		})
 	}
 	tool.Main()
+}
+
+// setWarn sets the flag -warn.
+func (c *config) setWarn(list string) error {
+	for text := range strings.SplitSeq(list, ",") {
+		var s cli.Share
+		if err := s.Set(text); err != nil {
+			return err
+		}
+		if s == 0 {
+			return errors.New("a share must be greater than zero")
+		}
+		c.warn = append(c.warn, float64(s))
+	}
+	return nil
 }
 
 // job is a checked config.
@@ -198,12 +231,15 @@ func (c config) check() (*job, error) {
 	if err := c.checkSimulation(); err != nil {
 		return nil, err
 	}
+	if err := c.checkMoney(); err != nil {
+		return nil, err
+	}
 	zone, err := time.LoadLocation(c.zone)
 	if err != nil {
 		return nil, cli.Usagef("-tz %s: no such time zone", c.zone)
 	}
 	j := &job{config: c, calendar: calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: c.length}, terms: bill.Terms{
-		Method: c.method, Percentile: c.percentile, Rank: c.rank, Missing: c.missing,
+		Method: c.method, Percentile: c.percentile, Rank: c.rank, Missing: c.missing, Prices: c.prices,
 		Window: time.Duration(c.window.Duration), Commit: int64(c.quota),
 	}}
 	if c.window.Month {
@@ -217,7 +253,28 @@ func (c config) check() (*job, error) {
 			return nil, cli.Usagef("-rate %v is less than a byte in a window", c.rate)
 		}
 	}
+	j.terms.Held = c.csv == nil && j.terms.Commit > 0
+	if c.prices.Overage == 0 {
+		j.terms.Prices.Overage = c.prices.Commit
+	}
 	return j, nil
+}
+
+// checkMoney checks the flags of prices and warnings against the others.
+func (c *config) checkMoney() error {
+	switch p := &c.prices; {
+	case p.Commit == 0 && (*p != bill.Prices{}):
+		return cli.Usagef("-overage, -whole, -minimum and -currency go with -price")
+	case p.Commit != 0 && c.window.Month:
+		return cli.Usagef("-price is for a percentile, and -window month is a transfer cap")
+	case len(p.Currency) > 8 || strings.ContainsFunc(p.Currency, func(r rune) bool { return r <= ' ' || !unicode.IsPrint(r) }):
+		return cli.Usagef("-currency %q: want a short name, such as EUR", p.Currency)
+	case c.warn != nil && (c.all || c.simulate || c.plan):
+		return cli.Usagef("-warn is for the bill of one cycle: give it without -all, -simulate and -plan")
+	case c.warn != nil && c.rate == 0 && c.quota == 0:
+		return cli.Usagef("-warn needs a commit or a transfer cap: give -rate, or -quota")
+	}
+	return nil
 }
 
 // checkSimulation checks the flags of simulations against the others.
@@ -301,7 +358,15 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 		}
 		return err
 	}
-	return j.write(r)
+	if err := j.write(r, name); err != nil {
+		return err
+	}
+	if b, ok := r.(*bill.Bill); ok && j.warn != nil {
+		if list := b.Warnings(j.warn); len(list) > 0 {
+			return cli.Warning(fmt.Errorf("%s: %s", name, strings.Join(list, "\n"+name+": ")))
+		}
+	}
+	return nil
 }
 
 // source says whose traffic it is, and which file has it.
@@ -327,6 +392,9 @@ func (j *job) cycles(t *cli.Tool, s *bill.Samples) ([]calendar.Cycle, error) {
 	switch {
 	case j.all:
 		return cycles, nil
+	case j.cycle == "last":
+		start, _ := j.calendar.Bounds(time.Now().UnixNano())
+		return []calendar.Cycle{j.calendar.At(start - 1)}, nil
 	case j.cycle != "":
 		cycle, err := j.calendar.Parse(j.cycle)
 		if err != nil {

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 
 	"framepipe/internal/bill"
 	"framepipe/internal/cli"
+	"framepipe/internal/metrics"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,9 +27,9 @@ type file struct {
 	write func(io.Writer) error
 }
 
-// write writes the report and the files of -svg, -html, -prom and -slots. Unless all can be
+// write writes the report on an input and the files of -svg, -html, -prom and -slots. Unless all can be
 // written, it writes no report.
-func (c *config) write(r report) error {
+func (c *config) write(r report, input string) error {
 	var out bytes.Buffer
 	if c.json {
 		for _, object := range r.JSON() {
@@ -41,7 +43,7 @@ func (c *config) write(r report) error {
 	var files []file
 	switch x := r.(type) {
 	case *bill.Bill:
-		files = []file{{c.svg, x.SVG}, {c.html, x.HTML}, {c.prom, x.Prometheus}, {c.slots, x.Slots}}
+		files = []file{{c.svg, x.SVG}, {c.html, x.HTML}, {c.prom, func(w io.Writer) error { return x.Prometheus(w, c.label(input)) }}, {c.slots, x.Slots}}
 	case *bill.Simulated:
 		files = []file{{c.svg, x.Bill.SVG}, {c.html, x.HTML}, {c.slots, x.Bill.Slots}}
 	case bill.Plan:
@@ -54,6 +56,18 @@ func (c *config) write(r report) error {
 		return err
 	}
 	return nil
+}
+
+// label names the ledger or file in the series of -prom.
+func (c *config) label(input string) metrics.Label {
+	source := metrics.Label{Name: "ledger", Value: input}
+	if c.csv != nil {
+		source.Name = "file"
+	}
+	if absolute, err := filepath.Abs(input); err == nil && input != "-" {
+		source.Value = absolute
+	}
+	return source
 }
 
 func writeFiles(files []file) error {

@@ -109,10 +109,11 @@ func (t *filter) Annotation(rec *frame.Record) error {
 // state describes a filter at a time.
 type state struct {
 	gate.State
-	Read gate.Counts // frames of the input, before any was cut
+	Read   gate.Counts // frames of the input, before any was cut
+	Source string      // of the stream
 }
 
-func (t *filter) state() state { return state{t.gate.State(t.now), t.read} }
+func (t *filter) state() state { return state{t.gate.State(t.now), t.read, t.r.Source()} }
 
 // tick reads the clock, unless time is that of the records.
 func (t *filter) tick() {

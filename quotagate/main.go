@@ -6,6 +6,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"time"
 
 	"framepipe/internal/budget"
@@ -14,6 +15,7 @@ import (
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
+	"framepipe/internal/metrics"
 	"framepipe/internal/sandbox"
 )
 
@@ -28,7 +30,7 @@ used in the last window, and then no faster than what is left of it can sustain.
   -align           windows begin on the clock instead of sliding along
   -ledger FILE     count in FILE, which is made if need be: what was counted survives
                    restarts, and gates of both directions share it
-  -dir D           with -ledger: in or out, which direction this is
+  -dir D           in or out: which direction this is; -ledger needs it
   -bill M          with -ledger: separate (default) and max hold each direction to the
                    quota, sum the two together
   -percentile P    with -ledger: the provider bills this percentile of the windows of a
@@ -188,8 +190,8 @@ func (c *config) gateConfig() (gate.Config, error) {
 		return g, cli.Usagef("-cycle-day %d: a month has days 1 to 31", c.cycleDay)
 	case !c.window.Month && c.ledger == "" && (c.cycleDay != 1 || c.zone != "UTC"):
 		return g, cli.Usagef("-cycle-day and -tz need -window month or -ledger")
-	case c.ledger == "" && (c.given["dir"] || c.bill != separate || c.cycle != 0):
-		return g, cli.Usagef("-dir, -bill and -cycle need -ledger")
+	case c.ledger == "" && (c.bill != separate || c.cycle != 0):
+		return g, cli.Usagef("-bill and -cycle need -ledger")
 	case c.cycle != 0 && (c.window.Month || c.cycleDay != 1 || c.zone != "UTC"):
 		return g, cli.Usagef("-cycle replaces months: leave out -window month, -cycle-day and -tz")
 	case c.cycle < 0 || c.cycle > 0 && time.Duration(c.cycle) < g.Window:
@@ -236,6 +238,21 @@ func (c *config) gateConfig() (gate.Config, error) {
 	return g, nil
 }
 
+// labels returns the labels of the metrics that flags give.
+func (c *config) labels() (list []metrics.Label) {
+	if c.ledger != "" {
+		name, err := filepath.Abs(c.ledger)
+		if err != nil {
+			name = c.ledger
+		}
+		list = append(list, metrics.Label{Name: "ledger", Value: name})
+	}
+	if c.given["dir"] {
+		list = append(list, metrics.Label{Name: "direction", Value: [...]string{ledger.In: "in", ledger.Out: "out"}[c.dir]})
+	}
+	return list
+}
+
 func run(t *cli.Tool, c config) (err error) {
 	cfg, err := c.gateConfig()
 	if err != nil {
@@ -252,7 +269,7 @@ func run(t *cli.Tool, c config) (err error) {
 	if err != nil {
 		return err
 	}
-	m := &monitor{tool: t, file: c.metrics}
+	m := &monitor{tool: t, file: c.metrics, labels: c.labels()}
 	f := &filter{
 		count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed, queue: cfg.Queue,
 		in: fdio.NewStream(fdio.NewInput(0), 1), out: out,

@@ -1,22 +1,24 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"framepipe/internal/cli"
 	"framepipe/internal/gate"
+	"framepipe/internal/metrics"
 )
 
 // monitor publishes the state of a gate: to SIGUSR1, to Prometheus, and with -v.
 type monitor struct {
 	tool   *cli.Tool
 	file   string
-	replay *replay // with -clock stream
+	labels []metrics.Label // of the ledger and the direction, if there are
+	replay *replay         // with -clock stream
 	state  atomic.Pointer[state]
 	shut   bool
 	failed bool
@@ -98,7 +100,7 @@ func (m *monitor) line() string {
 		line += fmt.Sprintf(" rate_bytes=%.0f", s.Rate)
 	}
 	for _, c := range counters(s) {
-		if c.label == "" || c.Frames > 0 {
+		if c.reason == "" || c.Frames > 0 {
 			line += fmt.Sprintf(" %s=%d %s_bytes=%d", c.short, c.Frames, c.short, c.Bytes)
 		}
 	}
@@ -106,64 +108,59 @@ func (m *monitor) line() string {
 }
 
 type counter struct {
-	name, label, short string
+	name, reason, short, help string
 	gate.Counts
 }
 
 func counters(s *state) []counter {
+	const dropped = "dropped, by the reason"
 	return []counter{
-		{"read", "", "read", s.Read},
-		{"in", "", "in", s.In},
-		{"passed", "", "passed", s.Passed},
-		{"dropped", `reason="early"`, "dropped_early", s.DroppedEarly},
-		{"dropped", `reason="full"`, "dropped_full", s.DroppedFull},
-		{"dropped", `reason="quota"`, "dropped_quota", s.DroppedQuota},
-		{"dropped", `reason="malformed"`, "dropped_malformed", s.Malformed},
-		{"marked", "", "marked", s.Marked},
-		{"control", "", "control", s.Control},
-		{"unmetered", "", "unmetered", s.Unmetered},
+		{"read", "", "read", "as they stand in the stream", s.Read},
+		{"in", "", "in", "that arrived", s.In},
+		{"passed", "", "passed", "that passed", s.Passed},
+		{"dropped", "early", "dropped_early", dropped, s.DroppedEarly},
+		{"dropped", "full", "dropped_full", dropped, s.DroppedFull},
+		{"dropped", "quota", "dropped_quota", dropped, s.DroppedQuota},
+		{"dropped", "malformed", "dropped_malformed", dropped, s.Malformed},
+		{"marked", "", "marked", "marked instead of dropped", s.Marked},
+		{"control", "", "control", "of control traffic that passed within its budget", s.Control},
+		{"unmetered", "", "unmetered", "that are neither counted nor held up", s.Unmetered},
 	}
 }
 
-// prometheus returns the state in the text format of Prometheus
-// (https://prometheus.io/docs/instrumenting/exposition_formats/).
+// prometheus returns the state for node_exporter. All series of a gate have the same labels: the ledger, or
+// without one the source of the stream, and the direction.
 func (m *monitor) prometheus(s *state) []byte {
-	var b bytes.Buffer
-	all := counters(s)
+	labels := m.labels
+	if !slices.ContainsFunc(labels, func(l metrics.Label) bool { return l.Name == "ledger" }) {
+		labels = append([]metrics.Label{{Name: "interface", Value: s.Source}}, labels...)
+	}
+	out := metrics.New("quotagate_", labels...)
 	for _, unit := range []string{"frames", "bytes"} {
-		last := ""
-		for _, c := range all {
-			name := "quotagate_" + c.name + "_" + unit + "_total"
+		var metric *metrics.Metric
+		help, last := map[string]string{"frames": "Frames ", "bytes": "Bytes of frames "}[unit], ""
+		for _, c := range counters(s) {
 			if c.name != last {
-				fmt.Fprintf(&b, "# TYPE %s counter\n", name)
-				last = c.name
+				metric, last = out.Counter(c.name+"_"+unit+"_total", help+c.help+"."), c.name
 			}
-			n := c.Frames
-			if unit == "bytes" {
-				n = c.Bytes
-			}
-			if c.label != "" {
-				name += "{" + c.label + "}"
-			}
-			fmt.Fprintf(&b, "%s %d\n", name, n)
+			n := map[string]uint64{"frames": c.Frames, "bytes": c.Bytes}[unit]
+			metric.Set(n, metrics.Label{Name: "reason", Value: c.reason})
 		}
 	}
-	gauge := func(name string, v float64) {
-		fmt.Fprintf(&b, "# TYPE quotagate_%s gauge\nquotagate_%s %v\n", name, name, v)
-	}
+	gauge := func(name, help string, v float64) { out.Gauge(name, help).Set(v) }
 	flag := map[bool]float64{true: 1}
-	gauge("open", flag[s.Open])
-	gauge("window_used_bytes", float64(s.Used))
-	gauge("window_quota_bytes", float64(s.Quota))
-	gauge("paced_bytes_per_second", s.Rate)
+	gauge("open", "1 while the gate is open, else 0.", flag[s.Open])
+	gauge("window_used_bytes", "Bytes in the window.", float64(s.Used))
+	gauge("window_quota_bytes", "Bytes that may be in the window.", float64(s.Quota))
+	gauge("paced_bytes_per_second", "The rate at which frames are let out, +Inf where nothing is paced.", s.Rate)
 	if b := s.Budget; b != nil {
-		gauge("free_windows_total", float64(b.Total))
-		gauge("free_windows_used", float64(b.Used))
-		gauge("burst_free", flag[b.Free])
-		gauge("spent_window_bytes", float64(b.Spent))
+		gauge("free_windows_total", "Windows of the cycle that may go over the quota.", float64(b.Total))
+		gauge("free_windows_used", "Windows of the cycle that went over the quota.", float64(b.Used))
+		gauge("burst_free", "1 while a burst may run on over the quota, else 0.", flag[b.Free])
+		gauge("spent_window_bytes", "The bytes of a window that will be billed anyway.", float64(b.Spent))
 	}
-	gauge("held_frames", float64(s.HeldFrames))
-	gauge("held_bytes", float64(s.HeldBytes))
-	gauge("delay_seconds", s.Delay.Seconds())
-	return b.Bytes()
+	gauge("held_frames", "Frames in the queue.", float64(s.HeldFrames))
+	gauge("held_bytes", "Bytes of the frames in the queue.", float64(s.HeldBytes))
+	gauge("delay_seconds", "How long the last frame that came out of the queue was in it.", s.Delay.Seconds())
+	return out.Bytes()
 }

@@ -367,6 +367,8 @@ func reports(name string) (counters, error) {
 	return sum, nil
 }
 
+var isOpen = regexp.MustCompile(`(?m)^quotagate_open(\{.*\})? 1$`)
+
 var droppedBytes = regexp.MustCompile(`(?m)^quotagate_dropped_bytes_total\{.*\} (\d+)$`)
 
 // dropped adds up the dropped bytes in the metrics of a gate.
@@ -409,7 +411,7 @@ func (d *direction) look() {
 		l[len(l)-1] = append(l[len(l)-1], sample{time.Since(s.born), memory, files})
 		if s.name == "quotagate" {
 			if b, err := os.ReadFile(d.file("prom")); err == nil {
-				if bytes.Contains(b, []byte("\nquotagate_open 1\n")) {
+				if isOpen.Match(b) {
 					d.open++
 				} else {
 					d.shut++

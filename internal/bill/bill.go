@@ -15,11 +15,15 @@
 //     Contracts say this, and the gate relies on it.
 //   - [Nearest] bills the sample of rank n·P/100, counted from the lowest and rounded
 //     half up. This is round(n / 100 * 95) - 1 of get95thIn and its neighbours in
-//     LibreNMS (LibreNMS/Billing.php), except for halves lost in its floating
-//     point; and lrint(n * (float)0.95) - 1 of getpercentiledata in vnStat
+//     LibreNMS (LibreNMS/Billing.php) up to 2025, except for halves lost in its
+//     floating point; and lrint(n * (float)0.95) - 1 of getpercentiledata in vnStat
 //     (src/percentile.c), which rounds half to even: where n is 30, 70, 110 and
 //     so on, vnStat bills the sample below. No month of five-minute samples has a
 //     half.
+//
+// Since its pull request 18481 of November 2025, LibreNMS bills SUM(delta)/SUM(period) of each
+// five minutes on the clock, so that several ports, or several polls of that time, are one sample at
+// their mean rate. Later versions take index round(n / 100 * 95) - 2: the sample below that of Nearest.
 //
 // Cacti (cacti_stats_calc in lib/graph_variables.php) discards ⌈n·5%⌉: the
 // same as Floor if that share is a whole number of samples, else one more,
@@ -132,6 +136,10 @@ type Terms struct {
 	Commit int64
 	// Cap is the bytes of a cycle that may be transferred, 0 if there is no cap.
 	Cap int64
+	// Held is set if gates hold what goes out to the commit, or to what is billed in any
+	// case; with Max and Sum, both directions.
+	Held   bool
+	Prices Prices
 }
 
 // Bytes returns the bytes of a window at a rate in bits per second, rounded down. A
@@ -197,6 +205,8 @@ type Bill struct {
 	WorstOffset time.Duration
 	WorstUsed   int
 
+	// Least is billed if nothing more comes in this cycle.
+	Least    int64
 	Forecast Forecast
 	Transfer Transfer
 
@@ -289,18 +299,20 @@ func (v *sampleValues) over(m Method, line int64) int {
 	return count(v.one)
 }
 
-// history is the time before a cycle that the forecast uses: a week, and a day for
-// changes of the clocks.
-const history = 8 * 24 * time.Hour
+// history is the time before a cycle that the forecast uses: for its errors, forecasts of
+// spans of a month that ended up to four weeks ago, each with a week of its own before it.
+const history = (31 + 28 + 8) * 24 * time.Hour
 
 // New computes the bill of a cycle. Samples up to a window past the cycle's end count for
-// pollers whose last window begins just before it, and some days before its start for the
+// pollers whose last window begins just before it, and two months before its start for the
 // forecast; both may be missing.
 func New(s *Samples, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill, error) {
 	if i := s.index(cycle.Start); i == len(s.list) || s.list[i].At >= cycle.End {
 		return nil, fmt.Errorf("there is no data for the cycle %s", cycle.Name)
 	}
-	series, err := s.series(cycle.Start-int64(history), cycle.End+int64(c.Window))
+	end := cycle.End + int64(c.Window)
+	slots := min(int64(history/s.Slot), max(MaxSlots-ceilDiv(end-cycle.Start, int64(s.Slot)), 0))
+	series, err := s.series(cycle.Start-slots*int64(s.Slot), end)
 	if err != nil {
 		return nil, err
 	}
@@ -333,7 +345,7 @@ func fromSeries(s *Series, cycle calendar.Cycle, zone *time.Location, c Terms) (
 	for phase := range b.Phases {
 		b.addPhase(v, phase)
 	}
-	b.forecast(v)
+	b.forecast(newPast(b, v))
 	if c.Cap > 0 {
 		b.transfer(v)
 	}

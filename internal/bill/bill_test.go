@@ -21,6 +21,8 @@ import (
 
 	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
+	"framepipe/internal/metrics"
+	"framepipe/internal/metrics/metricstest"
 
 	"pgregory.net/rapid"
 )
@@ -383,7 +385,12 @@ func TestForecast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Forecast{full.Billed, full.InBytes, full.OutBytes, full.FreeUsed}
+	want := Forecast{Billed: full.Billed, InBytes: full.InBytes, OutBytes: full.OutBytes, FreeUsed: full.FreeUsed}
+	// Of ten days, the first three have made the forecast of a span before.
+	if b.Forecast.Days != 7 || b.Forecast.Trials < 2 || b.Forecast.Low > b.Forecast.Billed || b.Forecast.High < b.Forecast.Billed {
+		t.Errorf("the basis is %+v", b.Forecast)
+	}
+	b.Forecast.Days, b.Forecast.Trials, b.Forecast.Low, b.Forecast.High = 0, 0, 0, 0
 	if b.Forecast != want || full.Forecast != want || b.FreeTotal != full.FreeTotal || b.Total != full.Samples {
 		t.Errorf("forecast %+v, %d free of %d; it came to %+v, %d, %d", b.Forecast, b.FreeTotal, b.Total, want, full.FreeTotal, full.Samples)
 	}
@@ -399,10 +406,16 @@ func TestForecast(t *testing.T) {
 	if missing := full.InBytes - b.Forecast.InBytes; err != nil || missing != sum(all.In[12*24*14:12*24*20]) {
 		t.Errorf("%d bytes are not forecast, %v", missing, err)
 	}
-	// Of an hour, which is repeated.
-	b, err = fromSeries(series(start, 5*time.Minute, 12, func(i int) (int64, int64) { return int64(i), 1 }), cycle, berlin, terms)
-	if err != nil || b.Forecast.OutBytes != int64(full.Samples) {
-		t.Errorf("%+v, %v", b.Forecast, err)
+	// Of an hour it is too early to say, and of a day each day is like it.
+	for days, hours := range []int{1, 24, 71} {
+		b, err = fromSeries(series(start, 5*time.Minute, 12*hours, func(i int) (int64, int64) { return int64(i), 1 }), cycle, berlin, terms)
+		out, billed := int64(full.Samples), int64(273+12*(hours-24)) // what is at or under it is 95% of a day
+		if days == 0 {
+			out, billed = 12, b.Billed
+		}
+		if f := b.Forecast; err != nil || f.Days != hours/24 || f.OutBytes != out || days < 2 && f.Billed != billed {
+			t.Errorf("%d hours: %+v, %v; want %d", hours, f, err, billed)
+		}
 	}
 	// Of seconds, half a window of which is known.
 	fine := series(start, 5*time.Second, 60*12*24*8+30, func(int) (int64, int64) { return 3, 5 })
@@ -710,22 +723,21 @@ func TestWrite(t *testing.T) {
 		}
 	}
 	var gauges, slots bytes.Buffer
-	if err := errors.Join(b.Prometheus(&gauges), b.Slots(&slots)); err != nil {
+	if err := errors.Join(b.Prometheus(&gauges, metrics.Label{Name: "ledger", Value: `/a "b"`}), b.Slots(&slots)); err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(gauges.String()) {
-		if !strings.HasPrefix(line, "# TYPE quotabill_") && !strings.HasPrefix(line, "quotabill_") {
-			t.Errorf("%q", line)
-		}
-	}
+	metricstest.Check(t, gauges.String(), "quotabill_", `ledger="/a \"b\""`)
 	lines := strings.Split(strings.TrimSpace(slots.String()), "\n")
-	if want := fmt.Sprintf("2026-03-01T00:05:00Z,%d,%d", s.Out[1], s.Out[1]); len(lines) != 6501 || lines[0] != "time,offered,passed" || lines[2] != want {
+	if want := fmt.Sprintf("2026-03-01T00:05:00Z,%d,%d,%d,%d", s.In[1], s.Out[1], s.In[1], s.Out[1]); len(lines) != 6501 || lines[0] != "time,in,out,offered_in,offered_out" || lines[2] != want {
 		t.Errorf("%d lines, %q, want %q", len(lines), lines[2], want)
 	}
-	// What was written is read again, as samples that have other columns.
-	again, err := read(strings.Replace(slots.String(), "offered", "out", 1), time.UTC, 5*time.Minute)
-	if err != nil || again.Len() != 6500 {
-		t.Error(err)
+	// What was written is read again, as the same samples.
+	again, err := read(slots.String(), time.UTC, 5*time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x, err := New(again, b.Cycle, time.UTC, b.Terms); err != nil || x.Billed != b.Billed || x.InBytes != b.InBytes {
+		t.Errorf("%v: %+v", err, x)
 	}
 }
 

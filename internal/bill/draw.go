@@ -71,7 +71,7 @@ func (b *Bill) tiles() (all [][3]string) {
 	}
 	if b.Simulated {
 		add("simulated", "gates", "that hold to the commit")
-	} else if !b.Closed() {
+	} else if b.Forecast.Days > 0 {
 		add("forecast", b.rate(b.Forecast.Billed), end)
 	}
 	return all
@@ -291,7 +291,7 @@ func (p Plan) SVG(w io.Writer) error {
 		curve{key{"out", "delayed"}, func(i int) float64 { return float64(p[i].Delayed) }},
 		curve{key{"over", "lost"}, func(i int) float64 { return float64(p[i].Lost) }})
 	if priced {
-		at.top, at.per, at.unit = at.top+180, 1e6, ""
+		at.top, at.per, at.unit = at.top+180, 1e6, demand.Prices.Currency
 		p.draw(pic, at, "Cost",
 			curve{key{"flat", "without gates"}, func(i int) float64 { return float64(rows[i].Paid) }},
 			curve{key{"in", "with gates"}, func(i int) float64 { return float64(rows[i].Cost) }})

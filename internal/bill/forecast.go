@@ -1,75 +1,203 @@
 package bill
 
 import (
+	"math"
+	"slices"
 	"sort"
 	"time"
 )
 
-// Forecast is the bill at the end of the cycle if its rest is like the week before.
+// Forecast is the bill at the end of the cycle if its rest is like the time before.
 // Each future window is taken from the same time of day, in the zone, 7 days earlier,
-// or 14, 21, 28, then 1 to 6: the first of these that is known. If none is,
-// the windows of this cycle repeat. A forecast from means would have no
-// peaks, and the peaks are billed.
+// or 14 and so on up to 35, then 1 to 34: the first of these that is known. A forecast from means
+// would have no peaks, and the peaks are billed.
 type Forecast struct {
+	// Days is the whole days that the forecast goes by, at most 7. If it is 0, it is too early
+	// to say: the other fields are those of the known part, and Low and High are 0.
+	Days              int
 	Billed            int64 // bytes of a window
 	InBytes, OutBytes int64 // of the whole cycle
 	FreeUsed          int
+	// Low and High are Billed, less and more by twice the error that nine of ten earlier
+	// forecasts had at most, and by 5% at least: forecasts of spans that ended some days ago, made
+	// when as much of the span was known. Twice, because their spans overlap, and so their errors
+	// are alike. Both are 0 if Trials, the number of these forecasts, is.
+	Low, High int64
+	Trials    int
 }
 
-var back = [...]int{7, 14, 21, 28, 1, 2, 3, 4, 5, 6}
+const (
+	oneDay    = 24 * time.Hour
+	trials    = 14
+	trialStep = 2 // days
+)
 
-func (b *Bill) forecast(v *view) {
-	b.Forecast = Forecast{Billed: b.Billed, InBytes: b.InBytes, OutBytes: b.OutBytes, FreeUsed: b.FreeUsed}
-	i, left := v.future()
-	if left == 0 || len(b.Windows) == 0 {
-		return
-	}
-	var values sampleValues
-	for _, w := range b.Windows {
-		values.add(&b.Terms, w)
-	}
-	for n := range left {
-		w := b.pastWindow(v, v.at(i+n*v.per), n)
-		w.Known = true
-		values.add(&b.Terms, w)
-		b.Forecast.InBytes += w.In
-		b.Forecast.OutBytes += w.Out
-	}
-	// The known part of the current window is counted twice: subtract it once.
-	if lost := v.n - i; lost > 0 {
-		in, out := v.bytes(max(i, 0), v.n)
-		b.Forecast.InBytes -= in
-		b.Forecast.OutBytes -= out
-	}
-	b.Forecast.Billed, _, _ = values.billed(&b.Terms)
-	line := b.Forecast.Billed
-	if b.Commit > 0 {
-		line = b.Commit
-	}
-	b.Forecast.FreeUsed = values.over(b.Method, line)
+// foreseen reports whether the end of the cycle is known or forecast.
+func (b *Bill) foreseen() bool { return b.Closed() || b.Forecast.Days > 0 }
+
+// past is the windows of the cycle's first phase, before the cycle and in it.
+type past struct {
+	*Bill
+	windows []Window
+	zone    []int64 // offset of the zone from UTC at each window up to the cycle's end, nanoseconds
+	first   int     // the first window that is known
+	cycle   int     // the first window of the cycle
+	now     int     // the first window that is not complete
+	end     int     // of the cycle
+
+	in, out int64 // the known bytes of window now
 }
 
-// pastWindow returns the window that predicts the nth future one.
-func (b *Bill) pastWindow(v *view, at int64, n int) Window {
-	now := b.offset(at)
-	for _, days := range back {
-		was := at - int64(days)*int64(24*time.Hour)
-		was += now - b.offset(was) - v.Start // the same time of day
-		i := int((was + int64(v.Slot)/2) / int64(v.Slot))
-		if was < 0 || i+v.per > v.n {
-			continue
+func newPast(b *Bill, v *view) *past {
+	p := &past{Bill: b, cycle: max(v.first, 0) / v.per}
+	start := v.first - p.cycle*v.per
+	for i := start; i+v.per <= v.n; i += v.per {
+		w := Window{At: v.at(i)}
+		if i >= 0 {
+			w = v.window(i)
 		}
-		if w := v.window(i); w.Known {
+		p.windows = append(p.windows, w)
+	}
+	i, left := v.future()
+	p.now = (i - start) / v.per
+	p.end = p.now + left
+	if i < v.n {
+		p.in, p.out = v.bytes(max(i, 0), v.n)
+	}
+	p.first = max(slices.IndexFunc(p.windows, func(w Window) bool { return w.Known }), 0)
+	for len(p.zone) < p.end {
+		at := time.Unix(0, v.at(start+len(p.zone)*v.per)).In(b.Zone)
+		_, seconds := at.Zone()
+		_, until := at.ZoneBounds()
+		n := p.end
+		if !until.IsZero() {
+			n = min(n, int(ceilDiv(until.UnixNano()-v.at(start), int64(b.Window))))
+		}
+		p.zone = append(p.zone, slices.Repeat([]int64{int64(seconds) * 1e9}, n-len(p.zone))...)
+	}
+	return p
+}
+
+// like returns the window that predicts window i at a time.
+func (p *past) like(i, from, now int) Window {
+	at := func(days int) (w Window, ok bool) {
+		span := int64(days) * int64(oneDay)
+		k := i - int(span/int64(p.Window))
+		if k < 0 {
+			return w, false
+		}
+		span += p.zone[k] - p.zone[i] // the same time of day
+		k = i - int((span+int64(p.Window)/2)/int64(p.Window))
+		if k < 0 || k >= now {
+			return w, false
+		}
+		return p.windows[k], p.windows[k].Known
+	}
+	for days := 7; days <= 35; days += 7 {
+		if w, ok := at(days); ok {
 			return w
 		}
 	}
-	return b.Windows[n%len(b.Windows)]
+	for days := 1; days < 35; days++ {
+		if w, ok := at(days); ok {
+			return w
+		}
+	}
+	return p.windows[now-1-(i-now)%max(now-max(from, p.first), 1)]
 }
 
-// offset returns the offset of the zone from UTC, in nanoseconds.
-func (b *Bill) offset(at int64) int64 {
-	_, seconds := time.Unix(0, at).In(b.Zone).Zone()
-	return int64(seconds) * 1e9
+// span returns the values of windows, of which those before now are known and the others are predicted
+// at that time, and the bytes of the latter.
+func (p *past) span(from, now, end int) (values sampleValues, in, out int64) {
+	for i := from; i < end; i++ {
+		var w Window
+		if i < now {
+			w = p.windows[i]
+		} else {
+			w = p.like(i, from, now)
+			w.Known = true
+			in, out = in+w.In, out+w.Out
+		}
+		values.add(&p.Terms, w)
+	}
+	return values, in, out
+}
+
+func (b *Bill) forecast(p *past) {
+	f := &b.Forecast
+	*f = Forecast{Billed: b.Billed, InBytes: b.InBytes, OutBytes: b.OutBytes, FreeUsed: b.FreeUsed}
+	b.Least = b.Billed
+	if p.now >= p.end || len(b.Windows) == 0 {
+		return
+	}
+	from := p.now - len(b.Windows)
+	values, _, _ := p.span(from, p.now, p.now)
+	for range p.end - p.now {
+		values.add(&b.Terms, Window{Known: true})
+	}
+	b.Least, _, _ = values.billed(&b.Terms)
+	if f.Days = min((p.now-p.first)/p.perDay(), 7); f.Days == 0 {
+		return
+	}
+	values, in, out := p.span(from, p.now, p.end)
+	f.InBytes += in - p.in
+	f.OutBytes += out - p.out
+	f.Billed, in, _ = values.billed(&b.Terms)
+	line := f.Billed
+	if b.Commit > 0 {
+		line = b.Commit
+	}
+	f.FreeUsed = values.over(b.Method, line)
+	f.Low, f.High, f.Trials = p.errors(f.Billed)
+	if f.Trials > 0 {
+		f.Low = min(max(f.Low, b.Least), f.Billed)
+	}
+	if b.Held && b.Commit > 0 {
+		f.hold(b, in)
+	}
+}
+
+// hold limits the forecast to what gates let pass. They do not hold what comes in, of which
+// so much will be billed.
+func (f *Forecast) hold(b *Bill, in int64) {
+	most := max(b.Commit, b.Least)
+	if b.Method == Separate || b.Method == In {
+		most = max(most, in)
+	}
+	f.Billed, f.Low, f.High = min(f.Billed, most), min(f.Low, most), min(f.High, most)
+	if f.Billed <= b.Commit {
+		f.FreeUsed = min(f.FreeUsed, b.FreeTotal)
+	}
+}
+
+func (p *past) perDay() int { return int(oneDay / p.Window) }
+
+// errors scales a forecast by the errors of earlier ones.
+func (p *past) errors(billed int64) (low, high int64, n int) {
+	var wrong []float64 // by which factor, either way
+	length, elapsed := p.end-p.cycle, p.now-p.cycle
+	for i := range trials {
+		end := p.now - i*trialStep*p.perDay()
+		n := min(length, end-p.first)
+		start := end - n
+		now := start + n*elapsed/length
+		if now-p.first < p.perDay() || now >= end {
+			break
+		}
+		guess, _, _ := p.span(start, now, end)
+		truth, _, _ := p.span(start, end, end)
+		guessed, _, _ := guess.billed(&p.Terms)
+		came, _, _ := truth.billed(&p.Terms)
+		if guessed > 0 && came > 0 {
+			wrong = append(wrong, float64(max(came, guessed))/float64(min(came, guessed)))
+		}
+	}
+	if n = len(wrong); n == 0 {
+		return 0, 0, 0
+	}
+	slices.Sort(wrong)
+	factor := max(1+2*(wrong[n-1-n/10]-1), 1.05)
+	return int64(float64(billed) / factor), int64(min(float64(billed)*factor, math.MaxInt64/2)), n
 }
 
 // Transfer is the state of a transfer cap.

@@ -72,20 +72,58 @@ func (c *Scenario) commits() (all []int64, err error) {
 // Knee returns the index of the least commit at which 99.9% of the demand passes, -1
 // if there is none.
 func (p Plan) Knee() int {
-	return slices.IndexFunc(p, func(x *Simulated) bool { return x.PassedShare() >= 0.999 })
+	return slices.IndexFunc(p, func(x *Simulated) bool { return x.PassedShare() >= enough })
 }
+
+// enough is the share of the demand that passes gates at a commit worth buying.
+const enough = 0.999
 
 // Row is a commit of a plan, for output.
 type Row struct {
-	Cost, Paid int64 // of the cycle, with gates and without, in millionths; 0 without prices
-	Mark       string
+	Commit                         int64 // bits per second, rounded up
+	Offered, Passed, Delayed, Lost int64 // bytes
+	Cost                           Money // of the cycle, if gates hold the commit
+	Paid                           Money // if there are no gates, so that all passes and the rest is overage
+	// Mark is "knee" without prices. With them, it is "cheapest" for the row that costs least of those
+	// at which gates pass 99.9%, or "pay" for the one that costs least without gates if that is no more.
+	Mark string
 }
 
-// Rows returns the rows of the plan.
+// Rows returns the plan's commits and their costs, which are 0 without prices.
 func (p Plan) Rows() []Row {
-	rows := make([]Row, len(p))
-	if knee := p.Knee(); knee >= 0 {
-		rows[knee].Mark = "knee"
+	rows, knee := make([]Row, len(p)), p.Knee()
+	for i, x := range p {
+		rate := BitRate(x.Commit, x.Window)
+		rows[i] = Row{
+			Commit: rate, Offered: x.Offered, Passed: x.Passed, Delayed: x.Delayed, Lost: x.Lost,
+			Cost: x.Prices.Of(rate, rate).Total, Paid: x.Prices.Of(rate, BitRate(x.Natural.Billed, x.Window)).Total,
+		}
+	}
+	switch held, paid := cheapest(rows); {
+	case len(p) == 0:
+	case p[0].Prices.None():
+		if knee >= 0 {
+			rows[knee].Mark = "knee"
+		}
+	case held < 0 || rows[paid].Paid <= rows[held].Cost:
+		rows[paid].Mark = "pay"
+	default:
+		rows[held].Mark = "cheapest"
 	}
 	return rows
+}
+
+// cheapest returns the row that costs least with gates that pass 99.9%, -1 if there is none, and the row that
+// costs least without gates. Of equal ones it is the last with gates, which passes most.
+func cheapest(rows []Row) (held, paid int) {
+	held = -1
+	for i, x := range rows {
+		if share(x.Passed, x.Offered) >= enough && (held < 0 || x.Cost <= rows[held].Cost) {
+			held = i
+		}
+		if x.Paid < rows[paid].Paid {
+			paid = i
+		}
+	}
+	return held, paid
 }

@@ -2,6 +2,7 @@ package bill
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"framepipe/internal/budget"
@@ -21,19 +22,21 @@ type Gates struct {
 	Patience time.Duration // how long demand that may not pass waits
 }
 
-// Scenario is a cycle of past demand offered to gates. The gates learn from the cycles
+// Scenario is a cycle of past demand offered to gates. The gates learn from the cycle
 // before it.
 type Scenario struct {
 	Gates
+	// Cycle is the known part of the cycle: it has its share of the free windows, so that what gates
+	// pass of it compares with the bill of the demand. Part is set if that is not all.
 	Cycle calendar.Cycle
-	// Natural is the bill of the known demand, if all of it had passed. The rest of
-	// the cycle counts as idle.
+	Part  bool
+	// Natural is the bill of the known demand, if all of it had passed.
 	Natural *Bill
 
 	demand []*Series // up to a window past the cycle's end
 }
 
-// NewScenario reads the demand of a cycle and of all cycles before it.
+// NewScenario reads the demand of a cycle and of the one before it, from which a gate that starts learns.
 func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
 	g.Commit, g.Cap, g.Missing = 0, 0, Zero
 	if g.Window%budget.Slots != 0 {
@@ -47,8 +50,39 @@ func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
 		return nil, fmt.Errorf("no traffic was offered in the cycle %s", cycle.Name)
 	}
 	c := &Scenario{Gates: g, Cycle: cycle, Natural: natural}
-	c.demand = s.demand(cycle.End+int64(g.Window), c.slot(), g.Method)
+	if err := c.clip(s); err != nil {
+		return nil, err
+	}
+	before, _ := g.Calendar.Bounds(cycle.Start - 1)
+	c.demand = s.demand(before, c.Cycle.End+int64(g.Window), c.slot(), g.Method)
 	return c, nil
+}
+
+// clip limits the cycle to its known part, if that is a window or more.
+func (c *Scenario) clip(s *Samples) (err error) {
+	slot := int64(c.slot())
+	start, end := ceilDiv(max(c.Natural.From, c.Cycle.Start), slot)*slot, floorDiv(min(c.Natural.To, c.Cycle.End), slot)*slot
+	if whole := start-c.Cycle.Start < slot && c.Cycle.End-end < slot; whole || end-start < int64(c.Window) {
+		return nil
+	}
+	c.Cycle.Start, c.Cycle.End, c.Part = start, end, true
+	c.Natural, err = New(s, c.Cycle, c.Zone, c.Terms)
+	return err
+}
+
+// Bounds returns the bounds of the budget's cycle at a time: the known part is a cycle of its own.
+func (c *Scenario) Bounds(at int64) (start, end int64) {
+	start, end = c.Calendar.Bounds(at)
+	for _, edge := range []int64{c.Cycle.Start, c.Cycle.End} {
+		switch {
+		case edge <= start || edge >= end:
+		case at < edge:
+			end = edge
+		default:
+			start = edge
+		}
+	}
+	return start, end
 }
 
 // slot returns the length of the gates' slots.
@@ -93,14 +127,14 @@ func (m Method) budgets() [][]int {
 	return [][]int{{dirOut}}
 }
 
-// demand returns the bytes that a method counts, before a time, as series without long
-// gaps. Samples are merged so that their length becomes a multiple of slot. As sample and
+// demand returns the bytes that a method counts, in a span, as series without long gaps.
+// Samples are merged so that their length becomes a multiple of slot. As sample and
 // slot both divide a window, so does the new length.
-func (s *Samples) demand(end int64, slot time.Duration, m Method) (all []*Series) {
+func (s *Samples) demand(start, end int64, slot time.Duration, m Method) (all []*Series) {
 	const gap = 1024 // slots
 	length := lcm(int64(s.Slot), int64(slot))
 	var x *Series
-	for _, y := range s.list[:s.index(end)] {
+	for _, y := range s.list[s.index(start):s.index(end)] {
 		if x == nil || (y.At-x.Start)/length > int64(len(x.In))+gap {
 			// Start on a multiple of length, or with the sample that contains it.
 			past := (y.At - floorDiv(y.At, length)*length) / int64(s.Slot)
@@ -176,12 +210,17 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 // it, and with all demand known in advance.
 func (x *Simulated) run(directions []int, offered, passed *Series) error {
 	var demand []budget.Demand
+	idle := true
 	for _, s := range x.demand {
 		d := budget.Demand{Start: s.Start, Sample: s.Slot}
 		for _, direction := range directions {
 			d.Lanes = append(d.Lanes, s.bytes(direction))
+			idle = idle && slices.Max(s.bytes(direction)) == 0
 		}
 		demand = append(demand, d)
+	}
+	if idle { // as a file of one direction has another
+		return nil
 	}
 	s := budget.Simulation{
 		Config: budget.Config{

@@ -63,7 +63,7 @@ func TestPage(t *testing.T) {
 }
 
 // The lines of a text are rows: name, figure and remark, or a sentence in place of both.
-func TestRows(t *testing.T) {
+func TestPageRows(t *testing.T) {
 	rows := drawn(t, tables(func(w io.Writer, s Style) error {
 		p := newPage(s)
 		p.line("a&b", "%s  %s", p.bold("1 bit/s"), "of <2")

@@ -38,7 +38,11 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 	if b.Cap > 0 {
 		b.writeTransfer(p)
 	}
-	p.line("billed", "%s  %s", p.bold(b.rate(b.Billed)), b.samples())
+	soFar := ""
+	if !b.Closed() {
+		soFar = "so far; "
+	}
+	p.line("billed", "%s  %s%s", p.bold(b.rate(b.Billed)), soFar, b.samples())
 	p.remark(b.basis())
 	if b.Absent > 0 {
 		p.remark(b.absent())
@@ -50,6 +54,9 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 	}
 	if b.Total > 0 {
 		p.line("free", "%s", b.free(p))
+	}
+	if !b.Prices.None() && b.Total > 0 {
+		b.writeCost(p)
 	}
 	if b.Phases > 1 {
 		p.line("worst phase", "%s", b.worst())
@@ -66,19 +73,21 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 	return p.writeTo(w)
 }
 
+const allOfIt = ", all of it"
+
 // cycle describes the cycle and its known part.
 func (b *Bill) cycle() string {
 	const day = "2 Jan 15:04"
-	state := "all of it"
+	state := allOfIt
 	if !b.Closed() {
 		share := float64(b.To-b.Cycle.Start) / float64(b.Cycle.End-b.Cycle.Start)
-		state = fmt.Sprintf("until %s: %.0f%%", b.time(b.To).Format(day), math.Floor(100*share))
+		state = fmt.Sprintf(", until %s: %.0f%%", b.time(b.To).Format(day), math.Floor(100*share))
 	}
 	if b.From-b.Cycle.Start >= int64(b.Window) {
 		state += ", known from " + b.time(b.From).Format(day)
 	}
 	start, end := b.date(b.Cycle.Start, "2 Jan"), b.date(b.Cycle.End, "2 Jan")
-	return fmt.Sprintf("%s  %s to %s %s, %s", b.Cycle.Name, start, end, b.Zone, state)
+	return fmt.Sprintf("%s  %s to %s %s%s", b.Cycle.Name, start, end, b.Zone, state)
 }
 
 // samples describes the samples that are billed.
@@ -106,11 +115,17 @@ func (b *Bill) absent() string {
 	return fmt.Sprintf("missing: %d, which %s", b.Absent, [...]string{Zero: "count as 0", Skip: "do not count"}[b.Missing])
 }
 
-// against describes the difference between the bill and the commit.
+// against describes the difference between the bill and the commit. Before the cycle ends, the
+// commit is exceeded only if it would be with no more traffic.
 func (b *Bill) against(p *page) string {
-	switch diff := b.Commit - b.Billed; {
+	diff := b.Commit - b.Least
+	switch {
+	case diff < 0 && !b.Closed():
+		return p.paint(colourOver, "over by at least "+b.rate(-diff))
 	case diff < 0:
 		return p.paint(colourOver, "over by "+b.rate(-diff))
+	case !b.Closed():
+		return "kept so far"
 	case diff > 0:
 		return "under by " + b.rate(diff)
 	}
@@ -125,8 +140,11 @@ func (b *Bill) lineName() string {
 	return "what is billed"
 }
 
-// free draws how many free windows are used.
+// free draws how many free windows are used. Without a commit, the highest are.
 func (b *Bill) free(p *page) string {
+	if b.Commit == 0 {
+		return fmt.Sprintf("%d of %d windows: the highest cost nothing", b.FreeTotal, b.Total)
+	}
 	left, colour := fmt.Sprintf("%d left", b.FreeTotal-b.FreeUsed), colourMean
 	if b.FreeUsed > b.FreeTotal {
 		left, colour = p.paint(colourOver, fmt.Sprintf("%d too many", b.FreeUsed-b.FreeTotal)), colourOver
@@ -142,17 +160,81 @@ func (b *Bill) free(p *page) string {
 
 // worst describes the poller's worst phase.
 func (b *Bill) worst() string {
-	return fmt.Sprintf("%-12s  of %d: windows that begin %v later; at most %d over",
-		b.rate(b.WorstBilled), b.Phases, b.WorstOffset, b.WorstUsed)
+	text := fmt.Sprintf("%-12s  of %d: windows that begin %v later", b.rate(b.WorstBilled), b.Phases, b.WorstOffset)
+	if b.Commit > 0 {
+		text += fmt.Sprintf("; at most %d over", b.WorstUsed)
+	}
+	return text
 }
 
+// tooEarly replaces a forecast from less than a day.
+const tooEarly = "too early to say: less than a day is known"
+
 func (b *Bill) writeForecast(p *page) {
-	free := ""
-	if b.Commit > 0 {
-		free = fmt.Sprintf(", %d of %d windows over the commit", b.Forecast.FreeUsed, b.FreeTotal)
+	f := &b.Forecast
+	if f.Days == 0 {
+		p.line("forecast", tooEarly)
+		return
 	}
-	p.line("forecast", "%-12s  on %s%s", b.rate(b.Forecast.Billed), b.date(b.Cycle.End, "2 Jan"), free)
-	p.remark(fmt.Sprintf("%s in, %s out, going by the week before", amount(b.Forecast.InBytes), amount(b.Forecast.OutBytes)))
+	ranges, past := "", b.past()
+	if f.Trials > 0 {
+		ranges = fmt.Sprintf("; from %s to %s", b.rate(f.Low), b.rate(f.High))
+		past += fmt.Sprintf(", and the errors of %d forecasts", f.Trials)
+	}
+	p.line("forecast", "%-12s  on %s%s", b.rate(f.Billed), b.date(b.Cycle.End, "2 Jan"), ranges)
+	p.remark("by " + past)
+	p.remark(fmt.Sprintf("%s in, %s out", amount(f.InBytes), amount(f.OutBytes)))
+	if b.Commit > 0 {
+		p.remark(fmt.Sprintf("%d of %d windows over the commit", f.FreeUsed, b.FreeTotal))
+	}
+	if b.Held {
+		p.remark("as gates hold the commit")
+	}
+}
+
+// past describes what the forecast goes by.
+func (b *Bill) past() string {
+	switch n := b.Forecast.Days; n {
+	case 7:
+		return "the week before"
+	case 1:
+		return "the day before"
+	default:
+		return fmt.Sprintf("the %d days before", n)
+	}
+}
+
+// writeCost writes the cost of the cycle: at least, if it has not ended.
+func (b *Bill) writeCost(p *page) {
+	c, least := b.cost(b.Least), ""
+	if !b.Closed() {
+		least = "at least: "
+	}
+	p.line("cost", "%s  %s%s", p.bold(b.Prices.money(c.Total)), least, b.parts(c))
+	if !b.Closed() && b.Forecast.Days > 0 {
+		cost := func(bytes int64) string { return b.Prices.money(b.cost(bytes).Total) }
+		text := cost(b.Forecast.Billed) + " by the forecast"
+		if b.Forecast.Trials > 0 {
+			text += fmt.Sprintf(", from %s to %s", cost(b.Forecast.Low), cost(b.Forecast.High))
+		}
+		p.remark(text)
+	}
+}
+
+// parts describes the parts of a cost.
+func (b *Bill) parts(c Cost) string {
+	if c.Total > c.Commit+c.Overage {
+		return "the minimum"
+	}
+	over := cli.Human(float64(c.Over), "bit/s")
+	if b.Commit == 0 {
+		return over
+	}
+	text := fmt.Sprintf("%v for the commit", c.Commit)
+	if c.Over > 0 {
+		text += fmt.Sprintf(", %v for %s over it", c.Overage, over)
+	}
+	return text
 }
 
 func (b *Bill) writeTransfer(p *page) {
@@ -165,6 +247,8 @@ func (b *Bill) writeTransfer(p *page) {
 	switch {
 	case x.Left < 0:
 		p.line("ran out", "%s", p.paint(colourOver, b.time(x.MeanOut).Format("Mon 2 Jan 15:04")))
+	case !b.Closed() && b.Forecast.Days == 0:
+		p.line("expected", tooEarly)
 	case !b.Closed():
 		rate := func(name string, perSecond float64, out int64) {
 			lasts := "lasts"
@@ -185,13 +269,28 @@ type Bills []*Bill
 // Text writes a line for each bill.
 func (all Bills) Text(w io.Writer, s Style) error {
 	p := newPage(s)
-	rows := []string{"cycle\tbilled\tin\tout\tin\tout\tsamples\tfree used"}
+	rows := []string{"cycle\tbilled\tin\tout\tin\tout\tsamples\tfree"}
+	if len(all) > 0 && !all[0].Prices.None() {
+		rows[0] += "\tcost"
+	}
 	for _, b := range all {
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d of %d", b.Cycle.Name,
-			b.rate(b.Billed), b.rate(b.In), b.rate(b.Out), amount(b.InBytes), amount(b.OutBytes), b.Samples, b.FreeUsed, b.FreeTotal))
+		used := "" // of the free windows, where there is a commit
+		if b.Commit > 0 {
+			used = fmt.Sprintf("%d of ", b.FreeUsed)
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s%d%s", b.Cycle.Name, b.rate(b.Billed), b.rate(b.In),
+			b.rate(b.Out), amount(b.InBytes), amount(b.OutBytes), b.Samples, used, b.FreeTotal, b.costCell()))
 	}
 	p.table(rows)
 	return p.writeTo(w)
+}
+
+// costCell returns the cell of the cost, if there are prices.
+func (b *Bill) costCell() string {
+	if b.Prices.None() {
+		return ""
+	}
+	return "\t" + b.Prices.money(b.cost(b.Least).Total)
 }
 
 // Text writes the simulation for people.
@@ -214,6 +313,9 @@ func (x *Simulated) Text(w io.Writer, s Style) error {
 	p.line("lost", "%-12s  %s of it", amount(x.Lost), percent(share(x.Lost, x.Offered)))
 	p.line("free", "%s", b.free(p))
 	p.line("worst phase", "%s", b.worst())
+	if !b.Prices.None() {
+		b.writeCost(p)
+	}
 	p.WriteByte('\n')
 	b.plotCycle(p)
 	return p.writeTo(w)
@@ -222,10 +324,10 @@ func (x *Simulated) Text(w io.Writer, s Style) error {
 // writeDemand writes the cycle and its demand.
 func (x *Simulated) writeDemand(p *page) {
 	b := x.Natural
-	p.line("cycle", "%s", b.cycle())
+	p.line("cycle", "%s", strings.TrimSuffix(b.cycle(), allOfIt))
 	p.line("demand", "%-12s  %s, %s", b.rate(b.Billed), b.samples(), amount(x.Offered))
-	if !b.Closed() || b.From-b.Cycle.Start >= int64(b.Window) {
-		p.remark("of the rest of the cycle nothing is known: none comes")
+	if x.Part {
+		p.remark("the known part, with its share of the free windows")
 	}
 }
 
@@ -234,22 +336,52 @@ func (p Plan) Text(w io.Writer, s Style) error {
 	page := newPage(s)
 	p[0].writeDemand(page)
 	page.WriteByte('\n')
-	knee := p.Knee()
-	rows := []string{"commit\tbilled\tpassed\tflat\tdelayed\tlost\tfree used"}
-	for i, x := range p {
-		b, mark := x.Bill, ""
-		if i == knee {
-			mark = "\t" + page.paint(colourLine, "knee")
-		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d of %d%s", b.rate(x.Commit), b.rate(b.Billed),
-			percent(x.PassedShare()), percent(x.FlatShare()), amount(x.Delayed), amount(x.Lost), b.FreeUsed, b.FreeTotal, mark))
+	prices, rows := &p[0].Prices, p.Rows()
+	lines := []string{"commit\tbilled\tpassed\tflat\tdelayed\tlost\tfree used"}
+	if !prices.None() {
+		lines[0] = "commit\tcost\tall paid\tpassed\tdelayed\tlost\tfree used"
 	}
-	page.table(rows)
-	switch knee {
-	case -1:
+	for i, x := range p {
+		b, row, mark := x.Bill, &rows[i], ""
+		if row.Mark != "" {
+			mark = "\t" + page.paint(colourLine, row.Mark)
+		}
+		first := fmt.Sprintf("%s\t%s\t%s", b.rate(b.Billed), percent(x.PassedShare()), percent(x.FlatShare()))
+		if !prices.None() {
+			first = fmt.Sprintf("%v\t%v\t%s", row.Cost, row.Paid, percent(x.PassedShare()))
+		}
+		lines = append(lines, fmt.Sprintf("%s\t%s\t%s\t%s\t%d of %d%s",
+			b.rate(x.Commit), first, amount(x.Delayed), amount(x.Lost), b.FreeUsed, b.FreeTotal, mark))
+	}
+	page.table(lines)
+	switch knee := p.Knee(); {
+	case !prices.None():
+		p.writeAdvice(page, rows)
+	case knee == -1:
 		fmt.Fprintf(page, "\n%s\n", page.paint(colourDim, "None of these passes 99.9%."))
-	case 0:
+	case knee == 0:
 		fmt.Fprintf(page, "\n%s\n", page.paint(colourDim, "The least of these is enough, and less may be."))
 	}
 	return page.writeTo(w)
+}
+
+// writeAdvice says which commit is cheapest with gates, and which without.
+func (p Plan) writeAdvice(page *page, rows []Row) {
+	page.WriteByte('\n')
+	held, paid := cheapest(rows)
+	pay := fmt.Sprintf("%s without gates, for %s: all passes at once", p[paid].Bill.rate(p[paid].Commit), p[0].Prices.money(rows[paid].Paid))
+	hold, x := "None of these commits passes 99.9% with gates", (*Simulated)(nil)
+	if held >= 0 {
+		x = p[held]
+		hold = fmt.Sprintf("%s with gates, for %s", x.Bill.rate(x.Commit), p[0].Prices.money(rows[held].Cost))
+	}
+	if rows[paid].Mark != "" {
+		fmt.Fprintf(page, "It is cheapest to pay: %s.\n%s.\n", pay, strings.Replace(hold, " with gates, for", " with gates would cost", 1))
+		return
+	}
+	fmt.Fprintf(page, "Cheapest: %s; %s (%s) lost, %s delayed", hold, amount(x.Lost), percent(share(x.Lost, x.Offered)), amount(x.Delayed))
+	if x.Delayed > 0 {
+		fmt.Fprintf(page, " by up to %v", cli.Duration(x.Longest))
+	}
+	fmt.Fprintf(page, ".\nTo pay instead: %s.\n", pay)
 }

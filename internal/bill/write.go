@@ -2,41 +2,79 @@ package bill
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"time"
+
+	"framepipe/internal/metrics"
 )
 
 // JSON returns the bill for programs, by the names of the manual. Rates are in bits per second.
+// What cannot be said, or needs a commit or prices that are not given, is null.
 func (b *Bill) JSON() []map[string]any {
-	j := b.common()
+	j, f := b.common(), &b.Forecast
 	maps.Copy(j, map[string]any{
 		"rank": b.Rank.String(), "missing": b.Missing.String(),
 		"samples": b.Samples, "missing_samples": b.Absent, "samples_total": b.Total,
 		"in_bps": b.BPS(b.In), "out_bps": b.BPS(b.Out), "in_bytes": b.InBytes, "out_bytes": b.OutBytes,
 		"billed_window_bytes": b.Billed, // exact; billed_bps is rounded
-		"commit_bps":          nil, "transfer": nil,
-		"free_left": b.FreeTotal - b.FreeUsed, "phases": b.Phases, "worst_phase_offset_s": b.WorstOffset.Seconds(),
-		"forecast_bps": b.BPS(b.Forecast.Billed), "forecast_free_used": b.Forecast.FreeUsed,
-		"forecast_in_bytes": b.Forecast.InBytes, "forecast_out_bytes": b.Forecast.OutBytes,
+		"least_bps":           b.BPS(b.Least),
+		"commit_bps":          nil, "free_left": nil, "transfer": nil, "cost": nil,
+		"phases": b.Phases, "worst_phase_offset_s": b.WorstOffset.Seconds(),
+		"forecast_bps": nil, "forecast_free_used": nil, "forecast_in_bytes": nil, "forecast_out_bytes": nil,
+		"forecast_low_bps": nil, "forecast_high_bps": nil, "forecast_cost": nil,
 	})
 	if b.Commit > 0 {
-		j["commit_bps"] = b.BPS(b.Commit)
+		j["commit_bps"], j["free_left"] = b.BPS(b.Commit), b.FreeTotal-b.FreeUsed
 	}
-	if x := b.Transfer; b.Cap > 0 {
-		when := func(at int64) any {
-			if at == 0 {
-				return nil
-			}
-			return b.time(at)
+	if b.foreseen() {
+		j["forecast_bps"], j["forecast_free_used"] = b.BPS(f.Billed), f.FreeUsed
+		j["forecast_in_bytes"], j["forecast_out_bytes"] = f.InBytes, f.OutBytes
+	}
+	if f.Trials > 0 {
+		j["forecast_low_bps"], j["forecast_high_bps"] = b.BPS(f.Low), b.BPS(f.High)
+	}
+	if !b.Prices.None() {
+		j["cost"] = b.costJSON(b.Least)
+		if b.foreseen() {
+			j["forecast_cost"] = b.costJSON(f.Billed)
 		}
-		j["transfer"] = map[string]any{
-			"quota_bytes": b.Cap, "used_bytes": x.Used, "left_bytes": x.Left, "forecast_bytes": x.Forecast,
-			"today_bps": 8 * x.Today, "mean_bps": 8 * x.Mean, "runs_out_today": when(x.TodayOut), "runs_out_mean": when(x.MeanOut),
-		}
+	}
+	if b.Cap > 0 {
+		j["transfer"] = b.transferJSON()
 	}
 	return []map[string]any{j}
+}
+
+func (b *Bill) transferJSON() map[string]any {
+	x := b.Transfer
+	when := func(at int64) any {
+		if at == 0 || !b.foreseen() && x.Left >= 0 {
+			return nil
+		}
+		return b.time(at)
+	}
+	j := map[string]any{
+		"quota_bytes": b.Cap, "used_bytes": x.Used, "left_bytes": x.Left, "forecast_bytes": nil,
+		"today_bps": 8 * x.Today, "mean_bps": 8 * x.Mean, "runs_out_today": when(x.TodayOut), "runs_out_mean": when(x.MeanOut),
+	}
+	if b.foreseen() {
+		j["forecast_bytes"] = x.Forecast
+	}
+	return j
+}
+
+// costJSON returns the cost if so many bytes of a window are billed. Amounts are decimal numbers,
+// which are exact.
+func (b *Bill) costJSON(billed int64) map[string]any {
+	c := b.cost(billed)
+	number := func(m Money) json.Number { return json.Number(m.String()) }
+	return map[string]any{
+		"currency": b.Prices.Currency, "commit": number(c.Commit), "overage": number(c.Overage),
+		"overage_bps": c.Over, "total": number(c.Total),
+	}
 }
 
 // common returns the figures that a bill and a simulation have.
@@ -73,62 +111,83 @@ func (x *Simulated) JSON() []map[string]any {
 
 // JSON returns the plan for programs.
 func (p Plan) JSON() (list []map[string]any) {
-	knee := p.Knee()
+	knee, rows := p.Knee(), p.Rows()
 	for i, x := range p {
 		j := x.JSON()[0]
-		j["knee"] = i == knee
+		j["knee"], j["cost"], j["paid_cost"], j["mark"] = i == knee, nil, nil, nil
+		if !x.Prices.None() {
+			j["cost"], j["paid_cost"] = json.Number(rows[i].Cost.String()), json.Number(rows[i].Paid.String())
+		}
+		if rows[i].Mark != "" {
+			j["mark"] = rows[i].Mark
+		}
 		list = append(list, j)
 	}
 	return list
 }
 
 // Prometheus writes the bill in the text format of Prometheus
-// (https://prometheus.io/docs/instrumenting/exposition_formats/).
-func (b *Bill) Prometheus(w io.Writer) error {
-	out := bufio.NewWriter(w)
-	gauge := func(name string, v any) {
-		fmt.Fprintf(out, "# TYPE quotabill_%s gauge\nquotabill_%s %v\n", name, name, v)
+// (https://prometheus.io/docs/instrumenting/exposition_formats/). The labels are those of all series.
+func (b *Bill) Prometheus(w io.Writer, labels ...metrics.Label) error {
+	out := metrics.New("quotabill_", labels...)
+	gauge := func(name, help string, v any) { out.Gauge(name, help).Set(v) }
+	directions := func(name, help string, in, outbound any) {
+		out.Gauge(name, help).Set(in, metrics.Label{Name: "direction", Value: "in"}).Set(outbound, metrics.Label{Name: "direction", Value: "out"})
 	}
-	directions := func(name string, in, outbound any) {
-		fmt.Fprintf(out, "# TYPE quotabill_%s gauge\n", name)
-		fmt.Fprintf(out, "quotabill_%s{direction=\"in\"} %v\nquotabill_%s{direction=\"out\"} %v\n", name, in, name, outbound)
-	}
-	gauge("billed_bits_per_second", b.BPS(b.Billed))
-	directions("percentile_bits_per_second", b.BPS(b.In), b.BPS(b.Out))
-	directions("cycle_bytes", b.InBytes, b.OutBytes)
-	gauge("samples", b.Samples)
-	gauge("missing_samples", b.Absent)
+	f := &b.Forecast
+	gauge("billed_bits_per_second", "What is billed for the known part of the cycle.", b.BPS(b.Billed))
+	gauge("least_bits_per_second", "What is billed at the end of the cycle if nothing more comes.", b.BPS(b.Least))
+	directions("percentile_bits_per_second", "The percentile of each direction.", b.BPS(b.In), b.BPS(b.Out))
+	directions("cycle_bytes", "All bytes of the known part of the cycle.", b.InBytes, b.OutBytes)
+	gauge("samples", "Samples that count.", b.Samples)
+	gauge("missing_samples", "Samples that are missing.", b.Absent)
+	gauge("free_windows_total", "Windows of the cycle that cost nothing.", b.FreeTotal)
+	gauge("worst_phase_bits_per_second", "The most that a phase of the provider's poller bills.", b.BPS(b.WorstBilled))
 	if b.Commit > 0 {
-		gauge("commit_bits_per_second", b.BPS(b.Commit))
+		gauge("commit_bits_per_second", "The commit.", b.BPS(b.Commit))
+		gauge("free_windows_used", "Windows over the commit.", b.FreeUsed)
+		gauge("worst_phase_free_windows_used", "Windows over the commit in the phase that has most.", b.WorstUsed)
 	}
-	gauge("free_windows_total", b.FreeTotal)
-	gauge("free_windows_used", b.FreeUsed)
-	gauge("worst_phase_bits_per_second", b.BPS(b.WorstBilled))
-	gauge("worst_phase_free_windows_used", b.WorstUsed)
-	gauge("forecast_bits_per_second", b.BPS(b.Forecast.Billed))
-	gauge("forecast_free_windows_used", b.Forecast.FreeUsed)
-	gauge("cycle_start_seconds", b.Cycle.Start/1e9)
-	gauge("cycle_end_seconds", b.Cycle.End/1e9)
-	gauge("known_until_seconds", float64(b.To)/1e9)
+	if b.foreseen() {
+		gauge("forecast_bits_per_second", "What is billed at the end of the cycle if its rest is like the week before.", b.BPS(f.Billed))
+		if b.Commit > 0 {
+			gauge("forecast_free_windows_used", "Windows over the commit at the end of the cycle.", f.FreeUsed)
+		}
+	}
+	if f.Trials > 0 {
+		gauge("forecast_low_bits_per_second", "The low end of the forecast, by the errors of earlier ones.", b.BPS(f.Low))
+		gauge("forecast_high_bits_per_second", "The high end of the forecast, by the errors of earlier ones.", b.BPS(f.High))
+	}
+	if !b.Prices.None() {
+		currency := metrics.Label{Name: "currency", Value: b.Prices.Currency}
+		out.Gauge("cost", "What the cycle costs if nothing more comes.").Set(b.cost(b.Least).Total, currency)
+		if b.foreseen() {
+			out.Gauge("forecast_cost", "What the cycle costs by the forecast.").Set(b.cost(f.Billed).Total, currency)
+		}
+	}
+	gauge("cycle_start_seconds", "When the cycle begins, since the Unix epoch.", b.Cycle.Start/1e9)
+	gauge("cycle_end_seconds", "When the cycle ends, since the Unix epoch.", b.Cycle.End/1e9)
+	gauge("known_until_seconds", "Up to when the cycle is known, since the Unix epoch.", float64(b.To)/1e9)
 	if b.Cap > 0 {
-		gauge("transfer_quota_bytes", b.Cap)
-		gauge("transfer_used_bytes", b.Transfer.Used)
-		gauge("transfer_forecast_bytes", b.Transfer.Forecast)
+		gauge("transfer_quota_bytes", "The transfer cap.", b.Cap)
+		gauge("transfer_used_bytes", "What is used of the transfer cap.", b.Transfer.Used)
+		if b.foreseen() {
+			gauge("transfer_forecast_bytes", "What is used of the transfer cap at the end of the cycle, by the forecast.", b.Transfer.Forecast)
+		}
 	}
-	return out.Flush()
+	_, err := w.Write(out.Bytes())
+	return err
 }
 
-// Slots writes the known slots of the cycle as time,offered,passed, in
-// bytes that the method counts; for Separate, those of the billed direction. Outside of
-// a simulation all passed.
+// Slots writes the known slots of the cycle as time,in,out,offered_in,offered_out, in bytes: what passed,
+// and what came, which outside of a simulation is the same.
 func (b *Bill) Slots(w io.Writer) error {
 	out := bufio.NewWriter(w)
-	fmt.Fprintln(out, "time,offered,passed")
-	m := b.Counted()
+	fmt.Fprintln(out, "time,in,out,offered_in,offered_out")
 	for i, known := range b.offered.Known {
 		if at := b.offered.at(i); known && at >= b.Cycle.Start && at < b.Cycle.End {
-			offered, passed := m.Value(b.offered.In[i], b.offered.Out[i]), m.Value(b.passed.In[i], b.passed.Out[i])
-			fmt.Fprintf(out, "%s,%d,%d\n", b.time(at).Format(time.RFC3339Nano), offered, passed)
+			fmt.Fprintf(out, "%s,%d,%d,%d,%d\n", b.time(at).Format(time.RFC3339Nano),
+				b.passed.In[i], b.passed.Out[i], b.offered.In[i], b.offered.Out[i])
 		}
 	}
 	return out.Flush()

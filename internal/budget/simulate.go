@@ -195,8 +195,8 @@ func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 		return pass
 	}
 	if k, limited := b.Limit(now); !limited {
-		pass = unlimited
-	} else {
+		pass = want
+	} else if pass < want {
 		held := x.held(k)
 		pass = max(pass, min(max(g.threshold-held, g.sustainable(x, k)), b.quota-held))
 	}

@@ -15,7 +15,7 @@
 // # Exit status
 //
 // 0 at the end of the input, on a requested stop, and when the reader of the
-// output has gone away; 1 on failure; 2 on wrong usage.
+// output has gone away; 1 on failure; 2 on wrong usage; 3 for a warning that was asked for.
 package cli
 
 import (
@@ -45,7 +45,7 @@ type Tool struct {
 	Args  int    // number of arguments
 	Flags *flag.FlagSet
 	// Run does the work. Its error is printed and makes the status 1, or 2 if
-	// it came from Usagef.
+	// it came from Usagef, 3 if from Warning.
 	Run func(t *Tool, args []string) error
 
 	// Verbose is the flag -v.
@@ -167,6 +167,9 @@ func (t *Tool) report(err error, stderr io.Writer) int {
 		}
 		return 2
 	}
+	if errors.As(err, new(warning)) {
+		return 3
+	}
 	return 1
 }
 
@@ -188,6 +191,11 @@ func (u usage) Unwrap() error { return u.error }
 
 // Usagef returns an error for a wrong command line.
 func Usagef(format string, args ...any) error { return usage{fmt.Errorf(format, args...)} }
+
+type warning struct{ error }
+
+// Warning returns the error of a tool that did its work, and was asked to warn of what it found.
+func Warning(err error) error { return warning{err} }
 
 // Ends prefixes the error of a stage's loop with the end it came from, stdin or stdout.
 func Ends(err error) error {

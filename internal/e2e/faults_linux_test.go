@@ -80,7 +80,7 @@ func TestDiskFull(t *testing.T) {
 	metrics := func(dir string) string {
 		t.Helper()
 		b, err := os.ReadFile(dir + "/gate.prom")
-		if err != nil || !regexp.MustCompile(`(?s)^# TYPE quotagate_read_frames_total counter\n.*\nquotagate_delay_seconds \S+\n$`).Match(b) {
+		if err != nil || !regexp.MustCompile(`(?s)^# HELP quotagate_read_frames_total .*\nquotagate_delay_seconds\S* \S+\n$`).Match(b) {
 			t.Fatalf("%s, %v", b, err)
 		}
 		return string(b)

@@ -462,13 +462,13 @@ func counterKeys(t testing.TB, name string) (keys []string) {
 					}
 				}
 			}
-			// The gate's have their names in a table: {name, label, key, ...}.
+			// The gate's have their names in a table: {name, reason, key, ...}.
 			d, ok := n.(*ast.FuncDecl)
 			if !ok || d.Name.Name != "counters" {
 				return true
 			}
 			ast.Inspect(d, func(n ast.Node) bool {
-				if row, ok := n.(*ast.CompositeLit); ok && len(row.Elts) == 4 {
+				if row, ok := n.(*ast.CompositeLit); ok && len(row.Elts) == 5 {
 					if key, ok := text(row.Elts[2]); ok {
 						keys = append(keys, key, key+"_bytes")
 					}
@@ -567,10 +567,14 @@ func fieldsOf(t testing.TB, text string) (fields map[string]any) {
 // The names of a bill and its metrics are on its page.
 func TestManBill(t *testing.T) {
 	page, dir := pages(t)["quotabill.1"], t.TempDir()
-	samples := "time,in,out\n2026-03-01 00:00:00,1000,2000\n2026-03-01 00:05:00,1000,2000\n"
+	samples := "time,in,out\n"
+	for i := range 10 * 24 * 12 { // so that the forecast has a range
+		at := time.Date(2026, 3, 1, 0, 5*i, 0, 0, time.UTC)
+		samples += at.Format(time.DateTime) + ",1000,2000\n"
+	}
 	write(t, dir+"/samples", samples)
 	printed, metrics := []string{}, []string{}
-	for _, terms := range [][]string{{"-rate", "1Mbit/s"}, {"-window", "month", "-quota", "1TB"}} {
+	for _, terms := range [][]string{{"-rate", "1Mbit/s", "-price", "1"}, {"-window", "month", "-quota", "1TB"}} {
 		fields := fieldsOf(t, output(t, exec.Command("quotabill", append(terms, "-csv", dir+"/samples", "-json", "-prom", dir+"/prom")...)))
 		printed = append(printed, slices.Collect(maps.Keys(fields))...)
 		if x, ok := fields["transfer"].(map[string]any); ok {
@@ -587,7 +591,7 @@ func TestManBill(t *testing.T) {
 	}
 	same3(t, "names of a bill", explained(page, ".Ss Names"), printed)
 	simulated := []string{}
-	for _, flags := range [][]string{{"-simulate", "-rate", "1Mbit/s"}, {"-plan", "-percentile", "100"}} {
+	for _, flags := range [][]string{{"-simulate", "-rate", "1Mbit/s"}, {"-plan", "-percentile", "100", "-price", "1"}} {
 		fields := fieldsOf(t, output(t, exec.Command("quotabill", append(flags, "-csv", dir+"/samples", "-json")...)))
 		simulated = append(simulated, slices.Collect(maps.Keys(fields))...)
 	}

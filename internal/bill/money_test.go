@@ -1,0 +1,301 @@
+package bill
+
+import (
+	"bytes"
+	"math/big"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"framepipe/internal/calendar"
+
+	"pgregory.net/rapid"
+)
+
+func TestMoney(t *testing.T) {
+	for text, want := range map[string]string{
+		"2": "2.00", "2.5": "2.50", "0.000001": "0.000001", "1234.56": "1234.56", "0.125": "0.125", "999999999": "999999999.00",
+		"": "", "-1": "", ".5": "", "1.": "", "1,5": "", "1e3": "", "0.0000001": "", "1000000000": "", "+1": "", "1.+5": "", "2 EUR": "",
+	} {
+		var m Money
+		err := m.Set(text)
+		if err == nil && m.String() != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %v, %v; want %q", text, m, err, want)
+		}
+	}
+}
+
+// Costs are those of exact fractions, rounded once.
+func TestCost(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		amount := func(name string) Money { return Money(rapid.Int64Range(0, 1e12).Draw(rt, name)) }
+		rate := func(name string) int64 { return rapid.Int64Range(0, 1<<40).Draw(rt, name) }
+		p := Prices{Commit: amount("price"), Overage: amount("overage"), Whole: rapid.Bool().Draw(rt, "whole"), Minimum: amount("minimum")}
+		commit, billed := rate("commit"), rate("billed")
+		over, price := max(billed-commit, 0), p.Overage
+		if p.Whole {
+			over = (over + 999_999) / 1e6 * 1e6
+		}
+		if commit == 0 {
+			price = p.Commit
+		}
+		exact := func(m Money, rate int64) Money { // ⌊m·rate/1e6/1e4 + 1/2⌋ hundredths
+			n := new(big.Int).Mul(big.NewInt(int64(m)), big.NewInt(rate))
+			n.Div(n.Add(n, big.NewInt(5e9)), big.NewInt(1e10))
+			if n.Mul(n, big.NewInt(1e4)); !n.IsInt64() {
+				return 1<<63 - 1
+			}
+			return Money(n.Int64())
+		}
+		c := p.Of(commit, billed)
+		want := Cost{Over: over, Commit: exact(p.Commit, commit), Overage: exact(price, over)}
+		want.Total = max(want.Commit+want.Overage, p.Minimum)
+		if want.Total < p.Minimum || want.Commit+want.Overage < 0 {
+			want.Total = 1<<63 - 1
+		}
+		if c != want {
+			rt.Fatalf("%+v, want %+v", c, want)
+		}
+	})
+	// A commit is charged as it was given, not as whole bytes of a window.
+	rapid.Check(t, func(rt *rapid.T) {
+		rate, window := rapid.Int64Range(1, 1<<45).Draw(rt, "rate"), time.Duration(rapid.Int64Range(8e9, 86400e9).Draw(rt, "window"))
+		if n, err := Bytes(rate, window); err != nil || BitRate(n, window) != rate {
+			rt.Fatalf("%d bytes, %d bit/s: %v", n, BitRate(n, window), err)
+		}
+	})
+}
+
+// priced returns terms with prices.
+func priced(commit int64) Terms {
+	return Terms{
+		Percentile: 95e9, Window: 5 * time.Minute, Commit: commit,
+		Prices: Prices{Commit: 9_500000, Overage: 14_000000, Currency: "EUR"},
+	}
+}
+
+// text returns the lines of a bill that begin with a name and of those under them.
+func text(t *testing.T, b *Bill, name string) string {
+	t.Helper()
+	var w bytes.Buffer
+	if err := b.Text(&w, Style{}); err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	in := false
+	for line := range strings.Lines(w.String()) {
+		if !strings.HasPrefix(line, " ") {
+			in = strings.HasPrefix(line, name+" ")
+		}
+		if in {
+			found = append(found, strings.Join(strings.Fields(line), " "))
+		}
+	}
+	return strings.Join(found, "\n")
+}
+
+func TestCostText(t *testing.T) {
+	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
+	half := priced(4e9)
+	half.Prices.Minimum = 2000_000000
+	none := priced(0)
+	for _, tt := range []struct {
+		until int
+		terms Terms
+		want  string
+	}{
+		{8928, priced(6e9), "cost 1520.00 EUR 1520.00 for the commit"},
+		{8928, priced(4e9), "cost 1406.04 EUR 1013.33 for the commit, 392.71 for 28.1 Mbit/s over it"},
+		{8928, half, "cost 2000.00 EUR the minimum"},
+		{8928, none, "cost 1279.82 EUR 135 Mbit/s"},
+		{100, priced(4e9), "cost 1013.33 EUR at least: 1013.33 for the commit"},
+		{6500, priced(4e9), "cost 1355.53 EUR at least: 1013.33 for the commit, 342.20 for 24.4 Mbit/s over it\n" +
+			"1405.87 EUR by the forecast, from 1355.53 EUR to 1500.16 EUR"},
+	} {
+		b, err := fromSeries(demand(tt.until), cycle, time.UTC, tt.terms)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := text(t, b, "cost"); got != tt.want {
+			t.Errorf("%d: %q\nwant %q", tt.until, got, tt.want)
+		}
+	}
+}
+
+// In the first hours the text neither forecasts nor contradicts itself.
+func TestEarly(t *testing.T) {
+	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 7, 1))
+	terms := Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 50}
+	at := func(n int, terms Terms) *Bill { // the first 35 of a day are over the commit
+		t.Helper()
+		b, err := fromSeries(series(cycle.Start, 5*time.Minute, n, func(i int) (int64, int64) {
+			if i%288 < 35 {
+				return 0, 100
+			}
+			return 0, 10
+		}), cycle, time.UTC, terms)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	one := at(1, terms)
+	if got := text(t, one, "forecast"); got != "forecast "+tooEarly {
+		t.Error(got)
+	}
+	if list := one.Warnings([]float64{0.75}); list != nil || one.JSON()[0]["forecast_bps"] != nil {
+		t.Errorf("one sample: %q", list)
+	}
+	second := at(288, terms) // on 2 July, the percentile of the day before is over the commit
+	if got := text(t, second, "commit"); second.Billed <= 50 || got != "commit 1.33 bit/s kept so far" {
+		t.Error(got)
+	}
+	if got := text(t, second, "free"); !strings.HasSuffix(got, "35 of 446 windows over the commit, 411 left") {
+		t.Error(got)
+	}
+	late := at(13*288, terms)
+	if got := text(t, late, "commit"); got != "commit 1.33 bit/s over by at least 1.33 bit/s" {
+		t.Error(got)
+	}
+	if got := text(t, late, "free"); !strings.HasSuffix(got, "9 too many") {
+		t.Error(got)
+	}
+	terms.Commit = 0
+	if got := text(t, at(8928, terms), "free"); got != "free 446 of 8928 windows: the highest cost nothing" {
+		t.Error(got)
+	}
+	terms.Cap = 1e9
+	if got := text(t, at(20, terms), "expected"); got != "expected "+tooEarly {
+		t.Error(got)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 7, 1))
+	for _, tt := range []struct {
+		days, over int // windows over the commit each day
+		held       bool
+		terms      Terms
+		want       string
+	}{
+		{2, 10, false, Terms{Commit: 50}, ""},
+		{20, 14, false, Terms{Commit: 50}, ""},
+		{25, 14, false, Terms{Commit: 50}, "75% of the free windows reached: 350 of 446 used"},
+		{29, 14, false, Terms{Commit: 50}, "90% of the free windows reached: 406 of 446 used"},
+		{5, 20, false, Terms{Commit: 50}, "2.67 bit/s will be billed by the forecast, over the commit of 1.33 bit/s"},
+		{5, 20, true, Terms{Commit: 50}, ""},
+		{25, 20, true, Terms{Commit: 50}, "90% of the free windows reached: 500 of 446 used\n" +
+			"at least 2.67 bit/s will be billed, over the commit of 1.33 bit/s"},
+		{25, 0, false, Terms{Cap: 100e3}, "75% of the transfer cap reached: 76.0 kB of 100 kB used\n" +
+			"200 kB of the transfer cap of 100 kB will be used, by the forecast"},
+	} {
+		tt.terms.Percentile, tt.terms.Window, tt.terms.Held = 95e9, 5*time.Minute, tt.held
+		b, err := fromSeries(series(cycle.Start, 5*time.Minute, tt.days*288, func(i int) (int64, int64) {
+			if i%288 < tt.over {
+				return 0, 100
+			}
+			return 0, 10
+		}), cycle, time.UTC, tt.terms)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.terms.Cap > 0 {
+			b.Transfer.Used, b.Transfer.Forecast = 76e3, 200e3
+		}
+		if got := strings.Join(b.Warnings([]float64{0.9, 0.75}), "\n"); got != tt.want {
+			t.Errorf("%d days, %d a day: %q\nwant %q", tt.days, tt.over, got, tt.want)
+		}
+	}
+}
+
+// Most bills are within the range of the forecast made ten days into a cycle, of demand whose days differ at random.
+func TestForecastRange(t *testing.T) {
+	inside, all := 0, 0
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		level, month := 1.0, []float64(nil)
+		for range 90 { // days
+			level = 0.8*level + 0.4*rng.Float64()
+			month = append(month, level)
+		}
+		whole := series(day(2026, 1, 1), time.Hour, 90*24, func(i int) (int64, int64) {
+			return 0, int64(1e6 * month[i/24] * (1 + rng.Float64()) * float64(1+i%24))
+		})
+		s := samplesOf(t, whole)
+		terms := Terms{Percentile: 95e9, Window: time.Hour}
+		cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
+		full, err := New(s, cycle, time.UTC, terms)
+		if err != nil {
+			t.Fatal(err)
+		}
+		part, _ := s.series(0, day(2026, 3, 11))
+		b, err := New(samplesOf(t, part), cycle, time.UTC, terms)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := b.Forecast
+		if f.Trials != trials || f.Low > f.Billed || f.High < f.Billed {
+			t.Fatalf("%+v", f)
+		}
+		all++
+		if f.Low <= full.Billed && full.Billed <= f.High {
+			inside++
+		}
+	}
+	t.Logf("%d of %d", inside, all)
+	if inside*10 < all*7 {
+		t.Errorf("%d of %d bills are in the range", inside, all)
+	}
+}
+
+// The cheapest row is the least commit at which gates pass enough, unless it costs no more to pay.
+func TestRows(t *testing.T) {
+	row := func(cost, paid Money, passed int64) Row {
+		return Row{Cost: cost, Paid: paid, Passed: passed, Offered: 1000}
+	}
+	for _, tt := range []struct {
+		rows       []Row
+		held, paid int
+	}{
+		{[]Row{row(1, 9, 900), row(2, 8, 999), row(3, 7, 1000)}, 1, 2},
+		{[]Row{row(1, 9, 900), row(2, 8, 998)}, -1, 1},
+		{[]Row{row(2, 9, 999), row(2, 9, 1000), row(3, 9, 1000)}, 1, 0}, // the minimum
+	} {
+		if held, paid := cheapest(tt.rows); held != tt.held || paid != tt.paid {
+			t.Errorf("%v: %d, %d", tt.rows, held, paid)
+		}
+	}
+	s := bursty(rand.New(rand.NewPCG(8, 9)), day(2026, 3, 1), 5*time.Minute, 2*288)
+	g := gates(Separate, 24*time.Hour)
+	for overage, want := range map[Money]string{20e6: "Cheapest: ", 1e5: "It is cheapest to pay: "} {
+		if g.Patience = 0; overage == 20e6 {
+			g.Patience = time.Hour
+		}
+		g.Prices = Prices{Commit: 10e6, Overage: overage, Currency: "EUR"}
+		c, err := NewScenario(samplesOf(t, s), g.At(day(2026, 3, 2)), g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := c.Plan(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows := p.Rows()
+		marked := slices.IndexFunc(rows, func(r Row) bool { return r.Mark != "" })
+		if marked < 0 || (rows[marked].Mark == "pay") != (overage == 1e5) {
+			t.Errorf("overage %v: %+v", overage, rows)
+		}
+		for i, r := range rows {
+			natural := BitRate(c.Natural.Billed, c.Window)
+			if r.Commit != BitRate(p[i].Commit, c.Window) || r.Cost != c.Prices.Of(r.Commit, 0).Total || r.Paid != c.Prices.Of(r.Commit, natural).Total {
+				t.Errorf("%+v", r)
+			}
+		}
+		var w bytes.Buffer
+		if err := p.Text(&w, Style{}); err != nil || !strings.Contains(w.String(), "\n"+want) {
+			t.Errorf("%v: want %q\n%s", err, want, w.String())
+		}
+	}
+}

@@ -16,7 +16,7 @@ _framepipe_flags() {
 	quotabill)
 		echo -add -all -counters -csv -currency -cycle -cycle-day -format -html -interval -jitter -json \
 			-method -minimum -missing -overage -patience -percentile -phase -plan -price -prom -quota -rank \
-			-rate -reserve -simulate -slots -speed -svg -threshold -title -tz -warn -whole -window
+			-rate -reserve -round-up -simulate -slots -speed -svg -threshold -title -tz -warn -window
 		;;
 	bytehist) echo -every -format -o -sample ;;
 	framepcap) echo -d -segment ;;

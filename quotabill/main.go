@@ -50,7 +50,7 @@ Computes what a provider would bill for the traffic of a cycle.
   -price M         what a Mbit/s of the commit costs in a cycle: 2.50. Bills and plans then
                    have costs
   -overage M       what a Mbit/s billed above the commit costs; default: the same
-  -whole           the overage is rounded up to whole Mbit/s
+  -round-up        the overage is rounded up to whole Mbit/s
   -minimum M       the least that a cycle costs
   -currency NAME   the currency of these, for output: EUR
   -warn S,..       exit with status 3, and say so, where such shares of the free windows or
@@ -164,7 +164,7 @@ func main() {
 	flags.BoolVar(&c.plan, "plan", false, "")
 	flags.Var(&c.prices.Commit, "price", "")
 	flags.Var(&c.prices.Overage, "overage", "")
-	flags.BoolVar(&c.prices.Whole, "whole", false, "")
+	flags.BoolVar(&c.prices.Whole, "round-up", false, "")
 	flags.Var(&c.prices.Minimum, "minimum", "")
 	flags.StringVar(&c.prices.Currency, "currency", "", "")
 	flags.Func("warn", "", c.setWarn)
@@ -264,7 +264,7 @@ func (c config) check() (*job, error) {
 func (c *config) checkMoney() error {
 	switch p := &c.prices; {
 	case p.Commit == 0 && (*p != bill.Prices{}):
-		return cli.Usagef("-overage, -whole, -minimum and -currency go with -price")
+		return cli.Usagef("-overage, -round-up, -minimum and -currency go with -price")
 	case p.Commit != 0 && c.window.Month:
 		return cli.Usagef("-price is for a percentile, and -window month is a transfer cap")
 	case len(p.Currency) > 8 || strings.ContainsFunc(p.Currency, func(r rune) bool { return r <= ' ' || !unicode.IsPrint(r) }):

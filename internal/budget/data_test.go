@@ -144,7 +144,7 @@ func passed(t *testing.T, cfg Config, p Policy, demand Demand, from int64) (floa
 		t.Fatal(err)
 	}
 	cfg.Quota *= h.parts
-	if !cfg.Poller.Known {
+	if cfg.Poller.Jitter > 0 { // TestPromise has the others; this takes long
 		h.check(t, cfg)
 	}
 	return float64(sum), r

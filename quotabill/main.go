@@ -234,9 +234,9 @@ func (c config) check() (*job, error) {
 	if err := c.checkMoney(); err != nil {
 		return nil, err
 	}
-	zone, err := time.LoadLocation(c.zone)
+	zone, err := cli.Zone(c.zone)
 	if err != nil {
-		return nil, cli.Usagef("-tz %s: no such time zone", c.zone)
+		return nil, err
 	}
 	j := &job{config: c, calendar: calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: c.length}, terms: bill.Terms{
 		Method: c.method, Percentile: c.percentile, Rank: c.rank, Missing: c.missing, Prices: c.prices,

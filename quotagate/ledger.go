@@ -118,7 +118,7 @@ func (c *config) percentiled(window time.Duration) error {
 
 // open opens the ledger of a gate and creates its budget.
 func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format string, args ...any)) (*book, error) {
-	zone, err := time.LoadLocation(c.zone)
+	zone, err := cli.Zone(c.zone)
 	if err != nil {
 		return nil, err
 	}

@@ -223,9 +223,9 @@ func (c *config) gateConfig() (gate.Config, error) {
 		}
 	}
 	if c.window.Month {
-		zone, err := time.LoadLocation(c.zone)
+		zone, err := cli.Zone(c.zone)
 		if err != nil {
-			return g, cli.Usagef("-tz %s: no such time zone", c.zone)
+			return g, err
 		}
 		g.Cycle = calendar.Calendar{Day: c.cycleDay, Zone: zone}.Bounds
 	}

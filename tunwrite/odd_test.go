@@ -198,7 +198,7 @@ func FuzzWrite(f *testing.F) {
 	})
 }
 
-// What is said names the record, and is said once of each error of the device.
+// A message names the record, and each error of the device has one message.
 func TestRefused(t *testing.T) {
 	in, err := os.Create(t.TempDir() + "/in")
 	if err != nil {

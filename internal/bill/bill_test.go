@@ -731,7 +731,7 @@ func TestWrite(t *testing.T) {
 	if want := fmt.Sprintf("2026-03-01T00:05:00Z,%d,%d,%d,%d", s.In[1], s.Out[1], s.In[1], s.Out[1]); len(lines) != 6501 || lines[0] != "time,in,out,offered_in,offered_out" || lines[2] != want {
 		t.Errorf("%d lines, %q, want %q", len(lines), lines[2], want)
 	}
-	// What was written is read again, as the same samples.
+	// The file is read again, as the same samples.
 	again, err := read(slots.String(), time.UTC, 5*time.Minute)
 	if err != nil {
 		t.Fatal(err)

@@ -112,7 +112,7 @@ func (b *Bill) drawCycle(p *picture, top, high float64) {
 			at.low = -max(min(highest, end), at.most/10)
 		}
 	}
-	// What is not known has another background.
+	// Times without samples have another background.
 	from, to := x(b.along(b.From)), x(b.along(min(b.To, b.Cycle.End)))
 	p.rect("blank", svgLeft, top, from-svgLeft, high)
 	p.rect("blank", to, top, svgRight-to, high)

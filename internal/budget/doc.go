@@ -108,7 +108,7 @@
 //
 // # When the commit is lost
 //
-// What came before the gate, or inbound, may have put more samples over the quota than
+// Traffic before the gate began, or inbound, may have put more samples over the quota than
 // are free, for any poller. Then more than the commit will be billed, and to hold to it
 // would gain nothing. So the budget keeps, for each of the phases k mod 60, the highest
 // samples of the cycle, one more than the provider can discard, with the bytes that

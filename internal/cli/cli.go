@@ -194,7 +194,7 @@ func Usagef(format string, args ...any) error { return usage{fmt.Errorf(format, 
 
 type warning struct{ error }
 
-// Warning returns the error of a tool that did its work, and was asked to warn of what it found.
+// Warning returns an error for a tool that has done its work and has something to warn of.
 func Warning(err error) error { return warning{err} }
 
 // Ends prefixes the error of a stage's loop with the end it came from, stdin or stdout.

@@ -378,7 +378,7 @@ func (f *file) fit(rows []row, slot, step int64) ([]bill.Sample, error) {
 			kept = append(kept, x)
 			continue
 		}
-		if last == 0 { // no row says what it covers
+		if last == 0 { // no row has a period
 			f.note(x.Line, "added", "in the same sample as %s %d: the bytes of both are added", f.format.unit, kept[n].Line)
 		}
 		kept[n].In, kept[n].Out = kept[n].In+x.In, kept[n].Out+x.Out

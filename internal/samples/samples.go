@@ -5,8 +5,8 @@
 // the file says so, and bytes, bytes a second or counts of both directions. The rest is the
 // same for all formats: local times, counters, the length of a sample, the grid.
 //
-// What cannot be understood is an error that names the line. What is changed on the way is
-// in the notes, with the first line it was done to.
+// A line that cannot be understood is an error that names it. The notes list all changes, with
+// the first line of each.
 package samples
 
 import (
@@ -288,8 +288,8 @@ func (n notes) lines() (all []string) {
 	return all
 }
 
-// Sum returns the sum of samples of several ports, and notes on what is in only some of
-// them: that counts as nothing in the others.
+// Sum returns the sum of samples of several ports, and notes on times that only some of
+// them have: the others had no traffic then.
 func Sum(ports []Port) (*bill.Samples, []string, error) {
 	slot := ports[0].Slot
 	for _, p := range ports {

@@ -21,7 +21,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/cases.txt anew")
 
-// result reads a file with the flags of quotabill, and returns what came of it as text: an
+// result reads a file with the flags of quotabill, and returns the result as text: an
 // error and its hint, or notes and samples, the times in UTC.
 func result(t *testing.T, file io.Reader, args string) string {
 	t.Helper()
@@ -61,7 +61,7 @@ func result(t *testing.T, file io.Reader, args string) string {
 }
 
 // cases returns the text of testdata/cases.txt in parts: a head with a name and flags, a
-// file, and what comes of it.
+// file, and the result.
 func cases(t testing.TB) (all [][3]string) {
 	data, err := os.ReadFile("testdata/cases.txt")
 	if err != nil {
@@ -233,8 +233,8 @@ func BenchmarkReadMonthOfFiveSeconds(b *testing.B) {
 	}
 }
 
-// FuzzRead: whatever the file, of whatever format, and however it comes, no panic; an error
-// names a line there is; and what is taken can be billed and drawn.
+// FuzzRead: no file of any format, in pieces of any size, makes it panic; an error
+// names a line there is; and samples can be billed and drawn.
 func FuzzRead(f *testing.F) {
 	for _, c := range cases(f) {
 		f.Add([]byte(c[1]), uint8(255), false)

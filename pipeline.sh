@@ -504,7 +504,7 @@ replace() {
 		rm -f "$state/$name.changed"
 		size=$(stat -c %s "$state/$name.log")
 		printf %s "${flag[$name]}" >"$state/$name.next" && mv "$state/$name.next" "$state/$name.new"
-		for _ in {1..100}; do [ -e "$state/$name.changed" ] || sleep 0.1; done
+		while [ ! -e "$state/$name.changed" ] && held; do sleep 0.1; done
 		[ "$(cat "$state/$name.changed" 2>/dev/null)" != changed ] || continue
 		tail -c "+$((size + 1))" "$state/$name.log" | printable >&2
 		say "$iface: the new pipeline $name does not run; the old one stays"

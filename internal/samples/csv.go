@@ -232,7 +232,7 @@ func readNfdump(f *file) error {
 			names = slices.Clone(fields)
 			return nil
 		}
-		if fields[0] == "Summary" || len(fields) < len(names)/2 && f.rows > 0 || fields[0] == "flows" {
+		if fields[0] == "Summary" || fields[0] == "flows" {
 			names = append(names[:0], "summary")
 			return nil
 		}

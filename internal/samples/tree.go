@@ -121,6 +121,7 @@ func readPrometheus(f *file) error {
 		return cli.Hint(fmt.Errorf("status %q, %s, result type %q", x.Status, cmp.Or(x.Error, "no error"), x.Data.ResultType), "ask /api/v1/query_range")
 	}
 	j := join{f: f}
+	said := f.counters || f.Options.Format.has("rate") || f.Options.Format.has("amount")
 	for i, s := range x.Data.Result {
 		name, direction := seriesOf(s.Metric)
 		for d, option := range directions[:total] {
@@ -134,7 +135,7 @@ func readPrometheus(f *file) error {
 		}
 		if metric := s.Metric["__name__"]; strings.HasSuffix(metric, "_total") || is(metric, "amount") {
 			f.counters = f.counters || !f.Options.Format.has("rate") && !f.Options.Format.has("amount")
-		} else if !f.counters && !f.Options.Format.has("rate") && !f.Options.Format.has("amount") {
+		} else if !said {
 			return cli.Hint(fmt.Errorf("series %d (%s): counters, or rates?", i+1, name), "give -counters, or -format rate,bits or -format rate,bytes")
 		}
 		for k, v := range s.Values {

@@ -50,6 +50,7 @@ type filter struct {
 	w       *frame.Writer
 	seg     offload.Segmenter
 	link    packet.Link
+	source  string // of the stream
 	seed    uint64
 	wall    func() int64
 	read    gate.Counts // frames of the input
@@ -103,6 +104,12 @@ func (t *filter) Annotation(rec *frame.Record) error {
 		}
 		t.link = link
 	}
+	if source := t.r.Source(); source != t.source {
+		t.source = source
+		if t.records == nil { // what was published before it lacks its label, and there may be no frame for long
+			t.publish(t.now, t.state())
+		}
+	}
 	return t.w.Pass(rec)
 }
 
@@ -113,7 +120,7 @@ type state struct {
 	Source string      // of the stream
 }
 
-func (t *filter) state() state { return state{t.gate.State(t.now), t.read, t.r.Source()} }
+func (t *filter) state() state { return state{t.gate.State(t.now), t.read, t.source} }
 
 // tick reads the clock, unless time is that of the records.
 func (t *filter) tick() {

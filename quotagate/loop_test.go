@@ -19,6 +19,8 @@ import (
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
 	"framepipe/internal/packettest"
+
+	"github.com/vmihailenco/msgpack/v5"
 )
 
 // through runs a stream through a gate whose time is that of the records, from
@@ -103,6 +105,23 @@ func TestOpen(t *testing.T) {
 	}
 	if s.Passed.Frames != 301 || !s.Open || s.Passed.Bytes != 300*1518+64 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// The source is published as soon as a header names it, and not with the first frame.
+func TestSource(t *testing.T) {
+	var sources []string
+	header, err := msgpack.Marshal(map[string]any{"format": "frames", "version": 1, "source": "tap7"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = through(t, quota, header, func(f *filter) {
+		f.records, f.wall = nil, steady()
+		f.publish = func(_ int64, s state) { sources = append(sources, s.Source) }
+	})
+	// The second is of the header, the last of the end of the input.
+	if n := len(sources); err != nil || n < 3 || sources[n-2] != "tap7" {
+		t.Errorf("%q, %v", sources, err)
 	}
 }
 

@@ -168,7 +168,7 @@ func TestBudgetBothDirections(t *testing.T) {
 				cycle, length       = 12 * time.Second, 14 * time.Second
 			)
 			dir := t.TempDir()
-			gate := "quotagate -quota 6MB -window 1200ms -cycle 12s -percentile 70 -ledger " + dir + "/ledger -charge passed -bill " + bill + " -dir "
+			gate := "quotagate -quota 6MB -window 1200ms -cycle 12s -percentile 70 -jitter 0 -ledger " + dir + "/ledger -charge passed -bill " + bill + " -dir "
 			meters := [2]string{dir + "/in", dir + "/out"}
 			n := newNetwork(t, setup{
 				in:  []string{gate + "in", meterStage(t, meters[0])},

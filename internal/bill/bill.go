@@ -136,8 +136,8 @@ type Terms struct {
 	Commit int64
 	// Cap is the bytes of a cycle that may be transferred, 0 if there is no cap.
 	Cap int64
-	// Held is set if gates hold what goes out to the commit, or to what is billed in any
-	// case; with Max and Sum, both directions.
+	// Held is set if gates keep outbound traffic to the commit, or to the level that is billed
+	// anyway; with Max and Sum, both directions.
 	Held   bool
 	Prices Prices
 }

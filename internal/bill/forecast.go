@@ -157,8 +157,8 @@ func (b *Bill) forecast(p *past) {
 	}
 }
 
-// hold limits the forecast to what gates let pass. They do not hold what comes in, of which
-// so much will be billed.
+// hold limits the forecast of outbound traffic to the commit, which gates keep. They cannot
+// keep inbound traffic to it: in is the forecast of that.
 func (f *Forecast) hold(b *Bill, in int64) {
 	most := max(b.Commit, b.Least)
 	if b.Method == Separate || b.Method == In {

@@ -486,8 +486,8 @@ func (g *Gate) Release(now int64) *fairq.Held {
 }
 
 // longest returns the length of the queue, as a duration. The shortest queue takes longest
-// at the floor. Frames that wait while less passes, or none, are dropped: what they answer
-// has been asked again.
+// at the floor. Frames that wait longer are dropped: their senders have sent them
+// again.
 func (g *Gate) longest() int64 {
 	least := shortest * fairq.Quantum / (floor * g.win.mean()) * 1e9
 	return max(int64(g.cfg.Queue), int64(min(least, MaxTime)))

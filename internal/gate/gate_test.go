@@ -319,7 +319,7 @@ func TestOffered(t *testing.T) {
 	}
 }
 
-// Inbound, what is dropped is billed too. However much more than the quota comes, pings and a
+// Inbound, dropped frames are billed too. Under a flood of any size, pings and a
 // flow that obeys go on beside it, and nothing comes out of the queue late.
 func TestFloor(t *testing.T) {
 	const rate, start = 20e6 / 8, 1_700_000_000 * second
@@ -394,7 +394,7 @@ func TestFloor(t *testing.T) {
 	}
 }
 
-// A gate that was dark for a while drops what has waited, and passes what comes then.
+// After a dark time, a gate drops the frames that waited, and passes new ones.
 func TestDropByAge(t *testing.T) {
 	g := must(t, Config{Quota: 1e6, Window: 2 * time.Second})
 	now := 1_700_000_000 * second

@@ -11,8 +11,8 @@ import (
 	"framepipe/internal/cli"
 )
 
-// words are the words in names of columns that say what is in them. Those that are
-// other say that it is not the bytes of the port.
+// words maps the words in names of columns to the kind of their values. A column of the kind
+// other does not have the bytes of the port.
 var words = map[string]string{
 	"in": "in rx inbound input ingress receive received recv inoctets ifinoctets ifhcinoctets bytesin bytesrecv rxbytes download",
 	"out": "out tx outbound output egress transmit transmitted sent send outoctets ifoutoctets ifhcoutoctets bytesout " +

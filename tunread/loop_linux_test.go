@@ -277,7 +277,9 @@ func TestBacklog(t *testing.T) {
 		}
 		came()
 
-		in := frame.NewReader(os.NewFile(uintptr(p[0]), "pipe"))
+		pipe := os.NewFile(uintptr(p[0]), "pipe") // open until the device has gone: the reader watches it
+		defer pipe.Close()
+		in := frame.NewReader(pipe)
 		var rec frame.Record
 		var bytes, passed, few, waited int
 		var last [2]uint16

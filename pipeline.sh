@@ -9,7 +9,8 @@ usage: pipeline.sh demo
        pipeline.sh up IFACE [-in STAGES] [-out STAGES] [-confirm TIME]
                       [-fail open|closed] [-foreground] [-user NAME]
        pipeline.sh change [IFACE] [-in STAGES] [-out STAGES]
-       pipeline.sh confirm|status|down [IFACE]
+       pipeline.sh confirm|down [IFACE]
+       pipeline.sh status [IFACE] [-watch] [-json]
        pipeline.sh install|uninstall [DIR]
 
 demo     Shapes real TCP between two network namespaces and draws the rate as it
@@ -32,7 +33,9 @@ up       Leads the frames of a network interface through both pipelines, and
 change   Gives a pipeline of up other stages, while the other one runs on. If the
          new pipeline does not run, the old one stays.
 confirm  Keeps what up -confirm made.
-status   Shows rates, restarts and counters.
+status   Shows rates, quotas, losses and restarts.
+           -watch         again every second, until a signal comes
+           -json          for programs, a line for each interface
 down     Ends the diversion, and then the pipelines; also after up was killed.
 install  Builds the tools, and copies them, this script, the manual pages, the
          completion and the systemd unit to DIR, by default /usr/local.
@@ -63,7 +66,7 @@ parse() {
 		-h | --h | -help | --help) usage; exit ;;
 		-*)
 			[[ $known = *" $name "* ]] || wrong "there is no flag $1"
-			if [ "$name" = foreground ]; then flag[foreground]=1; shift; continue; fi
+			if [[ $name =~ ^(foreground|watch|json)$ ]]; then flag[$name]=1; shift; continue; fi
 			[ $# -ge 2 ] || wrong "-$name wants a value"
 			flag[$name]=$2
 			shift ;;
@@ -107,14 +110,20 @@ declare -A groups=() # their process groups, by name
 as_user=() apart=''  # the commands that run stages as another user, and in another session
 
 # start NAME SOURCE STAGES SINK runs SOURCE | STAGES | SINK in a process group of its own, and
-# notes the process of the source: when that one ends, the others drain.
+# notes the process of the source: when that one ends, the others drain. It says which part failed.
 start() {
 	# shellcheck disable=SC2016 # the inner shell expands it
-	local stages='"$@" bash -o pipefail -c "$stages" |'
-	[ -n "$3" ] || stages=''
+	local stages='"$@" bash -o pipefail -c "$stages" |' parts="tunread -$1 tunwrite"
+	[ -n "$3" ] || stages='' parts='tunread tunwrite'
 	[ -n "$apart" ] || set -m
 	PIPELINE_STATE=$state $apart bash -o pipefail -c "source=\$1 stages=\$2; shift 2
-		{ echo \$BASHPID >\"\$source\"; exec $2; } </dev/null | $stages $4" \
+		{ echo \$BASHPID >\"\$source\"; exec $2; } </dev/null | $stages $4
+		status=(\"\${PIPESTATUS[@]}\") all=0
+		for part in $parts; do
+			[ \"\$status\" -eq 0 ] || { all=\$status; echo \"pipeline.sh: \$0: \$part has failed with status \$all\" >&2; }
+			status=(\"\${status[@]:1}\")
+		done
+		exit \$all" \
 		"$1" "$state/$1.source" "$3" "${as_user[@]}" 5<&- 8<&- 9>&- &
 	groups[$1]=$!
 	set +m
@@ -146,7 +155,7 @@ end_source() {
 
 run() {
 	parse 'in out queues' 2 2 "$@"
-	local queues=${flag[queues]-1} asked='' a b status=0
+	local queues=${flag[queues]-1} asked='' a b n='' pid status=0
 	[ "${args[0]}" != "${args[1]}" ] || wrong "run wants two taps, and ${args[0]} is one"
 	[[ $queues =~ ^0*([1-9][0-9]?|1[01][0-9]|12[0-8])$ ]] || wrong "-queues wants a number from 1 to 128"
 	for a in "${flag[in]-}" "${flag[out]-}"; do
@@ -163,12 +172,14 @@ run() {
 	# (tun_automq_select_queue in drivers/net/tun.c), so that it stays in order.
 	export QUEUE
 	for ((QUEUE = 0; QUEUE < 10#$queues; QUEUE++)); do
-		start "in$QUEUE" "tunread $a" "${flag[in]-}" "tunwrite $b"
-		start "out$QUEUE" "tunread $b" "${flag[out]-}" "tunwrite $a"
+		[ "$queues" -eq 1 ] || n=$QUEUE
+		start "in$n" "tunread $a" "${flag[in]-}" "tunwrite $b"
+		start "out$n" "tunread $b" "${flag[out]-}" "tunwrite $a"
 	done
-	[ -n "$asked" ] || wait -n "${groups[@]}" || status=$? # it ends with the first pipeline
+	[ -n "$asked" ] || wait -n -p pid "${groups[@]}" || status=$? # it ends with the first pipeline
 	[ -z "$asked" ] || exit
-	say "one pipeline has $([ "$status" -eq 0 ] && echo ended || echo failed); the other goes with it"
+	for a in "${!groups[@]}"; do [ "${groups[$a]}" != "$pid" ] || break; done
+	say "the pipeline $a has $([ "$status" -eq 0 ] && echo ended || echo failed); the other goes with it"
 	exit "$status"
 }
 
@@ -191,11 +202,12 @@ demo() {
 
 run_dir=$(realpath -m "${PIPELINE_RUN:-/run/pipeline}")
 lib_dir=$(realpath -m "${PIPELINE_LIB:-/var/lib/framepipe}") # where stages keep their files
-asked='' follower=''                                         # set by a signal; shows the logs
+asked=''                                                     # set by a signal
 
-# For in, out and divert, when it began, how often in a row it ended at once, and when to
-# start it again if it has ended. Times are in milliseconds.
-declare -A begun=() fails=() next=()
+# For in, out and divert, the pipe that its messages come through, the size of its log, when it
+# began, how often in a row it ended at once, and when to start it again if it has ended. Times
+# are in milliseconds.
+declare -A messages=([in]=3 [out]=4 [divert]=6) logged=() begun=() fails=() next=()
 
 # names sets what the devices of an interface are called, and where its state is.
 names() {
@@ -227,7 +239,7 @@ up() {
 	clean && names "$iface" # what an up that was killed has left
 	trap 'asked=1' INT TERM HUP
 	trap 'clean; [ -z "$asked" ] || exit 0' EXIT
-	export FRAMEPIPE_STALL=5s
+	export FRAMEPIPE_STALL=5s FRAMEPIPE_COUNTERS=3
 	make
 	supervise
 }
@@ -275,21 +287,18 @@ make() {
 	mkdir "$state" && echo $$ >"$state/pid" && cat "/sys/class/net/$iface/ifindex" >"$state/number" || exit 1
 	clock
 	taps || die "cannot make the taps"
+	exec 3<> <(:) 4<> <(:) 6<> <(:) 8<> <(:) # a read of 8 is a sleep without a process
 	for name in in out divert; do
 		printf %s "${flag[$name]-}" >"$state/$name"
-		for f in log restarts; do : >"$state/$name.$f"; done
+		for f in log restarts counters; do : >"$state/$name.$f"; done
 		launch "$name"
 	done
 	if ! await; then
-		tail -q -n 5 "$state"/{in,out,divert}.log | printable >&2
+		log
+		[ -z "${PIPELINE_BACKGROUND-}" ] || tail -q -n 5 "$state"/{in,out,divert}.log >&2
 		die "$iface is not diverted, and nothing has changed"
 	fi
-	if [ -n "${PIPELINE_BACKGROUND-}" ]; then
-		say "$iface goes through the pipelines; messages are in $state/*.log"
-	else
-		tail -q -n +1 -F --pid=$$ "$state"/{in,out,divert}.log >&2 2>/dev/null 5<&- 9>&- &
-		follower=$!
-	fi
+	[ -z "${PIPELINE_BACKGROUND-}" ] || say "$iface goes through the pipelines; messages are in $state/*.log"
 	if [ -n "${flag[confirm]-}" ]; then
 		say "$0 confirm $iface keeps it; otherwise it is undone in $confirm seconds"
 		echo $((now + confirm * 1000)) >"$state/until"
@@ -317,13 +326,13 @@ launch() {
 	begun[$1]=$now
 	case $1 in
 	divert)
-		exec 5< <(PIPELINE_STATE=$state exec tundivert -fail "$fail" "$iface" "$net" "$host" 2>>"$state/divert.log" 5<&- 7<&- 8<&- 9>&-)
+		exec 5< <(PIPELINE_STATE=$state exec tundivert -fail "$fail" "$iface" "$net" "$host" 2>&6 3>>"$state/divert.counters" 4>&- 5<&- 6>&- 7<&- 8<&- 9>&-)
 		groups[divert]=$!
 		return ;;
 	out) from=$host to=$net ;;
 	esac
 	rm -f "$state/$1.source" # of the one before
-	start "$1" "tunread -user $uid:$gid $from" "$(<"$state/$1")" "tunwrite -user $uid:$gid $to" >/dev/null 2>>"$state/$1.log"
+	start "$1" "tunread -user $uid:$gid $from" "$(<"$state/$1")" "tunwrite -user $uid:$gid $to" >/dev/null 2>&"${messages[$1]}" 3>>"$state/$1.counters" 4>&- 6>&-
 }
 
 running() { kill -0 "${groups[$1]}" 2>/dev/null; }
@@ -343,20 +352,36 @@ await() {
 supervise() {
 	local name beat=0
 	local -A sourceless=() # the process groups that had no source a second ago
-	exec 8<> <(:) # a read of this is a sleep without a process
 	while [ -z "$asked" ]; do
 		read -r -t 0.1 -u 8
 		clock
+		log
 		for name in in out divert; do keep "$name"; done
 		[ $((now / 1000)) -ne "$beat" ] || continue
 		beat=$((now / 1000))
 		for name in in out; do unstick "$name"; done
 		[ $((beat % 5)) -ne 0 ] || [ -z "${WATCHDOG_USEC-}" ] || tell WATCHDOG=1
-		find "$run_dir" -name '*.log' -size +1024k -exec truncate -s 0 {} +
+		find "$state" -name '*.counters' -size +1024k -exec truncate -s 0 {} +
 		if [ -e "$state/until" ] && [ "$now" -ge "$(<"$state/until")" ] && mv "$state/until" "$state/expired" 2>/dev/null; then
 			say "not confirmed: undone"
 			exit 1
 		fi
+	done
+}
+
+# log takes in what the pipelines and tundivert say, and adds the time. A log begins anew at 1 MiB.
+log() {
+	local name line i LC_ALL=C
+	for name in "${!messages[@]}"; do
+		for ((i = 0; i < 500; i++)); do
+			read -r -t 0 -u "${messages[$name]}" || break
+			IFS= read -r -t 0.1 -n 4096 -u "${messages[$name]}" line
+			line=${line//[[:cntrl:]]/} # a terminal would take them for commands
+			if ((logged[$name] > 1 << 20)); then : >"$state/$name.log" && logged[$name]=0; fi
+			printf '%(%F %T)T %s\n' -1 "$line" >>"$state/$name.log"
+			logged[$name]=$((${logged[$name]-0} + ${#line} + 21))
+			[ -n "${PIPELINE_BACKGROUND-}" ] || printf '%s\n' "$line" >&2
+		done
 	done
 }
 
@@ -378,7 +403,7 @@ keep() {
 		unset "next[$1]"
 		taps
 		launch "$1"
-		echo x >>"$state/$1.restarts"
+		printf '%(%F %T)T\n' -1 >>"$state/$1.restarts"
 	fi
 }
 
@@ -393,13 +418,14 @@ ended() {
 	[ $((now - begun[$1])) -lt 300 ] && fails[$1]=$((${fails[$1]-0} + 1)) || fails[$1]=0
 	[ "${fails[$1]}" -lt 3 ] || pause=$((fails[$1] > 8 ? 60 : 1 << (fails[$1] - 3)))
 	next[$1]=$((now + pause * 1000))
+	[ "$status" -ne 126 ] || loud "$1" "a program in -$1 may not be run by the user of the stages: -user"
 	loud "$1" "$1 has ended with status $status, and is started again$([ "$pause" -eq 0 ] || echo " in $pause s: it ended at once, ${fails[$1]} times in a row")"
 }
 
 # tell sends a message to systemd, if it started this: systemd-notify(1). loud NAME TEXT
 # says something there and in the log of in, out or divert.
 tell() { [ -z "${NOTIFY_SOCKET-}" ] || systemd-notify "$@"; }
-loud() { tell "--status=$2"; say "$2" 2>>"$state/$1.log"; }
+loud() { tell "--status=$2"; say "$2" 2>&"${messages[$1]}"; }
 
 # unstick in|out has stages that were stopped go on. A stage whose next one hangs ends by itself
 # (FRAMEPIPE_STALL), and with it the source; a second later all the rest is ended, too.
@@ -427,11 +453,13 @@ swap() {
 		[ ! -s "$state/$1.before" ] || end_source "$state/$1.before"
 		for _ in {1..40}; do ! kill -0 -- "-$old" 2>/dev/null || sleep 0.05; done
 		kill -KILL -- "-$old" 2>/dev/null
+		log
 		echo changed >"$state/$1.changed"
 	else
 		mv "$state/$1.old" "$state/$1"
 		mv "$state/$1.before" "$state/$1.source" 2>/dev/null
 		groups[$1]=$old
+		log
 		echo failed >"$state/$1.changed"
 	fi
 }
@@ -448,7 +476,7 @@ clean() {
 	fi
 	unset 'groups[divert]'
 	stop
-	kill ${follower:+"$follower"} 2>/dev/null
+	[ -z "${begun[in]-}" ] || log
 	exec 5<&-
 	processes | xargs -r kill -KILL 2>/dev/null # of an up that was killed
 	for t in "$net" "$host"; do
@@ -464,7 +492,15 @@ processes() { grep -lzFxs "PIPELINE_STATE=$state" /proc/[0-9]*/environ | sed 's/
 
 down() { parse '' 0 1 "$@"; each end "${args[@]}"; }
 confirm() { parse '' 0 1 "$@"; each keep_it "${args[@]}"; }
-status() { parse '' 0 1 "$@"; each show "${args[@]}"; }
+status() {
+	parse 'watch json' 0 1 "$@"
+	local text
+	# shellcheck source=internal/status/status.sh
+	. "$(ls "$here"/internal/status/status.sh "$here"/../share/framepipe/status.sh 2>/dev/null)" || die "status.sh is not where install put it"
+	[ -n "${flag[watch]-}" ] || each show "${args[@]}"
+	while text=$(each show "${args[@]}"); do printf '\e[H\e[2J%s\n' "$text"; done
+	exit 1
+}
 change() {
 	parse 'in out' 0 1 "$@"
 	[ ${#flag[@]} -gt 0 ] || wrong "change wants -in or -out"
@@ -506,51 +542,12 @@ replace() {
 		printf %s "${flag[$name]}" >"$state/$name.next" && mv "$state/$name.next" "$state/$name.new"
 		while [ ! -e "$state/$name.changed" ] && held; do sleep 0.1; done
 		[ "$(cat "$state/$name.changed" 2>/dev/null)" != changed ] || continue
-		tail -c "+$((size + 1))" "$state/$name.log" | printable >&2
+		tail -c "+$((size + 1))" "$state/$name.log" >&2
 		say "$iface: the new pipeline $name does not run; the old one stays"
 		failed=1
 	done
 	return "$failed"
 }
-
-# show prints the status of an interface. The tools write what they count when asked.
-show() {
-	local name pid line
-	local -A sent size
-	line="up since $(date -r "$state/number" '+%F %T')"
-	held || line="up was killed, and frames pass by: $0 down $iface"
-	echo "$iface: $line, taps $net and $host"
-	clock
-	[ ! -e "$state/until" ] || echo "  undone in $((($(<"$state/until") - now) / 1000)) seconds, unless confirmed: $0 confirm $iface"
-	for name in in out divert; do size[$name]=$(stat -c %s "$state/$name.log"); done
-	sent[$net]=$(counter "$net" tx_bytes) sent[$host]=$(counter "$host" tx_bytes)
-	for pid in $(processes); do
-		read -r name 2>/dev/null <"/proc/$pid/comm" && [[ " ${tools[*]} " = *" $name "* ]] && kill -USR1 "$pid"
-	done
-	sleep 1
-	counted divert
-	pipeline in "$net" "$host"
-	pipeline out "$host" "$net"
-}
-
-# pipeline in|out FROM TO prints what there is to show of one.
-pipeline() {
-	local stages
-	stages=$(<"$state/$1")
-	printf '\n%-4s tunread %s | %stunwrite %s\n' "$1:" "$2" "${stages:+$stages | }" "$3"
-	awk -v b=$((8 * ($(counter "$2" tx_bytes) - sent[$2]))) 'BEGIN { split("bit/s kbit/s Mbit/s Gbit/s", u, " "); for (i = 1; b >= 1000 && i < 4; i++) b /= 1000; printf "  %.4g %s, ", b, u[i] }'
-	echo "$(counter "$2" tx_dropped) frames dropped in the queue of $2, $(wc -l <"$state/$1.restarts") restarts"
-	counted "$1"
-}
-
-# counted NAME prints the counters that have come into a log.
-counted() {
-	tail -c "+$((size[$1] + 1))" "$state/$1.log" | grep -E '^[a-z]+: ([a-z_]+=|no frame)' | sed 's/^/  /' | printable || :
-}
-
-# printable leaves out what a terminal takes for commands: stages write logs, too.
-printable() { LC_ALL=C tr -d '\000-\010\013-\037\177'; }
-counter() { cat "/sys/class/net/$1/statistics/$2" 2>/dev/null || echo 0; }
 
 # --- install ---------------------------------------------------------------
 
@@ -565,6 +562,7 @@ files() {
 	for f in "${tools[@]}" pipeline.sh; do # a completion is found by the command's name
 		printf '644\t%s\t%s\n' "$here/man/completion.bash" "$1/share/bash-completion/completions/$f"
 	done
+	printf '644\t%s\t%s\n' "$here/internal/status/status.sh" "$1/share/framepipe/status.sh"
 	printf '644\t%s\t%s\n' "$here/examples/framepipe@.service" "$1/lib/systemd/system/framepipe@.service"
 }
 

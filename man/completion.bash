@@ -25,6 +25,7 @@ _framepipe_flags() {
 		run) echo -in -out -queues ;;
 		up) echo -confirm -fail -foreground -in -out -user ;;
 		change) echo -in -out ;;
+		status) echo -json -watch ;;
 		'') echo -h ;;
 		esac
 		return

@@ -91,10 +91,14 @@ func (m *monitor) line() string {
 		if b.Free {
 			burst = "free"
 		}
-		line += fmt.Sprintf(" free_total=%d free_used=%d free_left=%d burst=%s", b.Total, b.Used, b.Left, burst)
+		line += fmt.Sprintf(" free_total=%d free_used=%d free_left=%d burst=%s cycle_end=%s", b.Total, b.Used, b.Left, burst,
+			time.Unix(0, b.End).UTC().Format(time.RFC3339))
 		if b.Spent > 0 {
 			line += fmt.Sprintf(" spent=%d", b.Spent)
 		}
+	}
+	if s.Opens > 0 {
+		line += fmt.Sprintf(" opens_in=%v", s.Opens.Round(time.Second))
 	}
 	if !math.IsInf(s.Rate, 0) {
 		line += fmt.Sprintf(" rate_bytes=%.0f", s.Rate)

@@ -28,6 +28,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -213,6 +214,22 @@ func Ends(err error) error {
 // unread for that long, the stage ends with an error.
 const Stall = "FRAMEPIPE_STALL"
 
+// Counters names an environment variable with the number of an open file. SIGUSR1 prints the
+// counters there, after the number of the process, in place of stderr. The file is open for
+// appending.
+const Counters = "FRAMEPIPE_COUNTERS"
+
+// countersFile returns where SIGUSR1 prints, and with which prefix. A program between may have closed
+// the file, so that its number is another's later.
+func countersFile() (f *os.File, prefix string) {
+	if fd, err := strconv.Atoi(os.Getenv(Counters)); err == nil {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err == nil && flags&unix.O_APPEND != 0 {
+			return os.NewFile(uintptr(fd), Counters), fmt.Sprintf("%d ", os.Getpid())
+		}
+	}
+	return os.Stderr, ""
+}
+
 // Output prepares stdout for a stage's stream, and watches its reader if Stall is set.
 func Output() (*fdio.Output, error) {
 	var limit Duration
@@ -281,6 +298,7 @@ func (t *Tool) signals() error {
 		}
 		t.stop, wake = p[0], p[1]
 	}
+	counters, prefix := countersFile()
 	c := make(chan os.Signal, 4)
 	signal.Notify(c, syscall.SIGUSR1, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
@@ -289,7 +307,7 @@ func (t *Tool) signals() error {
 			switch {
 			case s == syscall.SIGUSR1:
 				if line := t.counters.Load(); line != nil {
-					fmt.Fprintf(os.Stderr, "%s: %s\n", t.Name, (*line)())
+					fmt.Fprintf(counters, "%s%s: %s\n", prefix, t.Name, (*line)())
 				}
 			case asked, t.Abrupt:
 				t.Verbosef("asked to stop: exiting at once")

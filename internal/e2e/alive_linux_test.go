@@ -70,15 +70,12 @@ func TestUpStagesKilled(t *testing.T) {
 	if most := time.Second + late(); times[kills*3/4] > most {
 		t.Errorf("back after %v, and not after %v", times, most)
 	}
-	status := u.must("status")
 	restarts := 0
-	for _, m := range regexp.MustCompile(`, (\d+) restarts`).FindAllStringSubmatch(status, -1) {
-		n := 0
-		_, _ = fmt.Sscan(m[1], &n)
-		restarts += n
+	for _, p := range u.status().Pipelines {
+		restarts += p.Restarts
 	}
 	if restarts < kills || restarts > kills+2 {
-		t.Errorf("%d kills, and\n%s", kills, status)
+		t.Errorf("%d kills, and %d restarts", kills, restarts)
 	}
 }
 
@@ -109,7 +106,7 @@ func TestUpFails(t *testing.T) {
 			}
 			if mode == "open" {
 				talk("past")
-				if s := u.must("status"); !strings.Contains(s, "tundivert: state=open ") {
+				if s := u.must("status"); !strings.Contains(s, ", open: a pipeline is down, and frames pass by\n") {
 					t.Errorf("status:\n%s", s)
 				}
 			} else if u.answers() {
@@ -119,7 +116,7 @@ func TestUpFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, 30*time.Second, "pipelines that stay", func() bool {
-				return len(u.stages()) == 5 && strings.Contains(u.must("status"), "tundivert: state=diverting ")
+				return len(u.stages()) == 5 && u.status().State == "diverting"
 			})
 			talk("after")
 			u.must("down")
@@ -136,7 +133,7 @@ func TestUpDevicesGo(t *testing.T) {
 	talk := u.connection("10.0.0.1:7", "[fd00::1]:7")
 	talk("before")
 	whole := func() bool {
-		return u.answers() && len(u.stages()) == 6 && strings.Contains(u.must("status"), "tundivert: state=diverting ")
+		return u.answers() && len(u.stages()) == 6 && u.status().State == "diverting"
 	}
 	for _, tap := range []string{"fphost", "fpnet"} {
 		u.host.Run("ip", "link", "del", u.device(tap))
@@ -246,7 +243,7 @@ func TestUpUnprivileged(t *testing.T) {
 			_, _ = fmt.Sscan(filepath.Base(fd), &n)
 			pipe := strings.HasPrefix(to, "pipe:")
 			switch {
-			case n < 2 && (pipe || to == "/dev/null"), n == 2 && strings.HasSuffix(to, ".log"), to == "/dev/net/tun":
+			case n < 3 && (pipe || to == "/dev/null"), n == 3 && strings.HasSuffix(to, ".counters"), to == "/dev/net/tun":
 			case n > 2 && pipe && !strings.HasPrefix(line, "quotagate") && !strings.HasPrefix(line, "tunwrite"): // of its own
 			case strings.HasPrefix(to, "anon_inode:[event"), strings.HasPrefix(to, u.lib), strings.HasPrefix(to, "/memfd:frames"):
 			case n == 7 && strings.HasSuffix(to, "/bin"): // the directory of the tools
@@ -276,19 +273,19 @@ func TestUpUnprivileged(t *testing.T) {
 }
 
 // A stage that writes over its environment, and does not end by itself, is ended all the
-// same; and its messages cannot control the terminal of a reader of the status.
+// same; and its name and messages cannot control the terminal of a reader of status and logs.
 func TestUpHidden(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)
 	before := u.looks()
 	hides := openDir(t) + "/hides"
 	write(t, hides, `$0 = "x" x 3000; $SIG{TERM} = $SIG{HUP} = "IGNORE";
-$| = 1; if (!fork) { while (1) { print STDERR "tunread: a=1 \033[2Jred\n"; sleep 1 } }
+$| = 1; if (!fork) { while (1) { print STDERR "\033[2Jred\n"; sleep 1 } }
 while (sysread STDIN, my $b, 65536) { print $b } sleep 1000`)
 	for _, how := range []string{"down", "TERM"} {
 		u.must("up", "e0", "-in", "exec perl "+hides)
-		if s := u.must("status"); !strings.Contains(s, "tunread: a=1 [2Jred\n") {
-			t.Errorf("status:\n%q", s)
+		if s := u.must("status"); strings.ContainsAny(s, "\033\177") || !regexp.MustCompile(`(?m)^\S+ \S+ \[2Jred$`).MatchString(u.log("in")) {
+			t.Errorf("status:\n%q, the log:\n%q", s, u.log("in"))
 		}
 		if how == "down" {
 			u.must("down")

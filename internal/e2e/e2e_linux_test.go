@@ -54,23 +54,27 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	bin = dir
+	bin = dir + "/bin"
 	var packages []string
 	for _, name := range append([]string{"bench/soak"}, manTools...) {
 		packages = append(packages, "framepipe/"+name)
 	}
-	if err := process.Build(dir, packages...); err != nil {
+	if err := process.Build(bin, packages...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	// As if it were installed: most tests need no build of their own. The stages of up
 	// are somebody else's.
-	script, err := os.ReadFile("../../pipeline.sh")
-	if err = errors.Join(err, os.WriteFile(dir+"/pipeline.sh", script, 0o755), os.Chmod(dir, 0o755)); err != nil {
+	err = errors.Join(os.Chmod(dir, 0o755), os.Chmod(bin, 0o755), os.MkdirAll(dir+"/share/framepipe", 0o755))
+	for from, to := range map[string]string{"pipeline.sh": "/bin/pipeline.sh", "internal/status/status.sh": "/share/framepipe/status.sh"} {
+		text, e := os.ReadFile("../../" + from)
+		err = errors.Join(err, e, os.WriteFile(dir+to, text, 0o755))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	os.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	return m.Run()
 }
 

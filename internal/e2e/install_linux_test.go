@@ -66,7 +66,7 @@ func TestInstall(t *testing.T) {
 	for name := range pages(t) {
 		want = append(want, "-rw-r--r-- share/man/man"+name[len(name)-1:]+"/"+name)
 	}
-	want = append(want, "-rw-r--r-- lib/systemd/system/framepipe@.service")
+	want = append(want, "-rw-r--r-- lib/systemd/system/framepipe@.service", "-rw-r--r-- share/framepipe/status.sh")
 	left := []string{}
 	for _, name := range mine {
 		if err := os.MkdirAll(filepath.Dir(to+"/"+name), 0o755); err != nil {

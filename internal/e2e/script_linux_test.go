@@ -128,7 +128,7 @@ func TestPipelineScript(t *testing.T) {
 			if left, err := os.ReadDir(tmp); len(left) > 0 || err != nil {
 				t.Errorf("files are left: %v, %v", left, err)
 			}
-			if says := script.Said.String(); name == "a tap goes" && !regexp.MustCompile(`(?s)tap1: the device has gone away.*one pipeline has failed; the other goes with it`).MatchString(says) {
+			if says := script.Said.String(); name == "a tap goes" && !regexp.MustCompile(`(?s)tap1: the device has gone away.*pipeline.sh: (in: tunwrite|out: tunread) has failed with status 1\n.*the pipeline (in|out) has failed; the other goes with it`).MatchString(says) {
 				t.Errorf("it says %s", says)
 			}
 		})

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -206,6 +207,30 @@ func (u *uplink) ping(from *nettest.Namespace, addr string) {
 // undone reports whether nothing of up is left.
 func (u *uplink) undone() bool { return !exists(u.state + "/e0") }
 
+// report is the output of status -json.
+type report struct {
+	State     string
+	Pipelines []struct {
+		Name, Stages string
+		Rate         float64 `json:"bits_per_second"`
+		Restarts     int
+		Last         string `json:"last_restart"`
+		Processes    []struct {
+			Name     string
+			Counters map[string]any
+		}
+	}
+}
+
+func (u *uplink) status() (s report) {
+	u.t.Helper()
+	out := u.must("status", "-json", "e0")
+	if err := json.Unmarshal([]byte(out), &s); err != nil || len(s.Pipelines) != 2 {
+		u.t.Fatalf("%v: %s", err, out)
+	}
+	return s
+}
+
 // log is a log of a running up.
 func (u *uplink) log(name string) string {
 	u.t.Helper()
@@ -288,20 +313,44 @@ func TestUp(t *testing.T) {
 	changed := time.Now()
 	talk("changed")
 	time.Sleep(1100 * time.Millisecond) // the gates publish once a second
-	status := u.must("status")
-	for _, want := range []string{
-		`(?m)^e0: up since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, taps fpnet\d+ and fphost\d+$`,
-		`(?m)^  tundivert: state=diverting `,
-		`(?m)^in:  tunread fpnet\d+ \| quotagate -rate 1Gbit/s \| bytehist -o /dev/null \| tunwrite fphost\d+$`,
-		`(?m)^out: tunread fphost\d+ \| quotagate -rate 400Mbit/s \| cat \| tunwrite fpnet\d+$`,
-		`(?m)^  tunread: frames=\d{2,} bytes=\d{3,} `,
-		`(?m)^  quotagate: state=open used=\d{3,} quota=37500000000 `,
-		`(?m)^  quotagate: state=open used=\d{3,} quota=15000000000 `,
-		`(?m)^  [0-9.]+ k?bit/s, 0 frames dropped in the queue of fpnet\d+, 0 restarts$`,
+	want := regexp.MustCompile(`^e0: up since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, diverting
+
+in:  [0-9.]+ k?bit/s, from fpnet\d+ to fphost\d+
+  tunread
+  quotagate   \[\.{20}\]   0% of 37.5 GB, open
+  bytehist
+  tunwrite
+
+out: [0-9.]+ k?bit/s, from fphost\d+ to fpnet\d+
+  tunread
+  quotagate   \[\.{20}\]   0% of 15 GB, open
+  cat
+  tunwrite
+$`)
+	if s := u.must("status"); !want.MatchString(s) {
+		t.Errorf("status:\n%s", s)
+	}
+	s := u.status()
+	for i, tt := range []struct {
+		stages string
+		names  []string
+		quota  float64
+	}{
+		{"quotagate -rate 1Gbit/s | bytehist -o /dev/null", []string{"tunread", "quotagate", "bytehist", "tunwrite"}, 37.5e9},
+		{"quotagate -rate 400Mbit/s | cat", []string{"tunread", "quotagate", "cat", "tunwrite"}, 15e9},
 	} {
-		if !regexp.MustCompile(want).MatchString(status) {
-			t.Errorf("status does not show %s:\n%s", want, status)
+		p := s.Pipelines[i]
+		var names []string
+		for _, q := range p.Processes {
+			names = append(names, q.Name)
 		}
+		gate := p.Processes[1].Counters
+		if p.Stages != tt.stages || !slices.Equal(names, tt.names) || gate["quota"] != tt.quota || gate["used"].(float64) < 100 || p.Rate <= 0 {
+			t.Errorf("%s: %+v", p.Name, p)
+		}
+	}
+	if log := u.log("in") + u.log("out"); strings.Contains(log, "frames=") {
+		t.Errorf("status writes into the logs: %s", log)
 	}
 	if said, code := u.run("up", "e0"); code != 1 || !regexp.MustCompile(`e0 is up already\npipeline.sh: hint: .* change e0 -in STAGES`).MatchString(said) {
 		t.Errorf("up again: status %d, %s", code, said)
@@ -507,7 +556,7 @@ func TestUpKilled(t *testing.T) {
 			t.Fatalf("kill %d: %v", i, r)
 		}
 		u.same(before)
-		if s, status := u.run("status"); i%2 == 1 && (status != 0 || !strings.Contains(s, "up was killed, and frames pass by")) {
+		if s, status := u.run("status"); i%2 == 1 && (status != 0 || !strings.Contains(s, "it was killed, and frames pass by")) {
 			t.Errorf("status after the kill: %s", s)
 		}
 		talk("killed")
@@ -640,8 +689,8 @@ func TestUpChange(t *testing.T) {
 	talk := u.connection("10.0.0.1:7")
 	talk("before")
 	stages := func() (all []string) {
-		for _, m := range regexp.MustCompile(`(?m)^(?:in: |out:) tunread \w+ \| (.*)tunwrite`).FindAllStringSubmatch(u.must("status"), -1) {
-			all = append(all, m[1])
+		for _, p := range u.status().Pipelines {
+			all = append(all, p.Stages)
 		}
 		return all
 	}
@@ -651,11 +700,11 @@ func TestUpChange(t *testing.T) {
 		says   string
 		want   []string
 	}{
-		{[]string{"e0", "-in", "quotagate -quota 3PB | cat"}, 0, "", []string{"quotagate -quota 3PB | cat | ", "quotagate -quota 2PB | "}},
-		{[]string{"-out", ""}, 0, "", []string{"quotagate -quota 3PB | cat | ", ""}},
-		{[]string{"-in", "quotagate -quota 4", "-out", "cat"}, 1, "quotagate: hint: ", []string{"quotagate -quota 3PB | cat | ", "cat | "}},
-		{[]string{"-in", "exit 3"}, 1, "pipeline.sh: e0: the new pipeline in does not run; the old one stays", []string{"quotagate -quota 3PB | cat | ", "cat | "}},
-		{[]string{"-in", "'"}, 2, "pipeline.sh: -in: the shell does not understand '", []string{"quotagate -quota 3PB | cat | ", "cat | "}},
+		{[]string{"e0", "-in", "quotagate -quota 3PB | cat"}, 0, "", []string{"quotagate -quota 3PB | cat", "quotagate -quota 2PB"}},
+		{[]string{"-out", ""}, 0, "", []string{"quotagate -quota 3PB | cat", ""}},
+		{[]string{"-in", "quotagate -quota 4", "-out", "cat"}, 1, "quotagate: hint: ", []string{"quotagate -quota 3PB | cat", "cat"}},
+		{[]string{"-in", "exit 3"}, 1, "pipeline.sh: e0: the new pipeline in does not run; the old one stays", []string{"quotagate -quota 3PB | cat", "cat"}},
+		{[]string{"-in", "'"}, 2, "pipeline.sh: -in: the shell does not understand '", []string{"quotagate -quota 3PB | cat", "cat"}},
 	} {
 		said, status := u.run(append([]string{"change"}, tt.args...)...)
 		if status != tt.status || !strings.Contains(said, tt.says) {
@@ -705,7 +754,7 @@ func TestUpTwo(t *testing.T) {
 	}
 	eventually(t, 5*time.Second, "its end", func() bool {
 		said, _ := u.run("status", "e0")
-		return strings.Contains(said, "up was killed, and frames pass by")
+		return strings.Contains(said, "it was killed, and frames pass by")
 	})
 	u.ping(u.host, "10.0.0.1")
 	if said, status := u.run("confirm"); status != 1 || !strings.Contains(said, "e0: up was killed") {
@@ -825,7 +874,7 @@ func TestUpClock(t *testing.T) {
 	since(1000)
 	run("up", "e0", "-confirm", "10m")
 	since(1599)
-	if s := run("status"); !strings.Contains(s, "undone in 1 seconds, unless confirmed") {
+	if s := run("status"); !strings.Contains(s, "undone in 1 second, unless confirmed") {
 		t.Errorf("a second before the end, status has\n%s", s)
 	}
 	since(1600)

@@ -478,8 +478,11 @@ func TestMarkedSlot(t *testing.T) {
 		if v := pass(at, 2000); (v == Pass) == marked {
 			t.Errorf("marked %v: verdict %d", marked, v)
 		}
-		if w := g.win.(*budgeted); w.sustainable(at) < w.shared.sustainable(at) || w.shared.sustainable(at) == 0 {
-			t.Errorf("%v bytes a second, and %v without a budget", w.sustainable(at), w.shared.sustainable(at))
+		w := g.win.(*budgeted)
+		with, _ := w.outlook(at, 0)
+		without, _ := w.shared.outlook(at, 0)
+		if with < without || without == 0 {
+			t.Errorf("%v bytes a second, and %v without a budget", with, without)
 		}
 	}
 }

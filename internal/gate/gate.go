@@ -112,10 +112,11 @@ type Stats struct {
 // State describes a gate at a time.
 type State struct {
 	Stats
-	Open       bool    // below the threshold, or in free windows, and no frames held
-	Used       int64   // bytes in the window; more than Quota in free windows
-	Quota      int64   // bytes
-	Rate       float64 // paced rate in bytes per second, +Inf while open
+	Open       bool          // below the threshold, or in free windows, and no frames held
+	Used       int64         // bytes in the window; more than Quota in free windows
+	Quota      int64         // bytes
+	Rate       float64       // paced rate in bytes per second, +Inf while open
+	Opens      time.Duration // how long the gate is not open, if no more frames come
 	HeldFrames int
 	HeldBytes  int64
 	Delay      time.Duration // of the last frame that was held
@@ -375,15 +376,18 @@ func (g *Gate) random(p *Packet) Verdict {
 	return verdict
 }
 
-// pace returns the rate of Pace, in bytes per second.
-func (g *Gate) pace() float64 {
+// pace returns the rate of Pace, in bytes per second, and when the gate opens if no more
+// bytes come.
+func (g *Gate) pace() (rate float64, opens int64) {
+	rate, opens = g.win.outlook(g.now, g.win.quota()-g.threshold)
 	switch {
 	case !g.cfg.Floor:
-		return g.win.sustainable(g.now)
 	case !g.fits(0):
-		return floor * g.win.mean()
+		rate = floor * g.win.mean()
+	default:
+		rate = max(rate, floor*g.win.mean())
 	}
-	return max(g.win.sustainable(g.now), floor*g.win.mean())
+	return rate, opens
 }
 
 // refill updates the rate and the tokens.
@@ -393,7 +397,7 @@ func (g *Gate) refill() {
 		g.tokens, g.filled, g.rateEnd = 0, g.now, 0
 	}
 	if g.now >= g.rateEnd || g.cfg.Floor && !g.fits(0) { // dropped frames may have used up the rest
-		g.rate = g.pace()
+		g.rate, _ = g.pace()
 		g.rateEnd = min(g.now+int64(rateTime), g.win.refresh())
 	}
 	g.tokens += g.rate * float64(g.now-g.filled) / 1e9
@@ -551,8 +555,12 @@ func (g *Gate) State(now int64) State {
 			s.Budget = &b
 		}
 	}
-	if !s.Open && g.cfg.Policy == Pace {
-		s.Rate = g.pace()
+	if !s.Open {
+		rate, opens := g.pace()
+		s.Opens = time.Duration(opens - g.now)
+		if g.cfg.Policy == Pace {
+			s.Rate = rate
+		}
 	}
 	return s
 }

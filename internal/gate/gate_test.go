@@ -613,3 +613,32 @@ func BenchmarkArriveFull(b *testing.B) {
 		})
 	}
 }
+
+// A gate that is not open opens when its state says, if nothing more comes, and not a
+// moment earlier.
+func TestOpens(t *testing.T) {
+	for name, cfg := range map[string]Config{
+		"sliding": {Window: 5 * time.Minute},
+		"aligned": {Window: 5 * time.Minute, Align: true},
+		"cycle":   {Cycle: func(now int64) (start, end int64) { return now - now%1e15, now - now%1e15 + 1e15 }},
+		"poller":  {Window: 5 * time.Minute, Poller: budget.Poller{Jitter: 2 * time.Second}},
+		"shared":  {Window: 5 * time.Minute, Book: newShelf(time.Second, 310)},
+	} {
+		cfg.Quota, cfg.Threshold, cfg.Policy, cfg.Seed = 1e6, 0.75, Random, 1
+		g := must(t, cfg)
+		now := int64(1e15 + 1e9)
+		for range 200 {
+			g.Admit(now, &Packet{Bytes: 10e3})
+			now += 3e8
+		}
+		s := g.State(now)
+		if s.Open || s.Opens <= 0 {
+			t.Errorf("%s: open %v, in %v", name, s.Open, s.Opens)
+			continue
+		}
+		then := now + int64(s.Opens)
+		if before, at := g.State(then-1), g.State(then); before.Open || !at.Open || before.Opens != 1 || at.Opens != 0 {
+			t.Errorf("%s: %v before the time, %v at it", name, before, at)
+		}
+	}
+}

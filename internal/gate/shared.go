@@ -75,7 +75,7 @@ type shared struct {
 	past  []int64         // the same for view.Past
 	added int64           // the same for the current slot
 
-	leaving []departure // of sustainable
+	leaving []departure // of outlook
 }
 
 // newShared returns a shared window. length is that of the longest sample.
@@ -148,18 +148,18 @@ func (s *shared) offer(bytes int64) {
 	}
 }
 
-// sustainable works like that of sliding. This gate's bytes leave the window with their
+// outlook works like that of sliding. This gate's bytes leave the window with their
 // fine slots; the bytes of other gates leave a window after the end of their slots.
-func (s *shared) sustainable(now int64) float64 {
+func (s *shared) outlook(now, need int64) (rate float64, opens int64) {
 	if s.err != nil {
-		return s.fine.sustainable(now)
+		return s.fine.outlook(now, need)
 	}
 	s.leaving = s.leaving[:0]
 	for i := len(s.view.Past) - 1; i >= 0; i-- {
 		s.leaving = append(s.leaving, departure{s.view.Past[i].End + s.length, s.others(i)})
 	}
 	s.leaving = append(s.leaving, departure{s.view.End + s.length, 0})
-	return s.fine.beside(now, s.foreign(), s.leaving)
+	return s.fine.beside(now, need, s.foreign(), s.leaving)
 }
 
 // budgeted is a shared window that may exceed the quota in windows that the provider does
@@ -273,20 +273,21 @@ func (w *budgeted) mark(used int64) {
 	}
 }
 
-func (w *budgeted) sustainable(now int64) float64 {
+func (w *budgeted) outlook(now, need int64) (rate float64, opens int64) {
 	switch {
 	case now < w.flat:
-		return w.shared.sustainable(now)
+		return w.shared.outlook(now, need)
 	case !w.limited:
-		return maxQuota
+		return maxQuota, now
 	}
-	steepest := newSlope(now, w.limit-w.free())
+	steepest := newSlope(now, w.limit-w.free(), need)
 	for i := w.depth - 1; i >= 0; i-- { // the oldest bytes leave first
 		p := w.view.Past[i]
 		steepest.leave(p.End+w.length, sum(p.Charged))
 	}
 	steepest.leave(w.view.End+w.length, 0)
-	return max(steepest.rate, w.shared.sustainable(now))
+	rate, opens = w.shared.outlook(now, need)
+	return max(rate, steepest.rate), min(opens, steepest.opens)
 }
 
 // sharedCycle is an aligned window whose counts are in a Book: a transfer cap.
@@ -344,7 +345,9 @@ func (s *sharedCycle) advance(now int64) {
 	_, s.end = s.bounds(view.Start + view.Shift)
 }
 
-func (s *sharedCycle) sustainable(now int64) float64 { return s.pace(now, s.used()) }
+func (s *sharedCycle) outlook(now, need int64) (rate float64, opens int64) {
+	return s.pace(now, need, s.used())
+}
 
 func sum(counters []Counter) (n int64) {
 	for _, c := range counters {

@@ -193,7 +193,7 @@ func TestSharedCycle(t *testing.T) {
 	g := must(t, cfg)
 	g.Arrive(5e14, &Packet{Bytes: 500e3})
 	g.Flush()
-	if r := g.win.sustainable(5e14); r < 0.999 || r > 1.001 {
+	if r, _ := g.win.outlook(5e14, 0); r < 0.999 || r > 1.001 {
 		t.Errorf("%.3f bytes a second, want 1: 500 kB for 500,000 s", r)
 	}
 }
@@ -425,7 +425,9 @@ func TestSharedSustainable(t *testing.T) {
 				w.add(n)
 			}
 		}
-		if got, want := b.sustainable(now), a.sustainable(now); b.used() != a.used() || got < want*0.999999 || got > want*1.000001 {
+		want, opens := a.outlook(now, a.limit/4)
+		got, same := b.outlook(now, b.limit/4)
+		if b.used() != a.used() || got < want*0.999999 || got > want*1.000001 || same != opens {
 			t.Fatalf("used %d, %d; rate %.1f, %.1f", b.used(), a.used(), got, want)
 		}
 	}

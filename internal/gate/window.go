@@ -19,9 +19,10 @@ type window interface {
 	used() int64
 	// quota returns the number of bytes the window may hold.
 	quota() int64
-	// sustainable returns the rate, in bytes per second, that can be kept up from
-	// now until all bytes have left, without exceeding the quota.
-	sustainable(now int64) float64
+	// outlook returns the rate, in bytes per second, that can be kept up from now until all
+	// bytes have left, without exceeding the quota; and the time when the room for bytes is
+	// more than need, if no more come.
+	outlook(now, need int64) (rate float64, opens int64)
 	// refresh returns the time from which any of these may change without a call of add.
 	refresh() int64
 	// mean returns the rate, in bytes per second, that uses up the quota in a window's
@@ -48,16 +49,26 @@ func (private) failed() error { return nil }
 // these bounds is the rate. At that rate the window reaches the quota just when the bytes
 // of that bound leave.
 type slope struct {
-	now, room int64
-	rate      float64
+	now, room, need int64
+	rate            float64
+	opens           int64 // when room became more than need, 0 before
 }
 
-func newSlope(now, room int64) slope { return slope{now, room, math.Inf(1)} }
+func newSlope(now, room, need int64) slope {
+	s := slope{now: now, room: room, need: need, rate: math.Inf(1)}
+	if room > need {
+		s.opens = now
+	}
+	return s
+}
 
 // leave has bytes leave the window. The times must not go back.
 func (s *slope) leave(at, bytes int64) {
 	s.rate = min(s.rate, max(float64(s.room)/float64(max(at-s.now, 1))*1e9, 0))
 	s.room += bytes
+	if s.opens == 0 && s.room > s.need {
+		s.opens = at
+	}
 }
 
 // slotsPerWindow is the number of slots of a sliding window. It counts one slot more
@@ -121,16 +132,18 @@ func (s *sliding) advance(now int64) {
 	s.end = (s.now + 1) * s.slot
 }
 
-func (s *sliding) sustainable(now int64) float64 { return s.beside(now, 0, nil) }
+func (s *sliding) outlook(now, need int64) (rate float64, opens int64) {
+	return s.beside(now, need, 0, nil)
+}
 
 // departure is when bytes of other gates leave the window.
 type departure struct{ at, bytes int64 }
 
-// beside returns the sustainable rate beside bytes of other gates, which leave in order.
-func (s *sliding) beside(now, others int64, leaving []departure) float64 {
+// beside returns the outlook beside bytes of other gates, which leave in order.
+func (s *sliding) beside(now, need, others int64, leaving []departure) (rate float64, opens int64) {
 	n := int64(len(s.ring))
-	rate := func(room, slots int64) float64 {
-		steepest, i := newSlope(now, room), 0
+	within := func(room, slots int64) slope {
+		steepest, i := newSlope(now, room, need), 0
 		for j := max(s.now-slots+1, 0); j <= s.now; j++ {
 			at := (j + slots) * s.slot
 			for ; i < len(leaving) && leaving[i].at < at; i++ {
@@ -141,13 +154,14 @@ func (s *sliding) beside(now, others int64, leaving []departure) float64 {
 		for _, d := range leaving[i:] {
 			steepest.leave(d.at, d.bytes)
 		}
-		return steepest.rate
+		return steepest
 	}
-	least := rate(s.limit-s.recent-others, slotsPerWindow+1)
-	if s.more > 0 {
-		least = min(least, rate(s.limit+s.more-s.sum-others, n))
+	window := within(s.limit-s.recent-others, slotsPerWindow+1)
+	if s.more <= 0 {
+		return window.rate, window.opens
 	}
-	return least
+	longest := within(s.limit+s.more-s.sum-others, n)
+	return min(window.rate, longest.rate), max(window.opens, longest.opens)
 }
 
 // aligned is a window that begins at fixed times: on the clock, or with a billing cycle.
@@ -207,11 +221,13 @@ func (a *aligned) advance(now int64) {
 func (a *aligned) refresh() int64 { return a.check }
 func (a *aligned) mean() float64  { return float64(a.most) / float64(a.length) * 1e9 }
 
-func (a *aligned) sustainable(now int64) float64 { return a.pace(now, a.sum) }
+func (a *aligned) outlook(now, need int64) (rate float64, opens int64) {
+	return a.pace(now, need, a.sum)
+}
 
 // pace returns the rate that uses up the rest of the quota by the end of the window.
-func (a *aligned) pace(now, used int64) float64 {
-	steepest := newSlope(now, a.most-used)
+func (a *aligned) pace(now, need, used int64) (rate float64, opens int64) {
+	steepest := newSlope(now, a.most-used, need)
 	steepest.leave(a.until, used)
-	return steepest.rate
+	return steepest.rate, steepest.opens
 }

@@ -243,7 +243,8 @@ ip addr add 10.5.0.1/24 dev tap0
 // ports makes the files of two ports, with samples of November 2026.
 const ports = `rrdtool create port.rrd --start 1793491200 --step 300 DS:in:COUNTER:600:0:U DS:out:COUNTER:600:0:U RRA:AVERAGE:0.5:1:9000
 for i in 1 2 3 4 5 6 7 8 9; do rrdtool update port.rrd $((1793491200 + i*300)):$((i*1000000)):$((i*2000000)); done
-cp port.rrd port1.rrd; cp internal/samples/testdata/vnstat-fiveminute.json port2.json
+cp port.rrd port1.rrd; cp internal/samples/testdata/vnstat-fiveminute.json port2.json; cp port2.json vnstat.json
+echo '{"status":"ok","graph_data":{"in_data":[8,16],"out_data":[80,160.8],"ticks":["1793491500","1793491800"]}}' >librenms.json
 `
 
 func TestReadmeCommands(t *testing.T) {
@@ -363,7 +364,7 @@ func TestReadmeStages(t *testing.T) {
 // The commands that take minutes begin as they should.
 func TestMeasuringCommands(t *testing.T) {
 	t.Parallel()
-	lines := matches("`(go (?:test|run) [^`]+)`", read(t, root+"/README.md")+read(t, root+"/examples/README.md"))
+	lines := matches("`(go (?:test|run) [^`]+)`", read(t, root+"/bench/README.md")+read(t, root+"/examples/README.md"))
 	if len(lines) < 4 {
 		t.Fatalf("%d commands found", len(lines))
 	}

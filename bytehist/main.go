@@ -60,6 +60,8 @@ func run(t *cli.Tool, c config) error {
 	switch {
 	case c.every <= 0:
 		return cli.Usagef("-every %v: must be greater than zero", c.every)
+	case c.output == "-":
+		return cli.Usagef("-o -: stdout has the stream; without -o, reports go to stderr")
 	case c.sample < 0:
 		return cli.Usagef("-sample %d: want 1 or more, or 0 for the default", c.sample)
 	}

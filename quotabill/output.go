@@ -28,7 +28,7 @@ type file struct {
 }
 
 // write writes the report on an input and the files of -svg, -html, -prom and -slots. Unless all can be
-// written, it writes no report.
+// written, it writes no report. A file with the name - goes to stdout in its place.
 func (c *config) write(r report, input string) error {
 	var out bytes.Buffer
 	if c.json {
@@ -49,7 +49,7 @@ func (c *config) write(r report, input string) error {
 	case bill.Plan:
 		files = []file{{c.svg, x.SVG}, {c.html, x.HTML}}
 	}
-	if err := writeFiles(files); err != nil {
+	if err := writeFiles(files, &out); err != nil {
 		return err
 	}
 	if _, err := os.Stdout.Write(out.Bytes()); err != nil && !errors.Is(err, unix.EPIPE) {
@@ -70,7 +70,7 @@ func (c *config) label(input string) metrics.Label {
 	return source
 }
 
-func writeFiles(files []file) error {
+func writeFiles(files []file, stdout *bytes.Buffer) error {
 	for _, f := range files {
 		if f.name == "" {
 			continue
@@ -78,6 +78,10 @@ func writeFiles(files []file) error {
 		var out bytes.Buffer
 		if err := f.write(&out); err != nil {
 			return err
+		}
+		if f.name == "-" {
+			*stdout = out
+			continue
 		}
 		if err := cli.Write(f.name, out.Bytes()); err != nil {
 			return err

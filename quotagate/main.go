@@ -258,6 +258,9 @@ func run(t *cli.Tool, c config) (err error) {
 	if err != nil {
 		return err
 	}
+	if c.metrics == "-" {
+		return cli.Usagef("-metrics -: stdout has the stream")
+	}
 	if info, err := os.Stat(c.metrics); err == nil && !info.Mode().IsRegular() {
 		return cli.Usagef("-metrics %s: is no file that can be replaced", c.metrics)
 	}

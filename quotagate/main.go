@@ -21,61 +21,63 @@ import (
 
 const usage = `usage: quotagate {-quota SIZE | -rate RATE} [-window 5m] [flags] < stream > stream
 
-Passes frames at full speed while less than the threshold's share of the quota was
-used in the last window, and then no faster than what is left of it can sustain.
+Shapes traffic by a quota: while less than the threshold's share of the quota was used
+in the last window, frames pass at full speed; then no faster than the rest of the
+quota can sustain.
 
   -quota SIZE      bytes that may pass in any window: 10GB, 500MiB
-  -rate RATE       the same as a mean rate over the window: 100Mbit/s, 12.5MB/s
+  -rate RATE       the quota as a mean rate over the window: 100Mbit/s, 12.5MB/s
   -window D        the window: 5m (default), 1h, 30d, month
   -align           windows begin on the clock instead of sliding along
-  -ledger FILE     count in FILE, which is made if need be: what was counted survives
-                   restarts, and gates of both directions share it
-  -dir D           in or out: which direction this is; -ledger needs it
+  -ledger FILE     count in FILE, created if it does not exist: counts survive a restart,
+                   and gates of both directions share them
+  -dir D           in or out: the direction of this stream; -ledger needs it
   -bill M          with -ledger: separate (default) and max hold each direction to the
-                   quota, sum the two together
+                   quota, sum holds both together to it
   -percentile P    with -ledger: the provider bills this percentile of the windows of a
-                   cycle. Bursts run on over the quota where the free windows above it
-                   do most good, and never so that the bill goes over the quota
-  -jitter D        with -percentile: how early or late the provider's polls may be; default
+                   cycle. The windows above it are free, and the gate spends them on the
+                   bursts that gain most; the bill stays within the quota
+  -jitter D        with -percentile: how early or late the provider may poll; default
                    2s, but at most a tenth of the window
   -phase D         with -percentile: when the provider polls, after the multiples of the
-                   window since the Unix epoch; default: not known
-  -reserve N       with -percentile: free windows that stay unused, for a provider who
+                   window since the Unix epoch; default: unknown
+  -reserve N       with -percentile: free windows to leave unused, for a provider that
                    loses samples or polls late
   -hard            with -percentile: hold to the quota even if more will be billed anyway,
-                   as when inbound has used up the free windows
+                   as when inbound traffic has used up the free windows
   -whole           with -percentile: the provider bills the whole of the cycle in which
-                   the ledger is made, so that it has all of the free windows
-  -cycle D         with -ledger: billing cycles of that length, a week's begin on
-                   Thursdays, instead of months
+                   the ledger is created, so all of its free windows can be used
+  -cycle D         with -ledger: the length of billing cycles that are not months; those
+                   of a week begin on Thursdays
   -cycle-day N     with -window month or -ledger: the day of the month on which the
                    billing cycle begins; default 1
-  -tz NAME         with either: the time zone in which it does; default UTC
-  -threshold S     share of the quota that passes untouched; default 75%
-  -policy P        above the threshold: pace (default) lets frames out of a short
-                   fair queue at the rate the quota can sustain; random drops them
+  -tz NAME         with either: the time zone of the billing cycle; default UTC
+  -threshold S     the share of the quota that passes untouched; default 75%
+  -policy P        above the threshold: pace (default) lets frames out of a short fair
+                   queue at the rate that the quota can sustain; random drops frames
                    with a probability that rises to 1 at the quota
-  -queue D         how long the paced queue is; default 100ms
-  -ecn             mark packets that can be marked, instead of an early drop
-  -count C         what counts: ethernet (default: with padding and check sequence,
-                   as switches count), wire (with preamble and gap too), frame (as
-                   on the tap), ip
-  -charge C        passed (default), or offered (default with -dir in): what is dropped
-                   counts as well, and a sixteenth of the rate passes over the quota
-  -unmetered P,..  networks and addresses; packets from these to these are neither
-                   counted nor held up
-  -clock C         wall (default), or stream: time is that of the records
-  -seed N          makes the random choices repeatable
+  -queue D         the length of the queue of pace; default 100ms
+  -ecn             instead of an early drop, mark packets that can be marked
+  -count C         what counts: ethernet (default: with padding and check sequence, as
+                   switches count), wire (with preamble and gap too), frame (as on the
+                   tap), ip
+  -charge C        passed (default): frames that pass use up the quota. offered (default
+                   with -dir in): dropped frames too, and a sixteenth of the rate passes
+                   even over the quota
+  -unmetered P,..  networks and addresses: packets between these are neither counted nor
+                   delayed
+  -clock C         wall (default), or stream: the times of the records
+  -seed N          make the random choices repeatable
   -metrics FILE    write counters for Prometheus to FILE, every second and at the end
-  -v               say on stderr when the gate opens and closes, and with -clock
-                   stream in the end what it did
+  -v               say on stderr when the gate opens and closes, and with -clock stream
+                   print a summary at the end
   -version         print the version
   -h               print this
 
-ARP, IPv6 neighbour discovery and what else a link needs to live passes, up to a
-budget of a few frames a second.
-SIGUSR1 prints counters. It ends at the end of the stream. INT and TERM leave it
-time to come there; the second one stops it at once.
+Frames that a link needs, such as ARP and IPv6 neighbour discovery, pass even over the
+quota, up to a budget of a few frames a second.
+It ends at the end of the stream. SIGUSR1 prints counters. At the first INT or TERM it
+goes on to the end of its input; at the second it exits at once.
 
   tunread tap0 | quotagate -rate 100Mbit/s | tunwrite tap1
   quotagate -rate 100Mbit/s -percentile 95 -ledger FILE -dir out < in > out

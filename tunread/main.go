@@ -19,23 +19,23 @@ const usage = `usage: tunread [-l3] [-offload=true] [-coalesce 50us] [-user NAME
 Reads frames from a network interface and writes each as a record of a stream.
 
   DEVICE         a tap by name (tap0), by path (/dev/tap7 of a macvtap, /dev/tap0
-                 on a BSD), or fd:N, a descriptor that was inherited
+                 on a BSD), or fd:N, an inherited descriptor
   -coalesce D    while frames keep coming, write at most every D; default 50us. The
-                 first frame after a quiet moment goes at once. A steady stream of
-                 slower frames is gathered for 8 D if that gathers more than one
-                 each time. 0: never wait
+                 first frame after a quiet moment goes at once. Slower steady frames
+                 are gathered for 8 D, while that gathers more than one each time.
+                 With 0 no frame waits
   -l3            DEVICE is a tun: it carries IP packets, without Ethernet
-  -offload=false have the kernel finish checksums and segment TCP and UDP, instead
-                 of handing over super-frames of up to 64 KiB
+  -offload=false have the kernel finish checksums and cut segments, instead of
+                 handing over TCP and UDP super-frames of up to 64 KiB
   -user NAME     once the device is open, become this user, for good and without a
                  capability, so that the device can be root's alone. UID:GID is for
-                 one that is not in /etc/passwd. For root, and on Linux only
+                 a user that is not in /etc/passwd. Needs root and Linux
   -v             say more on stderr
   -version       print the version
   -h             print this
 
-INT and TERM end it with status 0. SIGUSR1 prints counters. It ends when nobody
-reads what it writes. Several on one tap share its flows.
+INT and TERM end it with status 0. It also ends when no process reads its output any
+more. SIGUSR1 prints counters. Several on one tap share its flows.
 
   ip tuntap add dev tap0 mode tap multi_queue vnet_hdr && ip link set tap0 up
   tunread tap0 | bytehist | tunwrite tap1

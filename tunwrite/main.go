@@ -16,26 +16,24 @@ const usage = `usage: tunwrite [-l3] [-offload=auto] [-pace N] [-user NAME] [-v]
 Reads a stream and injects its frames into a network interface.
 
   DEVICE         a tap by name (tap0), by path (/dev/tap7 of a macvtap, /dev/tap0
-                 on a BSD), or fd:N, a descriptor that was inherited
+                 on a BSD), or fd:N, an inherited descriptor
   -l3            DEVICE is a tun: it carries IP packets, without Ethernet
-  -offload=M     auto: hand super-frames and unfinished checksums to the device if
-                 it takes them, and UDP datagrams of one flow together. on: the same,
-                 and fail if it does not. off: finish checksums and segment here.
-                 Default auto
-  -pace N        replay: keep the time between frames that their records tell, N
-                 times as fast. 1 is as recorded. Default 0: each frame at once
+  -offload=M     auto (default): hand super-frames and unfinished checksums to the
+                 device if it takes them, and merge UDP datagrams of one flow. on:
+                 the same, but fail if the device does not take them. off: finish
+                 checksums, and cut super-frames into segments
+  -pace N        replay at N times the recorded speed. Default 0: no frame waits
   -user NAME     once the device is open, become this user, for good and without a
                  capability, so that the device can be root's alone. UID:GID is for
-                 one that is not in /etc/passwd. For root, and on Linux only
+                 a user that is not in /etc/passwd. Needs root and Linux
   -v             say more on stderr
   -version       print the version
   -h             print this
 
-A frame that the device refuses is counted and reported, and the rest goes on. It
-ends at the end of the stream. SIGUSR1 prints counters. INT and TERM leave it time
-to come to the end of its input; the second one stops it at once, and with -pace
-the first. With -pace, what begins with a header of its own, as captures do that
-stand one behind the other, begins without a wait.
+It counts the frames that the device refuses, and goes on. It ends at the end of the
+stream. SIGUSR1 prints counters. At the first INT or TERM it goes on to the end of its
+input; at the second, or with -pace at the first, it exits at once. With -pace, each
+header in the stream, as in joined captures, starts a new replay without a wait.
 
   tunread tap0 | tunwrite tap1
   tunwrite tap1 < capture.frames

@@ -14,27 +14,26 @@ import (
 const usage = `usage: tundivert [-fail closed] [-v] IFACE NET HOST
 
 While it runs, the frames of a network interface go through two taps instead of
-straight to and from the host. What comes in by IFACE comes out of NET, and what
-is written to HOST comes in by IFACE; what the host sends by IFACE comes out of
-HOST, and what is written to NET leaves by IFACE. Nothing of IFACE is changed, and
-when the process ends, however it ends, all is as it was. Needs root, and Linux
-6.6 or later.
+straight to and from the host. Frames that come in by IFACE come out of NET; frames
+written to HOST come in by IFACE. Frames that the host sends by IFACE come out of
+HOST; frames written to NET leave by IFACE. Nothing of IFACE is changed, and when the
+process ends, even by KILL, frames go as before. Needs root, and Linux 6.6 or later.
 
-  IFACE          an Ethernet interface: also one that is a port of a bridge or a
-                 bond, a bond, a bridge or a VLAN
-  NET, HOST      taps, with a process that reads and one that writes each
-  -fail M        closed: while a tap has no reader or no writer, what should go
-                 through it is lost. open: the frames of both directions are left
-                 alone meanwhile. Default closed
+  IFACE          an Ethernet interface; it may be a port of a bridge or a bond, or
+                 itself a bridge, a bond or a VLAN
+  NET, HOST      taps; each needs a process that reads it and one that writes it
+  -fail M        what to do while a tap has no reader or no writer. closed (default):
+                 the frames for it are lost. open: the frames of both directions
+                 bypass the taps
   -v             say more on stderr
   -version       print the version
   -h             print this
 
-When it diverts it says so on stderr, and prints "diverting" on stdout, so that a
-script can wait for it. It ends when nobody reads its stdout. INT and TERM end the
-diversion at once, which prints "ended", and the process when the frames in the
-pipelines have come out, after a second at most. An IFACE that is made again is diverted again. SIGUSR1
-prints counters.
+When the diversion begins it says so on stderr, and prints "diverting" on stdout, for
+scripts that wait for it. At the first INT or TERM it ends the diversion at once and
+prints "ended"; it exits when the frames in the pipelines have come out, after a
+second at most. It also exits when no process reads its stdout any more. If IFACE is
+deleted and created again, it is diverted again. SIGUSR1 prints counters.
 
   for t in net host; do ip tuntap add dev $t mode tap user root multi_queue vnet_hdr; ip link set $t up; done
   tunread net | quotagate -rate 100Mbit/s | tunwrite host &

@@ -105,7 +105,7 @@ build() {
 
 # --- pipelines -------------------------------------------------------------
 
-state=''             # a directory: what is known of the pipelines
+state=''             # a directory for the state of the pipelines
 declare -A groups=() # their process groups, by name
 as_user=() apart=''  # the commands that run stages as another user, and in another session
 
@@ -144,8 +144,8 @@ stop() {
 	groups=()
 }
 
-# end_source FILE asks the source whose number is in a file to end, once: asked again, it
-# would not pass on what it has read. The number may belong to another process by now.
+# end_source FILE asks the source whose number is in a file to end. It asks once: at a second
+# signal the source would drop its frames. The number may belong to another process by now.
 end_source() {
 	local pid
 	pid=$(<"$1")
@@ -348,7 +348,7 @@ await() {
 	[ "$said" = diverting ] && sleep 0.3 && running in && running out
 }
 
-# supervise starts again what has ended, and returns when it is asked to.
+# supervise starts ended pipelines again, and returns at a signal.
 supervise() {
 	local name beat=0
 	local -A sourceless=() # the process groups that had no source a second ago
@@ -464,9 +464,9 @@ swap() {
 	fi
 }
 
-# clean takes away what up has made: first the diversion, so that nothing more comes into
-# the pipelines; then these, when what is in them has come out; then the taps. What comes
-# out goes on as long as tundivert is there, which is until its stdout is closed.
+# clean removes all that up has made: first the diversion, so that no more frames enter the
+# pipelines; then the pipelines, once they have drained; then the taps. tundivert passes on the
+# last frames until its stdout is closed.
 clean() {
 	trap '' INT TERM HUP PIPE
 	[ -d "$state" ] || return 0

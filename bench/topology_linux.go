@@ -183,8 +183,8 @@ func (b *bench) one(p peer) (r result, err error) {
 		r[i] = math.NaN()
 	}
 
-	// A peer may fail at one thing, such as VDE, which now and then loses its
-	// place in its stream: that is said, and what it does next is measured.
+	// A peer may fail in one test, such as VDE, which now and then loses its place in its
+	// stream. Report that, and go on with the next test.
 	note := func(err error) {
 		if err != nil {
 			fmt.Fprintf(os.Stderr, " [%v]", err)

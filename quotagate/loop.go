@@ -106,7 +106,7 @@ func (t *filter) Annotation(rec *frame.Record) error {
 	}
 	if source := t.r.Source(); source != t.source {
 		t.source = source
-		if t.records == nil { // what was published before it lacks its label, and there may be no frame for long
+		if t.records == nil { // the metrics lack this label, and the next frame may be far off
 			t.publish(t.now, t.state())
 		}
 	}

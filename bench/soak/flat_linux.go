@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// sample is what a process had at some age. Memory is its own (RssAnon): what it
-// maps of the ledger is the kernel's, and bounded by the file.
+// sample is the memory and the descriptors of a process at some age. Memory is RssAnon: the
+// pages of the ledger do not count, and the file bounds them.
 type sample struct {
 	age    time.Duration
 	memory int64

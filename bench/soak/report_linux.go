@@ -33,8 +33,7 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f kB", float64(n)/1e3)
 }
 
-// report prints what the whole came to. Its error says that it came to something
-// else than it should.
+// report prints the result. Its error lists the differences.
 func (s *soak) report(all [2]totals) error {
 	var complaints []string
 	var runs []*run

@@ -21,10 +21,9 @@ import (
 	"framepipe/internal/ping"
 )
 
-// The traffic of one side: a process inside its namespace, which sends to the
-// other and is what the other sends to, until its input ends. What arrives is
-// compared: between taps the kernel leaves out checksums, so that TCP would not
-// notice what a stage breaks.
+// The traffic of one side: a process in its namespace, which sends to the other and
+// receives from it until its input ends. It compares the bytes that arrive: between taps
+// the kernel leaves out checksums, so TCP would not notice a stage that breaks them.
 //
 //	bulk      TCP, as fast as it goes for some seconds; then a pause
 //	short     TCP connections of up to 64 KiB each way, one after the other

@@ -97,8 +97,8 @@ func to(linger time.Duration) error {
 	if tooLong > 1 {
 		log.Printf("dropped %d frames of more than %d bytes", tooLong, largest)
 	}
-	// When its input is closed, wirefilter throws away what it has not yet read,
-	// and what it holds back.
+	// When its input is closed, wirefilter throws away all that it has not yet read or
+	// still holds.
 	for isPipe(1) {
 		n, err := unix.IoctlGetInt(1, unix.TIOCINQ) // bytes not read
 		if err != nil || n == 0 || gone() {

@@ -320,8 +320,8 @@ func (d *Diversion) update() error {
 
 // Run keeps the diversion as Config wants it, until stop becomes readable or the
 // reader of out is gone. After a stop it leaves the frames alone at once, prints
-// "ended", and returns when those in the pipelines had time to come out: when nobody writes to
-// the taps any more, after a second at most.
+// "ended", and waits for the frames in the pipelines: until no process writes to the taps, for a
+// second at most.
 func (d *Diversion) Run(stop, out int) error {
 	fds := [3]fdio.PollFd{
 		{Fd: int32(stop), Events: unix.POLLIN},

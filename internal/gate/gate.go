@@ -228,7 +228,7 @@ func (g *Gate) tick(now int64) {
 	g.threshold = int64(g.cfg.Threshold * float64(g.win.quota()))
 }
 
-// Flush returns unused credit to the window, and counts in the Book what was offered. Call
+// Flush returns unused credit to the window, and counts the offered bytes in the Book. Call
 // it before a wait: without it, the credit would take room from other gates until the next
 // frame.
 func (g *Gate) Flush() {

@@ -21,7 +21,7 @@ type Flag interface {
 	Load() bool
 }
 
-// View is what a Book shows of a time: its slot, and the earlier slots in its window.
+// View has the counters of a slot, and of the earlier slots in its window.
 type View struct {
 	Charged, Offered Counter // of this gate
 	Marked           Flag    // set if bytes passed only because windows are free

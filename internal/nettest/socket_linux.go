@@ -28,9 +28,8 @@ func Index(name string) (int, error) {
 }
 
 // PacketSocket returns a packet socket on an interface of the namespace it is
-// called in: what is sent leaves by the interface, and what is received, with
-// its VLAN tag in the auxiliary data, came in or went out by it. Receiving waits
-// for two seconds at most.
+// called in. It receives the frames of both directions, with the VLAN tag in the
+// auxiliary data. Receiving waits for two seconds at most.
 func PacketSocket(t testing.TB, name string) int {
 	t.Helper()
 	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
@@ -54,8 +53,8 @@ func PacketSocket(t testing.TB, name string) int {
 	return s
 }
 
-// Running waits until the kernel has noticed that somebody attached to an
-// interface, which takes it up to a second: before, it drops what it is to send.
+// Running waits until the kernel has noticed that a process attached to an interface.
+// This takes up to a second, in which it drops the frames that it should send.
 func Running(t testing.TB, names ...string) {
 	t.Helper()
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)

@@ -132,7 +132,7 @@ func Start(addr string, c Config) (*Pinger, error) {
 }
 
 // open makes the socket. It is not connected: then it would keep its source address, and a
-// test may move that. It receives all ICMP, of which answer takes what is for this pinger.
+// test may move that. It receives all ICMP; answer picks the replies to this pinger.
 func (p *Pinger) open(a netip.Addr) (s int, err error) {
 	const kind = unix.SOCK_RAW | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
 	family, protocol, level, discover, whole := unix.AF_INET6, unix.IPPROTO_ICMPV6, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO

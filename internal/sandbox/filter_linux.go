@@ -112,7 +112,7 @@ func program(files, bpf bool) []unix.SockFilter {
 	}
 	// Allow sendto on a connected socket, without an address.
 	unless(unix.SYS_SENDTO, low(4), jump(unix.BPF_JEQ, 0, 0, 2), load(atArgs+8*4+4), jump(unix.BPF_JEQ, 0, 1, 0))
-	// Refuse to control devices, such as a terminal. Allow the size of what a pipe holds.
+	// Refuse to control devices, such as a terminal. Allow FIONREAD, the number of bytes in a pipe.
 	unless(unix.SYS_IOCTL, low(1), jump(unix.BPF_JEQ, unix.TIOCINQ, 1, 0))
 	// Allow signals to threads of this process.
 	unless(unix.SYS_TGKILL, low(0), jump(unix.BPF_JEQ, uint32(os.Getpid()), 1, 0))

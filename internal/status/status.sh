@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # pipeline.sh sources it, and sets iface, state, net, host, tools, flag
 # What pipeline.sh status shows of an interface that is up.
 
-# show collects all that there is to tell. The tools write what they count into files when asked.
+# show collects the facts. At SIGUSR1 the tools write their counters into files.
 show() {
 	local name pid from=$net into=$host all
 	local -A sent

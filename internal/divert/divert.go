@@ -73,7 +73,7 @@ func (p port) read() bool { return p.up && (p.queues > 0 || !p.several && p.carr
 // read and written by the same descriptor.
 func (p port) written() bool { return p.up && (p.detached > 0 || !p.several && p.carrier) }
 
-// lacks returns "no reader", "no writer" or the like, or "" if a tap has both.
+// lacks returns "has no reader" or the like, or "" if frames can pass.
 func (p port) lacks() string {
 	switch {
 	case p.index == 0:

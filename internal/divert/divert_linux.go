@@ -229,7 +229,7 @@ func (d *Diversion) await(stop int) error {
 	}
 }
 
-// lacks says what the taps are without, or returns "".
+// lacks returns why frames cannot pass the taps, or "".
 func (d *Diversion) lacks() string {
 	var all []string
 	for i, name := range d.names() {

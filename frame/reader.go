@@ -163,7 +163,7 @@ func (r *Reader) foreign(b []byte, rec *Record) (bool, error) {
 // only, so that the message does not depend on the sizes of reads.
 func mistake(c byte) string {
 	switch {
-	case c == 0xd4:
+	case c == 0xd4 || c == 0x0a: // pcap and pcapng
 		return "; captures begin so: framepcap -d makes them streams"
 	case c == 0x1f:
 		return "; compressed files begin so: zcat"

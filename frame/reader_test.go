@@ -72,6 +72,7 @@ func TestReader(t *testing.T) {
 
 		{"text", []byte("GET / HTTP/1.1\r\n"), nil, "offset 0: found an unsigned integer (byte 0x47), want an array (a frame) or a map (an annotation); this is text, 'G': a stage must not print to its standard output"},
 		{"a capture", unhex("d4 c3 b2 a1"), nil, "offset 0: found an extension (byte 0xd4), want an array (a frame) or a map (an annotation); captures begin so: framepcap -d makes them streams"},
+		{"a pcapng capture", unhex("0a 0d 0d 0a"), nil, "offset 0: found an unsigned integer (byte 0x0a), want an array (a frame) or a map (an annotation); captures begin so: framepcap -d makes them streams"},
 		{"compressed", unhex("1f 8b"), nil, "offset 0: found an unsigned integer (byte 0x1f), want an array (a frame) or a map (an annotation); compressed files begin so: zcat"},
 		{"a bin behind a frame", cat(canon(ts, nil, arp), binN(arp, 1)), []value{plain}, "offset 58: found a bin (byte 0xc4), want an array (a frame) or a map (an annotation)"},
 		{"a string", str("x"), nil, "offset 0: found a string (byte 0xa1), want an array (a frame) or a map (an annotation)"},

@@ -12,15 +12,19 @@ import (
 // decoder writes a capture as a stream.
 type decoder struct {
 	src  io.Reader
+	warn func(format string, args ...any)
 	r    *pcap.Reader
 	w    *frame.Writer
-	form cooked
 	made []byte // a frame with a made Ethernet header
 	n    counters
+
+	form    cooked
+	link    uint16
+	section int
 }
 
-func newDecoder(src io.Reader, out io.Writer) *decoder {
-	d := &decoder{src: src, w: frame.NewWriter(out)}
+func newDecoder(src io.Reader, out io.Writer, warn func(string, ...any)) *decoder {
+	d := &decoder{src: src, w: frame.NewWriter(out), warn: warn}
 	d.r = pcap.NewReader(d)
 	return d
 }
@@ -42,6 +46,10 @@ func (d *decoder) run() error {
 		if err = d.r.Next(&p); err == nil {
 			err = d.packet(&p)
 		}
+		d.n.odd.Store(d.r.Odd)
+	}
+	if d.r.Odd > 0 {
+		d.warn("packets with a field out of range: %d; the first is packet %d: %s", d.r.Odd, d.r.FirstOdd, d.r.FirstFault)
 	}
 	if flush := d.w.Flush(); flush != nil {
 		return flush
@@ -58,9 +66,15 @@ func (d *decoder) begin() error {
 	if err != nil {
 		return err
 	}
+	return d.header(link)
+}
+
+// header writes a header for frames of a link.
+func (d *decoder) header(link uint16) (err error) {
 	if d.form, err = linkOf(link); err != nil {
 		return err
 	}
+	d.link = link
 	m := map[string]any{"format": "frames", "version": 1, "link": d.form.link, "source": "pcap"}
 	if link != pcap.LinkEthernet && link != pcap.LinkRaw {
 		m[keyLink] = link
@@ -70,6 +84,12 @@ func (d *decoder) begin() error {
 
 // packet writes a packet as a frame.
 func (d *decoder) packet(p *pcap.Packet) (err error) {
+	if p.Link != d.link || p.Section != d.section {
+		d.section = p.Section
+		if err := d.header(p.Link); err != nil {
+			return err
+		}
+	}
 	d.n.frames.Add(1)
 	d.n.bytes.Add(uint64(len(p.Data)))
 	rec := frame.Record{Time: p.Time, Frame: p.Data}

@@ -64,21 +64,24 @@ func (e *encoder) Annotation(rec *frame.Record) error {
 	if !rec.IsHeader() {
 		return nil
 	}
-	link := packet.LinkOf(e.r.Link())
-	switch {
-	case e.begun && link != e.link:
-		return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link changes from %v to %v, and a capture has one", e.link, link)}
-	case e.begun:
-		return nil
+	link, number := packet.LinkOf(e.r.Link()), uint16(pcap.LinkEthernet)
+	if link == packet.IP {
+		number = pcap.LinkRaw
 	}
+	plain := number
 	var h struct {
 		Link *uint16 `msgpack:"pcap_link"`
 	}
 	if err := msgpack.Unmarshal(rec.Raw(), &h); err == nil && h.Link != nil && links[*h.Link].link == e.r.Link() {
-		e.number = *h.Link
-	} else if link == packet.IP {
-		e.number = pcap.LinkRaw
+		number = *h.Link
 	}
+	if e.begun {
+		if e.number != number && e.number != plain {
+			return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link changes from %v to %v (link type %d to %d), and a capture has one", e.link, link, e.number, number)}
+		}
+		return nil
+	}
+	e.number = number
 	e.link = link
 	e.begin() // a reader of the capture may wait for it
 	return nil

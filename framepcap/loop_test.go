@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,9 +30,39 @@ func capture(link uint16, packets ...captured) []byte {
 	return b
 }
 
+// pcapng writes the packets of a classic capture as pcapng, in either byte order.
+func pcapng(t testing.TB, file []byte, o binary.AppendByteOrder) (b []byte) {
+	t.Helper()
+	block := func(kind uint32, fields []uint32, data []byte) {
+		size := uint32(12 + 4*len(fields) + (len(data)+3)&^3)
+		for _, v := range append([]uint32{kind, size}, fields...) {
+			b = o.AppendUint32(b, v)
+		}
+		b = append(append(b, data...), make([]byte, -len(data)&3)...)
+		b = o.AppendUint32(b, size)
+	}
+	r := pcap.NewReader(bytes.NewReader(file))
+	link, err := r.Header()
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, kind := uint32(1), uint32(link)
+	if o == binary.AppendByteOrder(binary.BigEndian) { // two fields of 16 bits
+		version, kind = version<<16, kind<<16
+	}
+	block(0x0a0d0d0a, []uint32{0x1a2b3c4d, version, 1<<32 - 1, 1<<32 - 1}, nil)
+	option := o.AppendUint16(o.AppendUint16(nil, 9), 1)
+	block(1, []uint32{kind, 0}, append(option, 9, 0, 0, 0)) // nanoseconds
+	var p pcap.Packet
+	for r.Next(&p) == nil {
+		block(6, []uint32{0, uint32(p.Time >> 32), uint32(p.Time), uint32(len(p.Data)), p.Length}, p.Data)
+	}
+	return b
+}
+
 func decode(in []byte) ([]byte, error) {
 	var out bytes.Buffer
-	err := newDecoder(bytes.NewReader(in), &out).run()
+	err := newDecoder(bytes.NewReader(in), &out, func(string, ...any) {}).run()
 	return out.Bytes(), err
 }
 
@@ -98,6 +130,9 @@ func TestLinks(t *testing.T) {
 		if err != nil || !bytes.Equal(back, in) {
 			t.Errorf("%s: %v\n% x\n% x", tt.name, err, back, in)
 		}
+		if same, err := decode(pcapng(t, in, binary.BigEndian)); err != nil || !bytes.Equal(same, stream) {
+			t.Errorf("%s as pcapng: %v\n% x\n% x", tt.name, err, same, stream)
+		}
 	}
 	_, err := decode(capture(127, captured{0, 1, "x"}))
 	if err == nil || !strings.HasPrefix(err.Error(), "the capture's link is of type 127") {
@@ -146,7 +181,7 @@ func TestPrompt(t *testing.T) {
 		if waited++; !bytes.HasSuffix(out.Bytes(), stream) {
 			t.Errorf("% x of the stream", out.Bytes())
 		}
-	}}, &out)
+	}}, &out, nil)
 	if err := d.run(); err != nil || waited == 0 {
 		t.Errorf("%v, %d times waited", err, waited)
 	}
@@ -291,6 +326,123 @@ func TestMadeOfNothing(t *testing.T) {
 	}
 }
 
+func read(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// What other programs write gives the stream of the file that they read, where they keep all of
+// it.
+func TestPrograms(t *testing.T) {
+	stream := func(name string) []byte {
+		s, err := decode(read(t, name))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return s
+	}
+	want := stream("eth.pcap")
+	if got := stream("eth.pcapng"); !bytes.Equal(got, want) {
+		t.Errorf("pcapng: % x\nwant % x", got, want)
+	}
+	got, _ := frames(t, stream("eth.modpcap"))
+	all, _ := frames(t, want)
+	for i := range got {
+		got[i].Time += all[i].Time % 1000 // of which microseconds keep nothing
+	}
+	if fmt.Sprint(shown(got)) != fmt.Sprint(shown(all)) {
+		t.Errorf("modified: %v, want %v", shown(got), shown(all))
+	}
+}
+
+// shown is what frames have in common, whatever file they come from.
+func shown(all []frame.Record) (s []string) {
+	for _, r := range all {
+		s = append(s, fmt.Sprintf("%d % x + % x", r.Time, r.Frame, r.Extra))
+	}
+	return s
+}
+
+// Each interface has its link and its frames, and each section begins a stream.
+func TestInterfaces(t *testing.T) {
+	file := read(t, "links.pcapng")
+	stream, err := decode(append(file, read(t, "eth.pcapng")...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	r := frame.NewReader(bytes.NewReader(stream))
+	var rec frame.Record
+	for err = r.Next(&rec); err == nil; err = r.Next(&rec) {
+		if rec.IsHeader() {
+			got = append(got, r.Link())
+		} else {
+			got = append(got, fmt.Sprintf("%d+%d %d", rec.Time-1700000000e9, len(rec.Extra), len(rec.Frame)))
+		}
+	}
+	want := []string{
+		"ethernet", "123456789+0 42",
+		"ethernet", "500000000+40 42",
+		"ip", "700000001+17 28",
+		"ethernet", "1000000005+18 49",
+		"ethernet", "123456789+0 42", "1000000005+18 49",
+	}
+	if err != io.EOF || !slices.Equal(got, want) {
+		t.Errorf("%v: %q, want %q", err, got, want)
+	}
+	// A classic file has one link, and the frames of others may fit it.
+	for _, tt := range []struct {
+		name, want string
+		links      []uint16
+	}{
+		{"cooked frames in Ethernet", "", []uint16{1, 113, 276}},
+		{"IP of all kinds", "", []uint16{101, 0, 228}},
+		{"two kinds of cooked frames", "the stream's link changes from ethernet to ethernet (link type 113 to 276)", []uint16{113, 276}},
+		{"loopback and IP", "the stream's link changes from ip to ip (link type 0 to 101)", []uint16{0, 101}},
+		{"Ethernet and IP", "the stream's link changes from ethernet to ip (link type 1 to 101)", []uint16{1, 101}},
+	} {
+		var stream []byte
+		for _, link := range tt.links {
+			one, err := decode(capture(link, captured{5, 40, strings.Repeat("x", 20) + ip4}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			stream = append(stream, one...)
+		}
+		_, e, err := encode(stream, false)
+		if tt.want == "" && (err != nil || e.n.frames.Load() != uint64(len(tt.links))) || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %d frames, %v; want %s", tt.name, e.n.frames.Load(), err, tt.want)
+		}
+		written(t, stream, false)
+	}
+	if _, err := decode(slices.Concat(file, pcapng(t, capture(127, captured{0, 1, "x"}), binary.LittleEndian))); err == nil || !strings.HasPrefix(err.Error(), "the capture's link is of type 127") {
+		t.Errorf("an interface of radiotap: %v", err)
+	}
+}
+
+// Fields out of range are said once, with how many and which.
+func TestOutOfRange(t *testing.T) {
+	in := capture(1, captured{5, 1, "a"}, captured{6, 1, "b"}, captured{7, 1, "c"})
+	for _, at := range []int{24 + 17, 24 + 34} {
+		binary.LittleEndian.PutUint32(in[at+4:], 1e9)
+	}
+	var out bytes.Buffer
+	var said []string
+	d := newDecoder(bytes.NewReader(in), &out, func(f string, args ...any) { said = append(said, fmt.Sprintf(f, args...)) })
+	err := d.run()
+	want := "packets with a field out of range: 2; the first is packet 2: 1000000000 of 1000000000 parts of a second"
+	if err != nil || !slices.Equal(said, []string{want}) || d.n.odd.Load() != 2 {
+		t.Errorf("%v, %d, %q; want %q", err, d.n.odd.Load(), said, want)
+	}
+	if all, _ := frames(t, out.Bytes()); len(all) != 3 || all[1].Time != 1e9 || string(all[2].Frame) != "c" {
+		t.Errorf("%v", shown(all))
+	}
+}
+
 // Check sequences are left out: a stage may have changed the frame that one is of.
 func TestCheckSequence(t *testing.T) {
 	in := capture(1, captured{5, 60, strings.Repeat("a", 56) + "FCS!"}, captured{6, 1000, strings.Repeat("b", 60)}, captured{7, 3, "abc"})
@@ -342,6 +494,10 @@ func FuzzCapture(f *testing.F) {
 	hdr, super := packettest.Spec{Payload: packettest.Bytes(40)}.Super(10)
 	rec := frame.Record{Offload: hdr, Frame: super}
 	f.Add(uint32(0), rec.Append((&frame.Record{Frame: super[:3]}).Append(nil)))
+	for _, name := range []string{"eth.pcapng", "eth.modpcap", "links.pcapng"} {
+		b := read(f, name)
+		f.Add(binary.LittleEndian.Uint32(b[20:]), b)
+	}
 	files, _ := filepath.Glob("../../shared/pcap/*.pcap")
 	for _, name := range files {
 		b, err := os.ReadFile(name)
@@ -365,6 +521,13 @@ func FuzzCapture(f *testing.F) {
 			return
 		}
 		written(t, stream, false)
+		if file[0] == 0x0a { // which may have several links
+			return
+		}
+		order := []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian}[len(in)%2]
+		if same, err := decode(pcapng(t, file, order)); err != nil || !bytes.Equal(same, stream) {
+			t.Fatalf("as pcapng: %v\n% x\n% x", err, same, stream)
+		}
 		first, _, errBack := encode(stream, false)
 		if errBack != nil {
 			t.Fatalf("%v, after %v", errBack, err)
@@ -393,7 +556,7 @@ func TestAllocates(t *testing.T) {
 	}
 	for name, f := range map[string]func(){
 		"decode": func() {
-			_ = newDecoder(bytes.NewReader(in), io.Discard).run()
+			_ = newDecoder(bytes.NewReader(in), io.Discard, nil).run()
 		},
 		"encode": func() {
 			e := &encoder{r: frame.NewReader(bytes.NewReader(stream)), out: io.Discard}

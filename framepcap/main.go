@@ -10,18 +10,17 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
-	"framepipe/internal/pcap"
 	"framepipe/internal/sandbox"
 )
 
 const usage = `usage: framepcap [-segment] [-v] < stream > pcap
        framepcap -d [-v] < pcap > stream
 
-Turns a stream into a classic pcap file, for tcpdump, Wireshark and tcpreplay,
-and back. Frames are written as they come, so that a capture can be watched.
+Turns a stream into a pcap file, for tcpdump, Wireshark and tcpreplay, and pcap or
+pcapng files into a stream. Frames are written as they come, so that a capture can be watched.
 
-  -d        decode: read a capture, write a stream. Either byte order, microseconds
-            or nanoseconds; Ethernet, IP, loopback or Linux cooked
+  -d        decode: read a capture, write a stream. The capture may be pcapng, which
+            Wireshark writes, or pcap; its link Ethernet, IP, loopback or Linux cooked
   -segment  cut super-frames into the frames that they become on the wire. Without
             it they stay whole, and -d makes plain frames of that size of them.
             Checksums are finished in any case
@@ -36,7 +35,7 @@ SIGUSR1 prints counters.
 
   framepcap < day.frames | tcpdump -nr -
   tunread tap0 | tee >(framepcap | tcpdump -lnr - >&2) | tunwrite tap1
-  framepcap -d < day.pcap | quotagate -quota 1GB -clock stream | framepcap > passed.pcap
+  framepcap -d < day.pcapng | quotagate -quota 1GB -clock stream | framepcap > passed.pcap
 `
 
 func main() {
@@ -68,7 +67,7 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	t.Verbosef("sandbox: %s", holds)
 	var coder interface{ run() error }
 	if decoding {
-		d := newDecoder(in, out)
+		d := newDecoder(in, out, t.Warnf)
 		t.Counters(d.n.String)
 		coder = d
 	} else {
@@ -82,8 +81,6 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	}
 	var damage *frame.FormatError
 	switch {
-	case errors.Is(err, pcap.ErrNG):
-		err = cli.Hint(err, "tcpdump --time-stamp-precision=nano -r FILE -w - | framepcap -d")
 	case !errors.As(err, &damage) || damage.Offset > 0:
 	case decoding:
 		err = cli.Hint(err, "if the input is a stream, leave out -d")
@@ -95,10 +92,10 @@ func run(t *cli.Tool, decoding, segment bool) error {
 
 // counters are the counters that SIGUSR1 prints.
 type counters struct {
-	frames, bytes, finished, segmented, malformed, cut atomic.Uint64
+	frames, bytes, odd, finished, segmented, malformed, cut atomic.Uint64
 }
 
 func (n *counters) String() string {
-	return fmt.Sprintf("frames=%d bytes=%d finished=%d segmented=%d malformed=%d cut_short=%d",
-		n.frames.Load(), n.bytes.Load(), n.finished.Load(), n.segmented.Load(), n.malformed.Load(), n.cut.Load())
+	return fmt.Sprintf("frames=%d bytes=%d out_of_range=%d finished=%d segmented=%d malformed=%d cut_short=%d",
+		n.frames.Load(), n.bytes.Load(), n.odd.Load(), n.finished.Load(), n.segmented.Load(), n.malformed.Load(), n.cut.Load())
 }

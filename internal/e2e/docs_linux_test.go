@@ -107,7 +107,7 @@ func notRun(line string) string {
 	return ""
 }
 
-// pcapng is a file of one packet in the format that framepcap does not read.
+// pcapng is a file of one packet in that format.
 func pcapng(f []byte) (b []byte) {
 	block := func(kind uint32, body []byte) {
 		for len(body)%4 > 0 {

@@ -1,22 +1,25 @@
-// Package pcap reads and writes classic capture files, as tcpdump does
-// (pcap-savefile(5), draft-ietf-opsawg-pcap).
+// Package pcap reads capture files, as tcpdump and Wireshark write them, and writes those of
+// the classic format (pcap-savefile(5), draft-ietf-opsawg-pcap).
 //
-// A file is a header of 24 bytes followed by packets, each with a header of 16 bytes:
+// A classic file is a header of 24 bytes followed by packets, each with a header of 16 bytes:
 // seconds and a fraction of a second since the Unix epoch, the captured length,
 // and the original length. The magic number gives the byte order of
-// all fields, and whether the fraction is in microseconds or nanoseconds.
+// all fields, whether the fraction is in microseconds or nanoseconds, and whether the
+// header of a packet has 8 more bytes, as Kuznetzov's modified format has.
 //
 // The field with the file's link may also announce a frame check sequence at the end of
 // each packet, which a Reader leaves out, as a stream's frames have none.
 //
+// A pcapng file (draft-ietf-opsawg-pcapng) is a sequence of blocks: see ng.go.
+//
 // A capture is untrusted input: a length over the limit is rejected, and a Reader never
-// buffers more than one packet of the largest size.
+// buffers more than one packet of the largest size. It reads on after a packet with
+// a field out of range, and counts such packets.
 package pcap
 
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 
@@ -33,9 +36,13 @@ const (
 	// truncates: libpcap's MAXIMUM_SNAPLEN. libpcap rejects a file with longer packets.
 	Snaplen = 262144
 
-	magicMicro = 0xa1b2c3d4
-	magicNano  = 0xa1b23c4d
-	magicNG    = 0x0a0d0d0a // a pcapng section header, the same in both byte orders
+	magicMicro    = 0xa1b2c3d4
+	magicNano     = 0xa1b23c4d
+	magicModified = 0xa1b2cd34 // Kuznetzov's; in microseconds
+
+	// modifiedSize is the header of a packet of a modified file: the interface's index,
+	// the protocol and the kind of packet follow the other fields.
+	modifiedSize = RecordSize + 8
 )
 
 // Link types (https://www.tcpdump.org/linktypes.html).
@@ -54,47 +61,76 @@ const (
 
 // Packet is a packet of a file. Its Data is valid until the next call of Next.
 type Packet struct {
-	Time   uint64 // nanoseconds since the Unix epoch
-	Length uint32 // original length; Data may be shorter
-	Data   []byte
+	Time    uint64 // nanoseconds since the Unix epoch
+	Length  uint32 // original length; Data may be shorter
+	Data    []byte
+	Link    uint16 // the link type
+	Section int    // of a pcapng file, from 0
 }
-
-// ErrNG is the error for a pcapng file.
-var ErrNG = errors.New("this is pcapng, not classic pcap")
 
 // Reader reads a file.
 type Reader struct {
-	src    *bufio.Reader
-	offset int64
-	order  binary.ByteOrder
-	unit   uint32 // nanoseconds in a part of a second
-	fcs    uint32 // bytes of check sequence behind each packet
+	// Odd is the number of packets with a field out of range. FirstOdd and FirstFault say
+	// which was the first, from 1, and what is wrong with it.
+	Odd        uint64
+	FirstOdd   uint64
+	FirstFault string
+
+	src     *bufio.Reader
+	offset  int64
+	order   binary.ByteOrder
+	packets uint64 // read so far, with those that were left out
+	lastOdd uint64 // number of the last odd packet
+
+	file iface  // of a classic file
+	head uint32 // size of a packet's header in a classic file
+
+	ng      bool
+	ifaces  []iface // of the section
+	section int     // number of the section
+	size    uint32  // of the block at offset, 0 before its head was read
+	last    uint64  // time of the last packet
+}
+
+// iface is an interface of a pcapng file, or a classic file, which has one.
+type iface struct {
+	link    uint16
+	snaplen uint32 // 0: no limit
+	fcs     uint32 // bytes of check sequence behind each packet
+	units   uint64 // of time, in a second
+	epoch   int64  // seconds that are added to each time
 }
 
 // NewReader returns a Reader that reads from src.
 func NewReader(src io.Reader) *Reader {
-	return &Reader{src: bufio.NewReaderSize(src, RecordSize+MaxPacket)}
+	return &Reader{src: bufio.NewReaderSize(src, packetHead+MaxPacket)}
 }
 
-// Header reads the header of the file, and returns its link. It must be called before
-// Next. The error is a *frame.FormatError if the file is not a capture, ErrNG, or the
+// Header reads the header of the file, and returns its link; of a pcapng file that of the
+// first interface. It must be called before Next. The error is io.EOF for a pcapng file
+// without interfaces, a *frame.FormatError if the file is not a capture, or the
 // source's own.
 func (r *Reader) Header() (link uint16, err error) {
 	b, err := r.peek(4, "the file's header")
 	if err != nil {
 		return 0, err
 	}
-	switch little, big := binary.LittleEndian.Uint32(b), binary.BigEndian.Uint32(b); {
-	case little == magicMicro:
-		r.order, r.unit = binary.LittleEndian, 1000
-	case little == magicNano:
-		r.order, r.unit = binary.LittleEndian, 1
-	case big == magicMicro:
-		r.order, r.unit = binary.BigEndian, 1000
-	case big == magicNano:
-		r.order, r.unit = binary.BigEndian, 1
-	case big == magicNG:
-		return 0, ErrNG
+	r.head, r.file.units = RecordSize, 1e6
+	magic := binary.LittleEndian.Uint32(b)
+	r.order = binary.LittleEndian
+	if b[0] == magicMicro>>24 {
+		magic = binary.BigEndian.Uint32(b)
+		r.order = binary.BigEndian
+	}
+	switch magic {
+	case magicMicro:
+	case magicNano:
+		r.file.units = 1e9
+	case magicModified:
+		r.head = modifiedSize
+	case blockSection:
+		r.ng, r.section = true, -1
+		return r.firstInterface()
 	default:
 		return 0, r.damaged("not a capture: it begins with % x", b)
 	}
@@ -107,16 +143,20 @@ func (r *Reader) Header() (link uint16, err error) {
 	}
 	field := r.order.Uint32(b[20:])
 	if field&(1<<26) != 0 {
-		r.fcs = field >> 28 * 2 // in units of 16 bits
+		r.file.fcs = field >> 28 * 2 // in units of 16 bits
 	}
+	r.file.link, r.file.snaplen = uint16(field), r.order.Uint32(b[16:])
 	r.discard(HeaderSize)
-	return uint16(field), nil
+	return r.file.link, nil
 }
 
 // Next reads the next packet. The error is io.EOF at the end of the file, a
 // *frame.FormatError if it is damaged or ends inside a packet, or the source's own.
 func (r *Reader) Next(p *Packet) error {
-	b, err := r.peek(RecordSize, "a packet")
+	if r.ng {
+		return r.nextBlock(p)
+	}
+	b, err := r.peek(int(r.head), "a packet")
 	if err != nil {
 		return err
 	}
@@ -124,21 +164,42 @@ func (r *Reader) Next(p *Packet) error {
 	if size > MaxPacket {
 		return r.damaged("a packet of %d bytes, the most is %d", size, MaxPacket)
 	}
-	if parts := 1e9 / r.unit; fraction >= parts {
-		return r.damaged("invalid time: %d of %d parts of a second", fraction, parts)
-	}
-	if b, err = r.peek(RecordSize+int(size), "a packet"); err != nil {
+	if b, err = r.peek(int(r.head+size), "a packet"); err != nil {
 		return err
 	}
-	p.Time = uint64(r.order.Uint32(b))*1e9 + uint64(fraction*r.unit)
-	p.Length = r.order.Uint32(b[12:])
-	p.Data = b[RecordSize:]
-	if r.fcs > 0 {
-		p.Length -= min(p.Length, r.fcs)
-		p.Data = p.Data[:min(size, p.Length)]
+	r.packets++
+	if uint64(fraction) >= r.file.units {
+		r.odd("%d of %d parts of a second", fraction, r.file.units)
 	}
+	p.Time = uint64(r.order.Uint32(b))*1e9 + uint64(fraction)*(1e9/r.file.units)
+	r.fill(p, &r.file, r.order.Uint32(b[12:]), b[r.head:])
 	r.discard(len(b))
 	return nil
+}
+
+// fill sets the fields of a packet but for its time.
+func (r *Reader) fill(p *Packet, i *iface, length uint32, data []byte) {
+	size := uint32(len(data))
+	if i.snaplen > 0 && size > i.snaplen {
+		r.odd("%d bytes were captured, and the most is %d", size, i.snaplen)
+	}
+	p.Link, p.Section, p.Length, p.Data = i.link, max(r.section, 0), length, data
+	if i.fcs > 0 {
+		p.Length -= min(p.Length, i.fcs)
+		p.Data = p.Data[:min(size, p.Length)]
+	}
+}
+
+// odd counts the packet as one with a field out of range.
+func (r *Reader) odd(format string, args ...any) {
+	if r.lastOdd == r.packets {
+		return
+	}
+	if r.lastOdd == 0 {
+		r.FirstOdd, r.FirstFault = r.packets, fmt.Sprintf(format, args...)
+	}
+	r.Odd++
+	r.lastOdd = r.packets
 }
 
 // peek returns the next n bytes of the file, without a step forward. what says whose they
@@ -146,10 +207,15 @@ func (r *Reader) Next(p *Packet) error {
 func (r *Reader) peek(n int, what string) ([]byte, error) {
 	b, err := r.src.Peek(n)
 	if err == io.EOF && (len(b) > 0 || r.offset == 0) {
-		what = fmt.Sprintf("the input ends inside %s, after %d bytes of it", what, len(b))
-		err = &frame.FormatError{Offset: r.offset, What: what, Err: io.ErrUnexpectedEOF}
+		err = r.ends(what, len(b))
 	}
 	return b, err
+}
+
+// ends returns the error for an input that ends n bytes into something at offset.
+func (r *Reader) ends(what string, n int) error {
+	what = fmt.Sprintf("the input ends inside %s, after %d bytes of it", what, n)
+	return &frame.FormatError{Offset: r.offset, What: what, Err: io.ErrUnexpectedEOF}
 }
 
 // discard steps over bytes that peek has returned.

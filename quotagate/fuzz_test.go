@@ -14,6 +14,7 @@ import (
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
 	"framepipe/internal/packettest"
+	"framepipe/internal/recorded"
 )
 
 // hostile makes a stream of odd frames, two bytes of ops for each. Each has its number
@@ -76,7 +77,7 @@ func FuzzGate(f *testing.F) {
 		}
 		var s state
 		run := &filter{
-			gate: g, records: &recordClock{}, ecn: cfg.ECN, seed: uint64(seed), count: gate.Counting(seed % 4),
+			gate: g, records: &recorded.Clock{}, ecn: cfg.ECN, seed: uint64(seed), count: gate.Counting(seed % 4),
 			in: fdio.NewStream(fdio.NewInput(int(in.Fd())), int(out.Fd())), out: fdio.NewOutput(int(out.Fd())),
 			publish: func(_ int64, x state) { s = x }, warn: func(string, ...any) {},
 		}

@@ -13,6 +13,7 @@ import (
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
 	"framepipe/internal/packettest"
+	"framepipe/internal/recorded"
 )
 
 // wall is a clock that is set by hand: so much more than the gate's.
@@ -246,8 +247,8 @@ func TestParts(t *testing.T) {
 			for _, part := range parts {
 				c := config{ledger: name, cycle: cli.Duration(length), percentile: percentile, dir: uint8(ledger.Out)}
 				cfg := gate.Config{Quota: quota, Window: window, Threshold: 0.75, Queue: 100 * time.Millisecond, Seed: 1}
-				records, clock := &recordClock{}, newWallClock()
-				clock.show = records.wall
+				records, clock := &recorded.Clock{}, newWallClock()
+				clock.show = records.Wall
 				b, err := c.open(&cfg, clock, func(string, ...any) {})
 				if err != nil {
 					t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"framepipe/internal/gate"
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
+	"framepipe/internal/recorded"
 )
 
 const (
@@ -38,8 +39,8 @@ type filter struct {
 	unmetered []netip.Prefix
 	control   allowance
 	ecn       bool
-	records   *recordClock // nil with -clock wall
-	ledger    bool         // the gate counts in a ledger
+	records   *recorded.Clock // nil with -clock wall
+	ledger    bool            // the gate counts in a ledger
 	queue     time.Duration
 	in        *fdio.Stream
 	out       *fdio.Output
@@ -253,7 +254,7 @@ func (t *filter) listed(a netip.Addr) bool {
 // Frame is frame.Stage's.
 func (t *filter) Frame(rec *frame.Record) error {
 	if t.records != nil {
-		if err := t.advance(t.records.read(rec.Time)); err != nil {
+		if err := t.advance(t.records.Read(rec.Time)); err != nil {
 			return err
 		}
 		if t.now >= t.next {

@@ -19,6 +19,7 @@ import (
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
 	"framepipe/internal/packettest"
+	"framepipe/internal/recorded"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
@@ -45,7 +46,7 @@ func through(t testing.TB, cfg gate.Config, stream []byte, change func(*filter))
 		t.Fatal(err)
 	}
 	f := &filter{
-		gate: g, records: &recordClock{}, seed: cfg.Seed,
+		gate: g, records: &recorded.Clock{}, seed: cfg.Seed,
 		in: fdio.NewStream(fdio.NewInput(int(in.Fd())), int(to.Fd())), out: fdio.NewOutput(int(to.Fd())),
 		publish: func(_ int64, s state) { last = s.State },
 		warn:    func(string, ...any) {},

@@ -16,6 +16,7 @@ import (
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
 	"framepipe/internal/metrics"
+	"framepipe/internal/recorded"
 	"framepipe/internal/sandbox"
 )
 
@@ -282,9 +283,9 @@ func run(t *cli.Tool, c config) (err error) {
 	}
 	clock := newWallClock()
 	if c.records != 0 {
-		f.records = &recordClock{}
+		f.records = &recorded.Clock{}
 		m.replay = &replay{records: f.records}
-		clock.show = f.records.wall
+		clock.show = f.records.Wall
 	}
 	cfg.Wall = clock.at
 	if c.ledger != "" {

@@ -32,7 +32,7 @@ func (m *monitor) publish(now int64, s state) {
 	at := ""
 	if m.replay != nil {
 		m.replay.observe(now, &s.State)
-		at = moment(m.replay.records.wall(now)).Format("2006-01-02T15:04:05Z ")
+		at = moment(m.replay.records.Wall(now)).Format("2006-01-02T15:04:05Z ")
 	}
 	if m.shut == s.Open {
 		m.shut = !s.Open

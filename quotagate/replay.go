@@ -7,12 +7,13 @@ import (
 
 	"framepipe/internal/cli"
 	"framepipe/internal/gate"
+	"framepipe/internal/recorded"
 )
 
 // replay summarizes a gate's work on a recorded stream. -clock stream -v prints it at
 // the end.
 type replay struct {
-	records     *recordClock
+	records     *recorded.Clock
 	begun       bool
 	first, last int64 // by the gate's clock
 	from, to    int64 // the same, as the records have it
@@ -32,7 +33,7 @@ func (r *replay) observe(now int64, s *gate.State) {
 		if s.In.Frames == 0 && now == 0 {
 			return // the time is unknown before the first frame
 		}
-		r.begun, r.first, r.last, r.from = true, now, now, r.records.wall(now)
+		r.begun, r.first, r.last, r.from = true, now, now, r.records.Wall(now)
 	}
 	if r.shut && now > r.last {
 		r.clamped += time.Duration(now - r.last)
@@ -40,7 +41,7 @@ func (r *replay) observe(now int64, s *gate.State) {
 	if !s.Open && !r.shut {
 		r.times++
 	}
-	r.shut, r.last, r.to, r.state = !s.Open, max(r.last, now), r.records.wall(now), *s
+	r.shut, r.last, r.to, r.state = !s.Open, max(r.last, now), r.records.Wall(now), *s
 	if full := float64(s.Used) / float64(max(s.Quota, 1)); full > r.fullest {
 		r.fullest, r.quota = full, s.Quota
 	}
@@ -65,7 +66,7 @@ func (r *replay) String() string {
 	const layout = "2006-01-02 15:04:05"
 	fmt.Fprintf(&b, "from %s to %s UTC: %s", moment(r.from).Format(layout), moment(r.to).Format(layout),
 		time.Duration(r.last-r.first).Round(time.Millisecond))
-	if n := r.records.strays; n > 0 {
+	if n := r.records.Strays; n > 0 {
 		fmt.Fprintf(&b, "; records out of line: %d", n)
 	}
 	b.WriteByte('\n')

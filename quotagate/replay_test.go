@@ -5,11 +5,12 @@ import (
 	"time"
 
 	"framepipe/internal/gate"
+	"framepipe/internal/recorded"
 )
 
 // A replay adds up what the gate said at each second.
 func TestReplay(t *testing.T) {
-	r := &replay{records: &recordClock{}}
+	r := &replay{records: &recorded.Clock{}}
 	if got := r.String(); got != "no frame" {
 		t.Errorf("nothing: %s", got)
 	}

@@ -32,8 +32,8 @@ Reads a stream and injects its frames into a network interface.
 
 It counts the frames that the device refuses, and goes on. It ends at the end of the
 stream. SIGUSR1 prints counters. At the first INT or TERM it goes on to the end of its
-input; at the second, or with -pace at the first, it exits at once. With -pace, each
-header in the stream, as in joined captures, starts a new replay without a wait.
+input; at the second, or with -pace at the first, it exits at once. With -pace, frames
+may be out of order, and a second capture, joined to the first, starts without a wait.
 
   tunread tap0 | tunwrite tap1
   tunwrite tap1 < capture.frames

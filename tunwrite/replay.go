@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"framepipe/internal/fdio"
+	"framepipe/internal/recorded"
 )
 
 // speed is the speed of a replay, as a multiple of the recorded speed.
@@ -22,31 +23,41 @@ func (s *speed) Set(text string) error {
 	return nil
 }
 
+// pause is the longest pause of a recording that is kept. A longer one is probably a wrong time.
+const pause = 24 * time.Hour
+
 // replay delays frames to their recorded times.
 type replay struct {
 	speed  speed
 	device int // a descriptor
 
-	begun bool
-	from  uint64    // time of the reference record, nanoseconds
-	at    time.Time // when the reference record was due
-	last  uint64    // time of the previous record
+	clock  recorded.Clock
+	last   int64     // what the clock showed at the last record, 0 before the first
+	header bool      // a header came after the last record
+	from   int64     // what the clock showed at the reference record
+	at     time.Time // when the reference record was due
 }
 
-// due returns how long the frame of a record must wait. A record earlier than the
-// previous one becomes the new reference and does not wait.
+// due returns how long the frame of a record must wait. A record that is out of order does not
+// wait longer than the one before it, and changes nothing for those behind it. The first record
+// does not wait, nor the first behind a pause of more than a day or a header, if its time does
+// not continue the time before.
 func (p *replay) due(record uint64, now time.Time) time.Duration {
-	if !p.begun || record < p.last {
-		p.begun, p.from, p.at = true, record, now
+	if p.header && !p.clock.Continues(record) {
+		p.clock, p.last = recorded.Clock{}, 0
 	}
-	p.last = record
-	ns := float64(record-p.from) / float64(p.speed)
-	// Records may be centuries apart: cap the wait, so that it fits a Duration.
-	return p.at.Add(time.Duration(min(ns, float64(math.MaxInt64/2)))).Sub(now)
+	p.clock.Silence, p.header = pause, false
+	at := p.clock.Read(record)
+	if p.last == 0 || at-p.last > int64(pause) {
+		p.from, p.at = at, now
+	}
+	p.last = at
+	// Times may be centuries apart: cap the wait, so that it fits a Duration.
+	return p.at.Add(time.Duration(min(float64(at-p.from)/float64(p.speed), math.MaxInt64/2))).Sub(now)
 }
 
-// again makes the next record the new reference.
-func (p *replay) again() { p.begun = false }
+// again is told of a header: another recording may follow.
+func (p *replay) again() { p.header = true }
 
 // wait waits for d, or until the device is gone.
 func (p *replay) wait(d time.Duration) error {

@@ -32,6 +32,7 @@ func TestSpeed(t *testing.T) {
 
 func TestDue(t *testing.T) {
 	start := time.Unix(1e9, 0)
+	const day = 86400e9
 	p := &replay{speed: 2}
 	for i, tt := range []struct {
 		record uint64
@@ -44,10 +45,23 @@ func TestDue(t *testing.T) {
 		{record: 7e9, now: 900 * time.Millisecond, want: 100 * time.Millisecond},
 		{record: 9e9, now: 3 * time.Second, want: -time.Second}, // late; it does not add up
 		{record: 15e9, now: 3 * time.Second, want: 2 * time.Second},
-		{record: 1e9, now: 4 * time.Second, want: 0}, // the clock went back: anew
-		{record: 3e9, now: 4 * time.Second, want: time.Second},
-		{record: 100e9, now: 6 * time.Second, again: true, want: 0}, // another capture
-		{record: 102e9, now: 6 * time.Second, want: time.Second},
+		{record: 14.5e9, now: 3 * time.Second, want: 2 * time.Second}, // out of order: with the one before
+		{record: 17e9, now: 5 * time.Second, want: time.Second},
+		{record: 1, now: 6 * time.Second, want: 0}, // a wrong time
+		{record: 1 << 62, now: 6 * time.Second, want: 0},
+		{record: 19e9, now: 6 * time.Second, want: time.Second},
+		{record: 119e9, now: 7 * time.Second, want: 50 * time.Second}, // a pause
+		{record: 1e9, now: 57 * time.Second, want: 0},                 // the clock went back
+		{record: 3e9, now: 57 * time.Second, want: time.Second},
+		{record: 2 * day, now: 58 * time.Second, want: 0}, // a pause that is not kept
+		{record: 2*day + 1e9, now: 58 * time.Second, want: 0},
+		{record: 2*day + 3e9, now: 58 * time.Second, want: time.Second},
+		{record: 2*day + 5e9, now: 59 * time.Second, again: true, want: time.Second}, // another interface of the capture
+		{record: 2*day + 9e9, now: 60 * time.Second, want: 2 * time.Second},
+		{record: 2*day + 100e9, now: 62 * time.Second, again: true, want: 0}, // another capture
+		{record: 2*day + 102e9, now: 62 * time.Second, want: time.Second},
+		{record: 1e9, now: 63 * time.Second, again: true, want: 0}, // an earlier one
+		{record: 3e9, now: 63 * time.Second, want: time.Second},
 	} {
 		if tt.again {
 			p.again()
@@ -56,11 +70,30 @@ func TestDue(t *testing.T) {
 			t.Errorf("%d: %v, want %v", i, got, tt.want)
 		}
 	}
-	// A time that is nonsense is far away, and not in the past.
-	p = &replay{speed: 0.001}
+	// A time that is far away at a low speed is not in the past.
+	p = &replay{speed: 1e-9}
 	p.due(0, start)
-	if d := p.due(1<<64-1, start); d < 365*24*time.Hour {
+	if d := p.due(3600e9, start); d < 365*24*time.Hour {
 		t.Errorf("%v", d)
+	}
+}
+
+// Records that are out of order, as those of several queues are, do not slow a replay down: the
+// last one is due when it was recorded.
+func TestDueOutOfOrder(t *testing.T) {
+	p, now := &replay{speed: 1}, time.Unix(1e9, 0)
+	start := now
+	for i := range uint64(1000) {
+		record := 1e18 + i*1e6
+		if i%4 == 3 {
+			record -= 5e6
+		}
+		if d := p.due(record, now); d > 0 {
+			now = now.Add(d)
+		}
+	}
+	if took := now.Sub(start); took != 998*time.Millisecond {
+		t.Errorf("998ms take %v", took)
 	}
 }
 
@@ -140,7 +173,7 @@ func TestReplay(t *testing.T) {
 func TestReplayEnds(t *testing.T) {
 	f := packettest.Spec{UDP: true}.Frame()
 	var stream []byte
-	for _, at := range []uint64{1e18, 2e18} {
+	for _, at := range []uint64{1e18, 1e18 + 3600e9} {
 		rec := frame.Record{Time: at, Frame: f}
 		stream = rec.Append(stream)
 	}

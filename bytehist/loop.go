@@ -12,6 +12,7 @@ import (
 	"framepipe/internal/hist"
 	"framepipe/internal/offload"
 	"framepipe/internal/packet"
+	"framepipe/internal/recorded"
 )
 
 const (
@@ -32,8 +33,13 @@ type counter struct {
 	r    *frame.Reader
 	next time.Time // of the next report
 	hist hist.Counter
-	link packet.Link
-	n    struct{ frames, bytes, ethernet atomic.Uint64 }
+
+	records *recorded.Clock // nil with -clock wall
+	now     int64           // what it shows
+	until   int64           // what it shows at the next report, 0 before the first record
+	ahead   int64           // how far the records' time is ahead of it
+	link    packet.Link
+	n       struct{ frames, bytes, ethernet atomic.Uint64 }
 }
 
 // line returns the counters as SIGUSR1 prints them.
@@ -46,11 +52,14 @@ func (t *counter) run() error {
 	fdio.Grow(t.in.Fd())
 	t.r = frame.NewReader(t.in)
 	start := time.Now()
-	t.share.start = start
+	t.share.start, t.next = start, start.Add(t.every)
 	t.hist.Start(start)
-	t.next = start.Add(t.every)
 	err := frame.Loop(t.r, t)
-	if e := t.snapshot(time.Now()); e != nil {
+	end := time.Now()
+	if t.until != 0 {
+		end = moment(t.now)
+	}
+	if e := t.snapshot(end); e != nil {
 		return e
 	}
 	if errors.Is(err, fdio.ErrReaderGone) {
@@ -78,29 +87,69 @@ func (t *counter) Idle() error {
 			} else if err != nil {
 				return err
 			}
-			t.count(&rec, len(rec.Frame)+missing)
+			if err := t.count(&rec, len(rec.Frame)+missing); err != nil {
+				return err
+			}
 		}
 	}
 	now := time.Now()
-	if !now.Before(t.next) {
-		if err := t.snapshot(now); err != nil {
+	if t.records == nil {
+		if err := t.tick(now); err != nil {
 			return err
 		}
-		t.share.restart(now)
-		if t.next = t.next.Add(t.every); t.next.Before(now) {
-			t.next = now.Add(t.every)
-		}
+		t.in.Timeout = t.next.Sub(now)
 	}
 	for t.share.costly(now) {
 		t.hist.Halve()
 	}
-	t.in.Timeout = t.next.Sub(now)
 	return nil
 }
 
+// tick reports the interval if it has ended by the clock on the wall.
+func (t *counter) tick(now time.Time) error {
+	if now.Before(t.next) {
+		return nil
+	}
+	if err := t.snapshot(now); err != nil {
+		return err
+	}
+	if t.next = t.next.Add(t.every); t.next.Before(now) {
+		t.next = now.Add(t.every)
+	}
+	return nil
+}
+
+// record reports the interval if it has ended by the time of a record. All intervals after it
+// that have no frame are one report.
+func (t *counter) record(time uint64) error {
+	t.now = t.records.Read(time)
+	if t.until == 0 {
+		t.hist.Start(moment(t.now))
+		t.until = t.now + int64(t.every)
+	}
+	if t.now >= t.until {
+		if err := t.snapshot(moment(t.until)); err != nil {
+			return err
+		}
+		if empty := (t.now - t.until) / int64(t.every); empty > 0 {
+			t.until += empty * int64(t.every)
+			if err := t.snapshot(moment(t.until)); err != nil {
+				return err
+			}
+		}
+		t.until += int64(t.every)
+	}
+	t.ahead = t.records.Wall(0)
+	return nil
+}
+
+func moment(ns int64) time.Time { return time.Unix(0, ns) }
+
 // Frame is frame.Stage's: it counts a frame.
 func (t *counter) Frame(rec *frame.Record) error {
-	t.count(rec, len(rec.Frame))
+	if err := t.count(rec, len(rec.Frame)); err != nil {
+		return err
+	}
 	if t.taken || t.share.take() {
 		t.taken = false
 		t.share.bytes += int64(len(rec.Frame))
@@ -110,17 +159,24 @@ func (t *counter) Frame(rec *frame.Record) error {
 }
 
 // count counts a frame of size bytes, of which rec has the headers.
-func (t *counter) count(rec *frame.Record, size int) {
+func (t *counter) count(rec *frame.Record, size int) error {
+	if t.records != nil {
+		if err := t.record(rec.Time); err != nil {
+			return err
+		}
+	}
 	segments, ethernet := offload.OnWire(rec.Offload, rec.Frame, size, t.link)
 	t.hist.Frame(size, segments, ethernet)
 	t.n.frames.Add(1)
 	t.n.bytes.Add(uint64(size))
 	t.n.ethernet.Add(uint64(ethernet))
+	return nil
 }
 
-// snapshot reports an interval.
+// snapshot reports the interval that ends now.
 func (t *counter) snapshot(now time.Time) error {
 	r := t.hist.Snapshot(now)
-	r.Sample = t.share.of()
+	r.Time, r.Sample = now.Add(time.Duration(t.ahead)), t.share.of()
+	t.share.restart(time.Now())
 	return t.report(r)
 }

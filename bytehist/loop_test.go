@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"framepipe/internal/fdio"
 	"framepipe/internal/hist"
 	"framepipe/internal/packettest"
+	"framepipe/internal/recorded"
 
 	"golang.org/x/sys/unix"
 )
@@ -175,5 +177,66 @@ func TestOfIP(t *testing.T) {
 	}
 	if last.Ethernet != 10*(140+14+4) || counted != 5*140 || last.Bytes != 10*140 {
 		t.Errorf("%d bytes on the wire, %d counted of %d", last.Ethernet, counted, last.Bytes)
+	}
+}
+
+// With the clock of the stream, a report is about an interval of the records' time, whatever
+// comes when. Intervals without a frame are one report.
+func TestRecordedTime(t *testing.T) {
+	f := packettest.Spec{UDP: true, Payload: packettest.Bytes(200)}.Frame()
+	header, super := packettest.Spec{Payload: packettest.Bytes(58400)}.Super(1460)
+	const start, night = 1_000_000, 8 * 3600
+	var file []byte
+	for _, second := range []float64{0, 1, 2.5, 2.4, 9.9, 10, 24, 1e6, 25, 35, 75, 75.5, 75 + night, 76 + night, 20 + night, 20, 21} {
+		rec := frame.Record{Time: uint64((start + second) * 1e9), Frame: f}
+		if second == 24 {
+			rec.Offload, rec.Frame = header, super
+		}
+		file = rec.Append(file)
+	}
+	want := []string{ // end, length, frames
+		"10 10 5", "20 10 1", "30 10 3", "40 10 1", "70 30 0",
+		"80 10 3",       // the first frame of the morning among them
+		"28870 28790 0", // the night
+		"21 7 4",        // another capture follows at once
+	}
+	for _, piped := range []bool{false, true} {
+		var in, out [2]int
+		if err := errors.Join(unix.Pipe(in[:]), unix.Pipe(out[:])); err != nil {
+			t.Fatal(err)
+		}
+		from := in[0]
+		if !piped {
+			g, err := os.CreateTemp(t.TempDir(), "")
+			if err == nil {
+				_, err = g.WriteAt(file, 0)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer g.Close()
+			from = int(g.Fd())
+		}
+		go func() {
+			_, _ = fdio.NewOutput(in[1]).Write(file)
+			unix.Close(in[1])
+		}()
+		go func() { _, _ = io.Copy(io.Discard, fdio.NewStream(fdio.NewInput(out[0]), -1)) }()
+		var got []string
+		c := &counter{
+			in:    fdio.NewTeeStream(fdio.NewInput(from), fdio.NewOutput(out[1])),
+			every: 10 * time.Second, share: newShare(4, time.Now()), records: &recorded.Clock{},
+			report: func(r hist.Report) error {
+				got = append(got, fmt.Sprint(float64(r.Time.UnixMilli())/1e3-start, r.Interval, r.Frames))
+				return nil
+			},
+		}
+		if err := c.run(); err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(out[1])
+		if !slices.Equal(got, want) {
+			t.Errorf("piped %v: %q, want %q", piped, got, want)
+		}
 	}
 }

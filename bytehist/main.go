@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -9,14 +10,18 @@ import (
 
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
+	"framepipe/internal/recorded"
 	"framepipe/internal/sandbox"
 )
 
-const usage = `usage: bytehist [-every 10s] [-format text|json|msgpack] [-o FILE] [-sample N] [-v] < stream > stream
+const usage = `usage: bytehist [-clock wall|stream] [-every 10s] [-format text|json|msgpack] [-o FILE]
+                [-sample N] [-v] < stream > stream
 
 Passes everything on and then counts it: which bytes the frames are made of, how
 large they are, how many a second.
 
+  -clock C      wall: intervals by the clock of the machine. stream: by the times of the
+                records. The default is stream if the input is a file, else wall
   -every D      report every D, and at the end; default 10s
   -format F     text (default): a square of the 256 values, shaded by how frequent
                 each is, with the entropy, the sizes and the rates. json, msgpack:
@@ -30,8 +35,8 @@ large they are, how many a second.
   -h            print this
 
 Text has colour on a terminal, unless NO_COLOR is set. Super-frames count as what
-they become on the wire in the frames a second. A report is left out when whoever
-reads the reports does not: the stream does not wait. SIGUSR1 prints counters.
+they become on the wire in the frames a second. A live stream does not wait for a
+slow reader of the reports: a report is left out. SIGUSR1 prints counters.
 
   tunread tap0 | bytehist | tunwrite tap1
   bytehist -format json -o hist.json < capture.frames > /dev/null
@@ -39,7 +44,8 @@ reads the reports does not: the stream does not wait. SIGUSR1 prints counters.
 
 func main() {
 	flags := flag.NewFlagSet("bytehist", flag.ContinueOnError)
-	c := config{every: cli.Duration(10 * time.Second)}
+	c := config{every: cli.Duration(10 * time.Second), clock: byInput}
+	flags.Func("clock", "", cli.Choice(&c.clock, "wall", "stream"))
 	flags.Var(&c.every, "every", "")
 	flags.Func("format", "", cli.Choice(&c.format, "text", "json", "msgpack"))
 	flags.StringVar(&c.output, "o", "", "")
@@ -49,7 +55,17 @@ func main() {
 	tool.Main()
 }
 
+// source is where time comes from.
+type source uint8
+
+const (
+	wall source = iota
+	stream
+	byInput // stream if the input is a file
+)
+
 type config struct {
+	clock  source
 	every  cli.Duration
 	format format
 	output string
@@ -87,14 +103,21 @@ func run(t *cli.Tool, c config) error {
 	}
 	r := newReporter(c.format, reports, t.Warnf)
 	in := fdio.NewInput(0)
-	if in.Regular() && c.sample == 0 {
-		c.sample = 1
+	if in.Regular() {
+		r.patient = true
+		c.sample = cmp.Or(c.sample, 1)
+		if c.clock == byInput {
+			c.clock = stream
+		}
 	}
 	h := &counter{
 		in:     fdio.NewTeeStream(in, out),
-		every:  time.Duration(c.every),
+		every:  min(time.Duration(c.every), 1<<61), // 73 years, so that sums do not overflow
 		share:  newShare(c.sample, time.Now()),
 		report: r.report,
+	}
+	if c.clock == stream {
+		h.records, r.style.Date = &recorded.Clock{}, true
 	}
 	t.Counters(func() string {
 		return h.line() + fmt.Sprintf(" reports=%d left_out=%d", r.written.Load(), r.leftOut.Load())

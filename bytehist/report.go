@@ -32,6 +32,7 @@ type reporter struct {
 	buf              bytes.Buffer
 	rest             []byte // the unwritten part of a partly written report
 	failed           bool
+	patient          bool // wait for a slow reader: the stream comes from a file
 	warn             func(format string, args ...any)
 	written, leftOut atomic.Uint64
 }
@@ -52,7 +53,7 @@ func open(name string) (*os.File, error) {
 	return os.OpenFile(name, mode|os.O_APPEND|os.O_CREATE, 0o644)
 }
 
-// report writes a report, or drops it if the write would block: the stream must not
+// report writes a report, or drops it if the write would block: a live stream must not
 // wait for a slow reader of reports.
 func (r *reporter) report(h hist.Report) error {
 	r.buf.Reset()
@@ -69,7 +70,7 @@ func (r *reporter) report(h hist.Report) error {
 		return err
 	}
 	fds := [1]fdio.PollFd{{Fd: int32(r.out.Fd()), Events: unix.POLLOUT}}
-	if n, err := fdio.Wait(fds[:], 0); err != nil || n == 0 || fdio.Broken(fds[0]) {
+	if n, err := fdio.Wait(fds[:], 0); !r.patient && (err != nil || n == 0 || fdio.Broken(fds[0])) {
 		r.leftOut.Add(1)
 		return nil
 	}
@@ -91,7 +92,11 @@ func (r *reporter) write(p []byte) bool {
 	if len(p) == 0 {
 		return true
 	}
-	n, err := r.out.Try(p)
+	do := r.out.Try
+	if r.patient {
+		do = r.out.Write
+	}
+	n, err := do(p)
 	if n > 0 {
 		r.rest = append([]byte(nil), p[n:]...)
 	}

@@ -18,7 +18,7 @@ _framepipe_flags() {
 			-method -minimum -missing -overage -patience -percentile -phase -plan -price -prom -quota -rank \
 			-rate -reserve -round-up -simulate -slots -speed -svg -threshold -title -tz -warn -window
 		;;
-	bytehist) echo -every -format -o -sample ;;
+	bytehist) echo -clock -every -format -o -sample ;;
 	framepcap) echo -d -segment ;;
 	pipeline.sh)
 		case ${2-} in
@@ -45,7 +45,7 @@ _framepipe_values() {
 	quotagate-bill) echo separate max sum ;;
 	quotagate-charge) echo passed offered ;;
 	quotagate-dir) echo in out ;;
-	quotagate-clock) echo wall stream ;;
+	quotagate-clock | bytehist-clock) echo wall stream ;;
 	quotagate-count) echo ethernet frame ip wire ;;
 	quotagate-cycle) echo 1d 7d ;;
 	quotagate-cycle-day | quotabill-cycle-day) echo {1..31} ;;

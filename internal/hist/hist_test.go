@@ -147,11 +147,13 @@ func TestText(t *testing.T) {
 			t.Errorf("%s: escape sequences", name)
 		}
 	}
-	// Of nothing, too.
+	// Nothing is one line.
 	var b bytes.Buffer
 	var c Counter
-	empty := c.Snapshot(time.Unix(0, 0))
-	if err := empty.Text(&b, Style{}); err != nil || strings.Contains(b.String(), "NaN") || strings.Contains(b.String(), "Inf") {
+	c.Start(time.Date(2014, 7, 1, 12, 0, 0, 0, time.UTC))
+	empty := c.Snapshot(time.Date(2014, 7, 2, 12, 0, 0, 0, time.UTC))
+	const want = "2014-07-02 12:00:00  86400.0 s  no frames\n"
+	if err := empty.Text(&b, Style{Date: true}); err != nil || b.String() != want {
 		t.Errorf("%v\n%s", err, b.String())
 	}
 }

@@ -13,6 +13,7 @@ import (
 type Style struct {
 	Colour bool
 	ASCII  bool
+	Date   bool // with the time of a report
 }
 
 // shades are the shades for the share of a value, relative to noise, in which all
@@ -70,11 +71,20 @@ func (s Style) bar(share float64) string {
 }
 
 // Text writes the report for people: a square of 16 by 16 byte values, shaded by
-// frequency; beside it the most frequent values and the sizes of the frames.
+// frequency; beside it the most frequent values and the sizes of the frames. It is one line if
+// there were no frames.
 func (r *Report) Text(w io.Writer, s Style) error {
+	layout := "15:04:05"
+	if s.Date {
+		layout = "2006-01-02 15:04:05"
+	}
+	if r.Frames == 0 {
+		_, err := fmt.Fprintf(w, "%s  %.1f s  no frames\n", r.Time.Format(layout), r.Interval)
+		return err
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %.1f s  %sframes  %s  %s  %s  entropy %.2f of 8 bits\n",
-		r.Time.Format("15:04:05"), r.Interval, cli.Human(float64(r.Frames), ""), cli.Human(float64(r.Bytes), "B"),
+		r.Time.Format(layout), r.Interval, cli.Human(float64(r.Frames), ""), cli.Human(float64(r.Bytes), "B"),
 		cli.Human(r.BPS, "bit/s"), cli.Human(r.FPS, "frames/s"), r.Entropy)
 	total := 0.0
 	for _, n := range r.Counts {

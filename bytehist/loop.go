@@ -33,6 +33,7 @@ type counter struct {
 	r    *frame.Reader
 	next time.Time // of the next report
 	hist hist.Counter
+	top  *hist.Top // nil without -top
 
 	records *recorded.Clock // nil with -clock wall
 	now     int64           // what it shows
@@ -167,6 +168,11 @@ func (t *counter) count(rec *frame.Record, size int) error {
 	}
 	segments, ethernet := offload.OnWire(rec.Offload, rec.Frame, size, t.link)
 	t.hist.Frame(size, segments, ethernet)
+	if t.top != nil {
+		l := packet.Dissect(rec.Frame, t.link)
+		src, dst, _ := l.Addrs(rec.Frame)
+		t.top.Add(src, dst, ethernet)
+	}
 	t.n.frames.Add(1)
 	t.n.bytes.Add(uint64(size))
 	t.n.ethernet.Add(uint64(ethernet))
@@ -177,6 +183,9 @@ func (t *counter) count(rec *frame.Record, size int) error {
 func (t *counter) snapshot(now time.Time) error {
 	r := t.hist.Snapshot(now)
 	r.Time, r.Sample = now.Add(time.Duration(t.ahead)), t.share.of()
+	if t.top != nil {
+		t.top.Take(&r)
+	}
 	t.share.restart(time.Now())
 	return t.report(r)
 }

@@ -10,12 +10,13 @@ import (
 
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
+	"framepipe/internal/hist"
 	"framepipe/internal/recorded"
 	"framepipe/internal/sandbox"
 )
 
 const usage = `usage: bytehist [-clock wall|stream] [-every 10s] [-format text|json|msgpack] [-o FILE]
-                [-sample N] [-v] < stream > stream
+                [-sample N] [-top N] [-v] < stream > stream
 
 Passes everything on and then counts it: which bytes the frames are made of, how
 large they are, how many a second.
@@ -30,6 +31,7 @@ large they are, how many a second.
   -sample N     count the bytes of every Nth frame only; 1 counts all. The default
                 is all of a file, and of a stream a random share that costs little:
                 16 MiB a second. Reports say which share
+  -top N        show the N pairs of addresses with the most bytes, too
   -v            say more on stderr
   -version      print the version
   -h            print this
@@ -39,7 +41,7 @@ they become on the wire in the frames a second. A live stream does not wait for 
 slow reader of the reports: a report is left out. SIGUSR1 prints counters.
 
   tunread tap0 | bytehist | tunwrite tap1
-  bytehist -format json -o hist.json < capture.frames > /dev/null
+  bytehist -every 1h -top 10 < capture.frames > /dev/null
 `
 
 func main() {
@@ -50,6 +52,7 @@ func main() {
 	flags.Func("format", "", cli.Choice(&c.format, "text", "json", "msgpack"))
 	flags.StringVar(&c.output, "o", "", "")
 	flags.IntVar(&c.sample, "sample", 0, "")
+	flags.IntVar(&c.top, "top", 0, "")
 	tool := &cli.Tool{Name: "bytehist", Usage: usage, Flags: flags}
 	tool.Run = func(t *cli.Tool, _ []string) error { return run(t, c) }
 	tool.Main()
@@ -70,6 +73,7 @@ type config struct {
 	format format
 	output string
 	sample int
+	top    int
 }
 
 func run(t *cli.Tool, c config) error {
@@ -80,6 +84,8 @@ func run(t *cli.Tool, c config) error {
 		return cli.Usagef("-o -: stdout has the stream; without -o, reports go to stderr")
 	case c.sample < 0:
 		return cli.Usagef("-sample %d: want 1 or more, or 0 for the default", c.sample)
+	case c.top < 0:
+		return cli.Usagef("-top %d: want 1 or more, or 0 for none", c.top)
 	}
 	const example = "tunread tap0 | bytehist | tunwrite tap1"
 	if err := cli.Stdin(example); err != nil {
@@ -118,6 +124,9 @@ func run(t *cli.Tool, c config) error {
 	}
 	if c.clock == stream {
 		h.records, r.style.Date = &recorded.Clock{}, true
+	}
+	if c.top > 0 {
+		h.top = hist.NewTop(c.top)
 	}
 	t.Counters(func() string {
 		return h.line() + fmt.Sprintf(" reports=%d left_out=%d", r.written.Load(), r.leftOut.Load())

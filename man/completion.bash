@@ -18,7 +18,7 @@ _framepipe_flags() {
 			-method -minimum -missing -overage -patience -percentile -phase -plan -price -prom -quota -rank \
 			-rate -reserve -round-up -simulate -slots -speed -svg -threshold -title -tz -warn -window
 		;;
-	bytehist) echo -clock -every -format -o -sample ;;
+	bytehist) echo -clock -every -format -o -sample -top ;;
 	framepcap) echo -d -segment ;;
 	pipeline.sh)
 		case ${2-} in
@@ -69,7 +69,7 @@ _framepipe_values() {
 	pipeline.sh-fail | tundivert-fail) echo open closed ;;
 	tunread-coalesce | quotagate-queue | quotagate-quota | quotagate-rate | quotagate-jitter | quotagate-phase | quotagate-reserve | quotagate-seed | \
 		quotagate-threshold | quotagate-unmetered | quotabill-cycle | quotabill-interval | \
-		quotabill-quota | quotabill-rate | quotabill-jitter | quotabill-phase | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | quotabill-speed | quotabill-minimum | quotabill-overage | quotabill-price | \
+		quotabill-quota | quotabill-rate | quotabill-jitter | quotabill-phase | quotabill-reserve | quotabill-threshold | bytehist-every | bytehist-sample | bytehist-top | quotabill-speed | quotabill-minimum | quotabill-overage | quotabill-price | \
 		pipeline.sh-in | pipeline.sh-out | pipeline.sh-queues) echo '?' ;;
 	esac
 }

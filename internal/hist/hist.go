@@ -121,6 +121,9 @@ type Report struct {
 
 	TotalFrames uint64 `json:"total_frames" msgpack:"total_frames"` // since the start
 	TotalBytes  uint64 `json:"total_bytes" msgpack:"total_bytes"`
+
+	Top        []Pair  `json:"top,omitempty" msgpack:"top,omitempty"`                 // pairs with the most bytes
+	TopMissing *uint64 `json:"top_missing,omitempty" msgpack:"top_missing,omitempty"` // bytes that each may lack
 }
 
 // Start begins the first interval.

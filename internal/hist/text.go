@@ -104,8 +104,30 @@ func (r *Report) Text(w io.Writer, s Style) error {
 		b.WriteString(strings.TrimRight(line, " "))
 		b.WriteByte('\n')
 	}
+	r.top(&b, s)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// top writes the pairs with the most bytes, if they were counted.
+func (r *Report) top(b *strings.Builder, s Style) {
+	if len(r.Top) == 0 {
+		return
+	}
+	b.WriteString("most bytes, by addresses")
+	if n := *r.TopMissing; n > 0 {
+		fmt.Fprintf(b, " (each may lack up to %s)", cli.Human(float64(n), "B"))
+	}
+	b.WriteByte('\n')
+	for _, p := range r.Top {
+		name := p.Src + " > " + p.Dst
+		if p.Src == "" {
+			name = "not IP"
+		}
+		share := float64(p.Bytes) / float64(r.Ethernet)
+		line := fmt.Sprintf("  %-40s  %8s  %5.1f%%  %s", name, cli.Human(float64(p.Bytes), "B"), 100*share, s.bar(share))
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
 }
 
 // side returns the text beside each row of the square.

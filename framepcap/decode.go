@@ -46,7 +46,9 @@ func (d *decoder) run() error {
 		if err = d.r.Next(&p); err == nil {
 			err = d.packet(&p)
 		}
-		d.n.odd.Store(d.r.Odd)
+		if d.r.Odd > 0 {
+			d.n.odd.Store(d.r.Odd)
+		}
 	}
 	if d.r.Odd > 0 {
 		d.warn("packets with a field out of range: %d; the first is packet %d: %s", d.r.Odd, d.r.FirstOdd, d.r.FirstFault)

@@ -175,15 +175,17 @@ func TestPrompt(t *testing.T) {
 		t.Error(err)
 	}
 	capture := bytes.Clone(out.Bytes())
-	out.Reset()
-	waited := 0
-	d := newDecoder(&waiting{src: bytes.NewReader(capture), wait: func() {
-		if waited++; !bytes.HasSuffix(out.Bytes(), stream) {
-			t.Errorf("% x of the stream", out.Bytes())
+	for _, in := range [][]byte{capture, pcapng(t, capture, binary.LittleEndian)} {
+		out.Reset()
+		waited := 0
+		d := newDecoder(&waiting{src: bytes.NewReader(in), wait: func() {
+			if waited++; !bytes.HasSuffix(out.Bytes(), stream) {
+				t.Errorf("% x of the stream", out.Bytes())
+			}
+		}}, &out, nil)
+		if err := d.run(); err != nil || waited == 0 {
+			t.Errorf("%v, %d times waited", err, waited)
 		}
-	}}, &out, nil)
-	if err := d.run(); err != nil || waited == 0 {
-		t.Errorf("%v, %d times waited", err, waited)
 	}
 }
 

@@ -16,8 +16,9 @@ import (
 const usage = `usage: framepcap [-segment] [-v] < stream > pcap
        framepcap -d [-v] < pcap > stream
 
-Turns a stream into a pcap file, for tcpdump, Wireshark and tcpreplay, and pcap or
-pcapng files into a stream. Frames are written as they come, so that a capture can be watched.
+Turns a stream into a pcap file, for tcpdump, Wireshark and tcpreplay, and pcap and
+pcapng files into a stream. Frames are written as they come, so that a capture can
+be watched.
 
   -d        decode: read a capture, write a stream. The capture may be pcapng, which
             Wireshark writes, or pcap; its link Ethernet, IP, loopback or Linux cooked

@@ -58,7 +58,7 @@ func (f Format) Set(text string) error {
 			for _, x := range formats {
 				names = append(names, x.name)
 			}
-			return fmt.Errorf("%q is neither a format (%s) nor one of %s", word, strings.Join(names, ", "),
+			return fmt.Errorf("%q is neither a format (%s) nor one of %s", word, strings.Join(slices.Compact(names), ", "),
 				strings.Join(slices.Sorted(maps.Keys(options)), ", "))
 		case option.value != "" && value == "":
 			return fmt.Errorf("%s: want %s=%s", key, key, option.value)

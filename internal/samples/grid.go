@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -21,50 +22,32 @@ func (f *file) place(rows []row) (*bill.Samples, error) {
 	if err := f.local(rows); err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.at, b.at) })
+	if byTime := func(a, b row) int { return cmp.Compare(a.at, b.at) }; !slices.IsSortedFunc(rows, byTime) {
+		slices.SortStableFunc(rows, byTime)
+	}
 	rows, err := f.distinct(rows)
+	if err == nil {
+		err = f.notCounters(rows)
+	}
+	if err == nil && f.counters {
+		rows, err = f.differences(rows)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := f.notCounters(rows); err != nil {
-		return nil, err
-	}
-	ends := f.ends(rows)
-	if f.counters {
-		if rows, err = f.differences(rows); err != nil {
-			return nil, err
-		}
-		ends = true
-	}
-	rows = f.oneKnown(rows)
 	if len(rows) == 0 {
-		return nil, errors.New("there are no samples")
+		return nil, errNone
 	}
 	step, err := f.step(rows)
 	if err != nil {
 		return nil, err
 	}
-	slot := int64(f.Interval)
-	if slot == 0 {
-		slot = step
-	}
+	slot := cmp.Or(int64(f.Interval), step)
 	if slot > 24*int64(time.Hour) {
 		return nil, fmt.Errorf("samples are %v apart: must be at most a day", time.Duration(slot))
 	}
-	for i := range rows {
-		r := &rows[i]
-		period := cmp.Or(r.period, step)
-		if ends {
-			r.at -= period
-		}
-		for d := range r.value {
-			if f.rate {
-				r.value[d] = r.value[d].times(float64(period) / float64(time.Second))
-			}
-			if r.value[d].whole > math.MaxInt64/4 {
-				return nil, f.at(r.line, errLarge)
-			}
-		}
+	if err := f.amounts(rows, step); err != nil {
+		return nil, err
 	}
 	list, err := f.fit(rows, slot, step)
 	if err == nil {
@@ -76,55 +59,104 @@ func (f *file) place(rows []row) (*bill.Samples, error) {
 	return bill.NewSamples(list, time.Duration(slot))
 }
 
-// distinct returns the rows, which are sorted, each time once.
+// distinct returns the rows, which are sorted, each time once. Rows of one time may have
+// one direction each.
 func (f *file) distinct(rows []row) ([]row, error) {
 	kept := rows[:0]
 	for _, r := range rows {
-		n := len(kept)
-		switch {
-		case n == 0 || kept[n-1].at != r.at:
-			if n > 0 && r.at-kept[n-1].at > maxGap {
-				return nil, f.at(r.line, cli.Hint(fmt.Errorf("%.1f years after %s %d", float64(r.at-kept[n-1].at)/float64(maxGap),
-					f.format.unit, kept[n-1].line), "correct the time, or bill the years one by one"))
+		n := len(kept) - 1
+		if n < 0 || f.flows || kept[n].at != r.at {
+			if n >= 0 && r.at-kept[n].at > maxGap {
+				return nil, f.at(r.line, cli.Hint(fmt.Errorf("%.1f years after %s %d", float64(r.at-kept[n].at)/float64(maxGap),
+					f.unit, kept[n].line), "correct the time, or bill the years one by one"))
 			}
 			kept = append(kept, r)
-		case kept[n-1].value == r.value && kept[n-1].period == r.period:
-			f.note(r.line, "same", "the same as %s %d: counted once", f.format.unit, kept[n-1].line)
+			continue
+		}
+		last := &kept[n]
+		switch {
+		case last.value == r.value && last.period == r.period:
+			f.note(r.line, "same", "the same as %s %d: counted once", f.unit, last.line)
+		case !last.value[in].known && !r.value[out].known:
+			last.value[in] = r.value[in]
+		case !last.value[out].known && !r.value[in].known:
+			last.value[out] = r.value[out]
 		default:
-			return nil, f.at(r.line, cli.Hint(fmt.Errorf("%s %d has different bytes for the same time", f.format.unit, kept[n-1].line),
-				"if they are of several ports, give each port a file and -csv of its own, and -add"))
+			hint := "if they are of several ports, give each port a file and -csv of its own, and -add"
+			if f.format == "prometheus" {
+				hint = "ask for one series a port and direction"
+			}
+			return nil, f.at(r.line, cli.Hint(fmt.Errorf("%s %d has different bytes for the same time", f.unit, last.line), "%s", hint))
 		}
 	}
 	return kept, nil
 }
 
-// notCounters returns an error if amounts rise as counters do.
+// known returns the directions that any row knows.
+func known(rows []row) (has [2]bool) {
+	for i := range rows {
+		for d, v := range rows[i].value {
+			has[d] = has[d] || v.known
+		}
+	}
+	return has
+}
+
+// notCounters returns an error if amounts rise as counters do: nearly always, and if there are
+// few, by far less than they are.
 func (f *file) notCounters(rows []row) error {
-	if f.deltas || f.rate || f.counters || len(rows) < 3 {
+	if f.deltas || f.rate || f.counters {
 		return nil
 	}
 	for d, name := range directions[:total] {
 		rising := 0
 		var values, steps []float64
-		for i, r := range rows {
-			if i == 0 || !r.value[d].known || !rows[i-1].value[d].known {
+		for i := 1; i < len(rows); i++ {
+			before, v := rows[i-1].value[d], rows[i].value[d]
+			if !before.known || !v.known {
 				continue
 			}
-			apart := r.value[d].float() - rows[i-1].value[d].float()
+			apart := v.float() - before.float()
 			if apart > 0 {
 				rising++
 			}
-			values, steps = append(values, r.value[d].float()), append(steps, math.Abs(apart))
+			values, steps = append(values, v.float()), append(steps, math.Abs(apart))
 		}
 		n := len(values)
-		if n < 2 || rising*20 < n*19 {
-			continue
-		}
-		slices.Sort(values)
-		slices.Sort(steps)
-		if n >= 50 || values[n/2] > 1000*steps[n/2] {
+		if n >= 2 && rising*20 >= n*19 && (n >= 50 || median(values) > 1000*median(steps)) {
 			return f.at(rows[1].line, cli.Hint(fmt.Errorf("%s rises from sample to sample: these seem to be counters", name),
 				"give -counters; if they are bytes of each sample, -format amount"))
+		}
+	}
+	return nil
+}
+
+// median returns the median of values, and sorts them.
+func median[T cmp.Ordered](values []T) T {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// amounts turns the values of rows into bytes, and their times into beginnings.
+func (f *file) amounts(rows []row, step int64) error {
+	has, ends := known(rows), f.counters || f.ends(rows)
+	for i := range rows {
+		r := &rows[i]
+		period := cmp.Or(r.period, step)
+		if ends {
+			r.at -= period
+		}
+		for d, name := range directions[:total] {
+			v := &r.value[d]
+			if has[d] && !v.known {
+				f.note(r.line, "nan", "%s is not known: it counts as nothing", name)
+			}
+			if f.rate {
+				*v = v.times(float64(period) / float64(time.Second))
+			}
+			if v.whole > math.MaxInt64/4 {
+				return f.at(r.line, errLarge)
+			}
 		}
 	}
 	return nil
@@ -168,46 +200,37 @@ func (f *file) ends(rows []row) bool {
 
 // differences turns counts into the bytes between them.
 func (f *file) differences(rows []row) ([]row, error) {
-	var has [2]bool
-	narrow := [2]bool{true, true}
-	for _, r := range rows {
-		for d, v := range r.value {
-			has[d] = has[d] || v.known
-			narrow[d] = narrow[d] && v.whole < 1<<32
+	has, wide := known(rows), [2]bool{}
+	for i := range rows {
+		for d, v := range rows[i].value {
+			wide[d] = wide[d] || v.whole >= 1<<32
 		}
 	}
-	var list []row
-	var last row
+	rows = slices.DeleteFunc(rows, func(r row) bool { return has != [2]bool{r.value[in].known, r.value[out].known} })
 	wraps := 0
-	for _, r := range rows {
-		if has[in] && !r.value[in].known || has[out] && !r.value[out].known {
-			continue
-		}
-		x := row{line: r.line, at: r.at, period: r.at - last.at}
+	var list []row
+	for i := 1; i < len(rows); i++ {
+		last, r := &rows[i-1], rows[i]
+		r.period = r.at - last.at
 		for d := range r.value {
-			if has[d] {
-				n, wrapped := f.count(last.value[d].whole, r.value[d].whole, narrow[d], x.period)
-				x.value[d] = number{whole: n, known: true}
-				switch {
-				case last.line == 0:
-				case wrapped:
-					wraps++
-					f.note(r.line, "wrap", "the counter of %s wrapped", directions[d])
-				case r.value[d].whole < last.value[d].whole:
-					f.note(r.line, "reset", "the counter of %s began anew: the bytes since then count, and those before are not known", directions[d])
-				}
+			from, to := last.value[d].whole, r.value[d].whole
+			n, wrapped := f.count(from, to, wide[d], r.period)
+			r.value[d].whole, r.value[d].part = n, 0
+			switch {
+			case wrapped:
+				wraps++
+				f.note(r.line, "wrap", "the counter of %s wrapped", directions[d])
+			case to < from:
+				f.note(r.line, "reset", "the counter of %s began anew: the bytes since then count, and those before are not known", directions[d])
 			}
 		}
-		if last.line != 0 {
-			list = append(list, x)
-		}
-		last = r
+		list = append(list, r)
 	}
 	if len(list) == 0 {
 		return nil, errors.New("a single count shows no bytes")
 	}
 	if len(list) > 10 && wraps > len(list) {
-		return nil, cli.Hint(fmt.Errorf("counters of 32 bits wrap in most samples, and may wrap twice in one"), "count with 64 bits: ifHCInOctets, ifHCOutOctets")
+		return nil, cli.Hint(errors.New("counters of 32 bits wrap in most samples, and may wrap twice in one"), "count with 64 bits: ifHCInOctets, ifHCOutOctets")
 	}
 	return list, nil
 }
@@ -215,15 +238,15 @@ func (f *file) differences(rows []row) ([]row, error) {
 // count returns the bytes from one count to the next, and whether the counter wrapped: it
 // had 32 or 64 bits, was in their upper half, and the bytes are no more than the port
 // carries, or a quarter of the bits if its speed is not known. If not, it began anew.
-func (f *file) count(from, to uint64, narrow bool, period int64) (n uint64, wrapped bool) {
+func (f *file) count(from, to uint64, wide bool, period int64) (n uint64, wrapped bool) {
 	if to >= from {
 		return to - from, false
 	}
-	if f.format.name == "prometheus" { // these never wrap
+	if f.format == "prometheus" { // these never wrap
 		return to, false
 	}
 	width := uint64(0) // 2^64
-	if narrow {
+	if !wide {
 		width = 1 << 32
 	}
 	n, half := to-from+width, (width-1)/2
@@ -235,28 +258,6 @@ func (f *file) count(from, to uint64, narrow bool, period int64) (n uint64, wrap
 		return n, true
 	}
 	return to, false
-}
-
-// oneKnown returns the rows of which something is known. Where one direction is not, it
-// counts as nothing.
-func (f *file) oneKnown(rows []row) []row {
-	var has [2]bool
-	for _, r := range rows {
-		has[in], has[out] = has[in] || r.value[in].known, has[out] || r.value[out].known
-	}
-	kept := rows[:0]
-	for _, r := range rows {
-		if !r.value[in].known && !r.value[out].known {
-			continue
-		}
-		for d, v := range r.value {
-			if has[d] && !v.known {
-				f.note(r.line, "nan", "%s is not known: it counts as nothing", directions[d])
-			}
-		}
-		kept = append(kept, r)
-	}
-	return kept
 }
 
 // steps are the intervals of pollers, in seconds.
@@ -346,44 +347,59 @@ func floorDiv(a, b int64) int64 {
 
 // fit puts rows on a grid of slots. A row counts in the slot that has its middle, which for
 // a row as long as a slot is the one that begins nearest; one that covers several is spread
-// over them.
+// over them. A flow is spread over its time.
 func (f *file) fit(rows []row, slot, step int64) ([]bill.Sample, error) {
-	p := phase(rows, slot)
-	list := make([]bill.Sample, 0, len(rows))
-	sum, last := int64(0), int64(0)
+	list, p, sum, parts := make([]bill.Sample, 0, len(rows)), int64(0), int64(0), int64(0)
+	if !f.flows {
+		p = phase(rows, slot)
+	}
 	for _, r := range rows {
-		n := max((r.period+slot/2)/slot, 1)
-		if n > 1 {
-			f.note(r.line, "spread", "covers %v: spread over %d samples", cli.Duration(r.period), n)
+		start, end := r.at, r.at+r.period
+		if !f.flows {
+			n := max((r.period+slot/2)/slot, 1)
+			start = floorDiv(r.at-p+min(cmp.Or(r.period, step), slot)/2, slot)*slot + p
+			end = start + n*slot
+			if n > 1 {
+				f.note(r.line, "spread", "covers %v: spread over %d samples", cli.Duration(r.period), n)
+			}
 		}
-		if int64(len(list))+n > maxRows {
-			return nil, fmt.Errorf("more than %d samples", maxRows)
-		}
-		first := floorDiv(r.at-p+min(cmp.Or(r.period, step), slot)/2, slot)
-		bytes := [2]int64{r.value[in].round(), r.value[out].round()}
-		if sum += bytes[in] + bytes[out]; sum < 0 || sum > 1<<62 {
+		all := [2]int64{r.value[in].round(), r.value[out].round()}
+		if sum += all[in] + all[out]; sum < 0 || sum > 1<<62 {
 			return nil, f.at(r.line, errLarge)
 		}
-		for k := range n {
-			part := func(all int64) int64 { return all/n + min(max(all%n-k, 0), 1) }
-			list = append(list, bill.Sample{At: (first+k)*slot + p, In: part(bytes[in]), Out: part(bytes[out]), Line: r.line})
+		first := floorDiv(start-p, slot)*slot + p
+		if parts += (end - first) / slot; parts > 1<<28 {
+			return nil, errMany
 		}
-		last = r.period
+		rest := all
+		for at := first; at < end; at += slot {
+			i, has := len(list), false
+			if i > 0 && at <= list[i-1].At {
+				i, has = slices.BinarySearchFunc(list, at, func(x bill.Sample, at int64) int { return cmp.Compare(x.At, at) })
+			}
+			switch {
+			case !has && len(list) == maxRows:
+				return nil, errMany
+			case !has:
+				list = slices.Insert(list, i, bill.Sample{At: at, Line: r.line})
+			case r.period == 0:
+				f.note(r.line, "added", "in the same sample as %s %d: the bytes of both are added", f.unit, list[i].Line)
+			}
+			later := max(end-at-slot, 0)
+			left := [2]int64{share(all[in], later, end-start), share(all[out], later, end-start)}
+			list[i].In += rest[in] - left[in]
+			list[i].Out += rest[out] - left[out]
+			rest = left
+		}
 	}
-	slices.SortStableFunc(list, func(a, b bill.Sample) int { return cmp.Compare(a.At, b.At) })
-	kept := list[:0]
-	for _, x := range list {
-		n := len(kept) - 1
-		if n < 0 || kept[n].At != x.At {
-			kept = append(kept, x)
-			continue
-		}
-		if last == 0 { // no row has a period
-			f.note(x.Line, "added", "in the same sample as %s %d: the bytes of both are added", f.format.unit, kept[n].Line)
-		}
-		kept[n].In, kept[n].Out = kept[n].In+x.In, kept[n].Out+x.Out
-	}
-	return kept, nil
+	return list, nil
+}
+
+// share is n*part/whole, rounded down; part is at most whole.
+func share(n, part, whole int64) int64 {
+	high, low := bits.Mul64(uint64(n), uint64(part))
+	q, _ := bits.Div64(high, low, uint64(whole))
+	return int64(q)
 }
 
 // plausible checks samples against the speed of the port, or against each other.

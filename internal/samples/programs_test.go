@@ -3,7 +3,6 @@ package samples
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"math/big"
 	"os"
 	"regexp"
@@ -155,18 +154,14 @@ func flows(t *testing.T) slow {
 	rows(t, "nfdump.csv", pattern, func(g []string) {
 		from, _ := time.Parse(time.DateTime, g[1])
 		to, _ := time.Parse(time.DateTime, g[2])
-		d, bytes := in, float64(number64(g[4]))
+		d, rest := in, number64(g[4])
 		if g[5] != "1" {
 			d = out
 		}
-		done := 0.
 		for at := from.Unix() / 300 * 300; at <= to.Unix(); at += 300 {
-			share := bytes
-			if at+300 <= to.Unix() {
-				share = math.Round(bytes * float64(at+300-from.Unix()) / float64(to.Unix()-from.Unix()))
-			}
-			s.add(at, d, big.NewRat(int64(share-done), 1))
-			done = share
+			later := number64(g[4]) * max(to.Unix()-at-300, 0) / max(to.Unix()-from.Unix(), 1)
+			s.add(at, d, big.NewRat(rest-later, 1))
+			rest = later
 		}
 	})
 	for at, x := range s {

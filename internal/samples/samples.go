@@ -11,26 +11,21 @@ package samples
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf16"
 
 	"framepipe/internal/bill"
 	"framepipe/internal/cli"
 )
 
-// The largest file and the most rows that are read. Files are untrusted.
-const (
-	maxFile = 256 << 20
-	maxRows = bill.MaxSlots
-)
+// maxRows is the most rows that are kept. Files are untrusted.
+const maxRows = bill.MaxSlots
 
 // Options say what a file does not.
 type Options struct {
@@ -49,55 +44,61 @@ type Port struct {
 
 // kind is what the values and times of a file are.
 type kind struct {
-	unit     float64 // bytes in one
+	unit     float64 // bytes in one; 0 if it is not known
 	rate     bool    // a second
 	end      bool    // times are the ends of samples
 	counters bool
 	settled  bool // the format or the user says whether times are ends
 	deltas   bool // the format or the user says that values are no counters
+	whole    bool // a line has all columns
+	graph    bool // values are those of a picture, which has out below its axis
+	flows    bool // rows are flows, of which many have one time
 }
 
 // format is a line of the table.
 type format struct {
-	name string
-	is   func(head string) bool // reports whether a file that begins so has this format
-	read func(*file) error
-	kind kind
-	unit string // what errors number: line, or value
+	name   string
+	begins string // a regular expression: how such a file begins
+	read   func(*file) error
+	kind   kind
 }
 
 var formats []format
 
 // A file has the first format that recognises it. Anything else is CSV.
 func init() {
-	begins := func(with string) func(string) bool {
-		return func(head string) bool { return strings.HasPrefix(head, with) }
-	}
-	object := func(key string) func(string) bool {
-		return func(head string) bool { return begins("{")(head) && strings.Contains(head, `"`+key+`"`) }
-	}
-	either := func(a, b func(string) bool) func(string) bool {
-		return func(head string) bool { return a(head) || b(head) }
-	}
-	element := func(name string) func(string) bool {
-		return func(head string) bool { return begins("<")(head) && strings.Contains(head, "<"+name+">") }
-	}
-	amounts := kind{unit: 1, settled: true, deltas: true}
-	rates := kind{unit: 1, rate: true, end: true, settled: true, deltas: true}
-	bits := kind{unit: 1. / 8, rate: true, end: true, settled: true, deltas: true}
+	rates := kind{unit: 1, rate: true, end: true, settled: true, deltas: true, whole: true, graph: true}
+	bits := rates
+	bits.unit = 1. / 8
 	formats = []format{
-		{"vnstat", object("vnstatversion"), readVnstat, amounts, "value"},
-		{"prometheus", object("resultType"), readPrometheus, kind{unit: 1, end: true, settled: true}, "value"},
-		{"librenms", either(object("graph_data"), hasDeltas), readLibreNMS, bits, "value"},
-		{"xport", either(element("xport"), object("about")), readXport, rates, "value"},
-		{"dump", element("rrd"), readDump, rates, "value"},
-		{"fetch", isFetch, readFetch, rates, "line"},
-		{"mrtg", isMRTG, readMRTG, rates, "line"},
-		{"nfdump", begins("ts,te,td,"), readNfdump, amounts, "line"},
-		{"cacti", begins(`"Title","`), readCacti, rates, "line"},
-		{"grafana", begins(`"Time","`), readCSV, kind{end: true, rate: true}, "line"},
-		{"csv", func(string) bool { return true }, readCSV, kind{}, "line"},
+		{"vnstat", `(?s)^\{.*"vnstatversion"`, readVnstat, kind{unit: 1, settled: true, deltas: true}},
+		{"prometheus", `(?s)^\{.*"resultType"`, readPrometheus, kind{unit: 1, end: true, settled: true}},
+		{"librenms", `(?s)^\{.*"graph_data"`, readGraph, bits},
+		{"librenms", `^.*in_delta.*out_delta`, readTable, kind{unit: 1, end: true, settled: true, deltas: true}},
+		{"xport", `(?s)^(<.*<xport>|\{.*"about")`, readXport, rates},
+		{"dump", `(?s)^<.*<rrd>`, readDump, rates},
+		{"fetch", `^[^\n,;"<{]*\n\s*\d{9,10}: \S`, readTable, rates},
+		{"mrtg", `^\d{9,10} -?\d+ -?\d+\r?\n\d{9,10} \d+ \d+ \d+ \d+\s`, readMRTG, rates},
+		{"nfdump", `^ts,te,td,`, readNfdump, kind{unit: 1, settled: true, deltas: true, whole: true, flows: true}},
+		{"cacti", `^"Title","`, readTable, kind{unit: 1, rate: true, end: true, settled: true, deltas: true}},
+		{"grafana", `^"Time","`, readTable, kind{end: true, rate: true}},
+		{"csv", ``, readTable, kind{}},
 	}
+}
+
+// find returns the format that the user names, or that the beginning of a file shows.
+func find(name, head string) format {
+	var named []format
+	for _, x := range formats {
+		if name != "" && name != x.name {
+			continue
+		}
+		if regexp.MustCompile(x.begins).MatchString(head) {
+			return x
+		}
+		named = append(named, x)
+	}
+	return named[0]
 }
 
 // row is what a file says of a time.
@@ -121,9 +122,10 @@ var directions = [...]string{"in", "out", "total"}
 type file struct {
 	Options
 	kind
-	format format
-	in     *bufio.Reader
-	limit  *io.LimitedReader
+	format string
+	head   *bufio.Reader // to look at the beginning
+	in     input
+	unit   string // what errors number: line, or value
 	ports  map[string][]row
 	rows   int
 	notes  notes
@@ -132,53 +134,42 @@ type file struct {
 }
 
 // Read reads the ports of a file, in order of their names, and the notes on what was
-// changed. The file may be UTF-8 or UTF-16.
+// changed. The file may be UTF-8 or UTF-16. The memory that this takes is that of the samples.
 func Read(r io.Reader, o Options) ([]Port, []string, error) {
-	return read(&io.LimitedReader{R: r, N: maxFile + 1}, o)
-}
-
-func read(limit *io.LimitedReader, o Options) ([]Port, []string, error) {
-	f := &file{Options: o, limit: limit, in: decode(bufio.NewReaderSize(limit, 64<<10)), ports: map[string][]row{}}
-	f.clock.format, f.clock.day = o.Format, -1
-	head, err := f.in.Peek(16 << 10)
+	f := &file{Options: o, head: decode(r), ports: map[string][]row{}, unit: "line"}
+	f.in.Reader, f.clock = f.head, newClock(o)
+	head, err := f.head.Peek(16 << 10)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, err
 	}
-	i := slices.IndexFunc(formats, func(x format) bool {
-		if name := o.Format["name"]; name != "" {
-			return name == x.name
-		}
-		return x.is(strings.TrimLeft(string(head), " \t\r\n"))
-	})
-	f.format = formats[i]
-	f.kind = f.format.kind
+	format := find(o.Format["name"], strings.TrimLeft(string(head), " \t\r\n"))
+	f.format, f.kind = format.name, format.kind
 	f.settle()
-	if err = f.format.read(f); limit.N <= 0 {
-		err = fmt.Errorf("larger than %d MiB", maxFile>>20)
-	}
-	if err != nil {
+	if err := format.read(f); err != nil {
 		return nil, nil, err
 	}
-	var ports []Port
-	for _, name := range slices.Sorted(maps.Keys(f.ports)) {
-		if want, given := o.Format["port"]; given && want != name {
-			continue
+	names := slices.Sorted(maps.Keys(f.ports))
+	if want, given := o.Format["port"]; given {
+		if f.ports[want] == nil {
+			return nil, nil, cli.Hint(fmt.Errorf("no port is called %q", want), "its ports: %s", strings.Join(names, ", "))
 		}
+		names = []string{want}
+	}
+	if len(names) == 0 {
+		return nil, nil, errNone
+	}
+	var ports []Port
+	for _, name := range names {
 		s, err := f.place(f.ports[name])
 		if err != nil {
 			return nil, nil, err
 		}
 		ports = append(ports, Port{name, s})
 	}
-	if want, given := o.Format["port"]; given && len(ports) == 0 {
-		return nil, nil, cli.Hint(fmt.Errorf("no port is called %q", want), "its ports: %s",
-			strings.Join(slices.Sorted(maps.Keys(f.ports)), ", "))
-	}
-	if len(ports) == 0 {
-		return nil, nil, errors.New("there are no samples")
-	}
 	return ports, f.notes.lines(), nil
 }
+
+var errNone = errors.New("there are no samples")
 
 // settle has what the user says of the values take the place of what the format does.
 func (f *file) settle() {
@@ -204,59 +195,26 @@ func (f *file) settle() {
 	}
 }
 
-// decode converts UTF-16 to UTF-8, and removes the mark at the beginning.
-func decode(r *bufio.Reader) *bufio.Reader {
-	mark, _ := r.Peek(3)
-	switch {
-	case bytes.HasPrefix(mark, []byte("\xef\xbb\xbf")):
-		_, _ = r.Discard(3)
-	case bytes.HasPrefix(mark, []byte("\xff\xfe")):
-		return bufio.NewReaderSize(&utf16Reader{in: r, order: binary.LittleEndian}, 64<<10)
-	case bytes.HasPrefix(mark, []byte("\xfe\xff")):
-		return bufio.NewReaderSize(&utf16Reader{in: r, order: binary.BigEndian}, 64<<10)
-	}
-	return r
-}
-
-type utf16Reader struct {
-	in    io.Reader
-	order binary.ByteOrder
-	high  rune // the first half of a character
-	text  []byte
-}
-
-func (r *utf16Reader) Read(p []byte) (int, error) {
-	for len(r.text) == 0 {
-		var unit [2]byte
-		if _, err := io.ReadFull(r.in, unit[:]); err != nil {
-			return 0, err
-		}
-		switch c := rune(r.order.Uint16(unit[:])); {
-		case r.high == 0 && utf16.IsSurrogate(c):
-			r.high = c
-		case r.high != 0:
-			r.text, r.high = append(r.text, string(utf16.DecodeRune(r.high, c))...), 0
-		case c != '\ufeff':
-			r.text = append(r.text, string(c)...)
-		}
-	}
-	n := copy(p, r.text)
-	r.text = r.text[n:]
-	return n, nil
-}
-
-// add adds a row of a port.
+// add adds a row of a port, if anything is known of it.
 func (f *file) add(port string, r row) error {
+	if !r.value[in].known && !r.value[out].known {
+		return nil
+	}
 	if f.rows++; f.rows > maxRows {
-		return fmt.Errorf("more than %d samples", maxRows)
+		return errMany
 	}
 	f.ports[port] = append(f.ports[port], r)
 	return nil
 }
 
+var errMany = fmt.Errorf("more than %d samples", maxRows)
+
 // at adds the place to an error.
 func (f *file) at(line int, err error) error {
-	return fmt.Errorf("%s %d: %w", f.format.unit, line, err)
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s %d: %w", f.unit, line, err)
 }
 
 // note is a kind of change that was made: the first one, and how many more there were.
@@ -274,7 +232,7 @@ func (f *file) note(line int, kind, text string, args ...any) {
 			return
 		}
 	}
-	text = fmt.Sprintf("%s %d: %s", f.format.unit, line, fmt.Sprintf(text, args...))
+	text = fmt.Sprintf("%s %d: %s", f.unit, line, fmt.Sprintf(text, args...))
 	f.notes = append(f.notes, note{kind: kind, text: text})
 }
 

@@ -128,12 +128,42 @@ func TestReadFails(t *testing.T) {
 	}
 }
 
-// A file, or a line, without end is refused before it fills the memory.
-func TestReadLimit(t *testing.T) {
-	for _, file := range []string{"2026-03-01 00:00:00,1,2\n", "x", "{", `{"vnstatversion":"`, "<rrd>", "1793700901 1 1\n1793700901 1 1 1 1\n"} {
-		limit := &io.LimitedReader{R: strings.NewReader(strings.Repeat(file, 1000)), N: 900}
-		if _, _, err := read(limit, Options{Zone: time.UTC}); err == nil || err.Error() != "larger than 256 MiB" {
-			t.Errorf("%q: %v", file, err)
+// endless repeats a text after a beginning.
+type endless struct {
+	begin, text string
+	read        int
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	n := 0
+	for n < len(p) {
+		if e.begin == "" {
+			e.begin = e.text
+		}
+		k := copy(p[n:], e.begin)
+		e.begin, n = e.begin[k:], n+k
+	}
+	e.read += n
+	return n, nil
+}
+
+// A line, a value or a file without end is refused before it fills the memory.
+func TestEndless(t *testing.T) {
+	const long, deep = "longer than 1048576 bytes without an end", "more than 32 elements within each other"
+	for _, tt := range []struct{ begin, text, want string }{
+		{"", "x", long}, {"", "\n", long}, {"", "#\n", long}, {`"`, "x\n", long},
+		{"in out\n\n1793491500: ", "1", long},
+		{`{"vnstatversion":"`, "x", long}, {`{"vnstatversion":`, "1", long}, {`{"vnstatversion":`, " ", long},
+		{`{"vnstatversion":`, "[", deep}, {"", `{"vnstatversion":`, deep},
+		{"<rrd>", "x", long}, {"", "<rrd>", deep}, {"<rrd><!--", "x", long}, {"<rrd>", "x<!-- -->", long},
+		{`{"resultType":"matrix","data":{"result":[{"metric":{"__name__":"in_total"},"values":[[`, "1,", "value 1: "},
+		{`{"about":"","data":[[`, "1,", "more values than names"},
+		{`{"about":"","meta":{"legend":[`, `"in",`, "more than 1024 names"},
+	} {
+		e := &endless{begin: tt.begin, text: tt.text}
+		_, _, err := Read(e, Options{Zone: time.UTC})
+		if err == nil || !strings.HasPrefix(err.Error(), tt.want) || e.read > 2<<20 {
+			t.Errorf("%s%s: %v after %d bytes, want %s", tt.begin, tt.text, err, e.read, tt.want)
 		}
 	}
 }

@@ -12,32 +12,67 @@ import (
 	"framepipe/internal/cli"
 )
 
-// words maps the words in names of columns to the kind of their values. A column of the kind
-// other does not have the bytes of the port.
-var words = map[string]string{
-	"in": "in rx inbound input ingress receive received recv inoctets ifinoctets ifhcinoctets bytesin bytesrecv rxbytes download",
-	"out": "out tx outbound output egress transmit transmitted sent send outoctets ifoutoctets ifhcoutoctets bytesout " +
-		"bytessent txbytes upload",
-	"total":  "total sum aggregate traffic",
-	"time":   "time timestamp date datetime epoch unix utc start begin from",
-	"end":    "end to until",
-	"period": "period duration interval",
-	"port":   "interface iface ifname port portid billid device",
-	"other":  "errors errs error packets packet pkts ucastpkts discards drops dropped max maximum peak min minimum avg average percentile id",
-	"amount": "delta octets",
-	"rate":   "rate speed bandwidth",
-	"noise":  "bits bit bytes byte octets counter delta rate per second sec s traffic total volume value",
+// kinds are what columns are, with the words that say so in a name of at most so many words. A
+// name is of the first kind that fits.
+var kinds = []struct {
+	name  string
+	most  int
+	words string
+}{
+	{"period", 2, "period duration interval"},
+	{"date", 1, "date"},
+	{"time", 2, "time timestamp date datetime epoch unix utc start begin from"},
+	{"end", 1, "end to until"},
+	{"other", 99, "errors errs error packets packet pkts ucastpkts discards drops dropped max maximum peak min minimum avg average " +
+		"percentile"},
+	{"in", 99, "in rx inbound input ingress receive received recv inoctets ifinoctets ifhcinoctets bytesin bytesrecv rxbytes download"},
+	{"out", 99, "out tx outbound output egress transmit transmitted sent send outoctets ifoutoctets ifhcoutoctets bytesout " +
+		"bytessent txbytes upload"},
+	{"port", 2, "interface iface ifname port portid billid device"},
+	{"other", 99, "id"},
+	{"total", 99, "total sum aggregate traffic"},
 }
 
-var meaning = map[string]map[string]bool{}
+// The words of names that say what values are, and those that do not say which port's.
+const (
+	rateWords   = "rate speed bandwidth"
+	amountWords = "delta octets"
+	noiseWords  = "bits bit bytes byte octets counter delta rate per second sec s traffic total volume value"
+)
 
-func init() {
-	for kind, list := range words {
-		meaning[kind] = map[string]bool{}
-		for _, word := range strings.Fields(list) {
-			meaning[kind][word] = true
+// split returns the words of a name in lower case, and at last all together.
+func split(name string) []string {
+	words := strings.FieldsFunc(strings.ToLower(name), func(c rune) bool { return !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9') })
+	return append(words, strings.Join(words, ""))
+}
+
+// has reports whether a list has any of the words of a name.
+func has(list string, words []string) bool {
+	return slices.ContainsFunc(words, func(w string) bool { return w != "" && strings.Contains(" "+list+" ", " "+w+" ") })
+}
+
+func kindOf(name string) string {
+	words := split(name)
+	for _, k := range kinds {
+		if len(words)-1 <= k.most && has(k.words, words) {
+			return k.name
 		}
 	}
+	return ""
+}
+
+// portOf returns what a name says beside the direction and the unit.
+func portOf(name string) string {
+	if i := strings.IndexAny(name, "(["); i > 0 {
+		name = name[:i]
+	}
+	words := strings.FieldsFunc(name, func(c rune) bool { return strings.ContainsRune(" _,:", c) })
+	words = slices.DeleteFunc(words, func(w string) bool {
+		bytes, _ := unit(w)
+		kind := kindOf(w)
+		return bytes != 0 || kind == "in" || kind == "out" || has(noiseWords, []string{strings.ToLower(w)})
+	})
+	return strings.Join(words, " ")
 }
 
 // unitName matches a unit of bits or bytes; b is bits, and B bytes.
@@ -64,65 +99,18 @@ func unit(text string) (bytes float64, rate bool) {
 	return bytes, m[4] != "" || strings.EqualFold(m[3], "bps")
 }
 
-// series is the columns of a port.
-type series struct {
-	port   string
-	values [2]column
-}
-
-// column is where a line has a value, -1 if it has none, and the bytes in one.
-type column struct {
-	index int
-	unit  float64
-}
-
-// table is the columns of a file.
+// table is the columns of a file, -1 where there is none.
 type table struct {
-	time, date, period, port int // -1 if there is none
-	width, need              int // columns, and how many of these a line must have
-	series                   []series
+	time, end, date, period, port int
+	width, need                   int // columns, and how many of these a line must have
+	series                        []series
 }
 
-// name is a name of a column.
-type name struct {
-	text      string
-	words     []string // in lower case, and at last all together
-	direction int      // -1 if it has none
-}
-
-func parseName(text string) name {
-	words := strings.FieldsFunc(strings.ToLower(text), func(c rune) bool { return !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9') })
-	n := name{text, append(words, strings.Join(words, "")), -1}
-	for d := total; d >= in; d-- {
-		if n.is(directions[d]) && !n.is("other") {
-			n.direction = d
-		}
-	}
-	return n
-}
-
-// is reports whether a word of the name is of a kind.
-func (n name) is(kind string) bool {
-	return slices.ContainsFunc(n.words, func(w string) bool { return meaning[kind][w] })
-}
-
-// short reports whether the name is one of a few words, and one of a kind.
-func (n name) short(words int, kind string) bool { return len(n.words)-1 <= words && n.is(kind) }
-
-// port returns what a name says beside the direction and the unit.
-func (n name) port() string {
-	text := n.text
-	if i := strings.IndexAny(text, "(["); i > 0 {
-		text = text[:i]
-	}
-	var rest []string
-	for _, w := range strings.FieldsFunc(text, func(c rune) bool { return strings.ContainsRune(" _,:", c) }) {
-		x := parseName(w)
-		if bytes, _ := unit(w); bytes == 0 && !meaning["noise"][strings.ToLower(w)] && !x.is("in") && !x.is("out") {
-			rest = append(rest, w)
-		}
-	}
-	return strings.Join(rest, " ")
+// series is the columns of a port, and the bytes in one of their values.
+type series struct {
+	port  string
+	value [2]int
+	unit  [2]float64
 }
 
 // chosen returns the column that -format names, by name or number, or else -1.
@@ -140,150 +128,122 @@ func (f *file) chosen(option string, names []string) (int, error) {
 	return -1, cli.Hint(fmt.Errorf("no column is called %s", want), "the columns: %s", strings.Join(names, ", "))
 }
 
-// header finds the columns of a table in their names, which stand in a line: the time if the
-// table has one, and in and out of each port, or else its total.
-func (f *file) header(line int, texts []string, timed bool) (*table, error) {
-	t := &table{time: -1, date: -1, period: -1, port: -1, width: len(texts)}
-	var chosen [2]int
-	var err error
-	for i, to := range []*int{&chosen[in], &chosen[out], &t.time} {
-		if *to, err = f.chosen([]string{"in", "out", "time"}[i], texts); err != nil {
+// kindsOf returns what the columns are by -format and their names.
+func (f *file) kindsOf(names []string) ([]string, error) {
+	all := make([]string, len(names))
+	values := f.Options.Format.has("in") || f.Options.Format.has("out")
+	for i, name := range names {
+		if all[i] = kindOf(name); values && slices.Contains(directions[:], all[i]) {
+			all[i] = ""
+		}
+	}
+	for _, option := range []string{"time", "in", "out"} {
+		i, err := f.chosen(option, names)
+		if err != nil {
 			return nil, err
 		}
-	}
-	names := make([]name, len(texts))
-	for i, text := range texts {
-		names[i] = parseName(text)
-	}
-	if timed {
-		if err := f.roles(t, names, chosen); err != nil {
-			return nil, err
+		if i < 0 {
+			continue
 		}
-	}
-	if chosen != [2]int{-1, -1} {
-		for i := range names {
-			names[i].direction = -1
+		if k := slices.Index(all, option); k >= 0 {
+			all[k] = ""
 		}
-		for d, i := range chosen {
-			if i >= 0 && err == nil {
-				names[i].direction = d
-				err = f.value(t, names, "", d, i)
-			}
-		}
-	} else {
-		err = f.values(line, t, names)
+		all[i] = option
 	}
-	t.need = max(t.time, t.date, t.period, t.port) + 1
-	for _, s := range t.series {
-		t.need = max(t.need, s.values[in].index+1, s.values[out].index+1)
-	}
-	if f.whole {
-		t.need = t.width
-	}
-	return t, err
+	return all, nil
 }
 
-// roles finds the columns that are no values, and takes their names from the others.
-func (f *file) roles(t *table, names []name, chosen [2]int) error {
-	dated := slices.ContainsFunc(names, func(n name) bool { return strings.EqualFold(n.text, "time") })
-	end := -1
-	for i, n := range names {
-		var role *int
-		switch {
-		case i == chosen[in] || i == chosen[out]:
-			continue
-		case i == t.time:
-			role = &t.time
-		case n.short(2, "period") && t.period < 0:
-			role = &t.period
-		case n.short(2, "port") && t.port < 0:
-			role = &t.port
-		case dated && strings.EqualFold(n.text, "date"):
-			role = &t.date
-		case n.short(2, "time") && t.time < 0:
-			role = &t.time
-		case n.short(1, "end") && end < 0:
-			role = &end
-		default:
-			continue
-		}
-		*role, names[i] = i, name{direction: -1}
+// header finds the columns of a table by their names, which stand in a line: the time, and in
+// and out of each port, or else its total.
+func (f *file) header(line int, names ...string) (*table, error) {
+	kinds, err := f.kindsOf(names)
+	if err != nil {
+		return nil, err
 	}
-	if t.time < 0 && end >= 0 {
+	column := func(kind string) int { return slices.Index(kinds, kind) }
+	t := &table{time: column("time"), end: -1, date: column("date"), period: column("period"), port: column("port"), width: len(names)}
+	switch end := column("end"); {
+	case t.time >= 0 && !strings.EqualFold(names[t.time], "time"):
+		t.date = -1
+	case t.time < 0 && t.date >= 0:
+		t.time, t.date = t.date, -1
+	case t.time < 0 && end >= 0:
 		t.time = end
 		if !f.settled {
 			f.end, f.settled = true, true
 		}
-	}
-	if t.time < 0 {
-		return cli.Hint(errors.New("neither a sample nor the names of the columns: want time,in,out"),
+	case t.time < 0:
+		return nil, cli.Hint(errors.New("neither a sample nor the names of the columns: want time,in,out"),
 			"name the columns, or give -format time=NUMBER,in=NUMBER,out=NUMBER")
 	}
-	return nil
-}
-
-// values finds the columns of values: those of directions, or else of both together.
-func (f *file) values(line int, t *table, names []name) error {
-	directed := slices.ContainsFunc(names, func(n name) bool { return n.direction == in || n.direction == out })
-	var all []string
-	for i, n := range names {
-		if n.text != "" {
-			all = append(all, n.text)
+	directed := column("in") >= 0 || column("out") >= 0
+	t.need = max(t.time, t.date, t.period, t.port) + 1
+	var rest []string
+	for i, name := range names {
+		d := slices.Index(directions[:], kinds[i])
+		if name != "" && (d >= 0 || kinds[i] == "" || kinds[i] == "other") {
+			rest = append(rest, name)
 		}
-		if n.direction < 0 || directed && n.direction == total {
+		if d < 0 || directed && d == total {
 			continue
 		}
-		if n.direction == total {
-			f.note(line, "total", "%q is both directions together: they count as in", n.text)
+		if d == total {
+			f.note(line, "total", "%q is both directions together: they count as in", name)
 		}
-		if err := f.value(t, names, n.port(), n.direction%total, i); err != nil {
-			return err
+		if err := f.value(t, i, d, names); err != nil {
+			return nil, err
 		}
+		t.need = max(t.need, i+1)
 	}
 	if len(t.series) == 0 {
-		return cli.Hint(errors.New("no column is called in or out"), "the columns: %s; give -format in=NAME,out=NAME", strings.Join(all, ", "))
+		return nil, cli.Hint(errors.New("no column is called in or out"), "the columns: %s; give -format in=NAME,out=NAME", strings.Join(rest, ", "))
 	}
-	return nil
+	if f.whole {
+		t.need = t.width
+	}
+	return t, nil
 }
 
-// value adds the column of a direction of a port.
-func (f *file) value(t *table, names []name, port string, direction, index int) (err error) {
-	i := slices.IndexFunc(t.series, func(s series) bool { return s.port == port })
-	if i < 0 {
-		i = len(t.series)
-		t.series = append(t.series, series{port, [2]column{{index: -1}, {index: -1}}})
+// value adds a column of a direction.
+func (f *file) value(t *table, i, direction int, names []string) (err error) {
+	port := ""
+	if !f.Options.Format.has("in") && !f.Options.Format.has("out") {
+		port = portOf(names[i])
 	}
-	c := &t.series[i].values[direction]
-	if c.index >= 0 {
-		return cli.Hint(fmt.Errorf("%q and %q are both %s", names[c.index].text, names[index].text, directions[names[index].direction]),
-			"give -format in=NAME,out=NAME")
+	k := slices.IndexFunc(t.series, func(s series) bool { return s.port == port })
+	if k < 0 {
+		k = len(t.series)
+		t.series = append(t.series, series{port: port, value: [2]int{-1, -1}})
 	}
-	c.index = index
-	c.unit, err = f.resolve(names[index])
+	s, d := &t.series[k], direction%total // both together are in
+	if s.value[d] >= 0 {
+		return cli.Hint(fmt.Errorf("%q and %q are both %s", names[s.value[d]], names[i], directions[direction]), "give -format in=NAME,out=NAME")
+	}
+	s.value[d] = i
+	s.unit[d], err = f.resolve(names[i])
 	return err
 }
 
 // resolve returns the bytes in one of a column: as the user says, or its name, or the format.
 // It settles whether values are those of a second.
-func (f *file) resolve(n name) (float64, error) {
-	o := f.Options.Format
-	bytes, rate := unit(n.text)
+func (f *file) resolve(name string) (float64, error) {
+	o, words := f.Options.Format, split(name)
+	bytes, rate := unit(name)
 	named := bytes != 0
 	if !named || o.has("bits") || o.has("bytes") {
 		bytes = f.kind.unit
 	}
-	rate = rate || n.is("rate")
-	f.deltas = f.deltas || n.is("amount") && strings.Contains(strings.ToLower(n.text), "delta")
-	if !o.has("rate") && !o.has("amount") && !f.counters {
-		switch {
-		case rate || n.is("amount"):
-			f.rate = rate
-		case named && (bytes < 1 || f.rate):
-			return 0, cli.Hint(fmt.Errorf("%q: those of a sample, or a second?", n.text), "give -format amount or -format rate")
-		}
+	rate = rate || has(rateWords, words)
+	f.deltas = f.deltas || strings.Contains(strings.ToLower(name), "delta")
+	switch {
+	case o.has("rate") || o.has("amount") || f.counters:
+	case rate || has(amountWords, words):
+		f.rate = rate
+	case named && (bytes < 1 || f.rate):
+		return 0, cli.Hint(fmt.Errorf("%q: those of a sample, or a second?", name), "give -format amount or -format rate")
 	}
 	if bytes == 0 && f.format == "grafana" {
-		return 0, cli.Hint(fmt.Errorf("%q: bits or bytes?", n.text), "give -format bits or -format bytes, with amount if they are not a second")
+		return 0, cli.Hint(fmt.Errorf("%q: bits or bytes?", name), "give -format bits or -format bytes, with amount if they are not a second")
 	}
 	return cmp.Or(bytes, 1), nil
 }

@@ -26,11 +26,14 @@ func (f *file) place(rows []row) (*bill.Samples, error) {
 		slices.SortStableFunc(rows, byTime)
 	}
 	rows, err := f.distinct(rows)
-	if err == nil {
-		err = f.notCounters(rows)
+	if err != nil {
+		return nil, err
 	}
-	if err == nil && f.counters {
-		rows, err = f.differences(rows)
+	seen := [2]look{lookAt(rows, in), lookAt(rows, out)}
+	if f.counters {
+		rows, err = f.differences(rows, seen)
+	} else {
+		err = f.notCounters(rows, seen)
 	}
 	if err != nil {
 		return nil, err
@@ -46,7 +49,7 @@ func (f *file) place(rows []row) (*bill.Samples, error) {
 	if slot > 24*int64(time.Hour) {
 		return nil, fmt.Errorf("samples are %v apart: must be at most a day", time.Duration(slot))
 	}
-	if err := f.amounts(rows, step); err != nil {
+	if err := f.amounts(rows, step, seen); err != nil {
 		return nil, err
 	}
 	list, err := f.fit(rows, slot, step)
@@ -63,18 +66,22 @@ func (f *file) place(rows []row) (*bill.Samples, error) {
 // one direction each.
 func (f *file) distinct(rows []row) ([]row, error) {
 	kept := rows[:0]
-	for _, r := range rows {
-		n := len(kept) - 1
-		if n < 0 || f.flows || kept[n].at != r.at {
-			if n >= 0 && r.at-kept[n].at > maxGap {
-				return nil, f.at(r.line, cli.Hint(fmt.Errorf("%.1f years after %s %d", float64(r.at-kept[n].at)/float64(maxGap),
-					f.unit, kept[n].line), "correct the time, or bill the years one by one"))
-			}
+	for i, r := range rows {
+		if i == 0 {
 			kept = append(kept, r)
 			continue
 		}
-		last := &kept[n]
+		last := &kept[len(kept)-1]
+		hint := "if they are of several ports, give each port a file and -csv of its own, and -add"
+		if f.format == "prometheus" {
+			hint = "ask for one series a port and direction"
+		}
 		switch {
+		case r.at-last.at > maxGap:
+			return nil, f.at(r.line, cli.Hint(fmt.Errorf("%.1f years after %s %d", float64(r.at-last.at)/float64(maxGap),
+				f.unit, last.line), "correct the time, or bill the years one by one"))
+		case f.flows || last.at != r.at:
+			kept = append(kept, r)
 		case last.value == r.value && last.period == r.period:
 			f.note(r.line, "same", "the same as %s %d: counted once", f.unit, last.line)
 		case !last.value[in].known && !r.value[out].known:
@@ -82,74 +89,119 @@ func (f *file) distinct(rows []row) ([]row, error) {
 		case !last.value[out].known && !r.value[in].known:
 			last.value[out] = r.value[out]
 		default:
-			hint := "if they are of several ports, give each port a file and -csv of its own, and -add"
-			if f.format == "prometheus" {
-				hint = "ask for one series a port and direction"
-			}
 			return nil, f.at(r.line, cli.Hint(fmt.Errorf("%s %d has different bytes for the same time", f.unit, last.line), "%s", hint))
 		}
 	}
 	return kept, nil
 }
 
-// known returns the directions that any row knows.
-func known(rows []row) (has [2]bool) {
-	for i := range rows {
-		for d, v := range rows[i].value {
-			has[d] = has[d] || v.known
-		}
-	}
-	return has
+// look is how the values of a direction look, one after the other.
+type look struct {
+	n, rising   int
+	first, last float64
+	wide        bool // some need more than 32 bits
 }
 
-// notCounters returns an error if amounts rise as counters do: nearly always, and if there are
-// few, by far less than they are.
-func (f *file) notCounters(rows []row) error {
-	if f.deltas || f.rate || f.counters {
-		return nil
-	}
-	for d, name := range directions[:total] {
-		rising := 0
-		var values, steps []float64
-		for i := 1; i < len(rows); i++ {
-			before, v := rows[i-1].value[d], rows[i].value[d]
-			if !before.known || !v.known {
-				continue
-			}
-			apart := v.float() - before.float()
-			if apart > 0 {
-				rising++
-			}
-			values, steps = append(values, v.float()), append(steps, math.Abs(apart))
+func lookAt(rows []row, direction int) (l look) {
+	for i := range rows {
+		v := rows[i].value[direction]
+		if !v.known {
+			continue
 		}
-		n := len(values)
-		if n >= 2 && rising*20 >= n*19 && (n >= 50 || median(values) > 1000*median(steps)) {
-			return f.at(rows[1].line, cli.Hint(fmt.Errorf("%s rises from sample to sample: these seem to be counters", name),
+		x := v.float()
+		switch {
+		case l.n == 0:
+			l.first = x
+		case x > l.last:
+			l.rising++
+		}
+		l.n, l.last, l.wide = l.n+1, x, l.wide || v.whole >= 1<<32
+	}
+	return l
+}
+
+// notCounters returns an error if amounts look like counters: nearly all rise, and if there are
+// few, by little.
+func (f *file) notCounters(rows []row, seen [2]look) error {
+	for d, l := range seen {
+		steps := float64(l.n - 1)
+		if steps < 2 || f.deltas || f.rate || float64(l.rising) < 0.95*steps {
+			continue
+		}
+		if steps >= 50 || l.first > 1000*(l.last-l.first)/steps {
+			return f.at(rows[1].line, cli.Hint(fmt.Errorf("%s rises from sample to sample: these seem to be counters", directions[d]),
 				"give -counters; if they are bytes of each sample, -format amount"))
 		}
 	}
 	return nil
 }
 
-// median returns the median of values, and sorts them.
-func median[T cmp.Ordered](values []T) T {
-	slices.Sort(values)
-	return values[len(values)/2]
+// differences turns counts into the bytes between them.
+func (f *file) differences(rows []row, seen [2]look) ([]row, error) {
+	has := [2]bool{seen[in].n > 0, seen[out].n > 0}
+	rows = slices.DeleteFunc(rows, func(r row) bool { return has != [2]bool{r.value[in].known, r.value[out].known} })
+	if len(rows) < 2 {
+		return nil, errors.New("a single count shows no bytes")
+	}
+	wraps, last := 0, rows[0]
+	for i := 1; i < len(rows); i++ {
+		r, now := &rows[i], rows[i]
+		r.period = r.at - last.at
+		for d, v := range now.value {
+			n, wrapped := f.count(last.value[d].whole, v.whole, seen[d].wide, r.period)
+			r.value[d] = number{whole: n, known: v.known}
+			switch {
+			case wrapped:
+				wraps++
+				f.note(r.line, "wrap", "the counter of %s wrapped", directions[d])
+			case v.whole < last.value[d].whole:
+				f.note(r.line, "reset", "the counter of %s began anew: the bytes since then count, and those before are not known", directions[d])
+			}
+		}
+		last = now
+	}
+	if rows = rows[1:]; len(rows) > 10 && wraps > len(rows) {
+		return nil, cli.Hint(errors.New("counters of 32 bits wrap in most samples, and may wrap twice in one"), "count with 64 bits: ifHCInOctets, ifHCOutOctets")
+	}
+	return rows, nil
+}
+
+// count returns the bytes from one count to the next, and whether the counter wrapped: it
+// had 32 or 64 bits, was in their upper half, and the bytes are no more than the port
+// carries, or a quarter of the bits if its speed is not known. If not, it began anew, as those
+// of Prometheus do.
+func (f *file) count(from, to uint64, wide bool, period int64) (n uint64, wrapped bool) {
+	if to >= from {
+		return to - from, false
+	}
+	top := uint64(math.MaxUint32)
+	if wide {
+		top = math.MaxUint64
+	}
+	limit := top / 4
+	if f.Speed > 0 {
+		limit = uint64(float64(f.Speed) / 8 * time.Duration(period).Seconds() * 1.1)
+	}
+	n = top - from + to + 1
+	if f.format != "prometheus" && from > top/2 && n <= limit {
+		return n, true
+	}
+	return to, false
 }
 
 // amounts turns the values of rows into bytes, and their times into beginnings.
-func (f *file) amounts(rows []row, step int64) error {
-	has, ends := known(rows), f.counters || f.ends(rows)
+func (f *file) amounts(rows []row, step int64, seen [2]look) error {
+	ends := f.counters || f.ends(rows)
 	for i := range rows {
 		r := &rows[i]
 		period := cmp.Or(r.period, step)
 		if ends {
 			r.at -= period
 		}
-		for d, name := range directions[:total] {
+		for d, l := range seen {
 			v := &r.value[d]
-			if has[d] && !v.known {
-				f.note(r.line, "nan", "%s is not known: it counts as nothing", name)
+			if l.n > 0 && !v.known {
+				f.note(r.line, "nan", "%s is not known: it counts as nothing", directions[d])
 			}
 			if f.rate {
 				*v = v.times(float64(period) / float64(time.Second))
@@ -169,95 +221,33 @@ func (f *file) ends(rows []row) bool {
 		return f.end
 	}
 	near := func(a, b int64) bool { return max(a-b, b-a) <= b/10 }
-	start, end := 0, 0
+	votes := 0
 	for i := 1; i < len(rows); i++ {
-		a, b := rows[i-1], rows[i]
-		if a.period == 0 || near(a.period, b.period) {
+		before, after, apart := rows[i-1].period, rows[i].period, rows[i].at-rows[i-1].at
+		if before == 0 || near(before, after) {
 			continue
 		}
-		if near(b.at-a.at, a.period) {
-			start++
+		if near(apart, after) {
+			votes++
 		}
-		if near(b.at-a.at, b.period) {
-			end++
+		if near(apart, before) {
+			votes--
 		}
 	}
-	if start != end {
-		return end > start
+	if votes != 0 {
+		return votes > 0
 	}
 	last := len(rows) - 1
 	from, to := time.Unix(0, rows[0].at).In(f.Zone), time.Unix(0, rows[last].at).In(f.Zone)
 	midnight := func(t time.Time) bool { return t.Day() == 1 && t.Hour() == 0 && t.Minute() == 0 && t.Second() == 0 }
-	if last > 1 && !f.end && midnight(to) && from.Day() == 1 && from.Hour() == 0 && !midnight(from) && from.Month() != to.Month() {
+	switch {
+	case f.end:
+		f.note(rows[0].line, "ends", "times count as the ends of samples: give -format end or -format start")
+	case last > 1 && midnight(to) && from.Day() == 1 && from.Hour() == 0 && !midnight(from) && from.Month() != to.Month():
 		f.note(rows[last].line, "ends", "the times go from %s to %s, as the ends of samples do, but count as their beginnings: give -format end or -format start",
 			from.Format("2 Jan 15:04"), to.Format("2 Jan 15:04"))
 	}
-	if f.end {
-		f.note(rows[0].line, "ends", "times count as the ends of samples: give -format end or -format start")
-	}
 	return f.end
-}
-
-// differences turns counts into the bytes between them.
-func (f *file) differences(rows []row) ([]row, error) {
-	has, wide := known(rows), [2]bool{}
-	for i := range rows {
-		for d, v := range rows[i].value {
-			wide[d] = wide[d] || v.whole >= 1<<32
-		}
-	}
-	rows = slices.DeleteFunc(rows, func(r row) bool { return has != [2]bool{r.value[in].known, r.value[out].known} })
-	wraps := 0
-	var list []row
-	for i := 1; i < len(rows); i++ {
-		last, r := &rows[i-1], rows[i]
-		r.period = r.at - last.at
-		for d := range r.value {
-			from, to := last.value[d].whole, r.value[d].whole
-			n, wrapped := f.count(from, to, wide[d], r.period)
-			r.value[d].whole, r.value[d].part = n, 0
-			switch {
-			case wrapped:
-				wraps++
-				f.note(r.line, "wrap", "the counter of %s wrapped", directions[d])
-			case to < from:
-				f.note(r.line, "reset", "the counter of %s began anew: the bytes since then count, and those before are not known", directions[d])
-			}
-		}
-		list = append(list, r)
-	}
-	if len(list) == 0 {
-		return nil, errors.New("a single count shows no bytes")
-	}
-	if len(list) > 10 && wraps > len(list) {
-		return nil, cli.Hint(errors.New("counters of 32 bits wrap in most samples, and may wrap twice in one"), "count with 64 bits: ifHCInOctets, ifHCOutOctets")
-	}
-	return list, nil
-}
-
-// count returns the bytes from one count to the next, and whether the counter wrapped: it
-// had 32 or 64 bits, was in their upper half, and the bytes are no more than the port
-// carries, or a quarter of the bits if its speed is not known. If not, it began anew.
-func (f *file) count(from, to uint64, wide bool, period int64) (n uint64, wrapped bool) {
-	if to >= from {
-		return to - from, false
-	}
-	if f.format == "prometheus" { // these never wrap
-		return to, false
-	}
-	width := uint64(0) // 2^64
-	if !wide {
-		width = 1 << 32
-	}
-	n, half := to-from+width, (width-1)/2
-	limit := half / 2
-	if f.Speed > 0 {
-		limit = uint64(float64(f.Speed) / 8 * time.Duration(period).Seconds() * 1.1)
-	}
-	if from > half && n <= limit {
-		return n, true
-	}
-	return to, false
 }
 
 // steps are the intervals of pollers, in seconds.
@@ -277,29 +267,24 @@ func round(apart int64) int64 {
 // the least of several, as pollers that jitter would have it.
 func (f *file) step(rows []row) (int64, error) {
 	var apart []int64
-	for i, r := range rows {
-		switch {
-		case r.period > 0:
-			apart = append(apart, round(r.period))
-		case i > 0:
-			apart = append(apart, round(r.at-rows[i-1].at))
+	for i := range rows {
+		if r := &rows[i]; r.period > 0 || i > 0 {
+			apart = append(apart, round(cmp.Or(r.period, r.at-rows[max(i-1, 0)].at)))
 		}
 	}
-	if len(apart) == 0 && f.Interval > 0 {
-		return int64(f.Interval), nil
-	}
 	if len(apart) == 0 {
-		return 0, cli.Hint(errors.New("a single sample does not show how far samples are apart"), "give -interval")
+		if f.Interval == 0 {
+			return 0, cli.Hint(errors.New("a single sample does not show how far samples are apart"), "give -interval")
+		}
+		return int64(f.Interval), nil
 	}
 	step, n := most(apart)
 	if f.Interval > 0 {
 		return min(step, int64(f.Interval)), nil
 	}
 	others := slices.DeleteFunc(apart, func(x int64) bool { return x <= 3*step || x > 24*int64(time.Hour) })
-	if len(others) > 0 {
-		if other, m := most(others); 2*m >= n && (m > 1 || other > 10*step) {
-			return 0, f.at(rows[1].line, cli.Hint(fmt.Errorf("samples are %v apart or %v", cli.Duration(step), cli.Duration(other)), "give -interval"))
-		}
+	if other, m := most(others); 2*m >= n && (m > 1 || other > 10*step) {
+		return 0, f.at(rows[1].line, cli.Hint(fmt.Errorf("samples are %v apart or %v", cli.Duration(step), cli.Duration(other)), "give -interval"))
 	}
 	return step, nil
 }
@@ -404,31 +389,33 @@ func share(n, part, whole int64) int64 {
 
 // plausible checks samples against the speed of the port, or against each other.
 func (f *file) plausible(list []bill.Sample, slot int64) error {
+	seconds := time.Duration(slot).Seconds()
 	for d, name := range directions[:total] {
-		bytes := func(x bill.Sample) int64 {
-			if d == in {
-				return x.In
-			}
-			return x.Out
-		}
+		bytes := func(x bill.Sample) int64 { return [2]int64{x.In, x.Out}[d] }
 		var values []int64
 		for _, x := range list {
 			if n := bytes(x); n > 0 {
 				values = append(values, n)
 			}
 		}
-		slices.Sort(values)
+		limit := math.Inf(1)
+		switch {
+		case f.Speed > 0:
+			limit = 1.1 * float64(f.Speed) / 8 * seconds
+		case len(values) >= 10:
+			slices.Sort(values)
+			limit = 1000 * float64(values[len(values)/2])
+		}
 		for _, x := range list {
-			n := float64(bytes(x))
-			rate := n * 8 / time.Duration(slot).Seconds()
-			switch {
-			case f.Speed > 0 && rate > 1.1*float64(f.Speed):
-				return f.at(x.Line, cli.Hint(fmt.Errorf("%s is %s, more than the port carries", name, cli.Human(rate, "bit/s")),
-					"correct or remove the sample, or give the speed of the port with -speed"))
-			case f.Speed == 0 && len(values) >= 10 && n > 1000*float64(values[len(values)/2]):
-				f.note(x.Line, "high", "%s is %s, over a thousand times the median: if that cannot be, give the speed of the port with -speed",
-					name, cli.Human(rate, "bit/s"))
+			if float64(bytes(x)) <= limit {
+				continue
 			}
+			rate := cli.Human(float64(bytes(x))*8/seconds, "bit/s")
+			if f.Speed > 0 {
+				return f.at(x.Line, cli.Hint(fmt.Errorf("%s is %s, more than the port carries", name, rate),
+					"correct or remove the sample, or give the speed of the port with -speed"))
+			}
+			f.note(x.Line, "high", "%s is %s, over a thousand times the median: if that cannot be, give the speed of the port with -speed", name, rate)
 		}
 	}
 	return nil

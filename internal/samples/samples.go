@@ -11,6 +11,7 @@ package samples
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -250,36 +251,28 @@ func (n notes) lines() (all []string) {
 // them have: the others had no traffic then.
 func Sum(ports []Port) (*bill.Samples, []string, error) {
 	slot := ports[0].Slot
+	var all []bill.Sample
 	for _, p := range ports {
 		if p.Slot != slot {
 			return nil, nil, cli.Hint(fmt.Errorf("samples of %s are %v apart, those of %s %v", ports[0].Name, cli.Duration(slot),
 				p.Name, cli.Duration(p.Slot)), "give the length of all samples with -interval")
 		}
-	}
-	type sum struct {
-		bill.Sample
-		ports int
-	}
-	sums := map[int64]*sum{}
-	for _, p := range ports {
 		for x := range p.All() {
-			at := (x.At + int64(slot)/2) / int64(slot)
-			if s := sums[at]; s == nil {
-				x.At = at * int64(slot)
-				sums[at] = &sum{x, 1}
-			} else {
-				s.In, s.Out, s.ports = s.In+x.In, s.Out+x.Out, s.ports+1
-			}
+			at := (x.At + int64(slot)/2) / int64(slot) * int64(slot)
+			all = append(all, bill.Sample{At: at, In: x.In, Out: x.Out})
 		}
 	}
-	var list []bill.Sample
-	partial := 0
-	for _, s := range sums {
-		s.Line = 0
-		list = append(list, s.Sample)
-		if s.ports < len(ports) {
+	slices.SortFunc(all, func(a, b bill.Sample) int { return cmp.Compare(a.At, b.At) })
+	list, partial := all[:0], 0
+	for len(all) > 0 {
+		x, n := all[0], 1
+		for ; n < len(all) && all[n].At == x.At; n++ {
+			x.In, x.Out = x.In+all[n].In, x.Out+all[n].Out
+		}
+		if n < len(ports) {
 			partial++
 		}
+		list, all = append(list, x), all[n:]
 	}
 	var notes []string
 	if partial > 0 {

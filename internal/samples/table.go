@@ -16,10 +16,9 @@ import (
 func readTable(f *file) error {
 	var t *table
 	return f.records(func(line int, fields []string) (err error) {
-		if t != nil {
-			return f.record(t, row{line: line}, fields)
-		}
 		switch {
+		case t != nil:
+			return f.record(t, row{line: line}, fields)
 		case f.format == "cacti" && fields[0] == "Vertical Label" && len(fields) > 1:
 			return f.label(fields[1])
 		case f.format == "cacti" && fields[0] != "Date":
@@ -28,7 +27,7 @@ func readTable(f *file) error {
 			fields = append([]string{"time"}, fields...)
 		}
 		if first := fields[0]; first == "" || first[0] < '0' || first[0] > '9' {
-			t, err = f.header(line, slices.Clone(fields), true)
+			t, err = f.header(line, slices.Clone(fields)...)
 			return err
 		}
 		names := []string{"time", "in", "out"}
@@ -38,7 +37,7 @@ func readTable(f *file) error {
 				names[0] = "time"
 			}
 		}
-		if t, err = f.header(line, names, true); err != nil {
+		if t, err = f.header(line, names...); err != nil {
 			return err
 		}
 		return f.record(t, row{line: line}, fields)
@@ -47,10 +46,10 @@ func readTable(f *file) error {
 
 // label takes the unit of a graph from its vertical label.
 func (f *file) label(text string) error {
-	if o := f.Options.Format; o.has("bytes") || o.has("bits") {
-		return nil
+	if o := f.Options.Format; !o.has("bytes") && !o.has("bits") {
+		f.kind.unit, _ = unit(text)
 	}
-	if f.kind.unit, _ = unit(text); f.kind.unit == 0 {
+	if f.kind.unit == 0 {
 		return cli.Hint(fmt.Errorf("the vertical label is %q: bits or bytes?", text), "give -format bits or -format bytes")
 	}
 	return nil
@@ -63,23 +62,31 @@ func (f *file) record(t *table, r row, fields []string) (err error) {
 		n--
 	}
 	switch {
-	case n > t.width && f.unit == "line":
+	case n > t.width:
 		return cli.Hint(fmt.Errorf("%d fields, but %d columns", n, t.width),
 			"if numbers have separators in them, put them in quotes; name all columns in the first line")
-	case n > t.width || n < t.need:
+	case n < t.need:
 		return fmt.Errorf("%d fields, want %d", n, t.need)
 	}
-	if t.time >= 0 {
-		text := fields[t.time]
-		if t.date >= 0 {
-			text = fields[t.date] + " " + text
-		}
-		if f.format == "fetch" {
-			text = strings.TrimSuffix(text, ":")
-		}
-		if r.at, r.wall, err = f.clock.parse(text); err != nil {
+	text := fields[t.time]
+	if t.date >= 0 {
+		text = fields[t.date] + " " + text
+	}
+	if f.format == "fetch" {
+		text = strings.TrimSuffix(text, ":")
+	}
+	if r.at, r.wall, err = f.clock.parse(text); err != nil {
+		return err
+	}
+	if t.end >= 0 {
+		end, _, err := f.clock.parse(fields[t.end])
+		if err != nil {
 			return err
 		}
+		if end < r.at {
+			return errors.New("the flow ends before it begins")
+		}
+		r.period = max(end-r.at, 1)
 	}
 	if t.period >= 0 {
 		x, err := f.number(fields[t.period])
@@ -90,11 +97,11 @@ func (f *file) record(t *table, r row, fields []string) (err error) {
 	}
 	for i := range t.series {
 		s, x := &t.series[i], r
-		for d, c := range s.values {
-			if c.index < 0 {
+		for d, index := range s.value {
+			if index < 0 {
 				continue
 			}
-			text := fields[c.index]
+			text := fields[index]
 			if f.graph && d == out && len(text) > 1 && text[0] == '-' && text[1] <= '9' {
 				f.note(r.line, "below", "out is negative, as it is drawn below the axis: it counts as positive")
 				text = text[1:]
@@ -103,7 +110,7 @@ func (f *file) record(t *table, r row, fields []string) (err error) {
 			if err != nil {
 				return fmt.Errorf("%s: %w", directions[d], err)
 			}
-			x.value[d] = v.times(c.unit)
+			x.value[d] = v.times(s.unit[d])
 		}
 		port := s.port
 		if t.port >= 0 {
@@ -120,16 +127,15 @@ func (f *file) record(t *table, r row, fields []string) (err error) {
 // oldest the end of a step, mean rates and the highest rates. A step begins at the time of the
 // next line. Old steps are longer: those do not show samples and are left out.
 func readMRTG(f *file) error {
-	t, err := f.header(1, []string{"time", "in", "out", "max in", "max out"}, true)
-	if err != nil {
-		return err
+	t, err := f.header(1, "time", "in", "out", "max in", "max out")
+	if err == nil {
+		err = f.records(func(line int, fields []string) error {
+			if line == 1 {
+				return nil
+			}
+			return f.record(t, row{line: line}, fields)
+		})
 	}
-	err = f.records(func(line int, fields []string) error {
-		if line == 1 {
-			return nil
-		}
-		return f.record(t, row{line: line}, fields)
-	})
 	f.Interval = cmp.Or(f.Interval, 5*time.Minute)
 	rows := f.ports[""]
 	n := len(rows) - 1 // the last one has no next
@@ -164,77 +170,46 @@ func readNfdump(f *file) error {
 		return cli.Hint(errors.New("flows do not say which direction they are of"), "give -format if=INDEX of the port, or -format net=192.0.2.0/24 of its side")
 	}
 	f.Interval = cmp.Or(f.Interval, 5*time.Minute)
-	var column map[string]int
+	var names []string
+	column := func(name string) int { return slices.Index(names, name) }
+	var into, from table
 	ended := false
-	return f.records(func(line int, fields []string) (err error) {
+	return f.records(func(line int, fields []string) error {
 		switch {
-		case ended:
-		case fields[0] == "Summary":
+		case ended || fields[0] == "Summary":
 			ended = true
-		case column == nil:
-			column, err = flowColumns(fields)
-		case len(fields) != len(column):
-			err = fmt.Errorf("%d fields, want %d", len(fields), len(column))
-		default:
-			err = f.flow(line, net, func(name string) string { return fields[column[name]] })
+			return nil
+		case names == nil:
+			names = slices.Clone(fields)
+			for _, name := range []string{"ts", "te", "sa", "da", "in", "out", "ibyt", "obyt"} {
+				if column(name) < 0 {
+					return fmt.Errorf("no column is called %s", name)
+				}
+			}
+			into = table{time: column("ts"), end: column("te"), date: -1, period: -1, port: -1, width: len(names), need: len(names)}
+			from = into
+			into.series = []series{{value: [2]int{column("ibyt"), column("obyt")}, unit: [2]float64{1, 1}}}
+			from.series = []series{{value: [2]int{column("obyt"), column("ibyt")}, unit: [2]float64{1, 1}}}
+			return nil
+		case len(fields) < len(names):
+			return fmt.Errorf("%d fields, want %d", len(fields), len(names))
 		}
-		return err
+		isInto, isFrom := fields[column("in")] == o["if"], fields[column("out")] == o["if"]
+		if !o.has("if") {
+			source, err1 := netip.ParseAddr(fields[column("sa")])
+			target, err2 := netip.ParseAddr(fields[column("da")])
+			if err := errors.Join(err1, err2); err != nil {
+				return err
+			}
+			isInto, isFrom = net.Contains(target), net.Contains(source)
+		}
+		switch {
+		case isInto == isFrom:
+			f.note(line, "neither", "the flow does not cross the port: left out")
+			return nil
+		case isInto:
+			return f.record(&into, row{line: line}, fields)
+		}
+		return f.record(&from, row{line: line}, fields)
 	})
-}
-
-// flowColumns returns where the columns of nfdump are.
-func flowColumns(names []string) (map[string]int, error) {
-	column := map[string]int{}
-	for i, name := range names {
-		column[name] = i
-	}
-	for _, name := range []string{"ts", "te", "sa", "da", "in", "out", "ibyt", "obyt"} {
-		if _, has := column[name]; !has || len(column) != len(names) {
-			return nil, fmt.Errorf("want the columns of nfdump -o csv, and %s once", name)
-		}
-	}
-	return column, nil
-}
-
-// flow adds the row of a flow, unless it does not cross the port.
-func (f *file) flow(line int, net netip.Prefix, field func(name string) string) (err error) {
-	r := row{line: line}
-	if r.at, r.wall, err = f.clock.parse(field("ts")); err != nil {
-		return err
-	}
-	end, _, err := f.clock.parse(field("te"))
-	if err != nil {
-		return err
-	}
-	if end < r.at {
-		return errors.New("the flow ends before it begins")
-	}
-	r.period = max(end-r.at, 1)
-	into, from := false, false
-	if port := f.Options.Format["if"]; port != "" {
-		into, from = field("in") == port, field("out") == port
-	} else {
-		source, err1 := netip.ParseAddr(field("sa"))
-		target, err2 := netip.ParseAddr(field("da"))
-		if err := errors.Join(err1, err2); err != nil {
-			return err
-		}
-		into, from = net.Contains(target), net.Contains(source)
-	}
-	if into == from {
-		f.note(line, "neither", "the flow does not cross the port: left out")
-		return nil
-	}
-	names := [2]string{"ibyt", "obyt"} // of the flow, and of the one back
-	if from {
-		slices.Reverse(names[:])
-	}
-	for d, name := range names {
-		v, err := f.number(field(name))
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		r.value[d] = v.times(f.kind.unit)
-	}
-	return f.add("", r)
 }

@@ -10,75 +10,46 @@ import (
 	"strings"
 	"time"
 
-	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 )
-
-// maxNames is the most names of columns or labels in a JSON or XML file.
-const maxNames = 1 << 10
-
-var errNames = fmt.Errorf("more than %d names", maxNames)
 
 // readVnstat reads vnstat --json: the five-minute samples, or the hours if there are none or
 // -interval asks for them.
 func readVnstat(f *file) error {
-	t, err := f.header(1, []string{"time", "port", "in", "out"}, true)
+	t, err := f.header(1, "time", "port", "in", "out")
 	if err != nil {
 		return err
 	}
-	version, port, minutes, n := "", "", false, 0
-	sample := map[string]string{}
-	const traffic = "interfaces.traffic."
-	err = f.tree(func(path, text string) error {
-		switch path {
-		case "jsonversion":
-			version = text
-			return checkVersion(text)
-		case "interfaces.name":
-			port, minutes = text, false
+	minutes, n := false, 0
+	d, err := f.document([]string{"jsonversion", "interfaces.name", "interfaces.traffic.fiveminute.", "interfaces.traffic.hour."}, func(d *document, path string) error {
+		if path == "interfaces" {
+			d.take("interfaces.name")
+			minutes = false
 		}
-		length, name, _ := strings.Cut(strings.TrimPrefix(path, traffic), ".")
-		switch {
-		case length != "fiveminute" && length != "hour":
-		case slices.Contains(vnstatNames, name):
-			sample[name] = text
-		}
-		return nil
-	}, func(path string) error {
-		length, is := strings.CutPrefix(path, traffic)
-		switch {
-		case !is || strings.Contains(length, "."):
+		length, is := strings.CutPrefix(path, "interfaces.traffic.")
+		if !is || strings.Contains(length, ".") {
 			return nil
-		case len(sample) == 0: // of all samples
+		}
+		sample, port := d.takeAll(path), d.last("interfaces.name")
+		if n++; len(sample) == 0 { // of the samples of this length
 			n = 0
 			return nil
 		}
-		defer clear(sample)
-		n++
-		period := time.Hour
-		if length == "fiveminute" {
-			period = 5 * time.Minute
-		}
+		period := map[string]time.Duration{"fiveminute": 5 * time.Minute, "hour": time.Hour}[length]
 		switch hours := f.Interval == time.Hour; {
-		case hours != (period == time.Hour) && (hours || minutes):
+		case period == 0, hours && period < time.Hour, minutes && period == time.Hour:
 			return nil
-		case period != time.Hour && !minutes:
-			delete(f.ports, port)
+		case !minutes && period < time.Hour:
+			delete(f.ports, port) // its hours
 			minutes = true
 		}
 		return f.at(n, f.record(t, row{line: n, period: int64(period)}, []string{vnstatTime(sample), port, sample["rx"], sample["tx"]}))
 	})
-	return cmp.Or(err, checkVersion(version))
-}
-
-func checkVersion(version string) error {
-	if version == "2" {
-		return nil
+	if version := d.last("jsonversion"); err == nil && version != "2" {
+		err = cli.Hint(fmt.Errorf("version %q of vnStat's JSON", version), "version 2 is known: use vnStat 2")
 	}
-	return cli.Hint(fmt.Errorf("version %q of vnStat's JSON", version), "version 2 is known: use vnStat 2")
+	return err
 }
-
-var vnstatNames = []string{"timestamp", "rx", "tx", "date.year", "date.month", "date.day", "time.hour", "time.minute"}
 
 // vnstatTime returns the time of a sample. Those of older versions have only the local time.
 func vnstatTime(sample map[string]string) string {
@@ -86,7 +57,7 @@ func vnstatTime(sample map[string]string) string {
 		return text
 	}
 	var n [5]any
-	for i, name := range vnstatNames[3:] {
+	for i, name := range []string{"date.year", "date.month", "date.day", "time.hour", "time.minute"} {
 		n[i], _ = strconv.Atoi(sample[name])
 	}
 	return fmt.Sprintf("%04d-%02d-%02d %02d:%02d", n[:]...)
@@ -95,56 +66,36 @@ func vnstatTime(sample map[string]string) string {
 // readPrometheus reads the answer to a range query. The name of a series or a label says
 // its direction.
 func readPrometheus(f *file) error {
-	status, message, result := "", "", ""
 	said := f.counters || f.Options.Format.has("rate") || f.Options.Format.has("amount")
 	var t *table // of a series
+	var labels map[string]string
 	count, n := 0, 0
-	metric := map[string]string{}
-	var point []string
-	check := func() error {
-		if status == "success" && result == "matrix" {
-			return nil
-		}
-		return cli.Hint(fmt.Errorf("status %q, %s, result type %q", status, cmp.Or(message, "no error"), result), "ask /api/v1/query_range")
-	}
-	err := f.tree(func(path, text string) error {
+	d, err := f.document([]string{"status", "error", "data.resultType", "data.result.values", "data.result.metric."}, func(d *document, path string) (err error) {
 		switch path {
-		case "status":
-			status = text
-		case "error":
-			message = text
-		case "data.resultType":
-			if result = text; text != "matrix" {
-				return check()
-			}
+		case "data.result.metric":
+			t, labels = nil, d.takeAll(path)
+			count, n = count+1, 0
 		case "data.result.values":
-			if point = append(point, text); t == nil || len(point) > 2 {
-				return f.at(n+1, errors.New("want the labels of a series, and then times and values"))
+			point := d.take(path)
+			if len(point) == 0 { // of all points
+				return nil
 			}
-		}
-		if key, is := strings.CutPrefix(path, "data.result.metric."); is {
-			if metric[key] = text; len(metric) > maxNames {
-				return errNames
+			if t == nil {
+				if t, err = f.series(count, labels, said); err != nil {
+					return err
+				}
 			}
+			n++
+			return f.at(n, f.record(t, row{line: n}, point))
+		case "data.result":
+			labels = nil
 		}
 		return nil
-	}, func(path string) (err error) {
-		switch {
-		case path == "data.result.metric":
-			count++
-			n = 0
-			t, err = f.series(count, metric, said)
-		case path == "data.result":
-			t = nil
-			clear(metric)
-		case path == "data.result.values" && len(point) > 0:
-			n++
-			err = f.at(n, f.record(t, row{line: n}, point))
-			point = point[:0]
-		}
-		return err
 	})
-	return cmp.Or(err, check())
+	if status, result := d.last("status"), d.last("data.resultType"); err == nil && (status != "success" || result != "matrix") {
+		err = cli.Hint(fmt.Errorf("status %q, %s, result type %q", status, cmp.Or(d.last("error"), "no error"), result), "ask /api/v1/query_range")
+	}
+	return err
 }
 
 // series returns the table of a series by its labels; said is whether the user says what its
@@ -160,14 +111,14 @@ func (f *file) series(count int, metric map[string]string, said bool) (*table, e
 		return nil, cli.Hint(fmt.Errorf("series %d (%s) is neither in nor out by its name and labels", count, name),
 			"ask for series with their names, or give -format in=WORD,out=WORD of their labels")
 	}
-	if text := metric["__name__"]; strings.HasSuffix(text, "_total") || parseName(text).is("amount") {
+	if text := metric["__name__"]; strings.HasSuffix(text, "_total") || has(amountWords, split(text)) {
 		f.counters = f.counters || !f.Options.Format.has("rate") && !f.Options.Format.has("amount")
 	} else if !said {
 		return nil, cli.Hint(fmt.Errorf("series %d (%s): counters, or rates?", count, name), "give -counters, or -format rate,bits or -format rate,bytes")
 	}
-	s := series{port: name, values: [2]column{{index: -1}, {index: -1}}}
-	s.values[direction] = column{1, f.kind.unit}
-	return &table{date: -1, period: -1, port: -1, width: 2, need: 2, series: []series{s}}, nil
+	s := series{port: name, value: [2]int{-1, -1}, unit: [2]float64{f.kind.unit, f.kind.unit}}
+	s.value[direction] = 1
+	return &table{end: -1, date: -1, period: -1, port: -1, width: 2, need: 2, series: []series{s}}, nil
 }
 
 // seriesOf returns the labels of a series that do not say its direction, and the direction, -1
@@ -178,7 +129,7 @@ func seriesOf(metric map[string]string) (name string, direction int) {
 	for _, key := range slices.Sorted(maps.Keys(metric)) {
 		value, says := metric[key], false
 		for d, word := range directions[:total] {
-			if (key == "__name__" || key == "direction" || key == "dir") && parseName(value).is(word) {
+			if (key == "__name__" || key == "direction" || key == "dir") && kindOf(value) == word {
 				direction, says = d, true
 			}
 		}
@@ -191,24 +142,15 @@ func seriesOf(metric map[string]string) (name string, direction int) {
 
 // readGraph reads the graph of a bill from the API of LibreNMS.
 func readGraph(f *file) error {
-	t, err := f.header(1, []string{"time", "in", "out"}, true)
+	t, err := f.header(1, "time", "in", "out")
 	if err != nil {
 		return err
 	}
-	paths := []string{"graph_data.ticks", "graph_data.in_data", "graph_data.out_data"}
-	var columns [3][]string
-	err = f.tree(func(path, text string) error {
-		if i := slices.Index(paths, path); i >= 0 {
-			if columns[i] = append(columns[i], text); len(columns[i]) > maxRows {
-				return errMany
-			}
-		}
-		return nil
-	}, func(string) error { return nil })
+	d, err := f.document([]string{"graph_data.ticks", "graph_data.in_data", "graph_data.out_data"}, func(*document, string) error { return nil })
 	if err != nil {
 		return err
 	}
-	ticks, ins, outs := columns[0], columns[1], columns[2]
+	ticks, ins, outs := d.take("graph_data.ticks"), d.take("graph_data.in_data"), d.take("graph_data.out_data")
 	if len(ins) != len(ticks) || len(outs) != len(ticks) {
 		return fmt.Errorf("%d times, but %d and %d values", len(ticks), len(ins), len(outs))
 	}
@@ -227,146 +169,74 @@ func readGraph(f *file) error {
 	return nil
 }
 
-// archive is the columns and rows of rrdtool xport and dump.
-type archive struct {
-	table       *table
-	names       []string
-	fields      []string // of a row
-	start, step int64    // seconds
-	rows        int
-}
-
-func (a *archive) name(text string) error {
-	if a.names = append(a.names, text); len(a.names) > maxNames {
-		return errNames
-	}
-	return nil
-}
-
-func (a *archive) field(text string) error {
-	if a.fields = append(a.fields, text); len(a.fields) > len(a.names)+1 {
-		return fmt.Errorf("more values than names")
-	}
-	return nil
-}
-
-// row adds the fields as a row.
-func (f *file) row(a *archive) (err error) {
-	fields := a.fields
-	a.fields, a.rows = a.fields[:0], a.rows+1
-	at := time.Unix(a.start+int64(a.rows-1)*a.step, 0)
-	r := row{line: a.rows, period: a.step * int64(time.Second), at: at.UnixNano()}
-	if err := calendar.CheckYear(at); err != nil {
-		return f.at(a.rows, err)
-	}
-	if len(fields) == len(a.names)+1 { // with rrdtool xport -t
-		if r.at, _, err = f.clock.parse(fields[0]); err != nil {
-			return f.at(a.rows, err)
-		}
-		fields = fields[1:]
-	}
-	return f.at(a.rows, f.record(a.table, r, fields))
-}
-
 // readXport reads rrdtool xport, XML or JSON. Rows without a time follow each other from the
 // start on.
 func readXport(f *file) error {
-	var a archive
-	return f.tree(func(path, text string) (err error) {
-		switch strings.TrimPrefix(path, "xport.") {
-		case "meta.start":
-			a.start, err = strconv.ParseInt(text, 10, 64)
-		case "meta.step":
-			a.step, err = strconv.ParseInt(text, 10, 64)
-		case "meta.legend", "meta.legend.entry":
-			err = a.name(text)
-		case "data", "data.row.t", "data.row.v":
-			err = a.field(text)
-		}
-		return err
-	}, func(path string) (err error) {
-		if path = strings.TrimPrefix(path, "xport."); path != "data" && path != "data.row" || len(a.fields) == 0 {
+	var t *table
+	var start, step, n int64
+	_, err := f.document([]string{"meta.start", "meta.step", "meta.legend", "meta.legend.entry", "data", "data.row.t", "data.row.v"}, func(d *document, path string) (err error) {
+		fields := slices.Concat(d.take("data"), d.take("data.row.t"), d.take("data.row.v"))
+		if path != "data" && path != "data.row" || len(fields) == 0 { // of all rows
 			return nil
 		}
-		if a.table == nil {
-			if a.step <= 0 || a.step > 366*86400 || a.start < 0 || a.start > 1e10 {
-				return fmt.Errorf("start %d, step %d", a.start, a.step)
+		if t == nil {
+			start, step = d.number("meta.start"), d.number("meta.step")
+			if step <= 0 || step > 366*86400 || start < 0 || start > 1e10 {
+				return fmt.Errorf("start %d, step %d", start, step)
 			}
-			if a.table, err = f.header(1, a.names, false); err != nil {
+			names := slices.Concat([]string{"time"}, d.take("meta.legend"), d.take("meta.legend.entry"))
+			if t, err = f.header(1, names...); err != nil {
 				return err
 			}
-			o, first := f.Options.Format, a.table.series[0].values
-			if !o.has("bits") && !o.has("bytes") && max(first[in].unit, first[out].unit) == 1 {
+			if o := f.Options.Format; !o.has("bits") && !o.has("bytes") && max(t.series[0].unit[in], t.series[0].unit[out]) == 1 {
 				f.note(1, "unit", "values count as bytes a second: if they are bits, give -format bits")
 			}
 		}
-		return f.row(&a)
-	})
-}
-
-// readDump reads rrdtool dump: the means of the shortest steps, or those of -interval.
-func readDump(f *file) error {
-	var a archive
-	var step, last, per int64 // seconds, seconds, steps in a row
-	mean, taken := false, false
-	err := f.tree(func(path, text string) (err error) {
-		switch path {
-		case "rrd.step":
-			step, err = strconv.ParseInt(text, 10, 64)
-		case "rrd.lastupdate":
-			last, err = strconv.ParseInt(text, 10, 64)
-		case "rrd.ds.name":
-			err = a.name(text)
-		case "rrd.rra.cf":
-			mean = text == "AVERAGE"
-		case "rrd.rra.pdp_per_row":
-			per, err = strconv.ParseInt(text, 10, 64)
-		case "rrd.rra.database.row.v":
-			err = a.field(text)
+		if len(fields) < t.width {
+			fields = slices.Insert(fields, 0, strconv.FormatInt(start+n*step, 10))
 		}
-		return err
-	}, func(path string) (err error) {
-		switch {
-		case path == "rrd.rra" && taken:
-			err = f.endAt(last-last%a.step, &a)
-			fallthrough
-		case path == "rrd.rra":
-			a.rows, taken = 0, false
-		case path == "rrd.rra.database.row" && a.rows == 0:
-			if step <= 0 || step > 86400 || last < 0 || last > 1e10 {
-				return fmt.Errorf("step %d, last update %d", step, last)
-			}
-			mean = mean && per > 0 && per <= 366*86400/step
-			wanted := f.Interval == 0 || f.Interval == time.Duration(per*step)*time.Second
-			if taken = mean && wanted && (a.step == 0 || per*step < a.step); taken {
-				clear(f.ports) // of longer steps
-				a.step, f.rows = per*step, 0
-				a.table, err = f.header(1, a.names, false)
-			}
-			fallthrough
-		case path == "rrd.rra.database.row":
-			if taken && err == nil {
-				return f.row(&a)
-			}
-			a.fields, a.rows = a.fields[:0], a.rows+1
-		}
-		return err
+		n++
+		return f.at(int(n), f.record(t, row{line: int(n), period: step * int64(time.Second)}, fields))
 	})
-	if err == nil && a.step == 0 {
-		err = cli.Hint(errors.New("no archive of means (AVERAGE) has these steps"), "give its step with -interval, or none")
-	}
 	return err
 }
 
-// endAt moves the rows of an archive so that the last one is at a time in seconds.
-func (f *file) endAt(at int64, a *archive) error {
-	for _, rows := range f.ports {
-		for i := range rows {
-			r := &rows[i]
-			if r.at += (at - int64(a.rows-1)*a.step) * int64(time.Second); r.at < 0 {
-				return f.at(r.line, errors.New("the time is before 1970"))
+// readDump reads rrdtool dump: the means of the shortest steps, or those of -interval. A comment
+// before each row has its time.
+func readDump(f *file) error {
+	var t *table
+	var best int64 // seconds
+	n := 0
+	wants := []string{"step", "ds.name", "rra.cf", "rra.pdp_per_row", "rra.database.comment", "rra.database.row.v"}
+	_, err := f.document(wants, func(d *document, path string) (err error) {
+		if path == "rra" {
+			n, t = 0, nil
+		}
+		if path != "rra.database.row" {
+			return nil
+		}
+		_, at, _ := strings.Cut(d.last("rra.database.comment"), "/")
+		fields := slices.Concat([]string{strings.TrimSpace(at)}, d.take("rra.database.row.v"))
+		d.take("rra.database.comment")
+		step := d.number("step") * d.number("rra.pdp_per_row")
+		wanted := best == 0 || step < best
+		if f.Interval != 0 {
+			wanted = f.Interval == time.Duration(step)*time.Second
+		}
+		if n++; n == 1 && wanted && d.last("rra.cf") == "AVERAGE" && step > 0 && step <= 366*86400 {
+			clear(f.ports) // of longer steps
+			f.rows, best = 0, step
+			if t, err = f.header(1, append([]string{"time"}, d.texts["ds.name"]...)...); err != nil {
+				return err
 			}
 		}
+		if t == nil {
+			return nil
+		}
+		return f.at(n, f.record(t, row{line: n, period: best * int64(time.Second)}, fields))
+	})
+	if err == nil && best == 0 {
+		err = cli.Hint(errors.New("no archive of means (AVERAGE) has these steps"), "give its step with -interval, or none")
 	}
-	return nil
+	return err
 }

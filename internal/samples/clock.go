@@ -1,7 +1,6 @@
 package samples
 
 import (
-	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -15,7 +14,9 @@ import (
 
 // clock reads times.
 type clock struct {
-	layouts []string // the last one that fitted first
+	layouts  []string // the last one that fitted first
+	date     string   // of the last time, and what separates it from the clock
+	midnight int64
 	// The offsets of the zone around a day since the epoch; they differ where clocks change.
 	day     int64
 	offsets [2]int64
@@ -45,6 +46,9 @@ func newClock(o Options) clock {
 // parse returns a time in nanoseconds since the Unix epoch, and whether it is the time of
 // a clock of the zone, as if it were UTC.
 func (c *clock) parse(text string) (at int64, wall bool, err error) {
+	if at, is := c.sameDay(text); is {
+		return at, true, nil
+	}
 	if at, is, err := epoch(text); is || err != nil {
 		return at, false, err
 	}
@@ -54,12 +58,33 @@ func (c *clock) parse(text string) (at int64, wall bool, err error) {
 			continue
 		}
 		c.layouts[0], c.layouts[i] = layout, c.layouts[0]
-		return t.UnixNano(), !strings.Contains(layout, "07"), calendar.CheckYear(t)
+		wall = !strings.Contains(layout, "07")
+		if wall && len(text) == len(time.DateTime) {
+			c.date, c.midnight = text[:len(time.DateOnly)+1], t.Truncate(24*time.Hour).UnixNano()
+		}
+		return t.UnixNano(), wall, calendar.CheckYear(t)
 	}
 	if dayOrMonth.MatchString(text) {
 		return 0, false, cli.Hint(fmt.Errorf("%.40q: the day or the month first?", text), "give -format dmy or -format mdy")
 	}
 	return 0, false, fmt.Errorf("%.40q is not a time: want 2006-01-02T15:04:05Z, 2006-01-02 15:04:05 or seconds since 1970", text)
+}
+
+// sameDay reads a time of the day of the last one: most are, and this is fast.
+func (c *clock) sameDay(text string) (at int64, is bool) {
+	if c.date == "" || len(text) != len(time.DateTime) || text[:len(c.date)] != c.date {
+		return 0, false
+	}
+	at = c.midnight
+	for i, unit := range []time.Duration{time.Hour, time.Minute, time.Second} {
+		part := text[len(time.DateOnly)+3*i:] // with what is before it
+		tens, ones := part[1]-'0', part[2]-'0'
+		if tens > 5 || ones > 9 || i > 0 && part[0] != ':' {
+			return 0, false
+		}
+		at += int64(tens*10+ones) * int64(unit)
+	}
+	return at, at < c.midnight+24*int64(time.Hour)
 }
 
 // epoch reads seconds since the epoch, or by their size milli-, micro- or nanoseconds.
@@ -88,38 +113,35 @@ func epoch(text string) (at int64, is bool, err error) {
 // hour comes twice. Of two rows with one time the first in the file is the earlier, or the later
 // in a file that goes back in time. A single row is the earlier, unless the row before it is
 // between both; and all flows are.
-func (f *file) local(rows []row) error {
-	up, times := 0, map[int64]int{}
-	for i, r := range rows {
-		if r.wall {
-			if i > 0 {
-				up += cmp.Compare(r.at, rows[i-1].at)
-			}
-			if first, second := f.instants(r.at); second > first {
+func (g *grid) local() error {
+	rows, times := g.rows, map[int64]int{}
+	if last := len(rows) - 1; last > 0 && rows[0].wall && rows[last].at < rows[0].at {
+		slices.Reverse(rows)
+	}
+	for i := range rows {
+		if r := &rows[i]; r.wall {
+			if first, last := g.instants(r.at); last > first {
 				times[r.at]++
 			}
 		}
-	}
-	if up < 0 {
-		slices.Reverse(rows)
 	}
 	previous := int64(0)
 	for i := range rows {
 		r := &rows[i]
 		if r.wall {
-			first, second := f.instants(r.at)
+			first, last := g.instants(r.at)
 			name := func() string { return time.Unix(0, r.at).UTC().Format(time.DateTime) }
 			switch n := times[r.at]; {
-			case first > second:
-				return f.at(r.line, cli.Hint(fmt.Errorf("%s does not exist in %s: clocks were set forward", name(), f.Zone),
+			case first > last:
+				return g.at(r.line, cli.Hint(fmt.Errorf("%s does not exist in %s: clocks were set forward", name(), g.Zone),
 					"give the zone of the file with -tz"))
-			case f.flows:
+			case g.flows:
 			case n > 2:
-				return f.at(r.line, cli.Hint(fmt.Errorf("%s comes %d times", name(), n), "export times with their zone, or as seconds since 1970"))
+				return g.at(r.line, cli.Hint(fmt.Errorf("%s comes %d times", name(), n), "export times with their zone, or as seconds since 1970"))
 			case n == 2:
 				times[r.at] = -1 // the next one is the later
-			case n < 0, n == 1 && first <= previous && previous <= second:
-				first = second
+			case n < 0, n == 1 && first <= previous && previous <= last:
+				first = last
 			}
 			r.at = first
 		}

@@ -236,13 +236,13 @@ func (f *file) resolve(name string) (float64, error) {
 	rate = rate || has(rateWords, words)
 	f.deltas = f.deltas || strings.Contains(strings.ToLower(name), "delta")
 	switch {
-	case o.has("rate") || o.has("amount") || f.counters:
+	case o.has("rate") || o.has("amount") || f.Counters:
 	case rate || has(amountWords, words):
 		f.rate = rate
 	case named && (bytes < 1 || f.rate):
 		return 0, cli.Hint(fmt.Errorf("%q: those of a sample, or a second?", name), "give -format amount or -format rate")
 	}
-	if bytes == 0 && f.format == "grafana" {
+	if bytes == 0 && f.format != "csv" {
 		return 0, cli.Hint(fmt.Errorf("%q: bits or bytes?", name), "give -format bits or -format bytes, with amount if they are not a second")
 	}
 	return cmp.Or(bytes, 1), nil

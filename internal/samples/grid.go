@@ -17,82 +17,59 @@ import (
 // simulation count through all the years between.
 const maxGap = 366 * 24 * int64(time.Hour)
 
-// place turns the rows of a port into samples.
-func (f *file) place(rows []row) (*bill.Samples, error) {
-	if err := f.local(rows); err != nil {
-		return nil, err
-	}
-	if byTime := func(a, b row) int { return cmp.Compare(a.at, b.at) }; !slices.IsSortedFunc(rows, byTime) {
-		slices.SortStableFunc(rows, byTime)
-	}
-	rows, err := f.distinct(rows)
-	if err != nil {
-		return nil, err
-	}
-	seen := [2]look{lookAt(rows, in), lookAt(rows, out)}
-	if f.counters {
-		rows, err = f.differences(rows, seen)
-	} else {
-		err = f.notCounters(rows, seen)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if len(rows) == 0 {
-		return nil, errNone
-	}
-	step, err := f.step(rows)
-	if err != nil {
-		return nil, err
-	}
-	slot := cmp.Or(int64(f.Interval), step)
-	if slot > 24*int64(time.Hour) {
-		return nil, fmt.Errorf("samples are %v apart: must be at most a day", time.Duration(slot))
-	}
-	if err := f.amounts(rows, step, seen); err != nil {
-		return nil, err
-	}
-	list, err := f.fit(rows, slot, step)
-	if err == nil {
-		err = f.plausible(list, slot)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return bill.NewSamples(list, time.Duration(slot))
+// grid is the rows of a port on their way to samples.
+type grid struct {
+	*file
+	rows       []row
+	seen       [2]look
+	step, slot int64 // nanoseconds: how far rows are apart, and samples
+	list       []bill.Sample
 }
 
-// distinct returns the rows, which are sorted, each time once. Rows of one time may have
-// one direction each.
-func (f *file) distinct(rows []row) ([]row, error) {
-	kept := rows[:0]
-	for i, r := range rows {
+// place turns the rows of a port into samples.
+func (f *file) place(rows []row) (*bill.Samples, error) {
+	g := &grid{file: f, rows: rows}
+	for _, pass := range []func() error{
+		g.local, g.distinct, g.look, g.differences, g.intervals, g.amounts, g.fit, g.plausible,
+	} {
+		if err := pass(); err != nil {
+			return nil, err
+		}
+	}
+	return bill.NewSamples(g.list, time.Duration(g.slot))
+}
+
+// distinct sorts the rows, and keeps each time once. Rows of one time may have one direction each.
+func (g *grid) distinct() error {
+	if byTime := func(a, b row) int { return cmp.Compare(a.at, b.at) }; !slices.IsSortedFunc(g.rows, byTime) {
+		slices.SortStableFunc(g.rows, byTime)
+	}
+	kept := g.rows[:0]
+	for i, r := range g.rows {
 		if i == 0 {
 			kept = append(kept, r)
 			continue
 		}
 		last := &kept[len(kept)-1]
-		hint := "if they are of several ports, give each port a file and -csv of its own, and -add"
-		if f.format == "prometheus" {
-			hint = "ask for one series a port and direction"
-		}
 		switch {
 		case r.at-last.at > maxGap:
-			return nil, f.at(r.line, cli.Hint(fmt.Errorf("%.1f years after %s %d", float64(r.at-last.at)/float64(maxGap),
-				f.unit, last.line), "correct the time, or bill the years one by one"))
-		case f.flows || last.at != r.at:
+			return g.at(r.line, cli.Hint(fmt.Errorf("%.1f years after %s %d", float64(r.at-last.at)/float64(maxGap), g.unit, last.line),
+				"correct the time, or bill the years one by one"))
+		case g.flows || last.at != r.at:
 			kept = append(kept, r)
 		case last.value == r.value && last.period == r.period:
-			f.note(r.line, "same", "the same as %s %d: counted once", f.unit, last.line)
+			g.note(r.line, "same", "the same as %s %d: counted once", g.unit, last.line)
 		case !last.value[in].known && !r.value[out].known:
 			last.value[in] = r.value[in]
 		case !last.value[out].known && !r.value[in].known:
 			last.value[out] = r.value[out]
 		default:
-			return nil, f.at(r.line, cli.Hint(fmt.Errorf("%s %d has different bytes for the same time", f.unit, last.line), "%s", hint))
+			return g.at(r.line, cli.Hint(fmt.Errorf("%s %d has different bytes for the same time", g.unit, last.line),
+				"if they are of several ports, give each port a series, or a file and -csv of its own, and -add"))
 		}
 	}
-	return kept, nil
+	g.rows = kept
+	return nil
 }
 
 // look is how the values of a direction look, one after the other.
@@ -102,34 +79,31 @@ type look struct {
 	wide        bool // some need more than 32 bits
 }
 
-func lookAt(rows []row, direction int) (l look) {
-	for i := range rows {
-		v := rows[i].value[direction]
-		if !v.known {
-			continue
+// look looks at the values. It returns an error if amounts look like counters: nearly all rise,
+// and if there are few, by little.
+func (g *grid) look() error {
+	for d, name := range directions[:total] {
+		l := &g.seen[d]
+		for i := range g.rows {
+			v := g.rows[i].value[d]
+			if !v.known {
+				continue
+			}
+			x := v.float()
+			switch {
+			case l.n == 0:
+				l.first = x
+			case x > l.last:
+				l.rising++
+			}
+			l.n, l.last, l.wide = l.n+1, x, l.wide || v.whole >= 1<<32
 		}
-		x := v.float()
-		switch {
-		case l.n == 0:
-			l.first = x
-		case x > l.last:
-			l.rising++
-		}
-		l.n, l.last, l.wide = l.n+1, x, l.wide || v.whole >= 1<<32
-	}
-	return l
-}
-
-// notCounters returns an error if amounts look like counters: nearly all rise, and if there are
-// few, by little.
-func (f *file) notCounters(rows []row, seen [2]look) error {
-	for d, l := range seen {
 		steps := float64(l.n - 1)
-		if steps < 2 || f.deltas || f.rate || float64(l.rising) < 0.95*steps {
+		if g.deltas || g.rate || g.Counters || steps < 2 || float64(l.rising) < 0.95*steps {
 			continue
 		}
 		if steps >= 50 || l.first > 1000*(l.last-l.first)/steps {
-			return f.at(rows[1].line, cli.Hint(fmt.Errorf("%s rises from sample to sample: these seem to be counters", directions[d]),
+			return g.at(g.rows[1].line, cli.Hint(fmt.Errorf("%s rises from sample to sample: these seem to be counters", name),
 				"give -counters; if they are bytes of each sample, -format amount"))
 		}
 	}
@@ -137,33 +111,36 @@ func (f *file) notCounters(rows []row, seen [2]look) error {
 }
 
 // differences turns counts into the bytes between them.
-func (f *file) differences(rows []row, seen [2]look) ([]row, error) {
-	has := [2]bool{seen[in].n > 0, seen[out].n > 0}
-	rows = slices.DeleteFunc(rows, func(r row) bool { return has != [2]bool{r.value[in].known, r.value[out].known} })
+func (g *grid) differences() error {
+	if !g.Counters {
+		return nil
+	}
+	has := [2]bool{g.seen[in].n > 0, g.seen[out].n > 0}
+	rows := slices.DeleteFunc(g.rows, func(r row) bool { return has != [2]bool{r.value[in].known, r.value[out].known} })
 	if len(rows) < 2 {
-		return nil, errors.New("a single count shows no bytes")
+		return errors.New("a single count shows no bytes")
 	}
 	wraps, last := 0, rows[0]
 	for i := 1; i < len(rows); i++ {
 		r, now := &rows[i], rows[i]
 		r.period = r.at - last.at
 		for d, v := range now.value {
-			n, wrapped := f.count(last.value[d].whole, v.whole, seen[d].wide, r.period)
+			n, wrapped := g.count(last.value[d].whole, v.whole, g.seen[d].wide, r.period)
 			r.value[d] = number{whole: n, known: v.known}
 			switch {
 			case wrapped:
 				wraps++
-				f.note(r.line, "wrap", "the counter of %s wrapped", directions[d])
+				g.note(r.line, "wrap", "the counter of %s wrapped", directions[d])
 			case v.whole < last.value[d].whole:
-				f.note(r.line, "reset", "the counter of %s began anew: the bytes since then count, and those before are not known", directions[d])
+				g.note(r.line, "reset", "the counter of %s began anew: the bytes since then count, and those before are not known", directions[d])
 			}
 		}
 		last = now
 	}
-	if rows = rows[1:]; len(rows) > 10 && wraps > len(rows) {
-		return nil, cli.Hint(errors.New("counters of 32 bits wrap in most samples, and may wrap twice in one"), "count with 64 bits: ifHCInOctets, ifHCOutOctets")
+	if g.rows = rows[1:]; len(g.rows) > 10 && wraps > len(g.rows) {
+		return cli.Hint(errors.New("counters of 32 bits wrap in most samples, and may wrap twice in one"), "count with 64 bits: ifHCInOctets, ifHCOutOctets")
 	}
-	return rows, nil
+	return nil
 }
 
 // count returns the bytes from one count to the next, and whether the counter wrapped: it
@@ -190,24 +167,21 @@ func (f *file) count(from, to uint64, wide bool, period int64) (n uint64, wrappe
 }
 
 // amounts turns the values of rows into bytes, and their times into beginnings.
-func (f *file) amounts(rows []row, step int64, seen [2]look) error {
-	ends := f.counters || f.ends(rows)
-	for i := range rows {
-		r := &rows[i]
-		period := cmp.Or(r.period, step)
+func (g *grid) amounts() error {
+	ends := g.Counters || g.ends()
+	for i := range g.rows {
+		r := &g.rows[i]
+		period := cmp.Or(r.period, g.step)
 		if ends {
 			r.at -= period
 		}
-		for d, l := range seen {
+		for d := range r.value {
 			v := &r.value[d]
-			if l.n > 0 && !v.known {
-				f.note(r.line, "nan", "%s is not known: it counts as nothing", directions[d])
+			if g.seen[d].n > 0 && !v.known {
+				g.note(r.line, "nan", "%s is not known: it counts as nothing", directions[d])
 			}
-			if f.rate {
+			if g.rate {
 				*v = v.times(float64(period) / float64(time.Second))
-			}
-			if v.whole > math.MaxInt64/4 {
-				return f.at(r.line, errLarge)
 			}
 		}
 	}
@@ -216,14 +190,14 @@ func (f *file) amounts(rows []row, step int64, seen [2]look) error {
 
 // ends reports whether times are the ends of samples. Where the file does not say so, the
 // periods of consecutive rows do if they are not all the same.
-func (f *file) ends(rows []row) bool {
-	if f.settled {
-		return f.end
+func (g *grid) ends() bool {
+	if g.settled {
+		return g.end
 	}
 	near := func(a, b int64) bool { return max(a-b, b-a) <= b/10 }
 	votes := 0
-	for i := 1; i < len(rows); i++ {
-		before, after, apart := rows[i-1].period, rows[i].period, rows[i].at-rows[i-1].at
+	for i := 1; i < len(g.rows); i++ {
+		before, after, apart := g.rows[i-1].period, g.rows[i].period, g.rows[i].at-g.rows[i-1].at
 		if before == 0 || near(before, after) {
 			continue
 		}
@@ -237,17 +211,17 @@ func (f *file) ends(rows []row) bool {
 	if votes != 0 {
 		return votes > 0
 	}
-	last := len(rows) - 1
-	from, to := time.Unix(0, rows[0].at).In(f.Zone), time.Unix(0, rows[last].at).In(f.Zone)
+	last := len(g.rows) - 1
+	from, to := time.Unix(0, g.rows[0].at).In(g.Zone), time.Unix(0, g.rows[last].at).In(g.Zone)
 	midnight := func(t time.Time) bool { return t.Day() == 1 && t.Hour() == 0 && t.Minute() == 0 && t.Second() == 0 }
 	switch {
-	case f.end:
-		f.note(rows[0].line, "ends", "times count as the ends of samples: give -format end or -format start")
+	case g.end:
+		g.note(g.rows[0].line, "ends", "times count as the ends of samples: give -format end or -format start")
 	case last > 1 && midnight(to) && from.Day() == 1 && from.Hour() == 0 && !midnight(from) && from.Month() != to.Month():
-		f.note(rows[last].line, "ends", "the times go from %s to %s, as the ends of samples do, but count as their beginnings: give -format end or -format start",
+		g.note(g.rows[last].line, "ends", "the times go from %s to %s, as the ends of samples do, but count as their beginnings: give -format end or -format start",
 			from.Format("2 Jan 15:04"), to.Format("2 Jan 15:04"))
 	}
-	return f.end
+	return g.end
 }
 
 // steps are the intervals of pollers, in seconds.
@@ -263,30 +237,30 @@ func round(apart int64) int64 {
 	return apart
 }
 
-// step returns how far rows are apart: the most frequent of their periods or differences,
+// intervals finds how far rows are apart: the most frequent of their periods or differences,
 // the least of several, as pollers that jitter would have it.
-func (f *file) step(rows []row) (int64, error) {
+func (g *grid) intervals() error {
 	var apart []int64
-	for i := range rows {
-		if r := &rows[i]; r.period > 0 || i > 0 {
-			apart = append(apart, round(cmp.Or(r.period, r.at-rows[max(i-1, 0)].at)))
+	for i := range g.rows {
+		if r := &g.rows[i]; r.period > 0 || i > 0 {
+			apart = append(apart, round(cmp.Or(r.period, r.at-g.rows[max(i-1, 0)].at)))
 		}
-	}
-	if len(apart) == 0 {
-		if f.Interval == 0 {
-			return 0, cli.Hint(errors.New("a single sample does not show how far samples are apart"), "give -interval")
-		}
-		return int64(f.Interval), nil
 	}
 	step, n := most(apart)
-	if f.Interval > 0 {
-		return min(step, int64(f.Interval)), nil
-	}
 	others := slices.DeleteFunc(apart, func(x int64) bool { return x <= 3*step || x > 24*int64(time.Hour) })
-	if other, m := most(others); 2*m >= n && (m > 1 || other > 10*step) {
-		return 0, f.at(rows[1].line, cli.Hint(fmt.Errorf("samples are %v apart or %v", cli.Duration(step), cli.Duration(other)), "give -interval"))
+	other, m := most(others)
+	g.slot = cmp.Or(int64(g.Interval), step)
+	switch g.step = min(cmp.Or(step, g.slot), g.slot); {
+	case len(g.rows) == 0:
+		return errNone
+	case g.slot == 0:
+		return cli.Hint(errors.New("a single sample does not show how far samples are apart"), "give -interval")
+	case g.Interval == 0 && m > 0 && 2*m >= n && (m > 1 || other > 10*step):
+		return g.at(g.rows[1].line, cli.Hint(fmt.Errorf("samples are %v apart or %v", cli.Duration(step), cli.Duration(other)), "give -interval"))
+	case g.slot > 24*int64(time.Hour):
+		return fmt.Errorf("samples are %v apart: must be at most a day", time.Duration(g.slot))
 	}
-	return step, nil
+	return nil
 }
 
 // most returns the most frequent value, the least of several, and how often it comes. It
@@ -305,58 +279,53 @@ func most(values []int64) (best int64, times int) {
 }
 
 // phase returns by how much slots begin after a multiple of their length: as most rows do,
-// or not at all if most are near.
-func phase(rows []row, slot int64) int64 {
-	phases, near := make([]int64, len(rows)), 0
-	for i, r := range rows {
-		phases[i] = r.at - floorDiv(r.at, slot)*slot
-		if phases[i] <= slot/10 || phases[i] >= slot-slot/10 {
+// or not at all if most are near. Flows begin at any time.
+func (g *grid) phase() int64 {
+	if g.flows {
+		return 0
+	}
+	phases, near := make([]int64, len(g.rows)), 0
+	for i := range g.rows {
+		p := g.rows[i].at - floor(g.rows[i].at, g.slot)
+		if phases[i] = p; p <= g.slot/10 || p >= g.slot-g.slot/10 {
 			near++
 		}
 	}
 	best, times := most(phases)
-	if 2*times < len(rows) && 2*near > len(rows) {
+	if 2*times < len(phases) && 2*near > len(phases) {
 		return 0
 	}
 	return best
 }
 
-// floorDiv is a/b, rounded down.
-func floorDiv(a, b int64) int64 {
-	q := a / b
-	if a%b < 0 {
-		q--
-	}
-	return q
-}
+// floor is the last multiple of b that is at most a.
+func floor(a, b int64) int64 { return a - (a%b+b)%b }
 
 // fit puts rows on a grid of slots. A row counts in the slot that has its middle, which for
 // a row as long as a slot is the one that begins nearest; one that covers several is spread
 // over them. A flow is spread over its time.
-func (f *file) fit(rows []row, slot, step int64) ([]bill.Sample, error) {
-	list, p, sum, parts := make([]bill.Sample, 0, len(rows)), int64(0), int64(0), int64(0)
-	if !f.flows {
-		p = phase(rows, slot)
-	}
-	for _, r := range rows {
+func (g *grid) fit() error {
+	list, slot, p := make([]bill.Sample, 0, len(g.rows)), g.slot, g.phase()
+	sum, parts := 0., int64(0)
+	for i := range g.rows {
+		r := &g.rows[i]
 		start, end := r.at, r.at+r.period
-		if !f.flows {
+		if !g.flows {
 			n := max((r.period+slot/2)/slot, 1)
-			start = floorDiv(r.at-p+min(cmp.Or(r.period, step), slot)/2, slot)*slot + p
+			start = floor(r.at-p+min(cmp.Or(r.period, g.step), slot)/2, slot) + p
 			end = start + n*slot
 			if n > 1 {
-				f.note(r.line, "spread", "covers %v: spread over %d samples", cli.Duration(r.period), n)
+				g.note(r.line, "spread", "covers %v: spread over %d samples", cli.Duration(r.period), n)
 			}
 		}
 		all := [2]int64{r.value[in].round(), r.value[out].round()}
-		if sum += all[in] + all[out]; sum < 0 || sum > 1<<62 {
-			return nil, f.at(r.line, errLarge)
+		if sum += float64(all[in]) + float64(all[out]); sum > 1<<62 {
+			return g.at(r.line, errLarge)
 		}
-		first := floorDiv(start-p, slot)*slot + p
+		first, rest := floor(start-p, slot)+p, all
 		if parts += (end - first) / slot; parts > 1<<28 {
-			return nil, errMany
+			return errMany
 		}
-		rest := all
 		for at := first; at < end; at += slot {
 			i, has := len(list), false
 			if i > 0 && at <= list[i-1].At {
@@ -364,11 +333,11 @@ func (f *file) fit(rows []row, slot, step int64) ([]bill.Sample, error) {
 			}
 			switch {
 			case !has && len(list) == maxRows:
-				return nil, errMany
+				return errMany
 			case !has:
 				list = slices.Insert(list, i, bill.Sample{At: at, Line: r.line})
 			case r.period == 0:
-				f.note(r.line, "added", "in the same sample as %s %d: the bytes of both are added", f.unit, list[i].Line)
+				g.note(r.line, "added", "in the same sample as %s %d: the bytes of both are added", g.unit, list[i].Line)
 			}
 			later := max(end-at-slot, 0)
 			left := [2]int64{share(all[in], later, end-start), share(all[out], later, end-start)}
@@ -377,7 +346,8 @@ func (f *file) fit(rows []row, slot, step int64) ([]bill.Sample, error) {
 			rest = left
 		}
 	}
-	return list, nil
+	g.list = list
+	return nil
 }
 
 // share is n*part/whole, rounded down; part is at most whole.
@@ -388,34 +358,34 @@ func share(n, part, whole int64) int64 {
 }
 
 // plausible checks samples against the speed of the port, or against each other.
-func (f *file) plausible(list []bill.Sample, slot int64) error {
-	seconds := time.Duration(slot).Seconds()
+func (g *grid) plausible() error {
+	seconds := time.Duration(g.slot).Seconds()
 	for d, name := range directions[:total] {
 		bytes := func(x bill.Sample) int64 { return [2]int64{x.In, x.Out}[d] }
 		var values []int64
-		for _, x := range list {
+		for _, x := range g.list {
 			if n := bytes(x); n > 0 {
 				values = append(values, n)
 			}
 		}
 		limit := math.Inf(1)
 		switch {
-		case f.Speed > 0:
-			limit = 1.1 * float64(f.Speed) / 8 * seconds
+		case g.Speed > 0:
+			limit = 1.1 * float64(g.Speed) / 8 * seconds
 		case len(values) >= 10:
 			slices.Sort(values)
 			limit = 1000 * float64(values[len(values)/2])
 		}
-		for _, x := range list {
+		for _, x := range g.list {
 			if float64(bytes(x)) <= limit {
 				continue
 			}
 			rate := cli.Human(float64(bytes(x))*8/seconds, "bit/s")
-			if f.Speed > 0 {
-				return f.at(x.Line, cli.Hint(fmt.Errorf("%s is %s, more than the port carries", name, rate),
+			if g.Speed > 0 {
+				return g.at(x.Line, cli.Hint(fmt.Errorf("%s is %s, more than the port carries", name, rate),
 					"correct or remove the sample, or give the speed of the port with -speed"))
 			}
-			f.note(x.Line, "high", "%s is %s, over a thousand times the median: if that cannot be, give the speed of the port with -speed", name, rate)
+			g.note(x.Line, "high", "%s is %s, over a thousand times the median: if that cannot be, give the speed of the port with -speed", name, rate)
 		}
 	}
 	return nil

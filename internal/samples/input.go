@@ -114,11 +114,11 @@ func (f *file) records(each func(line int, fields []string) error) error {
 	}
 }
 
-// delimiter returns what separates the fields of a file: what the first line says or has.
+// delimiter returns what separates the fields of a file: what its first line has, which may be
+// sep=; for this.
 func delimiter(head string) rune {
-	rest, says := strings.CutPrefix(head, "sep=")
-	for line := range strings.Lines(rest) {
-		if line = strings.TrimSpace(line); !says && (line == "" || line[0] == '#') {
+	for line := range strings.Lines(head) {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
 			continue
 		}
 		quoted := false

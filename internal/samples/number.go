@@ -32,8 +32,6 @@ func (n number) times(factor float64) number {
 // round returns the nearest whole number.
 func (n number) round() int64 { return int64(min(n.whole+uint64(n.part+0.5), math.MaxInt64)) }
 
-var errLarge = errors.New("that is more bytes than can be counted")
-
 // number reads a number in the dialect of the file.
 func (f *file) number(text string) (number, error) {
 	if n, err := strconv.ParseUint(text, 10, 64); err == nil {

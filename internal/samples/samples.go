@@ -28,6 +28,12 @@ import (
 // maxRows is the most rows that are kept. Files are untrusted.
 const maxRows = bill.MaxSlots
 
+var (
+	errNone  = errors.New("there are no samples")
+	errMany  = fmt.Errorf("more than %d samples", maxRows)
+	errLarge = errors.New("that is more bytes than can be counted")
+)
+
 // Options say what a file does not.
 type Options struct {
 	Zone     *time.Location // of times without one
@@ -45,15 +51,14 @@ type Port struct {
 
 // kind is what the values and times of a file are.
 type kind struct {
-	unit     float64 // bytes in one; 0 if it is not known
-	rate     bool    // a second
-	end      bool    // times are the ends of samples
-	counters bool
-	settled  bool // the format or the user says whether times are ends
-	deltas   bool // the format or the user says that values are no counters
-	whole    bool // a line has all columns
-	graph    bool // values are those of a picture, which has out below its axis
-	flows    bool // rows are flows, of which many have one time
+	unit    float64 // bytes in one; 0 if it is not known
+	rate    bool    // a second
+	end     bool    // times are the ends of samples
+	settled bool    // the format or the user says whether times are ends
+	deltas  bool    // the format or the user says that values are no counters
+	whole   bool    // a line has all columns
+	graph   bool    // values are those of a picture, which has out below its axis
+	flows   bool    // rows are flows, of which many have one time
 }
 
 // format is a line of the table.
@@ -64,27 +69,22 @@ type format struct {
 	kind   kind
 }
 
-var formats []format
+var rates = kind{unit: 1, rate: true, end: true, settled: true, deltas: true, whole: true, graph: true}
 
 // A file has the first format that recognises it. Anything else is CSV.
-func init() {
-	rates := kind{unit: 1, rate: true, end: true, settled: true, deltas: true, whole: true, graph: true}
-	bits := rates
-	bits.unit = 1. / 8
-	formats = []format{
-		{"vnstat", `(?s)^\{.*"vnstatversion"`, readVnstat, kind{unit: 1, settled: true, deltas: true}},
-		{"prometheus", `(?s)^\{.*"resultType"`, readPrometheus, kind{unit: 1, end: true, settled: true}},
-		{"librenms", `(?s)^\{.*"graph_data"`, readGraph, bits},
-		{"librenms", `^.*in_delta.*out_delta`, readTable, kind{unit: 1, end: true, settled: true, deltas: true}},
-		{"xport", `(?s)^(<.*<xport>|\{.*"about")`, readXport, rates},
-		{"dump", `(?s)^<.*<rrd>`, readDump, rates},
-		{"fetch", `^[^\n,;"<{]*\n\s*\d{9,10}: \S`, readTable, rates},
-		{"mrtg", `^\d{9,10} -?\d+ -?\d+\r?\n\d{9,10} \d+ \d+ \d+ \d+\s`, readMRTG, rates},
-		{"nfdump", `^ts,te,td,`, readNfdump, kind{unit: 1, settled: true, deltas: true, whole: true, flows: true}},
-		{"cacti", `^"Title","`, readTable, kind{unit: 1, rate: true, end: true, settled: true, deltas: true}},
-		{"grafana", `^"Time","`, readTable, kind{end: true, rate: true}},
-		{"csv", ``, readTable, kind{}},
-	}
+var formats = []format{
+	{"vnstat", `(?s)^\{.*"vnstatversion"`, readVnstat, kind{unit: 1, settled: true, deltas: true}},
+	{"prometheus", `(?s)^\{.*"resultType"`, readPrometheus, kind{unit: 1, end: true, settled: true}},
+	{"librenms", `(?s)^\{.*"graph_data"`, readGraph, kind{unit: 1. / 8, rate: true, end: true, settled: true, deltas: true, whole: true, graph: true}},
+	{"librenms", `^.*in_delta.*out_delta`, readTable, kind{unit: 1, end: true, settled: true, deltas: true}},
+	{"xport", `(?s)^(<.*<xport>|\{.*"about")`, readXport, rates},
+	{"dump", `(?s)^<.*<rrd>`, readDump, rates},
+	{"fetch", `^[^\n,;"<{]*\n\s*\d{9,10}: \S`, readTable, rates},
+	{"mrtg", `^\d{9,10} -?\d+ -?\d+\r?\n\d{9,10} \d+ \d+ \d+ \d+\s`, readMRTG, rates},
+	{"nfdump", `^ts,te,td,`, readNfdump, kind{unit: 1, settled: true, deltas: true, whole: true, flows: true}},
+	{"cacti", `^"Title","`, readTable, kind{rate: true, end: true, settled: true, deltas: true}},
+	{"grafana", `^"Time","`, readTable, kind{end: true, rate: true}},
+	{"csv", ``, readTable, kind{}},
 }
 
 // find returns the format that the user names, or that the beginning of a file shows.
@@ -128,7 +128,7 @@ type file struct {
 	in     input
 	unit   string // what errors number: line, or value
 	ports  map[string][]row
-	rows   int
+	kept   int // rows
 	notes  notes
 	clock  clock
 	comma  byte // the decimal mark of numbers; 0 if it is not known
@@ -170,8 +170,6 @@ func Read(r io.Reader, o Options) ([]Port, []string, error) {
 	return ports, f.notes.lines(), nil
 }
 
-var errNone = errors.New("there are no samples")
-
 // settle has what the user says of the values take the place of what the format does.
 func (f *file) settle() {
 	o := f.Options.Format
@@ -187,9 +185,7 @@ func (f *file) settle() {
 	if o.has("start") || o.has("end") {
 		f.end, f.settled = o.has("end"), true
 	}
-	if f.Options.Counters {
-		f.counters, f.rate = true, false
-	}
+	f.rate = f.rate && !f.Counters
 	f.comma = '.'
 	if mark := o["decimal"]; mark != "" {
 		f.comma = mark[0]
@@ -201,14 +197,12 @@ func (f *file) add(port string, r row) error {
 	if !r.value[in].known && !r.value[out].known {
 		return nil
 	}
-	if f.rows++; f.rows > maxRows {
+	if f.kept++; f.kept > maxRows {
 		return errMany
 	}
 	f.ports[port] = append(f.ports[port], r)
 	return nil
 }
-
-var errMany = fmt.Errorf("more than %d samples", maxRows)
 
 // at adds the place to an error.
 func (f *file) at(line int, err error) error {

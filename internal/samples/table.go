@@ -20,7 +20,10 @@ func readTable(f *file) error {
 		case t != nil:
 			return f.record(t, row{line: line}, fields)
 		case f.format == "cacti" && fields[0] == "Vertical Label" && len(fields) > 1:
-			return f.label(fields[1])
+			if o := f.Options.Format; !o.has("bytes") && !o.has("bits") {
+				f.kind.unit, _ = unit(fields[1])
+			}
+			return nil
 		case f.format == "cacti" && fields[0] != "Date":
 			return nil
 		case f.format == "fetch":
@@ -42,17 +45,6 @@ func readTable(f *file) error {
 		}
 		return f.record(t, row{line: line}, fields)
 	})
-}
-
-// label takes the unit of a graph from its vertical label.
-func (f *file) label(text string) error {
-	if o := f.Options.Format; !o.has("bytes") && !o.has("bits") {
-		f.kind.unit, _ = unit(text)
-	}
-	if f.kind.unit == 0 {
-		return cli.Hint(fmt.Errorf("the vertical label is %q: bits or bytes?", text), "give -format bits or -format bytes")
-	}
-	return nil
 }
 
 // record adds the rows of a line, one of each port.

@@ -21,7 +21,8 @@ func readVnstat(f *file) error {
 		return err
 	}
 	minutes, n := false, 0
-	d, err := f.document([]string{"jsonversion", "interfaces.name", "interfaces.traffic.fiveminute.", "interfaces.traffic.hour."}, func(d *document, path string) error {
+	wants := []string{"jsonversion", "interfaces.name", "interfaces.traffic.fiveminute.", "interfaces.traffic.hour."}
+	d, err := f.document(wants, func(d *document, path string) error {
 		if path == "interfaces" {
 			d.take("interfaces.name")
 			minutes = false
@@ -66,31 +67,26 @@ func vnstatTime(sample map[string]string) string {
 // readPrometheus reads the answer to a range query. The name of a series or a label says
 // its direction.
 func readPrometheus(f *file) error {
-	said := f.counters || f.Options.Format.has("rate") || f.Options.Format.has("amount")
+	said := f.Counters || f.Options.Format.has("rate") || f.Options.Format.has("amount")
 	var t *table // of a series
-	var labels map[string]string
 	count, n := 0, 0
-	d, err := f.document([]string{"status", "error", "data.resultType", "data.result.values", "data.result.metric."}, func(d *document, path string) (err error) {
+	wants := []string{"status", "error", "data.resultType", "data.result.values", "data.result.metric."}
+	d, err := f.document(wants, func(d *document, path string) (err error) {
 		switch path {
 		case "data.result.metric":
-			t, labels = nil, d.takeAll(path)
 			count, n = count+1, 0
+			t, err = f.series(count, d.takeAll(path), said)
 		case "data.result.values":
-			point := d.take(path)
-			if len(point) == 0 { // of all points
-				return nil
-			}
-			if t == nil {
-				if t, err = f.series(count, labels, said); err != nil {
-					return err
-				}
-			}
 			n++
-			return f.at(n, f.record(t, row{line: n}, point))
+			if point := d.take(path); t == nil {
+				err = errors.New("the values of a series come before its labels")
+			} else if len(point) > 0 { // not the end of all points
+				err = f.at(n, f.record(t, row{line: n}, point))
+			}
 		case "data.result":
-			labels = nil
+			t = nil
 		}
-		return nil
+		return err
 	})
 	if status, result := d.last("status"), d.last("data.resultType"); err == nil && (status != "success" || result != "matrix") {
 		err = cli.Hint(fmt.Errorf("status %q, %s, result type %q", status, cmp.Or(d.last("error"), "no error"), result), "ask /api/v1/query_range")
@@ -112,7 +108,7 @@ func (f *file) series(count int, metric map[string]string, said bool) (*table, e
 			"ask for series with their names, or give -format in=WORD,out=WORD of their labels")
 	}
 	if text := metric["__name__"]; strings.HasSuffix(text, "_total") || has(amountWords, split(text)) {
-		f.counters = f.counters || !f.Options.Format.has("rate") && !f.Options.Format.has("amount")
+		f.Counters = f.Counters || !f.Options.Format.has("rate") && !f.Options.Format.has("amount")
 	} else if !said {
 		return nil, cli.Hint(fmt.Errorf("series %d (%s): counters, or rates?", count, name), "give -counters, or -format rate,bits or -format rate,bytes")
 	}
@@ -225,7 +221,7 @@ func readDump(f *file) error {
 		}
 		if n++; n == 1 && wanted && d.last("rra.cf") == "AVERAGE" && step > 0 && step <= 366*86400 {
 			clear(f.ports) // of longer steps
-			f.rows, best = 0, step
+			f.kept, best = 0, step
 			if t, err = f.header(1, append([]string{"time"}, d.texts["ds.name"]...)...); err != nil {
 				return err
 			}

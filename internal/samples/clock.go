@@ -137,7 +137,8 @@ func (g *grid) local() error {
 					"give the zone of the file with -tz"))
 			case g.flows:
 			case n > 2:
-				return g.at(r.line, cli.Hint(fmt.Errorf("%s comes %d times", name(), n), "export times with their zone, or as seconds since 1970"))
+				return g.at(r.line, cli.Hint(fmt.Errorf("%s comes %d times", name(), n),
+					"export times with their zone, or as seconds since 1970"))
 			case n == 2:
 				times[r.at] = -1 // the next one is the later
 			case n < 0, n == 1 && first <= previous && previous <= last:

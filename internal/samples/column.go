@@ -23,11 +23,12 @@ var kinds = []struct {
 	{"date", 1, "date"},
 	{"time", 2, "time timestamp date datetime epoch unix utc start begin from"},
 	{"end", 1, "end to until"},
-	{"other", 99, "errors errs error packets packet pkts ucastpkts discards drops dropped max maximum peak min minimum avg average " +
-		"percentile"},
-	{"in", 99, "in rx inbound input ingress receive received recv inoctets ifinoctets ifhcinoctets bytesin bytesrecv rxbytes download"},
-	{"out", 99, "out tx outbound output egress transmit transmitted sent send outoctets ifoutoctets ifhcoutoctets bytesout " +
-		"bytessent txbytes upload"},
+	{"other", 99, "errors errs error packets packet pkts ucastpkts discards drops dropped " +
+		"max maximum peak min minimum avg average percentile"},
+	{"in", 99, "in rx inbound input ingress receive received recv download " +
+		"inoctets ifinoctets ifhcinoctets bytesin bytesrecv rxbytes"},
+	{"out", 99, "out tx outbound output egress transmit transmitted sent send upload " +
+		"outoctets ifoutoctets ifhcoutoctets bytesout bytessent txbytes"},
 	{"port", 2, "interface iface ifname port portid billid device"},
 	{"other", 99, "id"},
 	{"total", 99, "total sum aggregate traffic"},
@@ -42,7 +43,8 @@ const (
 
 // split returns the words of a name in lower case, and at last all together.
 func split(name string) []string {
-	words := strings.FieldsFunc(strings.ToLower(name), func(c rune) bool { return !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9') })
+	mark := func(c rune) bool { return !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9') }
+	words := strings.FieldsFunc(strings.ToLower(name), mark)
 	return append(words, strings.Join(words, ""))
 }
 
@@ -115,7 +117,7 @@ type series struct {
 
 // chosen returns the column that -format names, by name or number, or else -1.
 func (f *file) chosen(option string, names []string) (int, error) {
-	want, given := f.Options.Format[option]
+	want, given := f.Format[option]
 	if !given {
 		return -1, nil
 	}
@@ -131,7 +133,7 @@ func (f *file) chosen(option string, names []string) (int, error) {
 // kindsOf returns what the columns are by -format and their names.
 func (f *file) kindsOf(names []string) ([]string, error) {
 	all := make([]string, len(names))
-	values := f.Options.Format.has("in") || f.Options.Format.has("out")
+	values := f.Format.has("in", "out")
 	for i, name := range names {
 		if all[i] = kindOf(name); values && slices.Contains(directions[:], all[i]) {
 			all[i] = ""
@@ -161,7 +163,8 @@ func (f *file) header(line int, names ...string) (*table, error) {
 		return nil, err
 	}
 	column := func(kind string) int { return slices.Index(kinds, kind) }
-	t := &table{time: column("time"), end: -1, date: column("date"), period: column("period"), port: column("port"), width: len(names)}
+	t := &table{time: column("time"), end: -1, date: column("date"), period: column("period"), port: column("port")}
+	t.width = len(names)
 	switch end := column("end"); {
 	case t.time >= 0 && !strings.EqualFold(names[t.time], "time"):
 		t.date = -1
@@ -196,9 +199,10 @@ func (f *file) header(line int, names ...string) (*table, error) {
 		t.need = max(t.need, i+1)
 	}
 	if len(t.series) == 0 {
-		return nil, cli.Hint(errors.New("no column is called in or out"), "the columns: %s; give -format in=NAME,out=NAME", strings.Join(rest, ", "))
+		return nil, cli.Hint(errors.New("no column is called in or out"),
+			"the columns: %s; give -format in=NAME,out=NAME", strings.Join(rest, ", "))
 	}
-	if f.whole {
+	if f.graph {
 		t.need = t.width
 	}
 	return t, nil
@@ -207,7 +211,7 @@ func (f *file) header(line int, names ...string) (*table, error) {
 // value adds a column of a direction.
 func (f *file) value(t *table, i, direction int, names []string) (err error) {
 	port := ""
-	if !f.Options.Format.has("in") && !f.Options.Format.has("out") {
+	if !f.Format.has("in", "out") {
 		port = portOf(names[i])
 	}
 	k := slices.IndexFunc(t.series, func(s series) bool { return s.port == port })
@@ -217,7 +221,8 @@ func (f *file) value(t *table, i, direction int, names []string) (err error) {
 	}
 	s, d := &t.series[k], direction%total // both together are in
 	if s.value[d] >= 0 {
-		return cli.Hint(fmt.Errorf("%q and %q are both %s", names[s.value[d]], names[i], directions[direction]), "give -format in=NAME,out=NAME")
+		return cli.Hint(fmt.Errorf("%q and %q are both %s", names[s.value[d]], names[i], directions[direction]),
+			"give -format in=NAME,out=NAME")
 	}
 	s.value[d] = i
 	s.unit[d], err = f.resolve(names[i])
@@ -227,23 +232,24 @@ func (f *file) value(t *table, i, direction int, names []string) (err error) {
 // resolve returns the bytes in one of a column: as the user says, or its name, or the format.
 // It settles whether values are those of a second.
 func (f *file) resolve(name string) (float64, error) {
-	o, words := f.Options.Format, split(name)
+	o, words := f.Format, split(name)
 	bytes, rate := unit(name)
 	named := bytes != 0
-	if !named || o.has("bits") || o.has("bytes") {
+	if !named || o.has("bits", "bytes") {
 		bytes = f.kind.unit
 	}
 	rate = rate || has(rateWords, words)
 	f.deltas = f.deltas || strings.Contains(strings.ToLower(name), "delta")
 	switch {
-	case o.has("rate") || o.has("amount") || f.Counters:
+	case o.has("rate", "amount") || f.Counters:
 	case rate || has(amountWords, words):
 		f.rate = rate
 	case named && (bytes < 1 || f.rate):
 		return 0, cli.Hint(fmt.Errorf("%q: those of a sample, or a second?", name), "give -format amount or -format rate")
 	}
 	if bytes == 0 && f.format != "csv" {
-		return 0, cli.Hint(fmt.Errorf("%q: bits or bytes?", name), "give -format bits or -format bytes, with amount if they are not a second")
+		return 0, cli.Hint(fmt.Errorf("%q: bits or bytes?", name),
+			"give -format bits or -format bytes, with amount if they are not a second")
 	}
 	return cmp.Or(bytes, 1), nil
 }

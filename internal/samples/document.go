@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // The most elements of a document within each other, and the most bytes of texts that are held,
@@ -33,12 +34,27 @@ type document struct {
 	ended func(path string) error
 }
 
+// line is the fields of a row, and how long they are of.
+type line struct {
+	*table
+	period time.Duration
+	fields []string
+}
+
 // document calls a function with the path of each object, array and element of others that
-// ends.
-func (f *file) document(wants []string, ended func(d *document, path string) error) (*document, error) {
+// ends, and adds the lines with fields that it returns.
+func (f *file) document(wants []string, ended func(d *document, path string) (line, error)) (*document, error) {
 	f.unit = "value" // they have no lines
+	n := 0
 	d := &document{in: &f.in, wants: wants, texts: map[string][]string{}}
-	d.ended = func(path string) error { return ended(d, path) }
+	d.ended = func(path string) error {
+		l, err := ended(d, path)
+		if err != nil || len(l.fields) == 0 {
+			return err
+		}
+		n++
+		return f.at(n, f.record(l.table, row{line: n, period: int64(l.period)}, l.fields))
+	}
 	if head, _ := f.head.Peek(1); string(head) == "<" {
 		return d, d.readXML()
 	}

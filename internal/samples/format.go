@@ -24,7 +24,10 @@ var options = map[string]struct{ value, not string }{
 	"port": {"NAME", ""}, "net": {"PREFIX", ""}, "if": {"INDEX", ""},
 }
 
-func (f Format) has(option string) bool { _, has := f[option]; return has }
+// has reports whether any of some options is given.
+func (f Format) has(options ...string) bool {
+	return slices.ContainsFunc(options, func(o string) bool { _, has := f[o]; return has })
+}
 
 func (f Format) String() string {
 	var all []string

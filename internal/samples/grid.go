@@ -132,13 +132,15 @@ func (g *grid) differences() error {
 				wraps++
 				g.note(r.line, "wrap", "the counter of %s wrapped", directions[d])
 			case v.whole < last.value[d].whole:
-				g.note(r.line, "reset", "the counter of %s began anew: the bytes since then count, and those before are not known", directions[d])
+				g.note(r.line, "reset",
+					"the counter of %s began anew: the bytes since then count, and those before are not known", directions[d])
 			}
 		}
 		last = now
 	}
 	if g.rows = rows[1:]; len(g.rows) > 10 && wraps > len(g.rows) {
-		return cli.Hint(errors.New("counters of 32 bits wrap in most samples, and may wrap twice in one"), "count with 64 bits: ifHCInOctets, ifHCOutOctets")
+		return cli.Hint(errors.New("counters of 32 bits wrap in most samples, and may wrap twice in one"),
+			"count with 64 bits: ifHCInOctets, ifHCOutOctets")
 	}
 	return nil
 }
@@ -218,14 +220,16 @@ func (g *grid) ends() bool {
 	case g.end:
 		g.note(g.rows[0].line, "ends", "times count as the ends of samples: give -format end or -format start")
 	case last > 1 && midnight(to) && from.Day() == 1 && from.Hour() == 0 && !midnight(from) && from.Month() != to.Month():
-		g.note(g.rows[last].line, "ends", "the times go from %s to %s, as the ends of samples do, but count as their beginnings: give -format end or -format start",
-			from.Format("2 Jan 15:04"), to.Format("2 Jan 15:04"))
+		g.note(g.rows[last].line, "ends", "the times go from %s to %s, as the ends of samples do, "+
+			"but count as their beginnings: give -format end or -format start", from.Format("2 Jan 15:04"), to.Format("2 Jan 15:04"))
 	}
 	return g.end
 }
 
 // steps are the intervals of pollers, in seconds.
-var steps = []int64{1, 2, 5, 10, 15, 20, 30, 60, 120, 180, 240, 300, 600, 900, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400}
+var steps = []int64{
+	1, 2, 5, 10, 15, 20, 30, 60, 120, 180, 240, 300, 600, 900, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400,
+}
 
 // round returns the step of pollers that is within a tenth, or the interval itself.
 func round(apart int64) int64 {
@@ -256,7 +260,8 @@ func (g *grid) intervals() error {
 	case g.slot == 0:
 		return cli.Hint(errors.New("a single sample does not show how far samples are apart"), "give -interval")
 	case g.Interval == 0 && m > 0 && 2*m >= n && (m > 1 || other > 10*step):
-		return g.at(g.rows[1].line, cli.Hint(fmt.Errorf("samples are %v apart or %v", cli.Duration(step), cli.Duration(other)), "give -interval"))
+		err := fmt.Errorf("samples are %v apart or %v", cli.Duration(step), cli.Duration(other))
+		return g.at(g.rows[1].line, cli.Hint(err, "give -interval"))
 	case g.slot > 24*int64(time.Hour):
 		return fmt.Errorf("samples are %v apart: must be at most a day", time.Duration(g.slot))
 	}
@@ -385,7 +390,8 @@ func (g *grid) plausible() error {
 				return g.at(x.Line, cli.Hint(fmt.Errorf("%s is %s, more than the port carries", name, rate),
 					"correct or remove the sample, or give the speed of the port with -speed"))
 			}
-			g.note(x.Line, "high", "%s is %s, over a thousand times the median: if that cannot be, give the speed of the port with -speed", name, rate)
+			g.note(x.Line, "high", "%s is %s, over a thousand times the median: "+
+				"if that cannot be, give the speed of the port with -speed", name, rate)
 		}
 	}
 	return nil

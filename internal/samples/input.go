@@ -84,7 +84,7 @@ func (f *file) records(each func(line int, fields []string) error) error {
 	switch {
 	case f.format == "fetch" || f.format == "mrtg":
 		comma = ' ' // or several
-	case comma != ',' && !f.Options.Format.has("decimal"):
+	case comma != ',' && !f.Format.has("decimal"):
 		f.comma = 0
 	}
 	r := csv.NewReader(&f.in)

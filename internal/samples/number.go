@@ -85,7 +85,8 @@ func (f *file) plain(text string) (string, error) {
 		case f.comma != 0:
 			comma = f.comma == ','
 		case ambiguous.MatchString(text):
-			return "", cli.Hint(fmt.Errorf("%.40q: a thousand or a fraction?", text), "give -format decimal=comma or -format decimal=point")
+			return "", cli.Hint(fmt.Errorf("%.40q: a thousand or a fraction?", text),
+				"give -format decimal=comma or -format decimal=point")
 		}
 		if comma {
 			decimal, thousands = ",", "."

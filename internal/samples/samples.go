@@ -51,14 +51,12 @@ type Port struct {
 
 // kind is what the values and times of a file are.
 type kind struct {
-	unit    float64 // bytes in one; 0 if it is not known
-	rate    bool    // a second
-	end     bool    // times are the ends of samples
-	settled bool    // the format or the user says whether times are ends
-	deltas  bool    // the format or the user says that values are no counters
-	whole   bool    // a line has all columns
-	graph   bool    // values are those of a picture, which has out below its axis
-	flows   bool    // rows are flows, of which many have one time
+	unit   float64 // bytes in one; 0 if it is not known
+	rate   bool    // a second
+	end    bool    // times are the ends of samples
+	deltas bool    // the format or the user says that values are no counters
+	graph  bool    // lines have all columns, and may have out below the axis of a picture
+	flows  bool    // rows are flows, of which many have one time
 }
 
 // format is a line of the table.
@@ -69,21 +67,21 @@ type format struct {
 	kind   kind
 }
 
-var rates = kind{unit: 1, rate: true, end: true, settled: true, deltas: true, whole: true, graph: true}
+var rates = kind{unit: 1, rate: true, end: true, graph: true}
 
 // A file has the first format that recognises it. Anything else is CSV.
 var formats = []format{
-	{"vnstat", `(?s)^\{.*"vnstatversion"`, readVnstat, kind{unit: 1, settled: true, deltas: true}},
-	{"prometheus", `(?s)^\{.*"resultType"`, readPrometheus, kind{unit: 1, end: true, settled: true}},
-	{"librenms", `(?s)^\{.*"graph_data"`, readGraph, kind{unit: 1. / 8, rate: true, end: true, settled: true, deltas: true, whole: true, graph: true}},
-	{"librenms", `^.*in_delta.*out_delta`, readTable, kind{unit: 1, end: true, settled: true, deltas: true}},
+	{"vnstat", `(?s)^\{.*"vnstatversion"`, readVnstat, kind{unit: 1, deltas: true}},
+	{"prometheus", `(?s)^\{.*"resultType"`, readPrometheus, kind{unit: 1, end: true}},
+	{"librenms", `(?s)^\{.*"graph_data"`, readGraph, kind{unit: 1. / 8, rate: true, end: true, graph: true}},
+	{"librenms", `^.*in_delta.*out_delta`, readTable, kind{unit: 1, end: true, deltas: true}},
 	{"xport", `(?s)^(<.*<xport>|\{.*"about")`, readXport, rates},
 	{"dump", `(?s)^<.*<rrd>`, readDump, rates},
 	{"fetch", `^[^\n,;"<{]*\n\s*\d{9,10}: \S`, readTable, rates},
 	{"mrtg", `^\d{9,10} -?\d+ -?\d+\r?\n\d{9,10} \d+ \d+ \d+ \d+\s`, readMRTG, rates},
-	{"nfdump", `^ts,te,td,`, readNfdump, kind{unit: 1, settled: true, deltas: true, whole: true, flows: true}},
-	{"cacti", `^"Title","`, readTable, kind{rate: true, end: true, settled: true, deltas: true}},
-	{"grafana", `^"Time","`, readTable, kind{end: true, rate: true}},
+	{"nfdump", `^ts,te,td,`, readNfdump, kind{unit: 1, deltas: true, flows: true}},
+	{"cacti", `^"Title","`, readTable, kind{rate: true, end: true}},
+	{"grafana", `^"Time","`, readTable, kind{rate: true, end: true}},
 	{"csv", ``, readTable, kind{}},
 }
 
@@ -123,15 +121,16 @@ var directions = [...]string{"in", "out", "total"}
 type file struct {
 	Options
 	kind
-	format string
-	head   *bufio.Reader // to look at the beginning
-	in     input
-	unit   string // what errors number: line, or value
-	ports  map[string][]row
-	kept   int // rows
-	notes  notes
-	clock  clock
-	comma  byte // the decimal mark of numbers; 0 if it is not known
+	format  string
+	settled bool          // the format or the user says whether times are ends
+	head    *bufio.Reader // to look at the beginning
+	in      input
+	unit    string // what errors number: line, or value
+	ports   map[string][]row
+	kept    int // rows
+	notes   notes
+	clock   clock
+	comma   byte // the decimal mark of numbers; 0 if it is not known
 }
 
 // Read reads the ports of a file, in order of their names, and the notes on what was
@@ -152,7 +151,8 @@ func Read(r io.Reader, o Options) ([]Port, []string, error) {
 	names := slices.Sorted(maps.Keys(f.ports))
 	if want, given := o.Format["port"]; given {
 		if f.ports[want] == nil {
-			return nil, nil, cli.Hint(fmt.Errorf("no port is called %q", want), "its ports: %s", strings.Join(names, ", "))
+			err := fmt.Errorf("no port is called %q", want)
+			return nil, nil, cli.Hint(err, "its ports: %s", strings.Join(names, ", "))
 		}
 		names = []string{want}
 	}
@@ -172,17 +172,18 @@ func Read(r io.Reader, o Options) ([]Port, []string, error) {
 
 // settle has what the user says of the values take the place of what the format does.
 func (f *file) settle() {
-	o := f.Options.Format
+	o := f.Format
 	switch {
 	case o.has("bits"):
 		f.kind.unit = 1. / 8
 	case o.has("bytes"):
 		f.kind.unit = 1
 	}
-	if o.has("rate") || o.has("amount") {
+	if o.has("rate", "amount") {
 		f.rate, f.deltas = o.has("rate"), true
 	}
-	if o.has("start") || o.has("end") {
+	f.settled = f.format != "csv" && f.format != "grafana"
+	if o.has("start", "end") {
 		f.end, f.settled = o.has("end"), true
 	}
 	f.rate = f.rate && !f.Counters

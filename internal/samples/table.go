@@ -20,7 +20,7 @@ func readTable(f *file) error {
 		case t != nil:
 			return f.record(t, row{line: line}, fields)
 		case f.format == "cacti" && fields[0] == "Vertical Label" && len(fields) > 1:
-			if o := f.Options.Format; !o.has("bytes") && !o.has("bits") {
+			if !f.Format.has("bytes", "bits") {
 				f.kind.unit, _ = unit(fields[1])
 			}
 			return nil
@@ -34,9 +34,9 @@ func readTable(f *file) error {
 			return err
 		}
 		names := []string{"time", "in", "out"}
-		if o := f.Options.Format; o.has("time") || o.has("in") || o.has("out") {
+		if f.Format.has("time", "in", "out") {
 			names = make([]string, len(fields))
-			if !o.has("time") {
+			if !f.Format.has("time") {
 				names[0] = "time"
 			}
 		}
@@ -153,13 +153,14 @@ func readMRTG(f *file) error {
 
 // readNfdump reads flows. A flow is in one direction if its interface or address says so.
 func readNfdump(f *file) error {
-	o := f.Options.Format
+	o := f.Format
 	net, err := netip.ParsePrefix(o["net"])
 	if o.has("net") && err != nil {
 		return fmt.Errorf("-format net=%s: want a network: net=192.0.2.0/24", o["net"])
 	}
-	if !o.has("net") && !o.has("if") {
-		return cli.Hint(errors.New("flows do not say which direction they are of"), "give -format if=INDEX of the port, or -format net=192.0.2.0/24 of its side")
+	if !o.has("net", "if") {
+		return cli.Hint(errors.New("flows do not say which direction they are of"),
+			"give -format if=INDEX of the port, or -format net=192.0.2.0/24 of its side")
 	}
 	f.Interval = cmp.Or(f.Interval, 5*time.Minute)
 	var names []string

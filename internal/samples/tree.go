@@ -20,31 +20,30 @@ func readVnstat(f *file) error {
 	if err != nil {
 		return err
 	}
-	minutes, n := false, 0
+	minutes := false // the port has them
 	wants := []string{"jsonversion", "interfaces.name", "interfaces.traffic.fiveminute.", "interfaces.traffic.hour."}
-	d, err := f.document(wants, func(d *document, path string) error {
+	d, err := f.document(wants, func(d *document, path string) (l line, err error) {
+		length, is := strings.CutPrefix(path, "interfaces.traffic.")
 		if path == "interfaces" {
 			d.take("interfaces.name")
 			minutes = false
 		}
-		length, is := strings.CutPrefix(path, "interfaces.traffic.")
 		if !is || strings.Contains(length, ".") {
-			return nil
+			return l, nil
 		}
-		sample, port := d.takeAll(path), d.last("interfaces.name")
-		if n++; len(sample) == 0 { // of the samples of this length
-			n = 0
-			return nil
+		sample, port, period := d.takeAll(path), d.last("interfaces.name"), time.Hour
+		if length == "fiveminute" {
+			period = 5 * time.Minute
 		}
-		period := map[string]time.Duration{"fiveminute": 5 * time.Minute, "hour": time.Hour}[length]
-		switch hours := f.Interval == time.Hour; {
-		case period == 0, hours && period < time.Hour, minutes && period == time.Hour:
-			return nil
-		case !minutes && period < time.Hour:
+		switch hours := period == time.Hour; {
+		case len(sample) == 0, hours && minutes, !hours && f.Interval == time.Hour:
+			return l, nil
+		case !hours && !minutes:
 			delete(f.ports, port) // its hours
 			minutes = true
 		}
-		return f.at(n, f.record(t, row{line: n, period: int64(period)}, []string{vnstatTime(sample), port, sample["rx"], sample["tx"]}))
+		l = line{t, period, []string{vnstatTime(sample), port, sample["rx"], sample["tx"]}}
+		return l, nil
 	})
 	if version := d.last("jsonversion"); err == nil && version != "2" {
 		err = cli.Hint(fmt.Errorf("version %q of vnStat's JSON", version), "version 2 is known: use vnStat 2")
@@ -67,29 +66,27 @@ func vnstatTime(sample map[string]string) string {
 // readPrometheus reads the answer to a range query. The name of a series or a label says
 // its direction.
 func readPrometheus(f *file) error {
-	said := f.Counters || f.Options.Format.has("rate") || f.Options.Format.has("amount")
+	said := f.Counters || f.Format.has("rate", "amount")
 	var t *table // of a series
-	count, n := 0, 0
+	count := 0
 	wants := []string{"status", "error", "data.resultType", "data.result.values", "data.result.metric."}
-	d, err := f.document(wants, func(d *document, path string) (err error) {
+	d, err := f.document(wants, func(d *document, path string) (l line, err error) {
 		switch path {
 		case "data.result.metric":
-			count, n = count+1, 0
+			count++
 			t, err = f.series(count, d.takeAll(path), said)
 		case "data.result.values":
-			n++
-			if point := d.take(path); t == nil {
+			if l = (line{table: t, fields: d.take(path)}); t == nil {
 				err = errors.New("the values of a series come before its labels")
-			} else if len(point) > 0 { // not the end of all points
-				err = f.at(n, f.record(t, row{line: n}, point))
 			}
 		case "data.result":
 			t = nil
 		}
-		return err
+		return l, err
 	})
 	if status, result := d.last("status"), d.last("data.resultType"); err == nil && (status != "success" || result != "matrix") {
-		err = cli.Hint(fmt.Errorf("status %q, %s, result type %q", status, cmp.Or(d.last("error"), "no error"), result), "ask /api/v1/query_range")
+		err = fmt.Errorf("status %q, %s, result type %q", status, cmp.Or(d.last("error"), "no error"), result)
+		err = cli.Hint(err, "ask /api/v1/query_range")
 	}
 	return err
 }
@@ -99,7 +96,8 @@ func readPrometheus(f *file) error {
 func (f *file) series(count int, metric map[string]string, said bool) (*table, error) {
 	name, direction := seriesOf(metric)
 	for d, option := range directions[:total] {
-		if want := f.Options.Format[option]; want != "" && strings.Contains(strings.ToLower(fmt.Sprint(metric)), strings.ToLower(want)) {
+		want, all := strings.ToLower(f.Format[option]), strings.ToLower(fmt.Sprint(metric))
+		if want != "" && strings.Contains(all, want) {
 			direction = d
 		}
 	}
@@ -108,9 +106,10 @@ func (f *file) series(count int, metric map[string]string, said bool) (*table, e
 			"ask for series with their names, or give -format in=WORD,out=WORD of their labels")
 	}
 	if text := metric["__name__"]; strings.HasSuffix(text, "_total") || has(amountWords, split(text)) {
-		f.Counters = f.Counters || !f.Options.Format.has("rate") && !f.Options.Format.has("amount")
+		f.Counters = f.Counters || !f.Format.has("rate", "amount")
 	} else if !said {
-		return nil, cli.Hint(fmt.Errorf("series %d (%s): counters, or rates?", count, name), "give -counters, or -format rate,bits or -format rate,bytes")
+		return nil, cli.Hint(fmt.Errorf("series %d (%s): counters, or rates?", count, name),
+			"give -counters, or -format rate,bits or -format rate,bytes")
 	}
 	s := series{port: name, value: [2]int{-1, -1}, unit: [2]float64{f.kind.unit, f.kind.unit}}
 	s.value[direction] = 1
@@ -142,11 +141,12 @@ func readGraph(f *file) error {
 	if err != nil {
 		return err
 	}
-	d, err := f.document([]string{"graph_data.ticks", "graph_data.in_data", "graph_data.out_data"}, func(*document, string) error { return nil })
+	wants := []string{"graph_data.ticks", "graph_data.in_data", "graph_data.out_data"}
+	d, err := f.document(wants, func(*document, string) (line, error) { return line{}, nil })
 	if err != nil {
 		return err
 	}
-	ticks, ins, outs := d.take("graph_data.ticks"), d.take("graph_data.in_data"), d.take("graph_data.out_data")
+	ticks, ins, outs := d.take(wants[0]), d.take(wants[1]), d.take(wants[2])
 	if len(ins) != len(ticks) || len(outs) != len(ticks) {
 		return fmt.Errorf("%d times, but %d and %d values", len(ticks), len(ins), len(outs))
 	}
@@ -169,30 +169,29 @@ func readGraph(f *file) error {
 // start on.
 func readXport(f *file) error {
 	var t *table
-	var start, step, n int64
-	_, err := f.document([]string{"meta.start", "meta.step", "meta.legend", "meta.legend.entry", "data", "data.row.t", "data.row.v"}, func(d *document, path string) (err error) {
+	var at, step int64 // seconds
+	wants := []string{"meta.start", "meta.step", "meta.legend", "meta.legend.entry", "data", "data.row.t", "data.row.v"}
+	_, err := f.document(wants, func(d *document, path string) (l line, err error) {
 		fields := slices.Concat(d.take("data"), d.take("data.row.t"), d.take("data.row.v"))
-		if path != "data" && path != "data.row" || len(fields) == 0 { // of all rows
-			return nil
-		}
-		if t == nil {
-			start, step = d.number("meta.start"), d.number("meta.step")
-			if step <= 0 || step > 366*86400 || start < 0 || start > 1e10 {
-				return fmt.Errorf("start %d, step %d", start, step)
+		if len(fields) > 0 && t == nil {
+			at, step = d.number("meta.start"), d.number("meta.step")
+			if step <= 0 || step > 366*86400 {
+				return l, fmt.Errorf("start %d, step %d", at, step)
 			}
 			names := slices.Concat([]string{"time"}, d.take("meta.legend"), d.take("meta.legend.entry"))
 			if t, err = f.header(1, names...); err != nil {
-				return err
+				return l, err
 			}
-			if o := f.Options.Format; !o.has("bits") && !o.has("bytes") && max(t.series[0].unit[in], t.series[0].unit[out]) == 1 {
+			o, first := f.Format, t.series[0].unit
+			if !o.has("bits", "bytes") && max(first[in], first[out]) == 1 {
 				f.note(1, "unit", "values count as bytes a second: if they are bits, give -format bits")
 			}
 		}
-		if len(fields) < t.width {
-			fields = slices.Insert(fields, 0, strconv.FormatInt(start+n*step, 10))
+		if len(fields) > 0 && len(fields) < t.width {
+			fields = slices.Insert(fields, 0, strconv.FormatInt(at, 10))
+			at += step
 		}
-		n++
-		return f.at(int(n), f.record(t, row{line: int(n), period: step * int64(time.Second)}, fields))
+		return line{t, time.Duration(step) * time.Second, fields}, nil
 	})
 	return err
 }
@@ -201,35 +200,30 @@ func readXport(f *file) error {
 // before each row has its time.
 func readDump(f *file) error {
 	var t *table
-	var best int64 // seconds
-	n := 0
+	var best time.Duration
+	decided := false // whether to take an archive
 	wants := []string{"step", "ds.name", "rra.cf", "rra.pdp_per_row", "rra.database.comment", "rra.database.row.v"}
-	_, err := f.document(wants, func(d *document, path string) (err error) {
+	_, err := f.document(wants, func(d *document, path string) (l line, err error) {
 		if path == "rra" {
-			n, t = 0, nil
-		}
-		if path != "rra.database.row" {
-			return nil
+			decided, t = false, nil
 		}
 		_, at, _ := strings.Cut(d.last("rra.database.comment"), "/")
 		fields := slices.Concat([]string{strings.TrimSpace(at)}, d.take("rra.database.row.v"))
-		d.take("rra.database.comment")
-		step := d.number("step") * d.number("rra.pdp_per_row")
-		wanted := best == 0 || step < best
-		if f.Interval != 0 {
-			wanted = f.Interval == time.Duration(step)*time.Second
+		if len(fields) == 1 {
+			return l, nil
 		}
-		if n++; n == 1 && wanted && d.last("rra.cf") == "AVERAGE" && step > 0 && step <= 366*86400 {
+		d.take("rra.database.comment")
+		step := time.Duration(d.number("step")*d.number("rra.pdp_per_row")) * time.Second
+		wanted := d.last("rra.cf") == "AVERAGE" && step > 0 && step == cmp.Or(f.Interval, step) && step <= cmp.Or(best, step)
+		if !decided && wanted {
 			clear(f.ports) // of longer steps
 			f.kept, best = 0, step
-			if t, err = f.header(1, append([]string{"time"}, d.texts["ds.name"]...)...); err != nil {
-				return err
-			}
+			t, err = f.header(1, append([]string{"time"}, d.texts["ds.name"]...)...)
 		}
-		if t == nil {
-			return nil
+		if decided = true; t == nil {
+			return l, err
 		}
-		return f.at(n, f.record(t, row{line: n, period: best * int64(time.Second)}, fields))
+		return line{t, step, fields}, err
 	})
 	if err == nil && best == 0 {
 		err = cli.Hint(errors.New("no archive of means (AVERAGE) has these steps"), "give its step with -interval, or none")

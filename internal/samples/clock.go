@@ -155,26 +155,24 @@ func (g *grid) local() error {
 // they never do, the first is the later one.
 func (f *file) instants(wall int64) (first, last int64) {
 	const day = 24 * int64(time.Hour)
+	offset := func(at int64) int64 {
+		_, seconds := time.Unix(0, at).In(f.Zone).Zone()
+		return int64(seconds) * int64(time.Second)
+	}
 	c := &f.clock
 	if wall/day != c.day {
 		c.day = wall / day
-		for i := range c.offsets {
-			_, offset := time.Unix(0, (c.day-1+3*int64(i))*day).In(f.Zone).Zone()
-			c.offsets[i] = int64(offset) * int64(time.Second)
-		}
+		c.offsets = [2]int64{offset((c.day - 1) * day), offset((c.day + 2) * day)}
 	}
 	first, last = wall-c.offsets[0], wall-c.offsets[1]
-	shows := func(at, offset int64) bool {
-		_, is := time.Unix(0, at).In(f.Zone).Zone()
-		return int64(is)*int64(time.Second) == offset
+	if first == last {
+		return first, last
 	}
-	if first != last {
-		switch before, after := shows(first, c.offsets[0]), shows(last, c.offsets[1]); {
-		case before && !after:
-			last = first
-		case after && !before:
-			first = last
-		}
+	switch before, after := offset(first) == c.offsets[0], offset(last) == c.offsets[1]; {
+	case before && !after:
+		last = first
+	case after && !before:
+		first = last
 	}
 	return first, last
 }

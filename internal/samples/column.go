@@ -115,44 +115,34 @@ type series struct {
 	unit  [2]float64
 }
 
-// chosen returns the column that -format names, by name or number, or else -1.
-func (f *file) chosen(option string, names []string) (int, error) {
-	want, given := f.Format[option]
-	if !given {
-		return -1, nil
-	}
-	if i := slices.IndexFunc(names, func(name string) bool { return strings.EqualFold(name, want) }); i >= 0 {
-		return i, nil
-	}
-	if n, err := strconv.Atoi(want); err == nil && n >= 1 && n <= len(names) {
-		return n - 1, nil
-	}
-	return -1, cli.Hint(fmt.Errorf("no column is called %s", want), "the columns: %s", strings.Join(names, ", "))
-}
-
-// kindsOf returns what the columns are by -format and their names.
+// kindsOf returns what the columns are by -format, which has their names or numbers, and else by
+// their names.
 func (f *file) kindsOf(names []string) ([]string, error) {
-	all := make([]string, len(names))
-	values := f.Format.has("in", "out")
+	kinds := make([]string, len(names))
 	for i, name := range names {
-		if all[i] = kindOf(name); values && slices.Contains(directions[:], all[i]) {
-			all[i] = ""
+		kinds[i] = kindOf(name)
+		if f.Format.has("in", "out") && slices.Contains(directions[:], kinds[i]) {
+			kinds[i] = ""
 		}
 	}
 	for _, option := range []string{"time", "in", "out"} {
-		i, err := f.chosen(option, names)
-		if err != nil {
-			return nil, err
-		}
-		if i < 0 {
+		want, given := f.Format[option]
+		if !given {
 			continue
 		}
-		if k := slices.Index(all, option); k >= 0 {
-			all[k] = ""
+		i := slices.IndexFunc(names, func(name string) bool { return strings.EqualFold(name, want) })
+		if n, err := strconv.Atoi(want); i < 0 && err == nil && n <= len(names) {
+			i = n - 1
 		}
-		all[i] = option
+		if i < 0 {
+			return nil, cli.Hint(fmt.Errorf("no column is called %s", want), "the columns: %s", strings.Join(names, ", "))
+		}
+		if k := slices.Index(kinds, option); k >= 0 {
+			kinds[k] = ""
+		}
+		kinds[i] = option
 	}
-	return all, nil
+	return kinds, nil
 }
 
 // header finds the columns of a table by their names, which stand in a line: the time, and in

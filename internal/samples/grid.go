@@ -328,7 +328,7 @@ func (g *grid) fit() error {
 			return g.at(r.line, errLarge)
 		}
 		first, rest := floor(start-p, slot)+p, all
-		if parts += (end - first) / slot; parts > 1<<28 {
+		if parts += (end - first) / slot; parts > 1<<25 {
 			return errMany
 		}
 		for at := first; at < end; at += slot {

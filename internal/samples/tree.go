@@ -91,16 +91,29 @@ func readPrometheus(f *file) error {
 	return err
 }
 
-// series returns the table of a series by its labels; said is whether the user says what its
-// values are.
+// series returns the table of a series, whose port is the labels that do not say its direction;
+// said is whether the user says what its values are.
 func (f *file) series(count int, metric map[string]string, said bool) (*table, error) {
-	name, direction := seriesOf(metric)
+	direction := -1
+	var labels []string
+	for _, key := range slices.Sorted(maps.Keys(metric)) {
+		d := -1
+		if key == "__name__" || key == "direction" || key == "dir" {
+			d = slices.Index(directions[:total], kindOf(metric[key]))
+		}
+		if d >= 0 {
+			direction = d
+		} else if key != "__name__" {
+			labels = append(labels, key+"="+metric[key])
+		}
+	}
 	for d, option := range directions[:total] {
 		want, all := strings.ToLower(f.Format[option]), strings.ToLower(fmt.Sprint(metric))
 		if want != "" && strings.Contains(all, want) {
 			direction = d
 		}
 	}
+	name := strings.Join(labels, " ")
 	if direction < 0 {
 		return nil, cli.Hint(fmt.Errorf("series %d (%s) is neither in nor out by its name and labels", count, name),
 			"ask for series with their names, or give -format in=WORD,out=WORD of their labels")
@@ -114,25 +127,6 @@ func (f *file) series(count int, metric map[string]string, said bool) (*table, e
 	s := series{port: name, value: [2]int{-1, -1}, unit: [2]float64{f.kind.unit, f.kind.unit}}
 	s.value[direction] = 1
 	return &table{end: -1, date: -1, period: -1, port: -1, width: 2, need: 2, series: []series{s}}, nil
-}
-
-// seriesOf returns the labels of a series that do not say its direction, and the direction, -1
-// if none does.
-func seriesOf(metric map[string]string) (name string, direction int) {
-	direction = -1
-	var labels []string
-	for _, key := range slices.Sorted(maps.Keys(metric)) {
-		value, says := metric[key], false
-		for d, word := range directions[:total] {
-			if (key == "__name__" || key == "direction" || key == "dir") && kindOf(value) == word {
-				direction, says = d, true
-			}
-		}
-		if key != "__name__" && !says {
-			labels = append(labels, key+"="+value)
-		}
-	}
-	return strings.Join(labels, " "), direction
 }
 
 // readGraph reads the graph of a bill from the API of LibreNMS.
@@ -153,13 +147,6 @@ func readGraph(f *file) error {
 	for i := range ticks {
 		if err := f.record(t, row{line: i + 1}, []string{ticks[i], ins[i], outs[i]}); err != nil {
 			return f.at(i+1, err)
-		}
-	}
-	if len(ticks) > 1 && f.Interval == 0 {
-		first, _, _ := epoch(ticks[0])
-		last, _, _ := epoch(ticks[len(ticks)-1])
-		if apart := (last - first) / int64(len(ticks)-1); apart > int64(8*time.Minute) {
-			return cli.Hint(fmt.Errorf("the values are means of %v", cli.Duration(round(apart))), "ask the API with reducefactor=1")
 		}
 	}
 	return nil

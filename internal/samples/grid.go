@@ -39,9 +39,11 @@ func (f *file) place(rows []row) (*bill.Samples, error) {
 	return bill.NewSamples(g.list, time.Duration(g.slot))
 }
 
+func byTime(a, b row) int { return cmp.Compare(a.at, b.at) }
+
 // distinct sorts the rows, and keeps each time once. Rows of one time may have one direction each.
 func (g *grid) distinct() error {
-	if byTime := func(a, b row) int { return cmp.Compare(a.at, b.at) }; !slices.IsSortedFunc(g.rows, byTime) {
+	if !slices.IsSortedFunc(g.rows, byTime) {
 		slices.SortStableFunc(g.rows, byTime)
 	}
 	kept := g.rows[:0]

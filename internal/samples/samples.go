@@ -11,7 +11,6 @@ package samples
 
 import (
 	"bufio"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -242,38 +241,29 @@ func (n notes) lines() (all []string) {
 	return all
 }
 
-// Sum returns the sum of samples of several ports, and notes on times that only some of
-// them have: the others had no traffic then.
+// Sum returns the sum of samples of several ports, and a note on those that not all of them
+// have: the others had no traffic then.
 func Sum(ports []Port) (*bill.Samples, []string, error) {
 	slot := ports[0].Slot
-	var all []bill.Sample
+	g := &grid{file: &file{unit: "sample"}, step: int64(slot), slot: int64(slot)}
 	for _, p := range ports {
 		if p.Slot != slot {
 			return nil, nil, cli.Hint(fmt.Errorf("samples of %s are %v apart, those of %s %v", ports[0].Name, cli.Duration(slot),
 				p.Name, cli.Duration(p.Slot)), "give the length of all samples with -interval")
 		}
 		for x := range p.All() {
-			at := (x.At + int64(slot)/2) / int64(slot) * int64(slot)
-			all = append(all, bill.Sample{At: at, In: x.In, Out: x.Out})
+			value := [2]number{{whole: uint64(x.In), known: true}, {whole: uint64(x.Out), known: true}}
+			g.rows = append(g.rows, row{at: x.At, period: int64(slot), value: value})
 		}
 	}
-	slices.SortFunc(all, func(a, b bill.Sample) int { return cmp.Compare(a.At, b.At) })
-	list, partial := all[:0], 0
-	for len(all) > 0 {
-		x, n := all[0], 1
-		for ; n < len(all) && all[n].At == x.At; n++ {
-			x.In, x.Out = x.In+all[n].In, x.Out+all[n].Out
-		}
-		if n < len(ports) {
-			partial++
-		}
-		list, all = append(list, x), all[n:]
+	slices.SortFunc(g.rows, byTime)
+	if err := g.fit(); err != nil {
+		return nil, nil, err
 	}
 	var notes []string
-	if partial > 0 {
-		notes = []string{fmt.Sprintf("%d of %d samples are not known of each of the %d ports: they count as nothing there",
-			partial, len(list), len(ports))}
+	if all := len(g.list) * len(ports); len(g.rows) < all {
+		notes = []string{fmt.Sprintf("%d of %d samples of the ports are not known: they count as nothing", all-len(g.rows), all)}
 	}
-	s, err := bill.NewSamples(list, slot)
+	s, err := bill.NewSamples(g.list, slot)
 	return s, notes, err
 }

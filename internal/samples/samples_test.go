@@ -200,7 +200,7 @@ func TestSum(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []bill.Sample{{At: 20, In: 1, Out: 2}, {At: 30, In: 13, Out: 24}}
-	if got := slices.Collect(s.All()); !slices.Equal(got, want) || len(notes) != 1 || !strings.HasPrefix(notes[0], "1 of 2 samples are not known of each") {
+	if got := slices.Collect(s.All()); !slices.Equal(got, want) || len(notes) != 1 || !strings.HasPrefix(notes[0], "1 of 4 samples of the ports are not known") {
 		t.Errorf("%v %v", got, notes)
 	}
 	if _, _, err := Sum([]Port{a, port("c", 5, bill.Sample{At: 20})}); err == nil || err.Error() != "samples of a are 10ns apart, those of c 5ns" {

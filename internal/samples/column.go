@@ -171,12 +171,8 @@ func (f *file) header(line int, names ...string) (*table, error) {
 	}
 	directed := column("in") >= 0 || column("out") >= 0
 	t.need = max(t.time, t.date, t.period, t.port) + 1
-	var rest []string
 	for i, name := range names {
 		d := slices.Index(directions[:], kinds[i])
-		if name != "" && (d >= 0 || kinds[i] == "" || kinds[i] == "other") {
-			rest = append(rest, name)
-		}
 		if d < 0 || directed && d == total {
 			continue
 		}
@@ -190,7 +186,7 @@ func (f *file) header(line int, names ...string) (*table, error) {
 	}
 	if len(t.series) == 0 {
 		return nil, cli.Hint(errors.New("no column is called in or out"),
-			"the columns: %s; give -format in=NAME,out=NAME", strings.Join(rest, ", "))
+			"the columns: %s; give -format in=NAME,out=NAME", strings.Join(names, ", "))
 	}
 	if f.graph {
 		t.need = t.width

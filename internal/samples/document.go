@@ -34,26 +34,26 @@ type document struct {
 	ended func(path string) error
 }
 
-// line is the fields of a row, and how long they are of.
-type line struct {
+// entry is the fields of a row of a table, and how long they are of.
+type entry struct {
 	*table
 	period time.Duration
 	fields []string
 }
 
 // document calls a function with the path of each object, array and element of others that
-// ends, and adds the lines with fields that it returns.
-func (f *file) document(wants []string, ended func(d *document, path string) (line, error)) (*document, error) {
+// ends, and adds the entries with fields that it returns.
+func (f *file) document(wants []string, ended func(d *document, path string) (entry, error)) (*document, error) {
 	f.unit = "value" // they have no lines
 	n := 0
 	d := &document{in: &f.in, wants: wants, texts: map[string][]string{}}
 	d.ended = func(path string) error {
-		l, err := ended(d, path)
-		if err != nil || len(l.fields) == 0 {
+		e, err := ended(d, path)
+		if err != nil || len(e.fields) == 0 {
 			return err
 		}
 		n++
-		return f.at(n, f.record(l.table, row{line: n, period: int64(l.period)}, l.fields))
+		return f.at(n, f.record(e.table, row{line: n, period: int64(e.period)}, e.fields))
 	}
 	if head, _ := f.head.Peek(1); string(head) == "<" {
 		return d, d.readXML()

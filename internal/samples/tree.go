@@ -22,14 +22,14 @@ func readVnstat(f *file) error {
 	}
 	minutes := false // the port has them
 	wants := []string{"jsonversion", "interfaces.name", "interfaces.traffic.fiveminute.", "interfaces.traffic.hour."}
-	d, err := f.document(wants, func(d *document, path string) (l line, err error) {
+	d, err := f.document(wants, func(d *document, path string) (e entry, err error) {
 		length, is := strings.CutPrefix(path, "interfaces.traffic.")
 		if path == "interfaces" {
 			d.take("interfaces.name")
 			minutes = false
 		}
 		if !is || strings.Contains(length, ".") {
-			return l, nil
+			return e, nil
 		}
 		sample, port, period := d.takeAll(path), d.last("interfaces.name"), time.Hour
 		if length == "fiveminute" {
@@ -37,13 +37,13 @@ func readVnstat(f *file) error {
 		}
 		switch hours := period == time.Hour; {
 		case len(sample) == 0, hours && minutes, !hours && f.Interval == time.Hour:
-			return l, nil
+			return e, nil
 		case !hours && !minutes:
 			delete(f.ports, port) // its hours
 			minutes = true
 		}
-		l = line{t, period, []string{vnstatTime(sample), port, sample["rx"], sample["tx"]}}
-		return l, nil
+		e = entry{t, period, []string{vnstatTime(sample), port, sample["rx"], sample["tx"]}}
+		return e, nil
 	})
 	if version := d.last("jsonversion"); err == nil && version != "2" {
 		err = cli.Hint(fmt.Errorf("version %q of vnStat's JSON", version), "version 2 is known: use vnStat 2")
@@ -70,19 +70,19 @@ func readPrometheus(f *file) error {
 	var t *table // of a series
 	count := 0
 	wants := []string{"status", "error", "data.resultType", "data.result.values", "data.result.metric."}
-	d, err := f.document(wants, func(d *document, path string) (l line, err error) {
+	d, err := f.document(wants, func(d *document, path string) (e entry, err error) {
 		switch path {
 		case "data.result.metric":
 			count++
 			t, err = f.series(count, d.takeAll(path), said)
 		case "data.result.values":
-			if l = (line{table: t, fields: d.take(path)}); t == nil {
+			if e = (entry{table: t, fields: d.take(path)}); t == nil {
 				err = errors.New("the values of a series come before its labels")
 			}
 		case "data.result":
 			t = nil
 		}
-		return l, err
+		return e, err
 	})
 	if status, result := d.last("status"), d.last("data.resultType"); err == nil && (status != "success" || result != "matrix") {
 		err = fmt.Errorf("status %q, %s, result type %q", status, cmp.Or(d.last("error"), "no error"), result)
@@ -136,7 +136,7 @@ func readGraph(f *file) error {
 		return err
 	}
 	wants := []string{"graph_data.ticks", "graph_data.in_data", "graph_data.out_data"}
-	d, err := f.document(wants, func(*document, string) (line, error) { return line{}, nil })
+	d, err := f.document(wants, func(*document, string) (entry, error) { return entry{}, nil })
 	if err != nil {
 		return err
 	}
@@ -158,16 +158,16 @@ func readXport(f *file) error {
 	var t *table
 	var at, step int64 // seconds
 	wants := []string{"meta.start", "meta.step", "meta.legend", "meta.legend.entry", "data", "data.row.t", "data.row.v"}
-	_, err := f.document(wants, func(d *document, path string) (l line, err error) {
+	_, err := f.document(wants, func(d *document, path string) (e entry, err error) {
 		fields := slices.Concat(d.take("data"), d.take("data.row.t"), d.take("data.row.v"))
 		if len(fields) > 0 && t == nil {
 			at, step = d.number("meta.start"), d.number("meta.step")
 			if step <= 0 || step > 366*86400 {
-				return l, fmt.Errorf("start %d, step %d", at, step)
+				return e, fmt.Errorf("start %d, step %d", at, step)
 			}
 			names := slices.Concat([]string{"time"}, d.take("meta.legend"), d.take("meta.legend.entry"))
 			if t, err = f.header(1, names...); err != nil {
-				return l, err
+				return e, err
 			}
 			o, first := f.Format, t.series[0].unit
 			if !o.has("bits", "bytes") && max(first[in], first[out]) == 1 {
@@ -178,7 +178,7 @@ func readXport(f *file) error {
 			fields = slices.Insert(fields, 0, strconv.FormatInt(at, 10))
 			at += step
 		}
-		return line{t, time.Duration(step) * time.Second, fields}, nil
+		return entry{t, time.Duration(step) * time.Second, fields}, nil
 	})
 	return err
 }
@@ -190,14 +190,14 @@ func readDump(f *file) error {
 	var best time.Duration
 	decided := false // whether to take an archive
 	wants := []string{"step", "ds.name", "rra.cf", "rra.pdp_per_row", "rra.database.comment", "rra.database.row.v"}
-	_, err := f.document(wants, func(d *document, path string) (l line, err error) {
+	_, err := f.document(wants, func(d *document, path string) (e entry, err error) {
 		if path == "rra" {
 			decided, t = false, nil
 		}
 		_, at, _ := strings.Cut(d.last("rra.database.comment"), "/")
 		fields := slices.Concat([]string{strings.TrimSpace(at)}, d.take("rra.database.row.v"))
 		if len(fields) == 1 {
-			return l, nil
+			return e, nil
 		}
 		d.take("rra.database.comment")
 		step := time.Duration(d.number("step")*d.number("rra.pdp_per_row")) * time.Second
@@ -208,9 +208,9 @@ func readDump(f *file) error {
 			t, err = f.header(1, append([]string{"time"}, d.texts["ds.name"]...)...)
 		}
 		if decided = true; t == nil {
-			return l, err
+			return e, err
 		}
-		return line{t, step, fields}, err
+		return entry{t, step, fields}, err
 	})
 	if err == nil && best == 0 {
 		err = cli.Hint(errors.New("no archive of means (AVERAGE) has these steps"), "give its step with -interval, or none")

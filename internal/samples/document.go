@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// The most elements of a document within each other, and the most bytes of texts that are held,
-// each with its overhead.
+// The most elements of a document within each other, and the most bytes of texts and paths that
+// are held, each with its overhead.
 const (
 	maxDepth = 32
-	maxHeld  = 16 << 20
+	maxHeld  = 32 << 20
 	overhead = 32
 )
 
@@ -55,7 +55,7 @@ func (f *file) document(wants []string, ended func(d *document, path string) (en
 		n++
 		return f.at(n, f.record(e.table, row{line: n, period: int64(e.period)}, e.fields))
 	}
-	if head, _ := f.head.Peek(1); string(head) == "<" {
+	if strings.HasPrefix(f.head, "<") {
 		return d, d.readXML()
 	}
 	return d, d.readJSON()
@@ -70,7 +70,7 @@ func (d *document) add(path, text string) error {
 		return nil
 	}
 	d.texts[path] = append(d.texts[path], text)
-	if d.held += len(text) + overhead; d.held > maxHeld {
+	if d.held += len(path) + len(text) + overhead; d.held > maxHeld {
 		return fmt.Errorf("more than %d MiB of %s", maxHeld>>20, path)
 	}
 	return nil
@@ -80,7 +80,7 @@ func (d *document) add(path, text string) error {
 func (d *document) take(path string) []string {
 	texts := d.texts[path]
 	for _, text := range texts {
-		d.held -= len(text) + overhead
+		d.held -= len(path) + len(text) + overhead
 	}
 	delete(d.texts, path)
 	return texts

@@ -79,8 +79,7 @@ func (r *utf16Reader) Read(p []byte) (int, error) {
 // records calls a function with the fields of each line of a table, without the spaces around
 // them. They are valid until it returns.
 func (f *file) records(each func(line int, fields []string) error) error {
-	head, _ := f.head.Peek(16 << 10)
-	comma := delimiter(string(head))
+	comma := delimiter(f.head)
 	switch {
 	case f.format == "fetch" || f.format == "mrtg":
 		comma = ' ' // or several

@@ -10,7 +10,6 @@
 package samples
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -121,8 +120,8 @@ type file struct {
 	Options
 	kind
 	format  string
-	settled bool          // the format or the user says whether times are ends
-	head    *bufio.Reader // to look at the beginning
+	settled bool   // the format or the user says whether times are ends
+	head    string // how it begins
 	in      input
 	unit    string // what errors number: line, or value
 	ports   map[string][]row
@@ -135,13 +134,14 @@ type file struct {
 // Read reads the ports of a file, in order of their names, and the notes on what was
 // changed. The file may be UTF-8 or UTF-16. The memory that this takes is that of the samples.
 func Read(r io.Reader, o Options) ([]Port, []string, error) {
-	f := &file{Options: o, head: decode(r), ports: map[string][]row{}, unit: "line"}
-	f.in.Reader, f.clock = f.head, newClock(o)
-	head, err := f.head.Peek(16 << 10)
+	in := decode(r)
+	head, err := in.Peek(16 << 10)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, err
 	}
-	format := find(o.Format["name"], strings.TrimLeft(string(head), " \t\r\n"))
+	f := &file{Options: o, in: input{Reader: in}, clock: newClock(o), unit: "line", ports: map[string][]row{}}
+	f.head = strings.TrimLeft(string(head), " \t\r\n")
+	format := find(o.Format["name"], f.head)
 	f.format, f.kind = format.name, format.kind
 	f.settle()
 	if err := format.read(f); err != nil {

@@ -2,13 +2,14 @@ package bill
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"html"
 	"io"
 	"strings"
 )
 
-// htmlHead begins a page that needs no other file.
+// htmlHead begins a page that needs no other file. Its colours are those of the pictures in it.
 const htmlHead = `<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -16,71 +17,71 @@ const htmlHead = `<!DOCTYPE html>
 <title>%s</title>
 <style>
 :root { color-scheme: light dark }
-body { max-width: 800px; margin: 0 auto 40px; background: #ffffff; color: #1c2733;
-  font: 14px/1.5 system-ui, "Segoe UI", "Helvetica Neue", "DejaVu Sans", sans-serif }
+body { max-width: 800px; margin: 0 auto 40px; font: 14px/1.5 system-ui, "Segoe UI", "Helvetica Neue", "DejaVu Sans", sans-serif }
 svg { display: block; max-width: 100%%; height: auto; margin-top: 12px }
 table { border-collapse: collapse; margin: 16px 40px 0 56px }
-th, td { text-align: left; padding: 3px 18px 3px 0; border-top: 1px solid #e3e8ed }
+td { padding: 3px 18px 3px 0; border-top: 1px solid #8885 }
 td:first-child:empty, td:first-child:empty ~ td { border: 0 }
-i { font-style: normal } .bold { font-weight: 600 } .dim { color: #5b6875 } .warn { color: #b3243a } .bar { color: #2f7fb8 }
-@media (prefers-color-scheme: dark) {
-body { background: #12181f; color: #e6edf3 } th, td { border-color: #27313c }
-.dim { color: #9aa7b4 } .warn { color: #ff8a96 } .bar { color: #4fa3dd }
-}
+i { font-style: normal } .bold { font-weight: 600 }
 </style>
+<body class="ground ink">
 `
 
 // elements has the colours of text as elements of the page.
 var elements = strings.NewReplacer(
-	code(colourMean), `<i class="bar">`, code(colourMost), `<i class="bar">`, code(colourOver), `<i class="warn">`,
+	code(colourMean), `<i class="out">`, code(colourMost), `<i class="out">`, code(colourOver), `<i class="over">`,
 	code(colourLine), `<i class="bold">`, code(colourDim), `<i class="dim">`, codeBold, `<i class="bold">`, codeEnd, "</i>",
 )
 
+// section is a part of a page: a picture, and its figures.
+type section struct {
+	picture func(io.Writer) error
+	text    func(io.Writer, Style) error
+}
+
 // HTML writes a page with the picture of the bill and its figures.
-func (b *Bill) HTML(w io.Writer) error { return writeHTML(w, b.title(), b.SVG, tables(b.Text)) }
+func (b *Bill) HTML(w io.Writer) error { return writeHTML(w, b.title(), section{b.SVG, b.Text}) }
 
 // HTML writes a page with the picture of what passed and the figures.
 func (x *Simulated) HTML(w io.Writer) error {
-	return writeHTML(w, x.Bill.title(), x.Bill.SVG, tables(x.Text))
+	return writeHTML(w, x.Bill.title(), section{x.Bill.SVG, x.Text})
 }
 
 // HTML writes a page with the pictures of the demand and of the plan, and their figures.
 func (p Plan) HTML(w io.Writer) error {
 	demand := p[0].Natural
-	return writeHTML(w, demand.title(), demand.SVG, tables(demand.Text), p.SVG, tables(p.Text))
+	return writeHTML(w, demand.title(), section{demand.SVG, demand.Text}, section{p.SVG, p.Text})
 }
 
-func writeHTML(w io.Writer, title string, parts ...func(io.Writer) error) error {
-	var out bytes.Buffer
+func writeHTML(w io.Writer, title string, sections ...section) error {
+	var out, text bytes.Buffer
 	fmt.Fprintf(&out, htmlHead, html.EscapeString(title))
-	for _, write := range parts {
-		if err := write(&out); err != nil {
+	for _, s := range sections {
+		text.Reset()
+		if err := errors.Join(s.picture(&out), s.text(&text, Style{Colour: true, cells: true})); err != nil {
 			return err
+		}
+		for part := range strings.SplitSeq(strings.TrimSpace(text.String()), "\n\n") {
+			fmt.Fprintln(&out, "<table>")
+			for line := range strings.SplitSeq(part, "\n") {
+				fmt.Fprintf(&out, "<tr>%s</tr>\n", row(line))
+			}
+			fmt.Fprintln(&out, "</table>")
 		}
 	}
 	_, err := w.Write(out.Bytes())
 	return err
 }
 
-// tables returns a function that writes text as tables, one for each of its paragraphs.
-func tables(text func(io.Writer, Style) error) func(io.Writer) error {
-	return func(w io.Writer) error {
-		var cells bytes.Buffer
-		if err := text(&cells, Style{Colour: true, tabs: true}); err != nil {
-			return err
+// row returns the cells of a line of text. A sentence takes the place of a figure and its remark.
+func row(line string) (row string) {
+	cells := strings.Split(elements.Replace(html.EscapeString(line)), cell)
+	for i, text := range cells {
+		td := "<td>"
+		if i == 1 && len(cells) == 2 {
+			td = `<td colspan="2">`
 		}
-		for part := range strings.SplitSeq(strings.TrimSpace(cells.String()), "\n\n") {
-			fmt.Fprintln(w, "<table>")
-			for row := range strings.SplitSeq(part, "\n") {
-				next := "</td><td>"
-				if strings.Count(row, "\t") == 1 { // a sentence takes the place of a figure and its remark
-					next = `</td><td colspan="2">`
-				}
-				row = elements.Replace(html.EscapeString(row))
-				fmt.Fprintf(w, "<tr><td>%s</td></tr>\n", strings.ReplaceAll(row, "\t", next))
-			}
-			fmt.Fprintln(w, "</table>")
-		}
-		return nil
+		row += td + strings.TrimSpace(text) + "</td>"
 	}
+	return row
 }

@@ -12,7 +12,7 @@ type Style struct {
 	Colour bool
 	ASCII  bool
 	Width  int  // columns; 80 if 0
-	tabs   bool // between cells, for tables of HTML, and no plots
+	cells  bool // marks the cells, and has no plots
 }
 
 // Colours, of the 256 of xterm.
@@ -23,6 +23,15 @@ const (
 	colourLine = 214
 	colourDim  = 245
 )
+
+// The codes of terminals, and the mark before each cell but the first of a line, which text does without.
+const (
+	codeBold = "\x1b[1m"
+	codeEnd  = "\x1b[0m"
+	cell     = "\x1f"
+)
+
+func code(colour int) string { return fmt.Sprintf("\x1b[38;5;%dm", colour) }
 
 // page is text for people.
 type page struct {
@@ -38,14 +47,6 @@ func newPage(s Style) *page {
 	return &page{Style: s}
 }
 
-// The codes of terminals.
-const (
-	codeBold = "\x1b[1m"
-	codeEnd  = "\x1b[0m"
-)
-
-func code(colour int) string { return fmt.Sprintf("\x1b[38;5;%dm", colour) }
-
 func (p *page) paint(colour int, text string) string {
 	if !p.Colour || text == "" {
 		return text
@@ -55,43 +56,28 @@ func (p *page) paint(colour int, text string) string {
 
 // bold pads a figure, and makes it bold.
 func (p *page) bold(text string) string {
-	if !p.tabs {
-		text = fmt.Sprintf("%-12s", text)
-	}
 	if p.Colour {
-		return codeBold + text + codeEnd
+		return fmt.Sprintf("%-*s", 12+len(codeBold+codeEnd), codeBold+text+codeEnd)
 	}
-	return text
+	return fmt.Sprintf("%-12s", text)
 }
 
 // line writes a name and its figures.
 func (p *page) line(name, format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	if p.tabs {
-		p.table([]string{p.paint(colourDim, name) + "\t" + strings.Replace(text, "  ", "\t", 1)})
-		return
-	}
-	fmt.Fprintf(p, "%s%s\n", p.paint(colourDim, fmt.Sprintf("%-12s", name)), text)
+	text := strings.Replace(fmt.Sprintf(format, args...), "  ", "  "+cell, 1)
+	fmt.Fprintf(p, "%s%s%s\n", p.paint(colourDim, fmt.Sprintf("%-12s", name)), cell, text)
 }
 
 // remark writes text that explains the figures above it.
 func (p *page) remark(text string) {
-	indent := fmt.Sprintf("%26s", "")
-	if p.tabs {
-		indent = "\t\t"
-	}
-	p.WriteString(indent + p.paint(colourDim, text) + "\n")
+	fmt.Fprintf(p, "%28s%s\n", cell+cell, p.paint(colourDim, text))
 }
 
 // table writes rows of cells, which are separated by tabs.
 func (p *page) table(rows []string) {
-	if p.tabs {
-		p.WriteString(strings.Join(rows, "\n") + "\n")
-		return
-	}
 	w := tabwriter.NewWriter(p, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		fmt.Fprintln(w, row)
+		fmt.Fprintln(w, strings.ReplaceAll(row, "\t", cell+"\t"))
 	}
 	_ = w.Flush()
 }
@@ -104,6 +90,9 @@ var ascii = strings.NewReplacer(
 
 func (p *page) writeTo(w io.Writer) error {
 	text := p.String()
+	if !p.cells {
+		text = strings.ReplaceAll(text, cell, "")
+	}
 	if p.ASCII {
 		text = ascii.Replace(text)
 	}

@@ -12,13 +12,14 @@ import (
 	"testing"
 
 	"framepipe/internal/nettest"
+	"framepipe/internal/svg"
 )
 
 // spot is the middle of a window of hundred, and a rate in Mbit/s, negative below the axis.
 type spot struct{ window, rate float64 }
 
 func (s spot) at() (x, y int) {
-	return svgLeft + int(svgPlot*(s.window+0.5)/100), int(math.Round(202 + 210*(20-s.rate)/23))
+	return 56 + int(svg.Columns*(s.window+0.5)/100), int(math.Round(202 + 210*(20-s.rate)/25))
 }
 
 // pixels wants colours at spots of a picture that begins so far down.
@@ -41,8 +42,8 @@ var light = map[spot]string{
 	{85, 11}:   "#d1394d", // over the commit
 	{97, 11}:   "#d1394d",
 	{97, 15}:   "#ef9b20", // free
-	{97, -3.5}: "#ef9b20", // its mark below the axis
-	{40, -3.5}: "#ffffff",
+	{97, -5.6}: "#ef9b20", // its mark below the axis
+	{40, -5.6}: "#ffffff",
 	{40, 12}:   "#1c2733", // the billed line
 }
 

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+
+	"framepipe/internal/svg"
 )
 
 // Plan is the simulations of several commits, the least first.
@@ -56,7 +58,7 @@ func (c *Scenario) commits() (all []int64, err error) {
 	if to < 10 {
 		return nil, errors.New("next to nothing would be billed for the demand: too few of its windows have any")
 	}
-	step := math.Ceil(roundUp((to-from)/planMost, 1, 1.5, 2, 2.5, 3, 4, 5))
+	step := math.Ceil(svg.RoundUp((to-from)/planMost, 1, 1.5, 2, 2.5, 3, 4, 5))
 	for rate := math.Ceil(from/step) * step; rate <= to; rate += step {
 		n, err := Bytes(int64(rate), c.Window)
 		if err != nil {

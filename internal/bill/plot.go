@@ -9,33 +9,26 @@ import (
 
 	"framepipe/internal/budget"
 	"framepipe/internal/cli"
+	"framepipe/internal/svg"
 )
 
-// bar is a bar of a plot: the mean and the maximum of its windows, in bytes a window.
-type bar struct {
-	mean, most float64
-	windows    int
-}
-
-func (c *bar) add(v int64) {
-	c.windows++
-	c.mean += (float64(v) - c.mean) / float64(c.windows)
-	c.most = max(c.most, float64(v))
-}
-
-// bars divides the cycle into n bars of a method's values. A window longer than a bar fills
-// all that it covers.
-func (b *Bill) bars(n int, m Method) []bar {
-	all := make([]bar, n)
-	at := func(t int64) int { return int(b.along(t) * float64(n)) }
+// bars divides the cycle into n bars of a method's values, times a sign: the mean and the highest of
+// each, in bytes a window. A window longer than a bar fills all that it covers.
+func (b *Bill) bars(n int, m Method, sign float64) (mean, most []float64) {
+	mean, most = make([]float64, n), make([]float64, n)
+	windows := make([]float64, n)
+	at := func(t int64) int { return min(int(b.along(t)*float64(n)), n-1) }
 	for _, w := range b.Windows {
-		first := min(at(w.At), n-1)
-		last := min(max(first, at(w.At+int64(b.Window))-1), n-1)
-		for i := first; i <= last && w.Known; i++ {
-			all[i].add(m.Value(w.In, w.Out))
+		v := sign * float64(m.Value(w.In, w.Out))
+		for i := at(w.At); i <= at(w.At+int64(b.Window)-1) && w.Known; i++ {
+			windows[i]++
+			mean[i] += (v - mean[i]) / windows[i]
+			if math.Abs(v) > math.Abs(most[i]) {
+				most[i] = v
+			}
 		}
 	}
-	return all
+	return mean, most
 }
 
 // along returns the share of the cycle that is before a time.
@@ -43,8 +36,8 @@ func (b *Bill) along(at int64) float64 {
 	return float64(at-b.Cycle.Start) / float64(b.Cycle.End-b.Cycle.Start)
 }
 
-// curve divides the windows that count, highest first, into n bars: the duration curve.
-func (b *Bill) curve(n int, m Method) []bar {
+// curve returns n of the windows that count, highest first: the duration curve.
+func (b *Bill) curve(n int, m Method) []float64 {
 	var values []int64
 	for _, w := range b.Windows {
 		if w.Known || b.Missing == Zero {
@@ -53,19 +46,15 @@ func (b *Bill) curve(n int, m Method) []bar {
 	}
 	slices.Sort(values)
 	slices.Reverse(values)
-	all := make([]bar, n)
-	for i := range all {
-		first := i * len(values) / n
-		for _, v := range values[first:min(max((i+1)*len(values)/n, first+1), len(values))] {
-			all[i].add(v)
-		}
+	curve := make([]float64, n)
+	for i := 0; i < n && len(values) > 0; i++ {
+		curve[i] = float64(values[i*len(values)/n])
 	}
-	return all
+	return curve
 }
 
-// scale returns the end of the rate axis, and the highest value of a method, in bytes a
-// window. If the highest value is over four times the line and the bill, the axis ends
-// below it so that the other values remain visible.
+// scale returns how far a plot of a method's values goes, and the highest value, in bytes a window. If
+// that is over four times the line and the bill, the plot ends below it so that the other values remain visible.
 func (b *Bill) scale(m Method) (top, highest float64) {
 	for _, w := range b.Windows {
 		highest = max(highest, float64(m.Value(w.In, w.Out)))
@@ -75,26 +64,10 @@ func (b *Bill) scale(m Method) (top, highest float64) {
 	if least > 0 && top > 4*least {
 		top = 3 * least
 	}
-	perWindow := b.Window.Seconds() / 8
-	return roundUp(top/perWindow*1.02, 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) * perWindow, highest
+	return top * 1.02, highest
 }
 
-// roundUp returns the least number, x or more, that is one of the steps times a power of
-// ten. It is 1 if x is not positive.
-func roundUp(x float64, steps ...float64) float64 {
-	if !(x > 0) || math.IsInf(x, 0) {
-		return 1
-	}
-	unit := math.Pow(10, math.Floor(math.Log10(x)))
-	for _, f := range steps {
-		if f*unit >= x*(1-1e-12) {
-			return f * unit
-		}
-	}
-	return 10 * unit
-}
-
-// highest describes the highest value.
+// highest describes the highest value of a plot that ends at top.
 func (b *Bill) highest(top, highest float64) string {
 	text := "the highest is " + b.rate(int64(highest))
 	if highest > top {
@@ -103,15 +76,9 @@ func (b *Bill) highest(top, highest float64) string {
 	return text
 }
 
-// mark is a label at a share of an axis.
-type mark struct {
-	at    float64
-	label string
-}
-
 // marks returns the marks of the time axis: weeks from the start of the cycle, or days,
 // or about six in a short cycle.
-func (b *Bill) marks() (all []mark) {
+func (b *Bill) marks() (all []svg.Mark) {
 	const day = 24 * time.Hour
 	length := time.Duration(b.Cycle.End - b.Cycle.Start)
 	days, step, layout := 7, time.Duration(0), "Mon 2 Jan"
@@ -122,7 +89,15 @@ func (b *Bill) marks() (all []mark) {
 		days = 1
 	}
 	for t := b.time(b.Cycle.Start); t.UnixNano() < b.Cycle.End; t = t.AddDate(0, 0, days).Add(step) {
-		all = append(all, mark{b.along(t.UnixNano()), t.Format(layout)})
+		all = append(all, svg.Mark{At: b.along(t.UnixNano()), Label: t.Format(layout)})
+	}
+	return all
+}
+
+// shares returns the marks of the duration curve, of which the second is the share of the free windows.
+func (b *Bill) shares() (all []svg.Mark) {
+	for _, at := range []float64{0, float64(budget.Hundred-b.Percentile) / float64(budget.Hundred), 0.25, 0.5, 0.75} {
+		all = append(all, svg.Mark{At: at, Label: fmt.Sprintf("%.4g%%", 100*at)})
 	}
 	return all
 }
@@ -133,78 +108,62 @@ const (
 	margin   = 12 // for the labels beside it
 )
 
-// plotWidth returns the number of columns of a plot, without its labels.
-func (p *page) plotWidth() int { return max(p.Width-margin-1-len(" commit"), 16) }
-
-// plotCycle draws the rates of the cycle: the mean and the maximum of each bar.
-func (b *Bill) plotCycle(p *page) {
-	if p.tabs {
+// plots draws the rates of the cycle, and if asked the duration curve.
+func (b *Bill) plots(p *page, curve bool) {
+	if p.cells {
 		return
 	}
-	n := p.plotWidth()
-	top, highest := b.scale(b.Counted())
+	n, m, perWindow := max(p.Width-margin-1-len(" commit"), 16), b.Counted(), b.Window.Seconds()/8
+	top, highest := b.scale(m)
+	top = svg.RoundUp(top/perWindow, 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) * perWindow
 	width := cli.Duration((time.Duration(b.Cycle.End-b.Cycle.Start) / time.Duration(n)).Round(time.Minute))
-	fmt.Fprintf(p, "%*s%s mean, %s most of each %v; %s\n", margin+1, "",
+	fmt.Fprintf(p, "\n%*s%s mean, %s most of each %v; %s\n", margin+1, "",
 		p.paint(colourMean, "█"), p.paint(colourMost, "▒"), width, b.highest(top, highest))
-	b.plot(p, b.bars(n, b.Counted()), top, b.marks())
-}
-
-// plotCurve draws the duration curve: the share of the samples at or above a rate.
-func (b *Bill) plotCurve(p *page) {
-	if p.tabs {
-		return
+	mean, most := b.bars(n, m, 1)
+	b.plot(p, mean, most, top, b.marks())
+	if curve {
+		fmt.Fprintf(p, "\n%*swhich share of the samples is higher\n", margin+1, "")
+		values := b.curve(n, m)
+		b.plot(p, values, values, top, b.shares())
 	}
-	top, _ := b.scale(b.Counted())
-	marks := []mark{{0, "0%"}}
-	free := float64(budget.Hundred-b.Percentile) / float64(budget.Hundred)
-	for _, at := range []float64{free, 0.25, 0.5, 0.75} {
-		marks = append(marks, mark{at, fmt.Sprintf("%.4g%%", 100*at)})
-	}
-	fmt.Fprintf(p, "%*swhich share of the samples is higher\n", margin+1, "")
-	b.plot(p, b.curve(p.plotWidth(), b.Counted()), top, marks)
 }
 
 // plot draws bars, the line that windows are compared with, and the axes.
-func (b *Bill) plot(p *page, bars []bar, top float64, marks []mark) {
-	line := plotRows - 1 - min(int(float64(b.Line())/top*plotRows), plotRows-1)
+func (b *Bill) plot(p *page, mean, most []float64, top float64, marks []svg.Mark) {
+	line, name := plotRows-1-min(int(float64(b.Line())/top*plotRows), plotRows-1), " billed"
+	if b.Commit > 0 {
+		name = " commit"
+	}
+	labels := map[int]string{0: cli.Human(math.Round(top*8/b.Window.Seconds()), "bit/s"), plotRows - 1: "0"}
+	labels[line] = b.rate(b.Line())
 	for row := range plotRows {
-		label, colour, name := "", colourDim, ""
-		switch row {
-		case line:
-			label, colour, name = b.rate(b.Line()), colourLine, " billed"
-			if b.Commit > 0 {
-				name = " commit"
-			}
-		case 0:
-			label = cli.Human(math.Round(top*8/b.Window.Seconds()), "bit/s")
-		case plotRows - 1:
-			label = "0"
-		}
-		axis := "│"
-		if label != "" {
+		axis, colour := "│", colourDim
+		if labels[row] != "" {
 			axis = "┤"
 		}
-		p.WriteString(p.paint(colour, fmt.Sprintf("%*s", margin, label)) + p.paint(colourDim, axis))
-		var cells strings.Builder
-		for _, c := range bars {
-			cells.WriteString(p.cell(c, top, row, line))
+		cells := ""
+		for i := range mean {
+			cells += p.cell(mean[i]/top*plotRows, most[i]/top*plotRows, row, line)
 		}
-		cells.WriteString(p.paint(colourLine, name))
-		p.WriteString(strings.TrimRight(cells.String(), " ") + "\n")
+		if row == line {
+			colour = colourLine
+			cells += p.paint(colour, name)
+		}
+		p.WriteString(p.paint(colour, fmt.Sprintf("%*s", margin, labels[row])) + p.paint(colourDim, axis))
+		p.WriteString(strings.TrimRight(cells, " ") + "\n")
 	}
-	p.axis(len(bars), marks)
+	p.axis(len(mean), marks)
 }
 
-// cell draws a bar's part of a row. The line is in the row of that number.
-func (p *page) cell(c bar, top float64, row, line int) string {
-	high := top / plotRows
-	low := high * float64(plotRows-1-row)
-	eighths := int(math.Round(min((c.mean-low)/high, 1) * 8))
+// cell draws the part of a bar, whose values are in rows, in a row. The line is in the row of that number.
+func (p *page) cell(mean, most float64, row, line int) string {
+	low := float64(plotRows - 1 - row)
+	eighths := int(math.Round(min(mean-low, 1) * 8))
 	text, colour := "▒", colourMost
 	switch {
 	case eighths > 0:
 		text, colour = string([]rune("▁▂▃▄▅▆▇█")[eighths-1]), colourMean
-	case c.most > low+high/3:
+	case most > low+1./3:
 	case row == line:
 		return p.paint(colourLine, "─")
 	default:
@@ -217,13 +176,13 @@ func (p *page) cell(c bar, top float64, row, line int) string {
 }
 
 // axis draws the axis under a plot of so many columns, with the labels that fit.
-func (p *page) axis(columns int, marks []mark) {
+func (p *page) axis(columns int, marks []svg.Mark) {
 	line, text := []rune(strings.Repeat("─", columns)), strings.Repeat(" ", margin+1)
 	for i, m := range marks {
-		x := int(m.at * float64(columns))
-		if free := margin + 1 + x - len(text); free >= min(i, 1) && x+len(m.label) <= columns+len(" commit") {
+		x := int(m.At * float64(columns))
+		if free := margin + 1 + x - len(text); free >= min(i, 1) && x+len(m.Label) <= columns+len(" commit") {
 			line[x] = '┬'
-			text += strings.Repeat(" ", free) + m.label
+			text += strings.Repeat(" ", free) + m.Label
 		}
 	}
 	p.WriteString(strings.Repeat(" ", margin) + p.paint(colourDim, "└"+string(line)) + "\n")

@@ -65,10 +65,7 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 		if !b.Closed() {
 			b.writeForecast(p)
 		}
-		p.WriteByte('\n')
-		b.plotCycle(p)
-		p.WriteByte('\n')
-		b.plotCurve(p)
+		b.plots(p, true)
 	}
 	return p.writeTo(w)
 }
@@ -316,8 +313,7 @@ func (x *Simulated) Text(w io.Writer, s Style) error {
 	if !b.Prices.None() {
 		b.writeCost(p)
 	}
-	p.WriteByte('\n')
-	b.plotCycle(p)
+	b.plots(p, false)
 	return p.writeTo(w)
 }
 

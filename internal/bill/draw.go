@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
-	"framepipe/internal/cli"
 	"framepipe/internal/svg"
 )
 
@@ -24,8 +22,9 @@ func (b *Bill) SVG(w io.Writer) error {
 	}
 	p := svg.New(650, b.title(), strings.Replace(b.cycle(), "  ", ": ", 1), about)
 	b.drawTiles(p)
-	b.drawCycle(&svg.Plot{Picture: p, Top: 202, High: 210, Per: b.Window.Seconds() / 8, Unit: "bit/s"})
-	second(p)
+	at := svg.Plot{Picture: p, Top: 202, High: 210, Per: b.Window.Seconds() / 8, Unit: "bit/s"}
+	b.drawCycle(&at)
+	second(&svg.Plot{Picture: p, Top: 484, High: 126, Per: at.Per, Unit: at.Unit})
 	return p.Write(w)
 }
 
@@ -103,43 +102,39 @@ func (b *Bill) drawCycle(at *svg.Plot) {
 		if i == 0 {
 			at.Most = end
 		} else {
-			at.Low = -min(highest, end)
+			at.Low = -max(min(highest, end), at.Most/10)
 		}
 	}
 	at.Span("blank", 0, b.along(b.From))
 	at.Span("blank", b.along(min(b.To, b.Cycle.End)), 1)
 	at.Axis(5, "", note)
-	keys := [][2]string{}
 	for i, lane := range lanes {
-		keys = append(keys, b.drawLane(at, lane, float64(1-2*i))...)
+		b.drawLane(at, lane, float64(1-2*i))
 	}
-	width := max((time.Duration(b.Cycle.End-b.Cycle.Start) / svg.Columns).Round(time.Minute), b.Window)
-	keys = append(keys, [2]string{lanes[0].String() + "most", fmt.Sprintf("highest in %v", cli.Duration(width))})
+	at.Key(lanes[0].String()+"most", "peaks")
 	if b.Cap == 0 {
-		keys = append(keys, [2]string{"free", "free windows"})
 		b.drawLevels(at)
+		at.Key("free", "free windows")
 	}
 	if b.Commit > 0 && b.Billed > b.Commit {
-		keys = append(keys, [2]string{"over", "over the commit"})
+		at.Key("over", "over the commit")
 	}
-	at.Legend(0, keys...)
 	at.Ticks(b.marks()...)
 }
 
-// drawLane draws the values of a lane, upwards or with sign -1 downwards, and returns its colours.
-func (b *Bill) drawLane(at *svg.Plot, lane Method, sign float64) [][2]string {
+// drawLane draws the values of a lane, upwards or with sign -1 downwards.
+func (b *Bill) drawLane(at *svg.Plot, lane Method, sign float64) {
 	mean, most := b.bars(svg.Columns, lane, sign)
-	class := lane.String()
-	at.Area(class+"most", 0, most)
-	at.Area(class, 0, mean)
-	keys := [][2]string{{class, class}}
-	if lane == Sum { // what came in is its lower part
+	at.Area(lane.String()+"most", 0, most)
+	at.Area(lane.String(), 0, mean)
+	at.Key(lane.String(), lane.String())
+	if lane == Sum {
 		in, _ := b.bars(svg.Columns, In, 1)
 		at.Area("in", 0, in)
-		keys = append(keys, [2]string{"in", "in"})
+		at.Key("in", "of which in")
 	}
 	if b.Cap > 0 || b.Method != lane && b.Method != Separate && b.Method != Max {
-		return keys
+		return
 	}
 	if b.Commit > 0 {
 		at.Area("over", sign*float64(b.Commit), most)
@@ -149,7 +144,6 @@ func (b *Bill) drawLane(at *svg.Plot, lane Method, sign float64) [][2]string {
 	below := *at // low ones are visible under the axis
 	below.Top, below.High, below.Low, below.Most = at.Top+at.High+2, 6, min(paid, paid+sign), max(paid, paid+sign)
 	below.Area("free", paid, most)
-	return keys
 }
 
 // drawLevels draws the commit and the billed value. The name of the higher one is above it.
@@ -161,12 +155,8 @@ func (b *Bill) drawLevels(at *svg.Plot) {
 }
 
 // drawCurve draws the duration curves, with the free samples and the billed value.
-func (b *Bill) drawCurve(p *svg.Picture) {
-	at := &svg.Plot{Picture: p, Top: 484, High: 126, Per: b.Window.Seconds() / 8, Unit: "bit/s"}
-	for _, lane := range b.lanes() {
-		end, _ := b.scale(lane)
-		at.Most = max(at.Most, end)
-	}
+func (b *Bill) drawCurve(at *svg.Plot) {
+	at.Most, _ = b.scale(b.Counted())
 	marks := b.shares()
 	free := marks[1]
 	at.Span("freed", 0, free.At)
@@ -184,44 +174,37 @@ func (b *Bill) drawCurve(p *svg.Picture) {
 }
 
 // drawCap draws the bytes used so far against the cap, and when it runs out at the mean rate.
-func (b *Bill) drawCap(p *svg.Picture) {
+func (b *Bill) drawCap(at *svg.Plot) {
 	t, to := &b.Transfer, min(b.To, b.Cycle.End)
-	at := &svg.Plot{Picture: p, Top: 484, High: 126, Most: float64(max(b.Cap, t.Used)) * 1.1, Per: 1, Unit: "B"}
+	at.Most, at.Per, at.Unit = float64(max(b.Cap, t.Used))*1.1, 1, "B"
 	at.Span("blank", b.along(to), 1)
 	at.Axis(4, "Used of the cap", "")
 	at.Ticks(b.marks()...)
 	at.Level("cap", amount(b.Cap), float64(b.Cap), false)
-	now := [2]float64{b.along(to), float64(t.Used)}
-	at.Line("out", append(b.used(now[0]), now)...)
-	end, out := [2]float64{1, now[1] + t.Mean*float64(b.Cycle.End-to)/1e9}, [2]float64{b.along(t.MeanOut), float64(b.Cap)}
-	text := "ran out " + b.time(t.MeanOut).Format("Mon 2 Jan 15:04")
-	switch {
-	case t.MeanOut == 0:
-		at.Line("out dash", now, end)
-		return
-	case t.Left >= 0:
-		at.Line("out dash", now, out)
-		text = "runs out " + b.time(t.MeanOut).Format("Mon 2 Jan") + " at the mean"
-	}
-	at.Dot("over", out)
-	if out[0] > 0.5 { // where the curve is not
-		at.Text("strong end", out, -9, text)
-	} else {
-		at.Text("strong", out, 20, text)
-	}
-}
-
-// used returns the bytes used over the part of the cycle before a share of it, a point for each column.
-func (b *Bill) used(until float64) [][2]float64 {
-	points := [][2]float64{{b.along(b.From), 0}}
+	points, now := [][2]float64{{b.along(b.From), 0}}, [2]float64{b.along(to), float64(t.Used)}
 	var in, out int64
-	for _, w := range b.Windows {
+	for i, w := range b.Windows {
 		in, out = in+w.In, out+w.Out
-		if end := b.along(w.At + int64(b.Window)); end > points[len(points)-1][0]+1./svg.Columns && end < until {
-			points = append(points, [2]float64{end, float64(b.Method.Value(in, out))})
+		if i%(len(b.Windows)/svg.Columns+1) == 0 { // a point in each column
+			points = append(points, [2]float64{b.along(w.At + int64(b.Window)), float64(b.Method.Value(in, out))})
 		}
 	}
-	return points
+	at.Line("out", append(points, now)...)
+	if t.MeanOut == 0 {
+		at.Line("out dash", now, [2]float64{1, now[1] + t.Mean*float64(b.Cycle.End-to)/1e9})
+		return
+	}
+	end, text := [2]float64{b.along(t.MeanOut), float64(b.Cap)}, "ran out "+b.time(t.MeanOut).Format("Mon 2 Jan 15:04")
+	if t.Left >= 0 {
+		at.Line("out dash", now, end)
+		text = "runs out " + b.time(t.MeanOut).Format("Mon 2 Jan") + " at the mean"
+	}
+	at.Dot("over", end)
+	if end[0] > 0.5 { // where the curve is not
+		at.Text("strong end", end, -9, text)
+	} else {
+		at.Text("strong", end, 20, text)
+	}
 }
 
 // line is a line of a plan's picture: its class and name, and its value for each row.
@@ -271,15 +254,15 @@ func (p Plan) draw(at *svg.Plot, name string, lines ...line) {
 	}
 	at.Axis(4, name, note)
 	at.Ticks(marks...)
-	at.Text("dim", [2]float64{1, at.Low}, 20, "      "+prefix+"bit/s")
-	for i, l := range lines {
+	at.Text("dim", [2]float64{1.03, at.Low}, 20, prefix+"bit/s")
+	for _, l := range lines {
 		var points [][2]float64
 		for k, m := range marks {
 			points = append(points, [2]float64{m.At, l.value(k)})
 			at.Dot(l.class, points[k])
 		}
 		at.Line(l.class, points...)
-		at.Legend(0.17+0.2*float64(i), [2]string{l.class, l.name})
+		at.Key(l.class, l.name)
 	}
 	if marked >= 0 {
 		at.Line("commit", [2]float64{marked, at.Low}, [2]float64{marked, at.Most})

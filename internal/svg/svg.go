@@ -60,7 +60,7 @@ func New(high int, title string, lines ...string) *Picture {
 
 // Tile writes a figure below the title: at most five, of which the first has most room.
 func (p *Picture) Tile(name, value, remark string) {
-	x := float64(left + 135*p.tiles + 55*min(p.tiles, 1))
+	x := float64(left + 138*p.tiles + 47*min(p.tiles, 1))
 	p.tiles++
 	p.text("dim", x, 104, name)
 	p.text("value", x, 127, value)
@@ -101,6 +101,8 @@ type Plot struct {
 	Low, Most float64 // the values at its ends
 	Per       float64 // values in a unit
 	Unit      string
+
+	keys float64 // the width of the name and the keys above it
 }
 
 func x(share float64) float64 { return left + Columns*share }
@@ -114,21 +116,31 @@ func (at *Plot) Span(class string, from, to float64) {
 	at.rect(class, x(from), at.Top, x(to)-x(from), at.High)
 }
 
-// Axis draws about n lines with their values, and moves the ends of the plot to such lines. Above it
-// are a name, and a note at the right.
+// Axis draws about n lines with their values. It moves the upper end of the plot to such a line, and the
+// lower end if that is over 0. Above the plot are a name, and a note at the right.
 func (at *Plot) Axis(n float64, name, note string) {
 	prefix, per := Prefix(max(at.Most, -at.Low) / at.Per)
 	per *= at.Per
 	step := per * RoundUp((at.Most-at.Low)/per/n, 1, 2, 2.5, 5)
-	from, to := math.Floor(at.Low/step+1e-9), math.Ceil(max(at.Most/step, 1)-1e-9)
-	at.Low, at.Most = from*step, to*step
-	for i := from; i <= to; i++ {
+	if at.Low > 0 {
+		at.Low = math.Floor(at.Low/step) * step
+	}
+	at.Most = math.Ceil(max(at.Most/step, 1)-1e-9) * step
+	for i := math.Ceil(at.Low/step - 1e-9); i*step <= at.Most*(1+1e-9); i++ {
 		at.across("thin grid", i*step)
 		at.text("dim end", left-8, at.y(i*step)+4, fmt.Sprintf("%.5g", math.Abs(i*step/per)))
 	}
 	at.text("dim end", left-8, at.Top-11, prefix+at.Unit)
 	at.text("strong", left, at.Top-20, name)
-	at.text("dim end", right, at.Top-5, note)
+	at.text("dim end", right, at.Top-20, note)
+	at.keys = 12 * float64(len(name))
+}
+
+// Key names a colour, above the plot and behind its name and the keys before.
+func (at *Plot) Key(class, name string) {
+	at.rect(class, left+at.keys, at.Top-30, 12, 12)
+	at.text("ink", left+at.keys+17, at.Top-20, name)
+	at.keys += 40 + 6.5*float64(len(name))
 }
 
 func (at *Plot) across(class string, v float64) {
@@ -173,15 +185,6 @@ func (at *Plot) Ticks(marks ...Mark) {
 			last = m.At
 			at.text("dim mid", x(m.At), at.Top+at.High+20, m.Label)
 		}
-	}
-}
-
-// Legend names colours, above the plot from a share of its width on. A key is a class and a name.
-func (at *Plot) Legend(from float64, keys ...[2]string) {
-	for _, k := range keys {
-		at.rect(k[0], x(from), at.Top-30, 12, 12)
-		at.text("ink", x(from)+17, at.Top-20, k[1])
-		from += (40 + 6.5*float64(len(k[1]))) / Columns
 	}
 }
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# Sourced by pipeline.sh: shapes real TCP between two network namespaces.
+# Sourced by pipeline.sh: shapes real TCP between two network namespaces. DEMO_SVG is a file for the curve.
 #
 #   network namespace NET                             network namespace HOST
 #   the server            tap0                  tap1            the client
@@ -40,7 +40,7 @@ server=$!
 printf '\n  tunread tap%d | %s | bytehist | tunwrite tap%d' 0 "$gate" 1 1 "$gate" 0
 printf '\n\n'
 # In the background, or a signal would have to wait for it.
-$to_host "$bin/demo" -port 400Mbit/s -quota "$quota" -window "$window" watch 10.77.0.1:7 &
+$to_host "$bin/demo" -port 400Mbit/s -quota "$quota" -window "$window" ${DEMO_SVG:+-svg "$DEMO_SVG"} watch 10.77.0.1:7 &
 client=$!
 wait -n "$client" "${groups[@]}" || die "the demonstration has failed"
 kill -0 "$client" 2>/dev/null && die "a pipeline has ended too early"

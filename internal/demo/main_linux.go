@@ -13,7 +13,7 @@ import (
 )
 
 const usage = `usage: demo -port RATE serve ADDRESS
-       demo -port RATE -quota SIZE -window D watch ADDRESS
+       demo -port RATE -quota SIZE -window D [-svg FILE] watch ADDRESS
 
 The traffic of pipeline.sh demo. serve sends to each client that connects; watch
 receives, and draws what arrives.
@@ -21,6 +21,7 @@ receives, and draws what arrives.
   -port RATE    how fast the simulated port is
   -quota SIZE   what the gate lets through in any window
   -window D     the window
+  -svg FILE     draw the rates also as SVG
 `
 
 func main() {
@@ -29,6 +30,7 @@ func main() {
 	flags.Var(&w.port, "port", "")
 	flags.Var(&w.quota, "quota", "")
 	flags.Var(&w.window, "window", "")
+	flags.StringVar(&w.svg, "svg", "", "")
 	err := flags.Parse(os.Args[1:])
 	switch w.addr = flags.Arg(1); {
 	case err == nil && flags.Arg(0) == "serve":

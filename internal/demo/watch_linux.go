@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -19,6 +20,8 @@ const (
 	first = 11 * time.Second
 	pause = 5 * time.Second
 	again = 3 * time.Second
+
+	length = first + pause + again
 )
 
 // watcher receives traffic and draws it.
@@ -27,6 +30,7 @@ type watcher struct {
 	port   cli.Rate
 	quota  cli.Size
 	window cli.Duration
+	svg    string
 
 	log *traffic.Log
 }
@@ -47,18 +51,18 @@ func (w *watcher) run(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	w.log = traffic.NewLog(first + pause + again)
+	w.log = traffic.NewLog(length)
 	failed := make(chan error, 1)
 	go func() {
 		err := w.fetch(first)
 		if err == nil {
 			time.Sleep(time.Until(w.log.Start.Add(first + pause)))
-			err = w.fetch(first + pause + again)
+			err = w.fetch(length)
 		}
 		failed <- err
 	}()
 	seen := 0
-	for at := row; at <= first+pause+again; at += row {
+	for at := row; at <= length; at += row {
 		time.Sleep(time.Until(w.log.Start.Add(at + traffic.Bucket)))
 		select {
 		case err := <-failed:
@@ -72,7 +76,10 @@ func (w *watcher) run(out io.Writer) error {
 		seen = len(rtts)
 	}
 	pings.Stop()
-	return nil
+	if w.svg == "" {
+		return nil
+	}
+	return os.WriteFile(w.svg, w.picture(), 0o644)
 }
 
 func (w *watcher) span() time.Duration { return time.Duration(w.window) }

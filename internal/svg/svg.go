@@ -18,18 +18,18 @@ const width, left, right = 800, 56, 56 + Columns
 // Areas and lines also differ in lightness.
 const style = `
 text, rect, circle, .area { stroke-width: 0 } .line { fill-opacity: 0; stroke-width: 2 } .thin { stroke-width: 1 }
-.commit, .cap { stroke-width: 1.5; stroke-dasharray: 6 4 } .dash { stroke-dasharray: 5 4 }
+.commit, .cap, .quota { stroke-width: 1.5; stroke-dasharray: 6 4 } .dash { stroke-dasharray: 5 4 }
 text { font: 12px system-ui, "Segoe UI", "Helvetica Neue", "DejaVu Sans", sans-serif }
 .title { font-size: 18px } .value { font-size: 19px } .strong { font-size: 13px } .title, .strong { font-weight: 600 }
 .end { text-anchor: end } .mid { text-anchor: middle } .area { shape-rendering: crispEdges }
 .ground { fill: #ffffff; background: #ffffff } .ink, .billed { fill: #1c2733; stroke: #1c2733; color: #1c2733 }
-.dim { fill: #5b6875; stroke: #5b6875; color: #5b6875 } .freed { fill: #fbe9d7 } .commit, .cap { stroke: #b25e00 }
+.dim { fill: #5b6875; stroke: #5b6875; color: #5b6875 } .freed { fill: #fbe9d7 } .commit, .cap, .quota { stroke: #b25e00 }
 .blank { fill: #f1f3f5 } .grid { stroke: #e3e8ed } .free { fill: #ef9b20 } .flat { fill: #8b97a3; stroke: #8b97a3 }
 .out, .sum { fill: #2f7fb8; stroke: #2f7fb8; color: #2f7fb8 } .outmost, .summost { fill: #a9cfe8 } .inmost { fill: #a8dac8 }
 .in { fill: #2d8f6f; stroke: #2d8f6f } .over { fill: #d1394d; stroke: #d1394d; color: #d1394d }
 @media (prefers-color-scheme: dark) {
 .ground { fill: #12181f; background: #12181f } .ink, .billed { fill: #e6edf3; stroke: #e6edf3; color: #e6edf3 }
-.dim { fill: #9aa7b4; stroke: #9aa7b4; color: #9aa7b4 } .freed { fill: #3a2d1c } .commit, .cap { stroke: #f2a65a }
+.dim { fill: #9aa7b4; stroke: #9aa7b4; color: #9aa7b4 } .freed { fill: #3a2d1c } .commit, .cap, .quota { stroke: #f2a65a }
 .blank { fill: #1a222b } .grid { stroke: #27313c } .free { fill: #f2b04a } .flat { fill: #7b8793; stroke: #7b8793 }
 .out, .sum { fill: #4fa3dd; stroke: #4fa3dd; color: #4fa3dd } .outmost, .summost { fill: #244f6e } .inmost { fill: #1f5443 }
 .in { fill: #45b890; stroke: #45b890 } .over { fill: #f0606f; stroke: #f0606f; color: #f0606f }

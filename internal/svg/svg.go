@@ -60,7 +60,7 @@ func New(high int, title string, lines ...string) *Picture {
 
 // Tile writes a figure below the title: at most five, of which the first has most room.
 func (p *Picture) Tile(name, value, remark string) {
-	x := float64(left + 138*p.tiles + 47*min(p.tiles, 1))
+	x := float64(left + 137*p.tiles + 53*min(p.tiles, 1))
 	p.tiles++
 	p.text("dim", x, 104, name)
 	p.text("value", x, 127, value)

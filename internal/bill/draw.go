@@ -243,13 +243,13 @@ func (p Plan) draw(at *svg.Plot, name string, lines ...line) {
 	at.High = 110
 	marks, note, marked := []svg.Mark{}, "", -1.
 	for i, row := range p.Rows() {
-		m := svg.Mark{At: float64(p[i].Commit-first) / float64(max(last-first, 1)), Label: fmt.Sprintf("%.4g", demand.BPS(p[i].Commit)/per)}
-		marks = append(marks, m)
+		share := float64(p[i].Commit-first) / float64(max(last-first, 1))
+		marks = append(marks, svg.Mark{At: share, Label: fmt.Sprintf("%.4g", demand.BPS(p[i].Commit)/per)})
 		for _, l := range lines {
 			at.Low, at.Most = min(at.Low, l.value(i)), max(at.Most, l.value(i))
 		}
 		if row.Mark != "" {
-			note, marked = row.Mark+": "+demand.rate(p[i].Commit), m.At
+			note, marked = row.Mark+": "+demand.rate(p[i].Commit), share
 		}
 	}
 	at.Axis(4, name, note)

@@ -11,26 +11,26 @@ import (
 
 // htmlHead begins a page that needs no other file. Its colours are those of the pictures in it.
 const htmlHead = `<!DOCTYPE html>
-<html lang="en">
+<html lang="en" class="ground">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>%s</title>
 <style>
-:root { color-scheme: light dark }
-body { max-width: 800px; margin: 0 auto 40px; font: 14px/1.5 system-ui, "Segoe UI", "Helvetica Neue", "DejaVu Sans", sans-serif }
+:root { color-scheme: light dark; background: currentColor }
+body { max-width: 800px; margin: 0 auto 40px; font: 14px/1.5 system-ui, "Helvetica Neue", "DejaVu Sans", sans-serif }
 svg { display: block; max-width: 100%%; height: auto; margin-top: 12px }
 table { border-collapse: collapse; margin: 16px 40px 0 56px }
 td { padding: 3px 18px 3px 0; border-top: 1px solid #8885 }
 td:first-child:empty, td:first-child:empty ~ td { border: 0 }
 i { font-style: normal } .bold { font-weight: 600 }
 </style>
-<body class="ground ink">
+<body class="ink">
 `
 
 // elements has the colours of text as elements of the page.
 var elements = strings.NewReplacer(
 	code(colourMean), `<i class="out">`, code(colourMost), `<i class="out">`, code(colourOver), `<i class="over">`,
-	code(colourLine), `<i class="bold">`, code(colourDim), `<i class="dim">`, codeBold, `<i class="bold">`, codeEnd, "</i>",
+	code(colourLine), `<i class="bold">`, codeBold, `<i class="bold">`, code(colourDim), `<i class="dim">`, codeEnd, "</i>",
 )
 
 // section is a part of a page: a picture, and its figures.

@@ -12,8 +12,9 @@ import (
 // picture draws the rate over time, and the mean rate that the quota allows.
 func (w *watcher) picture() []byte {
 	const step = 50 * time.Millisecond
-	mean, port := cli.Human(float64(w.quota)*8/w.span().Seconds(), "bit/s"), float64(w.port)
-	p := svg.New(290, fmt.Sprintf("A port of %s, held to %s in any %v", cli.Human(port, "bit/s"), cli.Human(float64(w.quota), "B"), w.window),
+	quota, port := float64(w.quota)*8/w.span().Seconds(), float64(w.port)
+	mean, size := cli.Human(quota, "bit/s"), cli.Human(float64(w.quota), "B")
+	p := svg.New(290, fmt.Sprintf("A port of %s, held to %s in any %v", cli.Human(port, "bit/s"), size, w.window),
 		fmt.Sprintf("A TCP download through quotagate. %s is the mean that the quota allows.", mean))
 	at := &svg.Plot{Picture: p, Top: 110, High: 140, Most: port, Per: 1, Unit: "bit/s"}
 	open, paced := make([]float64, svg.Columns), make([]float64, svg.Columns)
@@ -31,7 +32,7 @@ func (w *watcher) picture() []byte {
 	at.Axis(4, "", "")
 	at.Area("free", 0, open)
 	at.Area("out", 0, paced)
-	at.Level("quota", mean, float64(w.quota)*8/w.span().Seconds(), false)
+	at.Level("quota", mean, quota, false)
 	at.Key("free", "full speed, up to 75% of the quota")
 	at.Key("out", "paced")
 	at.Key("blank", "pause")

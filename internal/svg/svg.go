@@ -17,22 +17,20 @@ const width, left, right = 800, 56, 56 + Columns
 // style gives each colour a class. Those of dark mode come last, where other programs ignore them.
 // Areas and lines also differ in lightness.
 const style = `
-text, rect, circle, .area { stroke-width: 0 } .line { fill-opacity: 0; stroke-width: 2 } .thin { stroke-width: 1 }
-.commit, .cap, .quota { stroke-width: 1.5; stroke-dasharray: 6 4 } .dash { stroke-dasharray: 5 4 }
+text, rect, circle, .area { fill: currentColor } .area { shape-rendering: crispEdges }
+.line { fill: none; stroke: currentColor; stroke-width: 2 } .thin { stroke-width: 1 } .dash { stroke-dasharray: 5 4 }
+.commit, .cap, .quota { stroke-width: 1.5; stroke-dasharray: 6 4 } .end { text-anchor: end } .mid { text-anchor: middle }
 text { font: 12px system-ui, "Segoe UI", "Helvetica Neue", "DejaVu Sans", sans-serif }
 .title { font-size: 18px } .value { font-size: 19px } .strong { font-size: 13px } .title, .strong { font-weight: 600 }
-.end { text-anchor: end } .mid { text-anchor: middle } .area { shape-rendering: crispEdges }
-.ground { fill: #ffffff; background: #ffffff } .ink, .billed { fill: #1c2733; stroke: #1c2733; color: #1c2733 }
-.dim { fill: #5b6875; stroke: #5b6875; color: #5b6875 } .freed { fill: #fbe9d7 } .commit, .cap, .quota { stroke: #b25e00 }
-.blank { fill: #f1f3f5 } .grid { stroke: #e3e8ed } .free { fill: #ef9b20 } .flat { fill: #8b97a3; stroke: #8b97a3 }
-.out, .sum { fill: #2f7fb8; stroke: #2f7fb8; color: #2f7fb8 } .outmost, .summost { fill: #a9cfe8 } .inmost { fill: #a8dac8 }
-.in { fill: #2d8f6f; stroke: #2d8f6f } .over { fill: #d1394d; stroke: #d1394d; color: #d1394d }
+.ground { color: #ffffff } .blank { color: #f1f3f5 } .freed { color: #fbe9d7 } .grid { color: #e3e8ed }
+.ink, .billed { color: #1c2733 } .dim { color: #5b6875 } .commit, .cap, .quota { color: #b25e00 } .flat { color: #8b97a3 }
+.out, .sum { color: #2f7fb8 } .outmost, .summost { color: #a9cfe8 } .in { color: #2d8f6f } .inmost { color: #a8dac8 }
+.free { color: #ef9b20 } .over { color: #d1394d }
 @media (prefers-color-scheme: dark) {
-.ground { fill: #12181f; background: #12181f } .ink, .billed { fill: #e6edf3; stroke: #e6edf3; color: #e6edf3 }
-.dim { fill: #9aa7b4; stroke: #9aa7b4; color: #9aa7b4 } .freed { fill: #3a2d1c } .commit, .cap, .quota { stroke: #f2a65a }
-.blank { fill: #1a222b } .grid { stroke: #27313c } .free { fill: #f2b04a } .flat { fill: #7b8793; stroke: #7b8793 }
-.out, .sum { fill: #4fa3dd; stroke: #4fa3dd; color: #4fa3dd } .outmost, .summost { fill: #244f6e } .inmost { fill: #1f5443 }
-.in { fill: #45b890; stroke: #45b890 } .over { fill: #f0606f; stroke: #f0606f; color: #f0606f }
+.ground { color: #12181f } .blank { color: #1a222b } .freed { color: #3a2d1c } .grid { color: #27313c }
+.ink, .billed { color: #e6edf3 } .dim { color: #9aa7b4 } .commit, .cap, .quota { color: #f2a65a } .flat { color: #7b8793 }
+.out, .sum { color: #4fa3dd } .outmost, .summost { color: #244f6e } .in { color: #45b890 } .inmost { color: #1f5443 }
+.free { color: #f2b04a } .over { color: #f0606f }
 }
 `
 
@@ -45,7 +43,8 @@ type Picture struct {
 // New begins a picture with a title, and lines of text below it.
 func New(high int, title string, lines ...string) *Picture {
 	p := &Picture{}
-	p.add(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%[1]d" height="%[2]d" role="img" class="ink">`, width, high)
+	p.add(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %[1]d %[2]d" role="img" class="ink">`,
+		width, high)
 	p.add("<title>%s</title>\n<style>%s</style>", escape(title), style)
 	p.rect("ground", 0, 0, width, float64(high))
 	if long := []rune(title); len(long) > 64 { // its end has the file and the cycle

@@ -54,6 +54,19 @@ func needPython(t testing.TB) {
 	}
 }
 
+var buildRust = sync.OnceValues(func() ([]byte, error) {
+	return exec.Command("rustc", "-O", "-o", bin+"/stage-rs", "../../examples/stage.rs").CombinedOutput()
+})
+
+// needRust builds the example in Rust, beside the tools.
+func needRust(t testing.TB) {
+	t.Helper()
+	nettest.Programs(t, "rustc")
+	if out, err := buildRust(); err != nil || len(out) > 0 {
+		t.Fatalf("rustc: %v\n%s", err, out)
+	}
+}
+
 func needLua(t testing.TB) {
 	t.Helper()
 	nettest.Programs(t, "luajit")
@@ -94,11 +107,13 @@ func passers(t testing.TB) [][]string {
 	examples(t)
 	needPython(t)
 	needLua(t)
+	needRust(t)
 	nettest.Programs(t, "pv")
 	return [][]string{
 		{"stage-go", "-most", "2000000"},
 		{stagePy, "99"},
 		{quotaLua, "1e12"},
+		{"stage-rs", "0"},
 		{"tee", "/dev/null"},
 		{"pv", "-q"},
 	}
@@ -152,10 +167,11 @@ func TestExamplesVectors(t *testing.T) {
 	// What these let pass, and leave to the stage behind them to refuse. Short
 	// as they are, they look at what they use.
 	leaves := map[string]string{
-		stagePy:  "bad-depth-33",
-		quotaLua: "bad-depth-33 bad-frame-string bad-link bad-offload-9 bad-offload-string bad-time-float bad-time-negative bad-version",
+		stagePy:    "bad-depth-33",
+		"stage-rs": "bad-link bad-version",
+		quotaLua:   "bad-depth-33 bad-frame-string bad-link bad-offload-9 bad-offload-string bad-time-float bad-time-negative bad-version",
 	}
-	for _, p := range passers(t)[:3] {
+	for _, p := range passers(t)[:4] {
 		for _, name := range names {
 			in, err1 := os.ReadFile(name)
 			name = strings.TrimSuffix(name, ".frames")
@@ -186,7 +202,7 @@ func TestExamplesVectors(t *testing.T) {
 // and at ^C not before their input does.
 func TestExamplesEnd(t *testing.T) {
 	in := stream(10, 100, time.Millisecond)
-	for _, p := range passers(t)[:3] {
+	for _, p := range passers(t)[:4] {
 		s, w, out := piped(t, exec.Command(p[0], p[1:]...), exec.Command("head", "-c", fmt.Sprint(len(in))))
 		if _, err := w.Write(in); err != nil {
 			t.Fatal(err)
@@ -201,7 +217,7 @@ func TestExamplesEnd(t *testing.T) {
 			t.Errorf("%v: %v, %q, %d bytes of %d", p, err, says, len(got), len(in))
 		}
 	}
-	for _, p := range passers(t)[1:3] {
+	for _, p := range passers(t)[1:4] {
 		s, w, out := piped(t, exec.Command(p[0], p[1:]...))
 		for i := range 2 {
 			if _, err := w.Write(in); err != nil {
@@ -236,6 +252,42 @@ func TestStageGo(t *testing.T) {
 	out, stderr, status := through(t, in.Bytes(), "stage-go", "-most", "1000")
 	if !bytes.Equal(out, want.Bytes()) || status != 0 || stderr != "" {
 		t.Errorf("%d bytes, want %d; status %d, %s", len(out), want.Len(), status, stderr)
+	}
+}
+
+// The stage in Rust loses each third frame and nothing else.
+func TestStageRust(t *testing.T) {
+	needRust(t)
+	in := mixed(t)
+	var want bytes.Buffer
+	r, w := frame.NewReader(bytes.NewReader(in)), frame.NewWriter(&want)
+	var rec frame.Record
+	for n := 1; r.Next(&rec) == nil; {
+		if rec.IsAnnotation() {
+			_ = w.WriteRaw(rec.Raw())
+			continue
+		}
+		if n%3 > 0 {
+			_ = w.WriteRaw(rec.Raw())
+		}
+		n++
+	}
+	_ = w.Flush()
+	if out, stderr, status := through(t, in, "stage-rs", "3"); !bytes.Equal(out, want.Bytes()) || status != 0 || stderr != "" {
+		t.Errorf("%d bytes, want %d; status %d, %s", len(out), want.Len(), status, stderr)
+	}
+	for _, args := range [][]string{{}, {"some"}, {"1", "2"}} {
+		if _, stderr, status := through(t, nil, "stage-rs", args...); status != 2 || !strings.HasPrefix(stderr, "stage-rs: one argument is wanted") {
+			t.Errorf("%v: status %d, %q", args, status, stderr)
+		}
+	}
+	for shell, want := range map[string]string{
+		"stage-rs 0 >/dev/full":  "stage-rs: stdout: No space left on device (os error 28)\n",
+		"stage-rs 0 0>/dev/null": "stage-rs: stdin: Bad file descriptor (os error 9)\n",
+	} {
+		if _, stderr, status := through(t, in, "sh", "-c", shell); status != 1 || stderr != want {
+			t.Errorf("%s: status %d, %s", shell, status, stderr)
+		}
 	}
 }
 
@@ -797,6 +849,7 @@ func BenchmarkExamples(t *testing.B) {
 		{name: "`stage-go`", stage: "stage-go -most 2000000"},
 		{name: "`stage.py`", stage: stagePy + " 99"},
 		{name: "`quota.lua`", stage: quotaLua + " 1e15"},
+		{name: "`stage.rs`", stage: "stage-rs 0"},
 		{name: "`wirefilter.sh`", stage: wirefilter},
 	}
 	for range rounds {

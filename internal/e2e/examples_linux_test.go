@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -252,6 +253,30 @@ func TestStageGo(t *testing.T) {
 	out, stderr, status := through(t, in.Bytes(), "stage-go", "-most", "1000")
 	if !bytes.Equal(out, want.Bytes()) || status != 0 || stderr != "" {
 		t.Errorf("%d bytes, want %d; status %d, %s", len(out), want.Len(), status, stderr)
+	}
+}
+
+// The stage that examples/README.md builds outside of the clone is one.
+func TestStageGoOutside(t *testing.T) {
+	clone, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	block := blocks(t, "examples/README.md", "bash")[0]
+	script := strings.Replace(block, "/path/to/framepipe", clone, 1)
+	if script == block {
+		t.Fatal("it names no clone")
+	}
+	c := exec.Command("bash", "-euc", script)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-buildvcs=false")
+	if says, status := outcome(c); status != 0 {
+		t.Fatalf("status %d, %s", status, says)
+	}
+	in := stream(4, 1000, 0)
+	if out, stderr, status := through(t, slices.Concat(in, stream(1, 1001, 0)[57:]), dir+"/mystage/mystage"); !bytes.Equal(out, in) || status != 0 {
+		t.Errorf("%d bytes, want %d; status %d, %s", len(out), len(in), status, stderr)
 	}
 }
 
@@ -803,15 +828,100 @@ func TestVDEAdapter(t *testing.T) {
 // The commands of shell.md do what it says.
 func TestShellPage(t *testing.T) {
 	examples(t)
-	nettest.Programs(t, "bash", "pv", "gzip", "cmp")
+	nettest.Programs(t, "bash", "pv", "gzip", "cmp", "tshark", "zstd")
 	dir := t.TempDir()
 	write(t, dir+"/day.frames", mixed(t))
 	for _, block := range blocks(t, "examples/shell.md", "sh") {
 		c := exec.Command("bash", "-euo", "pipefail", "-c", block)
 		c.Dir = dir
-		if says, status := outcome(c); status != 0 || says != "" {
+		if says, status := outcome(c); status != 0 || strings.Trim(says, "\n") != "" && !strings.Contains(block, "tshark") {
 			t.Errorf("%sstatus %d\n%s", block, status, says)
 		}
+	}
+	bytes := map[string]int{}
+	for _, rec := range records(t, mixed(t)) {
+		ip := rec.Frame[12:]
+		for len(ip) > 4 && ip[0] == 0x81 && ip[1] == 0 { // tags
+			ip = ip[4:]
+		}
+		if len(ip) >= 22 && ip[0] == 8 && ip[1] == 0 && ip[2]>>4 == 4 {
+			bytes[net.IP(ip[18:22]).String()] += len(rec.Frame)
+		}
+	}
+	hosts := read(t, dir+"/hosts")
+	for host, n := range bytes {
+		if !strings.Contains(hosts, fmt.Sprintf("%d %s\n", n, host)) {
+			t.Errorf("awk counts\n%snot %d of %s", hosts, n, host)
+		}
+	}
+	if len(bytes) == 0 {
+		t.Error("there is no host")
+	}
+	interrupted(t, dir)
+}
+
+// interrupted has ^C end the compressed capture of shell.md, of which nothing is lost.
+func interrupted(t *testing.T, dir string) {
+	t.Helper()
+	line := matches(`(?m)^    (tunread .*\bzstd .*)$`, read(t, root+"/examples/shell.md"))[0]
+	c := exec.Command("bash", "-c", `tunread() { trap 'exit 0' INT; cat day.frames; while :; do sleep 0.05; done; }
+tunwrite() { trap "" INT; cat >same.frames; }
+rm -f same.frames
+`+line)
+	c.Dir, c.SysProcAttr = dir, &syscall.SysProcAttr{Setpgid: true}
+	s := pipeline(t, nil, nil, c)
+	day := read(t, dir+"/day.frames")
+	eventually(t, 20*time.Second, "the stream has gone through", func() bool {
+		info, err := os.Stat(dir + "/same.frames")
+		return err == nil && info.Size() == int64(len(day))
+	})
+	_ = unix.Kill(-c.Process.Pid, unix.SIGINT)
+	gone(t, s)
+	eventually(t, 20*time.Second, "the capture is whole", func() bool {
+		out, _ := exec.Command("zstd", "-dc", dir+"/day.frames.zst").Output()
+		return string(out) == day
+	})
+}
+
+// The table of shell.md says which programs hold frames back.
+func TestShellHolds(t *testing.T) {
+	t.Parallel()
+	nettest.Programs(t, "bash", "pv", "socat", "perl", "gzip", "xz", "bzip2", "zstd", "mbuffer")
+	in := stream(3, 100, time.Millisecond) // less than any of them waits for
+	n := 0
+	for _, row := range regexp.MustCompile("(?m)^\\| `(.+?)`.*? \\| (.+?) \\|").FindAllStringSubmatch(read(t, root+"/examples/shell.md"), -1) {
+		program, passes := strings.ReplaceAll(row[1], `\|`, "|"), row[2] == "0.1 ms"
+		if strings.HasPrefix(program, "ssh ") {
+			continue // it would need a server
+		}
+		n++
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			c := exec.Command("bash", "-o", "pipefail", "-c", program)
+			c.Dir = t.TempDir()
+			all, w, r := piped(t, c)
+			if _, err := w.Write(in); err != nil {
+				t.Fatal(err)
+			}
+			wait := 20 * time.Second
+			if !passes {
+				wait = 300 * time.Millisecond
+			}
+			_ = r.SetReadDeadline(time.Now().Add(wait))
+			live, _ := io.ReadFull(r, make([]byte, len(in)))
+			if (live == len(in)) != passes {
+				t.Errorf("%d bytes of %d came out, and shell.md says: %s", live, len(in), row[2])
+			}
+			w.Close()
+			_ = r.SetReadDeadline(time.Time{})
+			if rest, err := io.ReadAll(r); err != nil || live+len(rest) != len(in) {
+				t.Errorf("%d bytes of %d at the end, %v", live+len(rest), len(in), err)
+			}
+			ended(t, all...)
+		})
+	}
+	if n < 12 {
+		t.Errorf("only %d rows", n)
 	}
 }
 

@@ -133,29 +133,30 @@ impl<'a> Reader<'a> {
 
 // --- the stage -------------------------------------------------------------
 
-/// Deals with the whole values at the beginning of `bytes`: what passes is appended to
-/// `passed`. Returns how much that was, and what is wrong behind it.
+/// Deals with the whole values at the beginning of `buf`: what passes moves to its beginning.
+/// Returns how much passes, how much was dealt with, and what is wrong behind that.
 fn values(
-    bytes: &[u8],
-    passed: &mut Vec<u8>,
+    buf: &mut [u8],
     pass: &mut impl FnMut(&[u8]) -> bool,
-) -> (usize, Option<&'static str>) {
-    let mut start = 0;
-    while start < bytes.len() {
-        let mut reader = Reader { bytes: &bytes[start..], at: 0 };
-        match reader.value() {
-            Ok(frame) => {
-                let value = &reader.bytes[..reader.at];
-                if frame.map_or(true, &mut *pass) {
-                    passed.extend_from_slice(value);
-                }
-                start += value.len();
-            }
+) -> (usize, usize, Option<&'static str>) {
+    let (mut passed, mut start) = (0, 0);
+    while start < buf.len() {
+        let mut reader = Reader { bytes: &buf[start..], at: 0 };
+        let passes = match reader.value() {
+            Ok(frame) => frame.map_or(true, &mut *pass),
             Err(Stop::More) => break,
-            Err(Stop::Wrong(what)) => return (start, Some(what)),
+            Err(Stop::Wrong(what)) => return (passed, start, Some(what)),
+        };
+        let end = start + reader.at;
+        if passes {
+            if passed < start {
+                buf.copy_within(start..end, passed);
+            }
+            passed += end - start;
         }
+        start = end;
     }
-    (start, None)
+    (passed, start, None)
 }
 
 #[repr(C)]
@@ -189,7 +190,7 @@ fn run(mut pass: impl FnMut(&[u8]) -> bool) -> Result<(), String> {
     let mut stdout = ManuallyDrop::new(unsafe { File::from_raw_fd(1) });
     // The unfinished value at the end of what was read stays for the next read.
     let mut buf = vec![0; MAX_VALUE + READ];
-    let (mut have, mut offset, mut passed) = (0, 0, Vec::new());
+    let (mut have, mut offset) = (0, 0);
     while wait() {
         match stdin.read(&mut buf[have..have + READ]) {
             Ok(0) if have == 0 => return Ok(()),
@@ -197,11 +198,11 @@ fn run(mut pass: impl FnMut(&[u8]) -> bool) -> Result<(), String> {
             Ok(n) => have += n,
             Err(e) => return Err(format!("stdin: {}", e)),
         }
-        let (size, wrong) = values(&buf[..have], &mut passed, &mut pass);
-        match stdout.write_all(&passed) {
+        let (passed, size, wrong) = values(&mut buf[..have], &mut pass);
+        match stdout.write_all(&buf[..passed]) {
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
             Err(e) => return Err(format!("stdout: {}", e)),
-            Ok(()) => passed.clear(),
+            Ok(()) => (),
         }
         buf.copy_within(size..have, 0);
         have -= size;

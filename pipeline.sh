@@ -38,7 +38,7 @@ status   Shows rates, quotas, losses and restarts.
            -json          for programs, a line for each interface
 down     Ends the diversion, and then the pipelines; also after up was killed.
 install  Builds the tools, and copies them, this script, the manual pages, the
-         completion and the systemd unit to DIR, by default /usr/local.
+         completions and the systemd unit to DIR, by default /usr/local.
 uninstall  Removes from DIR what install put there.
 
 demo and up need root. Go builds the tools, unless that is done already.
@@ -93,8 +93,9 @@ build() {
 		if have=$(cd "$here" && go env GOVERSION 2>/dev/null || GOTOOLCHAIN=local go env GOVERSION 2>/dev/null); then
 			[ "$(printf '%s\n' "go$need" "$have" | sort -V | tail -n 1)" = "$have" ] ||
 				die "Go $need or later is needed to build the tools, and ${have:-an older one} is here: https://go.dev/dl"
-			# Stamping asks git, which refuses a clone that belongs to another user.
-			(umask 022 && cd "$here" && go build -buildvcs=false -o bin/ "${tools[@]/#/./}" "$@") || die "the tools do not build"
+			# -version says the commit, which Go asks git for. git refuses a clone of another user, unless told.
+			(umask 022 && cd "$here" && export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0="$here" &&
+				go build -o bin/ "${tools[@]/#/./}" "$@") || die "the tools do not build"
 			[ "$(id -u)" -ne 0 ] || chown -hR --reference="$here" "$bin"
 		fi
 	fi
@@ -559,11 +560,13 @@ files() {
 	for f in "${tools[@]/%/.1}" frames.5 pipeline.sh.8; do
 		printf '644\t%s\t%s\n' "$here/man/$f" "$1/share/man/man${f##*.}/$f"
 	done
-	for f in "${tools[@]}" pipeline.sh; do # a completion is found by the command's name
-		printf '644\t%s\t%s\n' "$here/man/completion.bash" "$1/share/bash-completion/completions/$f"
+	for f in "${tools[@]}" pipeline.sh; do # bash and fish find a completion by the command's name
+		printf '644\t%s\t%s\n' "$here/man/completion.bash" "$1/share/bash-completion/completions/$f" \
+			"$here/man/completion.fish" "$1/share/fish/vendor_completions.d/$f.fish"
 	done
-	printf '644\t%s\t%s\n' "$here/internal/status/status.sh" "$1/share/framepipe/status.sh"
-	printf '644\t%s\t%s\n' "$here/examples/framepipe@.service" "$1/lib/systemd/system/framepipe@.service"
+	printf '644\t%s\t%s\n' "$here/man/completion.zsh" "$1/share/zsh/site-functions/_framepipe" \
+		"$here/internal/status/status.sh" "$1/share/framepipe/status.sh" \
+		"$here/examples/framepipe@.service" "$1/lib/systemd/system/framepipe@.service"
 }
 
 install() {

@@ -263,7 +263,7 @@ func TestExamplesCommands(t *testing.T) {
 	t.Parallel()
 	needPython(t)
 	needLua(t)
-	nettest.Need(t, "wirefilter", "socat")
+	nettest.Need(t, "wirefilter", "socat", "rustc")
 	sandbox(t, taps, commands(t, "examples/README.md"))
 }
 

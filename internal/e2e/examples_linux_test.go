@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -51,6 +52,19 @@ func needPython(t testing.TB) {
 	t.Helper()
 	if exec.Command("/usr/bin/python3", "-c", "import msgpack").Run() != nil {
 		nettest.Skip(t, "needs python3-msgpack")
+	}
+}
+
+var buildRust = sync.OnceValues(func() ([]byte, error) {
+	return exec.Command("rustc", "-O", "-o", bin+"/stage-rs", "../../examples/stage.rs").CombinedOutput()
+})
+
+// needRust builds the example in Rust, beside the tools.
+func needRust(t testing.TB) {
+	t.Helper()
+	nettest.Programs(t, "rustc")
+	if out, err := buildRust(); err != nil || len(out) > 0 {
+		t.Fatalf("rustc: %v\n%s", err, out)
 	}
 }
 
@@ -94,11 +108,13 @@ func passers(t testing.TB) [][]string {
 	examples(t)
 	needPython(t)
 	needLua(t)
+	needRust(t)
 	nettest.Programs(t, "pv")
 	return [][]string{
 		{"stage-go", "-most", "2000000"},
 		{stagePy, "99"},
 		{quotaLua, "1e12"},
+		{"stage-rs", "0"},
 		{"tee", "/dev/null"},
 		{"pv", "-q"},
 	}
@@ -152,10 +168,11 @@ func TestExamplesVectors(t *testing.T) {
 	// What these let pass, and leave to the stage behind them to refuse. Short
 	// as they are, they look at what they use.
 	leaves := map[string]string{
-		stagePy:  "bad-depth-33",
-		quotaLua: "bad-depth-33 bad-frame-string bad-link bad-offload-9 bad-offload-string bad-time-float bad-time-negative bad-version",
+		stagePy:    "bad-depth-33",
+		"stage-rs": "bad-link bad-version",
+		quotaLua:   "bad-depth-33 bad-frame-string bad-link bad-offload-9 bad-offload-string bad-time-float bad-time-negative bad-version",
 	}
-	for _, p := range passers(t)[:3] {
+	for _, p := range passers(t)[:4] {
 		for _, name := range names {
 			in, err1 := os.ReadFile(name)
 			name = strings.TrimSuffix(name, ".frames")
@@ -186,7 +203,7 @@ func TestExamplesVectors(t *testing.T) {
 // and at ^C not before their input does.
 func TestExamplesEnd(t *testing.T) {
 	in := stream(10, 100, time.Millisecond)
-	for _, p := range passers(t)[:3] {
+	for _, p := range passers(t)[:4] {
 		s, w, out := piped(t, exec.Command(p[0], p[1:]...), exec.Command("head", "-c", fmt.Sprint(len(in))))
 		if _, err := w.Write(in); err != nil {
 			t.Fatal(err)
@@ -201,7 +218,7 @@ func TestExamplesEnd(t *testing.T) {
 			t.Errorf("%v: %v, %q, %d bytes of %d", p, err, says, len(got), len(in))
 		}
 	}
-	for _, p := range passers(t)[1:3] {
+	for _, p := range passers(t)[1:4] {
 		s, w, out := piped(t, exec.Command(p[0], p[1:]...))
 		for i := range 2 {
 			if _, err := w.Write(in); err != nil {
@@ -236,6 +253,66 @@ func TestStageGo(t *testing.T) {
 	out, stderr, status := through(t, in.Bytes(), "stage-go", "-most", "1000")
 	if !bytes.Equal(out, want.Bytes()) || status != 0 || stderr != "" {
 		t.Errorf("%d bytes, want %d; status %d, %s", len(out), want.Len(), status, stderr)
+	}
+}
+
+// The stage that examples/README.md builds outside of the clone is one.
+func TestStageGoOutside(t *testing.T) {
+	clone, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	block := blocks(t, "examples/README.md", "bash")[0]
+	script := strings.Replace(block, "/path/to/framepipe", clone, 1)
+	if script == block {
+		t.Fatal("it names no clone")
+	}
+	c := exec.Command("bash", "-euc", script)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-buildvcs=false")
+	if says, status := outcome(c); status != 0 {
+		t.Fatalf("status %d, %s", status, says)
+	}
+	in := stream(4, 1000, 0)
+	if out, stderr, status := through(t, slices.Concat(in, stream(1, 1001, 0)[57:]), dir+"/mystage/mystage"); !bytes.Equal(out, in) || status != 0 {
+		t.Errorf("%d bytes, want %d; status %d, %s", len(out), len(in), status, stderr)
+	}
+}
+
+// The stage in Rust loses each third frame and nothing else.
+func TestStageRust(t *testing.T) {
+	needRust(t)
+	in := mixed(t)
+	var want bytes.Buffer
+	r, w := frame.NewReader(bytes.NewReader(in)), frame.NewWriter(&want)
+	var rec frame.Record
+	for n := 1; r.Next(&rec) == nil; {
+		if rec.IsAnnotation() {
+			_ = w.WriteRaw(rec.Raw())
+			continue
+		}
+		if n%3 > 0 {
+			_ = w.WriteRaw(rec.Raw())
+		}
+		n++
+	}
+	_ = w.Flush()
+	if out, stderr, status := through(t, in, "stage-rs", "3"); !bytes.Equal(out, want.Bytes()) || status != 0 || stderr != "" {
+		t.Errorf("%d bytes, want %d; status %d, %s", len(out), want.Len(), status, stderr)
+	}
+	for _, args := range [][]string{{}, {"some"}, {"1", "2"}} {
+		if _, stderr, status := through(t, nil, "stage-rs", args...); status != 2 || !strings.HasPrefix(stderr, "stage-rs: one argument is wanted") {
+			t.Errorf("%v: status %d, %q", args, status, stderr)
+		}
+	}
+	for shell, want := range map[string]string{
+		"stage-rs 0 >/dev/full":  "stage-rs: stdout: No space left on device (os error 28)\n",
+		"stage-rs 0 0>/dev/null": "stage-rs: stdin: Bad file descriptor (os error 9)\n",
+	} {
+		if _, stderr, status := through(t, in, "sh", "-c", shell); status != 1 || stderr != want {
+			t.Errorf("%s: status %d, %s", shell, status, stderr)
+		}
 	}
 }
 
@@ -751,15 +828,100 @@ func TestVDEAdapter(t *testing.T) {
 // The commands of shell.md do what it says.
 func TestShellPage(t *testing.T) {
 	examples(t)
-	nettest.Programs(t, "bash", "pv", "gzip", "cmp")
+	nettest.Programs(t, "bash", "pv", "gzip", "cmp", "tshark", "zstd")
 	dir := t.TempDir()
 	write(t, dir+"/day.frames", mixed(t))
 	for _, block := range blocks(t, "examples/shell.md", "sh") {
 		c := exec.Command("bash", "-euo", "pipefail", "-c", block)
 		c.Dir = dir
-		if says, status := outcome(c); status != 0 || says != "" {
+		if says, status := outcome(c); status != 0 || strings.Trim(says, "\n") != "" && !strings.Contains(block, "tshark") {
 			t.Errorf("%sstatus %d\n%s", block, status, says)
 		}
+	}
+	bytes := map[string]int{}
+	for _, rec := range records(t, mixed(t)) {
+		ip := rec.Frame[12:]
+		for len(ip) > 4 && ip[0] == 0x81 && ip[1] == 0 { // tags
+			ip = ip[4:]
+		}
+		if len(ip) >= 22 && ip[0] == 8 && ip[1] == 0 && ip[2]>>4 == 4 {
+			bytes[net.IP(ip[18:22]).String()] += len(rec.Frame)
+		}
+	}
+	hosts := read(t, dir+"/hosts")
+	for host, n := range bytes {
+		if !strings.Contains(hosts, fmt.Sprintf("%d %s\n", n, host)) {
+			t.Errorf("awk counts\n%snot %d of %s", hosts, n, host)
+		}
+	}
+	if len(bytes) == 0 {
+		t.Error("there is no host")
+	}
+	interrupted(t, dir)
+}
+
+// interrupted has ^C end the compressed capture of shell.md, of which nothing is lost.
+func interrupted(t *testing.T, dir string) {
+	t.Helper()
+	line := matches(`(?m)^    (tunread .*\bzstd .*)$`, read(t, root+"/examples/shell.md"))[0]
+	c := exec.Command("bash", "-c", `tunread() { trap 'exit 0' INT; cat day.frames; while :; do sleep 0.05; done; }
+tunwrite() { trap "" INT; cat >same.frames; }
+rm -f same.frames
+`+line)
+	c.Dir, c.SysProcAttr = dir, &syscall.SysProcAttr{Setpgid: true}
+	s := pipeline(t, nil, nil, c)
+	day := read(t, dir+"/day.frames")
+	eventually(t, 20*time.Second, "the stream has gone through", func() bool {
+		info, err := os.Stat(dir + "/same.frames")
+		return err == nil && info.Size() == int64(len(day))
+	})
+	_ = unix.Kill(-c.Process.Pid, unix.SIGINT)
+	gone(t, s)
+	eventually(t, 20*time.Second, "the capture is whole", func() bool {
+		out, _ := exec.Command("zstd", "-dc", dir+"/day.frames.zst").Output()
+		return string(out) == day
+	})
+}
+
+// The table of shell.md says which programs hold frames back.
+func TestShellHolds(t *testing.T) {
+	t.Parallel()
+	nettest.Programs(t, "bash", "pv", "socat", "perl", "gzip", "xz", "bzip2", "zstd", "mbuffer")
+	in := stream(3, 100, time.Millisecond) // less than any of them waits for
+	n := 0
+	for _, row := range regexp.MustCompile("(?m)^\\| `(.+?)`.*? \\| (.+?) \\|").FindAllStringSubmatch(read(t, root+"/examples/shell.md"), -1) {
+		program, passes := strings.ReplaceAll(row[1], `\|`, "|"), row[2] == "0.1 ms"
+		if strings.HasPrefix(program, "ssh ") {
+			continue // it would need a server
+		}
+		n++
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			c := exec.Command("bash", "-o", "pipefail", "-c", program)
+			c.Dir = t.TempDir()
+			all, w, r := piped(t, c)
+			if _, err := w.Write(in); err != nil {
+				t.Fatal(err)
+			}
+			wait := 20 * time.Second
+			if !passes {
+				wait = 300 * time.Millisecond
+			}
+			_ = r.SetReadDeadline(time.Now().Add(wait))
+			live, _ := io.ReadFull(r, make([]byte, len(in)))
+			if (live == len(in)) != passes {
+				t.Errorf("%d bytes of %d came out, and shell.md says: %s", live, len(in), row[2])
+			}
+			w.Close()
+			_ = r.SetReadDeadline(time.Time{})
+			if rest, err := io.ReadAll(r); err != nil || live+len(rest) != len(in) {
+				t.Errorf("%d bytes of %d at the end, %v", live+len(rest), len(in), err)
+			}
+			ended(t, all...)
+		})
+	}
+	if n < 12 {
+		t.Errorf("only %d rows", n)
 	}
 }
 
@@ -797,6 +959,7 @@ func BenchmarkExamples(t *testing.B) {
 		{name: "`stage-go`", stage: "stage-go -most 2000000"},
 		{name: "`stage.py`", stage: stagePy + " 99"},
 		{name: "`quota.lua`", stage: quotaLua + " 1e15"},
+		{name: "`stage.rs`", stage: "stage-rs 0"},
 		{name: "`wirefilter.sh`", stage: wirefilter},
 	}
 	for range rounds {

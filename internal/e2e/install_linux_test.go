@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"debug/elf"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -61,12 +63,12 @@ func TestInstall(t *testing.T) {
 	mine := []string{"bin/tun", "share/man/man1/tun.1", "share/bash-completion/completions/tun", "lib/systemd/system/tun.service"}
 	want := []string{}
 	for _, name := range append(manTools, "pipeline.sh") {
-		want = append(want, "-rwxr-xr-x bin/"+name, "-rw-r--r-- share/bash-completion/completions/"+name)
+		want = append(want, "-rwxr-xr-x bin/"+name, "-rw-r--r-- share/bash-completion/completions/"+name, "-rw-r--r-- share/fish/vendor_completions.d/"+name+".fish")
 	}
 	for name := range pages(t) {
 		want = append(want, "-rw-r--r-- share/man/man"+name[len(name)-1:]+"/"+name)
 	}
-	want = append(want, "-rw-r--r-- lib/systemd/system/framepipe@.service", "-rw-r--r-- share/framepipe/status.sh")
+	want = append(want, "-rw-r--r-- lib/systemd/system/framepipe@.service", "-rw-r--r-- share/framepipe/status.sh", "-rw-r--r-- share/zsh/site-functions/_framepipe")
 	left := []string{}
 	for _, name := range mine {
 		if err := os.MkdirAll(filepath.Dir(to+"/"+name), 0o755); err != nil {
@@ -170,5 +172,72 @@ func TestInstallGo(t *testing.T) {
 	}
 	if exists(dir + "/usr") {
 		t.Error("something was installed")
+	}
+}
+
+// The package has what install puts in place, for another directory, and dpkg leaves none of
+// it. Each tool tells the commit, though root builds the clone of another user.
+func TestDeb(t *testing.T) {
+	t.Parallel()
+	nettest.Programs(t, "git", "dpkg", "dpkg-deb", "gzip")
+	const owner = 12345
+	dir, in := cloned(t, owner)
+	debian := dir + "/debian" // a system of its own, with no package
+	write(t, dir+"/build", `set -e
+git config --global --add safe.directory "$PWD"
+git init -q && git add . && git -c user.name=me -c user.email=me@localhost commit -qm All && git rev-parse HEAD >`+dir+`/commit
+chown -R 12345 .git
+rm "$HOME/.gitconfig"
+mkdir -p `+debian+`/var/lib/dpkg/{info,updates} && touch `+debian+`/var/lib/dpkg/{status,available}
+examples/deb.sh `+dir+`
+PATH=$PATH:/usr/sbin:/sbin
+dpkg --root=`+debian+` --force-depends -i `+dir+`/framepipe_*.deb >`+dir+`/dpkg 2>&1
+`)
+	c := in("GOFLAGS=-buildvcs=auto GOCACHE=$(go env GOCACHE) GOMODCACHE=$(go env GOMODCACHE) HOME=" + dir + " bash " + dir + "/build")
+	says, status := outcome(c)
+	if status != 0 {
+		t.Fatalf("status %d, %s%s", status, says, read(t, dir+"/dpkg"))
+	}
+	want := []string{"share/doc/framepipe/copyright", "share/zsh/vendor-completions/_framepipe", "share/framepipe/status.sh", "lib/systemd/system/framepipe@.service"}
+	for _, name := range append(manTools, "pipeline.sh") {
+		want = append(want, "bin/"+name, "share/bash-completion/completions/"+name, "share/fish/vendor_completions.d/"+name+".fish")
+	}
+	for name := range pages(t) {
+		want = append(want, "share/man/man"+name[len(name)-1:]+"/"+name+".gz")
+	}
+	for i, name := range want {
+		mode := "-rw-r--r-- "
+		if strings.HasPrefix(name, "bin/") {
+			mode = "-rwxr-xr-x "
+		}
+		want[i] = mode + name
+	}
+	same3(t, "in the package", installed(t, debian+"/usr"), want)
+	unit := read(t, debian+"/usr/lib/systemd/system/framepipe@.service")
+	if !strings.Contains(unit, "\nExecStart=/usr/bin/pipeline.sh up %i ") || strings.Contains(unit, dir) {
+		t.Errorf("the unit:\n%s", unit)
+	}
+	commit := read(t, dir+"/commit")[:12]
+	for _, name := range manTools {
+		version := output(t, exec.Command(debian+"/usr/bin/"+name, "-version"))
+		if !regexp.MustCompile(`^` + name + ` v\S+-` + commit + ` go1\.\S+\n$`).MatchString(version) {
+			t.Errorf("it is of commit %s, and says %s", commit, version)
+		}
+		f, err := elf.Open(debian + "/usr/bin/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Section(".interp") != nil {
+			t.Errorf("%s is not static", name)
+		}
+		f.Close()
+	}
+	if !regexp.MustCompile(`/framepipe_\S+~` + commit + `_\w+\.deb\n$`).MatchString(says) {
+		t.Errorf("it says %s", says)
+	}
+	c = exec.Command("dpkg", "--root="+debian, "-r", "framepipe")
+	c.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	if says, status := outcome(c); status != 0 || exists(debian+"/usr") {
+		t.Errorf("status %d, %s; left: %v", status, says, installed(t, debian))
 	}
 }

@@ -367,9 +367,9 @@ func mandoc(t testing.TB, args ...string) (string, error) {
 
 // foreign are the pages of others that ours name.
 var foreign = []string{
-	"bash 1", "capabilities 7", "cat 1", "editcap 1", "flock 1", "gzip 1", "ip 8", "landlock 7",
+	"bash 1", "capabilities 7", "cat 1", "editcap 1", "fish 1", "flock 1", "gzip 1", "ip 8", "landlock 7",
 	"pcap-savefile 5", "pidfd_getfd 2", "pledge 2", "poll 2", "ptrace 2", "seccomp 2", "setpriv 1", "setsid 1", "ssh 1", "sysctl 8", "systemd 1",
-	"systemd.exec 5", "tc 8", "tcpdump 1", "tee 1", "unveil 2",
+	"systemd.exec 5", "tc 8", "tcpdump 1", "tee 1", "unveil 2", "zsh 1",
 }
 
 func TestManLint(t *testing.T) {
@@ -805,20 +805,38 @@ func TestManCompletionInterfaces(t *testing.T) {
 
 // Typed at a terminal, the words are completed.
 func TestManCompletionTyped(t *testing.T) {
-	master, tty := terminal(t)
 	dir := t.TempDir()
-	write(t, dir+"/some day.frames", "")
-	// The tools only say what they were given.
-	says := `printf "got <%s>" "${FUNCNAME[0]}" "$@"; echo`
-	var setup strings.Builder
-	fmt.Fprintf(&setup, "bind 'set enable-bracketed-paste off'\nPS1='ready: '\n. %s\n", completion(t))
-	for _, name := range append(manTools, "pipeline.sh") {
-		fmt.Fprintf(&setup, "%s() { %s; }\n", name, says)
+	write(t, dir+"/rc", "bind 'set enable-bracketed-paste off'\nPS1='ready: '\n. "+completion(t)+"\n"+echoes("${FUNCNAME[0]}"))
+	out := typed(t, dir, exec.Command("bash", "--noprofile", "--rcfile", dir+"/rc", "-i"),
+		"tunread -of\tfa\t", "tunwrite --off\tau\t-p\t1", "quotagate -pol\tr\t-ec\t",
+		"bytehist -o som\t", "bytehist -o ~/som\t", "bytehist -o \"som\t", "pipeline.sh dem\t")
+	for _, want := range []string{
+		"got <bytehist>got <-o>got <" + dir + "/some day.frames>",
+		"ready: bytehist -o \"some day.frames\"",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the shell does not say %s but\n%s", want, out)
+		}
 	}
-	write(t, dir+"/rc", setup.String())
-	c := exec.Command("bash", "--noprofile", "--rcfile", dir+"/rc", "-i")
+}
+
+// echoes defines functions for a shell, with the names of the tools, that say what they
+// were given.
+func echoes(name string) (all string) {
+	for _, tool := range append(manTools, "pipeline.sh") {
+		all += fmt.Sprintf("%s() { printf 'got <%%s>' \"%s\" \"$@\"; echo; }\n", tool, name)
+	}
+	return all
+}
+
+// typed types lines into a shell whose prompt is "ready: ", and returns what the terminal
+// shows. The shell has the functions of echoes. It must complete what all shells can.
+func typed(t *testing.T, dir string, c *exec.Cmd, lines ...string) string {
+	t.Helper()
+	master, tty := terminal(t)
+	write(t, dir+"/some day.frames", "")
 	c.Dir = dir
-	c.Env = append(os.Environ(), "TERM=dumb", "HISTFILE=", "INPUTRC=/dev/null", "HOME="+dir)
+	c.Env = append(os.Environ(), "TERM=dumb", "HISTFILE=", "INPUTRC=/dev/null", "HOME="+dir, "ZDOTDIR="+dir)
 	c.Stdin, c.Stdout, c.Stderr = tty, tty, tty
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := c.Start(); err != nil {
@@ -826,35 +844,114 @@ func TestManCompletionTyped(t *testing.T) {
 	}
 	tty.Close()
 	var shown process.Output
-	go func() { _, _ = io.Copy(&shown, master) }() // to EIO, when bash has gone
-	// await waits for the prompt, behind which bash reads a line letter by letter.
+	go func() { _, _ = io.Copy(&shown, master) }() // to EIO, when the shell has gone
+	// await waits for the prompt, behind which the shell reads a line letter by letter.
 	await := func(prompts int) string {
 		if !process.Until(10*time.Second, func() bool { return strings.Count(shown.String(), "ready: ") >= prompts }) {
 			t.Fatalf("no prompt: %q", shown.String())
 		}
 		return shown.String()
 	}
-	for i, line := range []string{
-		"tunread -of\tfa\t", "tunwrite --off\tau\t-p\t1", "quotagate -pol\tr\t-ec\t",
-		"bytehist -o som\t", "bytehist -o ~/som\t", "bytehist -o \"som\t", "pipeline.sh dem\t",
-	} {
+	for i, line := range lines {
 		await(i + 1)
 		if _, err := master.WriteString(line + "\n"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	out := await(8)
+	out := await(len(lines) + 1)
 	for _, want := range []string{
 		"got <tunread>got <-offload=false>",
 		"got <tunwrite>got <--offload=auto>got <-pace>got <1>",
 		"got <quotagate>got <-policy>got <random>got <-ecn>",
 		"got <bytehist>got <-o>got <some day.frames>",
-		"got <bytehist>got <-o>got <" + dir + "/some day.frames>",
 		"got <pipeline.sh>got <demo>",
-		"ready: bytehist -o \"some day.frames\"",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the shell does not say %s but\n%s", want, out)
 		}
+	}
+	return out
+}
+
+// share copies the completions to where pipeline.sh install puts them, below a new
+// directory.
+func share(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for from, to := range map[string]string{"bash": "bash-completion/completions/tunread", "fish": "fish/vendor_completions.d/tunread.fish", "zsh": "zsh/site-functions/_framepipe"} {
+		if err := os.MkdirAll(filepath.Dir(dir+"/"+to), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, dir+"/"+to, read(t, root+"/man/completion."+from))
+	}
+	return dir
+}
+
+// Zsh asks the completion of bash, sourced in the clone or installed.
+func TestManCompletionZsh(t *testing.T) {
+	nettest.Programs(t, "zsh")
+	clone, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, way := range []string{
+		"compinit -D -u; . " + clone + "/man/completion.zsh",
+		"fpath=(" + share(t) + "/zsh/site-functions $fpath); compinit -D -u",
+	} {
+		dir := t.TempDir()
+		write(t, dir+"/.zshrc", "unset zle_bracketed_paste; unsetopt prompt_sp; PS1='ready: '\nautoload -U compinit; "+way+"\n"+echoes("$0"))
+		out := typed(t, dir, exec.Command("zsh", "-d", "-i"),
+			"tunread -of\tfa\t", "tunwrite --off\tau\t-p\t1", "quotagate -pol\tr\t-ec\t", "bytehist -o som\t",
+			"quotagate -quota \t1GB", "pipeline.sh dem\t", "tunread -co\t1s")
+		for _, want := range []string{"got <quotagate>got <-quota>got <1GB>", "got <tunread>got <-coalesce>got <1s>"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("the shell does not say %s but\n%s", want, out)
+			}
+		}
+	}
+	same3(t, "commands that zsh completes", strings.Fields(matches(`(?m)^#compdef (.*)$`, read(t, root+"/man/completion.zsh"))[0]), append(manTools, "pipeline.sh"))
+	same3(t, "commands that zsh completes where it is sourced", strings.Fields(matches(`compdef _framepipe (.*)\n`, read(t, root+"/man/completion.zsh"))[0]), append(manTools, "pipeline.sh"))
+}
+
+// Fish asks the completion of bash, too.
+func TestManCompletionFish(t *testing.T) {
+	nettest.Programs(t, "fish")
+	have, dir, data := allFlags(t), t.TempDir(), share(t)
+	write(t, dir+"/some day.frames", "")
+	offered := func(before, line string) (all []string) {
+		t.Helper()
+		c := exec.Command("fish", "-c", before+"complete -C "+"'"+line+"'")
+		c.Dir, c.Env = dir, append(os.Environ(), "HOME="+dir, "XDG_DATA_DIRS="+data)
+		for line := range strings.Lines(output(t, c)) {
+			all = append(all, strings.TrimSuffix(line, "\n"))
+		}
+		return all
+	}
+	clone, err := filepath.Abs(root + "/man/completion.fish")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range manTools {
+		var flags []string
+		for _, f := range offered("source "+clone+"; ", name+" -") {
+			flags = append(flags, strings.Trim(f, "-="))
+		}
+		same3(t, name+": flags offered by fish", flags, have[name])
+	}
+	for line, want := range map[string][]string{
+		"tunread -of":        {"-offload="},
+		"tunread -offload=f": {"-offload=false"},
+		"tunread -coalesce ": nil,
+		"tunread -user roo":  {"root"},
+	} {
+		same3(t, line, offered("", line), want)
+	}
+	for line, want := range map[string][]string{
+		"pipeline.sh st":        {"status"},
+		"pipeline.sh change -o": {"-out"},
+		"quotagate -policy r":   {"random"},
+		"bytehist -o som":       {"some day.frames"},
+	} {
+		same3(t, line, offered("source "+clone+"; ", line), want)
 	}
 }

@@ -47,8 +47,15 @@ var light = map[spot]string{
 	{40, 12}:   "#1c2733", // the billed line
 }
 
+const browser = "chromium-headless-shell"
+
 func TestPixels(t *testing.T) {
-	nettest.Programs(t, "rsvg-convert")
+	nettest.Programs(t, "rsvg-convert", browser)
+	t.Run("picture", picturePixels)
+	t.Run("page", pagePixels)
+}
+
+func picturePixels(t *testing.T) {
 	c := exec.Command("rsvg-convert")
 	c.Stdin = strings.NewReader(drawn(t, hundred(t).SVG))
 	out, err := c.Output()
@@ -63,9 +70,7 @@ func TestPixels(t *testing.T) {
 }
 
 // A browser shows the page, light or dark.
-func TestPixelsOfPage(t *testing.T) {
-	const browser = "chromium-headless-shell"
-	nettest.Programs(t, browser)
+func pagePixels(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(dir+"/page.html", []byte(drawn(t, hundred(t).HTML)), 0o644); err != nil {
 		t.Fatal(err)

@@ -120,8 +120,15 @@ func passers(t testing.TB) [][]string {
 	}
 }
 
+func TestExamples(t *testing.T) {
+	passers(t)
+	t.Run("pass", examplesPass)
+	t.Run("vectors", examplesVectors)
+	t.Run("end", examplesEnd)
+}
+
 // What passes is the same, bit for bit, read at once or in pieces.
-func TestExamplesPass(t *testing.T) {
+func examplesPass(t *testing.T) {
 	in := mixed(t)
 	for _, p := range passers(t) {
 		out, stderr, status := through(t, in, p[0], p[1:]...)
@@ -159,7 +166,7 @@ func whole20000(t testing.TB, b []byte) int {
 
 // The examples read the vectors: what is good passes as it came, up to where
 // there is something wrong, which they say.
-func TestExamplesVectors(t *testing.T) {
+func examplesVectors(t *testing.T) {
 	const dir = "../../frame/testdata/vectors/"
 	names, err := filepath.Glob(dir + "*.frames")
 	if err != nil || len(names) == 0 {
@@ -201,7 +208,7 @@ func TestExamplesVectors(t *testing.T) {
 
 // They end in silence when nobody reads what they write, though no frame comes,
 // and at ^C not before their input does.
-func TestExamplesEnd(t *testing.T) {
+func examplesEnd(t *testing.T) {
 	in := stream(10, 100, time.Millisecond)
 	for _, p := range passers(t)[:4] {
 		s, w, out := piped(t, exec.Command(p[0], p[1:]...), exec.Command("head", "-c", fmt.Sprint(len(in))))
@@ -723,10 +730,15 @@ func dhcp(t testing.TB, a, b *nettest.Namespace, dir string) {
 	b.Run("udhcpc", "-fnq", "-i", "tap0", "-t", "20", "-T", "1", "-s", dir+"/got")
 }
 
-// wirefilter loses about what it is told to, and holds the rest back.
-func TestWirefilter(t *testing.T) {
+func TestVDE(t *testing.T) {
 	nettest.Need(t, "bash", "wirefilter")
 	examples(t)
+	t.Run("wirefilter", filtered)
+	t.Run("adapter", adapter)
+}
+
+// wirefilter loses about what it is told to, and holds the rest back.
+func filtered(t *testing.T) {
 	n := newNetwork(t, setup{})
 	n.swap(setup{read: "-offload=false"}, wirefilter+" -l 20 -d 150")
 	for i := 0; !n.arrivesUDP(t, "10.0.0.2"); i++ { // it is there
@@ -780,9 +792,7 @@ func TestWirefilter(t *testing.T) {
 
 // What VDE cannot take does no harm to what it can, and what it can take comes
 // through whole, however full its pipe is.
-func TestVDEAdapter(t *testing.T) {
-	nettest.Programs(t, "bash", "wirefilter")
-	examples(t)
+func adapter(t *testing.T) {
 	var in bytes.Buffer
 	var want [][]byte
 	w := frame.NewWriter(&in)
@@ -825,10 +835,15 @@ func TestVDEAdapter(t *testing.T) {
 	}
 }
 
-// The commands of shell.md do what it says.
-func TestShellPage(t *testing.T) {
+func TestShell(t *testing.T) {
 	examples(t)
-	nettest.Programs(t, "bash", "pv", "gzip", "cmp", "tshark", "zstd")
+	nettest.Programs(t, "bash", "pv", "cmp", "tshark", "socat", "perl", "gzip", "xz", "bzip2", "zstd", "mbuffer")
+	t.Run("page", shellPage)
+	t.Run("holds", shellHolds)
+}
+
+// The commands of shell.md do what it says.
+func shellPage(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/day.frames", mixed(t))
 	for _, block := range blocks(t, "examples/shell.md", "sh") {
@@ -884,9 +899,7 @@ rm -f same.frames
 }
 
 // The table of shell.md says which programs hold frames back.
-func TestShellHolds(t *testing.T) {
-	t.Parallel()
-	nettest.Programs(t, "bash", "pv", "socat", "perl", "gzip", "xz", "bzip2", "zstd", "mbuffer")
+func shellHolds(t *testing.T) {
 	in := stream(3, 100, time.Millisecond) // less than any of them waits for
 	n := 0
 	for _, row := range regexp.MustCompile("(?m)^\\| `(.+?)`.*? \\| (.+?) \\|").FindAllStringSubmatch(read(t, root+"/examples/shell.md"), -1) {

@@ -372,7 +372,13 @@ var foreign = []string{
 	"systemd.exec 5", "tc 8", "tcpdump 1", "tee 1", "unveil 2", "zsh 1",
 }
 
-func TestManLint(t *testing.T) {
+func TestMandoc(t *testing.T) {
+	nettest.Programs(t, "mandoc")
+	t.Run("lint", manLint)
+	t.Run("synopsis", manSynopsis)
+}
+
+func manLint(t *testing.T) {
 	var files []string
 	for name := range pages(t) {
 		files = append(files, root+"/man/"+name)
@@ -414,7 +420,7 @@ func synopses(name, s string) (all [][]string) {
 	return all
 }
 
-func TestManSynopsis(t *testing.T) {
+func manSynopsis(t *testing.T) {
 	for _, name := range append(manTools, "pipeline.sh") {
 		file := root + "/man/" + name + ".1"
 		if name == "pipeline.sh" {
@@ -887,9 +893,14 @@ func share(t *testing.T) string {
 	return dir
 }
 
+func TestManCompletionOthers(t *testing.T) {
+	nettest.Programs(t, "zsh", "fish")
+	t.Run("zsh", completesZsh)
+	t.Run("fish", completesFish)
+}
+
 // Zsh asks the completion of bash, sourced in the clone or installed.
-func TestManCompletionZsh(t *testing.T) {
-	nettest.Programs(t, "zsh")
+func completesZsh(t *testing.T) {
 	clone, err := filepath.Abs(root)
 	if err != nil {
 		t.Fatal(err)
@@ -914,8 +925,7 @@ func TestManCompletionZsh(t *testing.T) {
 }
 
 // Fish asks the completion of bash, too.
-func TestManCompletionFish(t *testing.T) {
-	nettest.Programs(t, "fish")
+func completesFish(t *testing.T) {
 	have, dir, data := allFlags(t), t.TempDir(), share(t)
 	write(t, dir+"/some day.frames", "")
 	offered := func(before, line string) (all []string) {

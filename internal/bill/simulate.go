@@ -225,6 +225,7 @@ func (x *Simulated) run(directions []int, offered, passed *Series) error {
 	s := budget.Simulation{
 		Config: budget.Config{
 			Quota: x.Commit, Window: x.Window, Free: x.Percentile.Above(), Cycle: x.Bounds, Reserve: x.Reserve, Poller: x.Poller, Whole: true,
+			Hard: true, // the gates hold all that counts to the commit, so it is never lost
 		},
 		Threshold: x.Threshold, Patience: x.Patience, From: x.Cycle.Start, To: x.Cycle.End,
 		Slot: func(lane int, start, o, p int64) {

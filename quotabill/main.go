@@ -61,13 +61,13 @@ Computes what a provider would bill for the traffic of a cycle.
                    the traffic that passes, and its bill
   -plan            the same for a range of commits, a line each: which one to buy
   -threshold S     with these: share of the commit that passes untouched; default 75%
-  -reserve N       with these: free windows that stay unused
-  -jitter D        with these: how early or late the provider's polls may be; default 2s,
-                   but at most a tenth of the window
-  -phase D         with these: when the provider polls, after the multiples of the window
-                   since the Unix epoch; default: not known
   -patience D      with these: how long delayed traffic waits before it is lost;
                    default 0: not at all
+  -reserve N       with these or a ledger: free windows that stay unused
+  -jitter D        with these or a ledger: how early or late the provider's polls may be;
+                   default 2s, but at most a tenth of the window
+  -phase D         with these or a ledger: when the provider polls, after the multiples of
+                   the window since the Unix epoch; default: not known
   -svg FILE        draw the cycle and its duration curve, or with -plan the plan
   -html FILE       write a page with the pictures and the figures, to be mailed
   -title TEXT      whose traffic it is, for these; default: for a ledger, this host
@@ -90,8 +90,17 @@ a terminal, unless NO_COLOR is set.
 // threshold is the gate's default.
 const threshold = 0.75
 
-// unset is the value of -jitter and -phase if they are not given.
-const unset cli.Duration = -1
+// optional is a flag that may not be given.
+type optional struct {
+	cli.Duration
+	given bool
+}
+
+// Set implements flag.Value.
+func (o *optional) Set(s string) error {
+	o.given = true
+	return o.Duration.Set(s)
+}
 
 type config struct {
 	csv        []string
@@ -120,15 +129,15 @@ type config struct {
 	plan       bool
 	threshold  cli.Share
 	reserve    int
-	jitter     cli.Duration
-	phase      cli.Duration
+	jitter     optional
+	phase      optional
 	patience   cli.Duration
 	prices     bill.Prices
 	warn       []float64
 }
 
 func main() {
-	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9, threshold: threshold, jitter: unset, phase: unset, format: samples.Format{}}
+	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9, threshold: threshold, format: samples.Format{}}
 	flags := flag.NewFlagSet("quotabill", flag.ContinueOnError)
 	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: 1, Flags: flags, Abrupt: true}
 	flags.Func("csv", "", func(s string) error {
@@ -240,7 +249,7 @@ func (c config) check() (*job, error) {
 	}
 	j := &job{config: c, calendar: calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: c.length}, terms: bill.Terms{
 		Method: c.method, Percentile: c.percentile, Rank: c.rank, Missing: c.missing, Prices: c.prices,
-		Window: time.Duration(c.window.Duration), Commit: int64(c.quota),
+		Window: time.Duration(c.window.Duration), Commit: int64(c.quota), Poller: c.poller(), Reserve: int64(c.reserve),
 	}}
 	if c.window.Month {
 		j.terms.Window, j.terms.Commit, j.terms.Cap = 5*time.Minute, 0, int64(c.quota)
@@ -279,13 +288,16 @@ func (c *config) checkMoney() error {
 
 // checkSimulation checks the flags of simulations against the others.
 func (c *config) checkSimulation() error {
-	if !c.simulate && !c.plan {
-		if c.threshold != threshold || c.reserve != 0 || c.patience != 0 || c.jitter != unset || c.phase != unset {
-			return cli.Usagef("-threshold, -reserve, -jitter, -phase and -patience go with -simulate or -plan")
-		}
-		return nil
-	}
+	gates := c.simulate || c.plan
 	switch {
+	case !gates && (c.threshold != threshold || c.patience != 0):
+		return cli.Usagef("-threshold and -patience go with -simulate or -plan")
+	case !gates && c.csv != nil && (c.reserve != 0 || c.jitter.given || c.phase.given):
+		return cli.Usagef("-reserve, -jitter and -phase go with a ledger, -simulate or -plan")
+	case c.reserve < 0:
+		return cli.Usagef("-reserve %d is negative", c.reserve)
+	case !gates:
+		return nil
 	case c.simulate && c.plan:
 		return cli.Usagef("-simulate is for one commit and -plan for several: give one")
 	case c.window.Month:
@@ -294,8 +306,6 @@ func (c *config) checkSimulation() error {
 		return cli.Usagef("-simulate needs a commit: give -rate 100Mbit/s, or -quota")
 	case c.window.Duration%budget.Slots != 0:
 		return cli.Usagef("-window %v: must be divisible by sixty", c.window)
-	case c.reserve < 0:
-		return cli.Usagef("-reserve %d is negative", c.reserve)
 	case c.all || c.prom != "":
 		return cli.Usagef("-all and -prom are for bills, not for -simulate or -plan")
 	case c.plan && c.slots != "":
@@ -312,12 +322,10 @@ func (c *config) checkSimulation() error {
 // poller returns the poller of simulated gates.
 func (c *config) poller() budget.Poller {
 	p := budget.NewPoller(time.Duration(c.window.Duration))
-	if c.jitter != unset {
-		p.Jitter = time.Duration(c.jitter)
+	if c.jitter.given {
+		p.Jitter = time.Duration(c.jitter.Duration)
 	}
-	if c.phase != unset {
-		p.Known, p.Phase = true, time.Duration(c.phase)
-	}
+	p.Known, p.Phase = c.phase.given, time.Duration(c.phase.Duration)
 	return p
 }
 
@@ -426,7 +434,7 @@ func (j *job) report(s *bill.Samples, cycles []calendar.Cycle) (report, error) {
 	}
 	scenario, err := bill.NewScenario(s, cycles[0], bill.Gates{
 		Terms: j.terms, Calendar: j.calendar,
-		Threshold: float64(j.threshold), Reserve: int64(j.reserve), Poller: j.poller(), Patience: time.Duration(j.patience),
+		Threshold: float64(j.threshold), Patience: time.Duration(j.patience),
 	})
 	if err != nil {
 		return nil, err

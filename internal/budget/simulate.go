@@ -34,7 +34,7 @@ type Result struct {
 	Delayed         int64 // of Passed, after the slot of arrival
 	Lost            int64
 	Longest         time.Duration // longest delay of a byte that passed
-	Stats                         // at the end of the demand
+	Stats                         // at the end of the span, or of the demand
 }
 
 // Run simulates demand from its start to its end, which may span several cycles.
@@ -72,6 +72,9 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 		for i := range int64(len(d.Lanes[0])) * split {
 			t := first + i
 			if in := s.To == 0 || s.From <= t*b.slot && t*b.slot < s.To; in != counts {
+				if counts {
+					r.Stats = b.Stats(b.t * b.slot)
+				}
 				counts, queue = in, [lanes]backlog{}
 			}
 			for l, samples := range d.Lanes {
@@ -90,6 +93,8 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 				}
 			}
 		}
+	}
+	if counts {
 		r.Stats = b.Stats(b.t * b.slot)
 	}
 	r.Lost = r.Offered - r.Passed

@@ -68,6 +68,8 @@ Computes what a provider would bill for the traffic of a cycle.
                    default 2s, but at most a tenth of the window
   -phase D         with these or a ledger: when the provider polls, after the multiples of
                    the window since the Unix epoch; default: not known
+  -into LEDGER     with -csv and a commit: count the samples of this cycle and the last
+                   in a ledger, for a gate that begins in the midst of the cycle
   -svg FILE        draw the cycle and its duration curve, or with -plan the plan
   -html FILE       write a page with the pictures and the figures, to be mailed
   -title TEXT      whose traffic it is, for these; default: for a ledger, this host
@@ -125,6 +127,7 @@ type config struct {
 	title      string
 	prom       string
 	slots      string
+	into       string
 	simulate   bool
 	plan       bool
 	threshold  cli.Share
@@ -169,6 +172,7 @@ func main() {
 	flags.StringVar(&c.title, "title", "", "")
 	flags.StringVar(&c.prom, "prom", "", "")
 	flags.StringVar(&c.slots, "slots", "", "")
+	flags.StringVar(&c.into, "into", "", "")
 	flags.BoolVar(&c.simulate, "simulate", false, "")
 	flags.BoolVar(&c.plan, "plan", false, "")
 	flags.Var(&c.prices.Commit, "price", "")
@@ -237,11 +241,10 @@ func (c config) check() (*job, error) {
 	case c.window.Duration > cli.Duration(24*time.Hour):
 		return nil, cli.Usagef("-window %v: must be at most a day, or month", c.window)
 	}
-	if err := c.checkSimulation(); err != nil {
-		return nil, err
-	}
-	if err := c.checkMoney(); err != nil {
-		return nil, err
+	for _, check := range []func() error{c.checkSimulation, c.checkMoney, c.checkInto} {
+		if err := check(); err != nil {
+			return nil, err
+		}
 	}
 	zone, err := cli.Zone(c.zone)
 	if err != nil {
@@ -292,7 +295,7 @@ func (c *config) checkSimulation() error {
 	switch {
 	case !gates && (c.threshold != threshold || c.patience != 0):
 		return cli.Usagef("-threshold and -patience go with -simulate or -plan")
-	case !gates && c.csv != nil && (c.reserve != 0 || c.jitter.given || c.phase.given):
+	case !gates && c.csv != nil && c.into == "" && (c.reserve != 0 || c.jitter.given || c.phase.given):
 		return cli.Usagef("-reserve, -jitter and -phase go with a ledger, -simulate or -plan")
 	case c.reserve < 0:
 		return cli.Usagef("-reserve %d is negative", c.reserve)
@@ -365,6 +368,11 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 			err = cli.Hint(err, "give the length of the provider's samples with -window, and that of the input's with -interval")
 		}
 		return err
+	}
+	if j.into != "" {
+		if err := j.fill(ports[0].Samples, cycles[0], time.Now().UnixNano()); err != nil {
+			return err
+		}
 	}
 	if err := j.write(r, name); err != nil {
 		return err

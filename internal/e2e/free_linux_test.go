@@ -2,14 +2,17 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"framepipe/frame"
+	"framepipe/internal/ledger"
 	"framepipe/internal/packettest"
 )
 
@@ -76,5 +79,41 @@ func TestFreeWindowsAlike(t *testing.T) {
 				t.Errorf("%s, %s cycle: the gate has used %s of %s, and quotabill says %s of %s", flags, name, used, total, u2, t2)
 			}
 		}
+	}
+}
+
+// A gate that starts in the midst of a month with the samples until then in its ledger knows the free windows that
+// are used, and the bytes.
+func TestFreeWindowsInto(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	begin := time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
+	file, bytes := "time,in,out\n", int64(0)
+	for i := range 14 * 288 {
+		out := 1500
+		if i%400 == 50 || i%400 == 51 { // runs of two, of which a poller of any phase may have three
+			out = 4003
+		}
+		file, bytes = fmt.Sprintf("%s%s,%d,%d\n", file, begin.Add(time.Duration(i)*5*time.Minute).Format(time.DateTime), 700, out), bytes+int64(out)
+	}
+	write(t, dir+"/samples", file)
+	fill := exec.Command("quotabill", "-csv", dir+"/samples", "-quota", "2kB", "-into", dir+"/ledger")
+	output(t, fill)
+	if in, out := charged(t, dir+"/ledger", ledger.In), charged(t, dir+"/ledger", ledger.Out); in != 14*288*700 || out != bytes {
+		t.Errorf("%d bytes in and %d out, want %d and %d", in, out, 14*288*700, bytes)
+	}
+	if _, says, status := through(t, nil, "quotabill", fill.Args[1:]...); status != 1 || !strings.Contains(says, dir+"/ledger has bytes at 2026-10-01 00:00:00") {
+		t.Errorf("once more: status %d, %s", status, says)
+	}
+	if left, _ := filepath.Glob(dir + "/.quotabill*"); left != nil {
+		t.Error(left)
+	}
+	in := streamFrom(uint64(begin.AddDate(0, 0, 14).Add(time.Hour).UnixNano()), 2, 100, time.Hour)
+	args := strings.Fields("-quota 2kB -percentile 95 -dir out -clock stream -ledger " + dir + "/ledger -metrics " + dir + "/gate")
+	if _, says, status := through(t, in, "quotagate", args...); status != 0 {
+		t.Fatal(says)
+	}
+	if total, used := freeWindows(t, dir+"/gate", "quotagate"); total != "443" || used != "30" {
+		t.Errorf("%s of %s free windows are used, want 30 of 443: three for each of ten runs", used, total)
 	}
 }

@@ -18,8 +18,10 @@ import (
 )
 
 const usage = `usage: quotabill [flags] {-csv FILE | LEDGER}
+       quotabill [flags] -csv FILE LEDGER
 
-Computes what a provider would bill for the traffic of a cycle.
+Computes what a provider would bill for the traffic of a cycle. With both, says how the
+provider's samples differ from the ledger, and when the provider polls, for quotagate -phase.
 
   LEDGER           the ledger of a gate. Without flags for them, the bill has its cycles
                    and window
@@ -106,6 +108,7 @@ func (o *optional) Set(s string) error {
 
 type config struct {
 	csv        []string
+	ledger     string
 	interval   cli.Duration
 	format     samples.Format
 	counters   bool
@@ -147,7 +150,7 @@ func main() {
 		if s == "" {
 			return errors.New("want a file, or - for standard input")
 		}
-		c.csv, tool.Args = append(c.csv, s), 0 // it takes the place of the ledger
+		c.csv, tool.Args, tool.More = append(c.csv, s), 0, 1 // it takes the place of the ledger, or is compared with it
 		return nil
 	})
 	flags.Var(&c.interval, "interval", "")
@@ -230,6 +233,9 @@ func (c config) check() (*job, error) {
 		return nil, cli.Usagef("-all is for all cycles and -cycle for one: give one of these")
 	case c.all && (c.svg != "" || c.html != "" || c.prom != "" || c.slots != ""):
 		return nil, cli.Usagef("-svg, -html, -prom and -slots are for one cycle: give them without -all")
+	case c.csv != nil && c.ledger != "" && (c.all || c.cycle != "" || c.svg != "" || c.html != "" || c.prom != "" || c.slots != "" || c.into != "" ||
+		c.simulate || c.plan || c.add == addPercentiles || c.warn != nil):
+		return nil, cli.Usagef("samples are compared with a ledger, or billed: give only one of -csv and LEDGER")
 	case c.title != "" && c.svg == "" && c.html == "":
 		return nil, cli.Usagef("-title goes with -svg or -html")
 	case c.csv == nil && (c.interval != 0 || len(c.format) > 0 || c.counters || c.speed != 0 || c.add != 0):
@@ -295,7 +301,7 @@ func (c *config) checkSimulation() error {
 	switch {
 	case !gates && (c.threshold != threshold || c.patience != 0):
 		return cli.Usagef("-threshold and -patience go with -simulate or -plan")
-	case !gates && c.csv != nil && c.into == "" && (c.reserve != 0 || c.jitter.given || c.phase.given):
+	case !gates && c.csv != nil && c.into == "" && c.ledger == "" && (c.reserve != 0 || c.jitter.given || c.phase.given):
 		return cli.Usagef("-reserve, -jitter and -phase go with a ledger, -simulate or -plan")
 	case c.reserve < 0:
 		return cli.Usagef("-reserve %d is negative", c.reserve)
@@ -333,6 +339,7 @@ func (c *config) poller() budget.Poller {
 }
 
 func run(t *cli.Tool, c config, args []string, given func(flag string) bool) error {
+	c.ledger = strings.Join(args, "") // one at most
 	j, err := c.check()
 	if err != nil {
 		return err
@@ -342,7 +349,7 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	if name != "" {
 		ports, err = j.fromFiles(t)
 	} else {
-		name = args[0]
+		name = c.ledger
 		ports = make([]samples.Port, 1)
 		if ports[0].Samples, err = c.fromLedger(name, given, time.Now().UnixNano()); err == nil {
 			j, err = c.check() // again, with the ledger's cycle and window
@@ -350,6 +357,9 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	}
 	if err != nil {
 		return err
+	}
+	if c.csv != nil && c.ledger != "" {
+		return j.compare(ports, given)
 	}
 	for _, p := range ports {
 		p.Samples.Source = c.source(name)

@@ -14,7 +14,7 @@ _framepipe_flags() {
 			-policy -queue -quota -rate -reserve -seed -threshold -tz -unmetered -whole -window
 		;;
 	quotabill)
-		echo -add -all -counters -csv -currency -cycle -cycle-day -format -html -interval -jitter -json \
+		echo -add -all -counters -csv -currency -cycle -cycle-day -format -html -interval -into -jitter -json \
 			-method -minimum -missing -overage -patience -percentile -phase -plan -price -prom -quota -rank \
 			-rate -reserve -round-up -simulate -slots -speed -svg -threshold -title -tz -warn -window
 		;;
@@ -49,7 +49,7 @@ _framepipe_values() {
 	quotagate-count) echo ethernet frame ip wire ;;
 	quotagate-cycle) echo 1d 7d ;;
 	quotagate-cycle-day | quotabill-cycle-day) echo {1..31} ;;
-	quotagate-ledger | quotagate-metrics | quotabill-csv | quotabill-html | quotabill-prom | quotabill-slots | quotabill-svg | bytehist-o) echo @file ;;
+	quotagate-ledger | quotagate-metrics | quotabill-csv | quotabill-html | quotabill-into | quotabill-prom | quotabill-slots | quotabill-svg | bytehist-o) echo @file ;;
 	quotabill-add) echo samples percentiles ;;
 	quotabill-format)
 		echo vnstat prometheus librenms xport dump fetch mrtg nfdump cacti grafana csv bits bytes rate amount start end dmy mdy ;;

@@ -33,7 +33,7 @@ func TestNamedPipe(t *testing.T) {
 // jobOf returns a job for files of these contents.
 func jobOf(t *testing.T, add addition, contents ...string) *job {
 	t.Helper()
-	c := config{add: add, jitter: unset, phase: unset, zone: "UTC", cycleDay: 1, percentile: 95e9, threshold: threshold, format: samples.Format{}}
+	c := config{add: add, zone: "UTC", cycleDay: 1, percentile: 95e9, threshold: threshold, format: samples.Format{}}
 	c.window.Duration = cli.Duration(5 * time.Minute)
 	for i, content := range contents {
 		name := filepath.Join(t.TempDir(), "abc"[i:i+1])

@@ -62,6 +62,7 @@ func readLedger(l *ledger.Ledger, offered bool, now int64) (list []bill.Sample) 
 		for i := range x.Slots {
 			s := bill.Sample{
 				At: x.Start + int64(i)*int64(slot), In: x.Bytes(ledger.In, offered, i), Out: x.Bytes(ledger.Out, offered, i),
+				Beyond: [2]bool{x.Marked(ledger.In, i), x.Marked(ledger.Out, i)},
 			}
 			switch empty := s.In == 0 && s.Out == 0; {
 			case s.At > now || empty && (used == 0 || now-s.At < int64(slot)):

@@ -51,7 +51,7 @@ func FuzzLedger(f *testing.F) {
 		if err := os.WriteFile(name, file, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c := config{percentile: 95e9, threshold: threshold, cycleDay: 1, zone: "UTC", jitter: unset, phase: unset, simulate: how&1 != 0, rate: 1000, method: bill.Method(how >> 1 % 5)}
+		c := config{percentile: 95e9, threshold: threshold, cycleDay: 1, zone: "UTC", simulate: how&1 != 0, rate: 1000, method: bill.Method(how >> 1 % 5)}
 		source, err := c.fromLedger(name, func(string) bool { return false }, now)
 		if err != nil {
 			return
@@ -82,7 +82,7 @@ func FuzzLedger(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if b.InBytes < 0 || b.OutBytes < 0 || b.Billed < 0 || b.WorstBilled < b.Billed || b.FreeUsed > b.Total {
+			if b.InBytes < 0 || b.OutBytes < 0 || b.Billed < 0 || b.WorstBilled < b.Billed || b.FreeUsed < 0 {
 				t.Fatalf("%+v", b)
 			}
 			got += b.InBytes + b.OutBytes

@@ -18,8 +18,10 @@ import (
 )
 
 const usage = `usage: quotabill [flags] {-csv FILE | LEDGER}
+       quotabill [flags] -csv FILE LEDGER
 
-Computes what a provider would bill for the traffic of a cycle.
+Computes what a provider would bill for the traffic of a cycle. With both, says how the
+provider's samples differ from the ledger, and when the provider polls, for quotagate -phase.
 
   LEDGER           the ledger of a gate. Without flags for them, the bill has its cycles
                    and window
@@ -61,13 +63,15 @@ Computes what a provider would bill for the traffic of a cycle.
                    the traffic that passes, and its bill
   -plan            the same for a range of commits, a line each: which one to buy
   -threshold S     with these: share of the commit that passes untouched; default 75%
-  -reserve N       with these: free windows that stay unused
-  -jitter D        with these: how early or late the provider's polls may be; default 2s,
-                   but at most a tenth of the window
-  -phase D         with these: when the provider polls, after the multiples of the window
-                   since the Unix epoch; default: not known
   -patience D      with these: how long delayed traffic waits before it is lost;
                    default 0: not at all
+  -reserve N       with these or a ledger: free windows that stay unused
+  -jitter D        with these or a ledger: how early or late the provider's polls may be;
+                   default 2s, but at most a tenth of the window
+  -phase D         with these or a ledger: when the provider polls, after the multiples of
+                   the window since the Unix epoch; default: not known
+  -into LEDGER     with -csv and a commit: count the samples of this cycle and the last
+                   in a ledger, for a gate that begins in the midst of the cycle
   -svg FILE        draw the cycle and its duration curve, or with -plan the plan
   -html FILE       write a page with the pictures and the figures, to be mailed
   -title TEXT      whose traffic it is, for these; default: for a ledger, this host
@@ -90,11 +94,21 @@ a terminal, unless NO_COLOR is set.
 // threshold is the gate's default.
 const threshold = 0.75
 
-// unset is the value of -jitter and -phase if they are not given.
-const unset cli.Duration = -1
+// optional is a flag that may not be given.
+type optional struct {
+	cli.Duration
+	given bool
+}
+
+// Set implements flag.Value.
+func (o *optional) Set(s string) error {
+	o.given = true
+	return o.Duration.Set(s)
+}
 
 type config struct {
 	csv        []string
+	ledger     string
 	interval   cli.Duration
 	format     samples.Format
 	counters   bool
@@ -116,26 +130,27 @@ type config struct {
 	title      string
 	prom       string
 	slots      string
+	into       string
 	simulate   bool
 	plan       bool
 	threshold  cli.Share
 	reserve    int
-	jitter     cli.Duration
-	phase      cli.Duration
+	jitter     optional
+	phase      optional
 	patience   cli.Duration
 	prices     bill.Prices
 	warn       []float64
 }
 
 func main() {
-	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9, threshold: threshold, jitter: unset, phase: unset, format: samples.Format{}}
+	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9, threshold: threshold, format: samples.Format{}}
 	flags := flag.NewFlagSet("quotabill", flag.ContinueOnError)
 	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: 1, Flags: flags, Abrupt: true}
 	flags.Func("csv", "", func(s string) error {
 		if s == "" {
 			return errors.New("want a file, or - for standard input")
 		}
-		c.csv, tool.Args = append(c.csv, s), 0 // it takes the place of the ledger
+		c.csv, tool.Args, tool.More = append(c.csv, s), 0, 1 // it takes the place of the ledger, or is compared with it
 		return nil
 	})
 	flags.Var(&c.interval, "interval", "")
@@ -160,6 +175,7 @@ func main() {
 	flags.StringVar(&c.title, "title", "", "")
 	flags.StringVar(&c.prom, "prom", "", "")
 	flags.StringVar(&c.slots, "slots", "", "")
+	flags.StringVar(&c.into, "into", "", "")
 	flags.BoolVar(&c.simulate, "simulate", false, "")
 	flags.BoolVar(&c.plan, "plan", false, "")
 	flags.Var(&c.prices.Commit, "price", "")
@@ -217,6 +233,9 @@ func (c config) check() (*job, error) {
 		return nil, cli.Usagef("-all is for all cycles and -cycle for one: give one of these")
 	case c.all && (c.svg != "" || c.html != "" || c.prom != "" || c.slots != ""):
 		return nil, cli.Usagef("-svg, -html, -prom and -slots are for one cycle: give them without -all")
+	case c.csv != nil && c.ledger != "" && (c.all || c.cycle != "" || c.svg != "" || c.html != "" || c.prom != "" || c.slots != "" || c.into != "" ||
+		c.simulate || c.plan || c.add == addPercentiles || c.warn != nil):
+		return nil, cli.Usagef("samples are compared with a ledger, or billed: give only one of -csv and LEDGER")
 	case c.title != "" && c.svg == "" && c.html == "":
 		return nil, cli.Usagef("-title goes with -svg or -html")
 	case c.csv == nil && (c.interval != 0 || len(c.format) > 0 || c.counters || c.speed != 0 || c.add != 0):
@@ -228,11 +247,10 @@ func (c config) check() (*job, error) {
 	case c.window.Duration > cli.Duration(24*time.Hour):
 		return nil, cli.Usagef("-window %v: must be at most a day, or month", c.window)
 	}
-	if err := c.checkSimulation(); err != nil {
-		return nil, err
-	}
-	if err := c.checkMoney(); err != nil {
-		return nil, err
+	for _, check := range []func() error{c.checkSimulation, c.checkMoney, c.checkInto} {
+		if err := check(); err != nil {
+			return nil, err
+		}
 	}
 	zone, err := cli.Zone(c.zone)
 	if err != nil {
@@ -240,7 +258,7 @@ func (c config) check() (*job, error) {
 	}
 	j := &job{config: c, calendar: calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: c.length}, terms: bill.Terms{
 		Method: c.method, Percentile: c.percentile, Rank: c.rank, Missing: c.missing, Prices: c.prices,
-		Window: time.Duration(c.window.Duration), Commit: int64(c.quota),
+		Window: time.Duration(c.window.Duration), Commit: int64(c.quota), Poller: c.poller(), Reserve: int64(c.reserve),
 	}}
 	if c.window.Month {
 		j.terms.Window, j.terms.Commit, j.terms.Cap = 5*time.Minute, 0, int64(c.quota)
@@ -279,13 +297,16 @@ func (c *config) checkMoney() error {
 
 // checkSimulation checks the flags of simulations against the others.
 func (c *config) checkSimulation() error {
-	if !c.simulate && !c.plan {
-		if c.threshold != threshold || c.reserve != 0 || c.patience != 0 || c.jitter != unset || c.phase != unset {
-			return cli.Usagef("-threshold, -reserve, -jitter, -phase and -patience go with -simulate or -plan")
-		}
-		return nil
-	}
+	gates := c.simulate || c.plan
 	switch {
+	case !gates && (c.threshold != threshold || c.patience != 0):
+		return cli.Usagef("-threshold and -patience go with -simulate or -plan")
+	case !gates && c.csv != nil && c.into == "" && c.ledger == "" && (c.reserve != 0 || c.jitter.given || c.phase.given):
+		return cli.Usagef("-reserve, -jitter and -phase go with a ledger, -simulate or -plan")
+	case c.reserve < 0:
+		return cli.Usagef("-reserve %d is negative", c.reserve)
+	case !gates:
+		return nil
 	case c.simulate && c.plan:
 		return cli.Usagef("-simulate is for one commit and -plan for several: give one")
 	case c.window.Month:
@@ -294,8 +315,6 @@ func (c *config) checkSimulation() error {
 		return cli.Usagef("-simulate needs a commit: give -rate 100Mbit/s, or -quota")
 	case c.window.Duration%budget.Slots != 0:
 		return cli.Usagef("-window %v: must be divisible by sixty", c.window)
-	case c.reserve < 0:
-		return cli.Usagef("-reserve %d is negative", c.reserve)
 	case c.all || c.prom != "":
 		return cli.Usagef("-all and -prom are for bills, not for -simulate or -plan")
 	case c.plan && c.slots != "":
@@ -312,16 +331,15 @@ func (c *config) checkSimulation() error {
 // poller returns the poller of simulated gates.
 func (c *config) poller() budget.Poller {
 	p := budget.NewPoller(time.Duration(c.window.Duration))
-	if c.jitter != unset {
-		p.Jitter = time.Duration(c.jitter)
+	if c.jitter.given {
+		p.Jitter = time.Duration(c.jitter.Duration)
 	}
-	if c.phase != unset {
-		p.Known, p.Phase = true, time.Duration(c.phase)
-	}
+	p.Known, p.Phase = c.phase.given, time.Duration(c.phase.Duration)
 	return p
 }
 
 func run(t *cli.Tool, c config, args []string, given func(flag string) bool) error {
+	c.ledger = strings.Join(args, "") // one at most
 	j, err := c.check()
 	if err != nil {
 		return err
@@ -331,7 +349,7 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	if name != "" {
 		ports, err = j.fromFiles(t)
 	} else {
-		name = args[0]
+		name = c.ledger
 		ports = make([]samples.Port, 1)
 		if ports[0].Samples, err = c.fromLedger(name, given, time.Now().UnixNano()); err == nil {
 			j, err = c.check() // again, with the ledger's cycle and window
@@ -339,6 +357,9 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	}
 	if err != nil {
 		return err
+	}
+	if c.csv != nil && c.ledger != "" {
+		return j.compare(ports, given)
 	}
 	for _, p := range ports {
 		p.Samples.Source = c.source(name)
@@ -357,6 +378,11 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 			err = cli.Hint(err, "give the length of the provider's samples with -window, and that of the input's with -interval")
 		}
 		return err
+	}
+	if j.into != "" {
+		if err := j.fill(ports[0].Samples, cycles[0], time.Now().UnixNano()); err != nil {
+			return err
+		}
 	}
 	if err := j.write(r, name); err != nil {
 		return err
@@ -426,7 +452,7 @@ func (j *job) report(s *bill.Samples, cycles []calendar.Cycle) (report, error) {
 	}
 	scenario, err := bill.NewScenario(s, cycles[0], bill.Gates{
 		Terms: j.terms, Calendar: j.calendar,
-		Threshold: float64(j.threshold), Reserve: int64(j.reserve), Poller: j.poller(), Patience: time.Duration(j.patience),
+		Threshold: float64(j.threshold), Patience: time.Duration(j.patience),
 	})
 	if err != nil {
 		return nil, err

@@ -2,7 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"framepipe/internal/budget"
@@ -101,19 +103,47 @@ func (b *book) first(from, to int64) int64 {
 // loses the counts since the last write.
 const syncing = 10 * time.Second
 
-// percentiled checks that cycles begin with a slot, as a budget requires.
+// percentiled checks that the slots of a window, its sixtieths, are whole nanoseconds, and that cycles begin
+// with one: the budget numbers slots since the epoch, and the ledger from the cycle's start on.
 func (c *config) percentiled(window time.Duration) error {
-	const step = 15 * time.Minute // UTC offsets of time zones are multiples of it
-	slot := window / budget.Slots
+	// Cycles begin at multiples of step: UTC offsets of time zones are multiples of 15 minutes.
+	step, cycles := 15*time.Minute, "15m, as the offsets of time zones are"
+	least, most := 40*time.Second, 24*time.Hour // for a month, a ledger has room for no shorter slots
 	switch {
-	case window%budget.Slots != 0 || c.cycle == 0 && step%slot != 0:
-		return cli.Usagef("-percentile with -window %v: a sixtieth of the window must be whole nanoseconds and divide 15 minutes; use 9s, 12s, 1m, 5m, 15m or 1h", cli.Duration(window))
-	case c.cycle != 0 && time.Duration(c.cycle)%slot != 0:
-		return cli.Usagef("-percentile with -cycle %v: must be a multiple of a sixtieth of the window, %v", c.cycle, cli.Duration(slot))
 	case c.reserve < 0:
 		return cli.Usagef("-reserve %d is negative", c.reserve)
+	case c.cycle != 0:
+		step, cycles = time.Duration(c.cycle), fmt.Sprintf("the cycle of %v", c.cycle)
+		least, most = 0, step
+	case c.zone == "UTC":
+		step, cycles = 24*time.Hour, "a day"
 	}
-	return nil
+	fits := func(w time.Duration) bool { return w%budget.Slots == 0 && step%(w/budget.Slots) == 0 }
+	if fits(window) {
+		return nil
+	}
+	near := nearest(window, func(w time.Duration) bool { return w >= least && w <= most && fits(w) })
+	return cli.Hint(cli.Usagef("-percentile with -window %v: a sixtieth of it must be whole nanoseconds, of which whole ones make %s", cli.Duration(window), cycles),
+		"%s", near)
+}
+
+// nearest names the windows of whole seconds next to one that does not fit.
+func nearest(window time.Duration, fits func(time.Duration) bool) string {
+	var found []string
+	window = window.Truncate(time.Second)
+	for w := window; w >= time.Second; w -= time.Second {
+		if fits(w) {
+			found = append(found, cli.Duration(w).String())
+			break
+		}
+	}
+	for w := window + time.Second; w <= 24*time.Hour; w += time.Second {
+		if fits(w) {
+			found = append(found, cli.Duration(w).String())
+			break
+		}
+	}
+	return "-window " + strings.Join(found, " or ")
 }
 
 // open opens the ledger of a gate and creates its budget.

@@ -140,6 +140,9 @@ type Terms struct {
 	// anyway; with Max and Sum, both directions.
 	Held   bool
 	Prices Prices
+
+	Poller  budget.Poller // the provider's
+	Reserve int64         // free windows of the gates that are never used
 }
 
 // Bytes returns the bytes of a window at a rate in bits per second, rounded down. A
@@ -193,7 +196,7 @@ type Bill struct {
 	// Total is the number of samples at the end of the cycle.
 	Total int
 	// FreeTotal of them are free; FreeUsed are over Line so far. For Separate, FreeUsed
-	// is that of the direction that used more.
+	// is that of the direction that used more. Gates count in their own way: see Free.
 	FreeTotal, FreeUsed int
 
 	// Phases is the number of distinct phases of the provider's poller: one
@@ -316,6 +319,11 @@ func New(s *Samples, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill,
 	if err != nil {
 		return nil, err
 	}
+	if c.Held && c.Commit > 0 && c.Window == budget.Slots*s.Slot {
+		if series.free, err = s.free(cycle, c); err != nil {
+			return nil, err
+		}
+	}
 	b, err := fromSeries(series, cycle, zone, c)
 	if err == nil {
 		b.Source = s.Source
@@ -344,6 +352,9 @@ func fromSeries(s *Series, cycle calendar.Cycle, zone *time.Location, c Terms) (
 	b.Phases = min(v.per, v.slots)
 	for phase := range b.Phases {
 		b.addPhase(v, phase)
+	}
+	if s.free != nil {
+		b.FreeTotal, b.FreeUsed = s.free.Total, s.free.Used
 	}
 	b.forecast(newPast(b, v))
 	if c.Cap > 0 {

@@ -136,6 +136,7 @@ func (b *Bill) forecast(p *past) {
 		values.add(&b.Terms, Window{Known: true})
 	}
 	b.Least, _, _ = values.billed(&b.Terms)
+	known := values.over(b.Method, b.Line())
 	if f.Days = min((p.now-p.first)/p.perDay(), 7); f.Days == 0 {
 		return
 	}
@@ -143,11 +144,10 @@ func (b *Bill) forecast(p *past) {
 	f.InBytes += in - p.in
 	f.OutBytes += out - p.out
 	f.Billed, in, _ = values.billed(&b.Terms)
-	line := f.Billed
+	f.FreeUsed = values.over(b.Method, f.Billed)
 	if b.Commit > 0 {
-		line = b.Commit
+		f.FreeUsed = b.FreeUsed + values.over(b.Method, b.Commit) - known
 	}
-	f.FreeUsed = values.over(b.Method, line)
 	f.Low, f.High, f.Trials = p.errors(f.Billed)
 	if f.Trials > 0 {
 		f.Low = min(max(f.Low, b.Least), f.Billed)

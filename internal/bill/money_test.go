@@ -2,6 +2,7 @@ package bill
 
 import (
 	"bytes"
+	"flag"
 	"math/big"
 	"math/rand/v2"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
 
 	"pgregory.net/rapid"
@@ -25,6 +27,27 @@ func TestMoney(t *testing.T) {
 			t.Errorf("%q: %v, %v; want %q", text, m, err, want)
 		}
 	}
+}
+
+// Whatever text is taken for an amount or a percentile is that number exactly.
+func FuzzMoney(f *testing.F) {
+	for _, s := range []string{"2.50", "0.000001", "999999999.999999", "95", "99.9%", "1_0", "0x1", "+1", "٣"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		var m Money
+		var p budget.Percentile
+		for value, unit := range map[flag.Value]int64{&m: 1e6, &p: 1e9} {
+			if value.Set(s) != nil {
+				continue
+			}
+			exact, ok := new(big.Rat).SetString(strings.TrimSuffix(s, "%"))
+			n := map[flag.Value]int64{&m: int64(m), &p: int64(p)}[value]
+			if !ok || exact.Cmp(big.NewRat(n, unit)) != 0 {
+				t.Errorf("%T: %q is taken for %v", value, s, value)
+			}
+		}
+	})
 }
 
 // Costs are those of exact fractions, rounded once.

@@ -22,6 +22,8 @@ type Sample struct {
 	At      int64 // when the slot begins, nanoseconds since the Unix epoch
 	In, Out int64 // bytes
 	Line    int   // of the file, for messages; 0 if there is none
+	// Of a ledger, for each direction: bytes passed that did not fit into a gate's own window.
+	Beyond [2]bool
 }
 
 // Samples are samples on a grid, in order of time, one a slot. A slot without one is missing.
@@ -92,6 +94,8 @@ type Series struct {
 	Slot    time.Duration // length of a slot
 	In, Out []int64       // bytes of each slot
 	Known   []bool        // the slots that were measured
+
+	free *Free // as gates count them; nil if there are none
 }
 
 // newSeries returns a series of n slots with no bytes, which are not known.
@@ -99,7 +103,7 @@ func newSeries(start int64, slot time.Duration, n int64) (*Series, error) {
 	if n > MaxSlots {
 		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", slot, MaxSlots)
 	}
-	return &Series{start, slot, make([]int64, n), make([]int64, n), make([]bool, n)}, nil
+	return &Series{Start: start, Slot: slot, In: make([]int64, n), Out: make([]int64, n), Known: make([]bool, n)}, nil
 }
 
 func (s *Series) at(i int) int64 { return s.Start + int64(i)*int64(s.Slot) }

@@ -16,10 +16,7 @@ type Gates struct {
 	Terms // without the commit: see Simulate
 	calendar.Calendar
 	Threshold float64       // share of the commit up to which all bytes pass
-	Reserve   int64         // free windows that are never used
-	Poller    budget.Poller // the provider's
-
-	Patience time.Duration // how long demand that may not pass waits
+	Patience  time.Duration // how long demand that may not pass waits
 }
 
 // Scenario is a cycle of past demand offered to gates. The gates learn from the cycle
@@ -190,6 +187,7 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	for i := range n {
 		offered.Known[i], passed.Known[i] = true, true
 	}
+	passed.free = &Free{}
 	for _, directions := range c.Method.budgets() {
 		if err := x.run(directions, offered, passed); err != nil {
 			return nil, err
@@ -222,11 +220,11 @@ func (x *Simulated) run(directions []int, offered, passed *Series) error {
 	if idle { // as a file of one direction has another
 		return nil
 	}
+	cfg := x.Terms.budget(x.Commit, x.Bounds)
+	cfg.Whole = true
+	cfg.Hard = true // the gates hold all that counts to the commit, so it is never lost
 	s := budget.Simulation{
-		Config: budget.Config{
-			Quota: x.Commit, Window: x.Window, Free: x.Percentile.Above(), Cycle: x.Bounds, Reserve: x.Reserve, Poller: x.Poller, Whole: true,
-		},
-		Threshold: x.Threshold, Patience: x.Patience, From: x.Cycle.Start, To: x.Cycle.End,
+		Config: cfg, Threshold: x.Threshold, Patience: x.Patience, From: x.Cycle.Start, To: x.Cycle.End,
 		Slot: func(lane int, start, o, p int64) {
 			i := int((start - passed.Start) / int64(passed.Slot))
 			if start >= passed.Start && i < len(passed.In) {
@@ -243,6 +241,7 @@ func (x *Simulated) run(directions []int, offered, passed *Series) error {
 	x.Passed += r.Passed
 	x.Delayed += r.Delayed
 	x.Longest = max(x.Longest, r.Longest)
+	passed.free.add(r.Stats)
 
 	s.Policy, s.Slot = budget.Never, nil
 	if r, err = s.Run(demand...); err != nil {

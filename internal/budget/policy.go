@@ -1,7 +1,5 @@
 package budget
 
-import "math"
-
 // experts is the number of simple rules. Each lets a burst run from when the
 // forecast excess of a window reaches from, as a share of the quota, until it is half of
 // that. All are simulated on the demand as it arrives; the budget follows the one that
@@ -13,7 +11,7 @@ func from(expert int) float64 {
 	if expert == 0 {
 		return 0
 	}
-	return math.Ldexp(1, expert-6)
+	return float64(int(1)<<expert) / 64
 }
 
 const (
@@ -155,6 +153,9 @@ func (b *Budget) excess(i int64) float64 {
 
 // learn passes the current slot, which ends, to the experts.
 func (b *Budget) learn() {
+	if b.cfg.Policy != Weighed {
+		return
+	}
 	share, over := 0.0, false
 	for l := range b.held {
 		x := &b.lane[l]
@@ -203,11 +204,9 @@ func (b *Budget) worth() bool {
 		return true
 	}
 	l := &b.learned
-	used, _ := b.chain(&b.cycles[1], false)
-	left := float64(b.cycles[1].total-used) * float64(b.gap)
 	e := b.excess(b.t - 1)
-	if h := b.head(); l.follow {
-		e = max(e, h)
+	if l.follow {
+		e = max(e, b.head())
 	}
 	if e <= 0 {
 		l.follow = false
@@ -215,6 +214,8 @@ func (b *Budget) worth() bool {
 	}
 	if b.t >= l.until {
 		l.until = b.t + often
+		used, _ := b.chain(&b.cycles[1], false)
+		left := float64(b.cycles[1].total-used) * float64(b.gap)
 		length := float64(b.cycles[1].end-b.cycles[1].start) / float64(b.slot)
 		rest := float64(b.cycles[1].end)/float64(b.slot) - float64(b.t)
 		l.choose(rest, length, max(left, 0))

@@ -34,7 +34,7 @@ type Result struct {
 	Delayed         int64 // of Passed, after the slot of arrival
 	Lost            int64
 	Longest         time.Duration // longest delay of a byte that passed
-	Stats                         // at the end of the demand
+	Stats                         // at the end of the span, or of the demand
 }
 
 // Run simulates demand from its start to its end, which may span several cycles.
@@ -50,7 +50,12 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 	}
 	g := shaper{b: b, threshold: int64(s.Threshold * float64(b.quota))}
 	_, longest, _ := cfg.Poller.Samples(b.cfg.Window, cfg.Quota)
-	g.own = [2]sliding{{Slots, 0, b.quota}, {int64(longest) / b.slot, int64(longest) % b.slot, cfg.Quota}}
+	for l := range g.own {
+		g.own[l] = [2]sliding{
+			{slots: Slots, quota: b.quota},
+			{slots: int64(longest) / b.slot, rest: int64(longest) % b.slot, quota: cfg.Quota},
+		}
+	}
 	var queue [lanes]backlog
 	counts := s.To == 0
 	for _, d := range demand {
@@ -67,6 +72,9 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 		for i := range int64(len(d.Lanes[0])) * split {
 			t := first + i
 			if in := s.To == 0 || s.From <= t*b.slot && t*b.slot < s.To; in != counts {
+				if counts {
+					r.Stats = b.Stats(b.t * b.slot)
+				}
 				counts, queue = in, [lanes]backlog{}
 			}
 			for l, samples := range d.Lanes {
@@ -85,6 +93,8 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 				}
 			}
 		}
+	}
+	if counts {
 		r.Stats = b.Stats(b.t * b.slot)
 	}
 	r.Lost = r.Offered - r.Passed
@@ -134,13 +144,18 @@ func (q *backlog) slot(t, offered, passed, patience int64) (delayed, longest int
 // shaper is a gate that works a slot at a time. Bytes are spread evenly over a slot.
 type shaper struct {
 	b         *Budget
-	own       [2]sliding
+	own       [lanes][2]sliding
 	threshold int64
 }
 
 // sliding is a gate's own window of some slots and a rest of one: no span of its length
 // holds more than its quota.
-type sliding struct{ slots, rest, quota int64 }
+type sliding struct {
+	slots, rest, quota int64
+
+	// The rate that could be kept up in a slot, and the slot whose window does not allow more.
+	rate, slot, tightest int64
+}
 
 // room returns the bytes that may pass by the end of the slot that begins after slots from
 // now.
@@ -163,13 +178,22 @@ func (w *sliding) fits(x *lane, b *Budget) int64 {
 }
 
 // sustainable returns the highest rate, in bytes a slot, that can be kept up until all earlier
-// bytes have left the window.
-func (w *sliding) sustainable(x *lane, b *Budget) int64 {
-	rate := w.quota
-	for after := range w.slots {
-		rate = min(rate, w.room(x, b, after)/(after+1))
+// bytes have left the window, or a lower one from want on.
+func (w *sliding) sustainable(x *lane, b *Budget, want int64) int64 {
+	// A rate that could be kept up a slot ago, and was not exceeded, still can if the slot's own bytes
+	// leave early enough. This saves most searches.
+	kept := w.slot == b.t-1 && x.upTo(b.t-1)-x.upTo(b.t-2) <= w.rate && w.room(x, b, w.slots-1)/w.slots >= w.rate
+	w.slot = b.t
+	if n := w.tightest - b.t; kept && (want <= w.rate || n >= 0 && w.room(x, b, n)/(n+1) <= w.rate) {
+		return w.rate
 	}
-	return max(rate, 0)
+	w.rate = w.quota
+	for after := range w.slots {
+		if rate := w.room(x, b, after) / (after + 1); rate < w.rate {
+			w.rate, w.tightest = max(rate, 0), b.t+after
+		}
+	}
+	return w.rate
 }
 
 // slot returns how many of the offered and waiting bytes pass in slot t.
@@ -177,20 +201,19 @@ func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 	b := g.b
 	now := t * b.slot
 	b.Advance(now)
-	b.Count(lane, now, offered, 0, false)
 	x := &b.lane[lane]
 	want := offered + waited
 	fits, pass := int64(unlimited), want
-	for i := range g.own {
-		w := &g.own[i]
+	for i := range g.own[lane] {
+		w := &g.own[lane][i]
 		room := w.fits(x, b)
 		fits = min(fits, room)
 		if room -= w.quota - g.threshold; pass > room { // above the threshold
-			pass = min(pass, max(room, w.sustainable(x, b)))
+			pass = min(pass, max(room, w.sustainable(x, b, pass)))
 		}
 	}
 	pass = min(pass, fits)
-	if pass == want {
+	if pass == want || b.cfg.Policy == Never { // the budget's own window would not allow more
 		b.Count(lane, now, offered, pass, false)
 		return pass
 	}

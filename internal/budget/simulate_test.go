@@ -80,3 +80,34 @@ func TestAllKnowing(t *testing.T) {
 		}
 	})
 }
+
+// The rate that could be kept up a slot ago gives the same as a search in each slot.
+func TestSustainable(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 8))
+		b, err := New(Config{Quota: 3000, Free: Ratio{5, 100}, Cycle: fixed(int64(24 * time.Hour)), Policy: Never})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := sliding{slots: Slots, rest: rapid.Int64Range(0, b.slot-1).Draw(t, "rest"), quota: 3000}
+		x := &b.lane[0]
+		for slot := int64(1000); slot < 1500; slot++ {
+			b.Advance(slot * b.slot)
+			want := int64(r.ExpFloat64() * 60)
+			again := w
+			again.slot = 0
+			rate, search := w.sustainable(x, b, want), again.sustainable(x, b, want)
+			if min(rate, want) != min(search, want) {
+				t.Fatalf("slot %d, %d bytes: %d, want %d", slot, want, rate, search)
+			}
+			passed := min(rate, want)
+			switch r.IntN(50) {
+			case 0:
+				passed = want // a burst
+			case 1:
+				passed /= 2
+			}
+			b.Count(0, slot*b.slot, want, passed, false)
+		}
+	})
+}

@@ -34,7 +34,7 @@ func (s *spent) add(k, bytes int64) {
 // level returns the least that any phase bills, 0 if that is within the quota for some.
 func (s *spent) level() int64 {
 	least := int64(unlimited)
-	for _, p := range s.phases {
+	for _, p := range &s.phases { // without a copy
 		if len(p) < s.most || s.most == 0 {
 			return 0
 		}

@@ -44,6 +44,7 @@ type Tool struct {
 	Name  string
 	Usage string // the text that -h prints, written by hand
 	Args  int    // number of arguments
+	More  int    // number of further arguments that may be given
 	Flags *flag.FlagSet
 	// Run does the work. Its error is printed and makes the status 1, or 2 if
 	// it came from Usagef, 3 if from Warning.
@@ -92,7 +93,7 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 		err = usage{errors.New(strings.Replace(err.Error(), "flag provided but not defined:", "there is no flag", 1))}
 	case *version:
 		_, err = fmt.Fprintln(stdout, t.Name, Version())
-	case len(arguments) != t.Args:
+	case len(arguments) < t.Args || len(arguments) > t.Args+t.More:
 		err = Hint(Usagef("wrong number of arguments: want %d, have %d", t.Args, len(arguments)), "%s", t.detached(args))
 	default:
 		if err = cmp.Or(enoughFiles(), t.signals()); err == nil {

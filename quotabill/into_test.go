@@ -1,0 +1,56 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"framepipe/internal/cli"
+	"framepipe/internal/ledger"
+)
+
+// Samples that are yet to come, or that a ledger has in part, are refused, and leave nothing behind.
+func TestInto(t *testing.T) {
+	now := time.Date(2026, 11, 10, 0, 10, 0, 0, time.UTC).UnixNano()
+	j := jobOf(t, 0, "2026-11-10 00:00:00,1000,2000\n2026-11-10 00:05:00,0,7\n")
+	j.terms.Commit = 500
+	j.into = t.TempDir() + "/ledger"
+	ports, err := j.fromFiles(&cli.Tool{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, cycle := ports[0].Samples, j.calendar.At(now)
+	if err := j.fill(s, cycle, now-1); err == nil || err.Error() != "the sample that begins at 2026-11-10 00:05:00 ends in the future" {
+		t.Error(err)
+	}
+	cfg := ledger.Config{Slot: 5 * time.Second, CycleDay: 1, Zone: time.UTC}
+	l, err := ledger.Open(j.into, cfg, j.calendar.Bounds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if all := l.Cycles(); len(all) > 0 {
+		t.Errorf("it left %v", all)
+	}
+	later, err := l.At(now, ledger.Out) // the gate runs since now
+	if err != nil {
+		t.Fatal(err)
+	}
+	later.Charged.Add(1)
+	if err := j.fill(s, cycle, now); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		slot    int
+		in, out int64
+		marked  bool
+	}{{0, 16, 33, true}, {59, 17, 34, true}, {60, 0, 0, false}, {119, 0, 1, false}} {
+		at := now - int64(10*time.Minute) + int64(tt.slot)*5e9
+		in, out := l.Look(at, ledger.In), l.Look(at, ledger.Out)
+		if in.Charged.Load() != tt.in || out.Offered.Load() != tt.out || in.Marked.Load() != tt.marked || out.Marked.Load() != tt.marked {
+			t.Errorf("slot %d: %d in, %d out, marked %v and %v", tt.slot, in.Charged.Load(), out.Offered.Load(), in.Marked.Load(), out.Marked.Load())
+		}
+	}
+	if err := j.fill(s, cycle, now); err == nil || err.Error() != j.into+" has bytes at 2026-11-10 00:00:00, in the time of the samples" {
+		t.Error(err)
+	}
+}

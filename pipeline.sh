@@ -14,34 +14,34 @@ usage: pipeline.sh demo
        pipeline.sh install|uninstall [DIR]
 
 demo     Shapes real TCP between two network namespaces and draws the rate as it
-         happens. Takes half a minute, and leaves nothing behind.
+         changes. Takes half a minute, and leaves nothing behind.
 run      Runs both pipelines between two taps, until one of them ends or a signal
          comes:
              in:   tunread TAP0 | STAGES | tunwrite TAP1
              out:  tunread TAP1 | STAGES | tunwrite TAP0
          STAGES is any shell pipeline; it finds the tools without a path.
            -queues N      N pipelines in each direction, for machines with many
-                          cores. $QUEUE, 0 and up, tells stages which is theirs
+                          cores. $QUEUE is the number of a stage's, from 0 on
 up       Leads the frames of a network interface through both pipelines, and
          changes nothing of the interface. Needs Linux 6.6 or later.
            -confirm TIME  undo it after TIME (60s, 5m) unless confirm comes
-           -fail open     while a pipeline is down, frames pass by both. closed, the
-                          default: frames that should go through it are lost
-           -foreground    stay, until a signal comes; then undo it
-           -user NAME     run the stages as NAME, without any privilege: nobody by
-                          default. Their files are in /var/lib/framepipe
-change   Gives a pipeline of up other stages, while the other one runs on. If the
-         new pipeline does not run, the old one stays.
+           -fail open     while a pipeline is down, frames pass by both; closed
+                          (default): the frames of its direction are lost
+           -foreground    stay until a signal comes, then undo it
+           -user NAME     run the stages as NAME (default: nobody), without any
+                          privilege. Their files are in /var/lib/framepipe
+change   Replaces the stages of a pipeline of up, while the other one runs on. If
+         the new pipeline does not run, the old one stays.
 confirm  Keeps what up -confirm made.
 status   Shows rates, quotas, losses and restarts.
            -watch         again every second, until a signal comes
            -json          for programs, a line for each interface
-down     Ends the diversion, and then the pipelines; also after up was killed.
+down     Ends the diversion, then the pipelines. It works after up was killed, too.
 install  Builds the tools, and copies them, this script, the manual pages, the
          completions and the systemd unit to DIR, by default /usr/local.
 uninstall  Removes from DIR what install put there.
 
-demo and up need root. Go builds the tools, unless that is done already.
+demo, up, and the commands about it need root. Go builds the tools where needed.
 
   sudo ./pipeline.sh demo
   sudo ./pipeline.sh run tap0 tap1 -in 'quotagate -rate 100Mbit/s | bytehist'

@@ -116,6 +116,7 @@ draw() {
 	}
 	END {
 		state = !held ? "killed" : divert == "" ? "down" : has(divert, "state")
+		if (state == "") state = "unknown" # tundivert has not answered within the second
 		if (json) {
 			printf "{\"interface\":%s,\"since\":%s,\"state\":%s,", quoted(iface), quoted(since), quoted(state)
 			if (until != "") printf "\"undone_in_seconds\":%d,", until
@@ -130,9 +131,11 @@ draw() {
 			print "]}"
 			exit
 		}
-		if (!held) state = "but it was killed, and frames pass by: " self " down " iface
+		if (!held) state = "but it was killed, and frames pass by"
+		else if (state == "unknown") state = "but tundivert does not answer"
 		else if (state == "open") state = "open: a pipeline is down, and frames pass by"
 		print iface ": up since " since ", " state
+		if (!held) print "what is left of it goes with: " self " down " iface
 		if (until != "") print "undone in " plural(until, "second") ", unless confirmed: " self " confirm " iface
 		for (i = 1; i <= pipes; i++) {
 			split(p[i], f, "\t")

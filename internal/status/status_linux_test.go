@@ -45,3 +45,22 @@ func TestDraw(t *testing.T) {
 		}
 	}
 }
+
+// Of an up that was killed, and where tundivert does not answer in time, the state is said in
+// the width of a terminal.
+func TestState(t *testing.T) {
+	nettest.Programs(t, "bash", "awk")
+	const since = "eth0: up since 2026-11-28 08:22:59, but "
+	for _, tt := range []struct{ held, json, want string }{
+		{"1", "", since + "tundivert does not answer\n"},
+		{"1", "1", `"state":"unknown"`},
+		{"", "", since + "it was killed, and frames pass by\nwhat is left of it goes with: pipeline.sh down eth0\n"},
+		{"", "1", `"state":"killed"`},
+	} {
+		c := exec.Command("bash", "-c", `. ./status.sh; declare -A flag=([json]=$0); draw`, tt.json)
+		c.Stdin = strings.NewReader("interface\teth0\t2026-11-28 08:22:59\t" + tt.held + "\t\tpipeline.sh\nprocess\t7\t\t\ttundivert\n")
+		if out, err := c.CombinedOutput(); err != nil || !strings.Contains(string(out), tt.want) {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+}

@@ -91,10 +91,16 @@ func allKinds() (all []captured) {
 	return append(all, cut, captured{length: 7}, captured{4294967295, 999999, 3, body[:3]})
 }
 
-// Captures of all kinds go to a stream, through the tools and back, and nothing
-// of them is changed. Tcpdump reads what comes out.
 func TestCaptures(t *testing.T) {
 	nettest.Need(t, "tcpdump")
+	t.Run("of all kinds", capturesOfAllKinds)
+	t.Run("real", realCaptures)
+	t.Run("watched", capturesWatched)
+}
+
+// Captures of all kinds go to a stream, through the tools and back, unchanged. Tcpdump
+// reads the result.
+func capturesOfAllKinds(t *testing.T) {
 	for _, v := range []struct {
 		name  string
 		order binary.ByteOrder
@@ -136,8 +142,7 @@ func tcpdump(t testing.TB, capture []byte, packets int) string {
 }
 
 // Real captures, where they are at hand.
-func TestRealCaptures(t *testing.T) {
-	nettest.Need(t, "tcpdump")
+func realCaptures(t *testing.T) {
 	for _, name := range nettest.Shared(t, "pcap/*.pcap") {
 		in, err := os.ReadFile(name)
 		if err != nil {
@@ -153,8 +158,7 @@ func TestRealCaptures(t *testing.T) {
 
 // A capture can be watched: what goes through the pipeline is there at once,
 // while it is still running.
-func TestWatch(t *testing.T) {
-	nettest.Need(t, "tcpdump")
+func capturesWatched(t *testing.T) {
 	seen := t.TempDir() + "/seen"
 	_, in, out := watched(t, "tee >(framepcap | tcpdump -lnr - >"+seen+" 2>/dev/null)")
 	cross(t, in, out)

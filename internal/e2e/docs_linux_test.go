@@ -85,7 +85,7 @@ func unquoteDl(s string) string {
 }
 
 // endless are commands that run until ^C.
-var endless = regexp.MustCompile(`\btunread [^|]*\|| run tap0|-pace|-foreground|link\.sh|^tundivert `)
+var endless = regexp.MustCompile(`\btunread [^|]*\|| run tap0|-pace|-foreground|-watch|link\.sh|^tundivert `)
 
 // status is what a command ends with that does not succeed, on purpose.
 var status = map[string]string{

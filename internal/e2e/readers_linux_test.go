@@ -40,9 +40,10 @@ export -f look
 
 func TestReaders(t *testing.T) {
 	t.Parallel()
+	needPython(t)
+	nettest.Need(t, "sysctl", "rrdtool", "tcpdump")
 	t.Run("port", func(t *testing.T) {
 		t.Parallel()
-		nettest.Need(t, "sysctl")
 		sandbox(t, notInstalled, []string{
 			"sleep 2; look >before; ip -br link >links", // IPv6 has settled
 			readme(t, "sudo ./pipeline.sh install"),
@@ -62,7 +63,6 @@ func TestReaders(t *testing.T) {
 	})
 	t.Run("stage", func(t *testing.T) {
 		t.Parallel()
-		needPython(t)
 		build := matches("`(go mod init mystage [^`]*)`", read(t, root+"/README.md"))
 		if len(build) != 1 {
 			t.Fatal("the README does not say how to build a stage")
@@ -78,7 +78,6 @@ func TestReaders(t *testing.T) {
 	})
 	t.Run("bill", func(t *testing.T) {
 		t.Parallel()
-		nettest.Need(t, "rrdtool")
 		billed := func(command, rate string) string { return command + " | grep -x 'billed *" + rate + " .*'" }
 		sandbox(t, ports, []string{
 			billed(readme(t, "quotabill -rate 100Mbit/s -csv vnstat.json"), "24.1 Mbit/s"),

@@ -509,8 +509,9 @@ func TestUpDHCP(t *testing.T) {
 	eventually(t, 60*time.Second, "three renewals", func() bool { return events("renew") >= was+3 })
 	u.ping(u.host, "10.0.0.1")
 	u.must("down")
-	was = events("renew")
-	eventually(t, 30*time.Second, "a renewal after down", func() bool { return events("renew") > was })
+	if was = events("renew"); *full {
+		eventually(t, 30*time.Second, "a renewal after down", func() bool { return events("renew") > was })
+	}
 	if b, _ := os.ReadFile(dir + "/events"); events("bound") != 1 {
 		t.Errorf("the client was told\n%s", b)
 	}

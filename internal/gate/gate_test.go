@@ -279,6 +279,9 @@ func TestNoWindowOverQuota(t *testing.T) {
 		if cfg.Offered && cfg.Policy == Pace {
 			// The floor is paced, with what the bucket saves and a frame.
 			control += int64(floor*float64(cfg.Quota)*(1+bucket.Seconds()/cfg.Window.Seconds())) + 2*fairq.Quantum
+			// Held frames were charged when they arrived, in an earlier window if it is
+			// shorter than the queue, and may come out together.
+			control += max(int64(float64(cfg.Quota)*cfg.Queue.Seconds()/cfg.Window.Seconds()), shortest*fairq.Quantum)
 		}
 		if cfg.Align {
 			sums := map[int64]int64{}

@@ -18,27 +18,27 @@ import (
 const usage = `usage: bytehist [-clock wall|stream] [-every 10s] [-format text|json|msgpack] [-o FILE]
                 [-sample N] [-top N] [-v] < stream > stream
 
-Passes everything on and then counts it: which bytes the frames are made of, how
-large they are, how many a second.
+Copies a stream, and reports the values of its bytes, the sizes of its frames and
+the rates.
 
-  -clock C      wall: intervals by the clock of the machine. stream: by the times of the
-                records. The default is stream if the input is a file, else wall
+  -clock C      where time comes from: wall, the clock of the machine, or stream, the
+                times of the records; default: stream if the input is a file, else wall
   -every D      report every D, and at the end; default 10s
-  -format F     text (default): a square of the 256 values, shaded by how frequent
-                each is, with the entropy, the sizes and the rates. json, msgpack:
-                one object a report, for programs
+  -format F     text (default): a square of the 256 byte values, shaded by frequency,
+                with the entropy, the sizes and the rates. json, msgpack: one object
+                a report, for programs
   -o FILE       append reports to FILE; default stderr
-  -sample N     count the bytes of every Nth frame only; 1 counts all. The default
-                is all of a file, and of a stream a random share that costs little:
-                16 MiB a second. Reports say which share
+  -sample N     count the bytes of every Nth frame only; 1 counts all. Default: all of
+                a file; of another stream a random share, at most about 16 MiB a
+                second. Reports have the share
   -top N        show the N pairs of addresses with the most bytes, too
   -v            say more on stderr
   -version      print the version
   -h            print this
 
-Text has colour on a terminal, unless NO_COLOR is set. Super-frames count as what
-they become on the wire in the frames a second. A live stream does not wait for a
-slow reader of the reports: a report is left out. SIGUSR1 prints counters.
+Text has colour on a terminal, unless NO_COLOR is set. For the frames a second, a
+super-frame counts as the frames that it is cut into. A live stream does not wait for
+a slow reader of the reports: a report is left out. SIGUSR1 prints counters.
 
   tunread tap0 | bytehist | tunwrite tap1
   bytehist -every 1h -top 10 < capture.frames > /dev/null

@@ -16,23 +16,21 @@ import (
 const usage = `usage: framepcap [-segment] [-v] < stream > pcap
        framepcap -d [-v] < pcap > stream
 
-Turns a stream into a pcap file, for tcpdump, Wireshark and tcpreplay, and pcap and
-pcapng files into a stream. Frames are written as they come, so that a capture can
-be watched.
+Converts a stream to a pcap file, for tcpdump, Wireshark and tcpreplay, and pcap or
+pcapng files to a stream. Each frame is written as it comes, so a capture can be
+watched while it grows.
 
   -d        decode: read a capture, write a stream. The capture may be pcapng, which
             Wireshark writes, or pcap; its link Ethernet, IP, loopback or Linux cooked
   -segment  cut super-frames into the frames that they become on the wire. Without
-            it they stay whole, and -d makes plain frames of that size of them.
-            Checksums are finished in any case
+            it they stay whole, and -d makes them plain frames of that size.
+            Checksums are always finished
   -v        say more on stderr
   -version  print the version
   -h        print this
 
-A capture that is decoded and encoded again has the same frames and times, and
-what a stream has no place for goes along as an addition to the frame, but for
-check sequences, which are left out.
-SIGUSR1 prints counters.
+If a capture is decoded and encoded again, it has the same frames and times, but no
+frame check sequences. SIGUSR1 prints counters.
 
   framepcap < day.frames | tcpdump -nr -
   tunread tap0 | tee >(framepcap | tcpdump -lnr - >&2) | tunwrite tap1

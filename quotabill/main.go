@@ -20,69 +20,69 @@ import (
 const usage = `usage: quotabill [flags] {-csv FILE | LEDGER}
        quotabill [flags] -csv FILE LEDGER
 
-Computes what a provider would bill for the traffic of a cycle. With both, says how the
-provider's samples differ from the ledger, and when the provider polls, for quotagate -phase.
+Computes a provider's bill for the traffic of a cycle. With both a file and a ledger,
+compares the two, and finds when the provider polls, for quotagate -phase.
 
-  LEDGER           the ledger of a gate. Without flags for them, the bill has its cycles
-                   and window
-  -csv FILE        read the samples of a file; - is standard input. It may be CSV, or of
+  LEDGER           the ledger of a gate. The defaults of the cycle and the window are
+                   the ledger's
+  -csv FILE        read samples from a file; - is standard input. It may be CSV, or of
                    vnStat, RRDtool, LibreNMS, Cacti, Grafana, MRTG, Prometheus, nfdump
-  -interval D      interval of the samples; default: the most frequent one
-  -format LIST     what looking at the file does not settle: a format, bits, rate, end,
-                   dmy, in=NAME,out=NAME; see the manual
-  -counters        values are counters, which wrap and begin anew
-  -speed RATE      of the port; a sample above it is an error
-  -add WHAT        bill several files or ports together: samples (their sum), or
-                   percentiles (the sum of what each one is billed)
-  -rate RATE       the commit: 100Mbit/s, 12.5MB/s. Windows over it are free until
-                   the percentile's share of them is used
-  -quota SIZE      the same in bytes of a window; with -window month, a transfer cap
+  -interval D      time between samples; default: the most frequent one
+  -format LIST     facts that the file does not show: a format, bits, rate, end, dmy,
+                   in=NAME,out=NAME; see the manual
+  -counters        values are counters, which may wrap or be reset
+  -speed RATE      speed of the port; a sample above it is an error
+  -add WHAT        bill several files or ports together: samples (the sum of their
+                   samples), or percentiles (the sum of their bills)
+  -rate RATE       the commit: 100Mbit/s, 12.5MB/s. The free windows of the percentile
+                   may be over it
+  -quota SIZE      the commit in bytes of a window; with -window month, a transfer cap
   -window D        length of the provider's samples: 5m (default), month
   -method M        separate (default: each direction's percentile, the larger is
                    billed), max (the larger direction of each sample), sum, in, out
   -percentile P    95 (default), 99.9, 100
-  -rank R          floor (default: the share above the percentile, rounded down, is
-                   discarded, and the next sample billed), nearest (LibreNMS, vnStat)
-  -missing M       how missing samples count: as zero (default), or skip (not at all)
-  -cycle NAME      the cycle that begins in a month, 2005-06, or if the ledger's cycles
-                   are not months, on a day, 2026-03-05; last: the one that ended last.
+  -rank R          floor (default: discard the share above the percentile, rounded
+                   down, and bill the next sample), nearest (LibreNMS, vnStat)
+  -missing M       missing samples count as zero (default), or not at all: skip
+  -cycle NAME      the cycle that begins in a month, 2005-06; if the ledger's cycles are
+                   not months, on a day, 2026-03-05; last: the last that has ended.
                    Default: the last with samples
-  -cycle-day N     the day of the month on which cycles begin; default 1
-  -tz NAME         the time zone of cycles, and of times without one; default UTC
-  -price M         what a Mbit/s of the commit costs in a cycle: 2.50. Bills and plans then
-                   have costs
-  -overage M       what a Mbit/s billed above the commit costs; default: the same
-  -round-up        the overage is rounded up to whole Mbit/s
+  -cycle-day N     day of the month on which cycles begin; default 1
+  -tz NAME         time zone of cycles, and of times without one; default UTC
+  -price M         price of a Mbit/s of the commit in a cycle: 2.50. Adds costs to bills
+                   and plans
+  -overage M       price of a Mbit/s billed above the commit; default: the same
+  -round-up        round the overage up to whole Mbit/s
   -minimum M       the least that a cycle costs
-  -currency NAME   the currency of these, for output: EUR
-  -warn S,..       exit with status 3, and say so, where such shares of the free windows or
-                   of the transfer cap are reached, 75%,90%, or a forecast is over
-  -all             a line for each cycle
+  -currency NAME   currency to print with amounts: EUR
+  -warn S,..       print a warning and exit with status 3 if a share of the free windows
+                   or of the transfer cap is reached, 75%,90%, or a forecast is over
+  -all             write a line for each cycle
   -json            for programs: one object a cycle
-  -simulate        simulate gates at the commit, by the rules of quotagate -percentile:
-                   the traffic that passes, and its bill
+  -simulate        simulate gates at the commit, as quotagate -percentile: the traffic
+                   that passes, and its bill
   -plan            the same for a range of commits, a line each: which one to buy
   -threshold S     with these: share of the commit that passes untouched; default 75%
   -patience D      with these: how long delayed traffic waits before it is lost;
-                   default 0: not at all
+                   default 0
   -reserve N       with these or a ledger: free windows that stay unused
-  -jitter D        with these or a ledger: how early or late the provider's polls may be;
+  -jitter D        with these or a ledger: how early or late the provider may poll;
                    default 2s, but at most a tenth of the window
-  -phase D         with these or a ledger: when the provider polls, after the multiples of
-                   the window since the Unix epoch; default: not known
+  -phase D         with these or a ledger: when the provider polls, after each multiple
+                   of the window since the Unix epoch; default: unknown
   -into LEDGER     with -csv and a commit: count the samples of this cycle and the last
-                   in a ledger, for a gate that begins in the midst of the cycle
+                   in a ledger, for a gate that starts in mid-cycle
   -svg FILE        draw the cycle and its duration curve, or with -plan the plan
   -html FILE       write a page with the pictures and the figures, to be mailed
-  -title TEXT      whose traffic it is, for these; default: for a ledger, this host
+  -title TEXT      name of the traffic in these; default: for a ledger, this host
   -prom FILE       write the figures for Prometheus
-  -slots FILE      write time,in,out,offered_in,offered_out a slot
+  -slots FILE      write time,in,out,offered_in,offered_out for each sample or slot
   -v               say more on stderr
   -version         print the version
   -h               print this
 
-Without a commit, windows over the billed rate are free. The text has colour on
-a terminal, unless NO_COLOR is set.
+For -svg, -html, -prom and -slots, - is standard output. Without a commit, windows over
+the billed rate are free. Text has colour on a terminal, unless NO_COLOR is set.
 
   quotabill -rate 100Mbit/s /var/lib/quotagate.ledger
   quotabill -csv samples.csv -rate 100Mbit/s

@@ -124,6 +124,7 @@ start() {
 			[ \"\$status\" -eq 0 ] || { all=\$status; echo \"pipeline.sh: \$0: \$part has failed with status \$all\" >&2; }
 			status=(\"\${status[@]:1}\")
 		done
+		[ \$all -ne 126 ] || [ \$# -eq 0 ] || echo 'pipeline.sh: hint: the user of the stages may not run a program in it: -user NAME' >&2
 		exit \$all" \
 		"$1" "$state/$1.source" "$3" "${as_user[@]}" 5<&- 8<&- 9>&- &
 	groups[$1]=$!
@@ -419,7 +420,6 @@ ended() {
 	[ $((now - begun[$1])) -lt 300 ] && fails[$1]=$((${fails[$1]-0} + 1)) || fails[$1]=0
 	[ "${fails[$1]}" -lt 3 ] || pause=$((fails[$1] > 8 ? 60 : 1 << (fails[$1] - 3)))
 	next[$1]=$((now + pause * 1000))
-	[ "$status" -ne 126 ] || loud "$1" "a program in -$1 may not be run by the user of the stages: -user"
 	loud "$1" "$1 has ended with status $status, and is started again$([ "$pause" -eq 0 ] || echo " in $pause s: it ended at once, ${fails[$1]} times in a row")"
 }
 
@@ -530,7 +530,7 @@ end() {
 keep_it() {
 	held || die "$iface: up was killed, and nothing waits for a confirmation" "$0 down $iface"
 	[ -e "$state/ready" ] || die "$iface: up has not finished"
-	mv "$state/until" "$state/confirmed" 2>/dev/null || [ ! -e "$state/expired" ] || die "$iface: the time is over, and it is being undone"
+	mv "$state/until" "$state/confirmed" 2>/dev/null || [ ! -e "$state/expired" ] || die "$iface: the confirmation comes too late: up is being undone"
 }
 
 # replace hands new stages to up, and waits for what comes of it.

@@ -56,7 +56,7 @@ func (c *Scenario) commits() (all []int64, err error) {
 	natural := c.Natural.BPS(c.Natural.Billed)
 	from, to := natural*planFrom, natural*planTo
 	if to < 10 {
-		return nil, errors.New("next to nothing would be billed for the demand: too few of its windows have any")
+		return nil, errors.New("there is nothing to plan: next to nothing would be billed, as too few windows have traffic")
 	}
 	step := math.Ceil(svg.RoundUp((to-from)/planMost, 1, 1.5, 2, 2.5, 3, 4, 5))
 	for rate := math.Ceil(from/step) * step; rate <= to; rate += step {

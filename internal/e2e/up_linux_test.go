@@ -633,6 +633,10 @@ func TestUpRefuses(t *testing.T) {
 	u := newUplink(t, true)
 	u.host.Batch("tuntap add dev tun9 mode tun", "link set tun9 up")
 	before := u.looks()
+	secret := openDir(t) + "/secret"
+	if err := os.WriteFile(secret, []byte("#!/bin/sh\ncat\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		args   []string
 		status int
@@ -656,6 +660,8 @@ func TestUpRefuses(t *testing.T) {
 		{[]string{"up", "lo"}, 1, "tundivert: lo is not an Ethernet interface"},
 		{[]string{"up", "tun9"}, 1, "tundivert: tun9 is not an Ethernet interface"},
 		{[]string{"up", "e0", "-in", "no-such-program"}, 1, "no-such-program: command not found"},
+		{[]string{"up", "e0", "-in", secret}, 1, "pipeline.sh: in: -in has failed with status 126\n"},
+		{[]string{"up", "e0", "-in", secret}, 1, "hint: the user of the stages may not run a program in it: -user NAME\n"},
 		{[]string{"up", "e0", "-out", "no-such-program"}, 1, "pipeline.sh: e0 is not diverted, and nothing has changed"},
 		{[]string{"up", "e0", "-out", "quotagate -rate 5"}, 1, "quotagate: hint: "},
 		{[]string{"change", "-in", "cat"}, 1, "pipeline.sh: nothing is up"},

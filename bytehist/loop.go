@@ -36,9 +36,9 @@ type counter struct {
 	top  *hist.Top // nil without -top
 
 	records *recorded.Clock // nil with -clock wall
-	now     int64           // what it shows
-	until   int64           // what it shows at the next report, 0 before the first record
-	ahead   int64           // how far the records' time is ahead of it
+	now     int64           // the clock's time
+	until   int64           // the clock's time of the next report, 0 before the first record
+	ahead   int64           // how far the records' own times are ahead of the clock
 	link    packet.Link
 	n       struct{ frames, bytes, ethernet atomic.Uint64 }
 }

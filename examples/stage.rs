@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
 // --- the stage -------------------------------------------------------------
 
 /// Deals with the whole values at the beginning of `buf`: what passes moves to its beginning.
-/// Returns how much passes, how much was dealt with, and what is wrong behind that.
+/// Returns the bytes that pass, the bytes of whole values, and the fault behind them.
 fn values(
     buf: &mut [u8],
     pass: &mut impl FnMut(&[u8]) -> bool,
@@ -185,10 +185,10 @@ fn wait() -> bool {
 
 /// Passes on the values for which `pass` says so, up to the end of the input.
 fn run(mut pass: impl FnMut(&[u8]) -> bool) -> Result<(), String> {
-    // Not std::io's, which would part what is read and written into small pieces.
+    // Not std::io's buffers, which would cut reads and writes into small pieces.
     let mut stdin = ManuallyDrop::new(unsafe { File::from_raw_fd(0) });
     let mut stdout = ManuallyDrop::new(unsafe { File::from_raw_fd(1) });
-    // The unfinished value at the end of what was read stays for the next read.
+    // An unfinished value at the end of the buffer stays for the next read.
     let mut buf = vec![0; MAX_VALUE + READ];
     let (mut have, mut offset) = (0, 0);
     while wait() {

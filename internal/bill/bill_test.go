@@ -409,7 +409,7 @@ func TestForecast(t *testing.T) {
 	// Of an hour it is too early to say, and of a day each day is like it.
 	for days, hours := range []int{1, 24, 71} {
 		b, err = fromSeries(series(start, 5*time.Minute, 12*hours, func(i int) (int64, int64) { return int64(i), 1 }), cycle, berlin, terms)
-		out, billed := int64(full.Samples), int64(273+12*(hours-24)) // what is at or under it is 95% of a day
+		out, billed := int64(full.Samples), int64(273+12*(hours-24)) // 95% of a day is at or under it
 		if days == 0 {
 			out, billed = 12, b.Billed
 		}

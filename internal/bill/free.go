@@ -33,7 +33,7 @@ func (s *Samples) free(cycle calendar.Cycle, c Terms) (*Free, error) {
 		}
 		return cycle.Start, cycle.End
 	})
-	cfg.Policy, cfg.Hard = budget.Never, true // which make no difference to what is counted
+	cfg.Policy, cfg.Hard = budget.Never, true // these do not change the counts
 	cfg.Whole = s.list[0].At <= cycle.Start
 	for _, directions := range c.Method.budgets() {
 		cfg.Lanes = len(directions)

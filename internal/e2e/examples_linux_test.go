@@ -737,7 +737,7 @@ func TestVDE(t *testing.T) {
 	t.Run("adapter", adapter)
 }
 
-// wirefilter loses about what it is told to, and holds the rest back.
+// wirefilter loses about the share of frames that its flag gives, and delays the others.
 func filtered(t *testing.T) {
 	n := newNetwork(t, setup{})
 	n.swap(setup{read: "-offload=false"}, wirefilter+" -l 20 -d 150")

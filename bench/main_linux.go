@@ -1,7 +1,7 @@
 // Bench measures the pipeline beside its peers, on this machine, in one run: a
 // veth pair, which is the kernel alone; VDE; a LuaJIT program that is what this
-// project began as; all four tools in both directions between two taps; and the same
-// on an interface, by tundivert.
+// project began as; all four tools in both directions between two taps, by pipeline.sh run;
+// and the same on an interface, by pipeline.sh up.
 //
 // Each round measures each of them once, one after the other, so that what else
 // the machine does falls on all alike. It needs root, iperf3, ping, and for the
@@ -10,6 +10,7 @@ package main
 
 import (
 	_ "embed"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -22,11 +23,11 @@ import (
 	"strings"
 	"syscall"
 
-	"framepipe/internal/process"
+	"golang.org/x/sys/unix"
 )
 
-const usage = `usage: go run ./bench [-rounds 5] [-seconds 3] [-congestion cubic]
-                      [-peers veth,vde,luajit,pipeline,diverted]
+const help = `usage: go run ./bench [-rounds 5] [-seconds 3] [-congestion cubic]
+                      [-peers veth,vde,luajit,run,up]
 
 Measures TCP with one and four flows, 64-byte UDP frames, round trips idle and
 under load, and processor time per gigabyte. Prints medians and ranges.
@@ -59,11 +60,14 @@ func main() {
 			exit(sink(os.Args[2], os.Args[3]))
 		}
 	}
-	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	if session, err := unix.Getsid(0); err != nil || session != os.Getpid() {
+		exit(again())
+	}
+	flag.Usage = func() { fmt.Fprint(os.Stderr, help) }
 	rounds := flag.Int("rounds", 5, "")
 	seconds := flag.Int("seconds", 3, "")
 	congestion := flag.String("congestion", "cubic", "")
-	names := flag.String("peers", "veth,vde,luajit,pipeline,diverted", "")
+	names := flag.String("peers", "veth,vde,luajit,run,up", "")
 	flag.Parse()
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
@@ -78,7 +82,35 @@ func main() {
 	exit(err)
 }
 
+// again runs this program in a session of its own, which has no terminal, so that all that it
+// starts stays in it. The kernel shares the processors among sessions (sched(7), autogroup): a
+// pipeline in another one than iperf3 would have less of them.
+func again() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+	c := exec.Command(self, os.Args[1:]...)
+	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	go func() {
+		for s := range stop {
+			_ = c.Process.Signal(s)
+		}
+	}()
+	return c.Wait()
+}
+
 func exit(err error) {
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		os.Exit(ended.ExitCode()) // it has said why
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -139,7 +171,10 @@ func (b *bench) build() (err error) {
 	if err := os.WriteFile(b.dir+"/forward.lua", forward, 0o600); err != nil {
 		return err
 	}
-	return process.Build(b.dir, "framepipe/tunread", "framepipe/tunwrite", "framepipe/tundivert", "framepipe/quotagate", "framepipe/bytehist")
+	if out, err := exec.Command("./pipeline.sh", "install", b.dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("pipeline.sh install, in the project's folder: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // column returns what all rounds gave of one measure, in order of size.
@@ -177,15 +212,15 @@ func table(w io.Writer, names []string, all map[string][]result) {
 		}
 		fmt.Fprintln(w)
 	}
-	if _, ok := all["pipeline"]; !ok {
+	if _, ok := all["run"]; !ok {
 		return
 	}
-	fmt.Fprintln(w, "\nThe pipeline's median over that of")
+	fmt.Fprintln(w, "\nThe median of run over that of")
 	for i, m := range measures {
 		line := ""
 		for _, name := range names {
 			theirs := median(column(all[name], i))
-			if ratio := median(column(all["pipeline"], i)) / theirs; name != "pipeline" && theirs > 0 && !math.IsNaN(ratio) {
+			if ratio := median(column(all["run"], i)) / theirs; name != "run" && theirs > 0 && !math.IsNaN(ratio) {
 				line += fmt.Sprintf("   %s %.2f", name, ratio)
 			}
 		}

@@ -23,39 +23,40 @@ import (
 // a and dev1 in b.
 type peer struct {
 	needs []string
-	// devices makes dev0 and dev1.
+	// devices makes dev0 and dev1. It makes them in middle if one process opens both; they
+	// are moved to their namespaces once it has.
 	devices func(b *bench) error
-	// join returns the shell commands that run as long as it is measured.
-	join func(b *bench) []string
+	// join returns a shell command that runs as long as it is measured.
+	join func(b *bench) string
+	// joined says whether the command has begun its work.
+	joined func(b *bench) bool
 }
 
 var peers = map[string]peer{
-	"veth": {nil, (*bench).veth, func(*bench) []string { return nil }},
-	"vde": {[]string{"vde_plug2tap", "wirefilter", "dpipe"}, taps("mode tap"), func(b *bench) []string {
-		return []string{"dpipe " + in(b.a, "vde_plug2tap -s - dev0") + " = wirefilter = " + in(b.b, "vde_plug2tap -s - dev1")}
-	}},
-	"luajit": {[]string{"luajit"}, (*bench).sameNamespace, func(b *bench) []string {
-		return []string{in(b.middle, "luajit "+b.dir+"/forward.lua dev0 dev1")}
-	}},
-	"pipeline": {nil, taps("mode tap multi_queue vnet_hdr"), func(b *bench) []string {
-		return []string{b.half(b.a, "dev0", b.b, "dev1"), b.half(b.b, "dev1", b.a, "dev0")}
-	}},
-	"diverted": {nil, (*bench).besideVeth, func(b *bench) []string {
-		return []string{
-			b.half(b.b, "net", b.b, "host"), b.half(b.b, "host", b.b, "net"),
-			"exec " + in(b.b, b.dir+"/tundivert dev1 net host >/dev/null"),
-		}
+	"veth": {nil, (*bench).veth, nil, nil},
+	"vde": {[]string{"vde_plug2tap", "wirefilter", "dpipe"}, (*bench).taps, func(b *bench) string {
+		return "exec dpipe " + in(b.a, "vde_plug2tap -s - dev0") + " = wirefilter = " + in(b.b, "vde_plug2tap -s - dev1")
+	}, nil},
+	"luajit": {[]string{"luajit"}, tapsInMiddle("mode tap"), func(b *bench) string {
+		return "exec " + in(b.middle, "luajit "+b.dir+"/forward.lua dev0 dev1")
+	}, (*bench).attached},
+	"run": {nil, tapsInMiddle("mode tap multi_queue vnet_hdr"), func(b *bench) string {
+		return "exec " + in(b.middle, b.dir+"/bin/pipeline.sh run dev0 dev1 "+stages)
+	}, (*bench).attached},
+	"up": {nil, (*bench).veth, func(b *bench) string {
+		return "export PIPELINE_RUN=" + b.dir + "/run PIPELINE_LIB=" + b.dir + "/lib; exec " +
+			in(b.b, b.dir+"/bin/pipeline.sh up dev1 -foreground "+stages) + " 2>/dev/null"
+	}, func(b *bench) bool {
+		_, err := os.Stat(b.dir + "/run/dev1/ready")
+		return err == nil
 	}},
 }
+
+// stages are those of both directions, as arguments of pipeline.sh.
+const stages = `-in 'quotagate -quota 1PB | bytehist -o /dev/null' -out 'quotagate -quota 1PB | bytehist -o /dev/null'`
 
 // in is a shell command inside a namespace.
 func in(n netns.Namespace, command string) string { return "ip netns exec " + n.Name + " " + command }
-
-// half is all four tools in one direction.
-func (b *bench) half(from netns.Namespace, dev0 string, to netns.Namespace, dev1 string) string {
-	return in(from, b.dir+"/tunread "+dev0) + " | " + b.dir + "/quotagate -quota 1PB | " +
-		b.dir + "/bytehist -o /dev/null | " + in(to, b.dir+"/tunwrite "+dev1)
-}
 
 // bench is the place where it is measured.
 type bench struct {
@@ -63,56 +64,64 @@ type bench struct {
 	seconds      int
 	congestion   string          // control of TCP
 	a, b, middle netns.Namespace // middle only where both taps are opened by one process
-	groups       []int           // of the processes that were started
+	started      []int           // numbers of processes
 }
 
 func (b *bench) veth() error {
-	return b.a.Batch("link add dev0 type veth peer name dev1 netns " + b.b.Name)
+	return errors.Join(
+		b.a.Batch("link add dev0 type veth peer name dev1 netns "+b.b.Name),
+		b.b.Batch("link set dev1 up"))
 }
 
-func taps(mode string) func(b *bench) error {
-	return func(b *bench) error {
-		return errors.Join(b.a.Batch("tuntap add dev dev0 "+mode), b.b.Batch("tuntap add dev dev1 "+mode))
+func (b *bench) taps() error {
+	return errors.Join(b.a.Batch("tuntap add dev dev0 mode tap"), b.b.Batch("tuntap add dev dev1 mode tap"))
+}
+
+// tapsInMiddle makes both taps in a third namespace, where one process can open them.
+func tapsInMiddle(mode string) func(b *bench) error {
+	return func(b *bench) (err error) {
+		if b.middle, err = netns.New(fmt.Sprintf("bench-m-%d", os.Getpid())); err != nil {
+			return err
+		}
+		var lines []string
+		for _, dev := range []string{"dev0", "dev1"} {
+			lines = append(lines, "tuntap add dev "+dev+" "+mode, "link set "+dev+" addrgenmode none up")
+		}
+		return b.middle.Batch(lines...)
 	}
 }
 
-// besideVeth makes a veth pair, and the taps that the frames of dev1 are to go through.
-func (b *bench) besideVeth() error {
-	var lines []string
-	for _, tap := range []string{"net", "host"} {
-		lines = append(lines, "tuntap add dev "+tap+" mode tap multi_queue vnet_hdr", "link set "+tap+" addrgenmode none up")
-	}
-	return errors.Join(b.veth(), b.b.Batch(lines...))
+// attached says whether both taps in the third namespace have been opened.
+func (b *bench) attached() bool {
+	out, err := b.in(b.middle, "cat", "/sys/class/net/dev0/carrier", "/sys/class/net/dev1/carrier").Output()
+	return err == nil && string(out) == "1\n1\n"
 }
 
-// sameNamespace makes both taps in a third namespace, where one process can
-// open them. They are moved to where they belong once it has.
-func (b *bench) sameNamespace() (err error) {
-	if b.middle, err = netns.New(fmt.Sprintf("bench-m-%d", os.Getpid())); err != nil {
-		return err
-	}
-	return b.middle.Batch("tuntap add dev dev0 mode tap", "tuntap add dev dev1 mode tap")
-}
-
-// start runs a shell command in a process group of its own.
+// start runs a shell command.
 func (b *bench) start(line string) error {
 	c := exec.Command("bash", "-c", line)
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Stderr = os.Stderr
 	if err := c.Start(); err != nil {
 		return err
 	}
-	b.groups = append(b.groups, c.Process.Pid)
+	b.started = append(b.started, c.Process.Pid)
 	go func() { _ = c.Wait() }()
 	return nil
 }
 
 // down takes away all that one measures with.
 func (b *bench) down() {
-	for _, g := range b.groups {
-		_ = syscall.Kill(-g, syscall.SIGKILL)
+	all := processes(b.started)
+	for _, pid := range b.started {
+		_ = syscall.Kill(pid, syscall.SIGTERM)
 	}
-	b.groups = nil
+	gone := func(pid int) bool { return syscall.Kill(pid, 0) != nil }
+	for pid := range all {
+		if !process.Until(5*time.Second, func() bool { return gone(pid) }) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	b.started = nil
 	for _, n := range []*netns.Namespace{&b.a, &b.b, &b.middle} {
 		if n.Name != "" {
 			n.Delete()
@@ -139,13 +148,15 @@ func (b *bench) up(p peer) error {
 	if err := p.devices(b); err != nil {
 		return err
 	}
-	for _, line := range p.join(b) {
-		if err := b.start(line); err != nil {
+	if p.join != nil {
+		if err := b.start(p.join(b)); err != nil {
 			return err
 		}
 	}
-	if b.middle.Name != "" { // the process has them by now
-		time.Sleep(300 * time.Millisecond)
+	if p.joined != nil && !process.Until(5*time.Second, func() bool { return p.joined(b) }) {
+		return errors.New("it has not begun within five seconds")
+	}
+	if b.middle.Name != "" {
 		if err := b.middle.Batch("link set dev0 netns "+b.a.Name, "link set dev1 netns "+b.b.Name); err != nil {
 			return err
 		}
@@ -173,10 +184,10 @@ func (b *bench) one(p peer) (r result, err error) {
 	if err := b.up(p); err != nil {
 		return nil, err
 	}
-	if err := b.start("exec " + in(b.b, "iperf3 -s >/dev/null")); err != nil {
+	if err := b.start("exec " + in(b.b, "iperf3 -s >/dev/null 2>&1")); err != nil {
 		return nil, err
 	}
-	server := len(b.groups) - 1
+	server := len(b.started) - 1
 	time.Sleep(300 * time.Millisecond)
 	r = make(result, len(measures))
 	for i := range r {
@@ -212,6 +223,9 @@ func (b *bench) one(p peer) (r result, err error) {
 	_, r[1], err = b.tcp(4)
 	note(err)
 	wg.Wait()
+	if err != nil {
+		r[4] = math.NaN() // there was no load
+	}
 	r[2], err = b.udp()
 	note(err)
 	return r, nil
@@ -274,9 +288,19 @@ func (b *bench) udp() (float64, error) {
 	return rate / 1e3, err
 }
 
-// cpu returns the processor seconds that the peer's processes have used, which
-// are those of all groups before one.
+// cpu returns the processor seconds that the processes started before the given one, and their
+// children, have used.
 func (b *bench) cpu(before int) (sum float64) {
+	for _, seconds := range processes(b.started[:before]) {
+		sum += seconds
+	}
+	return sum
+}
+
+// processes returns the running ones among these and all that they have begun, each with the
+// seconds of a processor that it has used, by /proc: proc_pid_stat(5).
+func processes(roots []int) map[int]float64 {
+	used, children := map[int]float64{}, map[int][]int{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, name := range stats {
 		text, err := os.ReadFile(name)
@@ -285,15 +309,22 @@ func (b *bench) cpu(before int) (sum float64) {
 		}
 		_, rest, _ := strings.Cut(string(text), ") ")
 		f := strings.Fields(rest)
-		if len(f) < 15 {
+		if len(f) < 15 || f[0] == "Z" {
 			continue
 		}
-		group, _ := strconv.Atoi(f[2])
-		if slices.Contains(b.groups[:before], group) {
-			user, _ := strconv.ParseFloat(f[11], 64)
-			system, _ := strconv.ParseFloat(f[12], 64)
-			sum += (user + system) / 100
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		parent, _ := strconv.Atoi(f[1])
+		user, _ := strconv.ParseFloat(f[11], 64)
+		system, _ := strconv.ParseFloat(f[12], 64)
+		used[pid] = (user + system) / 100
+		children[parent] = append(children[parent], pid)
+	}
+	all := map[int]float64{}
+	for todo := slices.Clone(roots); len(todo) > 0; todo = todo[1:] {
+		if seconds, running := used[todo[0]]; running {
+			all[todo[0]] = seconds
+			todo = append(todo, children[todo[0]]...)
 		}
 	}
-	return sum
+	return all
 }

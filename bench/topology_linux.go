@@ -201,7 +201,7 @@ func (b *bench) one(p peer) (r result, err error) {
 			fmt.Fprintf(os.Stderr, " [%v]", err)
 		}
 	}
-	// Idle first: round trips at the pace of somebody who types.
+	// Idle first: round trips at the pace of typing.
 	r[3], err = b.ping("-i", "0.2", "-c", strconv.Itoa(8*b.seconds))
 	note(err)
 	before := b.cpu(server)

@@ -41,7 +41,7 @@ func (g *gather) Writev(spans [][]byte) error {
 // plainWriter hides Writev.
 type plainWriter struct{ io.Writer }
 
-// failing fails from a certain number of bytes on, and counts what comes after.
+// failing fails from a certain number of bytes on, and counts the bytes after it.
 type failing struct {
 	left, after int
 	err         error

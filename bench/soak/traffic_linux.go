@@ -52,7 +52,7 @@ type totals struct {
 	Wrong       int64 `json:"wrong"` // what arrived and was not what had been sent
 }
 
-// block is what TCP carries, over and over: the receiver knows what comes.
+// block is what TCP carries, over and over, so the receiver can check it.
 var block = func() []byte {
 	b := make([]byte, 64<<10)
 	r := rand.NewChaCha8([32]byte{1})

@@ -121,7 +121,7 @@ func isPipe(fd int) bool {
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
-// gone reports whether nobody reads stdout any more.
+// gone reports whether no process reads stdout any more.
 func gone() bool {
 	fds := []unix.PollFd{{Fd: 1}}
 	n, _ := unix.Poll(fds, 0)

@@ -19,7 +19,7 @@ import (
 	"framepipe/internal/process"
 )
 
-// Every command of the README and the pages is run as it is written, by somebody
+// Every command of the README and the pages is run as it is written, by a user
 // who has a server: in a copy of the project, with an interface eth0, in
 // namespaces of his own, of processes and files too.
 
@@ -250,7 +250,7 @@ echo '{"status":"ok","graph_data":{"in_data":[8,16],"out_data":[80,160.8],"ticks
 
 func TestReadmeCommands(t *testing.T) {
 	t.Parallel()
-	// On a new machine, of somebody careful.
+	// On a new machine, with a careful umask.
 	needPython(t)
 	nettest.Need(t, "rrdtool")
 	sandbox(t, "rm -r bin; "+readmeStages(t)+"umask 077\n"+ports, commands(t, "README.md"))

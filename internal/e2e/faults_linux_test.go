@@ -140,7 +140,7 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// Whoever watches a copy may leave, and the traffic goes on.
+// A program that watches a copy may end, and the traffic goes on.
 func TestWatcherLeaves(t *testing.T) {
 	dir := t.TempDir()
 	_, in, out := watched(t, "tee >(framepcap | head -c 100 >/dev/null; touch "+dir+"/left; cat >/dev/null)")
@@ -154,7 +154,7 @@ func TestWatcherLeaves(t *testing.T) {
 }
 
 // A fifo for reports that nobody reads, or that is read too slowly, does not hold the
-// stream up; and it has them as soon as somebody reads.
+// stream up; and it has them as soon as a process reads.
 func TestFifo(t *testing.T) {
 	t.Parallel()
 	one := stream(1, 100, 0)

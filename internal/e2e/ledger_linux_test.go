@@ -128,7 +128,7 @@ func TestUpLedger(t *testing.T) {
 	dark := func(what string, says ...string) {
 		t.Helper()
 		eventually(t, 20*time.Second, "a pause", func() bool {
-			u.answers() // the gate counts only what comes
+			u.answers() // the gate counts only frames that arrive
 			return regexp.MustCompile(`in has ended with status 1, and is started again in \d+ s: it ended at once`).MatchString(u.log("in"))
 		})
 		if u.answers() {

@@ -68,7 +68,7 @@ func newNetwork(t testing.TB, s setup) *network {
 			x.ns.Batch(fmt.Sprintf("link set %s mtu %d", x.tap, s.mtu))
 		}
 		if s.plain {
-			// Somebody who has it without offload headers keeps all others
+			// A process that has it without offload headers keeps all others
 			// from having it with them.
 			hold(t, x.ns, x.tap)
 		}

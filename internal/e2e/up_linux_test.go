@@ -54,7 +54,7 @@ func newUplink(t testing.TB, addresses bool) *uplink {
 		}
 	}
 	if addresses {
-		u.host.Sysctl("ipv6/conf/e0/accept_ra", "0") // as where somebody else deals with advertisements
+		u.host.Sysctl("ipv6/conf/e0/accept_ra", "0") // as where another program deals with advertisements
 		u.host.Batch(
 			"addr add 10.0.1.2/24 dev e0 valid_lft 5000 preferred_lft 4000",
 			"addr add 192.0.2.1/32 dev e0 noprefixroute",
@@ -775,7 +775,7 @@ func TestUpTwo(t *testing.T) {
 }
 
 // It may be started by a link, from anywhere, with relative directories; and files of
-// stages are in one place whoever runs them.
+// stages are in one place for every user.
 func TestUpByLink(t *testing.T) {
 	t.Parallel()
 	u := newUplink(t, true)

@@ -93,7 +93,7 @@ func want(t *testing.T, name string, got []string, lines ...string) {
 	}
 }
 
-// forbidden is what somebody would want who has taken over a stage.
+// forbidden are calls that an attacker would want who has taken over a stage.
 var forbidden = []struct {
 	name string
 	args []uintptr

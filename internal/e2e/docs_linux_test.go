@@ -21,7 +21,7 @@ import (
 
 // Every command of the README and the pages is run as it is written, by a user
 // who has a server: in a copy of the project, with an interface eth0, in
-// namespaces of his own, of processes and files too.
+// namespaces of its own, of processes and files too.
 
 // blocks returns what stands in fenced blocks of a language in a page.
 func blocks(t testing.TB, page, language string) (all []string) {

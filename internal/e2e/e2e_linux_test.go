@@ -63,8 +63,8 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	// As if it were installed: most tests need no build of their own. The stages of up
-	// are somebody else's.
+	// As if it were installed: most tests need no build of their own. Another user
+	// runs the stages of up, and must reach them.
 	err = errors.Join(os.Chmod(dir, 0o755), os.Chmod(bin, 0o755), os.MkdirAll(dir+"/share/framepipe", 0o755))
 	for from, to := range map[string]string{"pipeline.sh": "/bin/pipeline.sh", "internal/status/status.sh": "/share/framepipe/status.sh"} {
 		text, e := os.ReadFile("../../" + from)

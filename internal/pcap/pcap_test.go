@@ -33,10 +33,9 @@ func file(order binary.ByteOrder, nano bool, packets ...Packet) []byte {
 	return b.Bytes()
 }
 
-func all(src io.Reader) (packets []Packet, err error) { return rest(NewReader(src)) }
-
-// rest reads a whole file.
-func rest(r *Reader) (packets []Packet, err error) {
+// all reads a whole file.
+func all(src io.Reader) (packets []Packet, err error) {
+	r := NewReader(src)
 	_, err = r.Header()
 	for err == nil {
 		var p Packet

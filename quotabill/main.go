@@ -145,12 +145,12 @@ type config struct {
 func main() {
 	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9, threshold: threshold, format: samples.Format{}}
 	flags := flag.NewFlagSet("quotabill", flag.ContinueOnError)
-	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: 1, Flags: flags, Abrupt: true}
+	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: "LEDGER", Flags: flags, Abrupt: true}
 	flags.Func("csv", "", func(s string) error {
 		if s == "" {
 			return errors.New("want a file, or - for standard input")
 		}
-		c.csv, tool.Args, tool.More = append(c.csv, s), 0, 1 // it takes the place of the ledger, or is compared with it
+		c.csv, tool.Args = append(c.csv, s), "[LEDGER]" // it takes the place of the ledger, or is compared with it
 		return nil
 	})
 	flags.Var(&c.interval, "interval", "")

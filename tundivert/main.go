@@ -45,7 +45,7 @@ func main() {
 	flags := flag.NewFlagSet("tundivert", flag.ContinueOnError)
 	var open uint8 // or closed
 	flags.Func("fail", "", cli.Choice(&open, "closed", "open"))
-	tool := &cli.Tool{Name: "tundivert", Usage: usage, Args: 3, Flags: flags, Source: true}
+	tool := &cli.Tool{Name: "tundivert", Usage: usage, Args: "IFACE NET HOST", Flags: flags, Source: true}
 	tool.Run = func(t *cli.Tool, args []string) error {
 		return run(t, divert.Config{Interface: args[0], Net: args[1], Host: args[2], Open: open == 1})
 	}

@@ -50,7 +50,7 @@ func main() {
 	flags.Var(&coalesce, "coalesce", "")
 	var user sandbox.User
 	flags.Var(&user, "user", "")
-	tool := &cli.Tool{Name: "tunread", Usage: usage, Args: 1, Flags: flags, Source: true}
+	tool := &cli.Tool{Name: "tunread", Usage: usage, Args: "DEVICE", Flags: flags, Source: true}
 	tool.Run = func(t *cli.Tool, args []string) error {
 		c := tap.Config{Name: args[0], L3: *l3, Offload: tap.Off}
 		if *off {

@@ -47,7 +47,7 @@ func main() {
 	flags.Func("offload", "", cli.Choice(&mode, "auto", "on", "off"))
 	var user sandbox.User
 	flags.Var(&user, "user", "")
-	tool := &cli.Tool{Name: "tunwrite", Usage: usage, Args: 1, Flags: flags}
+	tool := &cli.Tool{Name: "tunwrite", Usage: usage, Args: "DEVICE", Flags: flags}
 	var pace speed
 	flags.Func("pace", "", func(s string) error {
 		err := pace.Set(s)

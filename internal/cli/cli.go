@@ -43,8 +43,7 @@ import (
 type Tool struct {
 	Name  string
 	Usage string // the text that -h prints, written by hand
-	Args  int    // number of arguments
-	More  int    // number of further arguments that may be given
+	Args  string // names of the arguments: IFACE TAP [FILE], where [] marks what may be left out
 	Flags *flag.FlagSet
 	// Run does the work. Its error is printed and makes the status 1, or 2 if
 	// it came from Usagef, 3 if from Warning.
@@ -93,10 +92,10 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 		err = usage{errors.New(strings.Replace(err.Error(), "flag provided but not defined:", "there is no flag", 1))}
 	case *version:
 		_, err = fmt.Fprintln(stdout, t.Name, Version())
-	case len(arguments) < t.Args || len(arguments) > t.Args+t.More:
-		err = Hint(Usagef("wrong number of arguments: want %d, have %d", t.Args, len(arguments)), "%s", t.detached(args))
+	case len(arguments) > len(strings.Fields(t.Args)) || len(arguments) < len(strings.Fields(t.Args))-strings.Count(t.Args, "["):
+		err = Usagef("wrong arguments: want %s, have %s", cmp.Or(t.Args, "none"), cmp.Or(strings.Join(arguments, " "), "none"))
 	default:
-		if err = cmp.Or(enoughFiles(), t.signals()); err == nil {
+		if err = t.signals(); err == nil {
 			err = t.Run(t, arguments)
 			if line := t.counters.Load(); line != nil && t.Verbose {
 				fmt.Fprintf(stderr, "%s: %s\n", t.Name, (*line)())
@@ -119,33 +118,6 @@ func (t *Tool) parse(args []string) (others []string, err error) {
 		others = append(others, rest[0])
 		args = rest[1:]
 	}
-}
-
-// detached returns a hint where the value of a switch is an argument of its own: -offload
-// false. It is empty if there is none.
-func (t *Tool) detached(args []string) string {
-	for i := 1; i < len(args); i++ {
-		f := t.Flags.Lookup(strings.TrimLeft(args[i-1], "-"))
-		if f == nil || args[i] != "true" && args[i] != "false" {
-			continue
-		}
-		if b, ok := f.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
-			return fmt.Sprintf("the value of a switch follows a =: -%s=%s", f.Name, args[i])
-		}
-	}
-	return ""
-}
-
-// fewestFiles is the least limit of open files. A tool has about ten; Go's runtime ends with a
-// stack trace where its own cannot be opened.
-const fewestFiles = 16
-
-func enoughFiles() error {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < fewestFiles {
-		return Hint(fmt.Errorf("too few open files: the limit is %d", limit.Cur), "ulimit -n %d or more", fewestFiles)
-	}
-	return nil
 }
 
 // report prints an error and its hint, and returns the exit status.

@@ -21,13 +21,13 @@ func TestMainMessages(t *testing.T) {
 		{"usage, longer", []string{"--help"}, nil, 0, "usage: tool ARG\n", ""},
 		{"unknown flag", []string{"-x"}, nil, 2, "", "tool: there is no flag -x\ntool: hint: tool -h shows the usage\n"},
 		{"bad value", []string{"-n", "1", "x"}, nil, 2, "", "tool: invalid value \"1\" for flag -n: a size needs a unit: 1B, 1MB, 1GiB\ntool: hint: tool -h shows the usage\n"},
-		{"no argument", nil, nil, 2, "", "tool: wrong number of arguments: want 1, have 0\ntool: hint: tool -h shows the usage\n"},
+		{"no argument", nil, nil, 2, "", "tool: wrong arguments: want ARG [MORE], have none\ntool: hint: tool -h shows the usage\n"},
 		{"a flag behind the argument", []string{"x", "-n", "1"}, nil, 2, "", "tool: invalid value \"1\" for flag -n: a size needs a unit: 1B, 1MB, 1GiB\ntool: hint: tool -h shows the usage\n"},
 		{"a help behind it", []string{"x", "-h"}, nil, 0, "usage: tool ARG\n", ""},
 		{"no flag behind --", []string{"--", "-n"}, nil, 0, "", ""},
 		{"nor between", []string{"-n", "1B", "--", "-n"}, nil, 0, "", ""},
-		{"the value of a switch", []string{"-v", "false", "x"}, nil, 2, "", "tool: wrong number of arguments: want 1, have 2\ntool: hint: the value of a switch follows a =: -v=false\n"},
-		{"no value of a switch", []string{"x", "false"}, nil, 2, "", "tool: wrong number of arguments: want 1, have 2\ntool: hint: tool -h shows the usage\n"},
+		{"all arguments", []string{"x", "y"}, nil, 0, "", ""},
+		{"an argument more", []string{"-v", "false", "x", "y"}, nil, 2, "", "tool: wrong arguments: want ARG [MORE], have false x y\ntool: hint: tool -h shows the usage\n"},
 		{"failure", []string{"x"}, errors.New("it broke"), 1, "", "tool: it broke\n"},
 		{"hint", []string{"x"}, Hint(errors.New("it broke"), "mend it\nthen try again"), 1, "", "tool: it broke\ntool: hint: mend it\ntool: hint: then try again\n"},
 		{"two failures", []string{"x"}, errors.Join(errors.New("it broke"), Hint(errors.New("and more"), "mend both")), 1, "", "tool: it broke\ntool: and more\ntool: hint: mend both\n"},
@@ -36,7 +36,7 @@ func TestMainMessages(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			tool := &Tool{Name: "tool", Usage: "usage: tool ARG\n", Args: 1, Flags: flag.NewFlagSet("tool", flag.ContinueOnError)}
+			tool := &Tool{Name: "tool", Usage: "usage: tool ARG\n", Args: "ARG [MORE]", Flags: flag.NewFlagSet("tool", flag.ContinueOnError)}
 			tool.Flags.Var(new(Size), "n", "")
 			tool.Run = func(*Tool, []string) error { return tt.run }
 			if status := tool.main(tt.args, &stdout, &stderr); status != tt.status || stdout.String() != tt.stdout || stderr.String() != tt.stderr {

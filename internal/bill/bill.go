@@ -149,15 +149,13 @@ type Terms struct {
 // whole number of bytes exceeds the result if and only if it exceeds the rate.
 func Bytes(rate int64, window time.Duration) (int64, error) {
 	hi, lo := bits.Mul64(uint64(rate), uint64(window))
-	const perByte = 8 * uint64(time.Second)
-	if hi >= perByte {
-		return 0, errors.New("too large")
+	const perByte, most = 8 * uint64(time.Second), uint64(1 << 62)
+	if hi < perByte {
+		if n, _ := bits.Div64(hi, lo, perByte); n <= most {
+			return int64(n), nil
+		}
 	}
-	n, _ := bits.Div64(hi, lo, perByte)
-	if n > 1<<62 {
-		return 0, errors.New("too large")
-	}
-	return int64(n), nil
+	return 0, fmt.Errorf("more than %d bytes in a window of %v", most, cli.Duration(window))
 }
 
 // Value returns the value of a window with these bytes, for methods with one value a
@@ -338,7 +336,7 @@ func fromSeries(s *Series, cycle calendar.Cycle, zone *time.Location, c Terms) (
 	case c.Window < s.Slot || c.Window%s.Slot != 0:
 		return nil, &WindowError{s.Slot, c.Window}
 	case cycle.End-cycle.Start < int64(c.Window):
-		return nil, errors.New("the cycle is shorter than a window")
+		return nil, fmt.Errorf("the cycle %s is shorter than a window of %v", cycle.Name, cli.Duration(c.Window))
 	case (cycle.End-cycle.Start)/int64(s.Slot) > MaxSlots:
 		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", s.Slot, MaxSlots)
 	}

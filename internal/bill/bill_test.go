@@ -558,7 +558,7 @@ func TestNewRefuses(t *testing.T) {
 		t.Error(n, err)
 	}
 	for _, rate := range []int64{5e14, 1 << 60} {
-		if n, err := Bytes(rate, 24*time.Hour); err == nil {
+		if n, err := Bytes(rate, 24*time.Hour); err == nil || err.Error() != "more than 4611686018427387904 bytes in a window of 1d" {
 			t.Errorf("%d bit/s for a day are %d bytes", rate, n)
 		}
 	}

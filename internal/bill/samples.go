@@ -51,7 +51,7 @@ func NewSamples(list []Sample, slot time.Duration) (*Samples, error) {
 			return nil, fmt.Errorf("the sample at %s is not on the grid", time.Unix(0, x.At).UTC().Format(time.DateTime))
 		}
 		if total += uint64(x.In) + uint64(x.Out); max(uint64(x.In), uint64(x.Out), total) > maxBytes {
-			return nil, errors.New("that is more bytes than can be counted")
+			return nil, errors.New("the samples have more than 4 EiB, the most bytes that can be counted")
 		}
 	}
 	return &Samples{Slot: slot, list: list}, nil

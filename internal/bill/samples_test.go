@@ -50,7 +50,7 @@ func TestNewSamples(t *testing.T) {
 		{nil, "there are no samples"},
 		{[]Sample{{At: 7}, {At: 0}, {At: 7}}, "two samples begin at 1970-01-01 00:00:00"},
 		{[]Sample{{At: 7}, {At: 0}, {At: 15}}, "the sample at 1970-01-01 00:00:00 is not on the grid"},
-		{[]Sample{{At: 7, In: 1 << 61}, {At: 0, In: 1 << 61}, {At: 14, Out: 1}}, "that is more bytes than can be counted"},
+		{[]Sample{{At: 7, In: 1 << 61}, {At: 0, In: 1 << 61}, {At: 14, Out: 1}}, "the samples have more than 4 EiB, the most bytes that can be counted"},
 	} {
 		if _, err := NewSamples(tt.list, 7); err == nil || err.Error() != tt.want {
 			t.Errorf("%v: %v, want %s", tt.list, err, tt.want)

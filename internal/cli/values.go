@@ -32,7 +32,7 @@ func (s *Size) Set(text string) error {
 	if factor == 0 {
 		return fmt.Errorf("unknown unit %q: %s", unit, meant(number, unit, sizes, "want B, kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB or PiB"))
 	}
-	return scale((*int64)(s), number, factor)
+	return scale((*int64)(s), number, factor, unit, "B")
 }
 
 func (s Size) String() string { return inUnits(int64(s), "B") }
@@ -55,7 +55,7 @@ func (r *Rate) Set(text string) error {
 	if factor == 0 {
 		return fmt.Errorf("unknown unit %q: %s", unit, meant(number, unit, rates, "want bit/s, kbit/s, Mbit/s, Gbit/s, or B/s, kB/s, MB/s, MiB/s and so on"))
 	}
-	return scale((*int64)(r), number, factor)
+	return scale((*int64)(r), number, factor, unit, "bit/s")
 }
 
 func (r Rate) String() string { return inUnits(int64(r), "bit/s") }
@@ -69,7 +69,7 @@ type Duration time.Duration
 // Set implements flag.Value.
 func (d *Duration) Set(text string) error {
 	if number, unit, err := split(text); err == nil && unit == "d" {
-		return scale((*int64)(d), number, int64(24*time.Hour))
+		return scale((*int64)(d), number, int64(24*time.Hour), unit, "ns")
 	}
 	n, err := time.ParseDuration(text)
 	if err != nil {
@@ -249,11 +249,12 @@ func meant(number, unit string, bases []struct{ other, unit string }, otherwise 
 	return otherwise
 }
 
-// scale multiplies a decimal number by a factor, exactly, and rounds down. A positive
-// number that would become 0 is an error.
-func scale(to *int64, number string, factor int64) error {
-	if len(number) > 40 {
-		return errors.New("the number is too long")
+// scale multiplies a decimal number by the factor of its unit, exactly, and rounds down. A
+// positive number that would become 0 is an error, which names the unit base.
+func scale(to *int64, number string, factor int64, unit, base string) error {
+	const most, digits = 1 << 60, 40
+	if len(number) > digits {
+		return fmt.Errorf("a number of %d digits: at most %d are read", len(number), digits)
 	}
 	r, ok := new(big.Rat).SetString(number)
 	if !ok {
@@ -262,10 +263,10 @@ func scale(to *int64, number string, factor int64) error {
 	r.Mul(r, new(big.Rat).SetInt64(factor))
 	n := new(big.Int).Quo(r.Num(), r.Denom())
 	switch {
-	case !n.IsInt64() || n.Int64() > 1<<60:
-		return errors.New("too large")
+	case !n.IsInt64() || n.Int64() > most:
+		return fmt.Errorf("must be at most %d%s", most/factor, unit)
 	case n.Sign() == 0 && r.Sign() != 0:
-		return errors.New("must be 0 or at least 1")
+		return fmt.Errorf("must be 0 or at least 1%s", base)
 	}
 	*to = n.Int64()
 	return nil

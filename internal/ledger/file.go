@@ -32,7 +32,7 @@ func (cfg Config) header() (b []byte, slots int, err error) {
 	case n > mostSlots:
 		return nil, 0, fmt.Errorf("slots of %v are %w of %v: a ledger has at most %d slots a cycle", cfg.Slot, ErrTooShort, span, mostSlots)
 	case len(zone) >= zoneSize:
-		return nil, 0, fmt.Errorf("the name of the time zone %q is too long", zone)
+		return nil, 0, fmt.Errorf("the name of the time zone %q is too long: at most %d bytes", zone, zoneSize-1)
 	}
 	b = make([]byte, headerSize)
 	le := binary.LittleEndian

@@ -59,7 +59,7 @@ func (f *file) number(text string) (number, error) {
 	case x < 0:
 		return number{}, fmt.Errorf("%.40q is negative", text)
 	case x >= 1<<64:
-		return number{}, errLarge
+		return number{}, fmt.Errorf("%.40q is too large: the most is 2^64-1", text)
 	}
 	whole, part := math.Modf(x)
 	return number{uint64(whole), part, true}, nil

@@ -29,7 +29,7 @@ const maxRows = bill.MaxSlots
 var (
 	errNone  = errors.New("there are no samples")
 	errMany  = fmt.Errorf("more than %d samples", maxRows)
-	errLarge = errors.New("that is more bytes than can be counted")
+	errLarge = errors.New("more than 4 EiB, the most bytes that can be counted")
 )
 
 // Options say what a file does not.

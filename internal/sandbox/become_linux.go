@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"syscall"
 	"unsafe"
@@ -21,7 +20,7 @@ func Become(u User) error {
 	}
 	fail := func(step string, err error) error { return fmt.Errorf("-user %s: %s: %w", u.text, step, err) }
 	if !u.found {
-		return fail("its numbers", errors.New("not looked up"))
+		return fmt.Errorf("-user %s: the user was not looked up", u.text)
 	}
 	// The bounding set comes first, and the other sets last: each step needs a capability
 	// that a later one drops, and a change of the user drops all of those in effect.

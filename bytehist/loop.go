@@ -31,16 +31,16 @@ type counter struct {
 	report func(hist.Report) error
 
 	r    *frame.Reader
-	next time.Time // of the next report
+	link packet.Link
 	hist hist.Counter
 	top  *hist.Top // nil without -top
+	n    struct{ frames, bytes, ethernet atomic.Uint64 }
 
 	records *recorded.Clock // nil with -clock wall
-	now     int64           // the clock's time
-	until   int64           // the clock's time of the next report, 0 before the first record
-	ahead   int64           // how far the records' own times are ahead of the clock
-	link    packet.Link
-	n       struct{ frames, bytes, ethernet atomic.Uint64 }
+	start   time.Time
+	now     int64 // the clock's time
+	until   int64 // the clock's time of the next report, 0 before the first record
+	ahead   int64 // how far the times of reports are ahead of the clock
 }
 
 // line returns the counters as SIGUSR1 prints them.
@@ -52,15 +52,14 @@ func (t *counter) line() string {
 func (t *counter) run() error {
 	fdio.Grow(t.in.Fd())
 	t.r = frame.NewReader(t.in)
-	start := time.Now()
-	t.share.start, t.next = start, start.Add(t.every)
-	t.hist.Start(start)
+	t.start = time.Now()
+	t.share.start = t.start
+	t.hist.Start(t.start)
 	err := frame.Loop(t.r, t)
-	end := time.Now()
-	if t.until != 0 {
-		end = moment(t.now)
+	if t.records == nil || t.until == 0 {
+		t.now = t.wall(time.Now())
 	}
-	if e := t.snapshot(end); e != nil {
+	if e := t.snapshot(t.now); e != nil {
 		return e
 	}
 	if errors.Is(err, fdio.ErrReaderGone) {
@@ -95,10 +94,10 @@ func (t *counter) Idle() error {
 	}
 	now := time.Now()
 	if t.records == nil {
-		if err := t.tick(now); err != nil {
+		if err := t.advance(t.wall(now)); err != nil {
 			return err
 		}
-		t.in.Timeout = t.next.Sub(now)
+		t.in.Timeout, t.ahead = time.Duration(t.until-t.now), now.UnixNano()-t.now
 	}
 	for t.share.costly(now) {
 		t.hist.Halve()
@@ -106,41 +105,31 @@ func (t *counter) Idle() error {
 	return nil
 }
 
-// tick reports the interval if it has ended by the clock on the wall.
-func (t *counter) tick(now time.Time) error {
-	if now.Before(t.next) {
+// wall returns the clock's time with -clock wall: that since the start does not jump when the
+// machine's clock is set.
+func (t *counter) wall(now time.Time) int64 { return t.start.UnixNano() + int64(now.Sub(t.start)) }
+
+// advance sets the clock, and reports the interval if it has ended. All intervals after it that
+// have no frame are one report.
+func (t *counter) advance(now int64) error {
+	t.now = now
+	if t.until == 0 {
+		t.hist.Start(moment(now))
+		t.until = now + int64(t.every)
+	}
+	if now < t.until {
 		return nil
 	}
-	if err := t.snapshot(now); err != nil {
+	if err := t.snapshot(t.until); err != nil {
 		return err
 	}
-	if t.next = t.next.Add(t.every); t.next.Before(now) {
-		t.next = now.Add(t.every)
-	}
-	return nil
-}
-
-// record reports the interval if it has ended by the time of a record. All intervals after it
-// that have no frame are one report.
-func (t *counter) record(time uint64) error {
-	t.now = t.records.Read(time)
-	if t.until == 0 {
-		t.hist.Start(moment(t.now))
-		t.until = t.now + int64(t.every)
-	}
-	if t.now >= t.until {
-		if err := t.snapshot(moment(t.until)); err != nil {
+	if empty := (now - t.until) / int64(t.every); empty > 0 {
+		t.until += empty * int64(t.every)
+		if err := t.snapshot(t.until); err != nil {
 			return err
 		}
-		if empty := (t.now - t.until) / int64(t.every); empty > 0 {
-			t.until += empty * int64(t.every)
-			if err := t.snapshot(moment(t.until)); err != nil {
-				return err
-			}
-		}
-		t.until += int64(t.every)
 	}
-	t.ahead = t.records.Wall(0)
+	t.until += int64(t.every)
 	return nil
 }
 
@@ -162,9 +151,10 @@ func (t *counter) Frame(rec *frame.Record) error {
 // count counts a frame of size bytes, of which rec has the headers.
 func (t *counter) count(rec *frame.Record, size int) error {
 	if t.records != nil {
-		if err := t.record(rec.Time); err != nil {
+		if err := t.advance(t.records.Read(rec.Time)); err != nil {
 			return err
 		}
+		t.ahead = t.records.Wall(0)
 	}
 	segments, ethernet := offload.OnWire(rec.Offload, rec.Frame, size, t.link)
 	t.hist.Frame(size, segments, ethernet)
@@ -180,9 +170,9 @@ func (t *counter) count(rec *frame.Record, size int) error {
 }
 
 // snapshot reports the interval that ends now.
-func (t *counter) snapshot(now time.Time) error {
-	r := t.hist.Snapshot(now)
-	r.Time, r.Sample = now.Add(time.Duration(t.ahead)), t.share.of()
+func (t *counter) snapshot(now int64) error {
+	r := t.hist.Snapshot(moment(now))
+	r.Time, r.Sample = moment(now+t.ahead), t.share.of()
 	if t.top != nil {
 		t.top.Take(&r)
 	}

@@ -25,7 +25,6 @@ type Diversion struct {
 
 	netlink *netlink
 	ports   *ebpf.Map
-	written ports // to the map
 
 	net, host, ingress, egress attachment
 
@@ -110,9 +109,9 @@ func New(cfg Config, stop int, warn func(format string, args ...any)) (_ *Divers
 	if d.ingress.link == nil || d.egress.link == nil {
 		return nil, fmt.Errorf("%s: it is gone", cfg.Interface)
 	}
-	for i, own := range [3]int{2, 1, 1} { // another one may have begun at the same time
-		if names := ours(d.seen[i].index); len(names) > own {
-			return nil, already(d.names()[i], names[0])
+	for i, name := range d.names() { // another one may have begun at the same time
+		if names := ours(d.seen[i].index); len(names) > 1 {
+			return nil, already(name, names[0])
 		}
 	}
 	return d, nil
@@ -179,28 +178,26 @@ func already(device, program string) error {
 	return cli.Hint(fmt.Errorf("%s is diverted already", device), "end the other tundivert, or pipeline.sh down; bpftool net shows its program %s", program)
 }
 
-// ours returns the names of the programs of diversions at the hooks of an interface. It
-// needs CAP_SYS_ADMIN, and finds none without.
+// ours returns the names of the programs of diversions at an interface: each has one at ingress.
+// It needs CAP_SYS_ADMIN, and finds none without.
 func ours(index int) (names []string) {
-	for _, hook := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
-		found, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: hook})
+	found, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		return nil // attaching will fail, too, and say why
+	}
+	for _, p := range found.Programs {
+		program, err := ebpf.NewProgramFromID(p.ID)
 		if err != nil {
-			return nil // attaching will fail, too, and say why
+			continue
 		}
-		for _, p := range found.Programs {
-			program, err := ebpf.NewProgramFromID(p.ID)
-			if err != nil {
-				continue
-			}
-			info, err := program.Info()
-			program.Close()
-			if err != nil {
-				continue
-			}
-			switch info.Name {
-			case nameIngress, nameEgress, nameNet, nameHost:
-				names = append(names, info.Name)
-			}
+		info, err := program.Info()
+		program.Close()
+		if err != nil {
+			continue
+		}
+		switch info.Name {
+		case nameIngress, nameNet, nameHost:
+			names = append(names, info.Name)
 		}
 	}
 	return names
@@ -298,11 +295,8 @@ func (d *Diversion) update() error {
 	if divert {
 		p.Divert = 1
 	}
-	if p != d.written {
-		if err := d.ports.Put(uint32(0), p); err != nil {
-			return fmt.Errorf("telling the programs: %w", err)
-		}
-		d.written = p
+	if err := d.ports.Put(uint32(0), p); err != nil {
+		return fmt.Errorf("telling the programs: %w", err)
 	}
 	switch {
 	case d.valve.closing:

@@ -26,7 +26,6 @@ type netlink struct {
 	ask    int // a socket for questions
 	events int // a socket that becomes readable when an interface changes
 	buf    []byte
-	seq    uint32
 }
 
 func newNetlink() (*netlink, error) {
@@ -79,13 +78,12 @@ func (n *netlink) port(name string) (port, error) {
 }
 
 func (n *netlink) request(name string) (port, error) {
-	n.seq++
 	head := struct {
 		unix.NlMsghdr
 		unix.IfInfomsg
 		unix.RtAttr // the name
 	}{
-		NlMsghdr: unix.NlMsghdr{Type: unix.RTM_GETLINK, Flags: unix.NLM_F_REQUEST, Seq: n.seq},
+		NlMsghdr: unix.NlMsghdr{Type: unix.RTM_GETLINK, Flags: unix.NLM_F_REQUEST},
 		RtAttr:   unix.RtAttr{Type: unix.IFLA_IFNAME, Len: uint16(unix.SizeofRtAttr + len(name) + 1)},
 	}
 	head.NlMsghdr.Len = unix.SizeofNlMsghdr + unix.SizeofIfInfomsg + uint32(head.RtAttr.Len)
@@ -109,11 +107,10 @@ func (n *netlink) request(name string) (port, error) {
 			return port{}, err
 		}
 		for _, m := range messages {
-			switch {
-			case m.Header.Seq != n.seq: // the answer to a question whose answer was not waited for
-			case m.Header.Type == unix.NLMSG_ERROR:
+			switch m.Header.Type {
+			case unix.NLMSG_ERROR:
 				return port{}, syscall.Errno(-int32(number(m.Data)))
-			case m.Header.Type == unix.RTM_NEWLINK:
+			case unix.RTM_NEWLINK:
 				return parsePort(m.Data)
 			}
 		}

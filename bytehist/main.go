@@ -3,6 +3,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -88,10 +89,7 @@ func run(t *cli.Tool, c config) error {
 		return cli.Usagef("-top %d: want 1 or more, or 0 for none", c.top)
 	}
 	const example = "tunread tap0 | bytehist | tunwrite tap1"
-	if err := cli.Stdin(example); err != nil {
-		return err
-	}
-	if err := cli.Stdout(example); err != nil {
+	if err := errors.Join(cli.Stdin(example), cli.Stdout(example)); err != nil {
 		return err
 	}
 	out, err := cli.Output()

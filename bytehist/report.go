@@ -69,21 +69,20 @@ func (r *reporter) report(h hist.Report) error {
 	if err != nil {
 		return err
 	}
-	fds := [1]fdio.PollFd{{Fd: int32(r.out.Fd()), Events: unix.POLLOUT}}
-	if n, err := fdio.Wait(fds[:], 0); !r.patient && (err != nil || n == 0 || fdio.Broken(fds[0])) {
+	// The last report is finished first: only the final one may be incomplete.
+	if !r.patient && !r.ready() || !r.write(r.rest) || !r.write(r.buf.Bytes()) && r.rest == nil {
 		r.leftOut.Add(1)
-		return nil
+	} else {
+		r.written.Add(1)
 	}
-	if !r.write(r.rest) { // finish the last report first: only the final one may be incomplete
-		r.leftOut.Add(1)
-		return nil
-	}
-	if !r.write(r.buf.Bytes()) && r.rest == nil {
-		r.leftOut.Add(1)
-		return nil
-	}
-	r.written.Add(1)
 	return nil
+}
+
+// ready reports whether there is room for some of a report.
+func (r *reporter) ready() bool {
+	fds := [1]fdio.PollFd{{Fd: int32(r.out.Fd()), Events: unix.POLLOUT}}
+	n, err := fdio.Wait(fds[:], 0)
+	return err == nil && n > 0 && !fdio.Broken(fds[0])
 }
 
 // write reports whether it wrote all of p, and keeps the rest if it wrote some. It

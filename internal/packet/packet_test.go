@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"framepipe/internal/nettest"
 )
 
 func unhex(s string) []byte {
@@ -448,13 +446,6 @@ func FuzzDissect(f *testing.F) {
 			check(t, slices.Clone(b), link)
 		}
 	})
-}
-
-// Captures of real traffic, where they are at hand.
-func TestCaptures(t *testing.T) {
-	for _, b := range captured(t, nettest.Shared(t, "pcap/*.pcap")) {
-		check(t, b, Ethernet)
-	}
 }
 
 func captured(t testing.TB, files []string) (all [][]byte) {

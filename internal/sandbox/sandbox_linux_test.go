@@ -33,7 +33,6 @@ var children = map[string]func(args []string){
 	"runtime": tryRuntime,
 	"panic":   func([]string) { Enter(); go panic("boom"); time.Sleep(time.Minute) },
 	"fault":   func([]string) { Enter(); var p *int; *p = 1 },
-	"cost":    measure,
 	"become":  tryBecome,
 }
 
@@ -315,49 +314,5 @@ func TestOff(t *testing.T) {
 	}
 	if _, err := os.ReadFile("/proc/self/status"); err != nil {
 		t.Error(err)
-	}
-}
-
-// measure prints what some calls cost before and after, and what it costs to enter.
-func measure([]string) {
-	var p [2]int
-	if err := unix.Pipe(p[:]); err != nil {
-		panic(err)
-	}
-	fds := [1]unix.PollFd{{Fd: int32(p[0]), Events: unix.POLLIN}}
-	var ts unix.Timespec
-	iov := unix.Iovec{Base: &aPage[0], Len: 1}
-	each := func() (ns [2]float64) {
-		for i, a := range [2][7]uintptr{
-			{unix.SYS_PREADV2, uintptr(p[0]), uintptr(unsafe.Pointer(&iov)), 1, 1<<64 - 1, 1<<64 - 1, unix.RWF_NOWAIT},
-			{unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, uintptr(unsafe.Pointer(&ts))},
-		} {
-			const calls = 200000
-			ns[i] = 1e9
-			for range 7 {
-				start := time.Now()
-				for range calls {
-					_, _, _ = syscall.RawSyscall6(a[0], a[1], a[2], a[3], a[4], a[5], a[6])
-				}
-				ns[i] = min(ns[i], float64(time.Since(start).Nanoseconds())/calls)
-			}
-		}
-		return ns
-	}
-	before := each()
-	start := time.Now()
-	holds := Enter()
-	took := time.Since(start)
-	after := each()
-	fmt.Println(holds)
-	fmt.Printf("preadv2, ppoll: %.0f ns before, %.0f ns after; entered in %v, %d instructions\n",
-		before, after, took, len(program(true, false)))
-	runtime.KeepAlive(&fds)
-}
-
-func BenchmarkCost(b *testing.B) {
-	for b.Loop() {
-		got, _, _ := start(b, "cost")
-		b.Log(got[1])
 	}
 }

@@ -64,17 +64,16 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	fdio.Grow(1)
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
-	var coder interface{ run() error }
+	var err error
 	if decoding {
 		d := newDecoder(in, out)
 		t.Counters(d.n.String)
-		coder = d
+		err = d.run()
 	} else {
 		e := &encoder{r: frame.NewReader(in), out: out, segment: segment, warn: t.Warnf}
 		t.Counters(e.n.String)
-		coder = e
+		err = e.run()
 	}
-	err := coder.run()
 	if err == nil || errors.Is(err, fdio.ErrReaderGone) {
 		return nil
 	}

@@ -17,8 +17,7 @@ type decoder struct {
 	made []byte // a frame with a made Ethernet header
 	n    counters
 
-	number uint16 // the link type of packets
-	form   cooked
+	form cooked
 }
 
 func newDecoder(src io.Reader, out io.Writer) *decoder {
@@ -38,10 +37,7 @@ func (d *decoder) Read(p []byte) (int, error) {
 // run writes until the input ends. Before it returns an error, it writes all complete
 // packets.
 func (d *decoder) run() error {
-	link, err := d.r.Header()
-	if err == nil {
-		err = d.link(link)
-	}
+	err := d.begin()
 	var p pcap.Packet
 	for err == nil {
 		if err = d.r.Next(&p); err == nil {
@@ -57,10 +53,18 @@ func (d *decoder) run() error {
 	return err
 }
 
+// begin writes the stream's header.
+func (d *decoder) begin() error {
+	link, err := d.r.Header()
+	if err != nil {
+		return err
+	}
+	return d.link(link)
+}
+
 // link sets the link of the packets that follow, and writes a header if the stream has another.
 func (d *decoder) link(number uint16) (err error) {
 	was := d.form.link
-	d.number = number
 	if d.form, err = linkOf(number); err != nil || d.form.link == was {
 		return err
 	}
@@ -69,10 +73,8 @@ func (d *decoder) link(number uint16) (err error) {
 
 // packet writes a packet as a frame.
 func (d *decoder) packet(p *pcap.Packet) error {
-	if p.Link != d.number {
-		if err := d.link(p.Link); err != nil {
-			return err
-		}
+	if err := d.link(p.Link); err != nil {
+		return err
 	}
 	d.n.frames.Add(1)
 	d.n.bytes.Add(uint64(len(p.Data)))

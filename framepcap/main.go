@@ -64,16 +64,17 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	fdio.Grow(1)
 	holds := sandbox.Enter()
 	t.Verbosef("sandbox: %s", holds)
-	var err error
+	var coder interface{ run() error }
 	if decoding {
 		d := newDecoder(in, out)
 		t.Counters(d.n.String)
-		err = d.run()
+		coder = d
 	} else {
 		e := &encoder{r: frame.NewReader(in), out: out, segment: segment, warn: t.Warnf}
 		t.Counters(e.n.String)
-		err = e.run()
+		coder = e
 	}
+	err := coder.run()
 	if err == nil || errors.Is(err, fdio.ErrReaderGone) {
 		return nil
 	}

@@ -326,13 +326,36 @@ func read(t testing.TB, name string) []byte {
 	return b
 }
 
-// What Wireshark writes as pcapng gives the stream of the file that it read.
+// What other programs write gives the stream of the file that they read, where they keep all of
+// it.
 func TestPrograms(t *testing.T) {
-	want, err := decode(read(t, "eth.pcap"))
-	got, err2 := decode(read(t, "eth.pcapng"))
-	if err != nil || err2 != nil || !bytes.Equal(got, want) {
-		t.Errorf("%v, %v: % x\nwant % x", err, err2, got, want)
+	stream := func(name string) []byte {
+		s, err := decode(read(t, name))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return s
 	}
+	want := stream("eth.pcap")
+	if got := stream("eth.pcapng"); !bytes.Equal(got, want) {
+		t.Errorf("pcapng: % x\nwant % x", got, want)
+	}
+	got, _ := frames(t, stream("eth.modpcap"))
+	all, _ := frames(t, want)
+	for i := range got {
+		got[i].Time += all[i].Time % 1000 // of which microseconds keep nothing
+	}
+	if fmt.Sprint(shown(got)) != fmt.Sprint(shown(all)) {
+		t.Errorf("modified: %v, want %v", shown(got), shown(all))
+	}
+}
+
+// shown is what frames have in common, whatever file they come from.
+func shown(all []frame.Record) (s []string) {
+	for _, r := range all {
+		s = append(s, fmt.Sprintf("%d % x + % x", r.Time, r.Frame, r.Extra))
+	}
+	return s
 }
 
 // Each interface has its link and its frames.
@@ -396,7 +419,7 @@ func TestOutOfRange(t *testing.T) {
 	binary.LittleEndian.PutUint32(in[24+17+4:], 1e9+6)
 	stream, err := decode(in)
 	if all, _ := frames(t, stream); err != nil || len(all) != 3 || all[1].Time != 1e9+6 || string(all[2].Frame) != "abc" {
-		t.Errorf("%v, %+v", err, all)
+		t.Errorf("%v, %v", err, shown(all))
 	}
 }
 
@@ -451,7 +474,7 @@ func FuzzCapture(f *testing.F) {
 	hdr, super := packettest.Spec{Payload: packettest.Bytes(40)}.Super(10)
 	rec := frame.Record{Offload: hdr, Frame: super}
 	f.Add(uint32(0), rec.Append((&frame.Record{Frame: super[:3]}).Append(nil)))
-	for _, name := range []string{"eth.pcapng", "links.pcapng"} {
+	for _, name := range []string{"eth.pcapng", "eth.modpcap", "links.pcapng"} {
 		b := read(f, name)
 		f.Add(binary.LittleEndian.Uint32(b[20:]), b)
 	}

@@ -4,7 +4,8 @@
 // A classic file is a header of 24 bytes followed by packets, each with a header of 16 bytes:
 // seconds and a fraction of a second since the Unix epoch, the captured length,
 // and the original length. The magic number gives the byte order of
-// all fields, and whether the fraction is in microseconds or nanoseconds.
+// all fields, whether the fraction is in microseconds or nanoseconds, and whether the
+// header of a packet has 8 more bytes, as Kuznetzov's modified format has.
 //
 // The field with the file's link may also announce a frame check sequence at the end of
 // each packet, which a Reader leaves out, as a stream's frames have none.
@@ -34,8 +35,13 @@ const (
 	// truncates: libpcap's MAXIMUM_SNAPLEN. libpcap rejects a file with longer packets.
 	Snaplen = 262144
 
-	magicMicro = 0xa1b2c3d4
-	magicNano  = 0xa1b23c4d
+	magicMicro    = 0xa1b2c3d4
+	magicNano     = 0xa1b23c4d
+	magicModified = 0xa1b2cd34 // Kuznetzov's; in microseconds
+
+	// modifiedSize is the header of a packet of a modified file: the interface's index,
+	// the protocol and the kind of packet follow the other fields.
+	modifiedSize = RecordSize + 8
 )
 
 // Link types (https://www.tcpdump.org/linktypes.html).
@@ -66,7 +72,8 @@ type Reader struct {
 	offset int64
 	order  binary.ByteOrder
 
-	file iface // of a classic file
+	file iface  // of a classic file
+	head uint32 // size of a packet's header in a classic file
 
 	ng     bool
 	ifaces []iface // of the section
@@ -97,7 +104,7 @@ func (r *Reader) Header() (link uint16, err error) {
 	if err != nil {
 		return 0, err
 	}
-	r.file.units = 1e6
+	r.head, r.file.units = RecordSize, 1e6
 	magic := binary.LittleEndian.Uint32(b)
 	r.order = binary.LittleEndian
 	if b[0] == magicMicro>>24 {
@@ -108,6 +115,8 @@ func (r *Reader) Header() (link uint16, err error) {
 	case magicMicro:
 	case magicNano:
 		r.file.units = 1e9
+	case magicModified:
+		r.head = modifiedSize
 	case blockSection:
 		r.ng = true
 		return r.firstInterface()
@@ -136,7 +145,7 @@ func (r *Reader) Next(p *Packet) error {
 	if r.ng {
 		return r.nextBlock(p)
 	}
-	b, err := r.peek(RecordSize, "a packet")
+	b, err := r.peek(int(r.head), "a packet")
 	if err != nil {
 		return err
 	}
@@ -144,12 +153,12 @@ func (r *Reader) Next(p *Packet) error {
 	if size > MaxPacket {
 		return r.damaged("a packet of %d bytes, the most is %d", size, MaxPacket)
 	}
-	if b, err = r.peek(RecordSize+int(size), "a packet"); err != nil {
+	if b, err = r.peek(int(r.head+size), "a packet"); err != nil {
 		return err
 	}
 	// A fraction of more than a second is carried into the seconds.
 	p.Time = uint64(r.order.Uint32(b))*1e9 + uint64(fraction)*(1e9/r.file.units)
-	r.fill(p, &r.file, r.order.Uint32(b[12:]), b[RecordSize:])
+	r.fill(p, &r.file, r.order.Uint32(b[12:]), b[r.head:])
 	r.discard(len(b))
 	return nil
 }

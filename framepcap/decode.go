@@ -17,7 +17,9 @@ type decoder struct {
 	made []byte // a frame with a made Ethernet header
 	n    counters
 
-	form cooked
+	form    cooked
+	link    uint16
+	section int
 }
 
 func newDecoder(src io.Reader, out io.Writer) *decoder {
@@ -59,47 +61,55 @@ func (d *decoder) begin() error {
 	if err != nil {
 		return err
 	}
-	return d.link(link)
+	return d.header(link)
 }
 
-// link sets the link of the packets that follow, and writes a header if the stream has another.
-func (d *decoder) link(number uint16) (err error) {
-	was := d.form.link
-	if d.form, err = linkOf(number); err != nil || d.form.link == was {
+// header writes a header for frames of a link.
+func (d *decoder) header(link uint16) (err error) {
+	if d.form, err = linkOf(link); err != nil {
 		return err
 	}
-	return d.w.Header(d.form.link, "pcap")
+	d.link = link
+	m := map[string]any{"format": "frames", "version": 1, "link": d.form.link, "source": "pcap"}
+	if link != pcap.LinkEthernet && link != pcap.LinkRaw {
+		m[keyLink] = link
+	}
+	return d.w.Annotate(m)
 }
 
 // packet writes a packet as a frame.
-func (d *decoder) packet(p *pcap.Packet) error {
-	if err := d.link(p.Link); err != nil {
-		return err
+func (d *decoder) packet(p *pcap.Packet) (err error) {
+	if p.Link != d.link || p.Section != d.section {
+		d.section = p.Section
+		if err := d.header(p.Link); err != nil {
+			return err
+		}
 	}
 	d.n.frames.Add(1)
 	d.n.bytes.Add(uint64(len(p.Data)))
-	rec := frame.Record{Time: p.Time, Frame: d.frame(p.Data)}
-	if p.Length != uint32(len(p.Data)) {
-		whole := int64(p.Length) + int64(len(rec.Frame)-len(p.Data))
-		b, err := msgpack.Marshal(addition{uint32(max(whole, 0))})
-		if err != nil {
+	rec := frame.Record{Time: p.Time, Frame: p.Data}
+	if d.form.strip > 0 || p.Length != uint32(len(p.Data)) {
+		rec.Extras = 1
+		if rec.Extra, err = d.addition(p, &rec); err != nil {
 			return err
 		}
-		rec.Extra, rec.Extras = b, 1
 	}
 	return d.w.Write(&rec)
 }
 
-// frame returns the frame of a packet's data.
-func (d *decoder) frame(data []byte) []byte {
-	n := d.form.strip
-	switch {
-	case len(data) < n: // cut off in its header
-		return data[:0]
-	case n > 0 && d.form.link == frame.LinkEthernet:
-		h := d.form.ethernet(data[:n], len(data)-n)
-		d.made = append(append(d.made[:0], h[:]...), data[n:]...)
-		return d.made
+// addition takes from the packet's frame what a stream has no place for, and returns it encoded.
+func (d *decoder) addition(p *pcap.Packet, rec *frame.Record) ([]byte, error) {
+	var o original
+	if p.Length != uint32(len(p.Data)) {
+		o.Length = &p.Length
 	}
-	return data[n:]
+	if n := min(d.form.strip, len(p.Data)); n > 0 {
+		o.Head, rec.Frame = p.Data[:n], p.Data[n:]
+		if n == d.form.strip && d.form.link == frame.LinkEthernet { // else there is no frame
+			h := d.form.ethernet(o.Head, len(rec.Frame))
+			d.made = append(append(d.made[:0], h[:]...), rec.Frame...)
+			rec.Frame, o.Made = d.made, etherHeader
+		}
+	}
+	return msgpack.Marshal(&o)
 }

@@ -10,9 +10,20 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// A stream's frames are Ethernet frames or IP packets. Captures may have other links, such as
-// the cooked header of tcpdump -i any in place of Ethernet's. The decoder converts such a
-// header to Ethernet's or strips it.
+// A stream's frames are Ethernet frames or IP packets. Captures may have other
+// links, such as the cooked header of tcpdump -i any in place of Ethernet's. The
+// decoder converts such a header to Ethernet's or strips it, and adds the original
+// bytes to the frame as an addition, so that encoding restores the same capture.
+
+// keyLink, in the stream's header, is the file's link if the stream's link is less precise.
+const keyLink = "pcap_link"
+
+// original is the addition: what a capture has of a packet, and the frame has not.
+type original struct {
+	Length *uint32 `msgpack:"pcap_length,omitempty"` // original length of the packet, if it differs from the captured
+	Head   []byte  `msgpack:"pcap_head,omitempty"`   // bytes of the file that the made ones replace
+	Made   int     `msgpack:"pcap_made,omitempty"`   // number of made bytes at the start of the frame
+}
 
 // cooked describes the conversion of a capture's link to a stream's link.
 type cooked struct {
@@ -65,21 +76,16 @@ func (c *cooked) ethernet(head []byte, size int) (h [etherHeader]byte) {
 	return h
 }
 
-// addition is what a capture has of a packet, and the frame has not.
-type addition struct {
-	Length uint32 `msgpack:"pcap_length"` // of the whole frame, of which the capture has a part
-}
-
-// fullLength returns the length of the whole frame. It ignores the additions of other programs.
-func fullLength(rec *frame.Record) uint32 {
-	const most = 64 // larger than any addition of framepcap
-	size := uint32(len(rec.Frame))
+// restore returns the original in the additions of a frame. It ignores additions of
+// other programs, and those that do not fit the frame.
+func restore(rec *frame.Record) original {
+	const most = 512 // larger than any addition of framepcap
 	if rec.Extras == 0 || len(rec.Extra) > most || rec.Extra[0]&0xf0 != 0x80 {
-		return size
+		return original{}
 	}
-	a := addition{Length: size}
-	if msgpack.Unmarshal(rec.Extra, &a) != nil {
-		return size
+	var o original
+	if msgpack.Unmarshal(rec.Extra, &o) != nil || o.Made < 0 || o.Made > len(rec.Frame) || o.Made > 0 && o.Head == nil { // made bytes must replace a head
+		return original{}
 	}
-	return a.Length
+	return o
 }

@@ -138,7 +138,7 @@ func tcpdump(t testing.TB, capture []byte, packets int) string {
 	if want := fmt.Sprintf("%d packet", packets); !strings.HasPrefix(out, want) {
 		t.Errorf("tcpdump counts %s, want %s", out, want)
 	}
-	return string(shell(t, capture, "tcpdump -tttt --time-stamp-precision=nano -X -nr - 2>&1 | grep -v '^reading from'"))
+	return string(shell(t, capture, "tcpdump -tttt --time-stamp-precision=nano -XX -nr - 2>&1 | grep -v '^reading from'"))
 }
 
 // Real captures, where they are at hand.

@@ -128,6 +128,7 @@ func (r *Reader) beginSection() error {
 	if major := r.order.Uint16(b[12:]); major != 1 {
 		return r.damaged("a capture of pcapng version %d, want 1", major)
 	}
+	r.section++
 	r.ifaces = r.ifaces[:0]
 	return nil
 }

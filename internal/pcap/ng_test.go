@@ -83,12 +83,12 @@ func TestNG(t *testing.T) {
 		n.enhanced(0, 5<<10|1, 9, "pqr")
 		n.block(blockSimple, 9, "stuv")
 		want := []Packet{
-			{1700000000_123456000, 1500, []byte("abc"), LinkEthernet},
-			{1700000000_987654321, 3, []byte("def"), LinkSLL},
-			{1700000000_987654321, 7, []byte("ghijklm"), LinkEthernet},
-			{1700000000_000000001, 2, []byte("no"), LinkSLL},
-			{5_000976562, 7, []byte("pqr"), LinkRaw},
-			{5_000976562, 7, []byte("stuv"), LinkRaw},
+			{1700000000_123456000, 1500, []byte("abc"), LinkEthernet, 0},
+			{1700000000_987654321, 3, []byte("def"), LinkSLL, 0},
+			{1700000000_987654321, 7, []byte("ghijklm"), LinkEthernet, 0},
+			{1700000000_000000001, 2, []byte("no"), LinkSLL, 0},
+			{5_000976562, 7, []byte("pqr"), LinkRaw, 1},
+			{5_000976562, 7, []byte("stuv"), LinkRaw, 1},
 		}
 		for name, src := range map[string]io.Reader{
 			"at once":          bytes.NewReader(n.b),

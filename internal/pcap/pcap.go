@@ -60,10 +60,11 @@ const (
 
 // Packet is a packet of a file. Its Data is valid until the next call of Next.
 type Packet struct {
-	Time   uint64 // nanoseconds since the Unix epoch
-	Length uint32 // original length; Data may be shorter
-	Data   []byte
-	Link   uint16 // the link type
+	Time    uint64 // nanoseconds since the Unix epoch
+	Length  uint32 // original length; Data may be shorter
+	Data    []byte
+	Link    uint16 // the link type
+	Section int    // of a pcapng file, from 0
 }
 
 // Reader reads a file.
@@ -75,10 +76,11 @@ type Reader struct {
 	file iface  // of a classic file
 	head uint32 // size of a packet's header in a classic file
 
-	ng     bool
-	ifaces []iface // of the section
-	size   uint32  // of the block at offset, 0 before its head was read
-	last   uint64  // time of the last packet
+	ng      bool
+	ifaces  []iface // of the section
+	section int     // number of the section
+	size    uint32  // of the block at offset, 0 before its head was read
+	last    uint64  // time of the last packet
 }
 
 // iface is an interface of a pcapng file, or a classic file, which has one.
@@ -118,7 +120,7 @@ func (r *Reader) Header() (link uint16, err error) {
 	case magicModified:
 		r.head = modifiedSize
 	case blockSection:
-		r.ng = true
+		r.ng, r.section = true, -1
 		return r.firstInterface()
 	default:
 		return 0, r.damaged("not a capture: it begins with % x", b)
@@ -166,7 +168,7 @@ func (r *Reader) Next(p *Packet) error {
 // fill sets the fields of a packet but for its time.
 func (r *Reader) fill(p *Packet, i *iface, length uint32, data []byte) {
 	size := uint32(len(data))
-	p.Link, p.Length, p.Data = i.link, length, data
+	p.Link, p.Section, p.Length, p.Data = i.link, max(r.section, 0), length, data
 	if i.fcs > 0 {
 		p.Length -= min(p.Length, i.fcs)
 		p.Data = p.Data[:min(size, p.Length)]
@@ -211,18 +213,26 @@ func AppendHeader(b []byte, link uint16) []byte {
 	return le.AppendUint32(b, uint32(link))
 }
 
-// AppendPacket appends a packet to b, truncated to Snaplen. A time after the year 2106
-// becomes the latest time that a file can hold.
-func AppendPacket(b []byte, time uint64, length uint32, data []byte) []byte {
+// AppendPacket appends a packet to b. Its data is the concatenation of parts,
+// truncated to Snaplen. A time after the year 2106 becomes the latest time
+// that a file can hold.
+func AppendPacket(b []byte, time uint64, length uint32, parts ...[]byte) []byte {
 	le := binary.LittleEndian
 	seconds, fraction := time/1e9, time%1e9
 	if seconds > 1<<32-1 {
 		seconds, fraction = 1<<32-1, 1e9-1
 	}
-	data = data[:min(len(data), Snaplen)]
 	b = le.AppendUint32(b, uint32(seconds))
 	b = le.AppendUint32(b, uint32(fraction))
-	b = le.AppendUint32(b, uint32(len(data)))
+	at := len(b)
+	b = le.AppendUint32(b, 0)
 	b = le.AppendUint32(b, length)
-	return append(b, data...)
+	for _, p := range parts {
+		b = append(b, p...)
+	}
+	if most := at + 8 + Snaplen; len(b) > most {
+		b = b[:most]
+	}
+	le.PutUint32(b[at:], uint32(len(b)-at-8))
+	return b
 }

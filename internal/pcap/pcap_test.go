@@ -131,8 +131,8 @@ func TestLargest(t *testing.T) {
 
 func TestAppend(t *testing.T) {
 	b := AppendHeader(nil, LinkRaw)
-	b = AppendPacket(b, 1700000000_123456789, 9, []byte("abcde"))
-	b = AppendPacket(b, 1<<63, Snaplen+1, make([]byte, Snaplen+1))
+	b = AppendPacket(b, 1700000000_123456789, 9, []byte("abc"), []byte("de"))
+	b = AppendPacket(b, 1<<63, Snaplen+1, make([]byte, Snaplen), []byte("z"))
 	if link, err := NewReader(bytes.NewReader(b)).Header(); link != LinkRaw || err != nil {
 		t.Errorf("link %d, %v", link, err)
 	}

@@ -12,6 +12,7 @@ import (
 // decoder writes a capture as a stream.
 type decoder struct {
 	src  io.Reader
+	warn func(format string, args ...any)
 	r    *pcap.Reader
 	w    *frame.Writer
 	made []byte // a frame with a made Ethernet header
@@ -22,8 +23,8 @@ type decoder struct {
 	section int
 }
 
-func newDecoder(src io.Reader, out io.Writer) *decoder {
-	d := &decoder{src: src, w: frame.NewWriter(out)}
+func newDecoder(src io.Reader, out io.Writer, warn func(string, ...any)) *decoder {
+	d := &decoder{src: src, w: frame.NewWriter(out), warn: warn}
 	d.r = pcap.NewReader(d)
 	return d
 }
@@ -45,6 +46,12 @@ func (d *decoder) run() error {
 		if err = d.r.Next(&p); err == nil {
 			err = d.packet(&p)
 		}
+		if d.r.Odd > 0 {
+			d.n.odd.Store(d.r.Odd)
+		}
+	}
+	if d.r.Odd > 0 {
+		d.warn("packets with a field out of range: %d; the first is packet %d: %s", d.r.Odd, d.r.FirstOdd, d.r.FirstFault)
 	}
 	if flush := d.w.Flush(); flush != nil {
 		return flush

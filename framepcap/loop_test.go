@@ -62,7 +62,7 @@ func pcapng(t testing.TB, file []byte, o binary.AppendByteOrder) (b []byte) {
 
 func decode(in []byte) ([]byte, error) {
 	var out bytes.Buffer
-	err := newDecoder(bytes.NewReader(in), &out).run()
+	err := newDecoder(bytes.NewReader(in), &out, func(string, ...any) {}).run()
 	return out.Bytes(), err
 }
 
@@ -182,7 +182,7 @@ func TestPrompt(t *testing.T) {
 			if waited++; !bytes.HasSuffix(out.Bytes(), stream) {
 				t.Errorf("% x of the stream", out.Bytes())
 			}
-		}}, &out)
+		}}, &out, nil)
 		if err := d.run(); err != nil || waited == 0 {
 			t.Errorf("%v, %d times waited", err, waited)
 		}
@@ -426,15 +426,22 @@ func TestInterfaces(t *testing.T) {
 	}
 }
 
-// What other readers of captures take does no harm: nanoseconds over a second, and more bytes
-// than the snapshot length.
+// Fields out of range are said once, with how many and which.
 func TestOutOfRange(t *testing.T) {
-	in := capture(1, captured{5, 1, "a"}, captured{6, 1, "b"}, captured{7, 3, "abc"})
-	binary.LittleEndian.PutUint32(in[16:], 2)
-	binary.LittleEndian.PutUint32(in[24+17+4:], 1e9+6)
-	stream, err := decode(in)
-	if all, _ := frames(t, stream); err != nil || len(all) != 3 || all[1].Time != 1e9+6 || string(all[2].Frame) != "abc" {
-		t.Errorf("%v, %v", err, shown(all))
+	in := capture(1, captured{5, 1, "a"}, captured{6, 1, "b"}, captured{7, 1, "c"})
+	for _, at := range []int{24 + 17, 24 + 34} {
+		binary.LittleEndian.PutUint32(in[at+4:], 1e9)
+	}
+	var out bytes.Buffer
+	var said []string
+	d := newDecoder(bytes.NewReader(in), &out, func(f string, args ...any) { said = append(said, fmt.Sprintf(f, args...)) })
+	err := d.run()
+	want := "packets with a field out of range: 2; the first is packet 2: 1000000000 of 1000000000 parts of a second"
+	if err != nil || !slices.Equal(said, []string{want}) || d.n.odd.Load() != 2 {
+		t.Errorf("%v, %d, %q; want %q", err, d.n.odd.Load(), said, want)
+	}
+	if all, _ := frames(t, out.Bytes()); len(all) != 3 || all[1].Time != 1e9 || string(all[2].Frame) != "c" {
+		t.Errorf("%v", shown(all))
 	}
 }
 
@@ -551,7 +558,7 @@ func TestAllocates(t *testing.T) {
 	}
 	for name, f := range map[string]func(){
 		"decode": func() {
-			_ = newDecoder(bytes.NewReader(in), io.Discard).run()
+			_ = newDecoder(bytes.NewReader(in), io.Discard, nil).run()
 		},
 		"encode": func() {
 			e := &encoder{r: frame.NewReader(bytes.NewReader(stream)), out: io.Discard}

@@ -66,7 +66,7 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	t.Verbosef("sandbox: %s", holds)
 	var coder interface{ run() error }
 	if decoding {
-		d := newDecoder(in, out)
+		d := newDecoder(in, out, t.Warnf)
 		t.Counters(d.n.String)
 		coder = d
 	} else {
@@ -91,10 +91,10 @@ func run(t *cli.Tool, decoding, segment bool) error {
 
 // counters are the counters that SIGUSR1 prints.
 type counters struct {
-	frames, bytes, finished, segmented, malformed, cut atomic.Uint64
+	frames, bytes, odd, finished, segmented, malformed, cut atomic.Uint64
 }
 
 func (n *counters) String() string {
-	return fmt.Sprintf("frames=%d bytes=%d finished=%d segmented=%d malformed=%d cut_short=%d",
-		n.frames.Load(), n.bytes.Load(), n.finished.Load(), n.segmented.Load(), n.malformed.Load(), n.cut.Load())
+	return fmt.Sprintf("frames=%d bytes=%d out_of_range=%d finished=%d segmented=%d malformed=%d cut_short=%d",
+		n.frames.Load(), n.bytes.Load(), n.odd.Load(), n.finished.Load(), n.segmented.Load(), n.malformed.Load(), n.cut.Load())
 }

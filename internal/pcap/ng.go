@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 )
 
@@ -64,7 +65,8 @@ func (r *Reader) nextBlock(p *Packet) error {
 	}
 }
 
-// block reads a block, and reports whether it has filled p with a packet.
+// block reads a block, and reports whether it has filled p with a packet. Without p, it counts
+// packets as odd: there is no interface yet.
 func (r *Reader) block(p *Packet) (ok bool, err error) {
 	if err := r.endBlock(); err != nil {
 		return false, err
@@ -90,7 +92,8 @@ func (r *Reader) block(p *Packet) (ok bool, err error) {
 	case blockInterface:
 		return false, r.describe()
 	case blockEnhanced, blockObsolete, blockSimple:
-		return true, r.packet(kind, p)
+		r.packets++
+		return r.packet(kind, p)
 	}
 	return false, nil
 }
@@ -189,18 +192,20 @@ func (i *iface) option(code uint16, v []byte, order binary.ByteOrder) bool {
 	return true
 }
 
-// packet fills p with the packet of the block.
-func (r *Reader) packet(kind uint32, p *Packet) error {
+// packet fills p with the packet of the block, and reports whether it could. If not, the packet
+// is left out and counted.
+func (r *Reader) packet(kind uint32, p *Packet) (bool, error) {
 	head, id, captured := uint32(packetHead), uint32(0), uint32(0)
 	if kind == blockSimple {
 		head = simpleHead
 	}
 	if r.size < head+4 {
-		return r.damaged("a block of %d bytes with a packet", r.size)
+		r.odd("a block of %d bytes", r.size)
+		return false, nil
 	}
 	b, err := r.peek(int(head), "a packet")
 	if err != nil {
-		return err
+		return false, err
 	}
 	switch kind {
 	case blockEnhanced:
@@ -209,7 +214,8 @@ func (r *Reader) packet(kind uint32, p *Packet) error {
 		id, captured = uint32(r.order.Uint16(b[8:])), r.order.Uint32(b[20:])
 	}
 	if id >= uint32(len(r.ifaces)) {
-		return r.damaged("a packet of interface %d, and the section has %d before it", id, len(r.ifaces))
+		r.odd("interface %d, and the section has %d", id, len(r.ifaces))
+		return false, nil
 	}
 	i := &r.ifaces[id]
 	length := r.order.Uint32(b[head-4:])
@@ -219,31 +225,41 @@ func (r *Reader) packet(kind uint32, p *Packet) error {
 		}
 	}
 	if captured > min(r.size-head-4, MaxPacket) {
-		return r.damaged("a packet of %d bytes, in a block of %d; the most is %d", captured, r.size, MaxPacket)
+		r.odd("%d bytes were captured, in a block of %d, and the most is %d", captured, r.size, MaxPacket)
+		return false, nil
 	}
 	if b, err = r.peek(int(head+captured), "a packet"); err != nil {
-		return err
+		return false, err
 	}
 	if kind != blockSimple {
 		t, ok := uint64(r.order.Uint32(b[12:]))<<32|uint64(r.order.Uint32(b[16:])), false
 		if r.last, ok = i.time(t); !ok {
-			return r.damaged("a packet at %d/%d s, counted from second %d: it must be from 1970 to 2514", t, i.units, i.epoch)
+			r.odd("a time of %d/%d s, from %d s on", t, i.units, i.epoch)
 		}
 	}
 	p.Time = r.last // a simple packet has none: it takes that of the one before
 	r.fill(p, i, length, b[head:])
-	return nil
+	return true, nil
 }
 
 // time returns the nanoseconds since the Unix epoch for a time in the interface's units. ok is
-// false if they do not fit.
+// false if they do not fit: then ns is the nearest time that does.
 func (i *iface) time(t uint64) (ns uint64, ok bool) {
-	const most = 1 << 34 // seconds
-	if i.epoch < -most || i.epoch > most || t/i.units > 2*most {
-		return 0, false
+	hi, lo := bits.Mul64(t, 1e9)
+	if hi >= i.units {
+		return math.MaxUint64, false
 	}
-	seconds := int64(t/i.units) + i.epoch
-	hi, lo := bits.Mul64(t%i.units, 1e9)
-	fraction, _ := bits.Div64(hi, lo, i.units)
-	return uint64(seconds)*1e9 + fraction, seconds >= 0 && seconds < most
+	ns, _ = bits.Div64(hi, lo, i.units)
+	over, shift := bits.Mul64(uint64(max(i.epoch, -i.epoch)), 1e9)
+	if i.epoch < 0 {
+		if over > 0 || shift > ns {
+			return 0, false
+		}
+		return ns - shift, true
+	}
+	ns, carry := bits.Add64(ns, shift, 0)
+	if over+carry > 0 {
+		return math.MaxUint64, false
+	}
+	return ns, true
 }

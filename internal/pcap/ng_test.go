@@ -95,10 +95,65 @@ func TestNG(t *testing.T) {
 			"a few bytes each": iotest.HalfReader(bytes.NewReader(n.b)),
 			"a byte each":      iotest.OneByteReader(bytes.NewReader(n.b)),
 		} {
-			got, err := all(src)
-			if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
-				t.Errorf("%v, %s: %v\n%v, want\n%v", o, name, err, got, want)
+			r := NewReader(src)
+			got, err := rest(r)
+			if err != nil || fmt.Sprint(got) != fmt.Sprint(want) || r.Odd != 0 {
+				t.Errorf("%v, %s: %v, %d are odd: %s\n%v, want\n%v", o, name, err, r.Odd, r.FirstFault, got, want)
 			}
+		}
+	}
+}
+
+// A packet with a field out of range does not end the file. It is left out if there is no other
+// way.
+func TestOdd(t *testing.T) {
+	classic := func(magic uint32) []byte {
+		f := file(binary.LittleEndian, true, some[0], some[1], some[1])
+		binary.LittleEndian.PutUint32(f, magic)
+		return f
+	}
+	put := func(b []byte, at int, v uint32) []byte {
+		binary.LittleEndian.PutUint32(b[at:], v)
+		return b
+	}
+	ng := func(do func(n *blocks)) []byte {
+		n := (&blocks{o: binary.LittleEndian}).section().iface(1, 4).iface(1, 0, uint16(14), uint16(8), uint64(math.MaxUint64))
+		n.enhanced(0, 1, 3, "abc")
+		do(n)
+		return n.enhanced(0, 7e6, 3, "xyz").b
+	}
+	const second = HeaderSize + RecordSize + 3
+	for _, tt := range []struct {
+		name    string
+		in      []byte
+		packets int
+		time    uint64 // of the second
+		want    string
+	}{
+		{"nanoseconds", put(classic(magicNano), second+4, 2e9), 3, 1700000003e9, "2000000000 of 1000000000 parts"},
+		{"microseconds", put(put(classic(magicMicro), HeaderSize+4, 0), second+4, 1e6), 3, 1700000002e9, "1000000 of 1000000 parts"},
+		{"snaplen", put(put(classic(magicNano), 16, 2), second+8, 2)[:second+18], 2, 1700000001e9, "3 bytes were captured, and the most is 2"},
+		{"snaplen of an interface", ng(func(n *blocks) { n.enhanced(0, 6e6, 5, "defgh") }), 3, 6e9, "5 bytes were captured, and the most is 4"},
+		{"unknown interface", ng(func(n *blocks) { n.enhanced(2, 6e6, 5, "no") }), 2, 7e9, "interface 2, and the section has 2"},
+		{"unknown obsolete interface", ng(func(n *blocks) { n.block(blockObsolete, uint16(9), uint16(0), 0, 0, 0, 0) }), 2, 7e9, "interface 9"},
+		{"more than the block", ng(func(n *blocks) { n.block(blockEnhanced, 0, 0, 6000000, 5, 5, "abcd") }), 2, 7e9, "5 bytes were captured, in a block of 36"},
+		{"a block without room", ng(func(n *blocks) { n.block(blockEnhanced, 0, 0, 6000000, 0) }), 2, 7e9, "a block of 28 bytes"},
+		{"before the epoch", ng(func(n *blocks) { n.enhanced(1, 5, 3, "def") }), 3, 0, "a time of 5/1000000 s, from -1 s on"},
+		{"far future", ng(func(n *blocks) { n.enhanced(0, math.MaxUint64, 3, "def") }), 3, math.MaxUint64, "a time of 18446744073709551615/1000000 s"},
+		{"too large a packet", ng(func(n *blocks) { n.enhanced(0, 6e6, 3, strings.Repeat("x", MaxPacket+1)) }), 2, 7e9, "1048577 bytes were captured"},
+		{"interface after its packet", (&blocks{o: binary.LittleEndian}).section().enhanced(0, 1, 3, "abc").iface(1, 0).enhanced(0, 5e6, 2, "xy").enhanced(0, 7e6, 2, "xy").b, 2, 7e9, "interface 0, and the section has 0"},
+	} {
+		r := NewReader(bytes.NewReader(tt.in))
+		got, err := rest(r)
+		if err != nil || len(got) != tt.packets || got[1].Time != tt.time {
+			t.Errorf("%s: %d packets, %v; want %d\n%v", tt.name, len(got), err, tt.packets, got)
+		}
+		first := uint64(2)
+		if strings.HasPrefix(tt.want, "3 bytes") || strings.HasSuffix(tt.want, "has 0") {
+			first = 1
+		}
+		if r.Odd != 3-first && r.Odd != 1 || r.FirstOdd != first || !strings.HasPrefix(r.FirstFault, tt.want) {
+			t.Errorf("%s: %d are odd, the first is %d, %s; want %d, %s", tt.name, r.Odd, r.FirstOdd, r.FirstFault, first, tt.want)
 		}
 	}
 }
@@ -146,14 +201,6 @@ func TestNGDamage(t *testing.T) {
 		{"no resolution", option(uint16(9), uint16(0)), 0, "offset 28: invalid option 9"},
 		{"offset", option(uint16(14), uint16(4), "1234"), 0, "offset 28: invalid option 14 in an interface description: 31 32 33 34"},
 		{"check sequence", option(uint16(13), uint16(4), "1234"), 0, "offset 28: invalid option 13"},
-		{"unknown interface", good().enhanced(1, 2, 3, "def").b, 1, fmt.Sprintf("offset %d: a packet of interface 1, and the section has 1 before it", at)},
-		{"unknown obsolete interface", good().block(blockObsolete, uint16(9), uint16(0), 0, 0, 0, 0).b, 1, fmt.Sprintf("offset %d: a packet of interface 9", at)},
-		{"interface after its packet", (&blocks{o: binary.BigEndian}).section().enhanced(0, 1, 3, "abc").iface(1, 0).b, 0, "offset 28: a packet of interface 0, and the section has 0 before it"},
-		{"more than the block", good().block(blockEnhanced, 0, 0, 6000000, 5, 5, "abcd").b, 1, fmt.Sprintf("offset %d: a packet of 5 bytes, in a block of 36", at)},
-		{"too large a packet", good().enhanced(0, 6e6, 3, strings.Repeat("x", MaxPacket+1)).b, 1, fmt.Sprintf("offset %d: a packet of 1048577 bytes", at)},
-		{"a block without room", good().block(blockEnhanced, 0, 0, 6000000, 0).b, 1, fmt.Sprintf("offset %d: a block of 28 bytes with a packet", at)},
-		{"far future", good().enhanced(0, math.MaxUint64, 3, "def").b, 1, fmt.Sprintf("offset %d: a packet at 18446744073709551615/1000000 s", at)},
-		{"before 1970", (&blocks{o: binary.BigEndian}).section().iface(1, 0, uint16(14), uint16(8), uint64(math.MaxUint64)).enhanced(0, 5, 3, "def").b, 0, "offset 60: a packet at 5/1000000 s, counted from second -1"},
 	} {
 		got, err := all(bytes.NewReader(tt.in))
 		var damage *frame.FormatError
@@ -209,9 +256,9 @@ func TestNGTime(t *testing.T) {
 		got, ok := i.time(ticks)
 		want := new(big.Int).Mul(new(big.Int).SetUint64(ticks), big.NewInt(1e9))
 		want.Div(want, units)
+		fits := want.IsUint64()
 		want.Add(want, new(big.Int).Mul(big.NewInt(offset), big.NewInt(1e9)))
-		fits := offset >= -1<<34 && want.Sign() >= 0 && want.Cmp(big.NewInt(0).Mul(big.NewInt(1<<34), big.NewInt(1e9))) < 0
-		if ok != fits || ok && got != want.Uint64() {
+		if fits = fits && want.IsUint64(); ok != fits || ok && got != want.Uint64() || !ok && got != 0 && got != math.MaxUint64 {
 			t.Fatalf("%d of 1/%v s and %d s: %d, %v; want %v", ticks, units, offset, got, ok, want)
 		}
 	})
@@ -228,7 +275,8 @@ func FuzzNG(f *testing.F) {
 		if len(in) < 4 || binary.LittleEndian.Uint32(in) != blockSection {
 			in = append([]byte{10, 13, 13, 10}, in...)
 		}
-		packets, err := all(iotest.HalfReader(bytes.NewReader(in)))
+		r := NewReader(iotest.HalfReader(bytes.NewReader(in)))
+		packets, err := rest(r)
 		again, err2 := all(bytes.NewReader(in))
 		if fmt.Sprint(err) != fmt.Sprint(err2) || fmt.Sprint(packets) != fmt.Sprint(again) {
 			t.Fatalf("%d packets and %v, and in other pieces %d and %v", len(packets), err, len(again), err2)
@@ -237,8 +285,8 @@ func FuzzNG(f *testing.F) {
 		if err != nil && (!errors.As(err, &damage) || damage.Offset > int64(len(in))) {
 			t.Fatalf("%v, in %d bytes", err, len(in))
 		}
-		if len(packets) > len(in)/leastBlock {
-			t.Fatalf("%d packets in %d bytes", len(packets), len(in))
+		if r.packets > uint64(len(in)/leastBlock) || r.Odd > r.packets || uint64(len(packets)) < r.packets-r.Odd && err == nil || (r.Odd > 0) != (r.FirstFault != "") {
+			t.Fatalf("%d packets of %d, %d are odd, in %d bytes", len(packets), r.packets, r.Odd, len(in))
 		}
 		b := AppendHeader(nil, LinkRaw)
 		for _, p := range packets {

@@ -13,7 +13,8 @@
 // A pcapng file (draft-ietf-opsawg-pcapng) is a sequence of blocks: see ng.go.
 //
 // A capture is untrusted input: a length over the limit is rejected, and a Reader never
-// buffers more than one packet of the largest size.
+// buffers more than one packet of the largest size. It reads on after a packet with
+// a field out of range, and counts such packets.
 package pcap
 
 import (
@@ -69,9 +70,17 @@ type Packet struct {
 
 // Reader reads a file.
 type Reader struct {
-	src    *bufio.Reader
-	offset int64
-	order  binary.ByteOrder
+	// Odd is the number of packets with a field out of range. FirstOdd and FirstFault say
+	// which was the first, from 1, and what is wrong with it.
+	Odd        uint64
+	FirstOdd   uint64
+	FirstFault string
+
+	src     *bufio.Reader
+	offset  int64
+	order   binary.ByteOrder
+	packets uint64 // read so far, with those that were left out
+	lastOdd uint64 // number of the last odd packet
 
 	file iface  // of a classic file
 	head uint32 // size of a packet's header in a classic file
@@ -158,7 +167,10 @@ func (r *Reader) Next(p *Packet) error {
 	if b, err = r.peek(int(r.head+size), "a packet"); err != nil {
 		return err
 	}
-	// A fraction of more than a second is carried into the seconds.
+	r.packets++
+	if uint64(fraction) >= r.file.units {
+		r.odd("%d of %d parts of a second", fraction, r.file.units)
+	}
 	p.Time = uint64(r.order.Uint32(b))*1e9 + uint64(fraction)*(1e9/r.file.units)
 	r.fill(p, &r.file, r.order.Uint32(b[12:]), b[r.head:])
 	r.discard(len(b))
@@ -168,11 +180,26 @@ func (r *Reader) Next(p *Packet) error {
 // fill sets the fields of a packet but for its time.
 func (r *Reader) fill(p *Packet, i *iface, length uint32, data []byte) {
 	size := uint32(len(data))
+	if i.snaplen > 0 && size > i.snaplen {
+		r.odd("%d bytes were captured, and the most is %d", size, i.snaplen)
+	}
 	p.Link, p.Section, p.Length, p.Data = i.link, max(r.section, 0), length, data
 	if i.fcs > 0 {
 		p.Length -= min(p.Length, i.fcs)
 		p.Data = p.Data[:min(size, p.Length)]
 	}
+}
+
+// odd counts the packet as one with a field out of range.
+func (r *Reader) odd(format string, args ...any) {
+	if r.lastOdd == r.packets {
+		return
+	}
+	if r.lastOdd == 0 {
+		r.FirstOdd, r.FirstFault = r.packets, fmt.Sprintf(format, args...)
+	}
+	r.Odd++
+	r.lastOdd = r.packets
 }
 
 // peek returns the next n bytes of the file, without a step forward. what says whose they

@@ -33,9 +33,10 @@ func file(order binary.ByteOrder, nano bool, packets ...Packet) []byte {
 	return b.Bytes()
 }
 
-// all reads a whole file.
-func all(src io.Reader) (packets []Packet, err error) {
-	r := NewReader(src)
+func all(src io.Reader) (packets []Packet, err error) { return rest(NewReader(src)) }
+
+// rest reads a whole file.
+func rest(r *Reader) (packets []Packet, err error) {
 	_, err = r.Header()
 	for err == nil {
 		var p Packet

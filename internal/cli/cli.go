@@ -95,7 +95,7 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	case len(arguments) > len(strings.Fields(t.Args)) || len(arguments) < len(strings.Fields(t.Args))-strings.Count(t.Args, "["):
 		err = Usagef("wrong arguments: want %s, have %s", cmp.Or(t.Args, "none"), cmp.Or(strings.Join(arguments, " "), "none"))
 	default:
-		if err = t.signals(); err == nil {
+		if err = cmp.Or(enoughFiles(), t.signals()); err == nil {
 			err = t.Run(t, arguments)
 			if line := t.counters.Load(); line != nil && t.Verbose {
 				fmt.Fprintf(stderr, "%s: %s\n", t.Name, (*line)())
@@ -294,5 +294,17 @@ func (t *Tool) signals() error {
 			}
 		}
 	}()
+	return nil
+}
+
+// fewestFiles is the least limit of open files. A tool has about ten; Go's runtime ends with a
+// stack trace where its own cannot be opened.
+const fewestFiles = 16
+
+func enoughFiles() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < fewestFiles {
+		return Hint(fmt.Errorf("too few open files: the limit is %d", limit.Cur), "ulimit -n %d or more", fewestFiles)
+	}
 	return nil
 }

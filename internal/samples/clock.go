@@ -14,12 +14,7 @@ import (
 
 // clock reads times.
 type clock struct {
-	layouts  []string // the last one that fitted first
-	date     string   // of the last time, and what separates it from the clock
-	midnight int64
-	// The offsets of the zone around a day since the epoch; they differ where clocks change.
-	day     int64
-	offsets [2]int64
+	layouts []string // the last one that fitted first
 }
 
 var dayOrMonth = regexp.MustCompile(`^\d{1,2}[-./]\d{1,2}[-./]\d{4}\b`)
@@ -27,7 +22,7 @@ var dayOrMonth = regexp.MustCompile(`^\d{1,2}[-./]\d{1,2}[-./]\d{4}\b`)
 // newClock returns a clock of the times without a zone, which are of the zone of the options,
 // of those with one, and of those with the order of day and month that the options give.
 func newClock(o Options) clock {
-	c := clock{day: -1, layouts: []string{
+	c := clock{[]string{
 		time.DateTime, "2006-01-02T15:04:05", "2006/01/02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04", "2006/01/02 15:04",
 		time.RFC3339, "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05 -0700", "2006-01-02T15:04:05-0700",
 	}}
@@ -46,9 +41,6 @@ func newClock(o Options) clock {
 // parse returns a time in nanoseconds since the Unix epoch, and whether it is the time of
 // a clock of the zone, as if it were UTC.
 func (c *clock) parse(text string) (at int64, wall bool, err error) {
-	if at, is := c.sameDay(text); is {
-		return at, true, nil
-	}
 	if at, is, err := epoch(text); is || err != nil {
 		return at, false, err
 	}
@@ -58,33 +50,12 @@ func (c *clock) parse(text string) (at int64, wall bool, err error) {
 			continue
 		}
 		c.layouts[0], c.layouts[i] = layout, c.layouts[0]
-		wall = !strings.Contains(layout, "07")
-		if wall && len(text) == len(time.DateTime) {
-			c.date, c.midnight = text[:len(time.DateOnly)+1], t.Truncate(24*time.Hour).UnixNano()
-		}
-		return t.UnixNano(), wall, calendar.CheckYear(t)
+		return t.UnixNano(), !strings.Contains(layout, "07"), calendar.CheckYear(t)
 	}
 	if dayOrMonth.MatchString(text) {
 		return 0, false, cli.Hint(fmt.Errorf("%.40q: the day or the month first?", text), "give -format dmy or -format mdy")
 	}
 	return 0, false, fmt.Errorf("%.40q is not a time: want 2006-01-02T15:04:05Z, 2006-01-02 15:04:05 or seconds since 1970", text)
-}
-
-// sameDay reads a time of the day of the last one: most are, and this is fast.
-func (c *clock) sameDay(text string) (at int64, is bool) {
-	if c.date == "" || len(text) != len(time.DateTime) || text[:len(c.date)] != c.date {
-		return 0, false
-	}
-	at = c.midnight
-	for i, unit := range []time.Duration{time.Hour, time.Minute, time.Second} {
-		part := text[len(time.DateOnly)+3*i:] // with what is before it
-		tens, ones := part[1]-'0', part[2]-'0'
-		if tens > 5 || ones > 9 || i > 0 && part[0] != ':' {
-			return 0, false
-		}
-		at += int64(tens*10+ones) * int64(unit)
-	}
-	return at, at < c.midnight+24*int64(time.Hour)
 }
 
 // epoch reads seconds since the epoch, or by their size milli-, micro- or nanoseconds.
@@ -159,19 +130,15 @@ func (f *file) instants(wall int64) (first, last int64) {
 		_, seconds := time.Unix(0, at).In(f.Zone).Zone()
 		return int64(seconds) * int64(time.Second)
 	}
-	c := &f.clock
-	if wall/day != c.day {
-		c.day = wall / day
-		c.offsets = [2]int64{offset((c.day - 1) * day), offset((c.day + 2) * day)}
-	}
-	first, last = wall-c.offsets[0], wall-c.offsets[1]
+	before, after := offset(wall-day), offset(wall+day)
+	first, last = wall-before, wall-after
 	if first == last {
 		return first, last
 	}
-	switch before, after := offset(first) == c.offsets[0], offset(last) == c.offsets[1]; {
-	case before && !after:
+	switch isFirst, isLast := offset(first) == before, offset(last) == after; {
+	case isFirst && !isLast:
 		last = first
-	case after && !before:
+	case isLast && !isFirst:
 		first = last
 	}
 	return first, last

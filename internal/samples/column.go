@@ -188,7 +188,7 @@ func (f *file) header(line int, names ...string) (*table, error) {
 		return nil, cli.Hint(errors.New("no column is called in or out"),
 			"the columns: %s; give -format in=NAME,out=NAME", strings.Join(names, ", "))
 	}
-	if f.graph {
+	if f.format != "csv" {
 		t.need = t.width
 	}
 	return t, nil

@@ -177,7 +177,7 @@ func (g *grid) amounts() error {
 		r := &g.rows[i]
 		period := cmp.Or(r.period, g.step)
 		if ends {
-			r.at -= period
+			r.at -= period + g.late
 		}
 		for d := range r.value {
 			v := &r.value[d]

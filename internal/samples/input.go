@@ -104,7 +104,7 @@ func (f *file) records(each func(line int, fields []string) error) error {
 		for i, field := range fields {
 			fields[i] = strings.TrimSpace(field)
 		}
-		if fields[0] == "sep=" || len(fields) == 1 && fields[0] == "" {
+		if fields[0] == "sep=" {
 			continue
 		}
 		if err := each(line, fields); err != nil {

@@ -53,7 +53,6 @@ type kind struct {
 	rate   bool    // a second
 	end    bool    // times are the ends of samples
 	deltas bool    // the format or the user says that values are no counters
-	graph  bool    // lines have all columns, and may have out below the axis of a picture
 	flows  bool    // rows are flows, of which many have one time
 }
 
@@ -65,21 +64,21 @@ type format struct {
 	kind   kind
 }
 
-var rates = kind{unit: 1, rate: true, end: true, graph: true}
+var rates = kind{unit: 1, rate: true, end: true}
 
 // A file has the first format that recognises it. Anything else is CSV.
 var formats = []format{
 	{"vnstat", `(?s)^\{.*"vnstatversion"`, readVnstat, kind{unit: 1, deltas: true}},
 	{"prometheus", `(?s)^\{.*"resultType"`, readPrometheus, kind{unit: 1, end: true}},
-	{"librenms", `(?s)^\{.*"graph_data"`, readGraph, kind{unit: 1. / 8, rate: true, end: true, graph: true}},
+	{"librenms", `(?s)^\{.*"graph_data"`, readGraph, kind{unit: 1. / 8, rate: true, end: true}},
 	{"librenms", `^.*in_delta.*out_delta`, readTable, kind{unit: 1, end: true, deltas: true}},
 	{"xport", `(?s)^((<.*)?<xport>|\{.*"about")`, readXport, rates},
 	{"dump", `(?s)^(<.*)?<rrd>`, readDump, rates},
 	{"fetch", `^[^\n,;"<{]*\n\s*\d{9,10}: \S`, readTable, rates},
 	{"mrtg", `^\d{9,10} -?\d+ -?\d+\r?\n\d{9,10} \d+ \d+ \d+ \d+\s`, readMRTG, rates},
 	{"nfdump", `^ts,te,td,`, readNfdump, kind{unit: 1, deltas: true, flows: true}},
-	{"cacti", `^"Title","`, readTable, kind{rate: true, end: true}},
-	{"grafana", `^"Time","`, readTable, kind{rate: true, end: true}},
+	{"cacti", `^(".*",".*"\r?\n){2}".*","\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"\r?\n`, readCacti, kind{rate: true, end: true}},
+	{"grafana", `^(sep=.\r?\n)?"(?i:time)"[,;\t]"`, readTable, kind{rate: true, end: true}},
 	{"csv", ``, readTable, kind{}},
 }
 
@@ -125,7 +124,9 @@ type file struct {
 	in      input
 	unit    string // what errors number: line, or value
 	ports   map[string][]row
-	kept    int // rows
+	kept    int   // rows
+	values  int   // of a document
+	late    int64 // nanoseconds from the end of a sample to its time
 	notes   notes
 	clock   clock
 	comma   byte // the decimal mark of numbers; 0 if it is not known

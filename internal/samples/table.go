@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,15 +18,10 @@ func readTable(f *file) error {
 	var t *table
 	return f.records(func(line int, fields []string) (err error) {
 		switch {
+		case len(fields) == 1 && fields[0] == "":
+			return nil
 		case t != nil:
 			return f.record(t, row{line: line}, fields)
-		case f.format == "cacti" && fields[0] == "Vertical Label" && len(fields) > 1:
-			if !f.Format.has("bytes", "bits") {
-				f.kind.unit, _ = unit(fields[1])
-			}
-			return nil
-		case f.format == "cacti" && fields[0] != "Date":
-			return nil
 		case f.format == "fetch":
 			fields = append([]string{"time"}, fields...)
 		}
@@ -45,6 +41,37 @@ func readTable(f *file) error {
 		}
 		return f.record(t, row{line: line}, fields)
 	})
+}
+
+// readCacti reads the export of a graph of Cacti: lines of names, in the language of its user, and facts, an empty one, and
+// the table. Old versions give each row the time of the next one. Then the first row is a step later than the start is.
+func readCacti(f *file) error {
+	var facts []string
+	var t *table
+	rows := 0
+	err := f.records(func(line int, fields []string) (err error) {
+		switch {
+		case t != nil:
+			if rows++; rows == 1 && fields[0] != facts[2] {
+				step, _ := strconv.ParseInt(facts[4], 10, 32)
+				f.late = step * int64(time.Second)
+				f.note(line, "late", "this version of Cacti gives samples the times of the next ones: corrected by %v",
+					cli.Duration(f.late))
+			}
+			return f.record(t, row{line: line}, fields)
+		case facts == nil || facts[len(facts)-1] != "":
+			facts = append(facts, fields[len(fields)-1])
+			return nil
+		case len(facts) < 8:
+			return errors.New("want title, label, start, end, step, rows, graph and host before the table")
+		}
+		if !f.Format.has("bytes", "bits") {
+			f.kind.unit, _ = unit(facts[1])
+		}
+		t, err = f.header(line, append([]string{"time"}, fields[1:]...)...)
+		return err
+	})
+	return err
 }
 
 // record adds the rows of a line, one of each port.
@@ -94,7 +121,7 @@ func (f *file) record(t *table, r row, fields []string) (err error) {
 				continue
 			}
 			text := fields[index]
-			if f.graph && d == out && len(text) > 1 && text[0] == '-' && text[1] <= '9' {
+			if d == out && len(text) > 1 && text[0] == '-' && text[1] <= '9' {
 				f.note(r.line, "below", "out is negative, as it is drawn below the axis: it counts as positive")
 				text = text[1:]
 			}

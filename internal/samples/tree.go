@@ -2,6 +2,7 @@ package samples
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,79 +14,81 @@ import (
 	"framepipe/internal/cli"
 )
 
-// readVnstat reads vnstat --json: the five-minute samples, or the hours if there are none or
-// -interval asks for them.
+// entry adds the rows of a value of a document, which covers a period.
+func (f *file) entry(t *table, period time.Duration, fields ...string) error {
+	f.values++
+	return f.at(f.values, f.record(t, row{line: f.values, period: int64(period)}, fields))
+}
+
+// readVnstat reads vnstat --json: the five-minute samples, or the hours, which come after them, if a port has no others or
+// -interval asks for hours.
 func readVnstat(f *file) error {
 	t, err := f.header(1, "time", "port", "in", "out")
 	if err != nil {
 		return err
 	}
-	minutes := false // the port has them
-	wants := []string{"jsonversion", "interfaces.name", "interfaces.traffic.fiveminute.", "interfaces.traffic.hour."}
-	d, err := f.document(wants, func(d *document, path string) (e entry, err error) {
-		length, is := strings.CutPrefix(path, "interfaces.traffic.")
-		if path == "interfaces" {
-			d.take("interfaces.name")
-			minutes = false
+	var version, port string
+	samples := func(length time.Duration) func(func(any) error) error {
+		return func(decode func(any) error) error {
+			var x struct {
+				Date              struct{ Year, Month, Day int }
+				Time              struct{ Hour, Minute int }
+				Timestamp, Rx, Tx json.Number
+			}
+			if err := decode(&x); err != nil {
+				return err
+			}
+			rows, at := f.ports[port], x.Timestamp.String()
+			if len(rows) > 0 && rows[0].period != int64(length) || f.Interval == time.Hour && length < time.Hour {
+				return nil
+			}
+			if at == "" { // as with older versions
+				at = fmt.Sprintf("%04d-%02d-%02d %02d:%02d", x.Date.Year, x.Date.Month, x.Date.Day, x.Time.Hour, x.Time.Minute)
+			}
+			return f.entry(t, length, at, port, x.Rx.String(), x.Tx.String())
 		}
-		if !is || strings.Contains(length, ".") {
-			return e, nil
-		}
-		sample, port, period := d.takeAll(path), d.last("interfaces.name"), time.Hour
-		if length == "fiveminute" {
-			period = 5 * time.Minute
-		}
-		switch hours := period == time.Hour; {
-		case len(sample) == 0, hours && minutes, !hours && f.Interval == time.Hour:
-			return e, nil
-		case !hours && !minutes:
-			delete(f.ports, port) // its hours
-			minutes = true
-		}
-		e = entry{t, period, []string{vnstatTime(sample), port, sample["rx"], sample["tx"]}}
-		return e, nil
-	})
-	if version := d.last("jsonversion"); err == nil && version != "2" {
+	}
+	err = document{
+		"jsonversion":                       text(&version),
+		"interfaces[].name":                 text(&port),
+		"interfaces[].traffic.fiveminute[]": samples(5 * time.Minute),
+		"interfaces[].traffic.hour[]":       samples(time.Hour),
+	}.read(f)
+	if err == nil && version != "2" {
 		err = cli.Hint(fmt.Errorf("version %q of vnStat's JSON", version), "version 2 is known: use vnStat 2")
 	}
 	return err
 }
 
-// vnstatTime returns the time of a sample. Those of older versions have only the local time.
-func vnstatTime(sample map[string]string) string {
-	if text := sample["timestamp"]; text != "" {
-		return text
-	}
-	var n [5]any
-	for i, name := range []string{"date.year", "date.month", "date.day", "time.hour", "time.minute"} {
-		n[i], _ = strconv.Atoi(sample[name])
-	}
-	return fmt.Sprintf("%04d-%02d-%02d %02d:%02d", n[:]...)
-}
-
-// readPrometheus reads the answer to a range query. The name of a series or a label says
-// its direction.
+// readPrometheus reads the answer to a range query. The name of a series or a label says its direction.
 func readPrometheus(f *file) error {
 	said := f.Counters || f.Format.has("rate", "amount")
 	var t *table // of a series
+	var status, message, result string
+	var pair []any
 	count := 0
-	wants := []string{"status", "error", "data.resultType", "data.result.values", "data.result.metric."}
-	d, err := f.document(wants, func(d *document, path string) (e entry, err error) {
-		switch path {
-		case "data.result.metric":
-			count++
-			t, err = f.series(count, d.takeAll(path), said)
-		case "data.result.values":
-			if e = (entry{table: t, fields: d.take(path)}); t == nil {
-				err = errors.New("the values of a series come before its labels")
+	err := document{
+		"status": text(&status), "error": text(&message), "data.resultType": text(&result),
+		"data.result[].metric": func(decode func(any) error) (err error) {
+			var labels map[string]string
+			if err = decode(&labels); err == nil {
+				count++
+				t, err = f.series(count, labels, said)
 			}
-		case "data.result":
-			t = nil
-		}
-		return e, err
-	})
-	if status, result := d.last("status"), d.last("data.resultType"); err == nil && (status != "success" || result != "matrix") {
-		err = fmt.Errorf("status %q, %s, result type %q", status, cmp.Or(d.last("error"), "no error"), result)
+			return err
+		},
+		"data.result[].values[]": func(decode func(any) error) error {
+			if t == nil {
+				return errors.New("the values of a series come before its labels")
+			}
+			if err := decode(&pair); err != nil {
+				return err
+			}
+			return f.entry(t, 0, texts(pair)...)
+		},
+	}.read(f)
+	if err == nil && (status != "success" || result != "matrix") {
+		err = fmt.Errorf("status %q, %s, result type %q", status, cmp.Or(message, "no error"), result)
 		err = cli.Hint(err, "ask /api/v1/query_range")
 	}
 	return err
@@ -135,83 +138,125 @@ func readGraph(f *file) error {
 	if err != nil {
 		return err
 	}
-	wants := []string{"graph_data.ticks", "graph_data.in_data", "graph_data.out_data"}
-	d, err := f.document(wants, func(*document, string) (entry, error) { return entry{}, nil })
-	if err != nil {
+	d := document{}
+	var columns [3][]string
+	for i, name := range []string{"ticks", "in_data", "out_data"} {
+		d["graph_data."+name+"[]"] = func(decode func(any) error) error {
+			var x any
+			err := decode(&x)
+			if columns[i] = append(columns[i], texts([]any{x})...); len(columns[i]) > maxRows {
+				return errMany
+			}
+			return err
+		}
+	}
+	if err := d.read(f); err != nil {
 		return err
 	}
-	ticks, ins, outs := d.take(wants[0]), d.take(wants[1]), d.take(wants[2])
-	if len(ins) != len(ticks) || len(outs) != len(ticks) {
-		return fmt.Errorf("%d times, but %d and %d values", len(ticks), len(ins), len(outs))
+	if n := len(columns[0]); len(columns[1]) != n || len(columns[2]) != n {
+		return fmt.Errorf("%d times, but %d and %d values", n, len(columns[1]), len(columns[2]))
 	}
-	for i := range ticks {
-		if err := f.record(t, row{line: i + 1}, []string{ticks[i], ins[i], outs[i]}); err != nil {
-			return f.at(i+1, err)
+	for i := range columns[0] {
+		if err := f.entry(t, 0, columns[0][i], columns[1][i], columns[2][i]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// readXport reads rrdtool xport, XML or JSON. Rows without a time follow each other from the
-// start on.
-func readXport(f *file) error {
-	var t *table
-	var at, step int64 // seconds
-	wants := []string{"meta.start", "meta.step", "meta.legend", "meta.legend.entry", "data", "data.row.t", "data.row.v"}
-	_, err := f.document(wants, func(d *document, path string) (e entry, err error) {
-		fields := slices.Concat(d.take("data"), d.take("data.row.t"), d.take("data.row.v"))
-		if len(fields) > 0 && t == nil {
-			at, step = d.number("meta.start"), d.number("meta.step")
-			if step <= 0 || step > 366*86400 {
-				return e, fmt.Errorf("start %d, step %d", at, step)
-			}
-			names := slices.Concat([]string{"time"}, d.take("meta.legend"), d.take("meta.legend.entry"))
-			if t, err = f.header(1, names...); err != nil {
-				return e, err
-			}
-			o, first := f.Format, t.series[0].unit
-			if !o.has("bits", "bytes") && max(first[in], first[out]) == 1 {
-				f.note(1, "unit", "values count as bytes a second: if they are bits, give -format bits")
-			}
-		}
-		if len(fields) > 0 && len(fields) < t.width {
-			fields = slices.Insert(fields, 0, strconv.FormatInt(at, 10))
-			at += step
-		}
-		return entry{t, time.Duration(step) * time.Second, fields}, nil
-	})
-	return err
+// xmlRow is a row of RRDtool's XML.
+type xmlRow struct {
+	T []string `xml:"t"`
+	V []string `xml:"v"`
 }
 
-// readDump reads rrdtool dump: the means of the shortest steps, or those of -interval. A comment
-// before each row has its time.
-func readDump(f *file) error {
+// readXport reads rrdtool xport, XML or JSON. Rows without a time follow each other from the start on.
+func readXport(f *file) error {
 	var t *table
-	var best time.Duration
-	decided := false // whether to take an archive
-	wants := []string{"step", "ds.name", "rra.cf", "rra.pdp_per_row", "rra.database.comment", "rra.database.row.v"}
-	_, err := f.document(wants, func(d *document, path string) (e entry, err error) {
-		if path == "rra" {
-			decided, t = false, nil
+	var meta struct {
+		Start  int64    `json:"start" xml:"start"`
+		Step   int64    `json:"step" xml:"step"`
+		Legend []string `json:"legend" xml:"legend>entry"`
+	}
+	record := func(fields []string) error {
+		if t == nil {
+			return errors.New("the data come before their names")
 		}
-		_, at, _ := strings.Cut(d.last("rra.database.comment"), "/")
-		fields := slices.Concat([]string{strings.TrimSpace(at)}, d.take("rra.database.row.v"))
-		if len(fields) == 1 {
-			return e, nil
+		if len(fields) < t.width {
+			fields = slices.Insert(fields, 0, strconv.FormatInt(meta.Start, 10))
+			meta.Start += meta.Step
 		}
-		d.take("rra.database.comment")
-		step := time.Duration(d.number("step")*d.number("rra.pdp_per_row")) * time.Second
-		wanted := d.last("rra.cf") == "AVERAGE" && step > 0 && step == cmp.Or(f.Interval, step) && step <= cmp.Or(best, step)
-		if !decided && wanted {
-			clear(f.ports) // of longer steps
-			f.kept, best = 0, step
-			t, err = f.header(1, append([]string{"time"}, d.texts["ds.name"]...)...)
-		}
-		if decided = true; t == nil {
-			return e, err
-		}
-		return entry{t, step, fields}, err
-	})
+		return f.entry(t, time.Duration(meta.Step)*time.Second, fields...)
+	}
+	return document{
+		"meta": func(decode func(any) error) (err error) {
+			if err = decode(&meta); err != nil {
+				return err
+			}
+			if meta.Step <= 0 || meta.Step > 366*86400 {
+				return fmt.Errorf("start %d, step %d", meta.Start, meta.Step)
+			}
+			t, err = f.header(1, append([]string{"time"}, meta.Legend...)...)
+			if err == nil && !f.Format.has("bits", "bytes") && max(t.series[0].unit[in], t.series[0].unit[out]) == 1 {
+				f.note(1, "unit", "values count as bytes a second: if they are bits, give -format bits")
+			}
+			return err
+		},
+		"data.row": func(decode func(any) error) error {
+			var x xmlRow
+			if err := decode(&x); err != nil {
+				return err
+			}
+			return record(append(x.T, x.V...))
+		},
+		"data[]": func(decode func(any) error) error {
+			var x []any
+			if err := decode(&x); err != nil {
+				return err
+			}
+			return record(texts(x))
+		},
+	}.read(f)
+}
+
+// readDump reads rrdtool dump: the means of the shortest steps, or those of -interval. A comment before each row has its
+// time.
+func readDump(f *file) error {
+	var t *table // of an archive that counts
+	var step, mean, many, comment, name string
+	var best, length time.Duration
+	names := []string{"time"}
+	err := document{
+		"step": text(&step), "rra.cf": text(&mean), "rra.database.comment": text(&comment),
+		"ds.name": func(decode func(any) error) error {
+			err := text(&name)(decode)
+			names = append(names, name)
+			return err
+		},
+		"rra.pdp_per_row": func(decode func(any) error) (err error) {
+			if err = text(&many)(decode); err != nil {
+				return err
+			}
+			a, _ := strconv.ParseInt(step, 10, 16)
+			b, _ := strconv.ParseInt(many, 10, 16)
+			length, t = time.Duration(a*b)*time.Second, nil
+			if mean == "AVERAGE" && length > 0 && length == cmp.Or(f.Interval, length) && length <= cmp.Or(best, length) {
+				clear(f.ports) // of longer steps
+				f.kept, best = 0, length
+				t, err = f.header(1, names...)
+			}
+			return err
+		},
+		"rra.database.row": func(decode func(any) error) error {
+			var x xmlRow
+			if err := decode(&x); err != nil || t == nil {
+				return err
+			}
+			_, at, _ := strings.Cut(comment, "/ ")
+			comment = ""
+			return f.entry(t, length, append([]string{at}, x.V...)...)
+		},
+	}.read(f)
 	if err == nil && best == 0 {
 		err = cli.Hint(errors.New("no archive of means (AVERAGE) has these steps"), "give its step with -interval, or none")
 	}

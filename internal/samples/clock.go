@@ -76,24 +76,36 @@ func epoch(text string) (at int64, is bool, err error) {
 	if err := calendar.CheckYear(t); err != nil {
 		return 0, false, err
 	}
-	fraction, _ := strconv.ParseFloat("0."+part+"0", 64)
-	return t.UnixNano() + int64(fraction*float64(unit)+0.5), true, nil
+	at = t.UnixNano()
+	if part != "" {
+		fraction, _ := strconv.ParseFloat("0."+part, 64)
+		at += int64(fraction*float64(unit) + 0.5)
+	}
+	return at, true, nil
 }
 
-// local turns the times of clocks into instants. When clocks are set back, each time of an
-// hour comes twice. Of two rows with one time the first in the file is the earlier, or the later
-// in a file that goes back in time. A single row is the earlier, unless the row before it is
-// between both; and all flows are.
+// local turns the times of clocks into instants. When clocks are set back, each time of an hour comes twice. Of two rows
+// with one time the first in the file is the earlier, or the later in a file that goes back in time. A single row is the
+// earlier, unless the row before it is between both; and all flows are.
 func (g *grid) local() error {
 	rows, times := g.rows, map[int64]int{}
 	if last := len(rows) - 1; last > 0 && rows[0].wall && rows[last].at < rows[0].at {
 		slices.Reverse(rows)
 	}
 	for i := range rows {
-		if r := &rows[i]; r.wall {
-			if first, last := g.instants(r.at); last > first {
-				times[r.at]++
-			}
+		r := &rows[i]
+		if !r.wall {
+			continue
+		}
+		switch first, last := g.instants(r.at); {
+		case first > last:
+			name := time.Unix(0, r.at).UTC().Format(time.DateTime)
+			return g.at(r.line, cli.Hint(fmt.Errorf("%s does not exist in %s: clocks were set forward", name, g.Zone),
+				"give the zone of the file with -tz"))
+		case first == last:
+			r.at, r.wall = first, false
+		default:
+			times[r.at]++
 		}
 	}
 	previous := int64(0)
@@ -101,14 +113,11 @@ func (g *grid) local() error {
 		r := &rows[i]
 		if r.wall {
 			first, last := g.instants(r.at)
-			name := func() string { return time.Unix(0, r.at).UTC().Format(time.DateTime) }
 			switch n := times[r.at]; {
-			case first > last:
-				return g.at(r.line, cli.Hint(fmt.Errorf("%s does not exist in %s: clocks were set forward", name(), g.Zone),
-					"give the zone of the file with -tz"))
 			case g.flows:
 			case n > 2:
-				return g.at(r.line, cli.Hint(fmt.Errorf("%s comes %d times", name(), n),
+				name := time.Unix(0, r.at).UTC().Format(time.DateTime)
+				return g.at(r.line, cli.Hint(fmt.Errorf("%s comes %d times", name, n),
 					"export times with their zone, or as seconds since 1970"))
 			case n == 2:
 				times[r.at] = -1 // the next one is the later

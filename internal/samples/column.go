@@ -103,9 +103,9 @@ func unit(text string) (bytes float64, rate bool) {
 
 // table is the columns of a file, -1 where there is none.
 type table struct {
-	time, end, date, period, port int
-	width, need                   int // columns, and how many of these a line must have
-	series                        []series
+	time, date, period, port int
+	width, need              int // columns, and how many of these a line must have
+	series                   []series
 }
 
 // series is the columns of a port, and the bytes in one of their values.
@@ -153,8 +153,7 @@ func (f *file) header(line int, names ...string) (*table, error) {
 		return nil, err
 	}
 	column := func(kind string) int { return slices.Index(kinds, kind) }
-	t := &table{time: column("time"), end: -1, date: column("date"), period: column("period"), port: column("port")}
-	t.width = len(names)
+	t := &table{time: column("time"), date: column("date"), period: column("period"), port: column("port"), width: len(names)}
 	switch end := column("end"); {
 	case t.time >= 0 && !strings.EqualFold(names[t.time], "time"):
 		t.date = -1
@@ -179,14 +178,14 @@ func (f *file) header(line int, names ...string) (*table, error) {
 		if d == total {
 			f.note(line, "total", "%q is both directions together: they count as in", name)
 		}
-		if err := f.value(t, i, d, names); err != nil {
+		if err := f.addColumn(t, i, d, names); err != nil {
 			return nil, err
 		}
 		t.need = max(t.need, i+1)
 	}
 	if len(t.series) == 0 {
 		return nil, cli.Hint(errors.New("no column is called in or out"),
-			"the columns: %s; give -format in=NAME,out=NAME", strings.Join(names, ", "))
+			"the columns: %s; give -format in=NAME,out=NAME or their numbers", strings.Join(names, ", "))
 	}
 	if f.format != "csv" {
 		t.need = t.width
@@ -194,8 +193,8 @@ func (f *file) header(line int, names ...string) (*table, error) {
 	return t, nil
 }
 
-// value adds a column of a direction.
-func (f *file) value(t *table, i, direction int, names []string) (err error) {
+// addColumn adds a column of a direction.
+func (f *file) addColumn(t *table, i, direction int, names []string) (err error) {
 	port := ""
 	if !f.Format.has("in", "out") {
 		port = portOf(names[i])

@@ -22,7 +22,7 @@ type document map[string]func(decode func(into any) error) error
 
 // read reads a file until the end, a value at a time.
 func (d document) read(f *file) error {
-	f.unit = "value" // they have no lines
+	f.part = "value" // they have no lines
 	if strings.HasPrefix(f.head, "<") {
 		return d.readXML(&f.in)
 	}
@@ -131,28 +131,31 @@ func (d document) readXML(in *input) (err error) {
 	return err
 }
 
-// texts returns the strings and numbers of an array, as they are written.
-func texts(list []any) []string {
-	all := make([]string, len(list))
-	for i, x := range list {
-		switch x := x.(type) {
-		case nil:
-		case string:
-			all[i] = x
-		case json.Number:
-			all[i] = string(x)
-		default:
-			all[i] = "an object" // which is neither a time nor a number
+// on is a function for the values of a path that have a type.
+func on[T any](each func(T) error) func(func(any) error) error {
+	return func(decode func(any) error) error {
+		var x T
+		if err := decode(&x); err != nil {
+			return err
 		}
+		return each(x)
 	}
-	return all
 }
 
-// text has the last text of a path put somewhere.
+// text keeps the last text of a path.
 func text(into *string) func(func(any) error) error {
-	return func(decode func(any) error) error {
-		err := decode(into)
-		*into = strings.TrimSpace(*into)
-		return err
+	return on(func(x string) error { *into = strings.TrimSpace(x); return nil })
+}
+
+// scalar is a string or a number of JSON as it is written. Nothing else is a time or a value.
+func scalar(x any) string {
+	switch x := x.(type) {
+	case nil:
+		return ""
+	case string:
+		return x
+	case json.Number:
+		return string(x)
 	}
+	return fmt.Sprint(x)
 }

@@ -21,8 +21,8 @@ const maxGap = 366 * 24 * int64(time.Hour)
 type grid struct {
 	*file
 	rows       []row
-	seen       [2]look
-	step, slot int64 // nanoseconds: how far rows are apart, and samples
+	seen, wide [2]bool // whether a direction has values, and some of more than 32 bits
+	step, slot int64   // nanoseconds: how far rows are apart, and samples
 	list       []bill.Sample
 }
 
@@ -55,18 +55,18 @@ func (g *grid) distinct() error {
 		last := &kept[len(kept)-1]
 		switch {
 		case r.at-last.at > maxGap:
-			return g.at(r.line, cli.Hint(fmt.Errorf("%.1f years after %s %d", float64(r.at-last.at)/float64(maxGap), g.unit, last.line),
+			return g.at(r.line, cli.Hint(fmt.Errorf("%.1f years after %s %d", float64(r.at-last.at)/float64(maxGap), g.part, last.line),
 				"correct the time, or bill the years one by one"))
 		case g.flows || last.at != r.at:
 			kept = append(kept, r)
 		case last.value == r.value && last.period == r.period:
-			g.note(r.line, "same", "the same as %s %d: counted once", g.unit, last.line)
+			g.note(r.line, "same", "the same as %s %d: counted once", g.part, last.line)
 		case !last.value[in].known && !r.value[out].known:
 			last.value[in] = r.value[in]
 		case !last.value[out].known && !r.value[in].known:
 			last.value[out] = r.value[out]
 		default:
-			return g.at(r.line, cli.Hint(fmt.Errorf("%s %d has different bytes for the same time", g.unit, last.line),
+			return g.at(r.line, cli.Hint(fmt.Errorf("%s %d has different bytes for the same time", g.part, last.line),
 				"if they are of several ports, give each port a series, or a file and -csv of its own, and -add"))
 		}
 	}
@@ -74,37 +74,30 @@ func (g *grid) distinct() error {
 	return nil
 }
 
-// look is how the values of a direction look, one after the other.
-type look struct {
-	n, rising   int
-	first, last float64
-	wide        bool // some need more than 32 bits
-}
-
-// look looks at the values. It returns an error if amounts look like counters: nearly all rise,
-// and if there are few, by little.
+// look looks at the values. It returns an error if amounts look like counters: nearly all rise, and if there are few, by
+// little.
 func (g *grid) look() error {
 	for d, name := range directions[:total] {
-		l := &g.seen[d]
+		n, rising, first, last := 0., 0., 0., 0.
 		for i := range g.rows {
 			v := g.rows[i].value[d]
 			if !v.known {
 				continue
 			}
-			x := v.float()
-			switch {
-			case l.n == 0:
-				l.first = x
-			case x > l.last:
-				l.rising++
+			switch x := v.float(); {
+			case n == 0:
+				first = x
+			case x > last:
+				rising++
 			}
-			l.n, l.last, l.wide = l.n+1, x, l.wide || v.whole >= 1<<32
+			n, last, g.wide[d] = n+1, v.float(), g.wide[d] || v.whole >= 1<<32
 		}
-		steps := float64(l.n - 1)
-		if g.deltas || g.rate || g.Counters || steps < 2 || float64(l.rising) < 0.95*steps {
+		steps := n - 1
+		g.seen[d] = n > 0
+		if g.deltas || g.rate || g.Counters || steps < 2 || rising < 0.95*steps {
 			continue
 		}
-		if steps >= 50 || l.first > 1000*(l.last-l.first)/steps {
+		if steps >= 50 || first > 1000*(last-first)/steps {
 			return g.at(g.rows[1].line, cli.Hint(fmt.Errorf("%s rises from sample to sample: these seem to be counters", name),
 				"give -counters; if they are bytes of each sample, -format amount"))
 		}
@@ -117,8 +110,7 @@ func (g *grid) differences() error {
 	if !g.Counters {
 		return nil
 	}
-	has := [2]bool{g.seen[in].n > 0, g.seen[out].n > 0}
-	rows := slices.DeleteFunc(g.rows, func(r row) bool { return has != [2]bool{r.value[in].known, r.value[out].known} })
+	rows := slices.DeleteFunc(g.rows, func(r row) bool { return g.seen != [2]bool{r.value[in].known, r.value[out].known} })
 	if len(rows) < 2 {
 		return errors.New("a single count shows no bytes")
 	}
@@ -127,7 +119,7 @@ func (g *grid) differences() error {
 		r, now := &rows[i], rows[i]
 		r.period = r.at - last.at
 		for d, v := range now.value {
-			n, wrapped := g.count(last.value[d].whole, v.whole, g.seen[d].wide, r.period)
+			n, wrapped := g.count(last.value[d].whole, v.whole, g.wide[d], r.period)
 			r.value[d] = number{whole: n, known: v.known}
 			switch {
 			case wrapped:
@@ -181,7 +173,7 @@ func (g *grid) amounts() error {
 		}
 		for d := range r.value {
 			v := &r.value[d]
-			if g.seen[d].n > 0 && !v.known {
+			if g.seen[d] && !v.known {
 				g.note(r.line, "nan", "%s is not known: it counts as nothing", directions[d])
 			}
 			if g.rate {
@@ -192,28 +184,18 @@ func (g *grid) amounts() error {
 	return nil
 }
 
-// ends reports whether times are the ends of samples. Where the file does not say so, the
-// periods of consecutive rows do if they are not all the same.
+// ends reports whether times are the ends of samples. Where the file does not say so, a row does that covers more or less
+// than the one before: it is as far from that as the period of the later of both.
 func (g *grid) ends() bool {
 	if g.settled {
 		return g.end
 	}
 	near := func(a, b int64) bool { return max(a-b, b-a) <= b/10 }
-	votes := 0
 	for i := 1; i < len(g.rows); i++ {
 		before, after, apart := g.rows[i-1].period, g.rows[i].period, g.rows[i].at-g.rows[i-1].at
-		if before == 0 || near(before, after) {
-			continue
+		if before > 0 && near(apart, before) != near(apart, after) {
+			return near(apart, after)
 		}
-		if near(apart, after) {
-			votes++
-		}
-		if near(apart, before) {
-			votes--
-		}
-	}
-	if votes != 0 {
-		return votes > 0
 	}
 	last := len(g.rows) - 1
 	from, to := time.Unix(0, g.rows[0].at).In(g.Zone), time.Unix(0, g.rows[last].at).In(g.Zone)
@@ -344,7 +326,7 @@ func (g *grid) fit() error {
 			case !has:
 				list = slices.Insert(list, i, bill.Sample{At: at, Line: r.line})
 			case r.period == 0:
-				g.note(r.line, "added", "in the same sample as %s %d: the bytes of both are added", g.unit, list[i].Line)
+				g.note(r.line, "added", "in the same sample as %s %d: the bytes of both are added", g.part, list[i].Line)
 			}
 			later := max(end-at-slot, 0)
 			left := [2]int64{share(all[in], later, end-start), share(all[out], later, end-start)}
@@ -369,19 +351,9 @@ func (g *grid) plausible() error {
 	seconds := time.Duration(g.slot).Seconds()
 	for d, name := range directions[:total] {
 		bytes := func(x bill.Sample) int64 { return [2]int64{x.In, x.Out}[d] }
-		var values []int64
-		for _, x := range g.list {
-			if n := bytes(x); n > 0 {
-				values = append(values, n)
-			}
-		}
-		limit := math.Inf(1)
-		switch {
-		case g.Speed > 0:
-			limit = 1.1 * float64(g.Speed) / 8 * seconds
-		case len(values) >= 10:
-			slices.Sort(values)
-			limit = 1000 * float64(values[len(values)/2])
+		limit := 1.1 * float64(g.Speed) / 8 * seconds
+		if g.Speed == 0 {
+			limit = 1000 * g.median(bytes)
 		}
 		for _, x := range g.list {
 			if float64(bytes(x)) <= limit {
@@ -397,4 +369,19 @@ func (g *grid) plausible() error {
 		}
 	}
 	return nil
+}
+
+// median is that of the samples that are not 0; no limit if they are fewer than ten.
+func (g *grid) median(bytes func(bill.Sample) int64) float64 {
+	var values []int64
+	for _, x := range g.list {
+		if n := bytes(x); n > 0 {
+			values = append(values, n)
+		}
+	}
+	if len(values) < 10 {
+		return math.Inf(1)
+	}
+	slices.Sort(values)
+	return float64(values[len(values)/2])
 }

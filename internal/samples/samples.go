@@ -122,10 +122,10 @@ type file struct {
 	settled bool   // the format or the user says whether times are ends
 	head    string // how it begins
 	in      input
-	unit    string // what errors number: line, or value
+	part    string // what errors number: line, or value
 	ports   map[string][]row
 	kept    int   // rows
-	values  int   // of a document
+	seq     int   // of a value of a document
 	late    int64 // nanoseconds from the end of a sample to its time
 	notes   notes
 	clock   clock
@@ -140,7 +140,7 @@ func Read(r io.Reader, o Options) ([]Port, []string, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, err
 	}
-	f := &file{Options: o, in: input{Reader: in}, clock: newClock(o), unit: "line", ports: map[string][]row{}}
+	f := &file{Options: o, in: input{Reader: in}, clock: newClock(o), part: "line", ports: map[string][]row{}}
 	f.head = strings.TrimLeft(string(head), " \t\r\n")
 	format := find(o.Format["name"], f.head)
 	f.format, f.kind = format.name, format.kind
@@ -193,24 +193,12 @@ func (f *file) settle() {
 	}
 }
 
-// add adds a row of a port, if anything is known of it.
-func (f *file) add(port string, r row) error {
-	if !r.value[in].known && !r.value[out].known {
-		return nil
-	}
-	if f.kept++; f.kept > maxRows {
-		return errMany
-	}
-	f.ports[port] = append(f.ports[port], r)
-	return nil
-}
-
 // at adds the place to an error.
 func (f *file) at(line int, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s %d: %w", f.unit, line, err)
+	return fmt.Errorf("%s %d: %w", f.part, line, err)
 }
 
 // note is a kind of change that was made: the first one, and how many more there were.
@@ -228,7 +216,7 @@ func (f *file) note(line int, kind, text string, args ...any) {
 			return
 		}
 	}
-	text = fmt.Sprintf("%s %d: %s", f.unit, line, fmt.Sprintf(text, args...))
+	text = fmt.Sprintf("%s %d: %s", f.part, line, fmt.Sprintf(text, args...))
 	f.notes = append(f.notes, note{kind: kind, text: text})
 }
 
@@ -246,7 +234,7 @@ func (n notes) lines() (all []string) {
 // have: the others had no traffic then.
 func Sum(ports []Port) (*bill.Samples, []string, error) {
 	slot := ports[0].Slot
-	g := &grid{file: &file{unit: "sample"}, step: int64(slot), slot: int64(slot)}
+	g := &grid{file: &file{part: "sample"}, step: int64(slot), slot: int64(slot)}
 	for _, p := range ports {
 		if p.Slot != slot {
 			return nil, nil, cli.Hint(fmt.Errorf("samples of %s are %v apart, those of %s %v", ports[0].Name, cli.Duration(slot),

@@ -75,7 +75,7 @@ func readCacti(f *file) error {
 }
 
 // record adds the rows of a line, one of each port.
-func (f *file) record(t *table, r row, fields []string) (err error) {
+func (f *file) record(t *table, r row, fields []string) error {
 	n := len(fields)
 	for n > t.width && fields[n-1] == "" { // a delimiter at the end
 		n--
@@ -87,25 +87,9 @@ func (f *file) record(t *table, r row, fields []string) (err error) {
 	case n < t.need:
 		return fmt.Errorf("%d fields, want %d", n, t.need)
 	}
-	text := fields[t.time]
+	at := strings.TrimSuffix(fields[t.time], ":") // as rrdtool fetch has it
 	if t.date >= 0 {
-		text = fields[t.date] + " " + text
-	}
-	if f.format == "fetch" {
-		text = strings.TrimSuffix(text, ":")
-	}
-	if r.at, r.wall, err = f.clock.parse(text); err != nil {
-		return err
-	}
-	if t.end >= 0 {
-		end, _, err := f.clock.parse(fields[t.end])
-		if err != nil {
-			return err
-		}
-		if end < r.at {
-			return errors.New("the flow ends before it begins")
-		}
-		r.period = max(end-r.at, 1)
+		at = fields[t.date] + " " + at
 	}
 	if t.period >= 0 {
 		x, err := f.number(fields[t.period])
@@ -114,47 +98,62 @@ func (f *file) record(t *table, r row, fields []string) (err error) {
 		}
 		r.period = int64(x.float() * float64(time.Second))
 	}
-	for i := range t.series {
-		s, x := &t.series[i], r
-		for d, index := range s.value {
-			if index < 0 {
-				continue
-			}
-			text := fields[index]
-			if d == out && len(text) > 1 && text[0] == '-' && text[1] <= '9' {
-				f.note(r.line, "below", "out is negative, as it is drawn below the axis: it counts as positive")
-				text = text[1:]
-			}
-			v, err := f.number(text)
-			if err != nil {
-				return fmt.Errorf("%s: %w", directions[d], err)
-			}
-			x.value[d] = v.times(s.unit[d])
-		}
-		port := s.port
+	for _, s := range t.series {
+		port, values := s.port, [2]string{}
 		if t.port >= 0 {
 			port = strings.TrimSpace(fields[t.port] + " " + port)
 		}
-		if err := f.add(port, x); err != nil {
+		for d, index := range s.value {
+			if index >= 0 {
+				values[d] = fields[index]
+			}
+		}
+		if err := f.sample(port, r, at, values, s.unit); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// readMRTG reads the log of MRTG: the last counts, and then from the newest line to the
-// oldest the end of a step, mean rates and the highest rates. A step begins at the time of the
-// next line. Old steps are longer: those do not show samples and are left out.
-func readMRTG(f *file) error {
-	t, err := f.header(1, "time", "in", "out", "max in", "max out")
-	if err == nil {
-		err = f.records(func(line int, fields []string) error {
-			if line == 1 {
-				return nil
-			}
-			return f.record(t, row{line: line}, fields)
-		})
+// sample adds a row of a port with a time and values as they are written, and the bytes in one of each.
+func (f *file) sample(port string, r row, at string, values [2]string, unit [2]float64) (err error) {
+	if r.at, r.wall, err = f.clock.parse(at); err != nil {
+		return err
 	}
+	for d, text := range values {
+		if d == out && len(text) > 1 && text[0] == '-' && text[1] <= '9' {
+			f.note(r.line, "below", "out is negative, as it is drawn below the axis: it counts as positive")
+			text = text[1:]
+		}
+		v, err := f.number(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", directions[d], err)
+		}
+		r.value[d] = v.times(unit[d])
+	}
+	if !r.value[in].known && !r.value[out].known {
+		return nil
+	}
+	if f.kept++; f.kept > maxRows {
+		return errMany
+	}
+	f.ports[port] = append(f.ports[port], r)
+	return nil
+}
+
+// readMRTG reads the log of MRTG: the last counts, and then from the newest line to the oldest the end of a step, mean
+// rates and the highest rates. A step begins at the time of the next line. Old steps are longer: those do not show samples
+// and are left out.
+func readMRTG(f *file) error {
+	err := f.records(func(line int, fields []string) error {
+		switch {
+		case line == 1:
+			return nil
+		case len(fields) != 5:
+			return fmt.Errorf("%d fields, want 5", len(fields))
+		}
+		return f.sample("", row{line: line}, fields[0], [2]string{fields[1], fields[2]}, [2]float64{1, 1})
+	})
 	f.Interval = cmp.Or(f.Interval, 5*time.Minute)
 	rows := f.ports[""]
 	n := len(rows) - 1 // the last one has no next
@@ -180,56 +179,61 @@ func readMRTG(f *file) error {
 
 // readNfdump reads flows. A flow is in one direction if its interface or address says so.
 func readNfdump(f *file) error {
-	o := f.Format
-	net, err := netip.ParsePrefix(o["net"])
-	if o.has("net") && err != nil {
-		return fmt.Errorf("-format net=%s: want a network: net=192.0.2.0/24", o["net"])
-	}
-	if !o.has("net", "if") {
+	port, has := f.Format["if"]
+	net, err := netip.ParsePrefix(f.Format["net"])
+	switch {
+	case f.Format.has("net") && err != nil:
+		return fmt.Errorf("-format net=%s: want a network: net=192.0.2.0/24", f.Format["net"])
+	case !f.Format.has("net", "if"):
 		return cli.Hint(errors.New("flows do not say which direction they are of"),
 			"give -format if=INDEX of the port, or -format net=192.0.2.0/24 of its side")
 	}
 	f.Interval = cmp.Or(f.Interval, 5*time.Minute)
-	var names []string
-	column := func(name string) int { return slices.Index(names, name) }
-	var into, from table
-	ended := false
+	column, width, ended := map[string]int{}, 0, false
 	return f.records(func(line int, fields []string) error {
 		switch {
 		case ended || fields[0] == "Summary":
 			ended = true
 			return nil
-		case names == nil:
-			names = slices.Clone(fields)
+		case width == 0:
+			for width = range fields {
+				column[fields[width]] = width
+			}
 			for _, name := range []string{"ts", "te", "sa", "da", "in", "out", "ibyt", "obyt"} {
-				if column(name) < 0 {
+				if _, has := column[name]; !has {
 					return fmt.Errorf("no column is called %s", name)
 				}
 			}
-			into = table{time: column("ts"), end: column("te"), date: -1, period: -1, port: -1, width: len(names), need: len(names)}
-			from = into
-			into.series = []series{{value: [2]int{column("ibyt"), column("obyt")}, unit: [2]float64{1, 1}}}
-			from.series = []series{{value: [2]int{column("obyt"), column("ibyt")}, unit: [2]float64{1, 1}}}
 			return nil
-		case len(fields) < len(names):
-			return fmt.Errorf("%d fields, want %d", len(fields), len(names))
+		case len(fields) <= width:
+			return fmt.Errorf("%d fields, want %d", len(fields), width+1)
 		}
-		isInto, isFrom := fields[column("in")] == o["if"], fields[column("out")] == o["if"]
-		if !o.has("if") {
-			source, err1 := netip.ParseAddr(fields[column("sa")])
-			target, err2 := netip.ParseAddr(fields[column("da")])
+		field := func(name string) string { return fields[column[name]] }
+		into, from := field("in") == port, field("out") == port
+		if !has {
+			source, err1 := netip.ParseAddr(field("sa"))
+			target, err2 := netip.ParseAddr(field("da"))
 			if err := errors.Join(err1, err2); err != nil {
 				return err
 			}
-			isInto, isFrom = net.Contains(target), net.Contains(source)
+			into, from = net.Contains(target), net.Contains(source)
 		}
+		values := [2]string{field("ibyt"), field("obyt")}
 		switch {
-		case isInto == isFrom:
+		case into == from:
 			f.note(line, "neither", "the flow does not cross the port: left out")
 			return nil
-		case isInto:
-			return f.record(&into, row{line: line}, fields)
+		case from:
+			slices.Reverse(values[:])
 		}
-		return f.record(&from, row{line: line}, fields)
+		begin, _, err1 := f.clock.parse(field("ts"))
+		end, _, err2 := f.clock.parse(field("te"))
+		switch err := errors.Join(err1, err2); {
+		case err != nil:
+			return err
+		case end < begin:
+			return errors.New("the flow ends before it begins")
+		}
+		return f.sample("", row{line: line, period: max(end-begin, 1)}, field("ts"), values, [2]float64{1, 1})
 	})
 }

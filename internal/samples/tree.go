@@ -14,41 +14,43 @@ import (
 	"framepipe/internal/cli"
 )
 
-// entry adds the rows of a value of a document, which covers a period.
-func (f *file) entry(t *table, period time.Duration, fields ...string) error {
-	f.values++
-	return f.at(f.values, f.record(t, row{line: f.values, period: int64(period)}, fields))
+// value adds a value of a document.
+func (f *file) value(port string, period time.Duration, at string, values [2]string) error {
+	f.seq++
+	r := row{line: f.seq, period: int64(period)}
+	return f.at(f.seq, f.sample(port, r, at, values, [2]float64{f.unit, f.unit}))
+}
+
+// values adds a value that has the fields of a table. It covers seconds.
+func (f *file) values(t *table, seconds int64, fields []string) error {
+	f.seq++
+	return f.at(f.seq, f.record(t, row{line: f.seq, period: seconds * int64(time.Second)}, fields))
+}
+
+// vnstatSample is a sample of vnStat's JSON. Those of older versions have only the local time.
+type vnstatSample struct {
+	Date              struct{ Year, Month, Day int }
+	Time              struct{ Hour, Minute int }
+	Timestamp, Rx, Tx json.Number
 }
 
 // readVnstat reads vnstat --json: the five-minute samples, or the hours, which come after them, if a port has no others or
 // -interval asks for hours.
 func readVnstat(f *file) error {
-	t, err := f.header(1, "time", "port", "in", "out")
-	if err != nil {
-		return err
-	}
 	var version, port string
 	samples := func(length time.Duration) func(func(any) error) error {
-		return func(decode func(any) error) error {
-			var x struct {
-				Date              struct{ Year, Month, Day int }
-				Time              struct{ Hour, Minute int }
-				Timestamp, Rx, Tx json.Number
-			}
-			if err := decode(&x); err != nil {
-				return err
-			}
+		return on(func(x vnstatSample) error {
 			rows, at := f.ports[port], x.Timestamp.String()
 			if len(rows) > 0 && rows[0].period != int64(length) || f.Interval == time.Hour && length < time.Hour {
 				return nil
 			}
-			if at == "" { // as with older versions
+			if at == "" {
 				at = fmt.Sprintf("%04d-%02d-%02d %02d:%02d", x.Date.Year, x.Date.Month, x.Date.Day, x.Time.Hour, x.Time.Minute)
 			}
-			return f.entry(t, length, at, port, x.Rx.String(), x.Tx.String())
-		}
+			return f.value(port, length, at, [2]string{x.Rx.String(), x.Tx.String()})
+		})
 	}
-	err = document{
+	err := document{
 		"jsonversion":                       text(&version),
 		"interfaces[].name":                 text(&port),
 		"interfaces[].traffic.fiveminute[]": samples(5 * time.Minute),
@@ -63,29 +65,23 @@ func readVnstat(f *file) error {
 // readPrometheus reads the answer to a range query. The name of a series or a label says its direction.
 func readPrometheus(f *file) error {
 	said := f.Counters || f.Format.has("rate", "amount")
-	var t *table // of a series
-	var status, message, result string
-	var pair []any
-	count := 0
+	var status, message, result, port string
+	count, direction := 0, -1
 	err := document{
 		"status": text(&status), "error": text(&message), "data.resultType": text(&result),
-		"data.result[].metric": func(decode func(any) error) (err error) {
-			var labels map[string]string
-			if err = decode(&labels); err == nil {
-				count++
-				t, err = f.series(count, labels, said)
-			}
+		"data.result[].metric": on(func(labels map[string]string) (err error) {
+			count++
+			port, direction, err = f.series(count, labels, said)
 			return err
-		},
-		"data.result[].values[]": func(decode func(any) error) error {
-			if t == nil {
+		}),
+		"data.result[].values[]": on(func(pair [2]any) error {
+			if direction < 0 {
 				return errors.New("the values of a series come before its labels")
 			}
-			if err := decode(&pair); err != nil {
-				return err
-			}
-			return f.entry(t, 0, texts(pair)...)
-		},
+			var values [2]string
+			values[direction] = scalar(pair[1])
+			return f.value(port, 0, scalar(pair[0]), values)
+		}),
 	}.read(f)
 	if err == nil && (status != "success" || result != "matrix") {
 		err = fmt.Errorf("status %q, %s, result type %q", status, cmp.Or(message, "no error"), result)
@@ -94,11 +90,11 @@ func readPrometheus(f *file) error {
 	return err
 }
 
-// series returns the table of a series, whose port is the labels that do not say its direction;
-// said is whether the user says what its values are.
-func (f *file) series(count int, metric map[string]string, said bool) (*table, error) {
-	direction := -1
+// series returns the port of a series, which is the labels that do not say its direction, and this; said is whether the
+// user says what its values are.
+func (f *file) series(count int, metric map[string]string, said bool) (port string, direction int, err error) {
 	var labels []string
+	direction = -1
 	for _, key := range slices.Sorted(maps.Keys(metric)) {
 		d := -1
 		if key == "__name__" || key == "direction" || key == "dir" {
@@ -116,52 +112,48 @@ func (f *file) series(count int, metric map[string]string, said bool) (*table, e
 			direction = d
 		}
 	}
-	name := strings.Join(labels, " ")
-	if direction < 0 {
-		return nil, cli.Hint(fmt.Errorf("series %d (%s) is neither in nor out by its name and labels", count, name),
+	port = strings.Join(labels, " ")
+	switch text := metric["__name__"]; {
+	case direction < 0:
+		err = cli.Hint(fmt.Errorf("series %d (%s) is neither in nor out by its name and labels", count, port),
 			"ask for series with their names, or give -format in=WORD,out=WORD of their labels")
-	}
-	if text := metric["__name__"]; strings.HasSuffix(text, "_total") || has(amountWords, split(text)) {
+	case strings.HasSuffix(text, "_total") || has(amountWords, split(text)):
 		f.Counters = f.Counters || !f.Format.has("rate", "amount")
-	} else if !said {
-		return nil, cli.Hint(fmt.Errorf("series %d (%s): counters, or rates?", count, name),
+	case !said:
+		err = cli.Hint(fmt.Errorf("series %d (%s): counters, or rates?", count, port),
 			"give -counters, or -format rate,bits or -format rate,bytes")
 	}
-	s := series{port: name, value: [2]int{-1, -1}, unit: [2]float64{f.kind.unit, f.kind.unit}}
-	s.value[direction] = 1
-	return &table{end: -1, date: -1, period: -1, port: -1, width: 2, need: 2, series: []series{s}}, nil
+	return port, direction, err
 }
 
 // readGraph reads the graph of a bill from the API of LibreNMS.
 func readGraph(f *file) error {
-	t, err := f.header(1, "time", "in", "out")
-	if err != nil {
-		return err
-	}
-	d := document{}
 	var columns [3][]string
-	for i, name := range []string{"ticks", "in_data", "out_data"} {
-		d["graph_data."+name+"[]"] = func(decode func(any) error) error {
-			var x any
-			err := decode(&x)
-			if columns[i] = append(columns[i], texts([]any{x})...); len(columns[i]) > maxRows {
+	column := func(i int) func(func(any) error) error {
+		return on(func(x any) error {
+			if len(columns[i]) == maxRows {
 				return errMany
 			}
-			return err
-		}
+			columns[i] = append(columns[i], scalar(x))
+			return nil
+		})
 	}
-	if err := d.read(f); err != nil {
-		return err
+	err := document{"graph_data.ticks[]": column(0), "graph_data.in_data[]": column(1), "graph_data.out_data[]": column(2)}.read(f)
+	ticks, ins, outs := columns[0], columns[1], columns[2]
+	if err == nil && (len(ins) != len(ticks) || len(outs) != len(ticks)) {
+		err = fmt.Errorf("%d times, but %d and %d values", len(ticks), len(ins), len(outs))
 	}
-	if n := len(columns[0]); len(columns[1]) != n || len(columns[2]) != n {
-		return fmt.Errorf("%d times, but %d and %d values", n, len(columns[1]), len(columns[2]))
+	for i := 0; i < len(ticks) && err == nil; i++ {
+		err = f.value("", 0, ticks[i], [2]string{ins[i], outs[i]})
 	}
-	for i := range columns[0] {
-		if err := f.entry(t, 0, columns[0][i], columns[1][i], columns[2][i]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
+}
+
+// xportMeta is what rrdtool xport says of its data.
+type xportMeta struct {
+	Start  int64    `json:"start" xml:"start"`
+	Step   int64    `json:"step" xml:"step"`
+	Legend []string `json:"legend" xml:"legend>entry"`
 }
 
 // xmlRow is a row of RRDtool's XML.
@@ -173,49 +165,37 @@ type xmlRow struct {
 // readXport reads rrdtool xport, XML or JSON. Rows without a time follow each other from the start on.
 func readXport(f *file) error {
 	var t *table
-	var meta struct {
-		Start  int64    `json:"start" xml:"start"`
-		Step   int64    `json:"step" xml:"step"`
-		Legend []string `json:"legend" xml:"legend>entry"`
-	}
+	var at, step int64 // seconds
 	record := func(fields []string) error {
 		if t == nil {
 			return errors.New("the data come before their names")
 		}
 		if len(fields) < t.width {
-			fields = slices.Insert(fields, 0, strconv.FormatInt(meta.Start, 10))
-			meta.Start += meta.Step
+			fields = slices.Insert(fields, 0, strconv.FormatInt(at, 10))
+			at += step
 		}
-		return f.entry(t, time.Duration(meta.Step)*time.Second, fields...)
+		return f.values(t, step, fields)
 	}
 	return document{
-		"meta": func(decode func(any) error) (err error) {
-			if err = decode(&meta); err != nil {
-				return err
+		"meta": on(func(x xportMeta) (err error) {
+			at, step = x.Start, x.Step
+			if step <= 0 || step > 366*86400 {
+				return fmt.Errorf("start %d, step %d", at, step)
 			}
-			if meta.Step <= 0 || meta.Step > 366*86400 {
-				return fmt.Errorf("start %d, step %d", meta.Start, meta.Step)
-			}
-			t, err = f.header(1, append([]string{"time"}, meta.Legend...)...)
+			t, err = f.header(1, append([]string{"time"}, x.Legend...)...)
 			if err == nil && !f.Format.has("bits", "bytes") && max(t.series[0].unit[in], t.series[0].unit[out]) == 1 {
 				f.note(1, "unit", "values count as bytes a second: if they are bits, give -format bits")
 			}
 			return err
-		},
-		"data.row": func(decode func(any) error) error {
-			var x xmlRow
-			if err := decode(&x); err != nil {
-				return err
+		}),
+		"data.row": on(func(x xmlRow) error { return record(append(x.T, x.V...)) }),
+		"data[]": on(func(x []any) error {
+			var fields []string
+			for _, value := range x {
+				fields = append(fields, scalar(value))
 			}
-			return record(append(x.T, x.V...))
-		},
-		"data[]": func(decode func(any) error) error {
-			var x []any
-			if err := decode(&x); err != nil {
-				return err
-			}
-			return record(texts(x))
-		},
+			return record(fields)
+		}),
 	}.read(f)
 }
 
@@ -223,39 +203,31 @@ func readXport(f *file) error {
 // time.
 func readDump(f *file) error {
 	var t *table // of an archive that counts
-	var step, mean, many, comment, name string
-	var best, length time.Duration
-	names := []string{"time"}
+	var mean, comment string
+	var step, best, length int64 // seconds
+	names, want := []string{"time"}, int64(f.Interval/time.Second)
 	err := document{
-		"step": text(&step), "rra.cf": text(&mean), "rra.database.comment": text(&comment),
-		"ds.name": func(decode func(any) error) error {
-			err := text(&name)(decode)
-			names = append(names, name)
-			return err
-		},
-		"rra.pdp_per_row": func(decode func(any) error) (err error) {
-			if err = text(&many)(decode); err != nil {
-				return err
-			}
-			a, _ := strconv.ParseInt(step, 10, 16)
-			b, _ := strconv.ParseInt(many, 10, 16)
-			length, t = time.Duration(a*b)*time.Second, nil
-			if mean == "AVERAGE" && length > 0 && length == cmp.Or(f.Interval, length) && length <= cmp.Or(best, length) {
+		"step":    on(func(x int32) error { step = int64(x); return nil }),
+		"ds.name": on(func(x string) error { names = append(names, strings.TrimSpace(x)); return nil }),
+		"rra.cf":  text(&mean),
+		"rra.pdp_per_row": on(func(x int32) (err error) {
+			length, t = step*int64(x), nil
+			if mean == "AVERAGE" && length > 0 && length < 1<<32 && length == cmp.Or(want, length) && length <= cmp.Or(best, length) {
 				clear(f.ports) // of longer steps
 				f.kept, best = 0, length
 				t, err = f.header(1, names...)
 			}
 			return err
-		},
-		"rra.database.row": func(decode func(any) error) error {
-			var x xmlRow
-			if err := decode(&x); err != nil || t == nil {
-				return err
+		}),
+		"rra.database.comment": text(&comment),
+		"rra.database.row": on(func(x xmlRow) error {
+			if t == nil {
+				return nil
 			}
 			_, at, _ := strings.Cut(comment, "/ ")
 			comment = ""
-			return f.entry(t, length, append([]string{at}, x.V...)...)
-		},
+			return f.values(t, length, append([]string{at}, x.V...))
+		}),
 	}.read(f)
 	if err == nil && best == 0 {
 		err = cli.Hint(errors.New("no archive of means (AVERAGE) has these steps"), "give its step with -interval, or none")

@@ -44,34 +44,38 @@ func readTable(f *file) error {
 }
 
 // readCacti reads the export of a graph of Cacti: lines of names, in the language of its user, and facts, an empty one, and
-// the table. Old versions give each row the time of the next one. Then the first row is a step later than the start is.
+// the table. Old versions give each row the time of the next one. Then the first row is a step later than the start.
 func readCacti(f *file) error {
-	var facts []string
+	var facts []string // title, label of the axis, start, end, step
 	var t *table
-	rows := 0
-	err := f.records(func(line int, fields []string) (err error) {
+	ended, first := false, true
+	return f.records(func(line int, fields []string) (err error) {
 		switch {
 		case t != nil:
-			if rows++; rows == 1 && fields[0] != facts[2] {
-				step, _ := strconv.ParseInt(facts[4], 10, 32)
+			if first && fields[0] != facts[2] {
+				step, _ := strconv.ParseInt(facts[4], 10, 18)
 				f.late = step * int64(time.Second)
 				f.note(line, "late", "this version of Cacti gives samples the times of the next ones: corrected by %v",
 					cli.Duration(f.late))
 			}
+			first = false
 			return f.record(t, row{line: line}, fields)
-		case facts == nil || facts[len(facts)-1] != "":
+		case len(fields) == 1 && fields[0] == "":
+			ended = true
+			return nil
+		case !ended && len(facts) < 5:
 			facts = append(facts, fields[len(fields)-1])
 			return nil
-		case len(facts) < 8:
-			return errors.New("want title, label, start, end, step, rows, graph and host before the table")
-		}
-		if !f.Format.has("bytes", "bits") {
+		case !ended:
+			return nil
+		case len(facts) < 5:
+			return errors.New("want title, label, start, end and step before the table")
+		case !f.Format.has("bytes", "bits"):
 			f.kind.unit, _ = unit(facts[1])
 		}
 		t, err = f.header(line, append([]string{"time"}, fields[1:]...)...)
 		return err
 	})
-	return err
 }
 
 // record adds the rows of a line, one of each port.

@@ -19,20 +19,18 @@ type clock struct {
 
 var dayOrMonth = regexp.MustCompile(`^\d{1,2}[-./]\d{1,2}[-./]\d{4}\b`)
 
-// newClock returns a clock of the times without a zone, which are of the zone of the options,
-// of those with one, and of those with the order of day and month that the options give.
-func newClock(o Options) clock {
-	c := clock{[]string{
-		time.DateTime, "2006-01-02T15:04:05", "2006/01/02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04", "2006/01/02 15:04",
-		time.RFC3339, "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05 -0700", "2006-01-02T15:04:05-0700",
-	}}
+// newClock returns a clock of the times without a zone, which are of the zone of the options, of those with one, and of
+// those with the order of day and month that the options give.
+func newClock(o Options) (c clock) {
+	days := []string{"2006-01-02 ", "2006-01-02T", "2006/01/02 "}
 	for order, day := range map[string]string{"dmy": "2-1-2006 ", "mdy": "1-2-2006 "} {
-		for _, mark := range []string{"-", ".", "/"} {
-			for _, of := range []string{"15:04:05", "15:04", "3:04:05 PM", "3:04 PM"} {
-				if o.Format.has(order) {
-					c.layouts = append(c.layouts, strings.ReplaceAll(day, "-", mark)+of)
-				}
-			}
+		if o.Format.has(order) {
+			days = append(days, day, strings.ReplaceAll(day, "-", "."), strings.ReplaceAll(day, "-", "/"))
+		}
+	}
+	for _, of := range []string{"15:04:05", "15:04", "15:04:05Z07:00", "15:04:05 -0700", "15:04:05-0700", "3:04:05 PM", "3:04 PM"} {
+		for _, day := range days {
+			c.layouts = append(c.layouts, day+of)
 		}
 	}
 	return c

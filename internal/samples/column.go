@@ -22,7 +22,6 @@ var kinds = []struct {
 	{"period", 2, "period duration interval"},
 	{"date", 1, "date"},
 	{"time", 2, "time timestamp date datetime epoch unix utc start begin from"},
-	{"end", 1, "end to until"},
 	{"other", 99, "errors errs error packets packet pkts ucastpkts discards drops dropped " +
 		"max maximum peak min minimum avg average percentile"},
 	{"in", 99, "in rx inbound input ingress receive received recv download " +
@@ -154,16 +153,11 @@ func (f *file) header(line int, names ...string) (*table, error) {
 	}
 	column := func(kind string) int { return slices.Index(kinds, kind) }
 	t := &table{time: column("time"), date: column("date"), period: column("period"), port: column("port"), width: len(names)}
-	switch end := column("end"); {
+	switch {
 	case t.time >= 0 && !strings.EqualFold(names[t.time], "time"):
 		t.date = -1
 	case t.time < 0 && t.date >= 0:
 		t.time, t.date = t.date, -1
-	case t.time < 0 && end >= 0:
-		t.time = end
-		if !f.settled {
-			f.end, f.settled = true, true
-		}
 	case t.time < 0:
 		return nil, cli.Hint(errors.New("neither a sample nor the names of the columns: want time,in,out"),
 			"name the columns, or give -format time=NUMBER,in=NUMBER,out=NUMBER")
@@ -224,7 +218,6 @@ func (f *file) resolve(name string) (float64, error) {
 		bytes = f.kind.unit
 	}
 	rate = rate || has(rateWords, words)
-	f.deltas = f.deltas || strings.Contains(strings.ToLower(name), "delta")
 	switch {
 	case o.has("rate", "amount") || f.Counters:
 	case rate || has(amountWords, words):

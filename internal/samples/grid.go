@@ -94,7 +94,7 @@ func (g *grid) look() error {
 		}
 		steps := n - 1
 		g.seen[d] = n > 0
-		if g.deltas || g.rate || g.Counters || steps < 2 || rising < 0.95*steps {
+		if g.Format.has("amount") || g.rate || g.Counters || steps < 2 || rising < 0.95*steps {
 			continue
 		}
 		if steps >= 50 || first > 1000*(last-first)/steps {

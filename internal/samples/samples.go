@@ -49,11 +49,10 @@ type Port struct {
 
 // kind is what the values and times of a file are.
 type kind struct {
-	unit   float64 // bytes in one; 0 if it is not known
-	rate   bool    // a second
-	end    bool    // times are the ends of samples
-	deltas bool    // the format or the user says that values are no counters
-	flows  bool    // rows are flows, of which many have one time
+	unit  float64 // bytes in one; 0 if it is not known
+	rate  bool    // a second
+	end   bool    // times are the ends of samples
+	flows bool    // rows are flows, of which many have one time
 }
 
 // format is a line of the table.
@@ -68,16 +67,16 @@ var rates = kind{unit: 1, rate: true, end: true}
 
 // A file has the first format that recognises it. Anything else is CSV.
 var formats = []format{
-	{"vnstat", `(?s)^\{.*"vnstatversion"`, readVnstat, kind{unit: 1, deltas: true}},
+	{"vnstat", `(?s)^\{.*"vnstatversion"`, readVnstat, kind{unit: 1}},
 	{"prometheus", `(?s)^\{.*"resultType"`, readPrometheus, kind{unit: 1, end: true}},
 	{"librenms", `(?s)^\{.*"graph_data"`, readGraph, kind{unit: 1. / 8, rate: true, end: true}},
-	{"librenms", `^.*in_delta.*out_delta`, readTable, kind{unit: 1, end: true, deltas: true}},
+	{"librenms", `^.*in_delta.*out_delta`, readTable, kind{unit: 1, end: true}},
 	{"xport", `(?s)^((<.*)?<xport>|\{.*"about")`, readXport, rates},
 	{"dump", `(?s)^(<.*)?<rrd>`, readDump, rates},
 	{"fetch", `^[^\n,;"<{]*\n\s*\d{9,10}: \S`, readTable, rates},
 	{"mrtg", `^\d{9,10} -?\d+ -?\d+\r?\n\d{9,10} \d+ \d+ \d+ \d+\s`, readMRTG, rates},
-	{"nfdump", `^ts,te,td,`, readNfdump, kind{unit: 1, deltas: true, flows: true}},
-	{"cacti", `^(".*",".*"\r?\n){2}".*","\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"\r?\n`, readCacti, kind{rate: true, end: true}},
+	{"nfdump", `^ts,te,td,`, readNfdump, kind{unit: 1, flows: true}},
+	{"cacti", cactiHead, readCacti, kind{rate: true, end: true}},
 	{"grafana", `^(sep=.\r?\n)?"(?i:time)"[,;\t]"`, readTable, kind{rate: true, end: true}},
 	{"csv", ``, readTable, kind{}},
 }
@@ -180,7 +179,7 @@ func (f *file) settle() {
 		f.kind.unit = 1
 	}
 	if o.has("rate", "amount") {
-		f.rate, f.deltas = o.has("rate"), true
+		f.rate = o.has("rate")
 	}
 	f.settled = f.format != "csv" && f.format != "grafana"
 	if o.has("start", "end") {

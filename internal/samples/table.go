@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,38 +44,37 @@ func readTable(f *file) error {
 	})
 }
 
-// readCacti reads the export of a graph of Cacti: lines of names, in the language of its user, and facts, an empty one, and
-// the table. Old versions give each row the time of the next one. Then the first row is a step later than the start.
+// cactiHead is how an export of Cacti begins: lines of a name, in the language of its user, and the title, the label, the
+// start, the end and the step of the graph.
+const cactiHead = `^".*",".*"\r?\n".*","(.*)"\r?\n".*","(\d{4}-.*:\d\d)"\r?\n".*","\d{4}-.*"\r?\n".*","(\d+)"\r?\n`
+
+// readCacti reads an export of Cacti, whose table comes after an empty line. Old versions give each row the time of the next
+// one. Then the first row is a step later than the start.
 func readCacti(f *file) error {
-	var facts []string // title, label of the axis, start, end, step
+	head := regexp.MustCompile(cactiHead).FindStringSubmatch(f.head)
+	if head == nil {
+		return errors.New("want the title, label, start, end and step of a graph")
+	}
+	if !f.Format.has("bytes", "bits") {
+		f.kind.unit, _ = unit(head[1])
+	}
 	var t *table
 	ended, first := false, true
 	return f.records(func(line int, fields []string) (err error) {
 		switch {
-		case t != nil:
-			if first && fields[0] != facts[2] {
-				step, _ := strconv.ParseInt(facts[4], 10, 18)
-				f.late = step * int64(time.Second)
-				f.note(line, "late", "this version of Cacti gives samples the times of the next ones: corrected by %v",
-					cli.Duration(f.late))
-			}
-			first = false
-			return f.record(t, row{line: line}, fields)
-		case len(fields) == 1 && fields[0] == "":
-			ended = true
-			return nil
-		case !ended && len(facts) < 5:
-			facts = append(facts, fields[len(fields)-1])
-			return nil
 		case !ended:
+			ended = len(fields) == 1 && fields[0] == ""
 			return nil
-		case len(facts) < 5:
-			return errors.New("want title, label, start, end and step before the table")
-		case !f.Format.has("bytes", "bits"):
-			f.kind.unit, _ = unit(facts[1])
+		case t == nil:
+			t, err = f.header(line, append([]string{"time"}, fields[1:]...)...)
+			return err
+		case first && fields[0] != head[2]:
+			step, _ := strconv.ParseInt(head[3], 10, 18)
+			f.late = step * int64(time.Second)
+			f.note(line, "late", "this version of Cacti gives samples the times of the next ones: corrected by %v", cli.Duration(f.late))
 		}
-		t, err = f.header(line, append([]string{"time"}, fields[1:]...)...)
-		return err
+		first = false
+		return f.record(t, row{line: line}, fields)
 	})
 }
 

@@ -61,9 +61,9 @@ func (g *grid) distinct() error {
 			kept = append(kept, r)
 		case last.value == r.value && last.period == r.period:
 			g.note(r.line, "same", "the same as %s %d: counted once", g.part, last.line)
-		case !last.value[in].known && !r.value[out].known:
+		case last.value[in] == unknown && r.value[out] == unknown:
 			last.value[in] = r.value[in]
-		case !last.value[out].known && !r.value[in].known:
+		case last.value[out] == unknown && r.value[in] == unknown:
 			last.value[out] = r.value[out]
 		default:
 			return g.at(r.line, cli.Hint(fmt.Errorf("%s %d has different bytes for the same time", g.part, last.line),
@@ -80,17 +80,16 @@ func (g *grid) look() error {
 	for d, name := range directions[:total] {
 		n, rising, first, last := 0., 0., 0., 0.
 		for i := range g.rows {
-			v := g.rows[i].value[d]
-			if !v.known {
+			x := g.rows[i].value[d]
+			switch {
+			case x == unknown:
 				continue
-			}
-			switch x := v.float(); {
 			case n == 0:
 				first = x
 			case x > last:
 				rising++
 			}
-			n, last, g.wide[d] = n+1, v.float(), g.wide[d] || v.whole >= 1<<32
+			n, last, g.wide[d] = n+1, x, g.wide[d] || x >= 1<<32
 		}
 		steps := n - 1
 		g.seen[d] = n > 0
@@ -110,7 +109,9 @@ func (g *grid) differences() error {
 	if !g.Counters {
 		return nil
 	}
-	rows := slices.DeleteFunc(g.rows, func(r row) bool { return g.seen != [2]bool{r.value[in].known, r.value[out].known} })
+	rows := slices.DeleteFunc(g.rows, func(r row) bool {
+		return g.seen != [2]bool{r.value[in] != unknown, r.value[out] != unknown}
+	})
 	if len(rows) < 2 {
 		return errors.New("a single count shows no bytes")
 	}
@@ -118,17 +119,20 @@ func (g *grid) differences() error {
 	for i := 1; i < len(rows); i++ {
 		r, now := &rows[i], rows[i]
 		r.period = r.at - last.at
-		for d, v := range now.value {
-			n, wrapped := g.count(last.value[d].whole, v.whole, g.wide[d], r.period)
-			r.value[d] = number{whole: n, known: v.known}
-			switch {
-			case wrapped:
+		for d, count := range now.value {
+			before := last.value[d]
+			if count >= before {
+				r.value[d] = count - before // or both are unknown
+				continue
+			}
+			if n := 1<<32 - before + count; !g.wide[d] && before >= 1<<31 && n <= g.carries(r.period) {
+				r.value[d] = n
 				wraps++
 				g.note(r.line, "wrap", "the counter of %s wrapped", directions[d])
-			case v.whole < last.value[d].whole:
-				g.note(r.line, "reset",
-					"the counter of %s began anew: the bytes since then count, and those before are not known", directions[d])
+				continue
 			}
+			g.note(r.line, "reset", "the counter of %s began anew: the bytes since then count, and those before are not known",
+				directions[d])
 		}
 		last = now
 	}
@@ -139,27 +143,16 @@ func (g *grid) differences() error {
 	return nil
 }
 
-// count returns the bytes from one count to the next, and whether the counter wrapped: it
-// had 32 or 64 bits, was in their upper half, and the bytes are no more than the port
-// carries, or a quarter of the bits if its speed is not known. If not, it began anew, as those
-// of Prometheus do.
-func (f *file) count(from, to uint64, wide bool, period int64) (n uint64, wrapped bool) {
-	if to >= from {
-		return to - from, false
+// carries is the most bytes that a counter that wraps counts in a period: those that the port carries, or else a quarter of 32
+// bits. Those of Prometheus begin anew.
+func (f *file) carries(period int64) float64 {
+	switch {
+	case f.format == "prometheus":
+		return 0
+	case f.Speed > 0:
+		return float64(f.Speed) / 8 * time.Duration(period).Seconds() * 1.1
 	}
-	top := uint64(math.MaxUint32)
-	if wide {
-		top = math.MaxUint64
-	}
-	limit := top / 4
-	if f.Speed > 0 {
-		limit = uint64(float64(f.Speed) / 8 * time.Duration(period).Seconds() * 1.1)
-	}
-	n = top - from + to + 1
-	if f.format != "prometheus" && from > top/2 && n <= limit {
-		return n, true
-	}
-	return to, false
+	return 1 << 30
 }
 
 // amounts turns the values of rows into bytes, and their times into beginnings.
@@ -173,11 +166,14 @@ func (g *grid) amounts() error {
 		}
 		for d := range r.value {
 			v := &r.value[d]
-			if g.seen[d] && !v.known {
-				g.note(r.line, "nan", "%s is not known: it counts as nothing", directions[d])
+			if *v == unknown {
+				*v = 0
+				if g.seen[d] {
+					g.note(r.line, "nan", "%s is not known: it counts as nothing", directions[d])
+				}
 			}
 			if g.rate {
-				*v = v.times(float64(period) / float64(time.Second))
+				*v *= time.Duration(period).Seconds()
 			}
 		}
 	}
@@ -307,10 +303,10 @@ func (g *grid) fit() error {
 				g.note(r.line, "spread", "covers %v: spread over %d samples", cli.Duration(r.period), n)
 			}
 		}
-		all := [2]int64{r.value[in].round(), r.value[out].round()}
-		if sum += float64(all[in]) + float64(all[out]); sum > 1<<62 {
+		if sum += r.value[in] + r.value[out]; sum > 1<<62 {
 			return g.at(r.line, errLarge)
 		}
+		all := [2]int64{int64(r.value[in] + 0.5), int64(r.value[out] + 0.5)}
 		first, rest := floor(start-p, slot)+p, all
 		if parts += (end - first) / slot; parts > 1<<25 {
 			return errMany

@@ -3,7 +3,6 @@ package samples
 import (
 	"errors"
 	"fmt"
-	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -11,42 +10,21 @@ import (
 	"framepipe/internal/cli"
 )
 
-// number is a value of a file. Counts need all 64 bits, and rates have fractions.
-type number struct {
-	whole uint64
-	part  float64
-	known bool
-}
-
-func (n number) float() float64 { return float64(n.whole) + n.part }
-
-// times multiplies a number.
-func (n number) times(factor float64) number {
-	if factor == 1 || !n.known {
-		return n
-	}
-	whole, part := math.Modf(n.float() * factor)
-	return number{uint64(min(whole, 1<<63)), part, true}
-}
-
-// round returns the nearest whole number.
-func (n number) round() int64 { return int64(min(n.whole+uint64(n.part+0.5), math.MaxInt64)) }
+// unknown is a value that is missing. Others are not negative. They are exact up to 2^53, which is 9 PB.
+const unknown = -1
 
 // number reads a number in the dialect of the file.
-func (f *file) number(text string) (number, error) {
-	if n, err := strconv.ParseUint(text, 10, 64); err == nil {
-		return number{whole: n, known: true}, nil
+func (f *file) number(text string) (float64, error) {
+	if n, err := strconv.ParseUint(text, 10, 53); err == nil {
+		return float64(n), nil
 	}
 	switch strings.ToLower(text) {
 	case "", "u", "nan", "-nan", "null", "undefined", "-":
-		return number{}, nil
+		return unknown, nil
 	}
 	plain, err := f.plain(text)
 	if err != nil {
-		return number{}, err
-	}
-	if n, err := strconv.ParseUint(plain, 10, 64); err == nil {
-		return number{whole: n, known: true}, nil
+		return 0, err
 	}
 	x, err := strconv.ParseFloat(plain, 64)
 	switch {
@@ -55,14 +33,13 @@ func (f *file) number(text string) (number, error) {
 		if i := strings.IndexAny(text, " kMGTb"); i > 0 && text[0] >= '0' && text[0] <= '9' {
 			err = cli.Hint(err, "export numbers without units: in Grafana, turn off Formatted data")
 		}
-		return number{}, err
+		return 0, err
 	case x < 0:
-		return number{}, fmt.Errorf("%.40q is negative", text)
-	case x >= 1<<64:
-		return number{}, fmt.Errorf("%.40q is too large: the most is 2^64-1", text)
+		return 0, fmt.Errorf("%.40q is negative", text)
+	case x > 1<<64:
+		return 0, fmt.Errorf("%.40q is too large: the most is 2^64", text)
 	}
-	whole, part := math.Modf(x)
-	return number{uint64(whole), part, true}, nil
+	return x, nil
 }
 
 // A number with one comma or point may have thousands or a fraction.

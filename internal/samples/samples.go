@@ -102,7 +102,7 @@ type row struct {
 	at     int64 // nanoseconds since the Unix epoch
 	wall   bool  // at is the time of a clock of the zone, as if it were UTC
 	period int64 // nanoseconds that the values are of; 0 if the file does not say it
-	value  [2]number
+	value  [2]float64
 }
 
 const (
@@ -240,8 +240,7 @@ func Sum(ports []Port) (*bill.Samples, []string, error) {
 				p.Name, cli.Duration(p.Slot)), "give the length of all samples with -interval")
 		}
 		for x := range p.All() {
-			value := [2]number{{whole: uint64(x.In), known: true}, {whole: uint64(x.Out), known: true}}
-			g.rows = append(g.rows, row{at: x.At, period: int64(slot), value: value})
+			g.rows = append(g.rows, row{at: x.At, period: int64(slot), value: [2]float64{float64(x.In), float64(x.Out)}})
 		}
 	}
 	slices.SortFunc(g.rows, byTime)

@@ -97,10 +97,10 @@ func (f *file) record(t *table, r row, fields []string) error {
 	}
 	if t.period >= 0 {
 		x, err := f.number(fields[t.period])
-		if err != nil || x.known && (x.float() <= 0 || x.float() > 366*86400) {
+		if err != nil || x == 0 || x > 366*86400 {
 			return cli.Hint(fmt.Errorf("the period is %.40q", fields[t.period]), "want seconds")
 		}
-		r.period = int64(x.float() * float64(time.Second))
+		r.period = int64(max(x, 0) * float64(time.Second))
 	}
 	for _, s := range t.series {
 		port, values := s.port, [2]string{}
@@ -129,13 +129,14 @@ func (f *file) sample(port string, r row, at string, values [2]string, unit [2]f
 			f.note(r.line, "below", "out is negative, as it is drawn below the axis: it counts as positive")
 			text = text[1:]
 		}
-		v, err := f.number(text)
-		if err != nil {
+		if r.value[d], err = f.number(text); err != nil {
 			return fmt.Errorf("%s: %w", directions[d], err)
 		}
-		r.value[d] = v.times(unit[d])
+		if r.value[d] != unknown {
+			r.value[d] *= unit[d]
+		}
 	}
-	if !r.value[in].known && !r.value[out].known {
+	if r.value == [2]float64{unknown, unknown} {
 		return nil
 	}
 	if f.kept++; f.kept > maxRows {
@@ -161,7 +162,7 @@ func readMRTG(f *file) error {
 	f.Interval = cmp.Or(f.Interval, 5*time.Minute)
 	rows := f.ports[""]
 	n := len(rows) - 1 // the last one has no next
-	for n > 0 && rows[n-1].value == [2]number{{known: true}, {known: true}} {
+	for n > 0 && rows[n-1].value == [2]float64{} {
 		n-- // as a new log is filled
 	}
 	var kept []row

@@ -19,8 +19,8 @@ type clock struct {
 
 var dayOrMonth = regexp.MustCompile(`^\d{1,2}[-./]\d{1,2}[-./]\d{4}\b`)
 
-// newClock returns a clock of the times without a zone, which are of the zone of the options, of those with one, and of
-// those with the order of day and month that the options give.
+// newClock returns a clock of the times without a zone, which are of the zone of the options, of those
+// with one, and of those with the order of day and month that the options give.
 func newClock(o Options) (c clock) {
 	days := []string{"2006-01-02 ", "2006-01-02T", "2006/01/02 "}
 	for order, day := range map[string]string{"dmy": "2-1-2006 ", "mdy": "1-2-2006 "} {
@@ -28,7 +28,8 @@ func newClock(o Options) (c clock) {
 			days = append(days, day, strings.ReplaceAll(day, "-", "."), strings.ReplaceAll(day, "-", "/"))
 		}
 	}
-	for _, of := range []string{"15:04:05", "15:04", "15:04:05Z07:00", "15:04:05 -0700", "15:04:05-0700", "3:04:05 PM", "3:04 PM"} {
+	zones := []string{"15:04:05Z07:00", "15:04:05 -0700", "15:04:05-0700"}
+	for _, of := range append([]string{"15:04:05", "15:04", "3:04:05 PM", "3:04 PM"}, zones...) {
 		for _, day := range days {
 			c.layouts = append(c.layouts, day+of)
 		}
@@ -82,9 +83,9 @@ func epoch(text string) (at int64, is bool, err error) {
 	return at, true, nil
 }
 
-// local turns the times of clocks into instants. When clocks are set back, each time of an hour comes twice. Of two rows
-// with one time the first in the file is the earlier, or the later in a file that goes back in time. A single row is the
-// earlier, unless the row before it is between both; and all flows are.
+// local turns the times of clocks into instants. When clocks are set back, each time of an hour comes
+// twice. Of two rows with one time the first in the file is the earlier, or the later in a file that goes
+// back in time. A single row is the earlier, unless the row before it is between both; and all flows are.
 func (g *grid) local() error {
 	rows, times := g.rows, map[int64]int{}
 	if last := len(rows) - 1; last > 0 && rows[0].wall && rows[last].at < rows[0].at {

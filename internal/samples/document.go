@@ -15,9 +15,9 @@ const maxDepth = 32
 
 var errDeep = fmt.Errorf("more than %d elements within each other", maxDepth)
 
-// document is what a reader wants of a JSON or XML file: functions by the paths of values, which each value is given to
-// as a function that decodes it. A path is the names on the way, without the root of XML: a.b. Elements of an array have
-// the path of the array and [].
+// document is what a reader wants of a JSON or XML file: functions by the paths of values, which each
+// value is given to as a function that decodes it. A path is the names on the way, without the root of
+// XML: a.b. Elements of an array have the path of the array and [].
 type document map[string]func(decode func(into any) error) error
 
 // read reads a file until the end, a value at a time.
@@ -88,8 +88,8 @@ func (d document) value(in *input, j *json.Decoder, path string, depth int) erro
 	return err
 }
 
-// readXML reads elements until the end. Errors of XML name the line. A comment has the path of the element that it is in,
-// and the name comment.
+// readXML reads elements until the end. Errors of XML name the line. A comment has the path of the element
+// that it is in, and the name comment.
 func (d document) readXML(in *input) (err error) {
 	x := xml.NewDecoder(in)
 	x.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }

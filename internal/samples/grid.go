@@ -74,8 +74,8 @@ func (g *grid) distinct() error {
 	return nil
 }
 
-// look looks at the values. It returns an error if amounts look like counters: nearly all rise, and if there are few, by
-// little.
+// look looks at the values. It returns an error if amounts look like counters: nearly all rise, and if
+// there are few, by little.
 func (g *grid) look() error {
 	for d, name := range directions[:total] {
 		n, rising, first, last := 0., 0., 0., 0.
@@ -143,8 +143,8 @@ func (g *grid) differences() error {
 	return nil
 }
 
-// carries is the most bytes that a counter that wraps counts in a period: those that the port carries, or else a quarter of 32
-// bits. Those of Prometheus begin anew.
+// carries is the most bytes that a counter that wraps counts in a period: those that the port carries, or
+// else a quarter of 32 bits. Those of Prometheus begin anew.
 func (f *file) carries(period int64) float64 {
 	switch {
 	case f.format == "prometheus":
@@ -180,8 +180,8 @@ func (g *grid) amounts() error {
 	return nil
 }
 
-// ends reports whether times are the ends of samples. Where the file does not say so, a row does that covers more or less
-// than the one before: it is as far from that as the period of the later of both.
+// ends reports whether times are the ends of samples. Where the file does not say so, a row does that
+// covers more or less than the one before: it is as far from that as the period of the later of both.
 func (g *grid) ends() bool {
 	if g.settled {
 		return g.end

@@ -261,6 +261,20 @@ func BenchmarkReadMonthOfFiveSeconds(b *testing.B) {
 	}
 }
 
+func BenchmarkReadPrometheus(b *testing.B) {
+	var file strings.Builder
+	file.WriteString(`{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"in_total"},"values":[`)
+	for i := range 500000 {
+		fmt.Fprintf(&file, `[%d,"%d"],`, start+15*i, i*7919)
+	}
+	file.WriteString(`[1803491200,"9959500000"]]}]}}`)
+	for b.Loop() {
+		if _, _, err := Read(strings.NewReader(file.String()), Options{Zone: time.UTC}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // FuzzRead: no file of any format, in pieces of any size, makes it panic; an error
 // names a line there is; and samples can be billed and drawn.
 func FuzzRead(f *testing.F) {

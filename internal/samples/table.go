@@ -44,12 +44,12 @@ func readTable(f *file) error {
 	})
 }
 
-// cactiHead is how an export of Cacti begins: lines of a name, in the language of its user, and the title, the label, the
-// start, the end and the step of the graph.
+// cactiHead is how an export of Cacti begins: lines of a name, in the language of its user, and the title,
+// the label, the start, the end and the step of the graph.
 const cactiHead = `^".*",".*"\r?\n".*","(.*)"\r?\n".*","(\d{4}-.*:\d\d)"\r?\n".*","\d{4}-.*"\r?\n".*","(\d+)"\r?\n`
 
-// readCacti reads an export of Cacti, whose table comes after an empty line. Old versions give each row the time of the next
-// one. Then the first row is a step later than the start.
+// readCacti reads an export of Cacti, whose table comes after an empty line. Old versions give each row
+// the time of the next one. Then the first row is a step later than the start.
 func readCacti(f *file) error {
 	head := regexp.MustCompile(cactiHead).FindStringSubmatch(f.head)
 	if head == nil {
@@ -71,7 +71,8 @@ func readCacti(f *file) error {
 		case first && fields[0] != head[2]:
 			step, _ := strconv.ParseInt(head[3], 10, 18)
 			f.late = step * int64(time.Second)
-			f.note(line, "late", "this version of Cacti gives samples the times of the next ones: corrected by %v", cli.Duration(f.late))
+			f.note(line, "late", "this version of Cacti gives samples the times of the next ones: corrected by %v",
+				cli.Duration(f.late))
 		}
 		first = false
 		return f.record(t, row{line: line}, fields)
@@ -146,9 +147,9 @@ func (f *file) sample(port string, r row, at string, values [2]string, unit [2]f
 	return nil
 }
 
-// readMRTG reads the log of MRTG: the last counts, and then from the newest line to the oldest the end of a step, mean
-// rates and the highest rates. A step begins at the time of the next line. Old steps are longer: those do not show samples
-// and are left out.
+// readMRTG reads the log of MRTG: the last counts, and then from the newest line to the oldest the end of
+// a step, mean rates and the highest rates. A step begins at the time of the next line. Old steps are
+// longer: those do not show samples and are left out.
 func readMRTG(f *file) error {
 	err := f.records(func(line int, fields []string) error {
 		switch {

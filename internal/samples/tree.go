@@ -34,8 +34,8 @@ type vnstatSample struct {
 	Timestamp, Rx, Tx json.Number
 }
 
-// readVnstat reads vnstat --json: the five-minute samples, or the hours, which come after them, if a port has no others or
-// -interval asks for hours.
+// readVnstat reads vnstat --json: the five-minute samples, or the hours, which come after them, if a port
+// has no others or -interval asks for hours.
 func readVnstat(f *file) error {
 	var version, port string
 	samples := func(length time.Duration) func(func(any) error) error {
@@ -100,8 +100,8 @@ func readPrometheus(f *file) error {
 	return err
 }
 
-// series returns the port of a series, which is the labels that do not say its direction, and this; said is whether the
-// user says what its values are.
+// series returns the port of a series, which is the labels that do not say its direction, and this; said
+// is whether the user says what its values are.
 func (f *file) series(count int, metric map[string]string, said bool) (port string, direction int, err error) {
 	var labels []string
 	direction = -1
@@ -148,7 +148,9 @@ func readGraph(f *file) error {
 			return nil
 		})
 	}
-	err := document{"graph_data.ticks[]": column(0), "graph_data.in_data[]": column(1), "graph_data.out_data[]": column(2)}.read(f)
+	err := document{
+		"graph_data.ticks[]": column(0), "graph_data.in_data[]": column(1), "graph_data.out_data[]": column(2),
+	}.read(f)
 	ticks, ins, outs := columns[0], columns[1], columns[2]
 	if err == nil && (len(ins) != len(ticks) || len(outs) != len(ticks)) {
 		err = fmt.Errorf("%d times, but %d and %d values", len(ticks), len(ins), len(outs))
@@ -209,8 +211,8 @@ func readXport(f *file) error {
 	}.read(f)
 }
 
-// readDump reads rrdtool dump: the means of the shortest steps, or those of -interval. A comment before each row has its
-// time.
+// readDump reads rrdtool dump: the means of the shortest steps, or those of -interval. A comment before
+// each row has its time.
 func readDump(f *file) error {
 	var t *table // of an archive that counts
 	var mean, comment string
@@ -222,7 +224,8 @@ func readDump(f *file) error {
 		"rra.cf":  text(&mean),
 		"rra.pdp_per_row": on(func(x int32) (err error) {
 			length, t = step*int64(x), nil
-			if mean == "AVERAGE" && length > 0 && length < 1<<32 && length == cmp.Or(want, length) && length <= cmp.Or(best, length) {
+			asked := length > 0 && length < 1<<32 && length == cmp.Or(want, length)
+			if asked && mean == "AVERAGE" && length <= cmp.Or(best, length) {
 				clear(f.ports) // of longer steps
 				f.kept, best = 0, length
 				t, err = f.header(1, names...)

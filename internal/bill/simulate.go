@@ -165,10 +165,7 @@ type Simulated struct {
 	Commit                         int64 // bytes of a window
 	Offered, Passed, Delayed, Lost int64
 	Longest                        time.Duration // longest delay of a byte that passed
-	// Flat is the bytes that would pass without free windows. Best is the bytes
-	// that a scheduler would pass if it knew all demand and the poller's phase, of
-	// Whole, the demand in complete windows of that phase.
-	Flat, Best, Whole int64
+	Flat                           int64         // bytes that would pass without free windows
 	// Bill is the bill of the bytes that passed.
 	Bill *Bill
 }
@@ -204,8 +201,7 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	return x, nil
 }
 
-// run simulates the gates of directions that share a budget: with the budget, without
-// it, and with all demand known in advance.
+// run simulates the gates of directions that share a budget: with the budget, and without it.
 func (x *Simulated) run(directions []int, offered, passed *Series) error {
 	var demand []budget.Demand
 	idle := true
@@ -248,23 +244,7 @@ func (x *Simulated) run(directions []int, offered, passed *Series) error {
 		return err
 	}
 	x.Flat += r.Passed
-	x.foresee(directions)
 	return nil
-}
-
-// foresee adds what passes if all demand is known in advance.
-func (x *Simulated) foresee(directions []int) {
-	lanes := make([][]int64, len(directions))
-	for i, direction := range directions {
-		lanes[i] = make([]int64, ceilDiv(x.Cycle.End-x.Cycle.Start, int64(x.Window))) // the rest is idle
-		for k, w := range x.Natural.Windows {
-			in, out := x.Method.counted(w.In, w.Out)
-			bytes := [...]int64{dirIn: in, dirOut: out}[direction]
-			lanes[i][k] = bytes
-			x.Whole += bytes
-		}
-	}
-	x.Best += budget.AllKnowing(x.Commit, x.Percentile.Above(), lanes...)
 }
 
 // share returns part/whole, and 1 if whole is 0.
@@ -280,6 +260,3 @@ func (x *Simulated) PassedShare() float64 { return share(x.Passed, x.Offered) }
 
 // FlatShare returns the share that passes without free windows.
 func (x *Simulated) FlatShare() float64 { return share(x.Flat, x.Offered) }
-
-// BestShare returns the share that passes if all demand is known in advance.
-func (x *Simulated) BestShare() float64 { return share(x.Best, x.Whole) }

@@ -104,7 +104,7 @@ func (x *Simulated) JSON() []map[string]any {
 		"commit_bps": x.Bill.BPS(x.Commit), "natural_bps": x.Bill.BPS(x.Natural.Billed),
 		"offered_bytes": x.Offered, "passed_bytes": x.Passed, "delayed_bytes": x.Delayed, "lost_bytes": x.Lost,
 		"longest_delay_s": x.Longest.Seconds(),
-		"passed_share":    x.PassedShare(), "flat_passed_share": x.FlatShare(), "all_knowing_passed_share": x.BestShare(),
+		"passed_share":    x.PassedShare(), "flat_passed_share": x.FlatShare(),
 	})
 	return []map[string]any{j}
 }

@@ -256,7 +256,7 @@ func TestGenerated(t *testing.T) {
 	for _, d := range demands {
 		const n = 10 * 288
 		samples := d.make(rand.New(rand.NewPCG(3, 4)), n, 1e9)
-		best := AllKnowing(1e9, Ratio{5, 100}, samples)
+		best := allKnowing(1e9, Ratio{5, 100}, samples)
 		row := fmt.Sprintf("%-20s", d.name)
 		for _, p := range []Policy{Never, Greedy, Weighed} {
 			s := Simulation{Config: Config{Quota: 1e9, Free: Ratio{5, 100}, Cycle: fixed(10 * day), Policy: p}, Threshold: 0.75}

@@ -106,7 +106,7 @@ func TestData(t *testing.T) {
 						Quota: percentile95(natural) * share / 100, Free: free, Cycle: halves(start, n),
 						Window: 5 * time.Minute, Poller: tt.poller,
 					}
-					best := float64(AllKnowing(cfg.Quota, free, half))
+					best := float64(allKnowing(cfg.Quota, free, half))
 					row := fmt.Sprintf("%-12s %s %3d%%", name, [...]string{"all ", "half"}[i], share)
 					if tt.poller.Jitter > 0 {
 						flat, _ := passed(t, cfg, Never, test, test.Start)
@@ -157,4 +157,25 @@ func passed(t *testing.T, cfg Config, p Policy, demand Demand, from int64) (floa
 		h.check(t, cfg)
 	}
 	return float64(sum), r
+}
+
+// allKnowing returns the bytes that a scheduler would pass if it knew all demand and the
+// poller's phase: each sample up to the quota, and in full the free samples that exceed it
+// most. The lanes have samples of the same length, which are free together.
+func allKnowing(quota int64, free Ratio, lanes ...[]int64) int64 {
+	excess := make([]int64, len(lanes[0]))
+	sum := int64(0)
+	for _, samples := range lanes {
+		for i, s := range samples {
+			sum += min(s, quota)
+			excess[i] += max(s-quota, 0)
+		}
+	}
+	slices.Sort(excess)
+	slices.Reverse(excess)
+	n := FreeWindows(int64(len(excess)+1), 1, free)
+	for _, e := range excess[:n] {
+		sum += e
+	}
+	return sum
 }

@@ -249,24 +249,3 @@ func (g *shaper) sustainable(x *lane, k int64) int64 {
 	}
 	return max(rate, 0)
 }
-
-// AllKnowing returns the bytes that a scheduler would pass if it knew all demand and the
-// poller's phase: each sample up to the quota, and in full the free samples that exceed it
-// most. The lanes have samples of the same length, which are free together.
-func AllKnowing(quota int64, free Ratio, lanes ...[]int64) int64 {
-	excess := make([]int64, len(lanes[0]))
-	sum := int64(0)
-	for _, samples := range lanes {
-		for i, s := range samples {
-			sum += min(s, quota)
-			excess[i] += max(s-quota, 0)
-		}
-	}
-	slices.Sort(excess)
-	slices.Reverse(excess)
-	n := FreeWindows(int64(len(excess)+1), 1, free)
-	for _, e := range excess[:n] {
-		sum += e
-	}
-	return sum
-}

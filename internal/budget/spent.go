@@ -91,7 +91,7 @@ func (b *Budget) until(x *lane, at int64) int64 {
 // begins that touches the next cycle.
 func (b *Budget) Quota(now int64) int64 {
 	b.Advance(now)
-	if (b.t+b.span)*b.slot > b.cycles[1].end {
+	if b.cfg.Hard || (b.t+b.span)*b.slot > b.cycles[1].end {
 		return b.cfg.Quota
 	}
 	return max(b.cfg.Quota, b.spent[0].level(b), b.spent[1].level(b))

@@ -348,7 +348,8 @@ func room(b *Budget, now int64) int64 {
 	return max(b.cfg.Quota-b.lane[0].held(k), 0)
 }
 
-// The example of the package's comment.
+// A burst of 60 slots from an idle link, three times the quota, costs two windows. The first third passes within
+// the quota, so that the windows -40 to 39 are over: the chain is -40 and 20.
 func TestExample(t *testing.T) {
 	b, err := New(Config{Quota: 600e6, Free: Ratio{5, 100}, Cycle: fixed(30 * day), Policy: Greedy})
 	if err != nil {

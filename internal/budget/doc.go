@@ -135,14 +135,6 @@
 // a burst that exceeds the quota for an instant costs one window, or two, and so
 // does a single sample of less than twice the quota.
 //
-// Example: the quota is 600 MB in 5 minutes, 10 MB a slot, the jitter 0, and the link was
-// idle. Then 30 MB a slot arrive for 60 slots: 1,800 MB. The gate's own window passes 20
-// slots' worth, and the budget decides on the rest. In slot 20, window k=-40 (slots
-// -40 to 20) is the first over quota, as all earlier windows have ended. In slot 59,
-// at the end, all windows up to k=39 are over; that one has slots 39 to 59, 630 MB.
-// So the windows -40 to 39 are over, and the chain is -40 and 20: two
-// windows are used. Within the quota, 600 MB would have passed instead of 1,800.
-//
 // After the burst, the windows that went over are spent. So Limit measures
 // further traffic by the first window that is not over, and the link does not
 // have to stay silent until the burst has left the caller's own window.

@@ -58,7 +58,7 @@ func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
 // clip limits the cycle to its known part, if that is a window or more.
 func (c *Scenario) clip(s *Samples) (err error) {
 	slot := int64(c.slot())
-	start, end := ceilDiv(max(c.Natural.From, c.Cycle.Start), slot)*slot, floorDiv(min(c.Natural.To, c.Cycle.End), slot)*slot
+	start, end := ceilDiv(max(c.Natural.From, c.Cycle.Start), slot)*slot, budget.FloorDiv(min(c.Natural.To, c.Cycle.End), slot)*slot
 	if whole := start-c.Cycle.Start < slot && c.Cycle.End-end < slot; whole || end-start < int64(c.Window) {
 		return nil
 	}
@@ -129,12 +129,15 @@ func (m Method) budgets() [][]int {
 // slot both divide a window, so does the new length.
 func (s *Samples) demand(start, end int64, slot time.Duration, m Method) (all []*Series) {
 	const gap = 1024 // slots
-	length := lcm(int64(s.Slot), int64(slot))
+	length := int64(s.Slot)
+	for length%int64(slot) != 0 {
+		length += int64(s.Slot)
+	}
 	var x *Series
 	for _, y := range s.list[s.index(start):s.index(end)] {
 		if x == nil || (y.At-x.Start)/length > int64(len(x.In))+gap {
 			// Start on a multiple of length, or with the sample that contains it.
-			past := (y.At - floorDiv(y.At, length)*length) / int64(s.Slot)
+			past := (y.At - budget.FloorDiv(y.At, length)*length) / int64(s.Slot)
 			x = &Series{Start: y.At - past*int64(s.Slot), Slot: time.Duration(length)}
 			all = append(all, x)
 		}
@@ -147,15 +150,6 @@ func (s *Samples) demand(start, end int64, slot time.Duration, m Method) (all []
 		x.Out[i] += out
 	}
 	return all
-}
-
-// lcm returns the least common multiple.
-func lcm(a, b int64) int64 {
-	x, y := a, b
-	for y != 0 {
-		x, y = y, x%y
-	}
-	return a / x * b
 }
 
 // Simulated is the result of gates in a cycle. Bytes are summed over all directions

@@ -36,7 +36,7 @@ func (h *history) check(t rapid.TB, cfg Config) {
 		start, stop := cfg.Cycle(at)
 		over := make([]int64, width)
 		whole := make([]int64, width)
-		for k := floorDiv(start, part) - width; k*part < stop; k++ {
+		for k := FloorDiv(start, part) - width; k*part < stop; k++ {
 			p := (k%width + width) % width
 			if k*part >= start && k*part+int64(cfg.Window) <= stop {
 				whole[p]++
@@ -64,7 +64,7 @@ func (h *history) check(t rapid.TB, cfg Config) {
 
 func fixed(length int64) func(int64) (int64, int64) {
 	return func(now int64) (int64, int64) {
-		n := floorDiv(now, length)
+		n := FloorDiv(now, length)
 		return n * length, (n + 1) * length
 	}
 }

@@ -56,7 +56,7 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 		if split < 1 || int64(d.Sample)%b.slot != 0 {
 			return r, fmt.Errorf("samples of %v are not a multiple of slots of %v", d.Sample, time.Duration(b.slot))
 		}
-		first := floorDiv(d.Start, b.slot)
+		first := FloorDiv(d.Start, b.slot)
 		// The backlog drains no faster than the highest rate ever offered.
 		fastest := int64(0)
 		for _, samples := range d.Lanes {

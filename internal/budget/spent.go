@@ -82,7 +82,7 @@ func (b *Budget) least(x *lane, k int64) int64 {
 
 // until returns the bytes of a lane up to an instant, if those of a slot are spread evenly over it.
 func (b *Budget) until(x *lane, at int64) int64 {
-	i := floorDiv(at, b.slot)
+	i := FloorDiv(at, b.slot)
 	return x.upTo(i-1) + muldiv(x.upTo(i)-x.upTo(i-1), at-i*b.slot, b.slot)
 }
 

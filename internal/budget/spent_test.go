@@ -79,7 +79,7 @@ func lost(t *testing.T, samples []int64, cfg Config) (lost int64) {
 	const before, month = 9 * day / minutes5 * Slots, 31 * day
 	cfg.Quota, cfg.Free, cfg.Whole = 10e6/8*300, Ratio{5, 100}, true
 	cfg.Cycle = func(at int64) (int64, int64) {
-		start := july + floorDiv(at-july, month)*month
+		start := july + FloorDiv(at-july, month)*month
 		return start, start + month
 	}
 	b, err := New(cfg)

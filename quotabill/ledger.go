@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"framepipe/internal/bill"
 	"framepipe/internal/budget"
@@ -77,4 +78,20 @@ func readLedger(l *ledger.Ledger, offered bool, now int64) (list []bill.Sample) 
 		list = list[:used]
 	}
 	return list
+}
+
+// compare lays the samples of a provider over a ledger.
+func (j *job) compare(s *bill.Samples) error {
+	counts, err := j.fromLedger(j.ledger, time.Now().UnixNano())
+	if err != nil {
+		return err
+	}
+	if s.Slot < time.Duration(j.window.Duration) {
+		return fmt.Errorf("samples of %v are shorter than the ledger's windows of %v", cli.Duration(s.Slot), j.window.Duration)
+	}
+	c, err := bill.Compare(s, counts, j.terms.Poller.Jitter, j.calendar.Zone)
+	if err != nil {
+		return err
+	}
+	return j.write(c, j.ledger)
 }

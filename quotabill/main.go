@@ -347,7 +347,7 @@ func run(t *cli.Tool, c config, args []string) error {
 		return err
 	}
 	if c.csv != nil && c.ledger != "" {
-		return j.compare(ports)
+		return j.compare(ports[0].Samples)
 	}
 	for _, p := range ports {
 		p.Samples.Source = c.source(name)

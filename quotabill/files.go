@@ -16,24 +16,18 @@ import (
 	"framepipe/internal/samples"
 )
 
-// addition is how several ports become one bill.
-type addition uint8
-
+// The values of -add.
 const (
-	addSamples addition = 1 + iota
-	addPercentiles
+	addSamples     = "samples"
+	addPercentiles = "percentiles"
 )
 
-var additions = []string{"", "samples", "percentiles"}
-
-func (a addition) String() string { return additions[a] }
-
-// Set implements flag.Value.
-func (a *addition) Set(s string) error {
-	if s != "samples" && s != "percentiles" {
+func (c *config) setAdd(s string) error {
+	if s != addSamples && s != addPercentiles {
 		return errors.New("want samples or percentiles")
 	}
-	return cli.Choose(a, additions, s)
+	c.add = s
+	return nil
 }
 
 // notPipe returns an error if a file is a named pipe: opening it would wait for a writer.
@@ -73,7 +67,7 @@ func (j *job) fromFiles(t *cli.Tool) (ports []samples.Port, err error) {
 	}
 	switch {
 	case len(ports) == 1:
-	case j.add == 0:
+	case j.add == "":
 		var names []string
 		for _, p := range ports {
 			names = append(names, p.Name)

@@ -25,15 +25,15 @@ func TestNamedPipe(t *testing.T) {
 	if err == nil || err.Error() != "open "+name+": a named pipe" || cli.HintOf(err) != "quotabill -csv - < "+name {
 		t.Error(err, cli.HintOf(err))
 	}
-	if _, err = (&config{}).fromLedger(name, nil, 0); err == nil || err.Error() != "open "+name+": a named pipe" {
+	if _, err = (&config{}).fromLedger(name, 0); err == nil || err.Error() != "open "+name+": a named pipe" {
 		t.Error(err)
 	}
 }
 
 // jobOf returns a job for files of these contents.
-func jobOf(t *testing.T, add addition, contents ...string) *job {
+func jobOf(t *testing.T, add string, contents ...string) *job {
 	t.Helper()
-	c := config{add: add, zone: "UTC", cycleDay: 1, percentile: 95e9, threshold: threshold, format: samples.Format{}}
+	c := config{given: none, add: add, zone: "UTC", cycleDay: 1, percentile: 95e9, threshold: threshold, format: samples.Format{}}
 	c.window.Duration = cli.Duration(5 * time.Minute)
 	for i, content := range contents {
 		name := filepath.Join(t.TempDir(), "abc"[i:i+1])
@@ -53,7 +53,7 @@ func jobOf(t *testing.T, add addition, contents ...string) *job {
 func TestAdd(t *testing.T) {
 	one := "2026-11-10 00:00:00,375000000,0\n2026-11-10 00:05:00,0,0\n"
 	other := "2026-11-10 00:00:00,0,0\n2026-11-10 00:05:00,375000000,0\n"
-	if _, err := jobOf(t, 0, one, other).fromFiles(&cli.Tool{}); err == nil || !strings.HasPrefix(err.Error(), "there are 2 ports: ") {
+	if _, err := jobOf(t, "", one, other).fromFiles(&cli.Tool{}); err == nil || !strings.HasPrefix(err.Error(), "there are 2 ports: ") {
 		t.Error(err)
 	}
 	j := jobOf(t, addSamples, one, other)
@@ -87,7 +87,7 @@ func TestAdd(t *testing.T) {
 func TestOneOfTheNextMonth(t *testing.T) {
 	file := "2026-11-30 23:50:00,1,1\n2026-11-30 23:55:00,1,1\n2026-12-01 00:00:00,1,1\n"
 	for given, want := range map[string]string{"": "2026-11", "2026-12": "2026-12"} {
-		j := jobOf(t, 0, file)
+		j := jobOf(t, "", file)
 		j.cycle = given
 		ports, err := j.fromFiles(&cli.Tool{})
 		if err != nil {

@@ -11,7 +11,7 @@ import (
 // Samples that are yet to come, or that a ledger has in part, are refused, and leave nothing behind.
 func TestInto(t *testing.T) {
 	now := time.Date(2026, 11, 10, 0, 10, 0, 0, time.UTC).UnixNano()
-	j := jobOf(t, 0, "2026-11-10 00:00:00,1000,2000\n2026-11-10 00:05:00,0,7\n")
+	j := jobOf(t, "", "2026-11-10 00:00:00,1000,2000\n2026-11-10 00:05:00,0,7\n")
 	j.terms.Commit = 500
 	j.into = t.TempDir() + "/ledger"
 	ports, err := j.fromFiles(&cli.Tool{})

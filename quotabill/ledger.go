@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"framepipe/internal/bill"
 	"framepipe/internal/budget"
@@ -13,7 +14,7 @@ import (
 
 // fromLedger reads the counts of gates up to now: charged bytes, or offered bytes for a
 // simulation. Without flags for them, the cycle and the window are the ledger's.
-func (c *config) fromLedger(name string, given func(flag string) bool, now int64) (samples *bill.Samples, err error) {
+func (c *config) fromLedger(name string, now int64) (samples *bill.Samples, err error) {
 	if err := notPipe(name, "give a ledger, or for samples quotabill -csv - < "+name); err != nil {
 		return nil, err
 	}
@@ -29,17 +30,17 @@ func (c *config) fromLedger(name string, given func(flag string) bool, now int64
 	cfg := l.Config()
 	switch {
 	case cfg.Cycle == 0:
-		if !given("cycle-day") {
+		if !c.given("cycle-day") {
 			c.cycleDay = cfg.CycleDay
 		}
-		if !given("tz") {
+		if !c.given("tz") {
 			c.zone = cfg.Zone.String()
 		}
-	case given("cycle-day"):
+	case c.given("cycle-day"):
 		return nil, cli.Usagef("-cycle-day is for months, but %s has cycles of %v", name, cli.Duration(cfg.Cycle))
 	}
 	c.length = cfg.Cycle
-	if !given("window") {
+	if !c.given("window") {
 		c.window.Duration = cli.Duration(budget.Slots * cfg.Slot)
 	}
 	list := readLedger(l, c.simulate || c.plan, now)
@@ -77,4 +78,20 @@ func readLedger(l *ledger.Ledger, offered bool, now int64) (list []bill.Sample) 
 		list = list[:used]
 	}
 	return list
+}
+
+// compare lays the samples of a provider over a ledger.
+func (j *job) compare(s *bill.Samples) error {
+	counts, err := j.fromLedger(j.ledger, time.Now().UnixNano())
+	if err != nil {
+		return err
+	}
+	if s.Slot < time.Duration(j.window.Duration) {
+		return fmt.Errorf("samples of %v are shorter than the ledger's windows of %v", cli.Duration(s.Slot), j.window.Duration)
+	}
+	c, err := bill.Compare(s, counts, j.terms.Poller.Jitter, j.calendar.Zone)
+	if err != nil {
+		return err
+	}
+	return j.write(c, j.ledger)
 }

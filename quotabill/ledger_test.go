@@ -51,8 +51,8 @@ func FuzzLedger(f *testing.F) {
 		if err := os.WriteFile(name, file, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c := config{percentile: 95e9, threshold: threshold, cycleDay: 1, zone: "UTC", simulate: how&1 != 0, rate: 1000, method: bill.Method(how >> 1 % 5)}
-		source, err := c.fromLedger(name, func(string) bool { return false }, now)
+		c := config{given: none, percentile: 95e9, threshold: threshold, cycleDay: 1, zone: "UTC", simulate: how&1 != 0, rate: 1000, method: bill.Method(how >> 1 % 5)}
+		source, err := c.fromLedger(name, now)
 		if err != nil {
 			return
 		}
@@ -136,7 +136,7 @@ func TestAhead(t *testing.T) {
 	}
 	count(5 * time.Minute)
 	count(cycle + time.Minute)
-	_, err = (&config{}).fromLedger(name, func(string) bool { return false }, start+int64(time.Minute))
+	_, err = (&config{given: none}).fromLedger(name, start+int64(time.Minute))
 	if err == nil || !strings.Contains(err.Error(), "no traffic was counted yet") {
 		t.Errorf("only the future has counts: %v", err)
 	}
@@ -164,3 +164,6 @@ func TestAhead(t *testing.T) {
 		}
 	}
 }
+
+// none is config.given if no flag is.
+func none(string) bool { return false }

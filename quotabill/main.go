@@ -94,18 +94,6 @@ the billed rate are free. Text has colour on a terminal, unless NO_COLOR is set.
 // threshold is the gate's default.
 const threshold = 0.75
 
-// optional is a flag that may not be given.
-type optional struct {
-	cli.Duration
-	given bool
-}
-
-// Set implements flag.Value.
-func (o *optional) Set(s string) error {
-	o.given = true
-	return o.Duration.Set(s)
-}
-
 type config struct {
 	csv        []string
 	ledger     string
@@ -113,7 +101,7 @@ type config struct {
 	format     samples.Format
 	counters   bool
 	speed      cli.Rate
-	add        addition
+	add        string // addSamples or addPercentiles, if several ports become one bill
 	rate       cli.Rate
 	quota      cli.Size
 	window     cli.Window
@@ -135,11 +123,12 @@ type config struct {
 	plan       bool
 	threshold  cli.Share
 	reserve    int
-	jitter     optional
-	phase      optional
+	jitter     cli.Duration
+	phase      cli.Duration
 	patience   cli.Duration
 	prices     bill.Prices
 	warn       []float64
+	given      func(flag string) bool
 }
 
 func main() {
@@ -157,14 +146,14 @@ func main() {
 	flags.Var(c.format, "format", "")
 	flags.BoolVar(&c.counters, "counters", false, "")
 	flags.Var(&c.speed, "speed", "")
-	flags.Var(&c.add, "add", "")
+	flags.Func("add", "", c.setAdd)
 	flags.Var(&c.rate, "rate", "")
 	flags.Var(&c.quota, "quota", "")
 	flags.Var(&c.window, "window", "")
-	flags.Var(&c.method, "method", "")
+	flags.Func("method", "", cli.Choice(&c.method, bill.Methods...))
 	flags.Var(&c.percentile, "percentile", "")
-	flags.Var(&c.rank, "rank", "")
-	flags.Var(&c.missing, "missing", "")
+	flags.Func("rank", "", cli.Choice(&c.rank, bill.Ranks...))
+	flags.Func("missing", "", cli.Choice(&c.missing, bill.Missings...))
 	flags.StringVar(&c.cycle, "cycle", "", "")
 	flags.IntVar(&c.cycleDay, "cycle-day", 1, "")
 	flags.StringVar(&c.zone, "tz", "UTC", "")
@@ -189,12 +178,11 @@ func main() {
 	flags.Var(&c.jitter, "jitter", "")
 	flags.Var(&c.phase, "phase", "")
 	flags.Var(&c.patience, "patience", "")
-	tool.Run = func(t *cli.Tool, args []string) error {
-		return run(t, c, args, func(name string) (given bool) {
-			flags.Visit(func(f *flag.Flag) { given = given || f.Name == name })
-			return given
-		})
+	c.given = func(name string) (given bool) {
+		flags.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+		return given
 	}
+	tool.Run = func(t *cli.Tool, args []string) error { return run(t, c, args) }
 	tool.Main()
 }
 
@@ -238,7 +226,7 @@ func (c config) check() (*job, error) {
 		return nil, cli.Usagef("samples are compared with a ledger, or billed: give only one of -csv and LEDGER")
 	case c.title != "" && c.svg == "" && c.html == "":
 		return nil, cli.Usagef("-title goes with -svg or -html")
-	case c.csv == nil && (c.interval != 0 || len(c.format) > 0 || c.counters || c.speed != 0 || c.add != 0):
+	case c.csv == nil && (c.interval != 0 || len(c.format) > 0 || c.counters || c.speed != 0 || c.add != ""):
 		return nil, cli.Usagef("-interval, -format, -counters, -speed and -add go with -csv")
 	case c.add == addPercentiles && (c.all || c.svg != "" || c.html != "" || c.prom != "" || c.slots != "" || c.simulate || c.plan || c.window.Month):
 		return nil, cli.Usagef("-add percentiles is for a bill: -all, -svg, -html, -prom, -slots, -simulate, -plan and -window month need -add samples")
@@ -301,7 +289,7 @@ func (c *config) checkSimulation() error {
 	switch {
 	case !gates && (c.threshold != threshold || c.patience != 0):
 		return cli.Usagef("-threshold and -patience go with -simulate or -plan")
-	case !gates && c.csv != nil && c.into == "" && c.ledger == "" && (c.reserve != 0 || c.jitter.given || c.phase.given):
+	case !gates && c.csv != nil && c.into == "" && c.ledger == "" && (c.reserve != 0 || c.given("jitter") || c.given("phase")):
 		return cli.Usagef("-reserve, -jitter and -phase go with a ledger, -simulate or -plan")
 	case c.reserve < 0:
 		return cli.Usagef("-reserve %d is negative", c.reserve)
@@ -331,14 +319,14 @@ func (c *config) checkSimulation() error {
 // poller returns the poller of simulated gates.
 func (c *config) poller() budget.Poller {
 	p := budget.NewPoller(time.Duration(c.window.Duration))
-	if c.jitter.given {
-		p.Jitter = time.Duration(c.jitter.Duration)
+	if c.given("jitter") {
+		p.Jitter = time.Duration(c.jitter)
 	}
-	p.Known, p.Phase = c.phase.given, time.Duration(c.phase.Duration)
+	p.Known, p.Phase = c.given("phase"), time.Duration(c.phase)
 	return p
 }
 
-func run(t *cli.Tool, c config, args []string, given func(flag string) bool) error {
+func run(t *cli.Tool, c config, args []string) error {
 	c.ledger = strings.Join(args, "") // one at most
 	j, err := c.check()
 	if err != nil {
@@ -351,7 +339,7 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 	} else {
 		name = c.ledger
 		ports = make([]samples.Port, 1)
-		if ports[0].Samples, err = c.fromLedger(name, given, time.Now().UnixNano()); err == nil {
+		if ports[0].Samples, err = c.fromLedger(name, time.Now().UnixNano()); err == nil {
 			j, err = c.check() // again, with the ledger's cycle and window
 		}
 	}
@@ -359,7 +347,7 @@ func run(t *cli.Tool, c config, args []string, given func(flag string) bool) err
 		return err
 	}
 	if c.csv != nil && c.ledger != "" {
-		return j.compare(ports, given)
+		return j.compare(ports[0].Samples)
 	}
 	for _, p := range ports {
 		p.Samples.Source = c.source(name)

@@ -85,24 +85,16 @@ const (
 	Skip
 )
 
+// The names of these.
 var (
-	methods  = []string{"separate", "max", "sum", "in", "out"}
-	ranks    = []string{"floor", "nearest"}
-	missings = []string{"zero", "skip"}
+	Methods  = []string{"separate", "max", "sum", "in", "out"}
+	Ranks    = []string{"floor", "nearest"}
+	Missings = []string{"zero", "skip"}
 )
 
-func (m Method) String() string  { return methods[m] }
-func (r Rank) String() string    { return ranks[r] }
-func (m Missing) String() string { return missings[m] }
-
-// Set implements flag.Value.
-func (m *Method) Set(s string) error { return cli.Choose(m, methods, s) }
-
-// Set implements flag.Value.
-func (r *Rank) Set(s string) error { return cli.Choose(r, ranks, s) }
-
-// Set implements flag.Value.
-func (m *Missing) Set(s string) error { return cli.Choose(m, missings, s) }
+func (m Method) String() string  { return Methods[m] }
+func (r Rank) String() string    { return Ranks[r] }
+func (m Missing) String() string { return Missings[m] }
 
 // index returns the index of the billed one of n ascending values. n must be positive.
 func (r Rank) index(p budget.Percentile, n int) int {

@@ -8,8 +8,8 @@ import (
 )
 
 // Forecast is the bill at the end of the cycle if its rest is like the time before.
-// Each future window is taken from the same time of day, in the zone, 7 days earlier,
-// or 14 and so on up to 35, then 1 to 34: the first of these that is known. A forecast from means
+// Each future window is taken from the same time of day 7 days earlier,
+// or 14 and so on up to 35, then 1 to 35: the first of these that is known. A forecast from means
 // would have no peaks, and the peaks are billed.
 type Forecast struct {
 	// Days is the whole days that the forecast goes by, at most 7. If it is 0, it is too early
@@ -39,11 +39,10 @@ func (b *Bill) foreseen() bool { return b.Closed() || b.Forecast.Days > 0 }
 type past struct {
 	*Bill
 	windows []Window
-	zone    []int64 // offset of the zone from UTC at each window up to the cycle's end, nanoseconds
-	first   int     // the first window that is known
-	cycle   int     // the first window of the cycle
-	now     int     // the first window that is not complete
-	end     int     // of the cycle
+	first   int // the first window that is known
+	cycle   int // the first window of the cycle
+	now     int // the first window that is not complete
+	end     int // of the cycle
 
 	in, out int64 // the known bytes of window now
 }
@@ -65,42 +64,16 @@ func newPast(b *Bill, v *view) *past {
 		p.in, p.out = v.bytes(max(i, 0), v.n)
 	}
 	p.first = max(slices.IndexFunc(p.windows, func(w Window) bool { return w.Known }), 0)
-	for len(p.zone) < p.end {
-		at := time.Unix(0, v.at(start+len(p.zone)*v.per)).In(b.Zone)
-		_, seconds := at.Zone()
-		_, until := at.ZoneBounds()
-		n := p.end
-		if !until.IsZero() {
-			n = min(n, int(ceilDiv(until.UnixNano()-v.at(start), int64(b.Window))))
-		}
-		p.zone = append(p.zone, slices.Repeat([]int64{int64(seconds) * 1e9}, n-len(p.zone))...)
-	}
 	return p
 }
 
 // like returns the window that predicts window i at a time.
 func (p *past) like(i, from, now int) Window {
-	at := func(days int) (w Window, ok bool) {
-		span := int64(days) * int64(oneDay)
-		k := i - int(span/int64(p.Window))
-		if k < 0 {
-			return w, false
-		}
-		span += p.zone[k] - p.zone[i] // the same time of day
-		k = i - int((span+int64(p.Window)/2)/int64(p.Window))
-		if k < 0 || k >= now {
-			return w, false
-		}
-		return p.windows[k], p.windows[k].Known
-	}
-	for days := 7; days <= 35; days += 7 {
-		if w, ok := at(days); ok {
-			return w
-		}
-	}
-	for days := 1; days < 35; days++ {
-		if w, ok := at(days); ok {
-			return w
+	for _, step := range [...]time.Duration{7 * oneDay, oneDay} {
+		for ago := step; ago <= 35*oneDay; ago += step {
+			if k := i - int((ago+p.Window/2)/p.Window); 0 <= k && k < now && p.windows[k].Known {
+				return p.windows[k]
+			}
 		}
 	}
 	return p.windows[now-1-(i-now)%max(now-max(from, p.first), 1)]

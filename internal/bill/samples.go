@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
 )
 
@@ -57,17 +58,8 @@ func NewSamples(list []Sample, slot time.Duration) (*Samples, error) {
 	return &Samples{Slot: slot, list: list}, nil
 }
 
-// floorDiv is a/b, rounded down.
-func floorDiv(a, b int64) int64 {
-	q := a / b
-	if a%b < 0 {
-		q--
-	}
-	return q
-}
-
 // ceilDiv is a/b, rounded up.
-func ceilDiv(a, b int64) int64 { return -floorDiv(-a, b) }
+func ceilDiv(a, b int64) int64 { return -budget.FloorDiv(-a, b) }
 
 // All returns the samples in order of time.
 func (s *Samples) All() iter.Seq[Sample] { return slices.Values(s.list) }

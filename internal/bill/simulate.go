@@ -58,7 +58,7 @@ func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
 // clip limits the cycle to its known part, if that is a window or more.
 func (c *Scenario) clip(s *Samples) (err error) {
 	slot := int64(c.slot())
-	start, end := ceilDiv(max(c.Natural.From, c.Cycle.Start), slot)*slot, floorDiv(min(c.Natural.To, c.Cycle.End), slot)*slot
+	start, end := ceilDiv(max(c.Natural.From, c.Cycle.Start), slot)*slot, budget.FloorDiv(min(c.Natural.To, c.Cycle.End), slot)*slot
 	if whole := start-c.Cycle.Start < slot && c.Cycle.End-end < slot; whole || end-start < int64(c.Window) {
 		return nil
 	}
@@ -129,12 +129,15 @@ func (m Method) budgets() [][]int {
 // slot both divide a window, so does the new length.
 func (s *Samples) demand(start, end int64, slot time.Duration, m Method) (all []*Series) {
 	const gap = 1024 // slots
-	length := lcm(int64(s.Slot), int64(slot))
+	length := int64(s.Slot)
+	for length%int64(slot) != 0 {
+		length += int64(s.Slot)
+	}
 	var x *Series
 	for _, y := range s.list[s.index(start):s.index(end)] {
 		if x == nil || (y.At-x.Start)/length > int64(len(x.In))+gap {
 			// Start on a multiple of length, or with the sample that contains it.
-			past := (y.At - floorDiv(y.At, length)*length) / int64(s.Slot)
+			past := (y.At - budget.FloorDiv(y.At, length)*length) / int64(s.Slot)
 			x = &Series{Start: y.At - past*int64(s.Slot), Slot: time.Duration(length)}
 			all = append(all, x)
 		}
@@ -149,15 +152,6 @@ func (s *Samples) demand(start, end int64, slot time.Duration, m Method) (all []
 	return all
 }
 
-// lcm returns the least common multiple.
-func lcm(a, b int64) int64 {
-	x, y := a, b
-	for y != 0 {
-		x, y = y, x%y
-	}
-	return a / x * b
-}
-
 // Simulated is the result of gates in a cycle. Bytes are summed over all directions
 // that the method counts.
 type Simulated struct {
@@ -165,10 +159,7 @@ type Simulated struct {
 	Commit                         int64 // bytes of a window
 	Offered, Passed, Delayed, Lost int64
 	Longest                        time.Duration // longest delay of a byte that passed
-	// Flat is the bytes that would pass without free windows. Best is the bytes
-	// that a scheduler would pass if it knew all demand and the poller's phase, of
-	// Whole, the demand in complete windows of that phase.
-	Flat, Best, Whole int64
+	Flat                           int64         // bytes that would pass without free windows
 	// Bill is the bill of the bytes that passed.
 	Bill *Bill
 }
@@ -204,8 +195,7 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	return x, nil
 }
 
-// run simulates the gates of directions that share a budget: with the budget, without
-// it, and with all demand known in advance.
+// run simulates the gates of directions that share a budget: with the budget, and without it.
 func (x *Simulated) run(directions []int, offered, passed *Series) error {
 	var demand []budget.Demand
 	idle := true
@@ -248,23 +238,7 @@ func (x *Simulated) run(directions []int, offered, passed *Series) error {
 		return err
 	}
 	x.Flat += r.Passed
-	x.foresee(directions)
 	return nil
-}
-
-// foresee adds what passes if all demand is known in advance.
-func (x *Simulated) foresee(directions []int) {
-	lanes := make([][]int64, len(directions))
-	for i, direction := range directions {
-		lanes[i] = make([]int64, ceilDiv(x.Cycle.End-x.Cycle.Start, int64(x.Window))) // the rest is idle
-		for k, w := range x.Natural.Windows {
-			in, out := x.Method.counted(w.In, w.Out)
-			bytes := [...]int64{dirIn: in, dirOut: out}[direction]
-			lanes[i][k] = bytes
-			x.Whole += bytes
-		}
-	}
-	x.Best += budget.AllKnowing(x.Commit, x.Percentile.Above(), lanes...)
 }
 
 // share returns part/whole, and 1 if whole is 0.
@@ -280,6 +254,3 @@ func (x *Simulated) PassedShare() float64 { return share(x.Passed, x.Offered) }
 
 // FlatShare returns the share that passes without free windows.
 func (x *Simulated) FlatShare() float64 { return share(x.Flat, x.Offered) }
-
-// BestShare returns the share that passes if all demand is known in advance.
-func (x *Simulated) BestShare() float64 { return share(x.Best, x.Whole) }

@@ -111,14 +111,11 @@ func TestSimulate(t *testing.T) {
 			if x.Offered != offered || x.Natural.Billed != natural.Billed {
 				t.Errorf("%s: %d offered and %d billed, want %d and %d", name, x.Offered, x.Natural.Billed, offered, natural.Billed)
 			}
-			if x.Offered != x.Passed+x.Lost || x.Lost <= 0 || x.Flat >= x.Passed || x.Whole != offered {
-				t.Errorf("%s: %d offered, %d passed, %d lost, %d flat, %d in windows", name, x.Offered, x.Passed, x.Lost, x.Flat, x.Whole)
+			if x.Offered != x.Passed+x.Lost || x.Lost <= 0 || x.Flat >= x.Passed {
+				t.Errorf("%s: %d offered, %d passed, %d lost, %d flat", name, x.Offered, x.Passed, x.Lost, x.Flat)
 			}
 			if x.Delayed > 0 != (g.Patience > 0) || x.Longest > g.Patience {
 				t.Errorf("%s: %d delayed, %v", name, x.Delayed, x.Longest)
-			}
-			if g.Patience == 0 && x.Passed > x.Best {
-				t.Errorf("%s: %d passed, and %d with foresight", name, x.Passed, x.Best)
 			}
 			sums := [2]int64{}
 			for i, c := range []*Series{x.Bill.offered, x.Bill.passed} {
@@ -216,11 +213,6 @@ func TestScenario(t *testing.T) {
 	}
 	if second.Part {
 		t.Error("a whole cycle is taken for a part")
-	}
-	// Foresight has that share of them too: 1 of 30, for ten windows of bursts.
-	bursts := samplesOf(t, series(day(2026, 3, 1), 5*time.Minute, 30, func(i int) (int64, int64) { return 0, []int64{1e5, 1e5, 3e6}[i%3] }))
-	if x := simulate(t, bursts, day(2026, 3, 1), g, 1e6); x.Best != 20*1e5+9*1e6+3e6 || x.Whole != x.Offered {
-		t.Errorf("%d of %d with foresight, and %d were offered", x.Best, x.Whole, x.Offered)
 	}
 	g.Reserve = 1 << 40
 	if x := simulate(t, all, day(2026, 3, 2), g, 1e6); x.Passed != x.Flat {
@@ -395,8 +387,8 @@ func TestSimulatedText(t *testing.T) {
 	}
 }
 
-// Real demand, if there is some beside the project: a gate passes nearly what a
-// scheduler with foresight does, and no phase is billed more than the commit.
+// Real demand, if there is some beside the project: a gate passes more than
+// without free windows, and no phase is billed more than the commit.
 func TestSimulateData(t *testing.T) {
 	file, err := os.ReadFile(nettest.Shared(t, "data/eu-isp-2005.csv")[0])
 	if err != nil {
@@ -418,12 +410,12 @@ func TestSimulateData(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%3d%%: %.4f passed, %.4f flat, %.4f with foresight, %d of %d free windows, in %v",
-			share, x.PassedShare(), x.FlatShare(), x.BestShare(), x.Bill.FreeUsed, x.Bill.FreeTotal, time.Since(begin))
+		t.Logf("%3d%%: %.4f passed, %.4f flat, %d of %d free windows, in %v",
+			share, x.PassedShare(), x.FlatShare(), x.Bill.FreeUsed, x.Bill.FreeTotal, time.Since(begin))
 		if x.Bill.WorstBilled > x.Commit || worstOf(x, Out) != x.Bill.WorstBilled {
 			t.Errorf("%d%%: %d are billed, and %d by hand", share, x.Bill.WorstBilled, worstOf(x, Out))
 		}
-		if x.Passed <= x.Flat || x.PassedShare() < 0.95*x.BestShare() {
+		if x.Passed <= x.Flat {
 			t.Errorf("%d%%: that is too little", share)
 		}
 	}

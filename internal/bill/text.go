@@ -129,14 +129,6 @@ func (b *Bill) against(p *page) string {
 	return "met exactly"
 }
 
-// lineName names the line that windows are compared with.
-func (b *Bill) lineName() string {
-	if b.Commit > 0 {
-		return "the commit"
-	}
-	return "what is billed"
-}
-
 // free draws how many free windows are used. Without a commit, the highest are.
 func (b *Bill) free(p *page) string {
 	if b.Commit == 0 {
@@ -152,7 +144,7 @@ func (b *Bill) free(p *page) string {
 		full = int(math.Round(width * min(float64(b.FreeUsed)/float64(b.FreeTotal), 1)))
 	}
 	bar := p.paint(colour, strings.Repeat("█", full)) + p.paint(colourMost, strings.Repeat("░", width-full))
-	return fmt.Sprintf("%s  %d of %d windows over %s, %s", bar, b.FreeUsed, b.FreeTotal, b.lineName(), left)
+	return fmt.Sprintf("%s  %d of %d windows over the commit, %s", bar, b.FreeUsed, b.FreeTotal, left)
 }
 
 // worst describes the poller's worst phase.
@@ -299,11 +291,6 @@ func (x *Simulated) Text(w io.Writer, s Style) error {
 	p.remark(b.basis())
 	p.line("passed", "%s  %s of %s", p.bold(percent(x.PassedShare())), amount(x.Passed), amount(x.Offered))
 	p.remark(percent(x.FlatShare()) + " with a flat quota")
-	foresight := " if all had been known before"
-	if x.Patience > 0 {
-		foresight += "; nothing waits"
-	}
-	p.remark(percent(x.BestShare()) + foresight)
 	if x.Patience > 0 {
 		p.line("delayed", "%-12s  %v at the longest", amount(x.Delayed), cli.Duration(x.Longest))
 	}

@@ -82,7 +82,7 @@ func (b *Bill) common() map[string]any {
 	return map[string]any{
 		"cycle": b.Cycle.Name, "start": b.time(b.Cycle.Start), "end": b.time(b.Cycle.End),
 		"from": b.time(b.From), "to": b.time(b.To), // of which something is known
-		"method": b.Method.String(), "percentile": b.Percentile.Float(), "window_s": b.Window.Seconds(),
+		"method": b.Method.String(), "percentile": float64(b.Percentile) / 1e9, "window_s": b.Window.Seconds(),
 		"billed_bps": b.BPS(b.Billed), "free_total": b.FreeTotal, "free_used": b.FreeUsed,
 		"worst_phase_bps": b.BPS(b.WorstBilled), "worst_phase_free_used": b.WorstUsed,
 	}
@@ -104,7 +104,7 @@ func (x *Simulated) JSON() []map[string]any {
 		"commit_bps": x.Bill.BPS(x.Commit), "natural_bps": x.Bill.BPS(x.Natural.Billed),
 		"offered_bytes": x.Offered, "passed_bytes": x.Passed, "delayed_bytes": x.Delayed, "lost_bytes": x.Lost,
 		"longest_delay_s": x.Longest.Seconds(),
-		"passed_share":    x.PassedShare(), "flat_passed_share": x.FlatShare(), "all_knowing_passed_share": x.BestShare(),
+		"passed_share":    x.PassedShare(), "flat_passed_share": x.FlatShare(),
 	})
 	return []map[string]any{j}
 }

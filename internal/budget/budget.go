@@ -225,7 +225,7 @@ func (b *Budget) Reset() {
 // Advance moves to now and finds the verdict for its slot. Time
 // does not go back: an earlier now is taken for the latest.
 func (b *Budget) Advance(now int64) {
-	if b.step(floorDiv(now, b.slot)) {
+	if b.step(FloorDiv(now, b.slot)) {
 		b.decide()
 	}
 }
@@ -294,7 +294,8 @@ func (b *Budget) settle(k int64) {
 	}
 }
 
-func floorDiv(a, b int64) int64 {
+// FloorDiv is a/b, rounded down.
+func FloorDiv(a, b int64) int64 {
 	q := a / b
 	if a%b < 0 {
 		q--
@@ -309,7 +310,7 @@ func floorDiv(a, b int64) int64 {
 // Earlier slots are left as they are. A later slot becomes the current one; call
 // Advance for its verdict.
 func (b *Budget) Count(lane int, start, offered, passed int64, beyond bool) {
-	i := floorDiv(start, b.slot)
+	i := FloorDiv(start, b.slot)
 	b.step(i)
 	if b.t-i > late {
 		return

@@ -36,7 +36,7 @@ func (h *history) check(t rapid.TB, cfg Config) {
 		start, stop := cfg.Cycle(at)
 		over := make([]int64, width)
 		whole := make([]int64, width)
-		for k := floorDiv(start, part) - width; k*part < stop; k++ {
+		for k := FloorDiv(start, part) - width; k*part < stop; k++ {
 			p := (k%width + width) % width
 			if k*part >= start && k*part+int64(cfg.Window) <= stop {
 				whole[p]++
@@ -64,7 +64,7 @@ func (h *history) check(t rapid.TB, cfg Config) {
 
 func fixed(length int64) func(int64) (int64, int64) {
 	return func(now int64) (int64, int64) {
-		n := floorDiv(now, length)
+		n := FloorDiv(now, length)
 		return n * length, (n + 1) * length
 	}
 }
@@ -256,7 +256,7 @@ func TestGenerated(t *testing.T) {
 	for _, d := range demands {
 		const n = 10 * 288
 		samples := d.make(rand.New(rand.NewPCG(3, 4)), n, 1e9)
-		best := AllKnowing(1e9, Ratio{5, 100}, samples)
+		best := allKnowing(1e9, Ratio{5, 100}, samples)
 		row := fmt.Sprintf("%-20s", d.name)
 		for _, p := range []Policy{Never, Greedy, Weighed} {
 			s := Simulation{Config: Config{Quota: 1e9, Free: Ratio{5, 100}, Cycle: fixed(10 * day), Policy: p}, Threshold: 0.75}
@@ -348,7 +348,8 @@ func room(b *Budget, now int64) int64 {
 	return max(b.cfg.Quota-b.lane[0].held(k), 0)
 }
 
-// The example of the package's comment.
+// A burst of 60 slots from an idle link, three times the quota, costs two windows. The first third passes within
+// the quota, so that the windows -40 to 39 are over: the chain is -40 and 20.
 func TestExample(t *testing.T) {
 	b, err := New(Config{Quota: 600e6, Free: Ratio{5, 100}, Cycle: fixed(30 * day), Policy: Greedy})
 	if err != nil {

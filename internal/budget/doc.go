@@ -110,12 +110,15 @@
 //
 // Traffic before the gate began, or inbound, may have put more samples over the quota than
 // are free, for any poller. Then more than the commit will be billed, and to hold to it
-// would gain nothing. So the budget keeps, for each of the phases k mod 60, the highest
+// would gain nothing. So the budget keeps, for each of the phases k mod 60 in which polls may be, the highest
 // samples of the cycle, one more than the provider can discard, with the bytes that
-// lie within the shortest sample from slot k on. The least of these is billed at least, and
+// the shortest sample that begins in slot k has at least. The least of these is billed at least, and
 // the least over all phases is the level that is spent (see Quota). The caller holds to the
-// larger of commit and level, so its samples never raise the level. The level is certain for
-// pollers that keep a phase; one that moves between phases may come to a little less.
+// larger of commit and level, so its samples never raise the level.
+//
+// The level takes the bytes of a slot as even, and a grid as one that does not drift. A poller that drifts
+// between phases may bill a little less.
+//
 // No sample that touches the next cycle may be over the commit, so the level ends
 // before the cycle does. Config.Hard keeps to the commit.
 //
@@ -131,14 +134,6 @@
 // windows that hold little of the burst stay under the quota, and it costs less:
 // a burst that exceeds the quota for an instant costs one window, or two, and so
 // does a single sample of less than twice the quota.
-//
-// Example: the quota is 600 MB in 5 minutes, 10 MB a slot, the jitter 0, and the link was
-// idle. Then 30 MB a slot arrive for 60 slots: 1,800 MB. The gate's own window passes 20
-// slots' worth, and the budget decides on the rest. In slot 20, window k=-40 (slots
-// -40 to 20) is the first over quota, as all earlier windows have ended. In slot 59,
-// at the end, all windows up to k=39 are over; that one has slots 39 to 59, 630 MB.
-// So the windows -40 to 39 are over, and the chain is -40 and 20: two
-// windows are used. Within the quota, 600 MB would have passed instead of 1,800.
 //
 // After the burst, the windows that went over are spent. So Limit measures
 // further traffic by the first window that is not over, and the link does not

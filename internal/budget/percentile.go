@@ -37,9 +37,6 @@ func (p Percentile) String() string {
 	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
 }
 
-// Float returns the percentile for display: 95.
-func (p Percentile) Float() float64 { return float64(p) / 1e9 }
-
 // Above returns the share of samples above the percentile, which are free.
 func (p Percentile) Above() Ratio {
 	return Ratio{Num: int64(Hundred - p), Den: int64(Hundred)}

@@ -48,14 +48,7 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 	if err != nil {
 		return r, err
 	}
-	g := shaper{b: b, threshold: int64(s.Threshold * float64(b.quota))}
-	_, longest, _ := cfg.Poller.Samples(b.cfg.Window, cfg.Quota)
-	for l := range g.own {
-		g.own[l] = [2]sliding{
-			{slots: Slots, quota: b.quota},
-			{slots: int64(longest) / b.slot, rest: int64(longest) % b.slot, quota: cfg.Quota},
-		}
-	}
+	g := shaper{b: b, threshold: s.Threshold}
 	var queue [lanes]backlog
 	counts := s.To == 0
 	for _, d := range demand {
@@ -63,7 +56,7 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 		if split < 1 || int64(d.Sample)%b.slot != 0 {
 			return r, fmt.Errorf("samples of %v are not a multiple of slots of %v", d.Sample, time.Duration(b.slot))
 		}
-		first := floorDiv(d.Start, b.slot)
+		first := FloorDiv(d.Start, b.slot)
 		// The backlog drains no faster than the highest rate ever offered.
 		fastest := int64(0)
 		for _, samples := range d.Lanes {
@@ -144,8 +137,23 @@ func (q *backlog) slot(t, offered, passed, patience int64) (delayed, longest int
 // shaper is a gate that works a slot at a time. Bytes are spread evenly over a slot.
 type shaper struct {
 	b         *Budget
+	threshold float64
+	quota     int64 // what is held now: the commit, or the level that is spent
+	limit     int64 // the same for the shortest sample
 	own       [lanes][2]sliding
-	threshold int64
+}
+
+// hold holds to a quota.
+func (g *shaper) hold(quota int64) {
+	var longest time.Duration
+	_, longest, g.limit = g.b.cfg.Poller.Samples(g.b.cfg.Window, quota)
+	g.quota = quota
+	for l := range g.own {
+		g.own[l] = [2]sliding{
+			{slots: Slots, quota: g.limit},
+			{slots: int64(longest) / g.b.slot, rest: int64(longest) % g.b.slot, quota: quota},
+		}
+	}
 }
 
 // sliding is a gate's own window of some slots and a rest of one: no span of its length
@@ -200,15 +208,18 @@ func (w *sliding) sustainable(x *lane, b *Budget, want int64) int64 {
 func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 	b := g.b
 	now := t * b.slot
-	b.Advance(now)
+	if quota := b.Quota(now); quota != g.quota {
+		g.hold(quota)
+	}
 	x := &b.lane[lane]
+	threshold := int64(g.threshold * float64(g.limit))
 	want := offered + waited
 	fits, pass := int64(unlimited), want
 	for i := range g.own[lane] {
 		w := &g.own[lane][i]
 		room := w.fits(x, b)
 		fits = min(fits, room)
-		if room -= w.quota - g.threshold; pass > room { // above the threshold
+		if room -= w.quota - threshold; pass > room { // above the threshold
 			pass = min(pass, max(room, w.sustainable(x, b, pass)))
 		}
 	}
@@ -221,7 +232,7 @@ func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 		pass = want
 	} else if pass < want {
 		held := x.held(k)
-		pass = max(pass, min(max(g.threshold-held, g.sustainable(x, k)), b.quota-held))
+		pass = max(pass, min(max(threshold-held, g.sustainable(x, k)), g.limit-held))
 	}
 	pass = min(max(pass, 0), want)
 	b.Count(lane, now, offered, pass, pass > fits)
@@ -232,30 +243,9 @@ func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 // exceeds the quota before it ends.
 func (g *shaper) sustainable(x *lane, k int64) int64 {
 	b := g.b
-	rate := b.quota / b.span
+	rate := g.limit / b.span
 	for ; k <= b.t; k++ {
-		rate = min(rate, (b.quota-x.held(k))/(k+b.span-b.t))
+		rate = min(rate, (g.limit-x.held(k))/(k+b.span-b.t))
 	}
 	return max(rate, 0)
-}
-
-// AllKnowing returns the bytes that a scheduler would pass if it knew all demand and the
-// poller's phase: each sample up to the quota, and in full the free samples that exceed it
-// most. The lanes have samples of the same length, which are free together.
-func AllKnowing(quota int64, free Ratio, lanes ...[]int64) int64 {
-	excess := make([]int64, len(lanes[0]))
-	sum := int64(0)
-	for _, samples := range lanes {
-		for i, s := range samples {
-			sum += min(s, quota)
-			excess[i] += max(s-quota, 0)
-		}
-	}
-	slices.Sort(excess)
-	slices.Reverse(excess)
-	n := FreeWindows(int64(len(excess)+1), 1, free)
-	for _, e := range excess[:n] {
-		sum += e
-	}
-	return sum
 }

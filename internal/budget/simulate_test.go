@@ -75,7 +75,7 @@ func TestAllKnowing(t *testing.T) {
 			}
 			best = max(best, sum)
 		}
-		if got := AllKnowing(100, free, lanes...); got != best {
+		if got := allKnowing(100, free, lanes...); got != best {
 			t.Fatalf("%d, want %d", got, best)
 		}
 	})

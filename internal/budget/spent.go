@@ -2,8 +2,8 @@ package budget
 
 import "slices"
 
-// spent finds the level that will be billed in any case. For every slot in which an exact
-// poller may begin, its phase, it keeps the highest samples of the cycle: one more
+// spent finds the level that will be billed in any case. For every slot in which the samples of
+// a poller may begin, its phase, it keeps the highest samples of the cycle: one more
 // than the provider discards. The least of them is the least that the phase bills.
 type spent struct {
 	most   int // samples kept of each phase
@@ -31,35 +31,34 @@ func (s *spent) add(k, bytes int64) {
 	*p = slices.Insert(*p, i, bytes)
 }
 
-// level returns the least that any phase bills, 0 if that is within the quota for some.
-func (s *spent) level() int64 {
+// level returns the least that any phase of a poller bills, 0 if that is within the quota for some.
+func (s *spent) level(b *Budget) int64 {
 	least := int64(unlimited)
-	for _, p := range &s.phases { // without a copy
-		if len(p) < s.most || s.most == 0 {
+	for i := range s.phases {
+		switch p := s.phases[i]; {
+		case !b.cfg.Poller.polls(int64(i)*b.slot, b.slot, b.cfg.Window):
+		case len(p) < s.most || s.most == 0:
 			return 0
+		default:
+			least = min(least, p[0])
 		}
-		least = min(least, p[0])
 	}
 	return least
 }
 
-// observe passes on the samples that can no more change. A sample that begins in slot k has
-// at least the bytes of the slots that lie within the shortest one, over the longest
-// one's length.
+// observe passes on the samples that can no more change.
 func (b *Budget) observe() {
 	k, c := b.final()-1, &b.cycles[1]
 	if b.cfg.Hard || k*b.slot < c.start || (k+b.span)*b.slot > c.end {
 		return
 	}
-	_, longest, _ := b.cfg.Poller.Samples(b.cfg.Window, b.cfg.Quota)
 	most := int64(0)
 	for l := range b.cfg.Lanes {
 		x := &b.lane[l]
-		bytes := x.upTo(k+b.gap-1) - x.upTo(k)
-		if bytes <= b.cfg.Quota { // most samples
+		if x.upTo(k+b.span-1)-x.upTo(k-1) <= b.cfg.Quota { // most samples
 			continue
 		}
-		bytes = muldiv(bytes, int64(b.cfg.Window), int64(longest))
+		bytes := b.least(x, k)
 		if b.cfg.Separate && bytes > b.cfg.Quota {
 			b.spent[l].add(k, bytes)
 		}
@@ -70,13 +69,30 @@ func (b *Budget) observe() {
 	}
 }
 
+// least returns the least bytes of a sample that ends late and begins early, but for the jitter: of the shortest one
+// that begins in slot k.
+func (b *Budget) least(x *lane, k int64) int64 {
+	shortest, _, _ := b.cfg.Poller.Samples(b.cfg.Window, b.cfg.Quota)
+	length, start, least := int64(shortest), k*b.slot, int64(unlimited)
+	for _, at := range [...]int64{start, start + b.slot - length%b.slot, start + b.slot} { // changes evenly in between
+		least = min(least, b.until(x, at+length)-b.until(x, at))
+	}
+	return least
+}
+
+// until returns the bytes of a lane up to an instant, if those of a slot are spread evenly over it.
+func (b *Budget) until(x *lane, at int64) int64 {
+	i := FloorDiv(at, b.slot)
+	return x.upTo(i-1) + muldiv(x.upTo(i)-x.upTo(i-1), at-i*b.slot, b.slot)
+}
+
 // Quota returns the bytes that a window may hold now: Config.Quota, or if more than that will
 // be billed in any case, as much. It is Config.Quota again before a window
 // begins that touches the next cycle.
 func (b *Budget) Quota(now int64) int64 {
 	b.Advance(now)
-	if (b.t+b.span)*b.slot > b.cycles[1].end {
+	if b.cfg.Hard || (b.t+b.span)*b.slot > b.cycles[1].end {
 		return b.cfg.Quota
 	}
-	return max(b.cfg.Quota, b.spent[0].level(), b.spent[1].level())
+	return max(b.cfg.Quota, b.spent[0].level(b), b.spent[1].level(b))
 }

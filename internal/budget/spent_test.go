@@ -1,6 +1,8 @@
 package budget
 
 import (
+	"math"
+	"math/rand/v2"
 	"testing"
 	"time"
 )
@@ -36,8 +38,8 @@ func TestSpent(t *testing.T) {
 		}
 		now := tt.slots*5e9 + 600e9
 		got := b.Stats(now)
-		// A poller bills 3,000 MB; 58 slots are certain, over up to 304 s.
-		if want := 58 * flood * 300 / 304; (got.Spent != 0) != tt.spent || tt.spent && (got.Spent < want || got.Spent > 60*flood) {
+		// A poller bills 3,000 MB, or if its samples are short, those of 296 s.
+		if want := flood * 296 / 5; (got.Spent != 0) != tt.spent || tt.spent && got.Spent != want {
 			t.Errorf("%s: %+v, want %d", tt.name, got, want)
 		}
 		if k, limited := b.Limit(now); tt.spent && (!limited || k != b.t-b.span+1) {
@@ -69,4 +71,51 @@ func TestFirstCycle(t *testing.T) {
 			t.Errorf("the next cycle: %+v", s)
 		}
 	}
+}
+
+// lost returns what a gate loses of samples of a month, from july on, that begins after nine days, in which
+// more than the free windows of the month were over the commit.
+func lost(t *testing.T, samples []int64, cfg Config) (lost int64) {
+	const before, month = 9 * day / minutes5 * Slots, 31 * day
+	cfg.Quota, cfg.Free, cfg.Whole = 10e6/8*300, Ratio{5, 100}, true
+	cfg.Cycle = func(at int64) (int64, int64) {
+		start := july + FloorDiv(at-july, month)*month
+		return start, start + month
+	}
+	b, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := shaper{b: b, threshold: 0.75}
+	for i := range int64(len(samples)) * Slots {
+		bytes, slot := part(samples[i/Slots], i%Slots, Slots), july/b.slot+i
+		if i < before {
+			b.Count(0, slot*b.slot, bytes, bytes, samples[i/Slots] > b.quota)
+		} else {
+			lost += bytes - g.slot(0, slot, bytes, 0)
+		}
+	}
+	return lost
+}
+
+var july = time.Date(2005, 7, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+
+// checkLost holds what is lost to a share of what is lost for the commit.
+func checkLost(t *testing.T, name string, samples []int64, jitter time.Duration, most float64) {
+	cfg := Config{Poller: Poller{Jitter: jitter}}
+	level := lost(t, samples, cfg)
+	cfg.Hard = true
+	hard := lost(t, samples, cfg)
+	t.Logf("%s, jitter %v: %.1f GB lost, %.1f with Hard", name, jitter, float64(level)/1e9, float64(hard)/1e9)
+	if share := float64(level) / float64(hard); !(share <= most) {
+		t.Errorf("%s, jitter %v: %.3f of what is lost for the commit, want at most %.3f", name, jitter, share, most)
+	}
+}
+
+// A gate that begins in a month that is lost loses little of what it would lose for the commit.
+func TestLost(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 10))
+	checkLost(t, "synthetic", each(31*288, func(i int) float64 {
+		return 4e8 * (1.2 + 0.8*math.Sin(float64(i)/288*2*math.Pi) + 0.2*r.Float64())
+	}), 2*time.Second, 0.06)
 }

@@ -284,16 +284,13 @@ func inUnits(n int64, unit string) string {
 
 // Choice returns the function, for flag.Func, of a flag with these values.
 func Choice[T ~uint8](to *T, names ...string) func(string) error {
-	return func(s string) error { return Choose(to, names, s) }
-}
-
-// Choose sets a flag to the value with one of these names.
-func Choose[T ~uint8](to *T, names []string, s string) error {
-	i := slices.Index(names, s)
-	if i < 0 {
-		last := len(names) - 1
-		return fmt.Errorf("want %s or %s", strings.Join(names[:last], ", "), names[last])
+	return func(s string) error {
+		i := slices.Index(names, s)
+		if i < 0 {
+			last := len(names) - 1
+			return fmt.Errorf("want %s or %s", strings.Join(names[:last], ", "), names[last])
+		}
+		*to = T(i)
+		return nil
 	}
-	*to = T(i)
-	return nil
 }

@@ -343,7 +343,7 @@ func TestSpent(t *testing.T) {
 		passed := play(g, func(now int64) (int64, Packet) {
 			return now + 5e6, Packet{Bytes: 60e3, Flow: 1}
 		}, from, from+int64(20*time.Minute))
-		got, want := float64(worst(passed, 60*slot))/float64(quota), 4.9
+		got, want := float64(worst(passed, 60*slot))/float64(quota), 5.0
 		if hard {
 			want = 1
 		}

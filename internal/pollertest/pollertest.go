@@ -51,11 +51,17 @@ func (k Kind) Polls(r *rand.Rand, from, to int64, window time.Duration) (polls [
 	return polls, late
 }
 
-// Bill returns what the provider bills for a cycle, in bytes of a window. Of each
+// Bill returns the largest of Bills.
+func Bill(polls []int64, start, end int64, window time.Duration, p budget.Percentile, counters ...func(at int64) float64) float64 {
+	bills := Bills(polls, start, end, window, p, counters...)
+	return slices.Max(bills[:])
+}
+
+// Bills returns what the provider bills for a cycle, in bytes of a window. Of each
 // sample it takes the largest of some counters, each given as its bytes up to a time.
 // It may divide by the time between two polls or by the window, and put
-// a sample into the cycle in which it begins or ends: of the four bills the largest counts.
-func Bill(polls []int64, start, end int64, window time.Duration, p budget.Percentile, counters ...func(at int64) float64) float64 {
+// a sample into the cycle in which it begins or ends: these are four bills.
+func Bills(polls []int64, start, end int64, window time.Duration, p budget.Percentile, counters ...func(at int64) float64) (billed [4]float64) {
 	var bills [4][]float64
 	for i, to := range polls[1:] {
 		from, bytes := polls[i], 0.0
@@ -70,10 +76,9 @@ func Bill(polls []int64, start, end int64, window time.Duration, p budget.Percen
 			bills[2], bills[3] = append(bills[2], bytes), append(bills[3], rate)
 		}
 	}
-	worst := 0.0
-	for _, b := range bills {
+	for i, b := range bills {
 		slices.Sort(b)
-		worst = max(worst, b[len(b)-1-p.Free(len(b))])
+		billed[i] = b[len(b)-1-p.Free(len(b))]
 	}
-	return worst
+	return billed
 }

@@ -76,25 +76,37 @@ func (in *Input) readReady(p []byte) (int, error) {
 		n, err := unix.Read(in.fd, p)
 		return max(n, 0), err
 	}
-	r, _, e := syscall.RawSyscall(unix.SYS_READ, uintptr(in.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	return Read(in.fd, p)
+}
+
+// Read is read(2) on a descriptor that does not block. An errno of less than 256 becomes an error
+// without an allocation.
+func Read(fd int, p []byte) (int, error) {
+	n, _, e := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	if e != 0 {
-		return 0, errno(e)
+		return 0, e
 	}
-	return int(r), nil
+	return int(n), nil
+}
+
+// Write is write(2) on a descriptor that does not block.
+func Write(fd int, p []byte) (int, error) {
+	n, _, e := syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
 }
 
 func (out *Output) tryWrite(p []byte) (int, error) {
+	write := Write
 	if out.kind != private {
-		n, err := unix.Write(out.fd, p)
-		out.written += int64(max(n, 0))
-		return max(n, 0), err
+		write = unix.Write
 	}
-	r, _, e := syscall.RawSyscall(unix.SYS_WRITE, uintptr(out.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	if e != 0 {
-		return 0, errno(e)
-	}
-	out.written += int64(r)
-	return int(r), nil
+	n, err := write(out.fd, p)
+	n = max(n, 0)
+	out.written += int64(n)
+	return n, err
 }
 
 func (out *Output) tryWritev(spans [][]byte) (int, error) {
@@ -121,7 +133,7 @@ func (out *Output) tryWritev(spans [][]byte) (int, error) {
 		r, _, e = syscall.Syscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(n))
 	}
 	if e != 0 {
-		return 0, errno(e)
+		return 0, e
 	}
 	out.written += int64(r)
 	return int(r), nil
@@ -139,7 +151,7 @@ func iovec(p []byte) unix.Iovec {
 func Splice(in, out, n int) (int, error) {
 	r, _, e := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(in), 0, uintptr(out), 0, uintptr(n), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 	if e != 0 {
-		return 0, errno(e)
+		return 0, e
 	}
 	return int(r), nil
 }
@@ -150,7 +162,7 @@ func Splice(in, out, n int) (int, error) {
 func Tee(in, out, n int) (int, error) {
 	r, _, e := syscall.RawSyscall6(unix.SYS_TEE, uintptr(in), uintptr(out), uintptr(n), unix.SPLICE_F_NONBLOCK, 0, 0)
 	if e != 0 {
-		return 0, errno(e)
+		return 0, e
 	}
 	return int(r), nil
 }
@@ -170,7 +182,7 @@ func poll(fds []PollFd, timeout time.Duration) (int, error) {
 	for turn, left := firstSlice, hidden; ; turn = min(max(firstSlice, (hidden-left)/32), slice) {
 		n, e := ppoll(fds, min(left, turn), false)
 		if e != 0 && e != unix.EINTR {
-			return 0, errno(e)
+			return 0, e
 		}
 		if n > 0 {
 			return n, nil
@@ -209,7 +221,7 @@ func wait(fds []PollFd, timeout time.Duration) (int, error) {
 		return 0, nil
 	}
 	if e != 0 {
-		return 0, errno(e)
+		return 0, e
 	}
 	return n, nil
 }
@@ -283,19 +295,3 @@ func setupThread() {
 		_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, uintptr(unsafe.Pointer(&preemption)), 0, unsafe.Sizeof(preemption), 0, 0)
 	}
 }
-
-// errno converts to an error, without an allocation for the common values.
-func errno(e syscall.Errno) error {
-	switch e {
-	case unix.EAGAIN:
-		return errAgain
-	case unix.EINTR:
-		return errIntr
-	}
-	return e
-}
-
-var (
-	errAgain error = unix.EAGAIN
-	errIntr  error = unix.EINTR
-)

@@ -21,13 +21,23 @@ func Grow(int) {}
 
 // readReady reads after a poll has reported the input readable.
 func (in *Input) readReady(p []byte) (int, error) {
-	n, err := unix.Read(in.fd, p)
+	return Read(in.fd, p)
+}
+
+// Read is read(2).
+func Read(fd int, p []byte) (int, error) {
+	n, err := unix.Read(fd, p)
+	return max(n, 0), err
+}
+
+// Write is write(2).
+func Write(fd int, p []byte) (int, error) {
+	n, err := unix.Write(fd, p)
 	return max(n, 0), err
 }
 
 func (out *Output) tryWrite(p []byte) (int, error) {
-	n, err := unix.Write(out.fd, p)
-	return max(n, 0), err
+	return Write(out.fd, p)
 }
 
 func (out *Output) tryWritev(spans [][]byte) (int, error) { return out.tryWrite(spans[0]) }

@@ -18,6 +18,7 @@
 package tap
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -167,27 +168,19 @@ func (d *Device) Read(buf []byte, off int) (n int, err error) {
 	p := buf[off-d.prefix:]
 	switch {
 	case d.socket:
-		n, err = d.receive(p)
+		n, _, err = unix.Recvfrom(d.fd, p, unix.MSG_DONTWAIT)
 	case d.in != nil:
 		n, err = d.in.TryRead(p)
-		if err == nil && n == 0 {
-			err = ErrGone
-		}
 	default:
-		n, err = read(d.fd, p)
+		n, err = fdio.Read(d.fd, p)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return 0, gone(err)
+	case n == 0: // or, from a socket, an empty message, which is no frame
+		return 0, ErrGone
 	}
 	return max(n-d.prefix, 0), nil
-}
-
-func (d *Device) receive(p []byte) (int, error) {
-	n, _, err := unix.Recvfrom(d.fd, p, unix.MSG_DONTWAIT)
-	if err == nil && n == 0 {
-		err = ErrGone // or an empty message, which is no frame
-	}
-	return n, err
 }
 
 // Write writes the frame buf[off:off+n]. It may overwrite the Headroom bytes in
@@ -200,16 +193,24 @@ func (d *Device) Write(buf []byte, off, n int) error {
 	}
 	p := buf[off-d.prefix : off+n]
 	var err error
-	switch {
-	case d.socket:
+	if d.socket {
 		err = unix.Send(d.fd, p, unix.MSG_DONTWAIT|sendFlags)
-	case d.prefix > 0 && !d.vnet:
-		putFamily(p)
-		err = write(d.fd, p)
-	default:
-		err = write(d.fd, p)
+	} else {
+		if d.prefix > 0 && !d.vnet {
+			putFamily(p)
+		}
+		_, err = fdio.Write(d.fd, p) // does not block: a tap accepts a write at once or drops it
 	}
 	return gone(err)
+}
+
+// putFamily writes the address family of the packet that follows it in p. Linux has none.
+func putFamily(p []byte) {
+	family := uint32(unix.AF_INET)
+	if len(p) > 4 && p[4]>>4 == 6 {
+		family = unix.AF_INET6
+	}
+	binary.BigEndian.PutUint32(p, family)
 }
 
 // gone converts the errors of a device that no longer exists to ErrGone.

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"syscall"
-	"unsafe"
 
 	"framepipe/internal/cli"
 	"framepipe/internal/offload"
@@ -214,35 +212,3 @@ func (d *Device) detach() error {
 	}
 	return nil
 }
-
-// read and write are hidden from Go's scheduler (see package fdio): they cannot
-// block, as the descriptors are in non-blocking mode. A tap accepts a write at once
-// or drops it.
-func read(fd int, p []byte) (int, error) {
-	n, _, e := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	if e != 0 {
-		return 0, errno(e)
-	}
-	return int(n), nil
-}
-
-func write(fd int, p []byte) error {
-	_, _, e := syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	if e != 0 {
-		return errno(e)
-	}
-	return nil
-}
-
-// errno converts to an error, without an allocation for the common value.
-func errno(e syscall.Errno) error {
-	if e == unix.EAGAIN {
-		return errAgain
-	}
-	return e
-}
-
-var errAgain error = unix.EAGAIN
-
-// putFamily does nothing: Linux has no address family in front of a packet.
-func putFamily([]byte) {}

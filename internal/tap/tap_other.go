@@ -3,7 +3,6 @@
 package tap
 
 import (
-	"encoding/binary"
 	"errors"
 	"runtime"
 	"strings"
@@ -52,26 +51,4 @@ func (d *Device) setup(cfg Config) error {
 		return errors.New("taps do not support super-frames on this system; use -offload=auto")
 	}
 	return nil
-}
-
-// putFamily writes the address family of the packet that follows it in p.
-func putFamily(p []byte) {
-	family := uint32(unix.AF_INET)
-	if len(p) > 4 && p[4]>>4 == 6 {
-		family = unix.AF_INET6
-	}
-	binary.BigEndian.PutUint32(p, family)
-}
-
-func read(fd int, p []byte) (int, error) {
-	n, err := unix.Read(fd, p)
-	if err == nil && n == 0 {
-		err = ErrGone
-	}
-	return n, err
-}
-
-func write(fd int, p []byte) error {
-	_, err := unix.Write(fd, p)
-	return err
 }

@@ -50,7 +50,7 @@ func TestRun(t *testing.T) {
 	defer out.Close()
 	var last hist.Report
 	c := &counter{
-		in:    fdio.NewTeeStream(fdio.NewInput(int(in.Fd())), fdio.NewOutput(int(out.Fd()))),
+		in:    fdio.NewTeeStream(int(in.Fd()), fdio.NewOutput(int(out.Fd()))),
 		every: time.Hour, share: newShare(1, time.Now()), report: func(r hist.Report) error { last = r; return nil },
 	}
 	var before, after runtime.MemStats
@@ -98,7 +98,7 @@ func TestSkip(t *testing.T) {
 		}
 		var report hist.Report
 		c := &counter{
-			in:    fdio.NewTeeStream(fdio.NewInput(in[0]), fdio.NewOutput(out[1])),
+			in:    fdio.NewTeeStream(in[0], fdio.NewOutput(out[1])),
 			every: time.Hour, share: newShare(0, time.Now()), report: func(r hist.Report) error { report = r; return nil },
 		}
 		c.share.shift = 3
@@ -108,7 +108,7 @@ func TestSkip(t *testing.T) {
 		}()
 		passed := make(chan []byte)
 		go func() {
-			b, _ := io.ReadAll(fdio.NewStream(fdio.NewInput(out[0]), -1))
+			b, _ := io.ReadAll(fdio.NewStream(out[0], -1))
 			passed <- b
 		}()
 		err := c.run()
@@ -165,7 +165,7 @@ func TestOfIP(t *testing.T) {
 	failed := errors.New("failed")
 	var last hist.Report
 	c := &counter{
-		in:    fdio.NewTeeStream(fdio.NewInput(int(f.Fd())), fdio.NewOutput(int(out.Fd()))),
+		in:    fdio.NewTeeStream(int(f.Fd()), fdio.NewOutput(int(out.Fd()))),
 		every: time.Hour, share: newShare(2, time.Now()), report: func(r hist.Report) error { last = r; return failed },
 	}
 	if err := c.run(); err != failed {
@@ -221,10 +221,10 @@ func TestRecordedTime(t *testing.T) {
 			_, _ = fdio.NewOutput(in[1]).Write(file)
 			unix.Close(in[1])
 		}()
-		go func() { _, _ = io.Copy(io.Discard, fdio.NewStream(fdio.NewInput(out[0]), -1)) }()
+		go func() { _, _ = io.Copy(io.Discard, fdio.NewStream(out[0], -1)) }()
 		var got []string
 		c := &counter{
-			in:    fdio.NewTeeStream(fdio.NewInput(from), fdio.NewOutput(out[1])),
+			in:    fdio.NewTeeStream(from, fdio.NewOutput(out[1])),
 			every: 10 * time.Second, share: newShare(4, time.Now()), records: &recorded.Clock{},
 			report: func(r hist.Report) error {
 				got = append(got, fmt.Sprint(float64(r.Time.UnixMilli())/1e3-start, r.Interval, r.Frames))

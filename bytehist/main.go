@@ -106,7 +106,7 @@ func run(t *cli.Tool, c config) error {
 		reports = f
 	}
 	r := newReporter(c.format, reports, t.Warnf)
-	in := fdio.NewInput(0)
+	in := fdio.NewTeeStream(0, out)
 	if in.Regular() {
 		r.patient = true
 		c.sample = cmp.Or(c.sample, 1)
@@ -115,7 +115,7 @@ func run(t *cli.Tool, c config) error {
 		}
 	}
 	h := &counter{
-		in:     fdio.NewTeeStream(in, out),
+		in:     in,
 		every:  min(time.Duration(c.every), 1<<61), // 73 years, so that sums do not overflow
 		share:  newShare(c.sample, time.Now()),
 		report: r.report,

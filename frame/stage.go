@@ -83,7 +83,7 @@ func Run(in, out *os.File, do Func) error {
 	if err != nil {
 		return err
 	}
-	r := NewReader(fdio.NewStream(fdio.NewInput(from), to))
+	r := NewReader(fdio.NewStream(from, to))
 	fdio.Grow(from)
 	fdio.Grow(to)
 	err = Loop(r, Filter(NewWriter(fdio.NewOutput(to)), do))

@@ -395,7 +395,7 @@ func TestPipesAllocate(t *testing.T) {
 	if len(stream) > 64<<10 {
 		t.Fatal("more than a pipe holds")
 	}
-	r := NewReader(fdio.NewStream(fdio.NewInput(ends[1]), ends[2]))
+	r := NewReader(fdio.NewStream(ends[1], ends[2]))
 	w := NewWriter(fdio.NewOutput(ends[2]))
 	buf := make([]byte, len(stream))
 	n := 0

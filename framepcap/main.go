@@ -59,7 +59,7 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	if err := errors.Join(cli.Stdin(example), cli.Stdout(example)); err != nil {
 		return err
 	}
-	in, out := fdio.NewStream(fdio.NewInput(0), 1), fdio.NewOutput(1)
+	in, out := fdio.NewStream(0, 1), fdio.NewOutput(1)
 	fdio.Grow(0)
 	fdio.Grow(1)
 	holds := sandbox.Enter()

@@ -78,7 +78,7 @@ func FuzzGate(f *testing.F) {
 		var s state
 		run := &filter{
 			gate: g, records: &recorded.Clock{}, ecn: cfg.ECN, seed: uint64(seed), count: gate.Counting(seed % 4),
-			in: fdio.NewStream(fdio.NewInput(int(in.Fd())), int(out.Fd())), out: fdio.NewOutput(int(out.Fd())),
+			in: fdio.NewStream(int(in.Fd()), int(out.Fd())), out: fdio.NewOutput(int(out.Fd())),
 			publish: func(_ int64, x state) { s = x }, warn: func(string, ...any) {},
 		}
 		if seed&16 != 0 {

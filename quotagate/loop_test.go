@@ -47,7 +47,7 @@ func through(t testing.TB, cfg gate.Config, stream []byte, change func(*filter))
 	}
 	f := &filter{
 		gate: g, records: &recorded.Clock{}, seed: cfg.Seed,
-		in: fdio.NewStream(fdio.NewInput(int(in.Fd())), int(to.Fd())), out: fdio.NewOutput(int(to.Fd())),
+		in: fdio.NewStream(int(in.Fd()), int(to.Fd())), out: fdio.NewOutput(int(to.Fd())),
 		publish: func(_ int64, s state) { last = s.State },
 		warn:    func(string, ...any) {},
 	}
@@ -218,7 +218,7 @@ func TestPiecemeal(t *testing.T) {
 		}
 		var last gate.State
 		f := &filter{
-			gate: g, wall: steady(), in: fdio.NewStream(fdio.NewInput(int(p[0].Fd())), int(q[1].Fd())), out: fdio.NewOutput(int(q[1].Fd())),
+			gate: g, wall: steady(), in: fdio.NewStream(int(p[0].Fd()), int(q[1].Fd())), out: fdio.NewOutput(int(q[1].Fd())),
 			publish: func(_ int64, s state) { last = s.State }, warn: func(string, ...any) {},
 		}
 		ended := make(chan error, 1)

@@ -278,7 +278,7 @@ func run(t *cli.Tool, c config) (err error) {
 	m := &monitor{tool: t, file: c.metrics, labels: c.labels()}
 	f := &filter{
 		count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed, queue: cfg.Queue,
-		in: fdio.NewStream(fdio.NewInput(0), 1), out: out,
+		in: fdio.NewStream(0, 1), out: out,
 		wall: steady(), publish: m.publish, warn: t.Warnf, ledger: c.ledger != "",
 	}
 	clock := newWallClock()

@@ -62,7 +62,7 @@ func TestRun(t *testing.T) {
 			var said []string
 			w := &writer{
 				dev: dev, name: "tap0", link: packet.Ethernet,
-				in:   fdio.NewStream(fdio.NewInput(int(in.Fd())), dev.Fd()),
+				in:   fdio.NewStream(int(in.Fd()), dev.Fd()),
 				warn: func(format string, args ...any) { said = append(said, format) },
 			}
 			var before, after runtime.MemStats
@@ -123,7 +123,7 @@ func TestRefusedTogether(t *testing.T) {
 		}
 		defer r.Close()
 		w.Close()
-		x := &writer{dev: dev, name: "tap0", link: packet.Ethernet, in: fdio.NewStream(fdio.NewInput(int(r.Fd())), dev.Fd()), warn: t.Logf}
+		x := &writer{dev: dev, name: "tap0", link: packet.Ethernet, in: fdio.NewStream(int(r.Fd()), dev.Fd()), warn: t.Logf}
 		if err := x.run(); err != nil {
 			t.Error(err)
 		}

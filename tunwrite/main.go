@@ -75,7 +75,7 @@ func run(t *cli.Tool, c tap.Config, pace speed, user sandbox.User) error {
 	t.Verbosef("%v", dev)
 	w := &writer{
 		dev: dev, name: c.Name, link: c.Link(), warn: t.Warnf,
-		in: fdio.NewStream(fdio.NewInput(0), dev.Fd()), // the wait for input also detects the end of the device
+		in: fdio.NewStream(0, dev.Fd()), // the wait for input also detects the end of the device
 	}
 	if pace > 0 {
 		w.replay = &replay{speed: pace, device: dev.Fd()}

@@ -85,7 +85,7 @@ func (k *kernel) run(t *testing.T, link packet.Link, stream []byte) (*writer, er
 		t.Fatal(err)
 	}
 	defer in.Close()
-	w := &writer{dev: k, name: "tap1", link: link, in: fdio.NewStream(fdio.NewInput(int(in.Fd())), -1), warn: t.Logf}
+	w := &writer{dev: k, name: "tap1", link: link, in: fdio.NewStream(int(in.Fd()), -1), warn: t.Logf}
 	return w, w.run()
 }
 
@@ -150,7 +150,7 @@ func FuzzWrite(f *testing.F) {
 			t.Fatal(err)
 		}
 		k := &kernel{fd: int(in.Fd()), vnet: how&3 != 0, offload: how&2 != 0, old: how&4 != 0}
-		w := &writer{dev: k, name: "tap1", in: fdio.NewStream(fdio.NewInput(int(in.Fd())), -1), warn: func(string, ...any) {}}
+		w := &writer{dev: k, name: "tap1", in: fdio.NewStream(int(in.Fd()), -1), warn: func(string, ...any) {}}
 		if err := w.run(); err != nil {
 			t.Fatal(err)
 		}
@@ -214,7 +214,7 @@ func TestRefused(t *testing.T) {
 	}
 	var said []string
 	k := &kernel{fd: int(in.Fd()), vnet: true, offload: true}
-	w := &writer{dev: k, name: "tap1", in: fdio.NewStream(fdio.NewInput(int(in.Fd())), -1)}
+	w := &writer{dev: k, name: "tap1", in: fdio.NewStream(int(in.Fd()), -1)}
 	w.warn = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
 	err = w.run()
 	d := len(datagram)

@@ -123,7 +123,7 @@ func device(t *testing.T, stream []byte, s speed) (w *writer, far int) {
 	t.Cleanup(func() { in.Close() })
 	return &writer{
 		dev: dev, name: "tap0", link: packet.Ethernet, warn: t.Logf,
-		in:     fdio.NewStream(fdio.NewInput(int(in.Fd())), dev.Fd()),
+		in:     fdio.NewStream(int(in.Fd()), dev.Fd()),
 		replay: &replay{speed: s, device: dev.Fd()},
 	}, p[0]
 }

@@ -54,12 +54,6 @@ const Forever = time.Duration(-1)
 // PollFd is the struct pollfd of poll(2).
 type PollFd = unix.PollFd
 
-// Input is a descriptor to read a stream from.
-type Input struct {
-	fd   int
-	kind kind
-}
-
 type kind uint8
 
 const (
@@ -67,34 +61,6 @@ const (
 	private             // in non-blocking mode, which no other process sees
 	regular             // a file: never blocks for long; poll always reports it ready
 )
-
-// NewInput prepares fd for reading. If it is a pipe, it becomes non-blocking in this
-// process; in others that share it, nothing changes.
-func NewInput(fd int) *Input { return &Input{fd: fd, kind: prepare(fd)} }
-
-// Fd returns the descriptor.
-func (in *Input) Fd() int { return in.fd }
-
-// TryRead reads the available data without blocking. n = 0 without an error is
-// the end of the input; EAGAIN means that no data is available yet.
-func (in *Input) TryRead(p []byte) (n int, err error) {
-	if len(p) == 0 {
-		return 0, unix.EINVAL
-	}
-	if in.kind == plain {
-		fds := [1]PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}}
-		if ready, err := Wait(fds[:], 0); err != nil || ready == 0 {
-			if err == nil {
-				err = unix.EAGAIN
-			}
-			return 0, err
-		}
-	}
-	return in.readReady(p)
-}
-
-// Regular reports whether the input is a file on disk. Reads of it never wait.
-func (in *Input) Regular() bool { return in.kind == regular }
 
 // Output is a descriptor to write a stream to.
 type Output struct {
@@ -104,7 +70,8 @@ type Output struct {
 	written int64 // bytes, on Linux
 }
 
-// NewOutput prepares fd for writing, as NewInput does for reading.
+// NewOutput prepares fd for writing. If it is a pipe, it becomes non-blocking in this
+// process; in others that share it, nothing changes.
 func NewOutput(fd int) *Output { return &Output{fd: fd, kind: prepare(fd)} }
 
 // Fd returns the descriptor.
@@ -202,80 +169,65 @@ func reason(err error) error {
 	return &WriteError{err}
 }
 
-// Stream is an io.Reader over an Input. While it waits for data, it also detects that
-// the reader of the output has gone.
+// Stream reads from a descriptor. While it waits for data, it also detects that the reader
+// of the output has gone.
 type Stream struct {
-	*Input
 	// Timeout is how long a Read waits for data. NewStream sets Forever.
 	Timeout time.Duration
 
-	fds [2]PollFd
+	fd   int
+	kind kind
+	fds  [2]PollFd
 }
 
-// NewStream returns a Stream over in. out is the descriptor whose reader is
-// watched, or -1.
-func NewStream(in *Input, out int) *Stream {
-	s := &Stream{Input: in, Timeout: Forever}
-	s.fds[0] = PollFd{Fd: int32(in.fd), Events: unix.POLLIN}
+// NewStream prepares the descriptor in for reading, as NewOutput does for writing. out is
+// the descriptor whose reader is watched, or -1.
+func NewStream(in, out int) *Stream {
+	s := &Stream{Timeout: Forever, fd: in, kind: prepare(in)}
+	s.fds[0] = PollFd{Fd: int32(in), Events: unix.POLLIN}
 	s.fds[1] = PollFd{Fd: int32(out)} // poll ignores a negative descriptor
 	return s
 }
+
+// Fd returns the descriptor.
+func (s *Stream) Fd() int { return s.fd }
+
+// Regular reports whether the input is a file on disk. Reads of it never wait.
+func (s *Stream) Regular() bool { return s.kind == regular }
 
 // Read waits until there is data and reads it. The error is io.EOF at the end
 // of the input, ErrReaderGone if the output's reader left first, and
 // os.ErrDeadlineExceeded after the timeout.
 func (s *Stream) Read(p []byte) (int, error) {
-	for {
-		var n int
-		var err error
-		if s.kind == plain && s.Timeout != 0 { // TryRead would poll first: wait in that poll instead
-			if len(p) == 0 {
-				return 0, unix.EINVAL
+	for first := true; ; first = false {
+		if !first || s.kind == plain {
+			if err := s.wait(s.Timeout); err != nil {
+				return 0, err
 			}
-			if ready, err := s.Wait(s.Timeout); err != nil || !ready {
-				return 0, late(err)
-			}
-			n, err = s.readReady(p)
-		} else {
-			n, err = s.TryRead(p)
 		}
-		switch err {
-		case nil:
-			if n == 0 {
-				return 0, io.EOF
-			}
-			return n, nil
-		case unix.EINTR:
+		n, err := s.readReady(p)
+		switch {
+		case err == unix.EAGAIN || err == unix.EINTR:
 			continue
-		case unix.EAGAIN:
-		default:
-			return 0, err
+		case err == nil && n == 0:
+			err = io.EOF
 		}
-		if ready, err := s.Wait(s.Timeout); err != nil || !ready {
-			return 0, late(err)
-		}
+		return n, err
 	}
 }
 
-// late returns the error of a wait after which the input is not ready.
-func late(err error) error {
-	if err == nil {
-		err = os.ErrDeadlineExceeded
+// wait waits until the input is readable or has ended. The errors are those of Read.
+func (s *Stream) wait(timeout time.Duration) error {
+	_, err := Wait(s.fds[:], timeout)
+	switch {
+	case err != nil:
+		return err
+	case Broken(s.fds[1]): // even if there is input: it would have nowhere to go
+		return ErrReaderGone
+	case s.fds[0].Revents == 0:
+		return os.ErrDeadlineExceeded
 	}
-	return err
-}
-
-// Wait waits until the input is readable or has ended, at most for timeout,
-// and reports whether it is.
-func (s *Stream) Wait(timeout time.Duration) (ready bool, err error) {
-	if _, err := Wait(s.fds[:], timeout); err != nil {
-		return false, err
-	}
-	// Check the output even if there is input: the input would have nowhere to go.
-	if Broken(s.fds[1]) {
-		return false, ErrReaderGone
-	}
-	return s.fds[0].Revents != 0, nil
+	return nil
 }
 
 // Splice moves n bytes to the output without copying them. Both must be pipes; out may also be
@@ -292,7 +244,7 @@ func (s *Stream) Splice(out *Output, n int) error {
 		case err == unix.EAGAIN:
 			// Either end may be the reason. Wait for the input first: a wait for room
 			// on an empty input would miss the end of the input.
-			if _, err := s.Wait(Forever); err != nil {
+			if err := s.wait(Forever); err != nil {
 				return err
 			}
 			if err := out.await(); err != nil {

@@ -71,12 +71,12 @@ func Grow(fd int) {
 }
 
 // readReady reads from an input that does not block, or that a poll has reported readable.
-func (in *Input) readReady(p []byte) (int, error) {
-	if in.kind == regular { // a disk may take its time
-		n, err := unix.Read(in.fd, p)
+func (s *Stream) readReady(p []byte) (int, error) {
+	if s.kind == regular { // a disk may take its time
+		n, err := unix.Read(s.fd, p)
 		return max(n, 0), err
 	}
-	return Read(in.fd, p)
+	return Read(s.fd, p)
 }
 
 // Read is read(2) on a descriptor that does not block. An errno of less than 256 becomes an error

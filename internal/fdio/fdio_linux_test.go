@@ -1,6 +1,7 @@
 package fdio
 
 import (
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -42,7 +43,7 @@ func TestPrivate(t *testing.T) {
 			defer e.closeBoth()
 			unix.CloseOnExec(e.w)
 			check := unchanged(t, e.r, e.w)
-			in, out := NewInput(e.r), NewOutput(e.w)
+			in, out := NewStream(e.r, -1), NewOutput(e.w)
 			for _, tt := range []struct {
 				fd, mode, inherited int
 				kind                kind
@@ -71,7 +72,7 @@ func TestPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if n, err := NewInput(fd).TryRead(make([]byte, 1)); n != 0 || err != unix.EAGAIN {
+	if n, err := tryRead(fd, make([]byte, 1)); n != 0 || err != os.ErrDeadlineExceeded {
 		t.Errorf("%d, %v", n, err)
 	}
 	if n, err := NewOutput(fd).Write([]byte("x")); n != 1 || err != nil {
@@ -103,11 +104,10 @@ func TestSpliceTee(t *testing.T) {
 		want string
 	}{{a.r, "world"}, {b.r, "hello, "}, {c.r, "hello"}} {
 		p := make([]byte, 100)
-		in := NewInput(tt.fd)
-		if n, err := in.TryRead(p); string(p[:n]) != tt.want || err != nil {
+		if n, err := tryRead(tt.fd, p); string(p[:n]) != tt.want || err != nil {
 			t.Errorf("%q, %v, want %q", p[:n], err, tt.want)
 		}
-		if n, err := in.TryRead(p); n != 0 || err != unix.EAGAIN {
+		if n, err := tryRead(tt.fd, p); n != 0 || err != os.ErrDeadlineExceeded {
 			t.Errorf("then %d, %v", n, err)
 		}
 	}

@@ -20,8 +20,8 @@ func prepare(fd int) kind {
 func Grow(int) {}
 
 // readReady reads after a poll has reported the input readable.
-func (in *Input) readReady(p []byte) (int, error) {
-	return Read(in.fd, p)
+func (s *Stream) readReady(p []byte) (int, error) {
+	return Read(s.fd, p)
 }
 
 // Read is read(2).

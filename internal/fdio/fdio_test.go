@@ -194,19 +194,18 @@ func TestRoundTrip(t *testing.T) {
 	want := packettest.Bytes(3 << 20) // more than any of them holds
 	kinds(t, func(t *testing.T, e *ends) {
 		check := unchanged(t, e.r)
-		in, out := NewInput(e.r), NewOutput(e.w)
+		s, out := NewStream(e.r, -1), NewOutput(e.w)
 		Grow(e.r)
 		Grow(e.w)
-		if in.Fd() != e.r || out.Fd() != e.w || in.Regular() {
+		if s.Fd() != e.r || out.Fd() != e.w || s.Regular() {
 			t.Error("the descriptors are others")
 		}
-		if n, err := in.TryRead(make([]byte, 10)); n != 0 || err != unix.EAGAIN {
-			t.Errorf("TryRead of nothing: %d, %v", n, err)
+		for _, s.Timeout = range []time.Duration{0, time.Millisecond} {
+			if n, err := s.Read(make([]byte, 10)); n != 0 || err != os.ErrDeadlineExceeded {
+				t.Errorf("Read of nothing: %d, %v", n, err)
+			}
 		}
-		s := NewStream(in, -1)
-		if ready, err := s.Wait(0); ready || err != nil {
-			t.Errorf("nothing there, but ready %v, %v", ready, err)
-		}
+		s.Timeout = Forever
 		w := e.w
 		go func() {
 			n, err := out.Write(want)
@@ -222,11 +221,10 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%d bytes and %v, want %d", len(got), err, len(want))
 		}
 		e.w = -1
-		if n, err := in.TryRead(make([]byte, 10)); n != 0 || err != nil {
-			t.Errorf("TryRead at the end: %d, %v", n, err)
-		}
-		if ready, err := s.Wait(Forever); !ready || err != nil {
-			t.Errorf("at the end, ready %v, %v", ready, err)
+		for _, s.Timeout = range []time.Duration{0, Forever} {
+			if n, err := s.Read(make([]byte, 10)); n != 0 || err != io.EOF {
+				t.Errorf("Read at the end: %d, %v", n, err)
+			}
 		}
 		check()
 	})
@@ -279,6 +277,13 @@ func TestWritev(t *testing.T) {
 			rt.Fatalf("%d bytes arrived, want %d", len(b), n)
 		}
 	})
+}
+
+// tryRead reads what there is.
+func tryRead(fd int, p []byte) (int, error) {
+	s := NewStream(fd, -1)
+	s.Timeout = 0
+	return s.Read(p)
 }
 
 func drainFast(fd int) <-chan []byte {
@@ -366,18 +371,18 @@ func TestStreamWait(t *testing.T) {
 	e, o := pipe(t), pipe(t)
 	defer e.closeBoth()
 	defer o.closeBoth()
-	s := NewStream(NewInput(e.r), o.w)
-	if ready, err := s.Wait(time.Millisecond); ready || err != nil {
-		t.Errorf("nothing: %v, %v", ready, err)
+	s := NewStream(e.r, o.w)
+	if err := s.wait(time.Millisecond); err != os.ErrDeadlineExceeded {
+		t.Errorf("nothing: %v", err)
 	}
 	if _, err := unix.Write(e.w, []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	if ready, err := s.Wait(Forever); !ready || err != nil {
-		t.Errorf("a byte: %v, %v", ready, err)
+	if err := s.wait(Forever); err != nil {
+		t.Errorf("a byte: %v", err)
 	}
 	closeFd(&o.r)
-	if _, err := s.Wait(Forever); err != ErrReaderGone {
+	if err := s.wait(Forever); err != ErrReaderGone {
 		t.Errorf("no reader: %v", err)
 	}
 }
@@ -388,7 +393,7 @@ func TestReaderGone(t *testing.T) {
 	kinds(t, func(t *testing.T, out *ends) {
 		in := pipe(t)
 		defer in.closeBoth()
-		s := NewStream(NewInput(in.r), out.w)
+		s := NewStream(in.r, out.w)
 		r := out.r
 		out.r = -1
 		time.AfterFunc(10*time.Millisecond, func() { unix.Close(r) })
@@ -435,7 +440,7 @@ func TestReadBeforeEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		closeFd(&e.w)
-		s := NewStream(NewInput(e.r), o.w)
+		s := NewStream(e.r, o.w)
 		b := make([]byte, 100)
 		if n, err := s.Read(b); string(b[:n]) != "last words" || err != nil {
 			t.Errorf("%q, %v", b[:n], err)
@@ -468,11 +473,11 @@ func TestRegularFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	in := NewInput(int(r.Fd()))
-	if !in.Regular() {
+	s := NewStream(int(r.Fd()), int(w.Fd()))
+	if !s.Regular() {
 		t.Error("not taken for a regular file")
 	}
-	if got, err := io.ReadAll(NewStream(in, int(w.Fd()))); err != nil || !bytes.Equal(got, want) {
+	if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
@@ -487,7 +492,7 @@ func TestDevNull(t *testing.T) {
 	check := unchanged(t, fd)
 	Grow(fd)
 	within(t, "/dev/null", func() {
-		if n, err := NewStream(NewInput(fd), fd).Read(make([]byte, 10)); n != 0 || err != io.EOF {
+		if n, err := NewStream(fd, fd).Read(make([]byte, 10)); n != 0 || err != io.EOF {
 			t.Errorf("Read: %d, %v", n, err)
 		}
 		out := NewOutput(fd)
@@ -507,10 +512,7 @@ func TestBadDescriptor(t *testing.T) {
 	fd := e.r
 	e.closeBoth()
 	within(t, "closed descriptors", func() {
-		if _, err := NewInput(fd).TryRead(make([]byte, 1)); !errors.Is(err, unix.EBADF) {
-			t.Errorf("TryRead: %v", err)
-		}
-		if _, err := NewStream(NewInput(fd), -1).Read(make([]byte, 1)); !errors.Is(err, unix.EBADF) {
+		if _, err := NewStream(fd, -1).Read(make([]byte, 1)); !errors.Is(err, unix.EBADF) {
 			t.Errorf("Read: %v", err)
 		}
 		if _, err := NewOutput(fd).Write([]byte("x")); !errors.Is(err, unix.EBADF) {
@@ -528,7 +530,7 @@ func TestBadDescriptor(t *testing.T) {
 
 func TestAllocates(t *testing.T) {
 	kinds(t, func(t *testing.T, e *ends) {
-		out, s := NewOutput(e.w), NewStream(NewInput(e.r), e.w)
+		out, s := NewOutput(e.w), NewStream(e.r, e.w)
 		b, c, v := make([]byte, 100), make([]byte, 1000), make([][]byte, 2)
 		n := testing.AllocsPerRun(200, func() {
 			v[0], v[1] = b, b
@@ -545,12 +547,11 @@ func TestAllocates(t *testing.T) {
 				}
 				m += n
 			}
-			if _, err := s.TryRead(c); err != unix.EAGAIN {
+			s.Timeout = 0
+			if _, err := s.Read(c); err != os.ErrDeadlineExceeded {
 				t.Fatal(err)
 			}
-			if _, err := s.Wait(0); err != nil {
-				t.Fatal(err)
-			}
+			s.Timeout = Forever
 		})
 		if n != 0 {
 			t.Errorf("%v allocations a round", n)

@@ -2,6 +2,7 @@ package fdio
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ func TestWatch(t *testing.T) {
 			to := NewOutput(out.w)
 			to.Watch(limit)
 			defer func() { watched = nil }()
-			s := NewStream(NewInput(in.r), out.w)
+			s := NewStream(in.r, out.w)
 			send := func() error {
 				t.Helper()
 				b := []byte("hello")
@@ -42,21 +43,24 @@ func TestWatch(t *testing.T) {
 				return err
 			}
 			wait := func(d time.Duration) error {
-				_, err := s.Wait(d)
-				return err
+				if err := s.wait(d); err != os.ErrDeadlineExceeded {
+					return err
+				}
+				return nil
 			}
-			reader := NewInput(out.r)
+			reader := NewStream(out.r, -1)
+			reader.Timeout = 0
 			// The reader leaves some bytes each time, and as many arrive as it reads.
 			_ = send()
 			for range 4 {
 				if err := errors.Join(send(), wait(limit/2)); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := reader.TryRead(make([]byte, 5)); err != nil {
+				if _, err := reader.Read(make([]byte, 5)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			_, _ = reader.TryRead(make([]byte, 100))
+			_, _ = reader.Read(make([]byte, 100))
 			if err := wait(2 * limit); err != nil { // the pipe is empty
 				t.Fatal(err)
 			}
@@ -74,7 +78,7 @@ func TestWatch(t *testing.T) {
 				}
 			}
 			stalls(func() error { return wait(Forever) })
-			if _, err := reader.TryRead(make([]byte, 1)); err != nil {
+			if _, err := reader.Read(make([]byte, 1)); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(checkEvery)

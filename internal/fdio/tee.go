@@ -20,8 +20,8 @@ type TeeStream struct {
 }
 
 // NewTeeStream returns a TeeStream from in to out. Between pipes it opens /dev/null, for Skip.
-func NewTeeStream(in *Input, out *Output) *TeeStream {
-	t := &TeeStream{Stream: NewStream(in, out.fd), out: out, tee: IsPipe(in.fd) && IsPipe(out.fd)}
+func NewTeeStream(in int, out *Output) *TeeStream {
+	t := &TeeStream{Stream: NewStream(in, out.fd), out: out, tee: IsPipe(in) && IsPipe(out.fd)}
 	if t.tee {
 		if fd, err := unix.Open(os.DevNull, unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
 			t.null = NewOutput(fd)
@@ -74,8 +74,8 @@ func (t *TeeStream) pass() error {
 		// The input is empty or the output full. Wait for the input first: a wait
 		// for room on an empty input would miss the end of the input.
 		if !waited {
-			if ready, err := t.Wait(t.Timeout); err != nil || !ready {
-				return late(err)
+			if err := t.wait(t.Timeout); err != nil {
+				return err
 			}
 			continue
 		}

@@ -21,6 +21,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"strings"
 
@@ -73,7 +75,7 @@ type Device struct {
 	vnet    bool // that header is a virtio_net_hdr
 	offload bool
 	l3      bool
-	in      *fdio.Input // for a descriptor that may block
+	in      *fdio.Stream // for a descriptor that may block
 }
 
 // Fd returns the descriptor, to wait for.
@@ -154,7 +156,8 @@ func open(cfg Config) (*Device, error) {
 		d.socket = true
 		return d, nil
 	case unix.S_IFCHR:
-		d.in = fdio.NewInput(fd)
+		d.in = fdio.NewStream(fd, -1)
+		d.in.Timeout = 0
 		return d, d.setup(cfg)
 	}
 	return nil, errors.New("the descriptor is neither a device nor a socket")
@@ -170,11 +173,15 @@ func (d *Device) Read(buf []byte, off int) (n int, err error) {
 	case d.socket:
 		n, _, err = unix.Recvfrom(d.fd, p, unix.MSG_DONTWAIT)
 	case d.in != nil:
-		n, err = d.in.TryRead(p)
+		if n, err = d.in.Read(p); err == os.ErrDeadlineExceeded {
+			err = unix.EAGAIN
+		}
 	default:
 		n, err = fdio.Read(d.fd, p)
 	}
 	switch {
+	case err == io.EOF:
+		return 0, ErrGone
 	case err != nil:
 		return 0, gone(err)
 	case n == 0: // or, from a socket, an empty message, which is no frame

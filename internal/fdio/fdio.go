@@ -234,29 +234,44 @@ func (s *Stream) wait(timeout time.Duration) error {
 // a device that takes everything. The error is io.ErrUnexpectedEOF if the input ends before.
 func (s *Stream) Splice(out *Output, n int) error {
 	for n > 0 {
-		m, err := Splice(s.fd, out.fd, n)
-		switch {
-		case err == nil && m == 0:
+		m, err := s.move(splice, out, n, Forever)
+		if err == io.EOF {
 			return io.ErrUnexpectedEOF
-		case err == nil:
-			n -= m
-			out.written += int64(m)
-		case err == unix.EAGAIN:
-			// Either end may be the reason. Wait for the input first: a wait for room
-			// on an empty input would miss the end of the input.
-			if err := s.wait(Forever); err != nil {
-				return err
-			}
-			if err := out.await(); err != nil {
-				return err
-			}
-		case err == unix.EPIPE:
-			return ErrReaderGone
-		case err != unix.EINTR:
+		}
+		if err != nil {
 			return err
 		}
+		n -= m
 	}
 	return nil
+}
+
+// move has the kernel pass on at most n bytes, by splice or tee, and returns how many. The errors
+// are those of Read.
+func (s *Stream) move(by func(in, out, n int) (int, error), out *Output, n int, timeout time.Duration) (int, error) {
+	for waited := false; ; waited = !waited {
+		m, err := by(s.fd, out.fd, n)
+		switch {
+		case err == nil && m == 0:
+			return 0, io.EOF
+		case err == nil:
+			out.written += int64(m)
+			return m, nil
+		case err == unix.EPIPE:
+			return 0, ErrReaderGone
+		case err != unix.EAGAIN && err != unix.EINTR:
+			return 0, err
+		case waited:
+			err = out.await()
+		default:
+			// The input is empty or the output full. Wait for the input first: a wait
+			// for room on an empty input would miss the end of the input.
+			err = s.wait(timeout)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
 }
 
 // await waits until the output has room.

@@ -146,9 +146,9 @@ func iovec(p []byte) unix.Iovec {
 	return iov
 }
 
-// Splice moves at most n bytes from one pipe to another without copying them.
+// splice moves at most n bytes from one pipe to another without copying them.
 // It does not block: the error is EAGAIN if in is empty or out is full.
-func Splice(in, out, n int) (int, error) {
+func splice(in, out, n int) (int, error) {
 	r, _, e := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(in), 0, uintptr(out), 0, uintptr(n), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 	if e != 0 {
 		return 0, e
@@ -156,10 +156,10 @@ func Splice(in, out, n int) (int, error) {
 	return int(r), nil
 }
 
-// Tee duplicates at most n bytes from one pipe to another without copying or
+// tee duplicates at most n bytes from one pipe to another without copying or
 // consuming them. It does not block: the error is EAGAIN if in is empty or out
 // is full.
-func Tee(in, out, n int) (int, error) {
+func tee(in, out, n int) (int, error) {
 	r, _, e := syscall.RawSyscall6(unix.SYS_TEE, uintptr(in), uintptr(out), uintptr(n), unix.SPLICE_F_NONBLOCK, 0, 0)
 	if e != 0 {
 		return 0, e
@@ -167,7 +167,7 @@ func Tee(in, out, n int) (int, error) {
 	return int(r), nil
 }
 
-// IsPipe reports whether fd is a pipe, which Splice and Tee need.
+// IsPipe reports whether fd is a pipe, which Splice needs.
 func IsPipe(fd int) bool {
 	var st unix.Stat_t
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO

@@ -85,7 +85,7 @@ func TestSpliceTee(t *testing.T) {
 	defer a.closeBoth()
 	defer b.closeBoth()
 	defer c.closeBoth()
-	for name, f := range map[string]func(in, out, n int) (int, error){"Splice": Splice, "Tee": Tee} {
+	for name, f := range map[string]func(in, out, n int) (int, error){"splice": splice, "tee": tee} {
 		if n, err := f(a.r, b.w, 100); n != 0 || err != unix.EAGAIN {
 			t.Errorf("%s of nothing: %d, %v", name, n, err)
 		}
@@ -93,11 +93,11 @@ func TestSpliceTee(t *testing.T) {
 	if _, err := unix.Write(a.w, []byte("hello, world")); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := Tee(a.r, c.w, 5); n != 5 || err != nil {
-		t.Errorf("Tee: %d, %v", n, err)
+	if n, err := tee(a.r, c.w, 5); n != 5 || err != nil {
+		t.Errorf("tee: %d, %v", n, err)
 	}
-	if n, err := Splice(a.r, b.w, 7); n != 7 || err != nil {
-		t.Errorf("Splice: %d, %v", n, err)
+	if n, err := splice(a.r, b.w, 7); n != 7 || err != nil {
+		t.Errorf("splice: %d, %v", n, err)
 	}
 	for _, tt := range []struct {
 		fd   int
@@ -118,13 +118,13 @@ func TestSpliceTee(t *testing.T) {
 	if _, err := unix.Write(a.w, []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	for name, f := range map[string]func(in, out, n int) (int, error){"Splice": Splice, "Tee": Tee} {
+	for name, f := range map[string]func(in, out, n int) (int, error){"splice": splice, "tee": tee} {
 		if n, err := f(a.r, c.w, 100); n != 0 || err != unix.EAGAIN {
 			t.Errorf("%s into a full pipe: %d, %v", name, n, err)
 		}
 	}
 	closeFd(&b.r)
-	for name, f := range map[string]func(in, out, n int) (int, error){"Splice": Splice, "Tee": Tee} {
+	for name, f := range map[string]func(in, out, n int) (int, error){"splice": splice, "tee": tee} {
 		if n, err := f(a.r, b.w, 100); n != 0 || err != unix.EPIPE {
 			t.Errorf("%s without a reader: %d, %v", name, n, err)
 		}
@@ -136,7 +136,7 @@ func TestSpliceTee(t *testing.T) {
 		}
 	}
 	closeFd(&a.w)
-	for name, f := range map[string]func(in, out, n int) (int, error){"Splice": Splice, "Tee": Tee} {
+	for name, f := range map[string]func(in, out, n int) (int, error){"splice": splice, "tee": tee} {
 		if n, err := f(a.r, c.w, 100); n != 0 || err != nil {
 			t.Errorf("%s at the end: %d, %v", name, n, err)
 		}

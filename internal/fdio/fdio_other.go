@@ -42,13 +42,11 @@ func (out *Output) tryWrite(p []byte) (int, error) {
 
 func (out *Output) tryWritev(spans [][]byte) (int, error) { return out.tryWrite(spans[0]) }
 
-// Splice is available on Linux only.
-func Splice(in, out, n int) (int, error) { return 0, unix.EINVAL }
+// These are available on Linux only.
+func splice(in, out, n int) (int, error) { return 0, unix.EINVAL }
+func tee(in, out, n int) (int, error)    { return 0, unix.EINVAL }
 
-// Tee is available on Linux only.
-func Tee(in, out, n int) (int, error) { return 0, unix.EINVAL }
-
-// IsPipe reports whether Splice and Tee work on fd: never on these systems.
+// IsPipe reports whether Splice works on fd: never on these systems.
 func IsPipe(int) bool { return false }
 
 // Wait waits until one of fds is ready, at most for timeout (Forever for no

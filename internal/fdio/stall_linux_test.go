@@ -37,7 +37,7 @@ func TestWatch(t *testing.T) {
 					if how == "splice" {
 						err = s.Splice(to, len(b))
 					} else {
-						_, err = (&TeeStream{Stream: s, out: to, tee: true}).Read(b)
+						_, err = (&TeeStream{Stream: s, out: to, null: to}).Read(b)
 					}
 				}
 				return err

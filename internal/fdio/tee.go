@@ -14,15 +14,14 @@ import (
 type TeeStream struct {
 	*Stream
 	out  *Output
-	tee  bool
-	null *Output // takes the bytes that are not read
+	null *Output // takes the bytes that are not read; nil if not between pipes
 	owed int     // bytes passed on by tee and not yet read
 }
 
 // NewTeeStream returns a TeeStream from in to out. Between pipes it opens /dev/null, for Skip.
 func NewTeeStream(in int, out *Output) *TeeStream {
-	t := &TeeStream{Stream: NewStream(in, out.fd), out: out, tee: IsPipe(in) && IsPipe(out.fd)}
-	if t.tee {
+	t := &TeeStream{Stream: NewStream(in, out.fd), out: out}
+	if IsPipe(in) && IsPipe(out.fd) {
 		if fd, err := unix.Open(os.DevNull, unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
 			t.null = NewOutput(fd)
 		}
@@ -32,7 +31,7 @@ func NewTeeStream(in int, out *Output) *TeeStream {
 
 // Read is Stream's Read. It passes on the data unchanged before it returns.
 func (t *TeeStream) Read(p []byte) (int, error) {
-	if !t.tee {
+	if t.null == nil {
 		n, err := t.Stream.Read(p)
 		if n > 0 {
 			if _, err := t.out.Write(p[:n]); err != nil {
@@ -41,67 +40,34 @@ func (t *TeeStream) Read(p []byte) (int, error) {
 		}
 		return n, err
 	}
-	if t.owed == 0 {
-		if err := t.pass(); err != nil {
-			return 0, err
-		}
+	if err := t.pass(t.Timeout); err != nil {
+		return 0, err
 	}
 	n, err := t.Stream.Read(p[:min(len(p), t.owed)])
 	t.owed -= n
 	return n, err
 }
 
-// pass duplicates the available data to the output. All of the data must be read
-// before the next call: tee does not consume it, and would duplicate it again.
-func (t *TeeStream) pass() error {
-	for waited := false; ; waited = !waited {
-		n, err := Tee(t.fd, t.out.fd, PipeSize)
-		switch {
-		case err == nil && n > 0:
-			t.owed = n
-			t.out.written += int64(n)
-			return nil
-		case err == nil:
-			return io.EOF
-		case err == unix.EINTR:
-			waited = !waited
-			continue
-		case err == unix.EPIPE:
-			return ErrReaderGone
-		case err != unix.EAGAIN:
-			return err
-		}
-		// The input is empty or the output full. Wait for the input first: a wait
-		// for room on an empty input would miss the end of the input.
-		if !waited {
-			if err := t.wait(t.Timeout); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := t.out.await(); err != nil {
-			return err
-		}
+// pass duplicates the available data to the output, once all that was duplicated before has been
+// read: tee does not consume it, and would duplicate it again.
+func (t *TeeStream) pass(timeout time.Duration) (err error) {
+	if t.owed == 0 {
+		t.owed, err = t.move(tee, t.out, PipeSize, timeout)
 	}
+	return err
 }
 
-// Skips reports whether Skip is cheaper than Read.
-func (t *TeeStream) Skips() bool { return t.tee && t.null != nil }
+// Skips reports whether Skip is available, which is cheaper than Read.
+func (t *TeeStream) Skips() bool { return t.null != nil }
 
 // Skip passes on the next n bytes without reading them. The error is io.ErrUnexpectedEOF if
 // the input ends before.
 func (t *TeeStream) Skip(n int) error {
-	defer func(timeout time.Duration) { t.Timeout = timeout }(t.Timeout)
-	t.Timeout = Forever
 	for n > 0 {
-		if t.owed == 0 {
-			err := t.pass()
-			if err == io.EOF {
-				return io.ErrUnexpectedEOF
-			}
-			if err != nil {
-				return err
-			}
+		if err := t.pass(Forever); err == io.EOF {
+			return io.ErrUnexpectedEOF
+		} else if err != nil {
+			return err
 		}
 		m := min(n, t.owed)
 		if err := t.Splice(t.null, m); err != nil {

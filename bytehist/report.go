@@ -91,15 +91,17 @@ func (r *reporter) write(p []byte) bool {
 	if len(p) == 0 {
 		return true
 	}
-	do := r.out.Try
+	var n int
+	var err error
 	if r.patient {
-		do = r.out.Write
+		n, err = r.out.Write(p)
+	} else {
+		n, err = r.out.Try(p)
 	}
-	n, err := do(p)
 	if n > 0 {
 		r.rest = append([]byte(nil), p[n:]...)
 	}
-	if err == unix.EAGAIN {
+	if err == unix.EAGAIN || err == nil && n < len(p) {
 		return false
 	}
 	if err != nil && !r.failed {

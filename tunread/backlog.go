@@ -150,7 +150,7 @@ func (t *reader) intake() error {
 // emit writes the queue as far as the output has room, and reports whether it is full.
 func (t *reader) emit() (full bool, err error) {
 	for t.fetch() {
-		done, err := t.out.TryWritev(t.spans)
+		done, err := t.out.Try(t.spans...)
 		if err == unix.EAGAIN {
 			return true, nil
 		}

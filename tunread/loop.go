@@ -211,7 +211,7 @@ func (t *reader) pass() (n int, err error) {
 		return n, cmp.Or(e, err)
 	}
 	done, e := t.out.Try(t.buf[:n])
-	if e == unix.EAGAIN {
+	if e == unix.EAGAIN || e == nil && done < n {
 		t.keep(done)
 		e = t.backlog()
 	}

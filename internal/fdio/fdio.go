@@ -66,7 +66,7 @@ const (
 type Output struct {
 	fd      int
 	kind    kind
-	poll    [1]PollFd
+	iov     [64]unix.Iovec
 	written int64 // bytes, on Linux
 }
 
@@ -80,82 +80,47 @@ func (out *Output) Fd() int { return out.fd }
 // Write blocks until it has written all of p. The error is ErrReaderGone
 // when the other end is closed.
 func (out *Output) Write(p []byte) (int, error) {
-	done := 0
-	for done < len(p) {
-		n, err := out.tryWrite(p[done:])
-		if err != nil {
-			if err = out.blocked(err); err != nil {
-				return done, err
-			}
-			continue
-		}
-		done += n
+	spans := [1][]byte{p}
+	if err := out.Writev(spans[:]); err != nil {
+		return len(p) - len(spans[0]), err
 	}
-	return done, nil
-}
-
-// Try writes as much of p as there is room for. The error is the reason of a short
-// write: unix.EAGAIN if there is no more room. Where the output is neither a pipe of our
-// own nor open for non-blocking writing, it waits for room.
-func (out *Output) Try(p []byte) (n int, err error) {
-	for n < len(p) && err == nil {
-		var some int
-		if some, err = out.tryWrite(p[n:]); err == unix.EINTR {
-			err = nil
-		}
-		n += max(some, 0)
-	}
-	return n, reason(err)
-}
-
-// TryWritev writes some of the spans, as Try does, without an error after the first byte.
-func (out *Output) TryWritev(spans [][]byte) (n int, err error) {
-	n, err = out.tryWritev(spans)
-	if err == unix.EINTR {
-		return 0, nil
-	}
-	return n, reason(err)
+	return len(p), nil
 }
 
 // Writev writes the concatenation of the spans, as Write does. It overwrites the
 // elements of spans.
 func (out *Output) Writev(spans [][]byte) error {
-	for len(spans) > 0 {
-		if len(spans[0]) == 0 {
-			spans = spans[1:]
-			continue
-		}
-		if len(spans) == 1 {
-			_, err := out.Write(spans[0])
-			return err
-		}
-		n, err := out.tryWritev(spans)
-		if err != nil {
-			if err = out.blocked(err); err != nil {
-				return err
-			}
-			continue
-		}
-		for n > 0 && n >= len(spans[0]) {
+	for n := 0; ; {
+		for len(spans) > 0 && n >= len(spans[0]) {
 			n -= len(spans[0])
 			spans = spans[1:]
 		}
-		if n > 0 {
-			spans[0] = spans[0][n:]
+		if len(spans) == 0 {
+			return nil
+		}
+		spans[0] = spans[0][n:]
+		var err error
+		switch n, err = out.tryWritev(spans); err {
+		case nil, unix.EINTR:
+		case unix.EAGAIN:
+			if err = out.await(); err != nil {
+				return err
+			}
+		default:
+			return reason(err)
 		}
 	}
-	return nil
 }
 
-// blocked waits for room if a write failed with EAGAIN, and returns other errors.
-func (out *Output) blocked(err error) error {
-	switch err {
-	case unix.EINTR:
-		return nil
-	case unix.EAGAIN:
-		return out.await()
+// Try writes some of the spans with one system call. The error is unix.EAGAIN if there is no
+// room. Where the output is neither a pipe of our own nor open for non-blocking writing, it
+// waits for room.
+func (out *Output) Try(spans ...[]byte) (n int, err error) {
+	n, err = out.tryWritev(spans)
+	if err == unix.EINTR {
+		return 0, nil
 	}
-	return reason(err)
+	return n, reason(err)
 }
 
 // reason converts the error of a write.
@@ -276,11 +241,11 @@ func (s *Stream) move(by func(in, out, n int) (int, error), out *Output, n int, 
 
 // await waits until the output has room.
 func (out *Output) await() error {
-	out.poll[0] = PollFd{Fd: int32(out.fd), Events: unix.POLLOUT}
-	if _, err := Wait(out.poll[:], Forever); err != nil {
+	fds := [1]PollFd{{Fd: int32(out.fd), Events: unix.POLLOUT}}
+	if _, err := Wait(fds[:], Forever); err != nil {
 		return err
 	}
-	if Broken(out.poll[0]) {
+	if Broken(fds[0]) {
 		return ErrReaderGone
 	}
 	return nil

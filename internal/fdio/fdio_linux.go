@@ -98,52 +98,36 @@ func Write(fd int, p []byte) (int, error) {
 	return int(n), nil
 }
 
-func (out *Output) tryWrite(p []byte) (int, error) {
-	write := Write
-	if out.kind != private {
-		write = unix.Write
+func (out *Output) tryWritev(spans [][]byte) (n int, err error) {
+	if len(spans) == 1 { // a tenth faster than writev
+		if out.kind == private {
+			n, err = Write(out.fd, spans[0])
+		} else {
+			n, err = unix.Write(out.fd, spans[0])
+		}
+		n = max(n, 0)
+		out.written += int64(n)
+		return n, err
 	}
-	n, err := write(out.fd, p)
-	n = max(n, 0)
-	out.written += int64(n)
-	return n, err
-}
-
-func (out *Output) tryWritev(spans [][]byte) (int, error) {
-	var iov [64]unix.Iovec
-	n := 0
 	for _, s := range spans {
-		if len(s) == 0 {
-			continue
+		if len(s) > 0 && n < len(out.iov) {
+			out.iov[n].Base = &s[0]
+			out.iov[n].SetLen(len(s)) // of 32 bits on some systems
+			n++
 		}
-		if n == len(iov) {
-			break
-		}
-		iov[n] = iovec(s)
-		n++
-	}
-	if n == 0 {
-		return 0, nil
 	}
 	var r uintptr
 	var e syscall.Errno
 	if out.kind == private {
-		r, _, e = syscall.RawSyscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(n))
+		r, _, e = syscall.RawSyscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&out.iov[0])), uintptr(n))
 	} else {
-		r, _, e = syscall.Syscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(n))
+		r, _, e = syscall.Syscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&out.iov[0])), uintptr(n))
 	}
 	if e != 0 {
 		return 0, e
 	}
 	out.written += int64(r)
 	return int(r), nil
-}
-
-// iovec returns the iovec of a span. SetLen is portable: Len has 32 bits on some systems.
-func iovec(p []byte) unix.Iovec {
-	iov := unix.Iovec{Base: &p[0]}
-	iov.SetLen(len(p))
-	return iov
 }
 
 // splice moves at most n bytes from one pipe to another without copying them.

@@ -36,11 +36,7 @@ func Write(fd int, p []byte) (int, error) {
 	return max(n, 0), err
 }
 
-func (out *Output) tryWrite(p []byte) (int, error) {
-	return Write(out.fd, p)
-}
-
-func (out *Output) tryWritev(spans [][]byte) (int, error) { return out.tryWrite(spans[0]) }
+func (out *Output) tryWritev(spans [][]byte) (int, error) { return Write(out.fd, spans[0]) }
 
 // These are available on Linux only.
 func splice(in, out, n int) (int, error) { return 0, unix.EINVAL }

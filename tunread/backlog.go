@@ -88,12 +88,8 @@ func (t *reader) backlog() error {
 		if err := t.intake(); err != nil {
 			return errors.Join(err, t.flush())
 		}
-		full, err := t.emit()
-		if err != nil {
+		if full, err := t.emit(); !full || err != nil {
 			return err
-		}
-		if !full {
-			return nil
 		}
 		if _, err := fdio.Wait(fds[:], nap); err != nil {
 			return err

@@ -156,7 +156,7 @@ func (t *counter) count(rec *frame.Record, size int) error {
 		}
 		t.ahead = t.records.Wall(0)
 	}
-	segments, ethernet := offload.OnWire(rec.Offload, rec.Frame, size, t.link)
+	segments, ethernet, _ := offload.OnWire(rec.Offload, rec.Frame, size, t.link)
 	t.hist.Frame(size, segments, ethernet)
 	if t.top != nil {
 		l := packet.Dissect(rec.Frame, t.link)

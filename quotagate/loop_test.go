@@ -396,7 +396,7 @@ func TestCountsAlike(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, n := offload.OnWire(rec.Offload, rec.Frame, len(rec.Frame), f.link); int64(n) != p.Bytes {
+			if _, n, _ := offload.OnWire(rec.Offload, rec.Frame, len(rec.Frame), f.link); int64(n) != p.Bytes {
 				t.Errorf("%+v, %d: %d bytes, and %d for the gate", s, size, n, p.Bytes)
 			}
 		}

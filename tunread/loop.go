@@ -286,15 +286,20 @@ func (t *reader) read(buf []byte, at int) (size int, hdr []byte, err error) {
 		}
 		return 0, nil, err
 	}
-	_, ethernet := offload.OnWire(nil, nil, size, t.link)
 	if t.dev.VNetHdr() {
 		if h := buf[at-offload.HeaderSize : at]; offload.Needed(h) {
-			if ethernet, err = t.check(h, buf[at:at+size]); err != nil {
-				return 0, nil, errDropped
-			}
 			hdr = h
-			t.n.super.Add(1)
 		}
+	}
+	_, ethernet, err := offload.OnWire(hdr, buf[at:at+size], size, t.link)
+	if err != nil { // later stages could neither segment nor count it
+		if t.n.malformed.Add(1) == 1 {
+			t.warn("frame dropped: %v; this and further ones are counted", err)
+		}
+		return 0, nil, errDropped
+	}
+	if hdr != nil {
+		t.n.super.Add(1)
 	}
 	t.frames++
 	t.bytes += uint64(size)
@@ -309,19 +314,4 @@ func (t *reader) publish() {
 	t.n.bytes.Add(t.bytes)
 	t.n.ethernet.Add(t.wire)
 	t.frames, t.bytes, t.wire = 0, 0, 0
-}
-
-// check refuses a frame with an invalid offload header, which later stages could neither
-// segment nor count. Of other frames it returns the bytes on the wire.
-func (t *reader) check(hdr, f []byte) (ethernet int, err error) {
-	h, err := offload.Parse(hdr)
-	if err == nil {
-		ethernet, err = h.Check(f, t.link)
-	}
-	if err != nil {
-		if t.n.malformed.Add(1); t.n.malformed.Load() == 1 {
-			t.warn("frame dropped: %v; this and further ones are counted", err)
-		}
-	}
-	return ethernet, err
 }

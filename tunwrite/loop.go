@@ -279,7 +279,7 @@ func (t *writer) put(room []byte, n int) error {
 
 // ethernet returns the bytes that a frame takes on the wire.
 func (t *writer) ethernet(header, f []byte) uint64 {
-	_, n := offload.OnWire(header, f, len(f), t.link)
+	_, n, _ := offload.OnWire(header, f, len(f), t.link)
 	return uint64(n)
 }
 

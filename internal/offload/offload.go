@@ -82,16 +82,6 @@ func (h Header) Super() bool { return h.GSOType&^ECN != 0 }
 // Needed reports whether an encoded header asks for a checksum or for segmentation.
 func Needed(h []byte) bool { return h[0]&NeedsCsum != 0 || h[1] != 0 }
 
-// Check checks the header against its frame. bytes is the size of the frame on the
-// wire, as in OnWire.
-func (h Header) Check(f []byte, link packet.Link) (bytes int, err error) {
-	if !h.Super() {
-		return ethernet(len(f), link), h.checksum(len(f))
-	}
-	n, head, last, err := Measure(h, f, len(f), link)
-	return h.onWire(n, head, last, link), err
-}
-
 // checksum checks that the frame has the checksum field that the header names.
 func (h Header) checksum(size int) error {
 	if h.Flags&NeedsCsum != 0 && int(h.CsumStart)+int(h.CsumOffset)+2 > size {
@@ -161,7 +151,7 @@ func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error)
 
 // Measure returns the segments of a super-frame of size bytes. f holds its beginning
 // with all headers. There are n segments, each with head bytes in front of GSOSize
-// bytes, except for the last, which has last bytes in all. The errors are those of Check.
+// bytes, except for the last, which has last bytes in all. An error says why the header is invalid.
 func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int, err error) {
 	p, err := h.plan(f, size, link)
 	if err != nil {
@@ -174,21 +164,22 @@ func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int,
 // and their bytes as a switch counts them: padded to 60 and with 4 of check sequence.
 // f holds the beginning of the frame with all headers; header is its offload header,
 // or nil. IP packets count as if they were in Ethernet. The result does not change when
-// frames are segmented or merged.
-func OnWire(header, f []byte, size int, link packet.Link) (frames, bytes int) {
+// frames are segmented or merged. An error says why the header is invalid; the frame then
+// counts as one.
+func OnWire(header, f []byte, size int, link packet.Link) (frames, bytes int, err error) {
 	if len(header) > 1 && Needed(header) { // false for most frames
-		if h, err := Parse(header); err == nil && h.Super() {
-			if n, head, last, err := Measure(h, f, size, link); err == nil {
-				return n, h.onWire(n, head, last, link)
+		h, err := Parse(header)
+		if err == nil && h.Super() {
+			var head, last int
+			if frames, head, last, err = Measure(h, f, size, link); err == nil {
+				return frames, (frames-1)*ethernet(head+int(h.GSOSize), link) + ethernet(last, link), nil
 			}
+		} else if err == nil {
+			err = h.checksum(size)
 		}
+		return 1, ethernet(size, link), err
 	}
-	return 1, ethernet(size, link)
-}
-
-// onWire returns the bytes on the wire of a super-frame that Measure has measured.
-func (h Header) onWire(n, head, last int, link packet.Link) int {
-	return (n-1)*ethernet(head+int(h.GSOSize), link) + ethernet(last, link)
+	return 1, ethernet(size, link), nil
 }
 
 func ethernet(size int, link packet.Link) int {
@@ -212,8 +203,6 @@ type Segmenter struct {
 	gso    int
 	next   int    // offset in f of the next segment's payload
 	count  int    // of segments so far
-	id     uint16 // of the IPv4 header
-	seq    uint32
 	pseudo uint64 // sum of the pseudo-header without its length
 }
 
@@ -239,15 +228,10 @@ func (s *Segmenter) Start(h Header, f []byte, link packet.Link) error {
 	s.f, s.lay, s.gso, s.next = f, p, int(h.GSOSize), p.head
 	s.tcp = p.Proto == packet.TCP
 	s.pseudo = pseudo(f, &p.Layers)
-	if p.Version == 4 {
-		s.id = binary.BigEndian.Uint16(f[p.L3+4:])
-	} else if p.L4-p.L3 > 40 && h.Flags&NeedsCsum != 0 {
+	if p.Version == 6 && p.L4-p.L3 > 40 && h.Flags&NeedsCsum != 0 {
 		// With a routing header the checksum covers another address (RFC 8200, section
 		// 8.1), which only the sender knows. It has left the sum in the field.
 		s.pseudo = uint64(binary.BigEndian.Uint16(f[p.sum:])) + uint64(^Fold(uint64(len(f)-p.L4)))
-	}
-	if s.tcp {
-		s.seq = binary.BigEndian.Uint32(f[p.L4+4:])
 	}
 	return nil
 }
@@ -275,7 +259,7 @@ func (s *Segmenter) Next() []byte {
 	if p.Version == 4 {
 		ip := b[p.L3:p.L4]
 		binary.BigEndian.PutUint16(ip[2:], uint16(len(b)-p.L3))
-		binary.BigEndian.PutUint16(ip[4:], s.id+uint16(s.count))
+		binary.BigEndian.PutUint16(ip[4:], binary.BigEndian.Uint16(ip[4:])+uint16(s.count))
 		ip[10], ip[11] = 0, 0
 		binary.BigEndian.PutUint16(ip[10:], ^Fold(Sum(ip, 0)))
 	} else {
@@ -283,7 +267,7 @@ func (s *Segmenter) Next() []byte {
 	}
 	l4 := b[p.L4:]
 	if s.tcp {
-		binary.BigEndian.PutUint32(l4[4:], s.seq+uint32(s.next-p.head))
+		binary.BigEndian.PutUint32(l4[4:], binary.BigEndian.Uint32(l4[4:])+uint32(s.next-p.head))
 		if !first {
 			l4[tcpFlags] &^= flagCWR
 		}

@@ -203,10 +203,13 @@ func TestSegments(t *testing.T) {
 			rt.Fatalf("Measure: %d frames with %d in front, %d in the last, %v; there are %d", n, head, last, err, len(all))
 		}
 		raw, _ := s.Super(s.gso)
-		frames, wire := OnWire(raw, f[:min(len(f), int(h.HdrLen))], len(f), s.link())
+		frames, wire, err := OnWire(raw, f[:min(len(f), int(h.HdrLen))], len(f), s.link())
+		if err != nil {
+			rt.Fatal(err)
+		}
 		var payload []byte
 		for i, b := range all {
-			one, size := OnWire(nil, b, len(b), s.link())
+			one, size, _ := OnWire(nil, b, len(b), s.link())
 			frames, wire = frames-one, wire-size
 			l := verify(rt, b, s.link())
 			if i < n-1 && len(b) != head+s.gso {
@@ -400,8 +403,10 @@ func TestEncapsulations(t *testing.T) {
 			if err != nil || n != 4 || len(got) != 4 || head != int(h.HdrLen) || last != len(want[3])+more {
 				t.Errorf("%s: %d segments, %d in front of each, %d in the last, %v", tt.name, n, head, last, err)
 			}
-			if bytes, err := h.Check(g, packet.Ethernet); err != nil || bytes != wire {
-				t.Errorf("%s: %d bytes on the wire, want %d: %v", tt.name, bytes, wire, err)
+			var header [HeaderSize]byte
+			h.Put(header[:])
+			if n, bytes, err := OnWire(header[:], g, len(g), packet.Ethernet); err != nil || n != 4 || bytes != wire {
+				t.Errorf("%s: %d frames and %d bytes on the wire, want 4 and %d: %v", tt.name, n, bytes, wire, err)
 			}
 		}
 	}
@@ -443,9 +448,9 @@ func FuzzSegment(f *testing.F) {
 		if h.Super() && err == nil && merr != nil {
 			t.Fatalf("Start says %v, Measure %v", err, merr)
 		}
-		_, wire := OnWire(hdr, b, len(b), lk)
-		if n, c := h.Check(b, lk); h.Super() && (c == nil) != (merr == nil) || c == nil && n != wire || (c == nil) != (err == nil) {
-			t.Fatalf("Start says %v, Measure %v, Check %v and %d bytes, OnWire %d", err, merr, c, n, wire)
+		_, wire, werr := OnWire(hdr, b, len(b), lk)
+		if (werr == nil) != (err == nil) {
+			t.Fatalf("Start says %v, Measure %v, OnWire %v", err, merr, werr)
 		}
 		if err != nil {
 			if s.Next() != nil {
@@ -465,6 +470,7 @@ func FuzzSegment(f *testing.F) {
 			if g = g[3:]; i == n-1 && len(g) != last || i < n-1 && len(g) != head+int(h.GSOSize) {
 				t.Fatalf("segment %d of %d has %d bytes", i, n, len(g))
 			}
+			wire -= ethernet(len(g), lk)
 			if !h.Super() {
 				finishes(t, h, b, g)
 				continue
@@ -487,8 +493,8 @@ func FuzzSegment(f *testing.F) {
 			}
 			descends(t, l, b[:head], g[:head], i, n, int(h.GSOSize))
 		}
-		if s.Next() != nil {
-			t.Fatalf("more than %d segments", n)
+		if s.Next() != nil || wire != 0 {
+			t.Fatalf("more than %d segments, or %d bytes too many on the wire", n, wire)
 		}
 		if !bytes.Equal(b, before) || h.Super() && !bytes.Equal(payload, b[head:]) {
 			t.Fatal("another payload came out, or the frame was changed")

@@ -278,7 +278,7 @@ func (t *reader) read(buf []byte, at int) (size int, hdr []byte, err error) {
 		if err == unix.EINTR {
 			continue
 		}
-		if err != unix.EAGAIN && !tap.Fatal(err) {
+		if err != unix.EAGAIN && !errors.Is(err, tap.ErrGone) {
 			if t.n.errors.Add(1); t.n.errors.Load() == 1 {
 				t.warn("reading: %v; this and further ones are counted", err)
 			}

@@ -80,7 +80,7 @@ func (t *writer) run() error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, fdio.ErrReaderGone), tap.Fatal(err):
+	case errors.Is(err, fdio.ErrReaderGone), errors.Is(err, tap.ErrGone):
 		// All that came and was not written was in hand.
 		t.n.lostEthernet.Add(t.n.ethernet.Load() - t.n.writtenEthernet.Load() - t.n.lostEthernet.Load())
 		return fmt.Errorf("%s: %w", t.name, tap.ErrGone)
@@ -126,7 +126,7 @@ func (t *writer) fits(rec *frame.Record) error {
 	if t.r.Link() == t.link.String() {
 		return nil
 	}
-	return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link is %s, and %s is a %s", t.r.Link(), t.name, kind(t.link))}
+	return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link is %s, and that of %s is %s", t.r.Link(), t.name, t.link)}
 }
 
 // pace waits until a frame is due. It injects the gathered frames first.
@@ -140,13 +140,6 @@ func (t *writer) pace(rec *frame.Record) error {
 	}
 	t.publish()
 	return t.replay.wait(d)
-}
-
-func kind(link packet.Link) string {
-	if link == packet.IP {
-		return "tun, whose link is ip"
-	}
-	return "tap, whose link is ethernet"
 }
 
 // gather merges datagrams of one flow that stand one behind the other, as far
@@ -302,7 +295,7 @@ func (t *writer) wrote(room []byte, n int) {
 // failed deals with the error of a write, which is the device's end or only
 // that of a frame, or of some that were given together, of which rec is the first.
 func (t *writer) failed(err error, rec *frame.Record, room []byte, n, frames int) error {
-	if tap.Fatal(err) {
+	if errors.Is(err, tap.ErrGone) {
 		return err
 	}
 	t.n.refused.Add(uint64(frames))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -101,7 +102,7 @@ func TestGoneInHand(t *testing.T) {
 		k := &kernel{vnet: true, offload: true, lasts: lasts}
 		w, err := k.run(t, packet.Ethernet, stream)
 		all, lost := w.n.ethernet.Load(), w.n.lostEthernet.Load()
-		if !tap.Fatal(err) || lost == 0 || all != w.n.writtenEthernet.Load()+lost {
+		if !errors.Is(err, tap.ErrGone) || lost == 0 || all != w.n.writtenEthernet.Load()+lost {
 			t.Errorf("gone at write %d: %v; %v", lasts, err, &w.n)
 		}
 	}
@@ -111,7 +112,7 @@ func TestGoneInHand(t *testing.T) {
 func TestNoHeader(t *testing.T) {
 	k := &kernel{}
 	w, err := k.run(t, packet.IP, (&frame.Record{Frame: packettest.Spec{}.Frame()}).Append(nil))
-	if err == nil || !strings.Contains(err.Error(), "offset 0: the stream's link is ethernet, and tap1 is a tun") || w.n.written.Load() != 0 {
+	if err == nil || !strings.Contains(err.Error(), "offset 0: the stream's link is ethernet, and that of tap1 is ip") || w.n.written.Load() != 0 {
 		t.Errorf("%v; %v", err, &w.n)
 	}
 }
@@ -223,7 +224,7 @@ func TestRefused(t *testing.T) {
 	if !slices.Equal(said, want) || w.n.merged.Load() != 2 {
 		t.Errorf("said %q, want %q; %v", said, want, &w.n)
 	}
-	if want := fmt.Sprintf("stdin: offset %d: the stream's link is ip, and tap1 is a tap, whose link is ethernet", len(stream)-len(header)); err == nil || err.Error() != want {
+	if want := fmt.Sprintf("stdin: offset %d: the stream's link is ip, and that of tap1 is ethernet", len(stream)-len(header)); err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
 }

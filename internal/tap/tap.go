@@ -118,49 +118,57 @@ func (d *Device) Close() error {
 
 // Open opens a device. Its errors name it.
 func Open(cfg Config) (*Device, error) {
-	d, err := open(cfg)
+	d := &Device{name: cfg.Name, fd: -1, l3: cfg.L3}
+	err := d.open(cfg)
 	if err == nil && cfg.Write && cfg.Offload == On && !d.offload {
-		_ = d.Close()
 		err = errors.New("the device does not support super-frames; use -offload=auto")
 	}
 	if err != nil {
+		if d.in == nil && !d.socket { // an inherited descriptor may be stderr
+			_ = unix.Close(d.fd)
+		}
 		return nil, fmt.Errorf("%s: %w", cfg.Name, err)
 	}
 	return d, nil
 }
 
-func open(cfg Config) (*Device, error) {
-	d := &Device{name: cfg.Name, l3: cfg.L3}
+func (d *Device) open(cfg Config) error {
 	text, inherited := strings.CutPrefix(cfg.Name, "fd:")
 	if !inherited {
-		return d, d.openName(cfg)
+		err := d.openName(cfg)
+		if err == nil {
+			err = d.setup(cfg)
+		}
+		if err == nil && cfg.Write {
+			err = d.detach()
+		}
+		return err
 	}
 	fd, err := strconv.Atoi(text)
 	if err != nil || fd < 0 {
-		return nil, errors.New("want fd:N, the number of a descriptor")
+		return errors.New("want fd:N, the number of a descriptor")
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, errors.New("the descriptor is not open")
+		return errors.New("the descriptor is not open")
 	}
-	d.fd = fd
 	switch uint32(st.Mode) & unix.S_IFMT {
 	case unix.S_IFSOCK:
 		kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if kind != unix.SOCK_DGRAM && kind != unix.SOCK_SEQPACKET {
-			return nil, errors.New("the socket does not preserve message boundaries; want SOCK_DGRAM or SOCK_SEQPACKET")
+			return errors.New("the socket does not preserve message boundaries; want SOCK_DGRAM or SOCK_SEQPACKET")
 		}
-		d.socket = true
-		return d, nil
+		d.fd, d.socket = fd, true
+		return nil
 	case unix.S_IFCHR:
-		d.in = fdio.NewStream(fd, -1)
+		d.fd, d.in = fd, fdio.NewStream(fd, -1)
 		d.in.Timeout = 0
-		return d, d.setup(cfg)
+		return d.setup(cfg)
 	}
-	return nil, errors.New("the descriptor is neither a device nor a socket")
+	return errors.New("the descriptor is neither a device nor a socket")
 }
 
 // Read reads one frame into buf[off:]. off must be at least Headroom, as Read may
@@ -228,7 +236,3 @@ func gone(err error) error {
 	}
 	return err
 }
-
-// Fatal reports whether an error of Read or Write concerns the device and not just
-// one frame.
-func Fatal(err error) bool { return errors.Is(err, ErrGone) }

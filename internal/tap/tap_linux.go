@@ -53,11 +53,7 @@ func (d *Device) openName(cfg Config) error {
 	default:
 		return fmt.Errorf("/dev/net/tun: %w", err)
 	}
-	if err = d.attach(ifr, cfg, add); err != nil {
-		_ = unix.Close(d.fd)
-		return err
-	}
-	return d.prepare(cfg)
+	return d.attach(ifr, cfg, add)
 }
 
 // ifindex returns the index of an interface in this network namespace, or 0 if
@@ -127,32 +123,14 @@ func (d *Device) openPath(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if ifr, err := unix.NewIfreq(""); err == nil {
-		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-		_ = unix.IoctlIfreq(d.fd, unix.TUNSETIFF, ifr) // prepare reads back the flags
-	}
-	return d.prepare(cfg)
-}
-
-// prepare sets up an open device, and closes it on failure.
-func (d *Device) prepare(cfg Config) error {
-	err := d.setup(cfg)
-	if err == nil && cfg.Write {
-		err = d.detach()
-	}
-	if err != nil {
-		_ = unix.Close(d.fd)
-	}
-	return err
+	_ = unix.IoctlIfreq(d.fd, unix.TUNSETIFF, request(unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR)) // setup reads back the flags
+	return nil
 }
 
 // setup reads the device's flags, to set the prefix and the offload of d.
 func (d *Device) setup(cfg Config) error {
 	// The process that attached first has set the flags.
-	ifr, err := unix.NewIfreq("")
-	if err != nil {
-		return err
-	}
+	ifr := request(0)
 	switch err := unix.IoctlIfreq(d.fd, unix.TUNGETIFF, ifr); err {
 	case nil:
 	case unix.EBADFD:
@@ -189,7 +167,7 @@ func (d *Device) setup(cfg Config) error {
 	if d.offload {
 		ask = offloadTCP | offloadUDP
 	}
-	err = unix.IoctlSetInt(d.fd, unix.TUNSETOFFLOAD, ask)
+	err := unix.IoctlSetInt(d.fd, unix.TUNSETOFFLOAD, ask)
 	if err == unix.EINVAL {
 		err = unix.IoctlSetInt(d.fd, unix.TUNSETOFFLOAD, ask&^offloadUDP)
 	}
@@ -202,13 +180,15 @@ func (d *Device) setup(cfg Config) error {
 // detach detaches the queue, so that the kernel sends no frames to it. A device
 // with one queue returns EINVAL; it has no other reader.
 func (d *Device) detach() error {
-	ifr, err := unix.NewIfreq("")
-	if err != nil {
-		return err
-	}
-	ifr.SetUint16(unix.IFF_DETACH_QUEUE)
-	if err := unix.IoctlIfreq(d.fd, unix.TUNSETQUEUE, ifr); err != nil && err != unix.EINVAL {
+	if err := unix.IoctlIfreq(d.fd, unix.TUNSETQUEUE, request(unix.IFF_DETACH_QUEUE)); err != nil && err != unix.EINVAL {
 		return fmt.Errorf("detaching the queue: %w", err)
 	}
 	return nil
+}
+
+// request returns the argument of an ioctl that sets or gets flags.
+func request(flags uint16) *unix.Ifreq {
+	ifr, _ := unix.NewIfreq("") // an error only for a name that is too long
+	ifr.SetUint16(flags)
+	return ifr
 }

@@ -3,6 +3,7 @@ package tap
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -275,14 +276,14 @@ func TestDeviceGoes(t *testing.T) {
 		defer r.Close()
 		w := mustOpen(t, Config{Name: "tap0", Write: true})
 		defer w.Close()
-		if err := writeFrame(w, testFrame(1)); err != unix.EIO || Fatal(err) {
+		if err := writeFrame(w, testFrame(1)); err != unix.EIO {
 			t.Errorf("down: %v", err)
 		}
 		ip("link set tap0 up")
 		if err := writeFrame(w, testFrame(1)); err != nil {
 			t.Errorf("up: %v", err)
 		}
-		if err := w.Write(make([]byte, Headroom+5), Headroom, 5); err == nil || Fatal(err) {
+		if err := w.Write(make([]byte, Headroom+5), Headroom, 5); err == nil || errors.Is(err, ErrGone) {
 			t.Errorf("a frame of 5 bytes: %v", err)
 		}
 		ip("link del tap0")
@@ -292,10 +293,10 @@ func TestDeviceGoes(t *testing.T) {
 				t.Errorf("deleted, but a wait says %d, %v", n, err)
 			}
 		}
-		if _, err := r.Read(make([]byte, 100), Headroom); !Fatal(err) {
+		if _, err := r.Read(make([]byte, 100), Headroom); !errors.Is(err, ErrGone) {
 			t.Errorf("deleted, Read: %v", err)
 		}
-		if err := writeFrame(w, testFrame(1)); !Fatal(err) {
+		if err := writeFrame(w, testFrame(1)); !errors.Is(err, ErrGone) {
 			t.Errorf("deleted, Write: %v", err)
 		}
 	})
@@ -440,7 +441,7 @@ func TestSocket(t *testing.T) {
 			t.Errorf("Write to a full socket: %v", err)
 		}
 		unix.Close(p[0])
-		if err := writeFrame(w, testFrame(1)); !Fatal(err) {
+		if err := writeFrame(w, testFrame(1)); !errors.Is(err, ErrGone) {
 			t.Errorf("Write to nobody: %v", err)
 		}
 		unix.Close(p[1])
@@ -534,10 +535,4 @@ func supers(t *testing.T) (all []super) {
 		all = append(all, super{fmt.Sprintf("v6 %v, udp %v, %d tags, %d bytes", s.V6, s.UDP, s.Tags, len(s.Payload)), h, f})
 	}
 	return all
-}
-
-func TestFatal(t *testing.T) {
-	if !Fatal(fmt.Errorf("x: %w", ErrGone)) || Fatal(unix.EIO) {
-		t.Error("Fatal")
-	}
 }

@@ -3,7 +3,6 @@
 package tap
 
 import (
-	"errors"
 	"runtime"
 	"strings"
 
@@ -34,21 +33,16 @@ func (d *Device) openName(cfg Config) error {
 		return err
 	}
 	d.fd = fd
-	if err := d.setup(cfg); err != nil {
-		_ = unix.Close(fd)
-		return err
-	}
 	return nil
 }
+
+func (d *Device) detach() error { return nil }
 
 // setup sets the size of the header in front of a packet: the address family for
 // OpenBSD's tun(4) and macOS's utun; by default nothing for FreeBSD's tun(4).
 func (d *Device) setup(cfg Config) error {
 	if cfg.L3 && runtime.GOOS != "freebsd" {
 		d.prefix = 4
-	}
-	if cfg.Offload == On && cfg.Write {
-		return errors.New("taps do not support super-frames on this system; use -offload=auto")
 	}
 	return nil
 }

@@ -145,7 +145,7 @@ func (t *reader) intake() error {
 
 // emit writes the queue as far as the output has room, and reports whether it is full.
 func (t *reader) emit() (full bool, err error) {
-	for t.fetch() {
+	for t.fetch() > 0 {
 		done, err := t.out.Try(t.spans...)
 		if err == unix.EAGAIN {
 			return true, nil
@@ -160,11 +160,7 @@ func (t *reader) emit() (full bool, err error) {
 
 // flush writes the rest of the queue, and waits for room.
 func (t *reader) flush() error {
-	for t.fetch() {
-		n := 0
-		for _, s := range t.spans {
-			n += len(s)
-		}
+	for n := t.fetch(); n > 0; n = t.fetch() {
 		if err := t.out.Writev(t.spans); err != nil {
 			return err
 		}
@@ -173,9 +169,9 @@ func (t *reader) flush() error {
 	return nil
 }
 
-// fetch sets the spans of the next write, and reports whether there are any.
-func (t *reader) fetch() bool {
-	n := -t.sent
+// fetch sets the spans of the next write, and returns the number of their bytes.
+func (t *reader) fetch() (n int) {
+	n = -t.sent
 	for _, h := range t.due {
 		n += len(h.Data)
 	}
@@ -191,11 +187,10 @@ func (t *reader) fetch() bool {
 	for _, h := range t.due {
 		t.spans = append(t.spans, h.Data)
 	}
-	if len(t.due) == 0 {
-		return false
+	if n > 0 {
+		t.spans[0] = t.spans[0][t.sent:]
 	}
-	t.spans[0] = t.spans[0][t.sent:]
-	return true
+	return n
 }
 
 // passed removes bytes that have been written.

@@ -220,10 +220,7 @@ func ppoll(fds []PollFd, timeout time.Duration, schedule bool) (int, syscall.Err
 		ts = unix.NsecToTimespec(int64(timeout))
 		tsp = &ts
 	}
-	var p unsafe.Pointer
-	if len(fds) > 0 {
-		p = unsafe.Pointer(&fds[0])
-	}
+	p := unsafe.Pointer(unsafe.SliceData(fds))
 	var r uintptr
 	var e syscall.Errno
 	if schedule {

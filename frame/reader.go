@@ -197,12 +197,8 @@ func (r *Reader) header(b []byte) error {
 	default:
 		return fmt.Errorf("the stream's link is %v, want %q or %q", h.Link, LinkEthernet, LinkIP)
 	}
-	var named struct { // apart, as a header with another kind of source is valid
-		Source string `msgpack:"source"`
-	}
-	if err := msgpack.Unmarshal(b, &named); err == nil {
-		r.source = named.Source
-	}
+	r.source = ""
+	_ = msgpack.Unmarshal(h.Source, &r.source) // a header with another kind of source is valid
 	return nil
 }
 
@@ -272,9 +268,10 @@ func (r *Reader) room() {
 
 // streamHeader is the header of a stream.
 type streamHeader struct {
-	Format  string `msgpack:"format"`
-	Version int64  `msgpack:"version"`
-	Link    string `msgpack:"link"`
+	Format  string             `msgpack:"format"`
+	Version int64              `msgpack:"version"`
+	Link    string             `msgpack:"link"`
+	Source  msgpack.RawMessage `msgpack:"source"`
 }
 
 // asHeader decodes the header of a stream. ok is false for another annotation.

@@ -231,6 +231,27 @@ func TestHeader(t *testing.T) {
 	}
 }
 
+// The source is that of the last header, if it is a string.
+func TestSource(t *testing.T) {
+	m := func(version []byte, pairs ...[]byte) []byte {
+		return cat([]byte{0x82 + byte(len(pairs)/2)}, str("format"), str("frames"), str("version"), version, cat(pairs...))
+	}
+	named := header(uintN(1, 0), "ip")
+	for in, want := range map[string]string{
+		string(named):                                                  "tap0",
+		string(cat(named, []byte{0x80})):                               "tap0",
+		string(cat(named, m(uintN(1, 0)))):                             "",
+		string(m(uintN(1, 0), str("source"), null)):                    "",
+		string(cat(named, m(uintN(1, 0), str("source"), uintN(7, 0)))): "",
+		string(m(uintN(1, 0), str("source"), unhex("81 01 02"))):       "",
+	} {
+		r := NewReader(strings.NewReader(in))
+		if _, err := readAll(t, r); err != nil || r.Source() != want {
+			t.Errorf("% x: source %q and %v, want %q", in, r.Source(), err, want)
+		}
+	}
+}
+
 func errorText(err error) string {
 	if err == nil {
 		return ""

@@ -67,7 +67,7 @@ type Output struct {
 	fd      int
 	kind    kind
 	iov     [64]unix.Iovec
-	written int64 // bytes, on Linux
+	written int64 // bytes
 }
 
 // NewOutput prepares fd for writing. If it is a pipe, it becomes non-blocking in this
@@ -79,18 +79,20 @@ func (out *Output) Fd() int { return out.fd }
 
 // Write blocks until it has written all of p. The error is ErrReaderGone
 // when the other end is closed.
-func (out *Output) Write(p []byte) (int, error) {
-	spans := [1][]byte{p}
-	if err := out.Writev(spans[:]); err != nil {
-		return len(p) - len(spans[0]), err
+func (out *Output) Write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = out.tryWrite(p[n:])
+		n += m
+		err = out.blocked(err)
 	}
-	return len(p), nil
+	return n, err
 }
 
 // Writev writes the concatenation of the spans, as Write does. It overwrites the
 // elements of spans.
-func (out *Output) Writev(spans [][]byte) error {
-	for n := 0; ; {
+func (out *Output) Writev(spans [][]byte) (err error) {
+	for n := 0; err == nil; {
 		for len(spans) > 0 && n >= len(spans[0]) {
 			n -= len(spans[0])
 			spans = spans[1:]
@@ -99,17 +101,32 @@ func (out *Output) Writev(spans [][]byte) error {
 			return nil
 		}
 		spans[0] = spans[0][n:]
-		var err error
-		switch n, err = out.tryWritev(spans); err {
-		case nil, unix.EINTR:
-		case unix.EAGAIN:
-			if err = out.await(); err != nil {
-				return err
-			}
-		default:
-			return reason(err)
-		}
+		n, err = out.tryWritev(spans)
+		err = out.blocked(err)
 	}
+	return err
+}
+
+func (out *Output) tryWrite(p []byte) (n int, err error) {
+	if out.kind == private {
+		n, err = Write(out.fd, p)
+	} else {
+		n, err = unix.Write(out.fd, p)
+	}
+	n = max(n, 0)
+	out.written += int64(n)
+	return n, err
+}
+
+// blocked waits for room if a write failed with EAGAIN, and returns other errors.
+func (out *Output) blocked(err error) error {
+	switch err {
+	case nil, unix.EINTR:
+		return nil
+	case unix.EAGAIN:
+		return out.await()
+	}
+	return reason(err)
 }
 
 // Try writes some of the spans with one system call. The error is unix.EAGAIN if there is no
@@ -170,14 +187,18 @@ func (s *Stream) Read(p []byte) (int, error) {
 				return 0, err
 			}
 		}
-		n, err := s.readReady(p)
+		read := Read
+		if s.kind == regular { // a disk may take its time
+			read = unix.Read
+		}
+		n, err := read(s.fd, p)
 		switch {
 		case err == unix.EAGAIN || err == unix.EINTR:
 			continue
 		case err == nil && n == 0:
 			err = io.EOF
 		}
-		return n, err
+		return max(n, 0), err
 	}
 }
 

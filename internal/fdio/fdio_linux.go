@@ -39,14 +39,8 @@ func prepare(fd int) kind {
 	default:
 		return plain
 	}
-	status, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil {
-		return plain
-	}
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-	if err != nil {
-		return plain
-	}
+	status, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0) // it is open, so these cannot fail
+	flags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 	own, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), status&unix.O_ACCMODE|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return plain
@@ -70,15 +64,6 @@ func Grow(fd int) {
 	}
 }
 
-// readReady reads from an input that does not block, or that a poll has reported readable.
-func (s *Stream) readReady(p []byte) (int, error) {
-	if s.kind == regular { // a disk may take its time
-		n, err := unix.Read(s.fd, p)
-		return max(n, 0), err
-	}
-	return Read(s.fd, p)
-}
-
 // Read is read(2) on a descriptor that does not block. An errno of less than 256 becomes an error
 // without an allocation.
 func Read(fd int, p []byte) (int, error) {
@@ -100,14 +85,7 @@ func Write(fd int, p []byte) (int, error) {
 
 func (out *Output) tryWritev(spans [][]byte) (n int, err error) {
 	if len(spans) == 1 { // a tenth faster than writev
-		if out.kind == private {
-			n, err = Write(out.fd, spans[0])
-		} else {
-			n, err = unix.Write(out.fd, spans[0])
-		}
-		n = max(n, 0)
-		out.written += int64(n)
-		return n, err
+		return out.tryWrite(spans[0])
 	}
 	for _, s := range spans {
 		if len(s) > 0 && n < len(out.iov) {

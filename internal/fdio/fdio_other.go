@@ -19,11 +19,6 @@ func prepare(fd int) kind {
 // Grow does nothing: these systems grow their pipes automatically.
 func Grow(int) {}
 
-// readReady reads after a poll has reported the input readable.
-func (s *Stream) readReady(p []byte) (int, error) {
-	return Read(s.fd, p)
-}
-
 // Read is read(2).
 func Read(fd int, p []byte) (int, error) {
 	n, err := unix.Read(fd, p)
@@ -36,7 +31,7 @@ func Write(fd int, p []byte) (int, error) {
 	return max(n, 0), err
 }
 
-func (out *Output) tryWritev(spans [][]byte) (int, error) { return Write(out.fd, spans[0]) }
+func (out *Output) tryWritev(spans [][]byte) (int, error) { return out.tryWrite(spans[0]) }
 
 // These are available on Linux only.
 func splice(in, out, n int) (int, error) { return 0, unix.EINVAL }

@@ -25,7 +25,7 @@ func (g *gather) Write(b []byte) (int, error) {
 
 func (g *gather) Writev(spans [][]byte) error {
 	g.writes++
-	if len(spans) > maxSpans || len(spans) < 2 {
+	if len(spans) > maxSpans+1 || len(spans) < 2 { // the last may be of frames written anew
 		g.t.Errorf("Writev of %d spans", len(spans))
 	}
 	for i, s := range spans {

@@ -96,9 +96,8 @@ func (s *shared) step(now int64) bool {
 	if now < s.view.End {
 		return false
 	}
-	if s.added != 0 {
-		s.own[s.view.End+s.view.Shift] += s.added
-		s.added = 0
+	if s.err == nil {
+		s.own[s.view.End+s.view.Shift] = s.added
 	}
 	view, err := s.book.View(now)
 	s.view, s.err, s.old, s.past = view, err, 0, s.past[:0]
@@ -115,7 +114,7 @@ func (s *shared) step(now int64) bool {
 		}
 	}
 	at := view.Start + view.Shift
-	maps.DeleteFunc(s.own, func(end, _ int64) bool { return end > at || end <= at-s.length })
+	maps.DeleteFunc(s.own, func(end, _ int64) bool { return end <= at-s.length })
 	return true
 }
 

@@ -307,6 +307,25 @@ func TestUncleared(t *testing.T) {
 	}
 }
 
+// While a table is cleared it has no cycle, so that a gate that ends then leaves no old
+// counts in a new one.
+func TestClearing(t *testing.T) {
+	name := t.TempDir() + "/ledger"
+	l := open(t, name)
+	add(t, l, at(1, 0), Out, 7)
+	if err := os.Truncate(name, tablesAt); err != nil { // the first byte that is cleared faults
+		t.Fatal(err)
+	}
+	err := error(nil)
+	func() {
+		defer l.Catch(&err)
+		l.begin(0, at(2, 0), at(3, 0))
+	}()
+	if err == nil || l.start(0) != 0 || l.end(0) == 0 {
+		t.Errorf("%v, the table is of a cycle from %d to %d", err, l.start(0), l.end(0))
+	}
+}
+
 // Cycles that cannot be are left out, and a ledger that has one twice ends well.
 func TestDamagedCycles(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -998,20 +1017,38 @@ func TestLocked(t *testing.T) {
 	add(t, l, at(1, 0), In, 7)
 }
 
-// Where room cannot be reserved, it is written.
-func TestFill(t *testing.T) {
-	f, err := os.Create(t.TempDir() + "/file")
-	if err != nil {
-		t.Fatal(err)
+// A ledger has all its space from the start. Where that cannot be reserved, it is written;
+// a full disk leaves no file.
+func TestSpace(t *testing.T) {
+	reserve := allocate
+	defer func() { allocate = reserve }()
+	for _, failed := range []error{nil, errors.ErrUnsupported, unix.ENOSPC} {
+		if failed != nil {
+			allocate = func(*os.File, int64) error { return failed }
+		}
+		name := t.TempDir() + "/ledger"
+		_, err := Open(name, hourly, hours)
+		var st unix.Stat_t
+		e := unix.Stat(name, &st)
+		if failed == unix.ENOSPC {
+			if !errors.Is(err, failed) || !strings.Contains(err.Error(), "making a ledger of 0.621 MB") || e != unix.ENOENT {
+				t.Errorf("a full disk: %v, %v", err, e)
+			}
+		} else if _, slots, _ := hourly.header(); err != nil || e != nil || st.Blocks*512 < size(slots)-headerSize {
+			t.Errorf("%v: %d bytes in %d blocks, %v, %v", failed, st.Size, st.Blocks, err, e)
+		}
 	}
-	defer f.Close()
-	const size = headerSize + 3*(64<<10) + 5
-	if err := fill(f, size); err != nil {
-		t.Fatal(err)
+}
+
+// The disk's error is that of Sync.
+func TestSync(t *testing.T) {
+	l := open(t, t.TempDir()+"/ledger")
+	if err := l.Sync(); err != nil {
+		t.Error(err)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Size != size || st.Blocks*512 < size-headerSize {
-		t.Errorf("%d bytes in %d blocks, %v", st.Size, st.Blocks, err)
+	l.file.Close()
+	if err := l.Sync(); err == nil {
+		t.Error("a file that cannot be written has no error")
 	}
 }
 

@@ -100,8 +100,8 @@ func (b *book) first(from, to int64) int64 {
 }
 
 // syncing is the interval between writes of the counts to disk. A crash of the machine
-// loses the counts since the last write. Tests shorten it.
-var syncing = 10 * time.Second
+// loses the counts since the last write.
+const syncing = 10 * time.Second
 
 // percentiled checks that the slots of a window, its sixtieths, are whole nanoseconds, and that cycles begin
 // with one: the budget numbers slots since the epoch, and the ledger from the cycle's start on.

@@ -103,32 +103,6 @@ func TestClockIsSet(t *testing.T) {
 	}
 }
 
-// A ledger is written to the disk again and again, and an error of that is told once.
-func TestSyncing(t *testing.T) {
-	defer func(d time.Duration) { syncing = d }(syncing)
-	syncing = time.Millisecond
-	c := config{ledger: t.TempDir() + "/ledger", cycleDay: 1, zone: "UTC"}
-	warned := make(chan string, 100)
-	b, err := c.open(&gate.Config{Quota: 60e6, Window: 5 * time.Minute}, newWallClock(), func(format string, _ ...any) { warned <- format })
-	if err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(5 * syncing)
-	if len(warned) > 0 {
-		t.Error(<-warned)
-	}
-	b.Close() // so that it cannot be written
-	select {
-	case <-warned:
-	case <-time.After(10 * time.Second):
-		t.Fatal("no error is told")
-	}
-	time.Sleep(5 * syncing)
-	if len(warned) > 0 {
-		t.Error("the error is told again")
-	}
-}
-
 // October has an hour more where summer time ends, and March one less: 12 windows.
 func TestDaylightSaving(t *testing.T) {
 	for _, tt := range []struct {

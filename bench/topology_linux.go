@@ -39,10 +39,10 @@ var peers = map[string]peer{
 	}, nil},
 	"luajit": {[]string{"luajit"}, tapsInMiddle("mode tap"), func(b *bench) string {
 		return "exec " + in(b.middle, "luajit "+b.dir+"/forward.lua dev0 dev1")
-	}, (*bench).attached},
+	}, attached(2)},
 	"run": {nil, tapsInMiddle("mode tap multi_queue vnet_hdr"), func(b *bench) string {
-		return "exec " + in(b.middle, b.dir+"/bin/pipeline.sh run dev0 dev1 "+stages)
-	}, (*bench).attached},
+		return "exec " + in(b.middle, b.dir+"/bin/pipeline.sh run dev0 dev1 "+stages) + " 2>/dev/null"
+	}, attached(4)},
 	"up": {nil, (*bench).veth, func(b *bench) string {
 		return "export PIPELINE_RUN=" + b.dir + "/run PIPELINE_LIB=" + b.dir + "/lib; exec " +
 			in(b.b, b.dir+"/bin/pipeline.sh up dev1 -foreground "+stages) + " 2>/dev/null"
@@ -91,10 +91,22 @@ func tapsInMiddle(mode string) func(b *bench) error {
 	}
 }
 
-// attached says whether both taps in the third namespace have been opened.
-func (b *bench) attached() bool {
-	out, err := b.in(b.middle, "cat", "/sys/class/net/dev0/carrier", "/sys/class/net/dev1/carrier").Output()
-	return err == nil && string(out) == "1\n1\n"
+// attached returns a function that says whether the taps have been opened, so many times in
+// all, by the interfaces that /proc shows for open files (tun_chr_show_fdinfo in
+// drivers/net/tun.c).
+func attached(times int) func(b *bench) bool {
+	return func(b *bench) bool {
+		n := 0
+		for pid := range processes(b.started) {
+			files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
+			for _, name := range files {
+				if text, err := os.ReadFile(name); err == nil && strings.Contains(string(text), "iff:\tdev") {
+					n++
+				}
+			}
+		}
+		return n == times
+	}
 }
 
 // start runs a shell command.

@@ -355,7 +355,7 @@ supervise() {
 	local name beat=0
 	local -A sourceless=() # the process groups that had no source a second ago
 	while [ -z "$asked" ]; do
-		read -r -t 0.1 -u 8
+		read -r -t 0.25 -u 8
 		clock
 		log
 		for name in in out divert; do keep "$name"; done
@@ -363,7 +363,7 @@ supervise() {
 		beat=$((now / 1000))
 		for name in in out; do unstick "$name"; done
 		[ $((beat % 5)) -ne 0 ] || [ -z "${WATCHDOG_USEC-}" ] || tell WATCHDOG=1
-		find "$state" -name '*.counters' -size +1024k -exec truncate -s 0 {} +
+		[ $((beat % 8)) -ne 0 ] || find "$state" -name '*.counters' -size +1024k -exec truncate -s 0 {} +
 		if [ -e "$state/until" ] && [ "$now" -ge "$(<"$state/until")" ] && mv "$state/until" "$state/expired" 2>/dev/null; then
 			say "not confirmed: undone"
 			exit 1

@@ -93,10 +93,8 @@ func (l *Layers) icmpv6(f []byte) Control {
 		return NoControl
 	}
 	switch kind {
-	case 133, 134, 137: // solicitation, which may have no source, advertisement, redirect
-		if src.IsLinkLocalUnicast() || kind == 133 && src == netip.IPv6Unspecified() {
-			return Router
-		}
+	case 133, 134, 137: // solicitation, advertisement, redirect
+		return Router
 	case 135, 136: // solicitation, advertisement
 		return Neighbour
 	}

@@ -68,12 +68,12 @@ func TestControl(t *testing.T) {
 		{"RARP", ARP, strings.NewReplacer("0806", "8035", "04 0001", "04 0003").Replace(arpRequest), nil},
 
 		{"router solicitation", Router, icmp6("ff", linkA, routers, "8500 0000 00000000"+sllAddress), [][2]string{
-			{"3aff", "3afe"}, {"8500", "8501"}, {linkA, globalA}, {linkA + routers, globalA + afar},
+			{"3aff", "3afe"}, {"8500", "8501"}, {linkA + routers, globalA + afar},
 		}},
 		{"router solicitation without an address", Router, icmp6("ff", noOne, routers, "8500 0000 00000000"), nil},
-		{"router advertisement", Router, icmp6("ff", linkA, nodes, advert), [][2]string{{"3aff", "3afe"}, {linkA, globalA}, {linkA, noOne}, {"8600", "8601"}}},
+		{"router advertisement", Router, icmp6("ff", linkA, nodes, advert), [][2]string{{"3aff", "3afe"}, {"8600", "8601"}}},
 		{"router advertisement to one", Router, icmp6("ff", linkA, linkB, advert), nil},
-		{"redirect", Router, icmp6("ff", linkA, globalA, redirect), [][2]string{{"3aff", "3afe"}, {"8900", "8901"}, {linkA, afar}, {linkA, globalB}}},
+		{"redirect", Router, icmp6("ff", linkA, globalA, redirect), [][2]string{{"3aff", "3afe"}, {"8900", "8901"}, {linkA, afar}}},
 
 		{"solicitation to a group", Neighbour, icmp6("ff", globalA, groupOfB, solicit), [][2]string{
 			{"3aff", "3afe"}, {"8700", "8701"}, {groupOfB, "ff0e" + groupOfB[4:]}, {groupOfB, noOne},

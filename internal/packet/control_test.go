@@ -68,27 +68,34 @@ func TestControl(t *testing.T) {
 		{"RARP", ARP, strings.NewReplacer("0806", "8035", "04 0001", "04 0003").Replace(arpRequest), nil},
 
 		{"router solicitation", Router, icmp6("ff", linkA, routers, "8500 0000 00000000"+sllAddress), [][2]string{
-			{"3aff", "3afe"}, {"8500", "8501"}, {linkA + routers, globalA + afar},
+			{"3aff", "3afe"}, {linkA, globalA}, {routers, nodes}, {routers, globalB}, {"8500", "8501"}, {"0101", "0100"}, {"0101", "0102"},
 		}},
 		{"router solicitation without an address", Router, icmp6("ff", noOne, routers, "8500 0000 00000000"), nil},
-		{"router advertisement", Router, icmp6("ff", linkA, nodes, advert), [][2]string{{"3aff", "3afe"}, {"8600", "8601"}}},
+		{"router advertisement", Router, icmp6("ff", linkA, nodes, advert), [][2]string{
+			{"3aff", "3afe"}, {linkA, globalA}, {linkA, noOne}, {nodes, routers}, {nodes, globalB}, {"8600", "8601"}, {"0101", "0100"},
+		}},
 		{"router advertisement to one", Router, icmp6("ff", linkA, linkB, advert), nil},
-		{"redirect", Router, icmp6("ff", linkA, globalA, redirect), [][2]string{{"3aff", "3afe"}, {"8900", "8901"}, {linkA, afar}}},
+		{"redirect", Router, icmp6("ff", linkA, globalA, redirect), [][2]string{
+			{"3aff", "3afe"}, {linkA, globalB}, {globalA, nodes}, {"8900", "8901"}, {linkB, globalB}, {afar, nodes}, {"0201", "0200"},
+		}},
+		{"redirect to a neighbour", Router, icmp6("ff", linkA, globalA, "8900 0000 00000000"+globalB+globalB), nil},
 
 		{"solicitation to a group", Neighbour, icmp6("ff", globalA, groupOfB, solicit), [][2]string{
-			{"3aff", "3afe"}, {"8700", "8701"}, {groupOfB, "ff0e" + groupOfB[4:]}, {groupOfB, noOne},
+			{"3aff", "3afe"}, {"8700", "8701"}, {"ff000002", "ff000003"}, {groupOfB, nodes}, {"00000000" + globalB, "00000000" + nodes},
+			{globalA, nodes}, {"0101", "0100"}, {"0101", "0103"}, {sllAddress, sllAddress[:4]},
 		}},
 		{"solicitation by a node without an address", Neighbour, icmp6("ff", noOne, groupOfB, "8700 0000 00000000"+globalB), nil},
 		{"solicitation to a neighbour", Neighbour, icmp6("ff", globalA, globalB, solicit), [][2]string{
-			{globalA, noOne}, {globalA, afar}, {globalB, afar},
+			{globalA, noOne}, {globalA, afar}, {"00000000" + globalB, "00000000" + globalA},
 		}},
 		{"solicitation from a link-local address", Neighbour, icmp6("ff", linkA, globalB, solicit), nil},
 		{"solicitation to a link-local address", Neighbour, icmp6("ff", globalA, linkB, solicitLocal), nil},
 		{"solicitation in a PPPoE session", Neighbour, station + from + "8864 1100 0001 0042 0057" + icmp6("ff", linkA, groupOfB, solicit)[29:], nil},
 		{"advertisement", Neighbour, icmp6("ff", globalA, globalB, advertise), [][2]string{
-			{"3aff", "3afe"}, {"8800", "8801"}, {globalB, afar}, {globalB, "ff05" + globalB[4:]},
+			{"3aff", "3afe"}, {"8800", "8801"}, {globalB, afar}, {globalB, routers}, {globalB, nodes}, {globalA, noOne},
+			{"60000000" + globalA, "60000000" + nodes}, {"60000000" + globalA, "60000000" + noOne}, {"0201", "0200"},
 		}},
-		{"unsolicited advertisement", Neighbour, icmp6("ff", globalA, nodes, unasked), nil},
+		{"unsolicited advertisement", Neighbour, icmp6("ff", globalA, nodes, unasked), [][2]string{{nodes, noOne}}},
 		{"advertisement from a link-local address", Neighbour, icmp6("ff", linkA, globalB, advertise), nil},
 
 		{"listener report", Listener, mld("01", linkA, reports, "8f00 0000 0000 0001"+"04000000"+groupOfB), nil},
@@ -155,6 +162,7 @@ func TestNoControl(t *testing.T) {
 		"802.3 to a station":     station + from + "0026 424203 0000 00 00",
 		"compressed PPP":         station + from + "8864 1100 0001 0003 c1 0000",
 		"data of PPP":            station + from + "8864 1100 0001 0006 002b 0101 0004",
+		"padded solicitation":    icmp6("ff", linkA, groupOfB, "8700 0000 00000000"+globalB) + "00",
 		"long solicitation":      icmp6("ff", linkA, groupOfB, "8700 0000 00000000"+globalB+strings.Repeat("0e01000000000000", 153)),
 		"atomic fragment":        "333300000001" + from + "86dd 60000000 0020 2cff" + linkA + groupOfB + "3a00 0000 00000001 8700 0000 00000000" + globalB,
 		"fragment":               "333300000001" + from + "86dd 60000000 0020 2cff" + linkA + groupOfB + "3a00 0001 00000001 8700 0000 00000000" + linkB,

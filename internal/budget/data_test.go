@@ -69,8 +69,8 @@ func percentile95(s []int64) int64 {
 	return s[len(s)-1-len(s)*5/100]
 }
 
-// A real month that is lost: 817 GB for a commit of 10 Mbit/s. A gate that held to
-// exactly what is billed, 23.7 Mbit/s, would lose 48 GB.
+// A real month, billed 23.7 Mbit/s. Holding to the commit of 10 Mbit/s loses 817 GB there, and
+// holding to 23.7 Mbit/s 48 GB.
 func checkJuly(t *testing.T) {
 	start, all := load(t, "eu-isp-2005")
 	checkLost(t, "July", all[(july-start)/minutes5:], 0, 0.062)

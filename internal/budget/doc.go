@@ -111,13 +111,13 @@
 // Traffic before the gate began, or inbound, may have put more samples over the quota than
 // are free, for any poller. Then more than the commit will be billed, and to hold to it
 // would gain nothing. So the budget keeps, for each of the phases k mod 60 in which polls may be, the highest
-// samples of the cycle, one more than the provider can discard, with the bytes that
-// the shortest sample that begins in slot k has at least. The least of these is billed at least, and
+// samples of the cycle, one more than the provider can discard. A sample of slot k counts with
+// the fewest bytes that the shortest one can have. The provider bills the least of these or more, and
 // the least over all phases is the level that is spent (see Quota). The caller holds to the
 // larger of commit and level, so its samples never raise the level.
 //
-// The level takes the bytes of a slot as even, and a grid as one that does not drift. A poller that drifts
-// between phases may bill a little less.
+// The level is exact if bytes are spread evenly over a slot and the poller keeps its phase. A poller that
+// drifts may bill a little less.
 //
 // No sample that touches the next cycle may be over the commit, so the level ends
 // before the cycle does. Config.Hard keeps to the commit.

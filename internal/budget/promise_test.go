@@ -44,8 +44,8 @@ func (h *history) until(at int64) float64 {
 	return float64(h.sums[i]) - float64(h.bytes[i])*(1-slots+float64(i))
 }
 
-// A gate that holds to what is billed in any case does not raise the bill: it is at most the commit, or
-// what all else costs without the bytes that pass meanwhile, for pollers of any phase and their jitter.
+// A gate that holds to the spent level does not raise the bill. The bill is at most the commit, or the
+// bill of the other traffic alone, for pollers of any phase, with their jitter.
 func TestSpentPromise(t *testing.T) {
 	const window, cycle = 5 * time.Minute, int64(12 * time.Hour)
 	held, most := 0, 0.0

@@ -138,7 +138,7 @@ func (q *backlog) slot(t, offered, passed, patience int64) (delayed, longest int
 type shaper struct {
 	b         *Budget
 	threshold float64
-	quota     int64 // what is held now: the commit, or the level that is spent
+	quota     int64 // the present limit of a sample: the commit or the spent level
 	limit     int64 // the same for the shortest sample
 	own       [lanes][2]sliding
 }

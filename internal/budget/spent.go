@@ -69,8 +69,7 @@ func (b *Budget) observe() {
 	}
 }
 
-// least returns the least bytes of a sample that ends late and begins early, but for the jitter: of the shortest one
-// that begins in slot k.
+// least returns the fewest bytes that the shortest sample can have that begins in slot k.
 func (b *Budget) least(x *lane, k int64) int64 {
 	shortest, _, _ := b.cfg.Poller.Samples(b.cfg.Window, b.cfg.Quota)
 	length, start, least := int64(shortest), k*b.slot, int64(unlimited)

@@ -73,8 +73,8 @@ func TestFirstCycle(t *testing.T) {
 	}
 }
 
-// lost returns what a gate loses of samples of a month, from july on, that begins after nine days, in which
-// more than the free windows of the month were over the commit.
+// lost returns the bytes that a gate loses of the samples of July. It begins after nine days, which have
+// used up the free windows of the month.
 func lost(t *testing.T, samples []int64, cfg Config) (lost int64) {
 	const before, month = 9 * day / minutes5 * Slots, 31 * day
 	cfg.Quota, cfg.Free, cfg.Whole = 10e6/8*300, Ratio{5, 100}, true
@@ -100,7 +100,8 @@ func lost(t *testing.T, samples []int64, cfg Config) (lost int64) {
 
 var july = time.Date(2005, 7, 1, 0, 0, 0, 0, time.UTC).UnixNano()
 
-// checkLost holds what is lost to a share of what is lost for the commit.
+// checkLost compares the bytes that a gate loses with those that it loses with Hard: their share may be
+// most.
 func checkLost(t *testing.T, name string, samples []int64, jitter time.Duration, most float64) {
 	cfg := Config{Poller: Poller{Jitter: jitter}}
 	level := lost(t, samples, cfg)
@@ -112,7 +113,8 @@ func checkLost(t *testing.T, name string, samples []int64, jitter time.Duration,
 	}
 }
 
-// A gate that begins in a month that is lost loses little of what it would lose for the commit.
+// The free windows of the month are used up before the gate begins. It then loses a small share of the
+// bytes that it would lose with Hard.
 func TestLost(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 10))
 	checkLost(t, "synthetic", each(31*288, func(i int) float64 {

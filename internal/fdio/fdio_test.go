@@ -279,7 +279,7 @@ func TestWritev(t *testing.T) {
 	})
 }
 
-// tryRead reads what there is.
+// tryRead reads without waiting.
 func tryRead(fd int, p []byte) (int, error) {
 	s := NewStream(fd, -1)
 	s.Timeout = 0

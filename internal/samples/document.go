@@ -15,9 +15,9 @@ const maxDepth = 32
 
 var errDeep = fmt.Errorf("more than %d elements within each other", maxDepth)
 
-// document is what a reader wants of a JSON or XML file: functions by the paths of values, which each
-// value is given to as a function that decodes it. A path is the names on the way, without the root of
-// XML: a.b. Elements of an array have the path of the array and [].
+// document reads a JSON or XML file. It has a function for each path that is needed, and calls it with a
+// function that decodes the value. A path is the names on the way, without the root of XML: a.b.
+// Elements of an array have the path of the array and [].
 type document map[string]func(decode func(into any) error) error
 
 // read reads a file until the end, a value at a time.

@@ -100,8 +100,8 @@ func readPrometheus(f *file) error {
 	return err
 }
 
-// series returns the port of a series, which is the labels that do not say its direction, and this; said
-// is whether the user says what its values are.
+// series returns the port of a series, whose name is the labels without the direction, and the direction.
+// said reports whether the user gave the meaning of the values.
 func (f *file) series(count int, metric map[string]string, said bool) (port string, direction int, err error) {
 	var labels []string
 	direction = -1

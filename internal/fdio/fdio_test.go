@@ -417,7 +417,9 @@ func TestReaderGoneWhileFull(t *testing.T) {
 	kinds(t, func(t *testing.T, e *ends) {
 		r := e.r
 		e.r = -1
+		closed := make(chan struct{})
 		go func() {
+			defer close(closed)
 			_, _ = Wait([]PollFd{{Fd: int32(r), Events: unix.POLLIN}}, 5*time.Second)
 			time.Sleep(10 * time.Millisecond) // by now it is full
 			unix.Close(r)
@@ -427,6 +429,7 @@ func TestReaderGoneWhileFull(t *testing.T) {
 				t.Errorf("%d, %v", n, err)
 			}
 		})
+		<-closed
 	})
 }
 

@@ -23,8 +23,6 @@ func (c *config) checkInto() error {
 		return cli.Usagef("-into is for samples: give it with -csv, without -simulate, -plan and -add percentiles")
 	case c.rate == 0 && c.quota == 0:
 		return cli.Usagef("-into needs the commit of the gate, which free windows go by: give -rate, or -quota")
-	case c.window.Duration%budget.Slots != 0:
-		return cli.Usagef("-window %v: must be divisible by sixty", c.window)
 	}
 	return nil
 }
@@ -46,7 +44,11 @@ func (j *job) fill(s *bill.Samples, cycle calendar.Cycle, now int64) (err error)
 		defer os.RemoveAll(dir)
 		made = filepath.Join(dir, filepath.Base(made))
 	}
-	cfg := ledger.Config{Slot: j.terms.Window / budget.Slots, CycleDay: j.calendar.Day, Zone: j.calendar.Zone}
+	slots, err := budget.Divide(j.terms.Window, j.calendar)
+	if err != nil {
+		return err
+	}
+	cfg := ledger.Config{Slot: j.terms.Window / time.Duration(slots), Slots: slots, CycleDay: j.calendar.Day, Zone: j.calendar.Zone}
 	l, err := ledger.Open(made, cfg, j.calendar.Bounds)
 	if err != nil {
 		return err

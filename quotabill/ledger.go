@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"framepipe/internal/bill"
-	"framepipe/internal/budget"
 	"framepipe/internal/cli"
 	"framepipe/internal/ledger"
 )
@@ -39,9 +38,9 @@ func (c *config) fromLedger(name string, now int64) (samples *bill.Samples, err 
 	case c.given("cycle-day"):
 		return nil, cli.Usagef("-cycle-day is for months, but %s has cycles of %v", name, cli.Duration(cfg.Cycle))
 	}
-	c.length = cfg.Cycle
+	c.length, c.ofWindow = cfg.Cycle, cfg.Slots
 	if !c.given("window") {
-		c.window.Duration = cli.Duration(budget.Slots * cfg.Slot)
+		c.window.Duration = cli.Duration(cfg.Window())
 	}
 	list := readLedger(l, c.simulate || c.plan, now)
 	if len(list) == 0 {

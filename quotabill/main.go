@@ -112,6 +112,7 @@ type config struct {
 	cycle      string
 	cycleDay   int
 	length     time.Duration // of the cycles of a ledger, 0 for months
+	ofWindow   int           // slots of a ledger in a window of its gates
 	zone       string
 	all, json  bool
 	svg, html  string
@@ -259,7 +260,7 @@ func (c config) check() (*job, error) {
 			return nil, cli.Usagef("-rate %v is less than a byte in a window", c.rate)
 		}
 	}
-	j.terms.Held = c.csv == nil && j.terms.Commit > 0
+	j.terms.Slots, j.terms.Held = c.ofWindow, c.csv == nil && j.terms.Commit > 0
 	if c.prices.Overage == 0 {
 		j.terms.Prices.Overage = c.prices.Commit
 	}
@@ -301,8 +302,6 @@ func (c *config) checkSimulation() error {
 		return cli.Usagef("-window month is a transfer cap: -simulate and -plan are for a percentile")
 	case c.simulate && c.rate == 0 && c.quota == 0:
 		return cli.Usagef("-simulate needs a commit: give -rate 100Mbit/s, or -quota")
-	case c.window.Duration%budget.Slots != 0:
-		return cli.Usagef("-window %v: must be divisible by sixty", c.window)
 	case c.all || c.prom != "":
 		return cli.Usagef("-all and -prom are for bills, not for -simulate or -plan")
 	case c.plan && c.slots != "":

@@ -1,10 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
-	"strings"
 	"time"
 
 	"framepipe/internal/budget"
@@ -103,69 +102,30 @@ func (b *book) first(from, to int64) int64 {
 // loses the counts since the last write.
 const syncing = 10 * time.Second
 
-// percentiled checks that the slots of a window, its sixtieths, are whole nanoseconds, and that cycles begin
-// with one: the budget numbers slots since the epoch, and the ledger from the cycle's start on.
-func (c *config) percentiled(window time.Duration) error {
-	// Cycles begin at multiples of step: UTC offsets of time zones are multiples of 15 minutes.
-	step, cycles := 15*time.Minute, "15m, as the offsets of time zones are"
-	least, most := 40*time.Second, 24*time.Hour // for a month, a ledger has room for no shorter slots
-	switch {
-	case c.reserve < 0:
-		return cli.Usagef("-reserve %d is negative", c.reserve)
-	case c.cycle != 0:
-		step, cycles = time.Duration(c.cycle), fmt.Sprintf("the cycle of %v", c.cycle)
-		least, most = 0, step
-	case c.zone == "UTC":
-		step, cycles = 24*time.Hour, "a day"
-	}
-	fits := func(w time.Duration) bool { return w%budget.Slots == 0 && step%(w/budget.Slots) == 0 }
-	if fits(window) {
-		return nil
-	}
-	near := nearest(window, func(w time.Duration) bool { return w >= least && w <= most && fits(w) })
-	return cli.Hint(cli.Usagef("-percentile with -window %v: a sixtieth of it must be whole nanoseconds, of which whole ones make %s", cli.Duration(window), cycles),
-		"%s", near)
-}
-
-// nearest names the windows of whole seconds next to one that does not fit.
-func nearest(window time.Duration, fits func(time.Duration) bool) string {
-	var found []string
-	window = window.Truncate(time.Second)
-	for w := window; w >= time.Second; w -= time.Second {
-		if fits(w) {
-			found = append(found, cli.Duration(w).String())
-			break
-		}
-	}
-	for w := window + time.Second; w <= 24*time.Hour; w += time.Second {
-		if fits(w) {
-			found = append(found, cli.Duration(w).String())
-			break
-		}
-	}
-	return "-window " + strings.Join(found, " or ")
+// calendar returns the billing cycles.
+func (c *config) calendar() (cycles calendar.Calendar, err error) {
+	zone, err := cli.Zone(c.zone)
+	return calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: time.Duration(c.cycle)}, err
 }
 
 // open opens the ledger of a gate and creates its budget.
 func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format string, args ...any)) (*book, error) {
-	zone, err := cli.Zone(c.zone)
+	cycles, err := c.calendar()
 	if err != nil {
 		return nil, err
 	}
 	dir, other := ledger.Direction(c.dir), ledger.In+ledger.Out-ledger.Direction(c.dir)
 	b := &book{dir: dir, window: cfg.Window + 2*cfg.Poller.Jitter, clock: clock}
-	b.bounds = calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: time.Duration(c.cycle)}.Bounds
+	b.bounds = cycles.Bounds
 	b.lanes = [][][]ledger.Direction{separate: {{dir}, {other}}, larger: {{dir}, {other}}, both: {{dir, other}}}[c.bill]
-	lc := ledger.Config{Slot: cfg.Window / budget.Slots, CycleDay: c.cycleDay, Zone: zone}
+	lc := ledger.Config{Slots: cmp.Or(c.slots, budget.Slots), Cycle: cycles.Length, CycleDay: cycles.Day, Zone: cycles.Zone}
+	lc.Slot = cfg.Window / time.Duration(lc.Slots)
 	if cfg.Cycle != nil {
 		lc.Slot = 5 * time.Second // with -window month, as with a window of five minutes
 	}
-	if c.cycle > 0 {
-		lc = ledger.Config{Slot: lc.Slot, Cycle: time.Duration(c.cycle)}
-	}
 	if c.percentile > 0 {
 		cfg.Budget, err = budget.New(budget.Config{
-			Quota: gate.Quota(cfg.Quota, cfg.Rate, cfg.Window), Lanes: len(b.lanes), Window: cfg.Window,
+			Quota: gate.Quota(cfg.Quota, cfg.Rate, cfg.Window), Lanes: len(b.lanes), Window: cfg.Window, Slots: lc.Slots,
 			Free: c.percentile.Above(), Cycle: b.bounds, Reserve: int64(c.reserve), Poller: cfg.Poller,
 			Separate: c.bill == separate, Hard: c.hard, Whole: c.whole,
 		})

@@ -3,7 +3,6 @@ package main
 import (
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -276,53 +275,6 @@ func TestParts(t *testing.T) {
 				t.Errorf("windows of %v, percentile %v: %d of a phase are over the quota, %d are free", window, &percentile, n, free)
 			}
 			l.Close()
-		}
-	}
-}
-
-// Windows are refused whose slots would not begin with each cycle, and no others; what the hint names is not refused.
-func TestWindowsOfPercentile(t *testing.T) {
-	for _, tt := range []struct {
-		zone   string
-		cycle  time.Duration
-		window string
-		hint   string // "" if it is accepted
-	}{
-		{"UTC", 0, "5m", ""}, {"UTC", 0, "10m", ""}, {"UTC", 0, "2h", ""}, {"UTC", 0, "6h", ""}, {"UTC", 0, "1d", ""}, {"UTC", 0, "48s", ""},
-		{"UTC", 0, "7m", "6m45s or 7m12s"}, {"UTC", 0, "10s", "45s"}, {"UTC", 0, "50s", "48s or 54s"},
-		{"Europe/Berlin", 0, "15m", ""}, {"Asia/Kathmandu", 0, "1h", ""}, {"Asia/Kathmandu", 0, "2h", "1h52m30s or 2h30m"}, {"Europe/Berlin", 0, "1d", "15h"},
-		{"UTC", time.Hour, "9s", ""}, {"UTC", time.Hour, "10s", "9s or 12s"}, {"UTC", time.Hour, "1500ms", ""}, {"UTC", time.Hour, "1700ms", "3s"},
-		{"UTC", 7 * time.Minute, "7m", ""}, {"UTC", 90500 * time.Millisecond, "1m", "30s"},
-	} {
-		var w cli.Duration
-		if err := w.Set(tt.window); err != nil {
-			t.Fatal(err)
-		}
-		window := time.Duration(w)
-		c := config{zone: tt.zone, cycle: cli.Duration(tt.cycle), cycleDay: 1}
-		err := c.percentiled(window)
-		if got := strings.TrimPrefix(cli.HintOf(err), "-window "); got != tt.hint || (err == nil) != (tt.hint == "") {
-			t.Errorf("%s, %v, %s: %v, hint %q, want %q", tt.zone, tt.cycle, tt.window, err, got, tt.hint)
-		}
-		zone, err2 := time.LoadLocation(tt.zone)
-		if err2 != nil {
-			t.Fatal(err2)
-		}
-		cycles, slot, even := calendar.Calendar{Day: 1, Zone: zone, Length: tt.cycle}, int64(window/budget.Slots), window%budget.Slots == 0
-		for at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano(); at < time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano(); {
-			start, end := cycles.Bounds(at)
-			even, at = even && start%slot == 0, end
-		}
-		if even != (err == nil) {
-			t.Errorf("%s, %v, %s: cycles begin with a slot: %v, and it says %v", tt.zone, tt.cycle, tt.window, even, err)
-		}
-		if err == nil {
-			continue
-		}
-		for name := range strings.SplitSeq(tt.hint, " or ") {
-			if w.Set(name); c.percentiled(time.Duration(w)) != nil {
-				t.Errorf("%s, %v, %s: %s is refused, too", tt.zone, tt.cycle, tt.window, name)
-			}
 		}
 	}
 }

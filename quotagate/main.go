@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"framepipe/internal/budget"
-	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
@@ -112,6 +111,7 @@ type config struct {
 	hard       bool
 	whole      bool
 	records    uint8 // -clock: wall or stream
+	slots      int   // of a window; 60 if 0
 	seed       uint64
 	metrics    string
 }
@@ -212,9 +212,13 @@ func (c *config) gateConfig() (gate.Config, error) {
 	case c.percentile == 0 && (c.reserve != 0 || c.given["jitter"] || c.given["phase"] || c.hard || c.whole):
 		return g, cli.Usagef("-reserve, -jitter, -phase, -hard and -whole need -percentile")
 	}
+	cycles, err := c.calendar()
+	if err != nil {
+		return g, err
+	}
 	if c.percentile != 0 {
-		if err := c.percentiled(g.Window); err != nil {
-			return g, err
+		if c.slots, err = budget.Divide(g.Window, cycles); err != nil {
+			return g, cli.Hint(cli.Usagef("-percentile: %w", err), "give the length of the provider's samples, usually -window 5m; short ones need a short -cycle")
 		}
 		g.Poller = budget.NewPoller(g.Window)
 		if c.given["jitter"] {
@@ -226,11 +230,7 @@ func (c *config) gateConfig() (gate.Config, error) {
 		}
 	}
 	if c.window.Month {
-		zone, err := cli.Zone(c.zone)
-		if err != nil {
-			return g, err
-		}
-		g.Cycle = calendar.Calendar{Day: c.cycleDay, Zone: zone}.Bounds
+		g.Cycle = cycles.Bounds
 	}
 	if c.seed == 0 && c.records == 0 { // by default, replays are repeatable
 		g.Seed = rand.Uint64()

@@ -47,6 +47,7 @@
 package bill
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -131,6 +132,7 @@ type Terms struct {
 	// Held is set if gates keep outbound traffic to the commit, or to the level that is billed
 	// anyway; with Max and Sum, both directions.
 	Held   bool
+	Slots  int // of a window of these gates; 60 if 0
 	Prices Prices
 
 	Poller  budget.Poller // the provider's
@@ -304,12 +306,12 @@ func New(s *Samples, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill,
 		return nil, fmt.Errorf("there is no data for the cycle %s", cycle.Name)
 	}
 	end := cycle.End + int64(c.Window)
-	slots := min(int64(history/s.Slot), max(MaxSlots-ceilDiv(end-cycle.Start, int64(s.Slot)), 0))
+	slots := min(int64(history/s.Slot), max(calendar.MaxSlots-ceilDiv(end-cycle.Start, int64(s.Slot)), 0))
 	series, err := s.series(cycle.Start-slots*int64(s.Slot), end)
 	if err != nil {
 		return nil, err
 	}
-	if c.Held && c.Commit > 0 && c.Window == budget.Slots*s.Slot {
+	if c.Held && c.Commit > 0 && c.Window == time.Duration(cmp.Or(c.Slots, budget.Slots))*s.Slot {
 		if series.free, err = s.free(cycle, c); err != nil {
 			return nil, err
 		}
@@ -329,8 +331,8 @@ func fromSeries(s *Series, cycle calendar.Cycle, zone *time.Location, c Terms) (
 		return nil, &WindowError{s.Slot, c.Window}
 	case cycle.End-cycle.Start < int64(c.Window):
 		return nil, fmt.Errorf("the cycle %s is shorter than a window of %v", cycle.Name, cli.Duration(c.Window))
-	case (cycle.End-cycle.Start)/int64(s.Slot) > MaxSlots:
-		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", s.Slot, MaxSlots)
+	case (cycle.End-cycle.Start)/int64(s.Slot) > calendar.MaxSlots:
+		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", s.Slot, calendar.MaxSlots)
 	}
 	b := &Bill{Terms: c, Cycle: cycle, Zone: zone, offered: s, passed: s}
 	v := newView(s, cycle, c.Window)

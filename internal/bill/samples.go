@@ -12,9 +12,6 @@ import (
 	"framepipe/internal/calendar"
 )
 
-// MaxSlots is the maximum number of slots of a cycle.
-const MaxSlots = 1 << 22
-
 // maxBytes is the maximum of all samples together, so that no sum overflows.
 const maxBytes = 1 << 62
 
@@ -92,8 +89,8 @@ type Series struct {
 
 // newSeries returns a series of n slots with no bytes, which are not known.
 func newSeries(start int64, slot time.Duration, n int64) (*Series, error) {
-	if n > MaxSlots {
-		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", slot, MaxSlots)
+	if n > calendar.MaxSlots {
+		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", slot, calendar.MaxSlots)
 	}
 	return &Series{Start: start, Slot: slot, In: make([]int64, n), Out: make([]int64, n), Known: make([]bool, n)}, nil
 }

@@ -7,7 +7,6 @@ import (
 
 	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
-	"framepipe/internal/cli"
 )
 
 // Gates configures the simulated gates of both directions, which limit demand to a
@@ -30,15 +29,17 @@ type Scenario struct {
 	// Natural is the bill of the known demand, if all of it had passed.
 	Natural *Bill
 
-	demand []*Series // up to a window past the cycle's end
+	slot   time.Duration // of the gates
+	demand []*Series     // up to a window past the cycle's end
 }
 
 // NewScenario reads the demand of a cycle and of the one before it, from which a gate that starts learns.
 func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
-	g.Commit, g.Cap, g.Missing = 0, 0, Zero
-	if g.Window%budget.Slots != 0 {
-		return nil, fmt.Errorf("windows of %v cannot be divided into sixty slots", cli.Duration(g.Window))
+	slots, err := budget.Divide(g.Window, g.Calendar)
+	if err != nil {
+		return nil, err
 	}
+	g.Commit, g.Cap, g.Missing, g.Slots = 0, 0, Zero, slots
 	natural, err := New(s, cycle, g.Zone, g.Terms)
 	if err != nil {
 		return nil, err
@@ -46,18 +47,18 @@ func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
 	if in, out := g.Method.counted(natural.InBytes, natural.OutBytes); in+out == 0 {
 		return nil, fmt.Errorf("no traffic was offered in the cycle %s", cycle.Name)
 	}
-	c := &Scenario{Gates: g, Cycle: cycle, Natural: natural}
+	c := &Scenario{Gates: g, Cycle: cycle, Natural: natural, slot: g.Window / time.Duration(slots)}
 	if err := c.clip(s); err != nil {
 		return nil, err
 	}
 	before, _ := g.Calendar.Bounds(cycle.Start - 1)
-	c.demand = s.demand(before, c.Cycle.End+int64(g.Window), c.slot(), g.Method)
+	c.demand = s.demand(before, c.Cycle.End+int64(g.Window), c.slot, g.Method)
 	return c, nil
 }
 
 // clip limits the cycle to its known part, if that is a window or more.
 func (c *Scenario) clip(s *Samples) (err error) {
-	slot := int64(c.slot())
+	slot := int64(c.slot)
 	start, end := ceilDiv(max(c.Natural.From, c.Cycle.Start), slot)*slot, budget.FloorDiv(min(c.Natural.To, c.Cycle.End), slot)*slot
 	if whole := start-c.Cycle.Start < slot && c.Cycle.End-end < slot; whole || end-start < int64(c.Window) {
 		return nil
@@ -81,9 +82,6 @@ func (c *Scenario) Bounds(at int64) (start, end int64) {
 	}
 	return start, end
 }
-
-// slot returns the length of the gates' slots.
-func (c *Scenario) slot() time.Duration { return c.Window / budget.Slots }
 
 // counted returns the bytes that a method counts, by the gate that they pass. With Sum,
 // both directions pass that of out.
@@ -167,14 +165,14 @@ type Simulated struct {
 // Simulate limits the demand to a commit, in bytes of a window.
 func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	x := &Simulated{Scenario: c, Commit: commit}
-	slot := int64(c.slot())
+	slot := int64(c.slot)
 	start := ceilDiv(c.Cycle.Start, slot) * slot
 	n := ceilDiv(c.Cycle.End+int64(c.Window)-start, slot)
-	offered, err := newSeries(start, c.slot(), n)
+	offered, err := newSeries(start, c.slot, n)
 	if err != nil {
 		return nil, err
 	}
-	passed, _ := newSeries(start, c.slot(), n)
+	passed, _ := newSeries(start, c.slot, n)
 	for i := range n {
 		offered.Known[i], passed.Known[i] = true, true
 	}

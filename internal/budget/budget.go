@@ -4,10 +4,24 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"framepipe/internal/calendar"
 )
 
-// Slots is the number of slots in a window, in a ledger too.
+// Slots is the usual number of slots in a window, and the greatest.
 const Slots = 60
+
+// Divide returns the number of slots of a window, in a ledger too: the greatest from 60 down to 10 for which
+// a slot is whole nanoseconds, every cycle begins with a slot, and none has more than calendar.MaxSlots.
+func Divide(window time.Duration, cycles calendar.Calendar) (slots int, err error) {
+	for n := time.Duration(Slots); n >= 10; n-- {
+		slot := max(window/n, 1)
+		if window == n*slot && cycles.Step()%slot == 0 && cycles.Longest()/slot < calendar.MaxSlots {
+			return int(n), nil
+		}
+	}
+	return 0, fmt.Errorf("windows of %v cannot be divided into 10 to %d slots that cycles begin with", window, Slots)
+}
 
 // late is the number of slots before the current one that may still change: other
 // gates count in them, by other clocks and when the scheduler runs them.
@@ -30,6 +44,7 @@ type Config struct {
 	Quota  int64         // bytes that a window of a lane may hold: the commit times the window
 	Lanes  int           // 1 if 0, or 2, see Budget
 	Window time.Duration // the provider's samples; 5m if 0
+	Slots  int           // of a window; 60 if 0
 	// Free is the share of samples that the provider discards: {5, 100} for
 	// the 95th percentile, {25, 1000} for 97.5.
 	Free Ratio
@@ -77,6 +92,7 @@ type allowance struct {
 type Budget struct {
 	cfg   Config
 	held  int   // lanes that are held to the quota
+	slots int64 // in a window
 	slot  int64 // nanoseconds
 	quota int64 // bytes that the slots of a window may hold
 	span  int64 // slots that a sample may touch
@@ -115,11 +131,16 @@ func New(cfg Config) (*Budget, error) {
 	if cfg.Window == 0 {
 		cfg.Window = 5 * time.Minute
 	}
+	if cfg.Slots == 0 {
+		cfg.Slots = Slots
+	}
 	switch {
 	case cfg.Quota < 1 || cfg.Quota > 1<<60:
 		return nil, fmt.Errorf("quota of %d bytes: must be between 1 and 2^60", cfg.Quota)
-	case cfg.Window < time.Millisecond || cfg.Window%Slots != 0:
-		return nil, fmt.Errorf("window of %v: must be a millisecond or more and divisible by %d", cfg.Window, Slots)
+	case cfg.Slots < 1 || cfg.Slots > Slots:
+		return nil, fmt.Errorf("%d slots: must be 1 to %d", cfg.Slots, Slots)
+	case cfg.Window < time.Millisecond || cfg.Window%time.Duration(cfg.Slots) != 0:
+		return nil, fmt.Errorf("window of %v: must be a millisecond or more and divisible by %d", cfg.Window, cfg.Slots)
 	case cfg.Lanes < 0 || cfg.Lanes > lanes:
 		return nil, fmt.Errorf("%d lanes: must be 1 or 2", cfg.Lanes)
 	}
@@ -127,7 +148,7 @@ func New(cfg Config) (*Budget, error) {
 		return nil, err
 	}
 	cfg.Lanes = max(cfg.Lanes, 1)
-	b := &Budget{cfg: cfg, slot: int64(cfg.Window) / Slots, held: cfg.Lanes}
+	b := &Budget{cfg: cfg, slots: int64(cfg.Slots), slot: int64(cfg.Window) / int64(cfg.Slots), held: cfg.Lanes}
 	if cfg.Separate {
 		b.held = 1
 	}
@@ -219,7 +240,7 @@ func (l *lane) held(k int64) int64 { return l.sum - l.upTo(k-1) }
 
 // Reset forgets everything.
 func (b *Budget) Reset() {
-	*b = Budget{cfg: b.cfg, held: b.held, slot: b.slot, quota: b.quota, span: b.span, gap: b.gap}
+	*b = Budget{cfg: b.cfg, held: b.held, slots: b.slots, slot: b.slot, quota: b.quota, span: b.span, gap: b.gap}
 }
 
 // Advance moves to now and finds the verdict for its slot. Time

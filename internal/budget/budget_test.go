@@ -1,12 +1,15 @@
 package budget
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
+
+	"framepipe/internal/calendar"
 
 	"pgregory.net/rapid"
 )
@@ -24,8 +27,9 @@ type history struct {
 // floor rule.
 func (h *history) check(t rapid.TB, cfg Config) {
 	t.Helper()
-	part := int64(cfg.Window) / Slots / h.parts
-	width := Slots * h.parts
+	slots := int64(cmp.Or(cfg.Slots, Slots))
+	part := int64(cfg.Window) / slots / h.parts
+	width := slots * h.parts
 	sums := make([]int64, len(h.bytes)+1)
 	for i, n := range h.bytes {
 		sums[i+1] = sums[i] + n
@@ -192,13 +196,13 @@ func TestPromiseFine(t *testing.T) {
 		slot := int64(time.Second)
 		cfg := Config{
 			Quota:  rapid.Int64Range(1000, 1e6).Draw(t, "quota"),
-			Window: time.Minute * 1,
+			Slots:  rapid.SampledFrom([]int{Slots, 50, 16, 10}).Draw(t, "slots"),
 			Free:   Ratio{rapid.Int64Range(1, 300).Draw(t, "free"), 1000},
 			Cycle:  fixed(rapid.Int64Range(100, 4000).Draw(t, "cycle") * slot),
 			Policy: Policy(rapid.IntRange(0, 1).Draw(t, "policy")),
 		}
-		cfg.Window -= cfg.Window % (Slots * parts)
-		slot = int64(cfg.Window) / Slots
+		slots := int64(cfg.Slots)
+		cfg.Window = time.Duration(slots * slot)
 		b, err := New(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -227,13 +231,13 @@ func TestPromiseFine(t *testing.T) {
 			}
 			offered := int64(0)
 			if r.IntN(3) == 0 {
-				offered = int64(level * 3 * float64(cfg.Quota) / Slots / parts * 2 * r.Float64())
+				offered = int64(level * 3 * float64(cfg.Quota) / float64(slots) / parts * 2 * r.Float64())
 				if r.IntN(500) == 0 {
 					offered = cfg.Quota * 3
 				}
 			}
-			if i >= Slots*parts {
-				own -= h.bytes[i-Slots*parts]
+			if i := int64(i); i >= slots*parts {
+				own -= h.bytes[i-slots*parts]
 			}
 			fits := max(cfg.Quota-own, 0)
 			add(b, now, offered, 0, false)
@@ -405,5 +409,49 @@ func TestAllocations(t *testing.T) {
 		add(b, now, 0, min(room(b, now), 100), true)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// Every cycle begins with a slot, and a window that is refused has no slots that do.
+func TestDivide(t *testing.T) {
+	for _, tt := range []struct {
+		zone          string
+		cycle, window time.Duration
+		slots         int // 0 if it is refused
+	}{
+		{"UTC", 0, 5 * time.Minute, 60}, {"UTC", 0, 24 * time.Hour, 60}, {"UTC", 0, 48 * time.Second, 60}, {"UTC", 0, 7 * time.Minute, 56},
+		{"UTC", 0, 12 * time.Second, 16}, {"UTC", 0, 10 * time.Second, 10}, {"UTC", 0, 6 * time.Second, 0}, {"UTC", 0, 61 * time.Second, 0},
+		{"Europe/Berlin", 0, 15 * time.Minute, 60}, {"Asia/Kathmandu", 0, 2 * time.Hour, 48}, {"Asia/Kathmandu", 0, 24 * time.Hour, 0},
+		{"UTC", time.Hour, 10 * time.Second, 50}, {"UTC", time.Hour, 1500 * time.Millisecond, 60}, {"UTC", time.Hour, 1700 * time.Millisecond, 34},
+		{"UTC", 7 * time.Minute, 7 * time.Minute, 60}, {"UTC", 0, 9, 0},
+	} {
+		zone, err := time.LoadLocation(tt.zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cycles := calendar.Calendar{Day: 1, Zone: zone, Length: tt.cycle}
+		got, err := Divide(tt.window, cycles)
+		if got != tt.slots || (err == nil) != (got > 0) {
+			t.Errorf("%s, %v, %v: %d slots and %v, want %d", tt.zone, tt.cycle, tt.window, got, err, tt.slots)
+		}
+		fits := func(slots int64) bool {
+			slot := int64(tt.window) / slots
+			if slot == 0 || slot*slots != int64(tt.window) {
+				return false
+			}
+			for at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano(); at < time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC).UnixNano(); {
+				start, end := cycles.Bounds(at)
+				if start%slot != 0 || (end-start)/slot > calendar.MaxSlots {
+					return false
+				}
+				at = end
+			}
+			return true
+		}
+		for n := int64(max(got, 10)); n <= Slots; n++ {
+			if fits(n) != (n == int64(got)) {
+				t.Errorf("%s, %v, %v: %d slots: %v", tt.zone, tt.cycle, tt.window, n, fits(n))
+			}
+		}
 	}
 }

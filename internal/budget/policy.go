@@ -14,18 +14,17 @@ func from(expert int) float64 {
 	return float64(int(1)<<expert) / 64
 }
 
-const (
-	// ahead is the number of past slots the forecast uses: it expects their
-	// rate to last for a whole window.
-	ahead = Slots / 12
-	// often is the number of slots between choices of an expert.
-	often = Slots / 5
-)
+// ahead is the number of past slots that the forecast uses: it expects their rate to last for a
+// whole window.
+func (b *Budget) ahead() int64 { return max(b.slots/12, 1) }
+
+// often is the number of slots between choices of an expert.
+func (b *Budget) often() int64 { return b.slots / 5 }
 
 // trial is the simulation of an expert.
 type trial struct {
 	running bool
-	tail    int8 // slots since it stopped in which a window may still hold some of the burst
+	tail    int64 // slots since it stopped in which a window may still hold some of the burst
 	// For each past:
 	cost [pasts]float64 // windows spent
 	gain [pasts]float64 // bytes passed beyond the quota, in quotas of a slot
@@ -50,7 +49,7 @@ type learned struct {
 
 // observe counts a slot. e is the forecast excess at its start, share the bytes offered
 // in it relative to the quota of a slot. over reports whether the offered window is over.
-func (l *learned) observe(e, share float64, over bool) {
+func (l *learned) observe(e, share float64, over bool, slots int64) {
 	l.seen[current]++
 	if e <= 0 && !over && l.quiet {
 		return
@@ -65,7 +64,7 @@ func (l *learned) observe(e, share float64, over bool) {
 		}
 		switch {
 		case e > 0 && e >= least:
-			x.running, x.tail = true, Slots
+			x.running, x.tail = true, slots
 			if over {
 				x.count(share - 1)
 			}
@@ -140,15 +139,20 @@ func (l *learned) choose(rest, length, left float64) {
 	}
 }
 
+// window returns the bytes of a window at the rate of some slots, as a share of the quota.
+func (b *Budget) window(bytes, slots int64) float64 {
+	return float64(bytes) * float64(b.slots) / float64(slots) / float64(b.cfg.Quota)
+}
+
 // excess returns by how much a window would exceed the quota, as a share of it, at the
 // rate offered in the last slots up to and including i.
 func (b *Budget) excess(i int64) float64 {
 	o := int64(0)
 	for l := range b.held {
 		x := &b.lane[l]
-		o = max(o, x.offered[at(i)]-x.offered[at(i-ahead)])
+		o = max(o, x.offered[at(i)]-x.offered[at(i-b.ahead())])
 	}
-	return float64(o)*Slots/ahead/float64(b.cfg.Quota) - 1
+	return b.window(o, b.ahead()) - 1
 }
 
 // learn passes the current slot, which ends, to the experts.
@@ -159,15 +163,15 @@ func (b *Budget) learn() {
 	share, over := 0.0, false
 	for l := range b.held {
 		x := &b.lane[l]
-		one := float64(x.offered[at(b.t)]-x.offered[at(b.t-1)]) * Slots / float64(b.cfg.Quota)
-		switch lane := x.offered[at(b.t)]-x.offered[at(b.t-Slots)] > b.cfg.Quota; {
+		one := b.window(x.offered[at(b.t)]-x.offered[at(b.t-1)], 1)
+		switch lane := x.offered[at(b.t)]-x.offered[at(b.t-b.slots)] > b.cfg.Quota; {
 		case lane && over: // both lanes gain
 			share += one - 1
 		case lane || !over && one > share:
 			share, over = one, lane
 		}
 	}
-	b.learned.observe(b.excess(b.t-1), share, over)
+	b.learned.observe(b.excess(b.t-1), share, over, b.slots)
 }
 
 // decide finds the verdict for the slot that begins now.
@@ -192,7 +196,7 @@ func (b *Budget) head() float64 {
 		x := &b.lane[l]
 		held = max(held, x.upTo(k+few-1)-x.upTo(k-1))
 	}
-	return float64(held)*Slots/few/float64(b.cfg.Quota) - 1
+	return b.window(held, few) - 1
 }
 
 // worth reports whether a burst may run, by the policy.
@@ -213,7 +217,7 @@ func (b *Budget) worth() bool {
 		return false
 	}
 	if b.t >= l.until {
-		l.until = b.t + often
+		l.until = b.t + b.often()
 		used, _ := b.chain(&b.cycles[1], false)
 		left := float64(b.cycles[1].total-used) * float64(b.gap)
 		length := float64(b.cycles[1].end-b.cycles[1].start) / float64(b.slot)

@@ -150,7 +150,7 @@ func (g *shaper) hold(quota int64) {
 	g.quota = quota
 	for l := range g.own {
 		g.own[l] = [2]sliding{
-			{slots: Slots, quota: g.limit},
+			{slots: g.b.slots, quota: g.limit},
 			{slots: int64(longest) / g.b.slot, rest: int64(longest) % g.b.slot, quota: quota},
 		}
 	}

@@ -18,9 +18,9 @@ func (s *spent) reset(free int64) {
 	}
 }
 
-// add counts the sample that begins in slot k.
-func (s *spent) add(k, bytes int64) {
-	p := &s.phases[((k%Slots)+Slots)%Slots]
+// add counts the sample that begins in slot k. A window has some number of slots.
+func (s *spent) add(k, slots, bytes int64) {
+	p := &s.phases[((k%slots)+slots)%slots]
 	if len(*p) == s.most {
 		if bytes <= (*p)[0] {
 			return
@@ -34,9 +34,9 @@ func (s *spent) add(k, bytes int64) {
 // level returns the least that any phase of a poller bills, 0 if that is within the quota for some.
 func (s *spent) level(b *Budget) int64 {
 	least := int64(unlimited)
-	for i := range s.phases {
+	for i := range b.slots {
 		switch p := s.phases[i]; {
-		case !b.cfg.Poller.polls(int64(i)*b.slot, b.slot, b.cfg.Window):
+		case !b.cfg.Poller.polls(i*b.slot, b.slot, b.cfg.Window):
 		case len(p) < s.most || s.most == 0:
 			return 0
 		default:
@@ -60,12 +60,12 @@ func (b *Budget) observe() {
 		}
 		bytes := b.least(x, k)
 		if b.cfg.Separate && bytes > b.cfg.Quota {
-			b.spent[l].add(k, bytes)
+			b.spent[l].add(k, b.slots, bytes)
 		}
 		most = max(most, bytes)
 	}
 	if !b.cfg.Separate && most > b.cfg.Quota {
-		b.spent[0].add(k, most)
+		b.spent[0].add(k, b.slots, most)
 	}
 }
 

@@ -13,6 +13,9 @@ type Cycle struct {
 	Start, End int64  // nanoseconds since the Unix epoch
 }
 
+// MaxSlots is the maximum number of slots of a cycle, in a ledger and in a bill.
+const MaxSlots = 1 << 22
+
 // Calendar divides time into consecutive billing cycles.
 type Calendar struct {
 	// Day is the day of the month on whose midnight cycles begin, in Zone. In a month
@@ -41,6 +44,27 @@ func (c Calendar) Bounds(at int64) (start, end int64) {
 		return end, c.begin(year, month+2)
 	}
 	return start, end
+}
+
+// Step returns a time of which whole ones make every cycle, and begin with it. UTC offsets of time
+// zones are multiples of 15 minutes.
+func (c Calendar) Step() time.Duration {
+	switch {
+	case c.Length > 0:
+		return c.Length
+	case c.Zone == time.UTC:
+		return 24 * time.Hour
+	}
+	return 15 * time.Minute
+}
+
+// Longest returns the length of the longest cycle: a month of 31 days and the hour that the end of
+// summer time adds.
+func (c Calendar) Longest() time.Duration {
+	if c.Length > 0 {
+		return c.Length
+	}
+	return 31*24*time.Hour + time.Hour
 }
 
 // begin returns when the cycle of a month begins.

@@ -11,26 +11,29 @@ import (
 	"runtime/debug"
 	"time"
 
+	"framepipe/internal/calendar"
+
 	"golang.org/x/sys/unix"
 )
 
 // header encodes the header of a new file.
 func (cfg Config) header() (b []byte, slots int, err error) {
-	span, zone := cfg.Cycle, ""
-	if span == 0 {
-		span = longest
+	span, zone := calendar.Calendar{Length: cfg.Cycle}.Longest(), ""
+	if cfg.Cycle == 0 {
 		zone = cfg.Zone.String()
 	}
 	switch {
 	case cfg.Slot <= 0 || span < cfg.Slot:
 		return nil, 0, fmt.Errorf("slots of %v do not fit cycles of %v", cfg.Slot, span)
+	case cfg.Slots < 0 || cfg.Slots > 60:
+		return nil, 0, fmt.Errorf("%d slots in a window: must be at most 60", cfg.Slots)
 	case cfg.Cycle == 0 && (cfg.CycleDay < 1 || cfg.CycleDay > 31):
 		return nil, 0, fmt.Errorf("cycle day %d: must be 1 to 31", cfg.CycleDay)
 	}
 	n := count(int64(span), cfg.Slot)
 	switch {
-	case n > mostSlots:
-		return nil, 0, fmt.Errorf("slots of %v are %w of %v: a ledger has at most %d slots a cycle", cfg.Slot, ErrTooShort, span, mostSlots)
+	case n > calendar.MaxSlots:
+		return nil, 0, fmt.Errorf("slots of %v are %w of %v: a ledger has at most %d slots a cycle", cfg.Slot, ErrTooShort, span, calendar.MaxSlots)
 	case len(zone) >= zoneSize:
 		return nil, 0, fmt.Errorf("the name of the time zone %q is too long: at most %d bytes", zone, zoneSize-1)
 	}
@@ -38,7 +41,8 @@ func (cfg Config) header() (b []byte, slots int, err error) {
 	le := binary.LittleEndian
 	copy(b, magic)
 	le.PutUint32(b[16:], version)
-	le.PutUint32(b[20:], cycles)
+	le.PutUint16(b[20:], cycles)
+	le.PutUint16(b[22:], uint16(cfg.Slots%60))
 	le.PutUint64(b[24:], uint64(cfg.Slot))
 	le.PutUint64(b[32:], uint64(cfg.Cycle))
 	le.PutUint32(b[40:], uint32(n))
@@ -126,7 +130,7 @@ func attach(f *os.File, prot int) (l *Ledger, err error) {
 	case le.Uint32(b[crcAt:]) != crc32.ChecksumIEEE(b[:crcAt]):
 		return nil, fmt.Errorf("%w: wrong header checksum", ErrDamaged)
 	}
-	cfg := Config{Slot: time.Duration(le.Uint64(b[24:])), Cycle: time.Duration(le.Uint64(b[32:])), CycleDay: int(le.Uint32(b[44:]))}
+	cfg := Config{Slot: time.Duration(le.Uint64(b[24:])), Slots: int(le.Uint16(b[22:])), Cycle: time.Duration(le.Uint64(b[32:])), CycleDay: int(le.Uint32(b[44:]))}
 	slots := int(le.Uint32(b[40:]))
 	zone, _, _ := bytes.Cut(b[zoneAt:zoneAt+zoneSize], []byte{0})
 	if cfg.Cycle == 0 {
@@ -134,7 +138,7 @@ func attach(f *os.File, prot int) (l *Ledger, err error) {
 			return nil, err
 		}
 	}
-	if _, want, err := cfg.header(); err != nil || want != slots || le.Uint32(b[20:]) != cycles {
+	if _, want, err := cfg.header(); err != nil || want != slots || le.Uint16(b[20:]) != cycles {
 		return nil, fmt.Errorf("%w: %d slots for a cycle", ErrDamaged, slots)
 	}
 	info, err := f.Stat()

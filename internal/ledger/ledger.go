@@ -9,7 +9,8 @@
 //
 //	  0  "framepipe ledger"
 //	 16  version, 3 (uint32)
-//	 20  cycles, 4 (uint32)
+//	 20  cycles, 4 (uint16)
+//	 22  slots in a window, or 0: 60 (uint16)
 //	 24  length of a slot, nanoseconds (uint64)
 //	 32  length of a cycle, nanoseconds, or 0: a month (uint64)
 //	 40  slots in a table (uint32)
@@ -70,6 +71,7 @@ const (
 // Config describes a ledger. It is fixed when the file is created.
 type Config struct {
 	Slot     time.Duration
+	Slots    int            // in a window, for those who bill by the ledger; 60 if 0
 	CycleDay int            // day of the month on which cycles begin
 	Zone     *time.Location // for CycleDay
 	// Cycle is the length of cycles, which begin at multiples of it since the Unix
@@ -77,11 +79,23 @@ type Config struct {
 	Cycle time.Duration
 }
 
-func (cfg Config) String() string {
-	if cfg.Cycle == 0 {
-		return fmt.Sprintf("slots of %v and months from day %d in %v", cfg.Slot, cfg.CycleDay, cfg.Zone)
+// Window returns the length of a window.
+func (cfg Config) Window() time.Duration {
+	if cfg.Slots == 0 {
+		cfg.Slots = 60
 	}
-	return fmt.Sprintf("slots of %v and cycles of %v", cfg.Slot, cfg.Cycle)
+	return time.Duration(cfg.Slots) * cfg.Slot
+}
+
+func (cfg Config) String() string {
+	s := fmt.Sprintf("slots of %v", cfg.Slot)
+	if w := cfg.Window(); w != 60*cfg.Slot {
+		s += fmt.Sprintf(" in windows of %v", w)
+	}
+	if cfg.Cycle == 0 {
+		return fmt.Sprintf("%s and months from day %d in %v", s, cfg.CycleDay, cfg.Zone)
+	}
+	return fmt.Sprintf("%s and cycles of %v", s, cfg.Cycle)
 }
 
 const (
@@ -98,10 +112,6 @@ const (
 	cycles     = 4
 	columns    = 4
 	bitmaps    = 2
-	// longest is a month of 31 days plus the hour that the end of summer time adds.
-	longest = 31*24*time.Hour + time.Hour
-	// mostSlots limits the size of a file to 512 MB.
-	mostSlots = 1 << 22
 )
 
 // Ledger is an open file.

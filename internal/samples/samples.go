@@ -20,11 +20,12 @@ import (
 	"time"
 
 	"framepipe/internal/bill"
+	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 )
 
 // maxRows is the most rows that are kept. Files are untrusted.
-const maxRows = bill.MaxSlots
+const maxRows = calendar.MaxSlots
 
 var (
 	errNone  = errors.New("there are no samples")

@@ -15,7 +15,6 @@ var values = []struct {
 	text, want string
 }{
 	{new(Size), "10GB", "10GB"},
-	{new(Size), "1000MB", "1GB"},
 	{new(Size), "0.5kB", "500B"},
 	{new(Size), "1.5GB", "1500MB"},
 	{new(Size), "1KB", "1kB"},
@@ -25,7 +24,6 @@ var values = []struct {
 	{new(Size), "1Gbit", `error: unknown unit "Gbit": want B`},
 	{new(Size), "1gb", `error: unknown unit "gb": did you mean 1GB?`},
 	{new(Size), "1.5 gib", `error: unknown unit " gib": did you mean 1.5GiB?`},
-	{new(Size), "-1GB", "error: must begin with a number"},
 	{new(Size), "1.2.3GB", "error: must begin with a number"},
 	{new(Size), "0.1B", "error: must be 0 or at least 1B"},
 	{new(Size), "9999999PB", "error: must be at most 1152PB"},
@@ -33,7 +31,6 @@ var values = []struct {
 	{new(Size), "", "error: must begin with a number"},
 	{new(Rate), "12.5MB/s", "100Mbit/s"},
 	{new(Rate), "1MiB/s", "8Mibit/s"},
-	{new(Rate), "1.5Gbit/s", "1500Mbit/s"},
 	{new(Rate), "100", "error: a rate needs a unit: 100Mbit/s is 100 million bits a second, 100MB/s eight times that"},
 	{new(Rate), "100mbps", `error: "mbps" means bits to some and bytes to others (tc): write 100Mbit/s or 100MB/s`},
 	{new(Rate), "100Mbit", `error: unknown unit "Mbit": did you mean 100Mbit/s?`},
@@ -56,7 +53,6 @@ var values = []struct {
 	{new(Duration), "5", "error: want a duration"},
 	{new(Duration), "99999999d", "error: must be at most 13343d"},
 	{new(Window), "month", "month"},
-	{new(Window), "5m", "5m"},
 	{new(Window), "0s", "error: must be longer than zero"},
 	{new(Window), "year", "error: want a duration, such as 5m, 1h or 30d, or month"},
 	{new(Share), "75%", "0.75"},

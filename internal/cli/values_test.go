@@ -46,6 +46,7 @@ var values = []struct {
 	{new(Duration), "50us", "50µs"},
 	{new(Duration), "1h", "1h"},
 	{new(Duration), "90m", "1h30m"},
+	{new(Duration), "1d", "1d"},
 	{new(Duration), "30d", "30d"},
 	{new(Duration), "0.5d", "12h"},
 	{new(Duration), "0", "0s"},

@@ -97,6 +97,7 @@ func TestRefused(t *testing.T) {
 	header := []byte("\x83\xa6format\xa6frames\xa7version\x01\xa4link\xa2ip")
 	three := slices.Repeat(datagram, 3)
 	d := len(datagram)
+	const gone = "tap1: the device has gone away"
 	for _, tt := range []struct {
 		name            string
 		k               kernel
@@ -114,14 +115,18 @@ func TestRefused(t *testing.T) {
 			err:    fmt.Sprintf("stdin: offset %d: the stream's link is ip, and that of tap1 is ethernet", 3*(d+len(short))),
 			merged: 2, refused: 3, lost: true,
 		},
-		{name: "without a header it is Ethernet", link: packet.IP, stream: tcp, err: "stdin: offset 0: the stream's link is ethernet, and that of tap1 is ip"},
+		{
+			name: "without a header it is Ethernet", link: packet.IP, stream: tcp,
+			err: "stdin: offset 0: the stream's link is ethernet, and that of tap1 is ip",
+		},
 		{
 			name: "down", k: kernel{down: true}, stream: three,
-			said:    "offset 0: tap1: 3 frames in one of 362 bytes refused: input/output error (is it up?); this and further ones are counted\n",
+			said: "offset 0: tap1: 3 frames in one of 362 bytes refused: input/output error (is it up?);" +
+				" this and further ones are counted\n",
 			refused: 3, lost: true,
 		},
-		{name: "gone", k: kernel{lasts: 1}, stream: append(three, tcp...), err: "tap1: the device has gone away", lost: true},
-		{name: "gone later", k: kernel{lasts: 2}, stream: append(three, tcp...), err: "tap1: the device has gone away", merged: 3, lost: true},
+		{name: "gone", k: kernel{lasts: 1}, stream: append(three, tcp...), err: gone, lost: true},
+		{name: "gone later", k: kernel{lasts: 2}, stream: append(three, tcp...), err: gone, merged: 3, lost: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.k.vnet, tt.k.offload = true, true

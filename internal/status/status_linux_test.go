@@ -25,7 +25,8 @@ func TestDraw(t *testing.T) {
 	nettest.Programs(t, "bash", "awk")
 	const killed = "interface\teth0\t2026-11-28 08:22:59\t\t\tpipeline.sh\nprocess\t7\t\t\ttundivert\n"
 	silent := strings.Replace(killed, "59\t", "59\t1", 1)
-	const since, jsonSince = "eth0: up since 2026-11-28 08:22:59, but ", `{"interface":"eth0","since":"2026-11-28 08:22:59","state":`
+	const since = "eth0: up since 2026-11-28 08:22:59, but "
+	const jsonSince = `{"interface":"eth0","since":"2026-11-28 08:22:59","state":`
 	for _, awk := range []string{"awk", "mawk", "gawk", "busybox awk"} {
 		name, applet, _ := strings.Cut(awk, " ")
 		path, err := exec.LookPath(name)

@@ -157,6 +157,15 @@ func TestBacklog(t *testing.T) {
 	inside(t, func(open func() *tap.Device, send func([]byte)) {
 		pipe, w := pipe(t)
 		r := newReader(t, open(), w)
+		const bulk, sparse = 5000, 6000
+		sent := 0
+		sendMany := func(n int, port uint16, payload int) {
+			for range n {
+				send(packettest.Spec{UDP: true, Port: port, ID: uint16(sent), Payload: packettest.Bytes(payload)}.Frame())
+				sent++
+			}
+		}
+		sendMany(100, bulk, 1400) // more than the pipe takes, at once
 		ended := make(chan error)
 		go func() {
 			var err error
@@ -165,13 +174,7 @@ func TestBacklog(t *testing.T) {
 			}
 			ended <- err
 		}()
-		const bulk, sparse = 5000, 6000
-		sent := 0
-		sendMany := func(n int, port uint16, payload int) {
-			for range n {
-				send(packettest.Spec{UDP: true, Port: port, ID: uint16(sent), Payload: packettest.Bytes(payload)}.Frame())
-				sent++
-			}
+		came := func() {
 			for start := time.Now(); r.n.frames.Load() < uint64(sent); time.Sleep(time.Millisecond) {
 				if time.Since(start) > 5*time.Second {
 					t.Fatalf("%d frames of %d came", r.n.frames.Load(), sent)
@@ -180,8 +183,10 @@ func TestBacklog(t *testing.T) {
 		}
 		for range 70 { // 5 MB, a few at a time
 			sendMany(50, bulk, 1400)
+			came()
 		}
 		sendMany(5, sparse, 100)
+		came()
 
 		in := frame.NewReader(pipe)
 		var rec frame.Record

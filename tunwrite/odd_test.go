@@ -2,12 +2,10 @@ package main
 
 import (
 	"bytes"
-	"errors"
+	"cmp"
 	"fmt"
-	"io"
 	"os"
 	"slices"
-	"strings"
 	"testing"
 
 	"framepipe/frame"
@@ -22,9 +20,9 @@ import (
 
 // kernel is a device that keeps what it is given, and refuses what a test says.
 type kernel struct {
-	fd            int
 	vnet, offload bool
 	old           bool // before 6.2
+	down          bool
 	taken         []pair
 	calls         int
 	lasts         int // how many calls, 0 for ever
@@ -32,7 +30,7 @@ type kernel struct {
 
 type pair struct{ header, f []byte }
 
-func (k *kernel) Fd() int       { return k.fd }
+func (k *kernel) Fd() int       { return -1 }
 func (k *kernel) VNetHdr() bool { return k.vnet }
 func (k *kernel) Offload() bool { return k.offload }
 
@@ -45,6 +43,8 @@ func (k *kernel) Write(buf []byte, off, n int) error {
 	switch k.calls++; {
 	case k.calls == k.lasts:
 		return tap.ErrGone
+	case k.down:
+		return unix.EIO
 	case k.calls%7 == 0:
 		return unix.EINTR
 	case n < 14, k.old && k.vnet && p.header[1] == offload.UDPL4:
@@ -54,11 +54,24 @@ func (k *kernel) Write(buf []byte, off, n int) error {
 	return nil
 }
 
-// wire is what becomes of a frame on the wire, and nothing where its header says what
-// cannot be.
-func wire(t *testing.T, p pair) (all [][]byte) {
+// newWriter returns a writer of a stream to a device, tap1.
+func newWriter(t testing.TB, dev sink, stream []byte) *writer {
+	t.Helper()
+	in, err := os.CreateTemp(t.TempDir(), "")
+	if err == nil {
+		_, err = in.WriteAt(stream, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	return &writer{dev: dev, name: "tap1", in: fdio.NewStream(int(in.Fd()), dev.Fd()), warn: t.Logf}
+}
+
+// wire is what becomes of a frame on the wire. One whose header is not valid stays as it is, with it.
+func wire(p pair) (all [][]byte, valid bool) {
 	if p.header == nil {
-		return [][]byte{p.f}
+		return [][]byte{p.f}, true
 	}
 	h, err := offload.Parse(p.header)
 	var s offload.Segmenter
@@ -66,54 +79,71 @@ func wire(t *testing.T, p pair) (all [][]byte) {
 		err = s.Start(h, p.f, packet.Ethernet)
 	}
 	if err != nil {
-		return nil
+		return [][]byte{slices.Concat(p.header, p.f)}, false
 	}
 	for g := s.Next(); g != nil; g = s.Next() {
 		all = append(all, bytes.Clone(g))
 	}
-	return all
+	return all, true
 }
 
-// run writes a stream.
-func (k *kernel) run(t *testing.T, link packet.Link, stream []byte) (*writer, error) {
-	t.Helper()
-	name := t.TempDir() + "/in"
-	if err := os.WriteFile(name, stream, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	in, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	w := &writer{dev: k, name: "tap1", link: link, in: fdio.NewStream(int(in.Fd()), -1), warn: t.Logf}
-	return w, w.run()
-}
-
-// A device that goes takes with it what was in hand, which is counted.
-func TestGoneInHand(t *testing.T) {
-	tcp := packettest.Spec{Payload: packettest.Bytes(100)}.Frame()
-	var stream []byte
-	for i := range uint16(5) {
-		stream = (&frame.Record{Frame: packettest.Spec{UDP: true, ID: i, Payload: packettest.Bytes(100)}.Frame()}).Append(stream)
-	}
-	stream = (&frame.Record{Frame: tcp}).Append(stream)
-	for lasts := 1; lasts < 3; lasts++ {
-		k := &kernel{vnet: true, offload: true, lasts: lasts}
-		w, err := k.run(t, packet.Ethernet, stream)
-		all, lost := w.n.ethernet.Load(), w.n.lostEthernet.Load()
-		if !errors.Is(err, tap.ErrGone) || lost == 0 || all != w.n.writtenEthernet.Load()+lost {
-			t.Errorf("gone at write %d: %v; %v", lasts, err, &w.n)
-		}
-	}
-}
-
-// A stream without a header is Ethernet, and not for a tun.
-func TestNoHeader(t *testing.T) {
-	k := &kernel{}
-	w, err := k.run(t, packet.IP, (&frame.Record{Frame: packettest.Spec{}.Frame()}).Append(nil))
-	if err == nil || !strings.Contains(err.Error(), "offset 0: the stream's link is ethernet, and that of tap1 is ip") || w.n.written.Load() != 0 {
-		t.Errorf("%v; %v", err, &w.n)
+// A stream goes on over frames that are refused, and ends at a link that is not the device's and
+// when the device is gone. Messages name the record, and each error of the device has one. What did
+// not get through is counted, frames that were refused together one by one.
+func TestRefused(t *testing.T) {
+	short := (&frame.Record{Frame: make([]byte, 3)}).Append(nil)
+	datagram := (&frame.Record{Frame: packettest.Spec{UDP: true, V6: true, Payload: make([]byte, 100)}.Frame()}).Append(nil)
+	tcp := (&frame.Record{Frame: packettest.Spec{}.Frame()}).Append(nil)
+	header := []byte("\x83\xa6format\xa6frames\xa7version\x01\xa4link\xa2ip")
+	three := slices.Repeat(datagram, 3)
+	d := len(datagram)
+	const gone = "tap1: the device has gone away"
+	for _, tt := range []struct {
+		name            string
+		k               kernel
+		link            packet.Link
+		stream          []byte
+		said, err       string
+		merged, refused uint64
+		lost            bool
+	}{
+		{
+			name:   "short frames, then another link",
+			stream: slices.Concat(datagram, short, short, datagram, datagram, short, header),
+			said: fmt.Sprintf("offset %d: tap1: frame of 3 bytes refused: invalid argument"+
+				" (too short, or headers that do not fit it); this and further ones are counted\n", d),
+			err:    fmt.Sprintf("stdin: offset %d: the stream's link is ip, and that of tap1 is ethernet", 3*(d+len(short))),
+			merged: 2, refused: 3, lost: true,
+		},
+		{
+			name: "without a header it is Ethernet", link: packet.IP, stream: tcp,
+			err: "stdin: offset 0: the stream's link is ethernet, and that of tap1 is ip",
+		},
+		{
+			name: "down", k: kernel{down: true}, stream: three,
+			said: "offset 0: tap1: 3 frames in one of 362 bytes refused: input/output error (is it up?);" +
+				" this and further ones are counted\n",
+			refused: 3, lost: true,
+		},
+		{name: "gone", k: kernel{lasts: 1}, stream: append(three, tcp...), err: gone, lost: true},
+		{name: "gone later", k: kernel{lasts: 2}, stream: append(three, tcp...), err: gone, merged: 3, lost: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.k.vnet, tt.k.offload = true, true
+			w := newWriter(t, &tt.k, tt.stream)
+			w.link = tt.link
+			said := ""
+			w.warn = func(format string, args ...any) { said += fmt.Sprintf(format, args...) + "\n" }
+			err := w.run()
+			if said != tt.said || fmt.Sprint(err) != cmp.Or(tt.err, "<nil>") {
+				t.Errorf("%v, said %q, want %s, %q", err, said, tt.err, tt.said)
+			}
+			lost := w.n.lostEthernet.Load()
+			if w.n.merged.Load() != tt.merged || w.n.refused.Load() != tt.refused || (lost > 0) != tt.lost ||
+				w.n.ethernet.Load() != w.n.writtenEthernet.Load()+lost {
+				t.Errorf("%v", &w.n)
+			}
+		})
 	}
 }
 
@@ -127,10 +157,6 @@ func FuzzWrite(f *testing.F) {
 		f.Add([]byte("\x09\xe0\x0c\x05\x09\x09\x0c\x0b"), raw, how)
 		f.Add(bytes.Repeat([]byte("\x09\x09\x0c\x09\x05\xe0"), 30), raw, how)
 	}
-	in, err := os.Create(f.TempDir() + "/in")
-	if err != nil {
-		f.Fatal(err)
-	}
 	f.Fuzz(func(t *testing.T, ops, raw []byte, how uint8) {
 		if len(ops) > 200 || len(raw) > 2000 {
 			return
@@ -143,30 +169,20 @@ func FuzzWrite(f *testing.F) {
 			all = append(all, p)
 			stream = (&frame.Record{Offload: p.header, Frame: p.f, Extra: raw[:0], Time: uint64(len(all))}).Append(stream)
 		}
-		if err := in.Truncate(0); err != nil {
-			t.Fatal(err)
-		}
-		_, _ = in.Seek(0, io.SeekStart)
-		if _, err := in.WriteAt(stream, 0); err != nil {
-			t.Fatal(err)
-		}
-		k := &kernel{fd: int(in.Fd()), vnet: how&3 != 0, offload: how&2 != 0, old: how&4 != 0}
-		w := &writer{dev: k, name: "tap1", in: fdio.NewStream(int(in.Fd()), -1), warn: func(string, ...any) {}}
+		k := &kernel{vnet: how&3 != 0, offload: how&2 != 0, old: how&4 != 0}
+		w := newWriter(t, k, stream)
 		if err := w.run(); err != nil {
 			t.Fatal(err)
 		}
 		var want, got [][]byte
 		refused, malformed := uint64(0), uint64(0)
 		for _, p := range all {
-			parts := wire(t, p)
+			parts, valid := wire(p)
 			switch {
 			case k.offload && (len(p.f) < 14 || p.header != nil && k.old && p.header[1] == offload.UDPL4):
 				refused++
 				continue
-			case parts == nil && k.offload: // the device's business
-				want = append(want, append(bytes.Clone(p.header), p.f...))
-				continue
-			case parts == nil:
+			case !k.offload && !valid: // with offload it is the device's business
 				malformed++
 				continue
 			}
@@ -182,11 +198,8 @@ func FuzzWrite(f *testing.F) {
 			if !k.offload && p.header != nil && offload.Needed(p.header) {
 				t.Fatalf("a device without offload was given % x", p.header)
 			}
-			if parts := wire(t, p); parts != nil {
-				got = append(got, parts...)
-			} else {
-				got = append(got, append(p.header, p.f...))
-			}
+			parts, _ := wire(p)
+			got = append(got, parts...)
 		}
 		for i := range min(len(want), len(got)) {
 			if !bytes.Equal(want[i], got[i]) {
@@ -197,34 +210,4 @@ func FuzzWrite(f *testing.F) {
 			t.Fatalf("%d frames came out, want %d; %v, want %d refused and %d malformed", len(got), len(want), &w.n, refused, malformed)
 		}
 	})
-}
-
-// A message names the record, and each error of the device has one message.
-func TestRefused(t *testing.T) {
-	in, err := os.Create(t.TempDir() + "/in")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	short := (&frame.Record{Frame: make([]byte, 3)}).Append(nil)
-	datagram := (&frame.Record{Frame: packettest.Spec{UDP: true, V6: true, Payload: make([]byte, 100)}.Frame()}).Append(nil)
-	header := []byte("\x83\xa6format\xa6frames\xa7version\x01\xa4link\xa2ip")
-	stream := slices.Concat(datagram, short, short, datagram, datagram, short, header)
-	if _, err := in.WriteAt(stream, 0); err != nil {
-		t.Fatal(err)
-	}
-	var said []string
-	k := &kernel{fd: int(in.Fd()), vnet: true, offload: true}
-	w := &writer{dev: k, name: "tap1", in: fdio.NewStream(int(in.Fd()), -1)}
-	w.warn = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
-	err = w.run()
-	d := len(datagram)
-	const refused = ": tap1: frame of 3 bytes refused: invalid argument (too short, or headers that do not fit it); this and further ones are counted"
-	want := []string{fmt.Sprintf("offset %d%s", d, refused)}
-	if !slices.Equal(said, want) || w.n.merged.Load() != 2 {
-		t.Errorf("said %q, want %q; %v", said, want, &w.n)
-	}
-	if want := fmt.Sprintf("stdin: offset %d: the stream's link is ip, and that of tap1 is ethernet", len(stream)-len(header)); err == nil || err.Error() != want {
-		t.Errorf("%v, want %s", err, want)
-	}
 }

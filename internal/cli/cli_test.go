@@ -5,10 +5,13 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"strings"
 	"testing"
 )
 
 func TestMainMessages(t *testing.T) {
+	const shows = "tool: hint: tool -h shows the usage\n"
+	const unit = "tool: invalid value \"1\" for flag -n: a size needs a unit: 1B, 1MB, 1GiB\n" + shows
 	for _, tt := range []struct {
 		name           string
 		args           []string
@@ -16,22 +19,21 @@ func TestMainMessages(t *testing.T) {
 		status         int
 		stdout, stderr string
 	}{
-		{"nothing wrong", []string{"x"}, nil, 0, "", ""},
+		{"nothing wrong", []string{"x"}, Hint(nil, "not shown"), 0, "", ""},
 		{"usage", []string{"-h"}, nil, 0, "usage: tool ARG\n", ""},
-		{"usage, longer", []string{"--help"}, nil, 0, "usage: tool ARG\n", ""},
-		{"unknown flag", []string{"-x"}, nil, 2, "", "tool: there is no flag -x\ntool: hint: tool -h shows the usage\n"},
-		{"bad value", []string{"-n", "1", "x"}, nil, 2, "", "tool: invalid value \"1\" for flag -n: a size needs a unit: 1B, 1MB, 1GiB\ntool: hint: tool -h shows the usage\n"},
-		{"no argument", nil, nil, 2, "", "tool: wrong arguments: want ARG [MORE], have none\ntool: hint: tool -h shows the usage\n"},
-		{"a flag behind the argument", []string{"x", "-n", "1"}, nil, 2, "", "tool: invalid value \"1\" for flag -n: a size needs a unit: 1B, 1MB, 1GiB\ntool: hint: tool -h shows the usage\n"},
+		{"unknown flag", []string{"-x"}, nil, 2, "", "tool: there is no flag -x\n" + shows},
+		{"bad value", []string{"-n", "1", "x"}, nil, 2, "", unit},
+		{"no argument", nil, nil, 2, "", "tool: wrong arguments: want ARG [MORE], have none\n" + shows},
+		{"a flag behind the argument", []string{"x", "-n", "1"}, nil, 2, "", unit},
 		{"a help behind it", []string{"x", "-h"}, nil, 0, "usage: tool ARG\n", ""},
 		{"no flag behind --", []string{"--", "-n"}, nil, 0, "", ""},
 		{"nor between", []string{"-n", "1B", "--", "-n"}, nil, 0, "", ""},
 		{"all arguments", []string{"x", "y"}, nil, 0, "", ""},
-		{"an argument more", []string{"-v", "false", "x", "y"}, nil, 2, "", "tool: wrong arguments: want ARG [MORE], have false x y\ntool: hint: tool -h shows the usage\n"},
+		{"an argument more", []string{"-v", "false", "x", "y"}, nil, 2, "", "tool: wrong arguments: want ARG [MORE], have false x y\n" + shows},
 		{"failure", []string{"x"}, errors.New("it broke"), 1, "", "tool: it broke\n"},
 		{"hint", []string{"x"}, Hint(errors.New("it broke"), "mend it\nthen try again"), 1, "", "tool: it broke\ntool: hint: mend it\ntool: hint: then try again\n"},
 		{"two failures", []string{"x"}, errors.Join(errors.New("it broke"), Hint(errors.New("and more"), "mend both")), 1, "", "tool: it broke\ntool: and more\ntool: hint: mend both\n"},
-		{"wrong use", []string{"x"}, Usagef("not like this"), 2, "", "tool: not like this\ntool: hint: tool -h shows the usage\n"},
+		{"wrong use", []string{"x"}, Usagef("not like this"), 2, "", "tool: not like this\n" + shows},
 		{"wrong use with a hint", []string{"x"}, Hint(Usagef("not like this"), "but so"), 2, "", "tool: not like this\ntool: hint: but so\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -48,21 +50,13 @@ func TestMainMessages(t *testing.T) {
 
 // A fault of ours is said in a line, and the trace only where it is asked for.
 func TestPanic(t *testing.T) {
-	for _, verbose := range []bool{false, true} {
-		var stderr bytes.Buffer
+	for _, args := range [][]string{nil, {"-v"}} {
+		var stderr strings.Builder
 		tool := &Tool{Name: "tool", Flags: flag.NewFlagSet("tool", flag.ContinueOnError), Run: func(*Tool, []string) error { panic("oh") }}
-		var args []string
-		if verbose {
-			args = []string{"-v"}
+		status := tool.main(args, os.Stdout, &stderr)
+		trace := strings.Contains(stderr.String(), "goroutine")
+		if status != 1 || !strings.HasPrefix(stderr.String(), "tool: internal error: oh\n") || trace != (args != nil) {
+			t.Errorf("%q: status %d, %s", args, status, &stderr)
 		}
-		if status := tool.main(args, os.Stdout, &stderr); status != 1 || !bytes.HasPrefix(stderr.Bytes(), []byte("tool: internal error: oh\n")) || bytes.Contains(stderr.Bytes(), []byte("goroutine")) != verbose {
-			t.Errorf("status %d, %s", status, &stderr)
-		}
-	}
-}
-
-func TestNoHint(t *testing.T) {
-	if HintOf(errors.New("x")) != "" || Hint(nil, "x") != nil {
-		t.Error("a hint of nothing")
 	}
 }

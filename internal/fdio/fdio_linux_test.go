@@ -1,34 +1,31 @@
 package fdio
 
 import (
+	"bytes"
 	"os"
+	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-)
+	"framepipe/internal/packettest"
 
-// shrink makes a pipe as small as it gets, so that writes are cut.
-func shrink(fd int) { _, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, 4096) }
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+)
 
 func TestGrow(t *testing.T) {
 	e := pipe(t)
-	defer e.closeBoth()
 	Grow(e.r)
-	size, err := unix.FcntlInt(uintptr(e.w), unix.F_GETPIPE_SZ, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if size != PipeSize {
-		t.Logf("NOT GROWN: the pipe has %d bytes; over fs.pipe-user-pages-soft?", size)
-	}
-	if size < 4096 {
+	switch size := fcntl(t, e.w, unix.F_GETPIPE_SZ); {
+	case size < 4096:
 		t.Errorf("the pipe has %d bytes", size)
+	case size != PipeSize:
+		t.Logf("NOT GROWN: the pipe has %d bytes; over fs.pipe-user-pages-soft?", size)
 	}
 	// One that is larger stays so. Only root may have it.
 	if big, err := unix.FcntlInt(uintptr(e.w), unix.F_SETPIPE_SZ, 2*PipeSize); err == nil {
 		Grow(e.w)
-		if size, err := unix.FcntlInt(uintptr(e.w), unix.F_GETPIPE_SZ, 0); size != big || err != nil {
-			t.Errorf("a pipe of %d bytes has %d after Grow (%v)", big, size, err)
+		if size := fcntl(t, e.w, unix.F_GETPIPE_SZ); size != big {
+			t.Errorf("a pipe of %d bytes has %d after Grow", big, size)
 		}
 	}
 }
@@ -36,41 +33,33 @@ func TestGrow(t *testing.T) {
 // A pipe is opened anew, once: the other process's description stays as it is, and what the
 // descriptor is open for, and inherited for, stays, too.
 func TestPrivate(t *testing.T) {
-	anew := map[string]bool{"pipe": true, "non-blocking pipe": true, "fifo": true}
-	for _, k := range makers {
-		t.Run(k.name, func(t *testing.T) {
-			e := k.make(t)
-			defer e.closeBoth()
-			unix.CloseOnExec(e.w)
-			check := unchanged(t, e.r, e.w)
-			in, out := NewStream(e.r, -1), NewOutput(e.w)
-			for _, tt := range []struct {
-				fd, mode, inherited int
-				kind                kind
-			}{{e.r, unix.O_RDONLY, 0, in.kind}, {e.w, unix.O_WRONLY, unix.FD_CLOEXEC, out.kind}} {
-				if (tt.kind == private) != anew[k.name] {
+	kinds(t, func(t *testing.T, e *ends) {
+		unix.CloseOnExec(e.w)
+		unchanged(t, e.r, e.w)
+		in, out := NewStream(e.r, -1), NewOutput(e.w)
+		for _, tt := range []struct {
+			fd, mode, inherited int
+			kind                kind
+		}{{e.r, unix.O_RDONLY, 0, in.kind}, {e.w, unix.O_WRONLY, unix.FD_CLOEXEC, out.kind}} {
+			f := fcntl(t, tt.fd, unix.F_GETFL) & (unix.O_NONBLOCK | unix.O_ACCMODE)
+			switch {
+			case strings.Contains(t.Name(), "socket"):
+				if tt.kind != plain {
 					t.Errorf("kind %d", tt.kind)
 				}
-				f, err := unix.FcntlInt(uintptr(tt.fd), unix.F_GETFL, 0)
-				if anew[k.name] && (err != nil || f&unix.O_NONBLOCK == 0 || f&unix.O_ACCMODE != tt.mode) {
-					t.Errorf("flags %x, %v", f, err)
-				}
-				if f, err := unix.FcntlInt(uintptr(tt.fd), unix.F_GETFD, 0); f != tt.inherited || err != nil {
-					t.Errorf("descriptor flags %x, want %x", f, tt.inherited)
-				}
+			case tt.kind != private || f != unix.O_NONBLOCK|tt.mode:
+				t.Errorf("kind %d, flags %x", tt.kind, f)
 			}
-			check()
-		})
-	}
+			if f := fcntl(t, tt.fd, unix.F_GETFD); f != tt.inherited {
+				t.Errorf("descriptor flags %x, want %x", f, tt.inherited)
+			}
+		}
+	})
 	// A fifo for both directions, as of the shell's <>, does not end when others close it.
 	name := t.TempDir() + "/fifo"
-	if err := unix.Mkfifo(name, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.Mkfifo(name, 0o600))
 	fd, err := unix.Open(name, unix.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer unix.Close(fd)
 	if n, err := tryRead(fd, make([]byte, 1)); n != 0 || err != os.ErrDeadlineExceeded {
 		t.Errorf("%d, %v", n, err)
@@ -80,19 +69,45 @@ func TestPrivate(t *testing.T) {
 	}
 }
 
+// Writev writes its spans one after the other, however few bytes go at once.
+func TestWritev(t *testing.T) {
+	all := packettest.Bytes(1 << 20)
+	rapid.Check(t, func(rt *rapid.T) {
+		size := rapid.OneOf(rapid.IntRange(0, 3), rapid.IntRange(0, 5000), rapid.IntRange(0, 20000))
+		sizes := rapid.SliceOfN(size, 0, 150).Draw(rt, "sizes")
+		e := pipe(t)
+		_, _ = unix.FcntlInt(uintptr(e.w), unix.F_SETPIPE_SZ, 4096) // as small as it gets, so that writes are cut
+		got := drain(e.r)
+		var spans [][]byte
+		n := 0
+		for _, size := range sizes {
+			size = min(size, len(all)-n)
+			spans = append(spans, all[n:n+size])
+			n += size
+		}
+		if err := NewOutput(e.w).Writev(spans); err != nil {
+			rt.Fatal(err)
+		}
+		closeFd(&e.w)
+		if b := <-got; !bytes.Equal(b, all[:n]) {
+			rt.Fatalf("%d bytes arrived, want %d", len(b), n)
+		}
+		closeFd(&e.r)
+	})
+}
+
 func TestSpliceTee(t *testing.T) {
 	a, b, c := pipe(t), pipe(t), pipe(t)
-	defer a.closeBoth()
-	defer b.closeBoth()
-	defer c.closeBoth()
-	for name, f := range map[string]func(in, out, n int) (int, error){"splice": splice, "tee": tee} {
-		if n, err := f(a.r, b.w, 100); n != 0 || err != unix.EAGAIN {
-			t.Errorf("%s of nothing: %d, %v", name, n, err)
+	both := func(what string, to int, want error) {
+		t.Helper()
+		for name, f := range map[string]func(in, out, n int) (int, error){"splice": splice, "tee": tee} {
+			if n, err := f(a.r, to, 100); n != 0 || err != want {
+				t.Errorf("%s %s: %d, %v", name, what, n, err)
+			}
 		}
 	}
-	if _, err := unix.Write(a.w, []byte("hello, world")); err != nil {
-		t.Fatal(err)
-	}
+	both("of nothing", b.w, unix.EAGAIN)
+	send(t, a.w, "hello, world")
 	if n, err := tee(a.r, c.w, 5); n != 5 || err != nil {
 		t.Errorf("tee: %d, %v", n, err)
 	}
@@ -115,35 +130,18 @@ func TestSpliceTee(t *testing.T) {
 		t.Errorf("Write after Splice: %d, %v", n, err)
 	}
 	full := stuff(t, c.w)
-	if _, err := unix.Write(a.w, []byte("x")); err != nil {
-		t.Fatal(err)
-	}
-	for name, f := range map[string]func(in, out, n int) (int, error){"splice": splice, "tee": tee} {
-		if n, err := f(a.r, c.w, 100); n != 0 || err != unix.EAGAIN {
-			t.Errorf("%s into a full pipe: %d, %v", name, n, err)
-		}
-	}
+	send(t, a.w, "x")
+	both("into a full pipe", c.w, unix.EAGAIN)
 	closeFd(&b.r)
-	for name, f := range map[string]func(in, out, n int) (int, error){"splice": splice, "tee": tee} {
-		if n, err := f(a.r, b.w, 100); n != 0 || err != unix.EPIPE {
-			t.Errorf("%s without a reader: %d, %v", name, n, err)
-		}
-	}
+	both("without a reader", b.w, unix.EPIPE)
 	// The end of the input is told where there is room in the output.
 	for fd, n := range map[int]int{a.r: 1, c.r: full} {
-		if _, err := unix.Read(fd, make([]byte, n)); err != nil {
-			t.Fatal(err)
-		}
+		_, err := unix.Read(fd, make([]byte, n))
+		must(t, err)
 	}
 	closeFd(&a.w)
-	for name, f := range map[string]func(in, out, n int) (int, error){"splice": splice, "tee": tee} {
-		if n, err := f(a.r, c.w, 100); n != 0 || err != nil {
-			t.Errorf("%s at the end: %d, %v", name, n, err)
-		}
-	}
-	s := socket(t)
-	defer s.closeBoth()
-	if !IsPipe(a.r) || IsPipe(s.r) {
+	both("at the end", c.w, nil)
+	if !IsPipe(a.r) || IsPipe(socket(t).r) {
 		t.Error("IsPipe")
 	}
 }

@@ -13,70 +13,17 @@ import (
 	"framepipe/internal/packettest"
 
 	"golang.org/x/sys/unix"
-	"pgregory.net/rapid"
 )
 
-// ends are the two ends of something that bytes flow through.
+// ends are the two ends of something that bytes flow through, -1 once they are closed.
 type ends struct{ r, w int }
 
-// failer is what testing.T and rapid.T have in common.
-type failer interface {
-	Helper()
-	Fatal(args ...any)
-}
-
-func pipe(t failer) ends {
-	t.Helper()
-	var p [2]int
-	if err := unix.Pipe(p[:]); err != nil {
-		t.Fatal(err)
-	}
-	return ends{p[0], p[1]}
-}
-
-func socket(t failer) ends {
-	t.Helper()
-	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ends{p[0], p[1]}
-}
-
-// fifo is a named pipe, which on Linux takes other calls than pipe(2)'s.
-func fifo(t *testing.T) ends {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "fifo")
-	if err := unix.Mkfifo(name, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	// Non-blocking so that open does not wait for the other side.
-	r, err := unix.Open(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := unix.Open(name, unix.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.SetNonblock(r, false); err != nil {
-		t.Fatal(err)
-	}
-	return ends{r, w}
-}
-
-func nonblocking(t failer, e ends) ends {
-	t.Helper()
-	for _, fd := range []int{e.r, e.w} {
-		if err := unix.SetNonblock(fd, true); err != nil {
-			t.Fatal(err)
-		}
-	}
+// opened returns ends that are closed after the test.
+func opened(t *testing.T, r, w int) *ends {
+	e := &ends{r, w}
+	t.Cleanup(func() { closeFd(&e.r); closeFd(&e.w) })
 	return e
 }
-
-// closeBoth closes what has not been closed and set to -1.
-func (e *ends) closeBoth() { closeFd(&e.r); closeFd(&e.w) }
 
 func closeFd(fd *int) {
 	if *fd >= 0 {
@@ -85,115 +32,153 @@ func closeFd(fd *int) {
 	}
 }
 
+// closeSoon closes an end while the test goes on.
+func closeSoon(fd *int) {
+	n := *fd
+	*fd = -1
+	time.AfterFunc(10*time.Millisecond, func() { unix.Close(n) })
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func pipe(t *testing.T) *ends {
+	t.Helper()
+	var p [2]int
+	must(t, unix.Pipe(p[:]))
+	return opened(t, p[0], p[1])
+}
+
+func socket(t *testing.T) *ends {
+	t.Helper()
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	must(t, err)
+	return opened(t, p[0], p[1])
+}
+
+// fifo is a named pipe, which on Linux takes other calls than pipe(2)'s.
+func fifo(t *testing.T) *ends {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "fifo")
+	must(t, unix.Mkfifo(name, 0o600))
+	// Non-blocking so that open does not wait for the other side.
+	r, err := unix.Open(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	must(t, err)
+	w, err := unix.Open(name, unix.O_WRONLY, 0)
+	must(t, err)
+	must(t, unix.SetNonblock(r, false))
+	return opened(t, r, w)
+}
+
+func nonblocking(of func(*testing.T) *ends) func(*testing.T) *ends {
+	return func(t *testing.T) *ends {
+		e := of(t)
+		must(t, unix.SetNonblock(e.r, true))
+		must(t, unix.SetNonblock(e.w, true))
+		return e
+	}
+}
+
 // makers are all that bytes flow through.
 var makers = []struct {
 	name string
-	make func(t *testing.T) ends
+	open func(t *testing.T) *ends
 }{
-	{"pipe", func(t *testing.T) ends { return pipe(t) }},
-	{"non-blocking pipe", func(t *testing.T) ends { return nonblocking(t, pipe(t)) }},
-	{"socket", func(t *testing.T) ends { return socket(t) }},
-	{"non-blocking socket", func(t *testing.T) ends { return nonblocking(t, socket(t)) }},
+	{"pipe", pipe},
+	{"non-blocking pipe", nonblocking(pipe)},
+	{"socket", socket},
+	{"non-blocking socket", nonblocking(socket)},
 	{"fifo", fifo},
 }
 
 // kinds runs a test over each of them.
 func kinds(t *testing.T, test func(t *testing.T, e *ends)) {
 	for _, k := range makers {
-		t.Run(k.name, func(t *testing.T) {
-			e := k.make(t)
-			t.Cleanup(e.closeBoth)
-			test(t, &e)
-		})
+		t.Run(k.name, func(t *testing.T) { test(t, k.open(t)) })
 	}
 }
 
 // pairs runs a test over every two of them.
 func pairs(t *testing.T, test func(t *testing.T, in, out *ends)) {
 	for _, k := range makers {
-		kinds(t, func(t *testing.T, out *ends) {
-			t.Run("from "+k.name, func(t *testing.T) {
-				in := k.make(t)
-				t.Cleanup(in.closeBoth)
-				test(t, &in, out)
-			})
+		t.Run("from "+k.name, func(t *testing.T) {
+			kinds(t, func(t *testing.T, out *ends) { test(t, k.open(t), out) })
 		})
 	}
 }
 
-// unchanged notes the flags of descriptors that another process shares. What it returns
-// fails the test if they have changed.
-func unchanged(t *testing.T, fds ...int) (check func()) {
+func fcntl(t *testing.T, fd, cmd int) int {
 	t.Helper()
-	flags := func(fd int) int {
-		f, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
-	var other, before []int
+	n, err := unix.FcntlInt(uintptr(fd), cmd, 0)
+	must(t, err)
+	return n
+}
+
+// unchanged fails the test at its end if the flags of descriptors have changed for another
+// process, which keeps them open until then.
+func unchanged(t *testing.T, fds ...int) {
+	t.Helper()
 	for _, fd := range fds {
-		d, err := unix.Dup(fd)
-		if err != nil {
-			t.Fatal(err)
-		}
-		other, before = append(other, d), append(before, flags(fd))
-	}
-	return func() {
-		t.Helper()
-		for i, d := range other {
-			if after := flags(d); after != before[i] {
-				t.Errorf("the flags are %x, were %x", after, before[i])
+		other, err := unix.Dup(fd)
+		must(t, err)
+		before := fcntl(t, fd, unix.F_GETFL)
+		t.Cleanup(func() {
+			if after := fcntl(t, other, unix.F_GETFL); after != before {
+				t.Errorf("the flags are %x, were %x", after, before)
 			}
-			unix.Close(d)
-		}
+			unix.Close(other)
+		})
 	}
 }
 
-// within runs f and fails if it takes longer than a second or two.
-func within(t *testing.T, what string, f func()) {
+// send writes as the other process would.
+func send(t *testing.T, fd int, s string) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() { f(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(3 * time.Second):
-		t.Fatalf("%s: not done after 3 s", what)
-	}
+	_, err := unix.Write(fd, []byte(s))
+	must(t, err)
 }
 
-// drain reads all of fd, slowly: a few bytes at first, with pauses.
+// tryRead reads without waiting.
+func tryRead(fd int, p []byte) (int, error) {
+	s := NewStream(fd, -1)
+	s.Timeout = 0
+	return s.Read(p)
+}
+
+// drain reads all of fd.
 func drain(fd int) <-chan []byte {
 	got := make(chan []byte, 1)
 	go func() {
-		var all []byte
-		b := make([]byte, 50000)
-		for i := 0; ; i++ {
-			p := b
-			if i < 20 {
-				p = b[:1+i*37]
-				time.Sleep(time.Millisecond)
-			}
-			n, err := unix.Read(fd, p)
-			if err == unix.EAGAIN || err == unix.EINTR {
-				time.Sleep(100 * time.Microsecond)
-				continue
-			}
-			if n <= 0 {
-				got <- all
-				return
-			}
-			all = append(all, p[:n]...)
-		}
+		b, _ := io.ReadAll(NewStream(fd, -1))
+		got <- b
 	}()
 	return got
+}
+
+// stuff fills a pipe and returns how much went in.
+func stuff(t *testing.T, fd int) (total int) {
+	t.Helper()
+	must(t, unix.SetNonblock(fd, true))
+	for {
+		n, err := unix.Write(fd, make([]byte, 4096))
+		if err == unix.EAGAIN {
+			break
+		}
+		must(t, err)
+		total += n
+	}
+	must(t, unix.SetNonblock(fd, false))
+	return total
 }
 
 func TestRoundTrip(t *testing.T) {
 	want := packettest.Bytes(3 << 20) // more than any of them holds
 	kinds(t, func(t *testing.T, e *ends) {
-		check := unchanged(t, e.r)
+		unchanged(t, e.r)
 		s, out := NewStream(e.r, -1), NewOutput(e.w)
 		Grow(e.r)
 		Grow(e.w)
@@ -207,129 +192,46 @@ func TestRoundTrip(t *testing.T) {
 		}
 		s.Timeout = Forever
 		w := e.w
+		e.w = -1
 		go func() {
-			n, err := out.Write(want)
-			if n != len(want) || err != nil {
+			const half = 1 << 20
+			n, err := out.Write(want[:half])
+			if n != half || err != nil {
 				t.Errorf("Write: %d, %v", n, err)
+			}
+			if err := out.Writev([][]byte{want[half : half+1], nil, want[half+1 : 2*half], want[2*half:]}); err != nil {
+				t.Errorf("Writev: %v", err)
 			}
 			unix.Close(w)
 		}()
-		var got []byte
-		var err error
-		within(t, "reading", func() { got, err = io.ReadAll(s) })
-		if err != nil || !bytes.Equal(got, want) {
+		if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%d bytes and %v, want %d", len(got), err, len(want))
 		}
-		e.w = -1
 		for _, s.Timeout = range []time.Duration{0, Forever} {
 			if n, err := s.Read(make([]byte, 10)); n != 0 || err != io.EOF {
 				t.Errorf("Read at the end: %d, %v", n, err)
 			}
 		}
-		check()
 	})
-}
-
-// A write that is larger than what fits, to a reader that is slow.
-func TestWriteSlowReader(t *testing.T) {
-	want := packettest.Bytes(300000)
-	kinds(t, func(t *testing.T, e *ends) {
-		check := unchanged(t, e.w)
-		got := drain(e.r)
-		out := NewOutput(e.w)
-		within(t, "writing", func() {
-			if n, err := out.Write(want[:200000]); n != 200000 || err != nil {
-				t.Errorf("Write: %d, %v", n, err)
-			}
-			if err := out.Writev([][]byte{want[200000:200001], nil, want[200001:290000], want[290000:]}); err != nil {
-				t.Errorf("Writev: %v", err)
-			}
-		})
-		check()
-		closeFd(&e.w)
-		if b := <-got; !bytes.Equal(b, want) {
-			t.Errorf("%d bytes arrived, want %d", len(b), len(want))
-		}
-	})
-}
-
-// Writev writes its spans one after the other, however few bytes go at once.
-func TestWritev(t *testing.T) {
-	all := packettest.Bytes(1 << 20)
-	rapid.Check(t, func(rt *rapid.T) {
-		sizes := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(0, 3), rapid.IntRange(0, 5000), rapid.IntRange(0, 20000)), 0, 150).Draw(rt, "sizes")
-		e := pipe(rt)
-		defer e.closeBoth()
-		shrink(e.w)
-		got := drainFast(e.r)
-		var spans [][]byte
-		n := 0
-		for _, size := range sizes {
-			size = min(size, len(all)-n)
-			spans = append(spans, all[n:n+size])
-			n += size
-		}
-		if err := NewOutput(e.w).Writev(spans); err != nil {
-			rt.Fatal(err)
-		}
-		closeFd(&e.w)
-		if b := <-got; !bytes.Equal(b, all[:n]) {
-			rt.Fatalf("%d bytes arrived, want %d", len(b), n)
-		}
-	})
-}
-
-// tryRead reads without waiting.
-func tryRead(fd int, p []byte) (int, error) {
-	s := NewStream(fd, -1)
-	s.Timeout = 0
-	return s.Read(p)
-}
-
-func drainFast(fd int) <-chan []byte {
-	got := make(chan []byte, 1)
-	go func() {
-		var all []byte
-		b := make([]byte, 3000)
-		for {
-			n, err := unix.Read(fd, b)
-			if err == unix.EINTR {
-				continue
-			}
-			if n <= 0 {
-				got <- all
-				return
-			}
-			all = append(all, b[:n]...)
-		}
-	}()
-	return got
 }
 
 func TestWait(t *testing.T) {
 	e := pipe(t)
-	defer e.closeBoth()
 	fds := []PollFd{{Fd: int32(e.r), Events: unix.POLLIN}}
-	for _, d := range []time.Duration{0, time.Microsecond, 300 * time.Microsecond, time.Millisecond, 5 * time.Millisecond, 40 * time.Millisecond} {
+	for _, µs := range []time.Duration{0, 1, 300, 1000, 5000, 40000} {
+		d := µs * time.Microsecond
 		start := time.Now()
 		n, err := Wait(fds, d)
-		took := time.Since(start)
-		if n != 0 || err != nil {
-			t.Errorf("Wait %v: %d, %v", d, n, err)
-		}
 		// A signal may end it early; that must be rare, so here it counts.
-		if took < d/2 || took > d+time.Second {
-			t.Errorf("Wait %v took %v", d, took)
+		if took := time.Since(start); n != 0 || err != nil || took < d/2 || took > d+time.Second {
+			t.Errorf("Wait %v: %d, %v after %v", d, n, err, took)
 		}
 	}
 	for _, d := range []time.Duration{Forever, time.Hour, 100 * time.Millisecond} {
-		w := e.w
-		time.AfterFunc(5*time.Millisecond, func() { _, _ = unix.Write(w, []byte("x")) })
-		within(t, "waiting", func() {
-			if n, err := Wait(fds, d); n != 1 || err != nil || fds[0].Revents != unix.POLLIN {
-				t.Errorf("Wait %v: %d, %v, %x", d, n, err, fds[0].Revents)
-			}
-		})
+		time.AfterFunc(5*time.Millisecond, func() { send(t, e.w, "x") })
+		if n, err := Wait(fds, d); n != 1 || err != nil || fds[0].Revents != unix.POLLIN {
+			t.Errorf("Wait %v: %d, %v, %x", d, n, err, fds[0].Revents)
+		}
 		if _, err := unix.Read(e.r, make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
@@ -343,7 +245,6 @@ func TestWait(t *testing.T) {
 // goroutines of the process have their turn.
 func TestWaitYields(t *testing.T) {
 	e := pipe(t)
-	defer e.closeBoth()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the hardest case
 	done := make(chan error, 1)
 	go func() {
@@ -359,55 +260,34 @@ func TestWaitYields(t *testing.T) {
 	if d := time.Since(start); d > 3*time.Second {
 		t.Errorf("three collections took %v beside a wait", d)
 	}
-	if _, err := unix.Write(e.w, []byte("x")); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	send(t, e.w, "x")
+	must(t, <-done)
 }
 
-func TestStreamWait(t *testing.T) {
-	e, o := pipe(t), pipe(t)
-	defer e.closeBoth()
-	defer o.closeBoth()
-	s := NewStream(e.r, o.w)
-	if err := s.wait(time.Millisecond); err != os.ErrDeadlineExceeded {
-		t.Errorf("nothing: %v", err)
-	}
-	if _, err := unix.Write(e.w, []byte("x")); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.wait(Forever); err != nil {
-		t.Errorf("a byte: %v", err)
-	}
-	closeFd(&o.r)
-	if err := s.wait(Forever); err != ErrReaderGone {
-		t.Errorf("no reader: %v", err)
-	}
-}
-
-// The reader of the output leaves: noticed by a Read that waits for input, and
-// by a write.
+// The reader of the output leaves: noticed by a read that waits for input, by one that has
+// some, and by a write.
 func TestReaderGone(t *testing.T) {
-	kinds(t, func(t *testing.T, out *ends) {
-		in := pipe(t)
-		defer in.closeBoth()
-		s := NewStream(in.r, out.w)
-		r := out.r
-		out.r = -1
-		time.AfterFunc(10*time.Millisecond, func() { unix.Close(r) })
-		within(t, "Read", func() {
-			if n, err := s.Read(make([]byte, 10)); n != 0 || err != ErrReaderGone {
-				t.Errorf("Read: %d, %v", n, err)
-			}
-		})
+	pairs(t, func(t *testing.T, in, out *ends) {
 		o := NewOutput(out.w)
-		if n, err := o.Write([]byte("x")); n != 0 || err != ErrReaderGone {
-			t.Errorf("Write: %d, %v", n, err)
+		tee := NewTeeStream(in.r, o)
+		closeSoon(&out.r)
+		b := make([]byte, 10)
+		for _, s := range []io.Reader{tee, NewStream(in.r, out.w)} {
+			if n, err := s.Read(b); n != 0 || err != ErrReaderGone {
+				t.Errorf("Read of %T: %d, %v", s, n, err)
+			}
 		}
-		if err := o.Writev([][]byte{[]byte("x"), []byte("y")}); err != ErrReaderGone {
-			t.Errorf("Writev: %v", err)
+		send(t, in.w, "hello")
+		if n, err := tee.Read(b); n != 0 || err != ErrReaderGone {
+			t.Errorf("Read with input: %d, %v", n, err)
+		}
+		for _, o := range []*Output{o, NewOutput(out.w)} {
+			if n, err := o.Write([]byte("x")); n != 0 || err != ErrReaderGone {
+				t.Errorf("Write: %d, %v", n, err)
+			}
+			if err := o.Writev([][]byte{[]byte("x"), []byte("y")}); err != ErrReaderGone {
+				t.Errorf("Writev: %v", err)
+			}
 		}
 	})
 }
@@ -415,35 +295,19 @@ func TestReaderGone(t *testing.T) {
 // The same of a write that waits for room.
 func TestReaderGoneWhileFull(t *testing.T) {
 	kinds(t, func(t *testing.T, e *ends) {
-		r := e.r
-		e.r = -1
-		closed := make(chan struct{})
-		go func() {
-			defer close(closed)
-			_, _ = Wait([]PollFd{{Fd: int32(r), Events: unix.POLLIN}}, 5*time.Second)
-			time.Sleep(10 * time.Millisecond) // by now it is full
-			unix.Close(r)
-		}()
-		within(t, "Write", func() {
-			if n, err := NewOutput(e.w).Write(make([]byte, 8<<20)); err != ErrReaderGone || n == 0 {
-				t.Errorf("%d, %v", n, err)
-			}
-		})
-		<-closed
+		closeSoon(&e.r)
+		if n, err := NewOutput(e.w).Write(make([]byte, 8<<20)); n == 8<<20 || err != ErrReaderGone {
+			t.Errorf("%d, %v", n, err)
+		}
 	})
 }
 
-// What is there is read before the end is told, with and without a watch on
-// the output.
-func TestReadBeforeEnd(t *testing.T) {
-	kinds(t, func(t *testing.T, e *ends) {
-		o := pipe(t)
-		defer o.closeBoth()
-		if _, err := unix.Write(e.w, []byte("last words")); err != nil {
-			t.Fatal(err)
-		}
-		closeFd(&e.w)
-		s := NewStream(e.r, o.w)
+// What is there is read before the end is told, even if nobody waits for it.
+func TestEnd(t *testing.T) {
+	pairs(t, func(t *testing.T, in, out *ends) {
+		s := NewTeeStream(in.r, NewOutput(out.w))
+		send(t, in.w, "last words")
+		closeSoon(&in.w)
 		b := make([]byte, 100)
 		if n, err := s.Read(b); string(b[:n]) != "last words" || err != nil {
 			t.Errorf("%q, %v", b[:n], err)
@@ -459,9 +323,7 @@ func TestReadBeforeEnd(t *testing.T) {
 func TestRegularFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")
 	w, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer w.Close()
 	want := packettest.Bytes(200000)
 	out := NewOutput(int(w.Fd()))
@@ -472,9 +334,7 @@ func TestRegularFile(t *testing.T) {
 		t.Errorf("Writev: %v", err)
 	}
 	r, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer r.Close()
 	s := NewStream(int(r.Fd()), int(w.Fd()))
 	if !s.Regular() {
@@ -487,48 +347,41 @@ func TestRegularFile(t *testing.T) {
 
 func TestDevNull(t *testing.T) {
 	f, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer f.Close()
 	fd := int(f.Fd())
-	check := unchanged(t, fd)
+	unchanged(t, fd)
 	Grow(fd)
-	within(t, "/dev/null", func() {
-		if n, err := NewStream(fd, fd).Read(make([]byte, 10)); n != 0 || err != io.EOF {
-			t.Errorf("Read: %d, %v", n, err)
-		}
-		out := NewOutput(fd)
-		if n, err := out.Write(make([]byte, 1<<20)); n != 1<<20 || err != nil {
-			t.Errorf("Write: %d, %v", n, err)
-		}
-		if err := out.Writev([][]byte{make([]byte, 10), make([]byte, 1<<20)}); err != nil {
-			t.Errorf("Writev: %v", err)
-		}
-	})
-	check()
+	if n, err := NewStream(fd, fd).Read(make([]byte, 10)); n != 0 || err != io.EOF {
+		t.Errorf("Read: %d, %v", n, err)
+	}
+	out := NewOutput(fd)
+	if n, err := out.Write(make([]byte, 1<<20)); n != 1<<20 || err != nil {
+		t.Errorf("Write: %d, %v", n, err)
+	}
+	if err := out.Writev([][]byte{make([]byte, 10), make([]byte, 1<<20)}); err != nil {
+		t.Errorf("Writev: %v", err)
+	}
 }
 
 // A descriptor that is none is an error, and nothing to wait for.
 func TestBadDescriptor(t *testing.T) {
 	e := pipe(t)
 	fd := e.r
-	e.closeBoth()
-	within(t, "closed descriptors", func() {
-		if _, err := NewStream(fd, -1).Read(make([]byte, 1)); !errors.Is(err, unix.EBADF) {
-			t.Errorf("Read: %v", err)
-		}
-		if _, err := NewOutput(fd).Write([]byte("x")); !errors.Is(err, unix.EBADF) {
-			t.Errorf("Write: %v", err)
-		}
-		if err := NewOutput(fd).Writev([][]byte{[]byte("x"), []byte("y")}); !errors.Is(err, unix.EBADF) {
-			t.Errorf("Writev: %v", err)
-		}
-		Grow(fd)
-		if IsPipe(fd) {
-			t.Error("it is no pipe")
-		}
-	})
+	closeFd(&e.r)
+	if _, err := NewStream(fd, -1).Read(make([]byte, 1)); !errors.Is(err, unix.EBADF) {
+		t.Errorf("Read: %v", err)
+	}
+	if _, err := NewOutput(fd).Write([]byte("x")); !errors.Is(err, unix.EBADF) {
+		t.Errorf("Write: %v", err)
+	}
+	if err := NewOutput(fd).Writev([][]byte{[]byte("x"), []byte("y")}); !errors.Is(err, unix.EBADF) {
+		t.Errorf("Writev: %v", err)
+	}
+	Grow(fd)
+	if IsPipe(fd) {
+		t.Error("it is no pipe")
+	}
 }
 
 func TestAllocates(t *testing.T) {
@@ -537,17 +390,12 @@ func TestAllocates(t *testing.T) {
 		b, c, v := make([]byte, 100), make([]byte, 1000), make([][]byte, 2)
 		n := testing.AllocsPerRun(200, func() {
 			v[0], v[1] = b, b
-			if _, err := out.Write(b); err != nil {
-				t.Fatal(err)
-			}
-			if err := out.Writev(v); err != nil {
-				t.Fatal(err)
-			}
+			_, err := out.Write(b)
+			must(t, err)
+			must(t, out.Writev(v))
 			for m := 0; m < 300; {
 				n, err := s.Read(c)
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				m += n
 			}
 			s.Timeout = 0

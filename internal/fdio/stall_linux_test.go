@@ -12,35 +12,27 @@ import (
 // whatever wrote the bytes, and goes on as long as it reads a little, or has read all.
 func TestWatch(t *testing.T) {
 	const limit = 400 * time.Millisecond
-	for _, how := range []string{"write", "writev", "splice", "tee"} {
+	hello := []byte("hello")
+	for how, write := range map[string]func(s *Stream, to *Output) error{
+		"write":  func(_ *Stream, to *Output) error { _, err := to.Write(hello); return err },
+		"writev": func(_ *Stream, to *Output) error { return to.Writev([][]byte{hello[:2], hello[2:]}) },
+		"splice": func(s *Stream, to *Output) error { return s.Splice(to, len(hello)) },
+		"tee": func(s *Stream, to *Output) error {
+			_, err := (&TeeStream{Stream: s, out: to, null: to}).Read(make([]byte, 5))
+			return err
+		},
+	} {
 		t.Run(how, func(t *testing.T) {
 			in, out := pipe(t), pipe(t)
-			defer in.closeBoth()
-			defer out.closeBoth()
 			to := NewOutput(out.w)
 			to.Watch(limit)
 			defer func() { watched = nil }()
 			s := NewStream(in.r, out.w)
-			send := func() error {
-				t.Helper()
-				b := []byte("hello")
-				var err error
-				switch how {
-				case "write":
-					_, err = to.Write(b)
-				case "writev":
-					err = to.Writev([][]byte{b[:2], b[2:]})
-				default:
-					if _, err = NewOutput(in.w).Write(b); err != nil {
-						t.Fatal(err)
-					}
-					if how == "splice" {
-						err = s.Splice(to, len(b))
-					} else {
-						_, err = (&TeeStream{Stream: s, out: to, null: to}).Read(b)
-					}
+			write := func() error {
+				if how == "splice" || how == "tee" {
+					send(t, in.w, "hello")
 				}
-				return err
+				return write(s, to)
 			}
 			wait := func(d time.Duration) error {
 				if err := s.wait(d); err != os.ErrDeadlineExceeded {
@@ -48,43 +40,36 @@ func TestWatch(t *testing.T) {
 				}
 				return nil
 			}
-			reader := NewStream(out.r, -1)
-			reader.Timeout = 0
 			// The reader leaves some bytes each time, and as many arrive as it reads.
-			_ = send()
+			_ = write()
 			for range 4 {
-				if err := errors.Join(send(), wait(limit/2)); err != nil {
-					t.Fatal(err)
-				}
-				if _, err := reader.Read(make([]byte, 5)); err != nil {
-					t.Fatal(err)
-				}
+				must(t, errors.Join(write(), wait(limit/2)))
+				_, err := tryRead(out.r, make([]byte, 5))
+				must(t, err)
 			}
-			_, _ = reader.Read(make([]byte, 100))
-			if err := wait(2 * limit); err != nil { // the pipe is empty
-				t.Fatal(err)
-			}
-			if err := send(); err != nil {
-				t.Fatal(err)
-			}
+			_, _ = tryRead(out.r, make([]byte, 100))
+			must(t, wait(2*limit)) // the pipe is empty
+			must(t, write())
 			stalls := func(do func() error) {
 				t.Helper()
 				start := time.Now()
 				err := do()
-				var w *WriteError
 				took := time.Since(start)
-				if !errors.As(err, &w) || !strings.Contains(err.Error(), "has not read for 0.4 s") || took < limit || took > 4*limit {
-					t.Errorf("%v after %v", err, took)
+				var w *WriteError
+				if !errors.As(err, &w) || !strings.Contains(w.Error(), "has not read for 0.4 s") {
+					t.Errorf("%v", err)
+				}
+				if took < limit || took > 4*limit {
+					t.Errorf("noticed after %v", took)
 				}
 			}
 			stalls(func() error { return wait(Forever) })
-			if _, err := reader.Read(make([]byte, 1)); err != nil {
-				t.Fatal(err)
-			}
+			_, err := tryRead(out.r, make([]byte, 1))
+			must(t, err)
 			time.Sleep(checkEvery)
 			stalls(func() (err error) { // more keeps coming
 				for i := 0; err == nil && i < 4000; i++ {
-					if err = send(); err == nil { // splice and tee wait, too
+					if err = write(); err == nil { // splice and tee wait, too
 						err = wait(time.Millisecond)
 					}
 				}

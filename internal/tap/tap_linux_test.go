@@ -6,7 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,20 +23,47 @@ import (
 )
 
 // inside runs f where it may make interfaces.
-func inside(t *testing.T, f func(ip func(string))) {
+func inside(t *testing.T, f func()) {
 	t.Helper()
 	nettest.Need(t)
-	nettest.Inside(t, func() {
-		f(func(args string) { t.Helper(); nettest.Run(t, "ip", strings.Fields(args)...) })
-	})
+	nettest.Inside(t, f)
 }
 
-func mustOpen(t *testing.T, cfg Config) *Device {
+func ip(t *testing.T, commands ...string) {
 	t.Helper()
-	d, err := Open(cfg)
+	for _, args := range commands {
+		nettest.Run(t, "ip", strings.Fields(args)...)
+	}
+}
+
+// addTap makes a tap that is up, and to which the kernel sends nothing by itself.
+func addTap(t *testing.T, name string) {
+	t.Helper()
+	ip(t, "tuntap add dev "+name+" mode tap multi_queue vnet_hdr")
+	nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6")
+	ip(t, "link set "+name+" up")
+}
+
+func packetSocket(t *testing.T, name string) int {
+	t.Helper()
+	s := nettest.PacketSocket(t, name)
+	t.Cleanup(func() { unix.Close(s) })
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// open opens a device, which is closed after the test.
+func open(t *testing.T, cfg Config) *Device {
+	t.Helper()
+	d, err := Open(cfg)
+	must(t, err)
+	t.Cleanup(func() { d.Close() })
 	return d
 }
 
@@ -74,20 +102,15 @@ func testFrame(i int) []byte {
 func TestReaderAndWriters(t *testing.T) {
 	for _, order := range []string{"rww", "wrw", "wwr"} {
 		t.Run(order, func(t *testing.T) {
-			inside(t, func(ip func(string)) {
-				ip("tuntap add dev tap0 mode tap multi_queue vnet_hdr")
-				ip("link set tap0 up")
-				nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6")
+			inside(t, func() {
+				addTap(t, "tap0")
 				var r *Device
 				var ws []*Device
 				for _, c := range order {
 					if c == 'r' {
-						r = mustOpen(t, Config{Name: "tap0", Offload: On})
-						defer r.Close()
+						r = open(t, Config{Name: "tap0", Offload: On})
 					} else {
-						w := mustOpen(t, Config{Name: "tap0", Write: true})
-						defer w.Close()
-						ws = append(ws, w)
+						ws = append(ws, open(t, Config{Name: "tap0", Write: true}))
 					}
 				}
 				if !r.Offload() || !ws[0].Offload() || !r.VNetHdr() {
@@ -95,20 +118,15 @@ func TestReaderAndWriters(t *testing.T) {
 				}
 				nettest.Running(t, "tap0")
 				// Into the kernel, and by a packet socket out of it again.
-				s := nettest.PacketSocket(t, "tap0")
-				defer unix.Close(s)
+				s := packetSocket(t, "tap0")
 				for i := range 200 {
-					if err := unix.Send(s, testFrame(i), 0); err != nil {
-						t.Fatal(err)
-					}
+					must(t, unix.Send(s, testFrame(i), 0))
 					if _, f := readFrame(t, r); !bytes.Equal(f, testFrame(i)) {
 						t.Fatalf("frame %d came as % x", i, f)
 					}
 				}
 				for i, w := range ws {
-					if err := writeFrame(w, testFrame(1000+i)); err != nil {
-						t.Fatal(err)
-					}
+					must(t, writeFrame(w, testFrame(1000+i)))
 					if f := receive(t, s); !bytes.Equal(f, testFrame(1000+i)) {
 						t.Fatalf("written, and received as % x", f)
 					}
@@ -132,50 +150,12 @@ func receive(t *testing.T, s int) []byte {
 	}
 }
 
-// Several readers share the flows of a tap, and lose none.
-func TestReadersShare(t *testing.T) {
-	inside(t, func(ip func(string)) {
-		ip("tuntap add dev tap0 mode tap multi_queue vnet_hdr")
-		ip("link set tap0 up")
-		nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6")
-		readers := []*Device{mustOpen(t, Config{Name: "tap0"}), mustOpen(t, Config{Name: "tap0"})}
-		defer readers[0].Close()
-		defer readers[1].Close()
-		w := mustOpen(t, Config{Name: "tap0", Write: true})
-		defer w.Close()
-		nettest.Running(t, "tap0")
-		s := nettest.PacketSocket(t, "tap0")
-		defer unix.Close(s)
-		const flows = 200
-		for port := range flows {
-			if err := unix.Send(s, packettest.Spec{UDP: true, Port: uint16(1000 + port)}.Frame(), 0); err != nil {
-				t.Fatal(err)
-			}
-		}
-		var got [2]int
-		buf := make([]byte, 2000)
-		for start := time.Now(); got[0]+got[1] < flows && time.Since(start) < time.Second; {
-			for i, r := range readers {
-				if _, err := r.Read(buf, Headroom); err == nil {
-					got[i]++
-				}
-			}
-		}
-		if got[0]+got[1] != flows || min(got[0], got[1]) < flows/10 {
-			t.Errorf("two readers got %v of %d frames", got, flows)
-		}
-	})
-}
-
 // What cannot be opened says why and what to do.
 func TestOpenErrors(t *testing.T) {
-	inside(t, func(ip func(string)) {
-		ip("tuntap add dev single mode tap")
-		ip("tuntap add dev many mode tap multi_queue")
-		ip("tuntap add dev tun0 mode tun multi_queue")
-		ip("link add veth0 type veth peer name veth1")
-		first := mustOpen(t, Config{Name: "single"})
-		defer first.Close()
+	inside(t, func() {
+		ip(t, "tuntap add dev single mode tap", "tuntap add dev many mode tap multi_queue",
+			"tuntap add dev tun0 mode tun multi_queue", "link add veth0 type veth peer name veth1")
+		open(t, Config{Name: "single"})
 		null, _ := os.Open(os.DevNull)
 		defer null.Close()
 		file, _ := os.Open(os.Args[0])
@@ -230,39 +210,32 @@ func TestOpenErrors(t *testing.T) {
 // However a device was made, it has offload headers, but one that another process
 // has without is used without.
 func TestWithoutVNetHdr(t *testing.T) {
-	inside(t, func(ip func(string)) {
-		ip("tuntap add dev tap0 mode tap multi_queue")
-		ip("link set tap0 up")
-		r, w := mustOpen(t, Config{Name: "tap0"}), mustOpen(t, Config{Name: "tap0", Write: true})
-		if !r.VNetHdr() || !r.Offload() || !w.VNetHdr() || !w.Offload() {
-			t.Errorf("%v, %v", r, w)
+	inside(t, func() {
+		ip(t, "tuntap add dev tap0 mode tap multi_queue", "link set tap0 up")
+		for _, write := range []bool{false, true} {
+			d := open(t, Config{Name: "tap0", Write: write})
+			if !d.VNetHdr() || !d.Offload() {
+				t.Errorf("%v", d)
+			}
+			d.Close()
 		}
-		r.Close()
-		w.Close()
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer unix.Close(fd)
 		ifr, _ := unix.NewIfreq("tap0")
 		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_MULTI_QUEUE)
-		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-			t.Fatal(err)
-		}
-		w = mustOpen(t, Config{Name: "tap0", Write: true})
-		defer w.Close()
+		must(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr))
+		w := open(t, Config{Name: "tap0", Write: true})
 		if w.VNetHdr() || w.Offload() {
 			t.Errorf("%v", w)
 		}
-		s := nettest.PacketSocket(t, "tap0")
-		defer unix.Close(s)
-		if err := writeFrame(w, testFrame(5)); err != nil {
-			t.Fatal(err)
-		}
+		s := packetSocket(t, "tap0")
+		must(t, writeFrame(w, testFrame(5)))
 		if f := receive(t, s); !bytes.Equal(f, testFrame(5)) {
 			t.Errorf("received % x", f)
 		}
-		if _, err := Open(Config{Name: "tap0", Write: true, Offload: On}); err == nil || !strings.Contains(err.Error(), "does not support super-frames") {
+		_, err = Open(Config{Name: "tap0", Write: true, Offload: On})
+		if err == nil || !strings.Contains(err.Error(), "does not support super-frames") {
 			t.Errorf("%v", err)
 		}
 	})
@@ -270,23 +243,21 @@ func TestWithoutVNetHdr(t *testing.T) {
 
 // Down, a device refuses frames; deleted, it is gone, and a wait ends.
 func TestDeviceGoes(t *testing.T) {
-	inside(t, func(ip func(string)) {
-		ip("tuntap add dev tap0 mode tap multi_queue vnet_hdr")
-		r := mustOpen(t, Config{Name: "tap0", Offload: On})
-		defer r.Close()
-		w := mustOpen(t, Config{Name: "tap0", Write: true})
-		defer w.Close()
+	inside(t, func() {
+		ip(t, "tuntap add dev tap0 mode tap multi_queue vnet_hdr")
+		r := open(t, Config{Name: "tap0", Offload: On})
+		w := open(t, Config{Name: "tap0", Write: true})
 		if err := writeFrame(w, testFrame(1)); err != unix.EIO {
 			t.Errorf("down: %v", err)
 		}
-		ip("link set tap0 up")
+		ip(t, "link set tap0 up")
 		if err := writeFrame(w, testFrame(1)); err != nil {
 			t.Errorf("up: %v", err)
 		}
-		if err := w.Write(make([]byte, Headroom+5), Headroom, 5); err == nil || errors.Is(err, ErrGone) {
+		if err := writeFrame(w, make([]byte, 5)); err == nil || errors.Is(err, ErrGone) {
 			t.Errorf("a frame of 5 bytes: %v", err)
 		}
-		ip("link del tap0")
+		ip(t, "link del tap0")
 		for _, d := range []*Device{r, w} {
 			fds := []fdio.PollFd{{Fd: int32(d.Fd())}}
 			if n, err := fdio.Wait(fds, time.Second); n != 1 || err != nil || !fdio.Broken(fds[0]) {
@@ -303,86 +274,51 @@ func TestDeviceGoes(t *testing.T) {
 }
 
 func TestTun(t *testing.T) {
-	inside(t, func(ip func(string)) {
-		ip("tuntap add dev tun0 mode tun multi_queue vnet_hdr")
-		ip("addr add 10.9.0.1/24 dev tun0")
-		ip("link set tun0 up")
-		r := mustOpen(t, Config{Name: "tun0", L3: true, Offload: Off})
-		defer r.Close()
+	inside(t, func() {
+		ip(t, "tuntap add dev tun0 mode tun multi_queue vnet_hdr", "addr add 10.9.0.1/24 dev tun0", "link set tun0 up")
+		r := open(t, Config{Name: "tun0", L3: true, Offload: Off})
 		nettest.Running(t, "tun0")
 		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer unix.Close(s)
-		if err := unix.Sendto(s, []byte("hello"), 0, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{10, 9, 0, 2}}); err != nil {
-			t.Fatal(err)
-		}
-		for {
-			h, f := readFrame(t, r)
-			l := packet.Dissect(f, packet.IP)
-			if l.Version == 6 { // the interface has found its address
-				continue
-			}
-			if l.Proto != packet.UDP || string(f[l.L4+8:]) != "hello" || offload.Needed(h) {
-				t.Errorf("% x | % x", h, f)
-			}
-			return
+		must(t, unix.Sendto(s, []byte("hello"), 0, &unix.SockaddrInet4{Port: 9, Addr: [4]byte{10, 9, 0, 2}}))
+		h, f := ours(t, r, packet.IP)
+		if l := packet.Dissect(f, packet.IP); string(f[l.L4+8:]) != "hello" || offload.Needed(h) {
+			t.Errorf("% x | % x", h, f)
 		}
 	})
 }
 
 // A macvtap is opened by its path, and by a descriptor of a shell's.
 func TestMacvtap(t *testing.T) {
-	inside(t, func(ip func(string)) {
-		ip("link add veth0 type veth peer name veth1")
-		ip("link set veth1 up")
-		ip("link add link veth0 name mvt type macvtap mode passthru")
-		ip("link set mvt up")
-		ip("link set veth0 up")
-		ifr, _ := unix.NewIfreq("mvt")
-		index, err := ifindex(ifr)
-		if err != nil {
-			t.Fatal(err)
-		}
+	inside(t, func() {
+		ip(t, "link add veth0 type veth peer name veth1", "link set veth1 up",
+			"link add link veth0 name mvt type macvtap mode passthru", "link set mvt up", "link set veth0 up")
 		// udev would make the node; in a namespace nobody does.
-		numbers, err := os.ReadFile(fmt.Sprintf("/sys/devices/virtual/net/mvt/tap%d/dev", index))
-		if err != nil {
-			sys := t.TempDir() // for this thread's namespace
-			if err := unix.Mount("sysfs", sys, "sysfs", 0, ""); err != nil {
-				t.Fatal(err)
-			}
-			numbers, err = os.ReadFile(fmt.Sprintf("%s/devices/virtual/net/mvt/tap%d/dev", sys, index))
-			if e := unix.Unmount(sys, unix.MNT_DETACH); err != nil || e != nil {
-				t.Fatal(err, e)
-			}
-		}
-		major, minor, _ := strings.Cut(strings.TrimSpace(string(numbers)), ":")
-		ma, _ := strconv.ParseUint(major, 10, 32)
-		mi, _ := strconv.ParseUint(minor, 10, 32)
+		sys := t.TempDir() // of this thread's namespace
+		must(t, unix.Mount("sysfs", sys, "sysfs", 0, ""))
+		names, _ := filepath.Glob(sys + "/devices/virtual/net/mvt/tap*/dev")
+		numbers, err := os.ReadFile(strings.Join(names, ""))
+		must(t, errors.Join(err, unix.Unmount(sys, unix.MNT_DETACH)))
+		var major, minor uint32
+		_, err = fmt.Sscanf(string(numbers), "%d:%d", &major, &minor)
+		must(t, err)
 		node := t.TempDir() + "/tap"
-		if err := unix.Mknod(node, unix.S_IFCHR|0o600, int(unix.Mkdev(uint32(ma), uint32(mi)))); err != nil {
-			t.Fatal(err)
-		}
-		other := nettest.PacketSocket(t, "veth1")
-		defer unix.Close(other)
+		must(t, unix.Mknod(node, unix.S_IFCHR|0o600, int(unix.Mkdev(major, minor))))
+		other := packetSocket(t, "veth1")
 		for _, shell := range []bool{false, true} {
 			name := node
 			if shell {
 				f, err := os.OpenFile(node, os.O_RDWR, 0)
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				defer f.Close()
 				name = fmt.Sprintf("fd:%d", f.Fd())
 			}
-			r := mustOpen(t, Config{Name: name, Offload: On})
-			w := mustOpen(t, Config{Name: name, Write: true})
+			r := open(t, Config{Name: name, Offload: On})
+			w := open(t, Config{Name: name, Write: true})
 			// Until the kernel has noticed that the link is up, frames are lost.
 			for start, got := time.Now(), false; !got; {
-				if err := writeFrame(w, testFrame(3)); err != nil {
-					t.Fatal(err)
-				}
+				must(t, writeFrame(w, testFrame(3)))
 				ready := []unix.PollFd{{Fd: int32(other), Events: unix.POLLIN}}
 				if n, _ := unix.Poll(ready, 100); n > 0 {
 					got = bytes.Equal(receive(t, other), testFrame(3))
@@ -394,9 +330,7 @@ func TestMacvtap(t *testing.T) {
 			// Each flow has its queue, by a hash that is another one after each boot.
 			for port := range uint16(16) {
 				want := packettest.Spec{UDP: true, Port: 1000 + port}.Frame()
-				if err := unix.Send(other, want, 0); err != nil {
-					t.Fatal(err)
-				}
+				must(t, unix.Send(other, want, 0))
 				for {
 					if _, f := readFrame(t, r); bytes.Equal(f, want) {
 						break
@@ -413,11 +347,9 @@ func TestMacvtap(t *testing.T) {
 func TestSocket(t *testing.T) {
 	for _, kind := range []int{unix.SOCK_SEQPACKET, unix.SOCK_DGRAM} {
 		p, err := unix.Socketpair(unix.AF_UNIX, kind, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := mustOpen(t, Config{Name: fmt.Sprintf("fd:%d", p[0])})
-		w := mustOpen(t, Config{Name: fmt.Sprintf("fd:%d", p[1]), Write: true})
+		must(t, err)
+		r := open(t, Config{Name: fmt.Sprintf("fd:%d", p[0])})
+		w := open(t, Config{Name: fmt.Sprintf("fd:%d", p[1]), Write: true})
 		buf := make([]byte, 200)
 		if _, err := r.Read(buf, Headroom); err != unix.EAGAIN {
 			t.Errorf("Read of nothing: %v", err)
@@ -440,11 +372,10 @@ func TestSocket(t *testing.T) {
 		if err != unix.EAGAIN {
 			t.Errorf("Write to a full socket: %v", err)
 		}
-		unix.Close(p[0])
+		r.Close()
 		if err := writeFrame(w, testFrame(1)); !errors.Is(err, ErrGone) {
 			t.Errorf("Write to nobody: %v", err)
 		}
-		unix.Close(p[1])
 	}
 }
 
@@ -452,39 +383,41 @@ func TestSocket(t *testing.T) {
 // written into one tap with its header, it crosses a bridge into one that was
 // not asked for offload.
 func TestKernelSegments(t *testing.T) {
-	inside(t, func(ip func(string)) {
-		ip("link add br0 type bridge mcast_snooping 0")
-		ip("link set br0 up")
+	inside(t, func() {
+		ip(t, "link add br0 type bridge mcast_snooping 0", "link set br0 up")
 		for _, name := range []string{"tap0", "tap1"} {
-			ip("tuntap add dev " + name + " mode tap multi_queue vnet_hdr")
-			nettest.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6")
-			ip("link set " + name + " master br0 up mtu 1500")
+			addTap(t, name)
+			ip(t, "link set "+name+" master br0 mtu 1500")
 		}
-		w := mustOpen(t, Config{Name: "tap0", Write: true})
-		defer w.Close()
-		r := mustOpen(t, Config{Name: "tap1", Offload: Off})
-		defer r.Close()
+		w := open(t, Config{Name: "tap0", Write: true})
+		r := open(t, Config{Name: "tap1", Offload: Off})
 		nettest.Running(t, "tap0", "tap1", "br0")
 		cases := 0
-		for _, s := range supers(t) {
-			h, f := s.header, s.frame
+		for i := range 36 {
+			s := packettest.Spec{V6: i&1 != 0, UDP: i&2 != 0, Tags: i >> 2 & 1, ID: 0xfffe, Seq: 0xffffff00}
+			s.Flags = 0x99 // CWR, ACK, PSH, FIN
+			if !s.UDP {
+				s.Options = 3
+			}
+			s.Payload = packettest.Bytes([]int{5000, 4200, 1400, 100, 128}[i>>3])
+			gso := 1400
+			if i >= 32 { // what little segments were gathered to
+				gso = 1
+			}
+			if len(s.Payload) <= gso { // the kernel would not call that a super-frame
+				gso = 0
+			}
+			hdr, f := s.Super(gso)
+			h, err := offload.Parse(hdr)
+			must(t, err)
 			var seg offload.Segmenter
-			if err := seg.Start(h, f, packet.Ethernet); err != nil {
-				t.Fatalf("%s: %v", s.name, err)
-			}
-			room := append(make([]byte, Headroom), f...)
-			h.Put(room[Headroom-offload.HeaderSize:])
-			if err := w.Write(room, Headroom, len(f)); err != nil {
-				t.Fatalf("%s: %v", s.name, err)
-			}
-			for i := 0; ; i++ {
-				want := seg.Next()
-				if want == nil {
-					break
-				}
-				got := ours(t, r)
-				if !bytes.Equal(got, want) {
-					t.Errorf("%s: segment %d of %d bytes\nours     % x\nkernel's % x", s.name, i, len(want), want[:min(len(want), 90)], got[:min(len(got), 90)])
+			must(t, seg.Start(h, f, packet.Ethernet))
+			room := slices.Concat(make([]byte, Headroom-len(hdr)), hdr, f)
+			must(t, w.Write(room, Headroom, len(f)))
+			for want := seg.Next(); want != nil; want = seg.Next() {
+				if _, got := ours(t, r, packet.Ethernet); !bytes.Equal(got, want) {
+					t.Errorf("v6 %v, udp %v, %d tags, %d bytes\nours     % x\nkernel's % x", s.V6, s.UDP, s.Tags,
+						len(s.Payload), want[:min(len(want), 90)], got[:min(len(got), 90)])
 				}
 				cases++
 			}
@@ -495,44 +428,13 @@ func TestKernelSegments(t *testing.T) {
 	})
 }
 
-// ours is the next frame that is a test's, and not the bridge's.
-func ours(t *testing.T, r *Device) []byte {
+// ours is the next frame that is a test's, and not neighbour discovery of an interface.
+func ours(t *testing.T, r *Device, link packet.Link) (header, f []byte) {
 	t.Helper()
 	for {
-		_, f := readFrame(t, r)
-		if l := packet.Dissect(f, packet.Ethernet); l.Version != 0 && l.Proto != packet.ICMPv6 {
-			return f
+		header, f = readFrame(t, r)
+		if l := packet.Dissect(f, link); l.Version != 0 && l.Proto != packet.ICMPv6 {
+			return header, f
 		}
 	}
-}
-
-type super struct {
-	name   string
-	header offload.Header
-	frame  []byte
-}
-
-// supers are super-frames as a kernel makes them.
-func supers(t *testing.T) (all []super) {
-	for i := range 36 {
-		s := packettest.Spec{V6: i&1 != 0, UDP: i&2 != 0, Tags: i >> 2 & 1, ID: 0xfffe, Seq: 0xffffff00, Flags: 0x99} // CWR, ACK, PSH, FIN
-		if !s.UDP {
-			s.Options = 3
-		}
-		s.Payload = packettest.Bytes([]int{5000, 4200, 1400, 100, 128}[i>>3])
-		gso := 1400
-		if i >= 32 { // what little segments were gathered to
-			gso = 1
-		}
-		if len(s.Payload) <= gso { // the kernel would not call that a super-frame
-			gso = 0
-		}
-		b, f := s.Super(gso)
-		h, err := offload.Parse(b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, super{fmt.Sprintf("v6 %v, udp %v, %d tags, %d bytes", s.V6, s.UDP, s.Tags, len(s.Payload)), h, f})
-	}
-	return all
 }

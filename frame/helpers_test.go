@@ -9,10 +9,19 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+
+	"framepipe/internal/packettest"
+
+	"github.com/vmihailenco/msgpack/v5"
+	"pgregory.net/rapid"
 )
 
-// The encodings below are written out once more, so that the tests do not
-// take the package's own encoder as their measure.
+var (
+	null = []byte{0xc0}
+	vnet = unhex("01 01 36 00 a8 05 22 00 10 00") // as for a TCP super-frame
+	arp  = packettest.ARP(2)
+	ts   = uint64(1700000000000000123)
+)
 
 func cat(parts ...[]byte) []byte { return slices.Concat(parts...) }
 
@@ -25,91 +34,95 @@ func unhex(s string) []byte {
 	return b
 }
 
-// big returns v, big-endian, in the last size bytes of eight.
-func big(v uint64, size int) []byte { return binary.BigEndian.AppendUint64(nil, v)[8-size:] }
-
-// binN is a bin whose length has size bytes: 1, 2 or 4.
-func binN(p []byte, size int) []byte {
-	c := map[int]byte{1: 0xc4, 2: 0xc5, 4: 0xc6}[size]
-	return cat([]byte{c}, big(uint64(len(p)), size), p)
+func bin(p []byte) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{0xc6}, uint32(len(p))), p...)
 }
 
-// uintN is an unsigned integer of size bytes; 0 is a positive fixint.
-func uintN(v uint64, size int) []byte {
-	if size == 0 {
-		return []byte{byte(v)}
-	}
-	c := map[int]byte{1: 0xcc, 2: 0xcd, 4: 0xce, 8: 0xcf}[size]
-	return cat([]byte{c}, big(v, size))
-}
-
-// intN is a signed integer of size bytes.
-func intN(v int64, size int) []byte {
-	c := map[int]byte{1: 0xd0, 2: 0xd1, 4: 0xd2, 8: 0xd3}[size]
-	return cat([]byte{c}, big(uint64(v), size))
-}
-
-// arrayN is the head of an array whose length has size bytes; 0 is a fixarray.
-func arrayN(n, size int) []byte {
-	switch size {
-	case 0:
-		return []byte{0x90 | byte(n)}
-	case 2:
-		return cat([]byte{0xdc}, big(uint64(n), 2))
-	}
-	return cat([]byte{0xdd}, big(uint64(n), 4))
-}
-
-func str(s string) []byte { return cat([]byte{0xa0 | byte(len(s))}, []byte(s)) }
-
-var null = []byte{0xc0}
-
-// canon is a frame in the canonical encoding.
-func canon(time uint64, offload, frame []byte) []byte {
-	o := null
-	if offload != nil {
-		o = binN(offload, 1)
-	}
-	return cat(arrayN(3, 0), uintN(time, 8), o, binN(frame, 4))
-}
-
-// short is the same frame as other encoders write it.
-func short(time uint64, offload, frame []byte) []byte {
-	size := 8
-	for _, s := range []int{4, 2, 1} {
-		if time < 1<<(8*s) {
-			size = s
-		}
-	}
-	if time < 0x80 {
-		size = 0
-	}
-	o, l := null, 4
-	if offload != nil {
-		o = binN(offload, 1)
-	}
-	if len(frame) < 1<<16 {
-		l = 2
-	}
-	if len(frame) < 1<<8 {
-		l = 1
-	}
-	return cat(arrayN(3, 0), uintN(time, size), o, binN(frame, l))
-}
-
-// header is the annotation a stream from a device begins with.
-func header(version []byte, link string) []byte {
-	return cat([]byte{0x84}, str("format"), str("frames"), str("version"), version, str("link"), str(link), str("source"), str("tap0"))
-}
+func str(s string) []byte { return append([]byte{0xa0 | byte(len(s))}, s...) }
 
 // nested is an array in an array and so on, depth in all, and 1 in the last.
 func nested(depth int) []byte { return append(bytes.Repeat([]byte{0x91}, depth), 1) }
 
-var (
-	vnet = unhex("01 01 36 00 a8 05 22 00 10 00") // as for a TCP super-frame
-	arp  = cat(bytes.Repeat([]byte{0xff}, 6), unhex("02 00 00 00 00 01 08 06 00 01 08 00 06 04 00 01 02 00 00 00 00 01 0a 00 00 01 00 00 00 00 00 00 0a 00 00 02"))
-	ts   = uint64(1700000000000000123)
-)
+// canon is a frame in the canonical encoding, written out once more: the package's own encoder
+// is no measure for itself.
+func canon(time uint64, offload, frame []byte) []byte {
+	b := binary.BigEndian.AppendUint64([]byte{0x93, 0xcf}, time)
+	if offload == nil {
+		return cat(b, null, bin(frame))
+	}
+	return cat(b, []byte{0xc4, byte(len(offload))}, offload, bin(frame))
+}
+
+// short is the same frame as other encoders write it.
+func short(time uint64, offload, frame []byte) []byte {
+	var b bytes.Buffer
+	e := msgpack.NewEncoder(&b)
+	_ = e.EncodeArrayLen(3)
+	_ = e.EncodeUint(time)
+	_ = e.EncodeBytes(offload)
+	_ = e.EncodeBytesLen(len(frame))
+	return append(b.Bytes(), frame...)
+}
+
+// added is a frame with n additions.
+func added(n int, frame, extra []byte) []byte {
+	return cat(binary.BigEndian.AppendUint32([]byte{0xdd}, uint32(3+n)), canon(ts, nil, frame)[1:], extra)
+}
+
+func pairs(keysAndValues ...[]byte) []byte {
+	return cat([]byte{0x80 | byte(len(keysAndValues)/2)}, cat(keysAndValues...))
+}
+
+// frames is the header of a stream with more pairs.
+func frames(version byte, more ...[]byte) []byte {
+	return pairs(append([][]byte{str("format"), str("frames"), str("version"), {version}}, more...)...)
+}
+
+// header is the annotation a stream from a device begins with.
+func header(version byte, link string) []byte {
+	return frames(version, str("link"), str(link), str("source"), str("tap0"))
+}
+
+// drawValue draws one value of a stream, in an encoding of any kind.
+func drawValue(t *rapid.T) []byte {
+	large := rapid.SampledFrom([]int{255, 256, 511, 512, 513, 1514, 9000, 65535, 65536})
+	size := rapid.OneOf(rapid.IntRange(0, 100), large).Draw(t, "size")
+	frame := bytes.Repeat([]byte{byte(size)}, size)
+	time := rapid.Uint64().Draw(t, "time")
+	var offload []byte
+	if rapid.Bool().Draw(t, "offload") {
+		offload = vnet
+	}
+	switch rapid.IntRange(0, 5).Draw(t, "kind") {
+	case 0:
+		return short(time, offload, frame)
+	case 1:
+		n := rapid.IntRange(1, 20).Draw(t, "extras")
+		return added(n, frame, bytes.Repeat(unhex("92a0c3"), n))
+	case 2:
+		return header(1, rapid.SampledFrom([]string{LinkEthernet, LinkIP}).Draw(t, "link"))
+	case 3:
+		return pairs(str("k"), nested(3), str("l"), bin(frame))
+	}
+	return canon(time, offload, frame)
+}
+
+// drawStream draws a stream and, now and then, a fault at its end.
+func drawStream(t *rapid.T) []byte {
+	s := cat(rapid.SliceOfN(rapid.Custom(drawValue), 0, 12).Draw(t, "values")...)
+	switch rapid.IntRange(0, 3).Draw(t, "fault") {
+	case 0:
+		return s[:rapid.IntRange(0, len(s)).Draw(t, "cut")]
+	case 1:
+		return append(s, rapid.SampledFrom([]string{
+			"\xc1", "hello", "\x93\xc1", "\x92\x01\x02", "\x90", "\x93\x01\xc0\xa0", "\xdd\xff\xff\xff\xff",
+			string(canon(ts, nil, nil)[:12]) + "\xff\xff\xff\xff",
+			string(canon(ts, vnet, nil)[:23]) + "\x00\x10\x00\x01",
+			string(nested(40)),
+		}).Draw(t, "garbage")...)
+	}
+	return s
+}
 
 // value is a copy of a Record, to be kept and compared.
 type value struct {
@@ -124,70 +137,53 @@ type value struct {
 }
 
 func (v value) String() string {
-	return fmt.Sprintf("{time %d, offload %.40x, frame %d:%.40x, %d additions %d:%.40x, annotation %v, raw %d:%.40x, at %d}",
-		v.Time, v.Offload, len(v.Frame), v.Frame, v.Extras, len(v.Extra), v.Extra, v.Annotation, len(v.Raw), v.Raw, v.Offset)
+	return fmt.Sprintf("{time %d, offload %.40x, frame %d:%.40x, additions %d:%.40x, raw %d:%.40x at %d}",
+		v.Time, v.Offload, len(v.Frame), v.Frame, v.Extras, v.Extra, len(v.Raw), v.Raw, v.Offset)
 }
 
 func keep(r *Record) value {
-	v := value{r.Time, "-", string(r.Frame), string(r.Extra), r.Extras, r.IsAnnotation(), string(r.Raw()), r.Offset()}
+	offload := "-"
 	if r.Offload != nil {
-		v.Offload = string(r.Offload)
+		offload = string(r.Offload)
 	}
-	return v
-}
-
-// framed is what the Reader should make of a frame without additions.
-func framed(time uint64, offload, frame []byte) value {
-	v := value{Time: time, Offload: "-", Frame: string(frame)}
-	if offload != nil {
-		v.Offload = string(offload)
-	}
-	return v
+	return value{r.Time, offload, string(r.Frame), string(r.Extra), r.Extras, r.IsAnnotation(), string(r.Raw()), r.Offset()}
 }
 
 // failer is what testing.T and rapid.T have in common.
 type failer interface {
 	Helper()
 	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
 }
 
 // readAll reads to the error, nil instead of io.EOF, and checks what holds of
 // every stream: values stand end to end, their Room is what it says, and an
 // error comes again.
-func readAll(t failer, r *Reader) ([]value, error) {
+func readAll(t failer, r *Reader) (all []value, err error) {
 	t.Helper()
-	var all []value
 	var rec Record
 	offset := r.Offset()
-	for {
-		err := r.Next(&rec)
-		if err != nil {
-			if again := r.Next(&rec); again != err {
-				t.Errorf("the error was %v and then %v", err, again)
-			}
-			if r.Offset() != offset {
-				t.Errorf("after the error the offset is %d, the values end at %d", r.Offset(), offset)
-			}
-			if len(r.buf) > Headroom+MaxValue+readSize {
-				t.Errorf("the Reader holds %d bytes", len(r.buf))
-			}
-			if err == io.EOF {
-				err = nil
-			}
-			return all, err
-		}
+	for err = r.Next(&rec); err == nil; err = r.Next(&rec) {
 		v := keep(&rec)
 		if v.Offset != offset {
 			t.Errorf("value %d: its offset is %d, the one before ended at %d", len(all), v.Offset, offset)
 		}
 		offset += int64(len(v.Raw))
-		if room := rec.Room(); rec.IsAnnotation() != (room == nil) {
-			t.Errorf("value %d: Room is %d bytes, annotation: %v", len(all), len(room), rec.IsAnnotation())
-		} else if room != nil && !bytes.Equal(room[Headroom:], rec.Frame) {
-			t.Errorf("value %d: the room does not end with the frame", len(all))
+		if room := rec.Room(); v.Annotation && room != nil || !v.Annotation && string(room[Headroom:]) != v.Frame {
+			t.Errorf("value %d: its room is of %d bytes, and does not end with the frame", len(all), len(room))
 		}
 		all = append(all, v)
 	}
+	if again := r.Next(&rec); again != err {
+		t.Errorf("the error was %v and then %v", err, again)
+	}
+	if r.Offset() != offset || len(r.buf) > Headroom+MaxValue+readSize {
+		t.Errorf("at offset %d, want %d; the Reader holds %d bytes", r.Offset(), offset, len(r.buf))
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return all, err
 }
 
 // small is a Reader with so little memory that it must move and grow it often.
@@ -214,3 +210,22 @@ func (c *chunked) Read(p []byte) (int, error) {
 }
 
 func rng(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, seed)) }
+
+// reads is a source that returns these, one a Read.
+type reads []struct {
+	data []byte
+	err  error
+}
+
+func (s *reads) Read(p []byte) (int, error) {
+	x := (*s)[0]
+	*s = (*s)[1:]
+	return copy(p, x.data), x.err
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

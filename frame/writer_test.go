@@ -2,7 +2,6 @@ package frame
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -38,6 +37,22 @@ func (g *gather) Writev(spans [][]byte) error {
 	return nil
 }
 
+// flushed flushes the Writer and checks what it has written.
+func (g *gather) flushed(w *Writer, want []byte) {
+	g.t.Helper()
+	if err := w.Flush(); err != nil || !bytes.Equal(g.Bytes(), want) {
+		g.t.Fatalf("%v; wrote %d bytes, want %d; they differ at %d", err, g.Len(), len(want), differ(g.Bytes(), want))
+	}
+}
+
+func differ(a, b []byte) int {
+	i := 0
+	for i < len(a) && i < len(b) && a[i] == b[i] {
+		i++
+	}
+	return i
+}
+
 // plainWriter hides Writev.
 type plainWriter struct{ io.Writer }
 
@@ -57,130 +72,84 @@ func (f *failing) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func fill(r *Reader, recs []Record) ([]Record, error) {
-	for {
-		var rec Record
-		ok, err := r.Buffered(&rec)
-		if err != nil || !ok {
-			return recs, err
-		}
-		recs = append(recs, rec)
-	}
-}
-
 // Whatever a stage does with the records, the output is what it did, one after
 // the other.
 func TestWriter(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		values := rapid.SliceOfN(rapid.Custom(drawValue), 0, 100).Draw(rt, "values")
-		if rapid.Bool().Draw(rt, "many") {
-			for range 4 {
-				values = append(values, values...)
-			}
-		}
-		seed := rapid.Uint64().Draw(rt, "seed")
-		most := rapid.SampledFrom([]int{30, 1000, 1 << 18}).Draw(rt, "most")
-		// How often, of ten: pass, drop, write anew, write raw, pass twice,
-		// change in place, flush.
-		odds := rapid.SampledFrom([][]int{
-			{10, 0, 0, 0, 0, 0, 0}, {5, 5, 0, 0, 0, 0, 0}, {1, 9, 0, 0, 0, 0, 0}, {0, 0, 10, 0, 0, 0, 0},
-			{3, 2, 1, 1, 1, 1, 1}, {5, 0, 1, 1, 1, 1, 1}, {5, 0, 5, 0, 0, 0, 0}, {7, 0, 0, 0, 3, 0, 0},
-		}).Draw(rt, "odds")
-		vec := rapid.Bool().Draw(rt, "writev")
-
-		rnd := rng(seed)
-		r := NewReader(&chunked{cat(values...), most, rnd})
-		if rapid.Bool().Draw(rt, "small") {
+	rapid.Check(t, func(t *rapid.T) {
+		values := cat(rapid.SliceOfN(rapid.Custom(drawValue), 0, 100).Draw(t, "values")...)
+		stream := bytes.Repeat(values, rapid.SampledFrom([]int{1, 16}).Draw(t, "repeated"))
+		most := rapid.SampledFrom([]int{30, 1000, 1 << 18}).Draw(t, "most")
+		r := NewReader(&chunked{stream, most, rng(rapid.Uint64().Draw(t, "seed"))})
+		if rapid.Bool().Draw(t, "small") {
 			r.buf = make([]byte, Headroom+48)
 		}
-		out := &gather{t: rt}
+		out := &gather{t: t}
 		w := NewWriter(out)
-		if !vec {
+		if rapid.Bool().Draw(t, "plain") {
 			w = NewWriter(plainWriter{out})
 		}
-		arena := cap(w.arena)
 		var want []byte
-		check := func(err error) {
-			if err != nil {
-				rt.Fatal(err)
-			}
-		}
 		var rec Record
-		for {
-			err := r.Next(&rec)
-			if err == io.EOF {
-				break
-			}
-			check(err)
-			roll, do := rnd.IntN(10), 0
-			for roll -= odds[0]; roll >= 0; roll -= odds[do] {
-				do++
-			}
-			size := w.size
-			switch do {
-			case 0:
-				check(w.Pass(&rec))
-				want = append(want, rec.Raw()...)
-			case 1: // dropped
-				if w.size != size {
-					rt.Fatal("Buffered changed")
-				}
-			case 2:
-				check(w.Write(&rec))
+		pass := func() error {
+			want = append(want, rec.Raw()...)
+			return w.Pass(&rec)
+		}
+		raw := func(n int) error {
+			b := bytes.Repeat([]byte{byte(n)}, n)
+			want = append(want, b...)
+			defer clear(b) // the Writer has its own copy
+			return w.WriteRaw(b)
+		}
+		actions := []func() error{
+			pass,
+			func() error { return nil }, // drop it
+			func() error {
 				if rec.IsAnnotation() {
 					want = append(want, rec.Raw()...)
 				} else {
 					want = rec.Append(want)
 				}
-			case 3:
-				raw := []byte("anything")
-				check(w.WriteRaw(raw))
-				want = append(want, raw...)
-				clear(raw) // the Writer has its own copy
-			case 4:
-				check(w.Pass(&rec))
-				check(w.Pass(&rec))
-				want = append(append(want, rec.Raw()...), rec.Raw()...)
-			case 5:
-				if !rec.IsAnnotation() {
-					for i := range rec.Frame {
-						rec.Frame[i] ^= 0xff
-					}
-					check(w.Pass(&rec))
-					want = append(want, rec.Raw()...)
+				return w.Write(&rec)
+			},
+			func() error { return raw(8) },
+			func() error {
+				_ = pass()
+				return pass()
+			},
+			func() error {
+				for i := range rec.Frame {
+					rec.Frame[i] ^= 0xff
 				}
-			case 6:
-				check(w.Flush())
-				if w.size != 0 || out.Len() != len(want) {
-					rt.Fatalf("after Flush %d are buffered, %d written of %d", w.size, out.Len(), len(want))
-				}
-			}
-			if w.size+out.Len() != len(want) {
-				rt.Fatalf("%d buffered and %d written, of %d", w.size, out.Len(), len(want))
+				return pass()
+			},
+			func() error {
+				out.flushed(w, want)
+				return nil
+			},
+		}
+		turns := rapid.SliceOfN(rapid.IntRange(0, len(actions)-1), 1, 12).Draw(t, "turns")
+		for i := 0; r.Next(&rec) == nil; i++ {
+			if err := actions[turns[i%len(turns)]](); err != nil || w.size+out.Len() != len(want) {
+				t.Fatalf("%v; %d buffered and %d written, of %d", err, w.size, out.Len(), len(want))
 			}
 		}
-		check(w.Flush())
-		if !bytes.Equal(out.Bytes(), want) {
-			rt.Fatalf("wrote %d bytes, want %d; they differ at %d", out.Len(), len(want), differ(out.Bytes(), want))
+		sizes := rapid.SampledFrom([]int{1, writeSize - 1, writeSize, writeSize + 1, 3 * writeSize})
+		for _, n := range rapid.SliceOfN(sizes, 0, 5).Draw(t, "raw") {
+			if err := raw(n); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if cap(w.arena) > arena+MaxValue {
-			rt.Errorf("the arena grew to %d", cap(w.arena))
+		out.flushed(w, want)
+		if r.err != io.EOF || cap(w.arena) > writeSize+MaxValue {
+			t.Errorf("%v; the arena grew to %d", r.err, cap(w.arena))
 		}
 	})
 }
 
-func differ(a, b []byte) int {
-	i := 0
-	for i < len(a) && i < len(b) && a[i] == b[i] {
-		i++
-	}
-	return i
-}
-
-// One flush is one write: of one span for what was contiguous, or of several.
+// One flush is one write: of one span for what was contiguous, or of several. All that
+// was read is valid until then.
 func TestWriterWritesOnce(t *testing.T) {
-	frame := bytes.Repeat([]byte{7}, 2*copySize) // long enough not to be copied
-	stream := bytes.Repeat(canon(ts, nil, frame), 100)
+	v := canon(ts, nil, make([]byte, 2*copySize)) // long enough not to be copied
 	for _, tt := range []struct {
 		name   string
 		keep   func(i int) bool
@@ -191,143 +160,77 @@ func TestWriterWritesOnce(t *testing.T) {
 		{"half", func(i int) bool { return i%2 == 0 }, 1},
 		{"none", func(int) bool { return false }, 0},
 	} {
-		r := NewReader(bytes.NewReader(stream))
+		r := NewReader(bytes.NewReader(bytes.Repeat(v, 100)))
 		if err := r.Fill(); err != nil {
 			t.Fatal(err)
 		}
-		recs, err := fill(r, nil)
-		if err != nil || len(recs) != 100 {
-			t.Fatal(len(recs), err)
+		recs := make([]Record, 100)
+		for i := range recs {
+			if ok, err := r.Buffered(&recs[i]); !ok || err != nil {
+				t.Fatal(ok, err)
+			}
 		}
 		out := &gather{t: t}
 		w := NewWriter(out)
 		for i := range recs {
-			if tt.keep(i) {
-				if err := w.Pass(&recs[i]); err != nil {
-					t.Fatal(err)
-				}
+			if recs[i].Offset() != int64(i*len(v)) {
+				t.Errorf("record %d is at %d", i, recs[i].Offset())
 			}
-		}
-		if err := w.Flush(); err != nil {
-			t.Fatal(err)
-		}
-		if out.writes != tt.writes {
-			t.Errorf("%s: %d writes, want %d", tt.name, out.writes, tt.writes)
-		}
-	}
-}
-
-// More spans than one call takes, and more bytes than the Writer gathers.
-func TestWriterFull(t *testing.T) {
-	frame := bytes.Repeat([]byte{7}, copySize)
-	stream := bytes.Repeat(canon(ts, nil, frame), 300)
-	r := NewReader(bytes.NewReader(stream))
-	out := &gather{t: t}
-	w := NewWriter(out)
-	var want []byte
-	var rec Record
-	for i := 0; r.Next(&rec) == nil; i++ {
-		if i%2 == 0 { // a span for itself
-			if err := w.Pass(&rec); err != nil {
+			if !tt.keep(i) {
+				continue
+			}
+			if err := w.Pass(&recs[i]); err != nil {
 				t.Fatal(err)
 			}
-			want = append(want, rec.Raw()...)
 		}
-	}
-	if out.writes < 150/maxSpans {
-		t.Errorf("%d writes of 150 spans", out.writes)
-	}
-	for _, n := range []int{writeSize - 1, 1, writeSize, writeSize + 1, 3 * writeSize, 5} {
-		raw := bytes.Repeat([]byte{byte(n)}, n)
-		if err := w.WriteRaw(raw); err != nil {
-			t.Fatal(err)
+		if err := w.Flush(); err != nil || out.writes != tt.writes {
+			t.Errorf("%s: %d writes, want %d; %v", tt.name, out.writes, tt.writes, err)
 		}
-		want = append(want, raw...)
-	}
-	if err := w.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(out.Bytes(), want) {
-		t.Errorf("%d bytes, want %d, they differ at %d", out.Len(), len(want), differ(out.Bytes(), want))
 	}
 }
 
-// What a Writer holds of a Reader's memory is written before the Reader reads
-// over it, by whatever of the Reader's methods, and with several Writers too.
+// A Reader's memory may be held by several Writers, and a Writer may hold that of several
+// Readers. It is written before the Reader reads over it.
 func TestHolder(t *testing.T) {
-	long := func(b byte) []byte { return canon(ts, nil, bytes.Repeat([]byte{b}, 2000)) }
-	var stream []byte
-	for i := range 200 {
-		stream = append(stream, long(byte(i))...)
-	}
-	outs := [3]*gather{{t: t}, {t: t}, {t: t}}
-	var ws [3]*Writer
-	for i := range ws {
-		ws[i] = NewWriter(outs[i])
-	}
-	r := NewReader(&chunked{stream, 20000, rng(1)})
-	var want [3][]byte
-	var rec Record
-	for i := 0; ; i++ {
-		err := r.Next(&rec)
-		if err == io.EOF {
-			break
+	for _, n := range [][2]int{{1, 3}, {3, 1}, {2, 2}} {
+		rs, ws := make([]*Reader, n[0]), make([]*Writer, n[1])
+		for i := range rs {
+			var stream []byte
+			for j := range 200 {
+				stream = append(stream, canon(ts, nil, bytes.Repeat([]byte{byte(i + j)}, 700*(i+1)))...)
+			}
+			rs[i] = NewReader(&chunked{stream, 20000, rng(uint64(i))})
 		}
-		if err != nil {
-			t.Fatal(err)
+		outs, want := make([]gather, len(ws)), make([][]byte, len(ws))
+		for j := range ws {
+			outs[j].t = t
+			ws[j] = NewWriter(&outs[j])
 		}
-		for j, w := range ws { // all to the first, every second to the second, and so on
-			if i%(j+1) == 0 {
+		var rec Record
+		for i := range 200 * len(rs) {
+			if err := rs[i%len(rs)].Next(&rec); err != nil {
+				t.Fatal(err)
+			}
+			for j, w := range ws { // all to the first, every second to the second, and so on
+				if i%(j+1) > 0 {
+					continue
+				}
 				if err := w.Pass(&rec); err != nil {
 					t.Fatal(err)
 				}
 				want[j] = append(want[j], rec.Raw()...)
 			}
 		}
-	}
-	for j, w := range ws {
-		if err := w.Flush(); err != nil {
-			t.Fatal(err)
+		for j, w := range ws {
+			outs[j].flushed(w, want[j])
 		}
-		if !bytes.Equal(outs[j].Bytes(), want[j]) {
-			t.Errorf("writer %d: %d bytes, want %d, they differ at %d", j, outs[j].Len(), len(want[j]), differ(outs[j].Bytes(), want[j]))
-		}
-	}
-}
-
-// One Writer may hold the memory of several Readers.
-func TestMerge(t *testing.T) {
-	out := &gather{t: t}
-	w := NewWriter(out)
-	var rs [3]*Reader
-	for i := range rs {
-		stream := bytes.Repeat(canon(ts, nil, bytes.Repeat([]byte{byte(i)}, 700*(i+1))), 100)
-		rs[i] = NewReader(&chunked{stream, 5000, rng(uint64(i))})
-	}
-	var want []byte
-	var rec Record
-	for i := range 300 {
-		if err := rs[i%3].Next(&rec); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Pass(&rec); err != nil {
-			t.Fatal(err)
-		}
-		want = append(want, rec.Raw()...)
-	}
-	if err := w.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(out.Bytes(), want) {
-		t.Errorf("%d bytes, want %d, they differ at %d", out.Len(), len(want), differ(out.Bytes(), want))
 	}
 }
 
 func TestWriterErrors(t *testing.T) {
-	broken := errors.New("no space left")
 	stream := bytes.Repeat(canon(ts, nil, bytes.Repeat([]byte{1}, 3000)), 200)
 	for _, left := range []int{0, 1000, 100000} {
-		dst := &failing{left: left, err: broken}
+		dst := &failing{left: left, err: errEnough}
 		r, w := NewReader(&chunked{stream, 20000, rng(1)}), NewWriter(dst)
 		var rec Record
 		var err error
@@ -338,47 +241,37 @@ func TestWriterErrors(t *testing.T) {
 				}
 			}
 		}
-		if err != broken {
-			t.Errorf("%d bytes: %v, want the writer's error", left, err)
-		}
 		for range 3 {
 			_ = w.WriteRaw([]byte("more"))
-			if err := w.Flush(); err != broken {
-				t.Errorf("%d bytes: the error was %v and then %v", left, broken, err)
+			if again := w.Flush(); err != errEnough || again != err || dst.after != 0 {
+				t.Errorf("%d bytes: %v and then %v, written %d times after it", left, err, again, dst.after)
 			}
-		}
-		if dst.after != 0 {
-			t.Errorf("%d bytes: written %d times after the error", left, dst.after)
 		}
 	}
 }
 
 // A frame that no Reader would take is not written.
 func TestWriteTooLong(t *testing.T) {
-	var out bytes.Buffer
-	w := NewWriter(&out)
+	out := &gather{t: t}
+	w := NewWriter(out)
+	largest := make([]byte, MaxFrame)
 	for _, rec := range []Record{
 		{Frame: make([]byte, MaxFrame+1)},
-		{Frame: make([]byte, MaxFrame), Extra: make([]byte, MaxValue-MaxFrame), Extras: MaxValue - MaxFrame},
+		{Frame: largest, Extra: make([]byte, MaxValue-MaxFrame), Extras: MaxValue - MaxFrame},
 	} {
 		if err := w.Write(&rec); err == nil {
 			t.Errorf("a frame of %d bytes with %d of additions was written", len(rec.Frame), len(rec.Extra))
 		}
 	}
-	if err := w.Write(&Record{Frame: make([]byte, MaxFrame), Offload: vnet}); err != nil {
+	if err := w.Write(&Record{Frame: largest, Offload: vnet}); err != nil {
 		t.Error(err)
 	}
-	if err := w.Flush(); err != nil {
-		t.Error(err)
-	}
-	if got, err := readAll(t, NewReader(&out)); err != nil || len(got) != 1 {
-		t.Errorf("%d values, %v", len(got), err)
-	}
+	out.flushed(w, canon(0, vnet, largest))
 }
 
 func TestAnnotate(t *testing.T) {
-	var out bytes.Buffer
-	w := NewWriter(&out)
+	out := &gather{t: t}
+	w := NewWriter(out)
 	if err := w.Header(LinkIP, strings.Repeat("x", 300)); err != nil {
 		t.Fatal(err)
 	}
@@ -399,15 +292,13 @@ func TestAnnotate(t *testing.T) {
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	r := NewReader(bytes.NewReader(out.Bytes()))
+	r := NewReader(&out.Buffer)
 	got, err := readAll(t, r)
-	if err != nil || len(got) != 4 || r.Link() != LinkIP {
-		t.Fatalf("%d values, link %q, error %v", len(got), r.Link(), err)
+	if err != nil || r.Link() != LinkIP || r.Source() != strings.Repeat("x", 255) {
+		t.Fatalf("link %q, source %q, error %v", r.Link(), r.Source(), err)
 	}
-	if want := "\x84\xa1a\xa1x\xa1b\x01\xa1c\x92\x01\x02\xa6nested\x81\xa1k\xc0"; got[1].Raw != want {
-		t.Errorf("%q, want %q", got[1].Raw, want)
-	}
-	if i := slices.IndexFunc(got, func(v value) bool { return !v.Annotation }); i >= 0 {
-		t.Errorf("value %d is no annotation", i)
+	want := []string{"\x84\xa1a\xa1x\xa1b\x01\xa1c\x92\x01\x02\xa6nested\x81\xa1k\xc0", "\x80", "\x80"}
+	if raw := []string{got[1].Raw, got[2].Raw, got[3].Raw}; len(got) != 4 || !slices.Equal(raw, want) {
+		t.Errorf("%q, want %q", raw, want)
 	}
 }

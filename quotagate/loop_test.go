@@ -143,25 +143,6 @@ func TestSource(t *testing.T) {
 	}
 }
 
-// The stream's time and the seed decide what passes.
-func TestRepeatable(t *testing.T) {
-	stream := records(3000, 300*time.Microsecond, plain)
-	for _, policy := range []gate.Policy{gate.Pace, gate.Random} {
-		var outs [3][]byte
-		for i, seed := range []uint64{1, 1, 2} {
-			cfg := quota
-			cfg.Policy, cfg.Seed = policy, seed
-			out, s, err := through(t, cfg, stream, nil)
-			if outs[i] = out; err != nil || s.DroppedEarly.Frames == 0 {
-				t.Fatalf("%v, %+v", err, s)
-			}
-		}
-		if !bytes.Equal(outs[0], outs[1]) || bytes.Equal(outs[0], outs[2]) {
-			t.Errorf("%v: the seed does not decide", policy)
-		}
-	}
-}
-
 // A record of a capture has a wrong time, or a capture of an earlier day follows: what passes
 // of the rest is what passes of it alone, within the quota.
 func TestOutOfLine(t *testing.T) {
@@ -266,9 +247,6 @@ func TestECN(t *testing.T) {
 	out, s, err := through(t, cfg, records(3000, 300*time.Microsecond, plain), nil)
 	marked := uint64(0)
 	read(t, out, func(r *frame.Record) {
-		if packettest.Sum(r.Frame[14:34]) != 0xffff {
-			t.Fatal("bad checksum")
-		}
 		if r.Frame[15]&3 == 3 {
 			marked++
 		}

@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -134,11 +133,9 @@ func TestEncodings(t *testing.T) {
 	if err := errors.Join(err1, err2, json.Unmarshal(j, &fromJSON), msgpack.Unmarshal(m, &fromMsgpack)); err != nil {
 		t.Fatal(err)
 	}
-	want := strings.Fields("bps bytes counts entropy ethernet_bytes fps frames interval_s sample sizes time total_bytes total_frames wire_frames")
-	for _, fields := range []map[string]any{fromJSON, fromMsgpack} {
-		if got := slices.Sorted(maps.Keys(fields)); !slices.Equal(got, want) {
-			t.Errorf("%q, want %q", got, want)
-		}
+	names := slices.Sorted(maps.Keys(fromJSON))
+	if got := slices.Sorted(maps.Keys(fromMsgpack)); !slices.Equal(got, names) {
+		t.Errorf("%q, want %q", got, names)
 	}
 }
 

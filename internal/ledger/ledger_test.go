@@ -78,7 +78,8 @@ func total(l *Ledger, start int64, d Direction) (charged, offered int64) {
 }
 
 // Processes count in a file at the same time, and all counts are there after a restart. The
-// reserved bytes, which earlier versions used, change nothing.
+// reserved bytes, which earlier versions used, change nothing, nor does a process that makes the
+// same file. Other users may not open it: they could hold its lock.
 func TestShared(t *testing.T) {
 	a := fresh(t)
 	b := again(t, a)
@@ -94,7 +95,7 @@ func TestShared(t *testing.T) {
 		}()
 	}
 	wg.Wait()
-	if err := errors.Join(a.Sync(), a.Close()); err != nil {
+	if err := errors.Join(a.Sync(), a.Close(), create(a.name, hourly)); err != nil {
 		t.Fatal(err)
 	}
 	if a.Sync() == nil {
@@ -110,6 +111,10 @@ func TestShared(t *testing.T) {
 			t.Errorf("%d, %d, %v", c, o, l.Config())
 		}
 	}
+	files, err := os.ReadDir(filepath.Dir(a.name))
+	if info, e := os.Stat(a.name); errors.Join(err, e) != nil || len(files) != 1 || info.Mode() != 0o640 {
+		t.Errorf("%v, %v, %v", files, info, errors.Join(err, e))
+	}
 }
 
 // What is counted and marked is in the slot of its time and direction and in no other, for
@@ -117,59 +122,54 @@ func TestShared(t *testing.T) {
 func TestSlots(t *testing.T) {
 	cfg := Config{Slot: 7 * time.Second, Cycle: time.Hour} // the last slot ends with its cycle
 	const slots = 515
+	type counts struct {
+		charged, offered int64
+		marked           bool
+	}
+	slotAt := func(hour, slot int) int64 { return at(hour, time.Duration(slot)*cfg.Slot) }
 	rapid.Check(t, func(rt *rapid.T) {
-		type place struct {
-			hour, slot int
-			d          Direction
-		}
-		type counts struct {
-			charged, offered int64
-			marked           bool
-		}
-		want, begun := map[place]counts{}, map[int]bool{}
+		var want [3][slots][2]counts // by hour, slot and direction
+		begun := map[int]bool{}
 		l := open(t, t.TempDir()+"/ledger", cfg, hours)
 		other := again(t, l)
 		for range rapid.IntRange(1, 40).Draw(rt, "steps") {
+			hour := rapid.IntRange(0, 2).Draw(rt, "hour")
 			slot := rapid.SampledFrom([]int{0, 1, 63, 64, 300, slots - 2, slots - 1}).Draw(rt, "slot")
-			p := place{rapid.IntRange(0, 2).Draw(rt, "hour"), slot, Direction(rapid.IntRange(0, 1).Draw(rt, "direction"))}
-			start := at(p.hour, time.Duration(slot)*cfg.Slot)
-			end := min(start+int64(cfg.Slot), at(p.hour+1, 0))
-			s, err := l.At(rapid.Int64Range(start, end-1).Draw(rt, "now"), p.d)
+			d := Direction(rapid.IntRange(0, 1).Draw(rt, "direction"))
+			start, end := slotAt(hour, slot), min(slotAt(hour, slot+1), at(hour+1, 0))
+			s, err := l.At(rapid.Int64Range(start, end-1).Draw(rt, "now"), d)
 			if err != nil || s.Start != start || s.End != end {
-				rt.Fatalf("%+v: from %d to %d, %v", p, s.Start, s.End, err)
+				rt.Fatalf("slot %d of hour %d: from %d to %d, %v", slot, hour, s.Start, s.End, err)
 			}
-			charged := rapid.Int64Range(-1000, 1000).Draw(rt, "charged")
-			offered := rapid.Int64Range(0, 1000).Draw(rt, "offered")
-			mark := rapid.Bool().Draw(rt, "mark")
-			s.Charged.Add(charged)
-			s.Offered.Add(offered)
-			if mark {
+			w, n := &want[hour][slot][d], rapid.Int64Range(-1000, 1000).Draw(rt, "bytes")
+			s.Charged.Add(n)
+			s.Offered.Add(n * n)
+			w.charged, w.offered = max(0, w.charged+n), w.offered+n*n
+			if n%2 == 0 {
 				s.Marked.Set()
+				w.marked = true
 			}
-			w := want[p]
-			want[p] = counts{max(0, w.charged+charged), w.offered + offered, w.marked || mark}
-			begun[p.hour] = true
+			begun[hour] = true
 			l, other = other, l
 		}
 		to := rapid.Int64Range(at(-1, 0), at(4, 0)).Draw(rt, "to")
 		for _, c := range l.Cycles() {
-			sums := [2]int64{}
+			hour, sums := int((c.Start-at(0, 0))/int64(time.Hour)), [2]int64{}
 			for i := range slots {
-				start := c.Start + int64(i)*int64(cfg.Slot)
-				for d := In; d <= Out; d++ {
-					w := want[place{int((c.Start - at(0, 0)) / int64(time.Hour)), i, d}]
-					s := l.Look(start, d)
-					got := counts{s.Charged.Load(), s.Offered.Load(), s.Marked.Load()}
-					if read := (counts{c.Bytes(d, false, i), c.Bytes(d, true, i), c.Marked(d, i)}); got != w || read != w {
-						rt.Fatalf("slot %d of %d: %+v, and read %+v, want %+v", i, c.Start, got, read, w)
+				for d, w := range want[hour][i] {
+					d, s := Direction(d), l.Look(slotAt(hour, i), Direction(d))
+					looked := counts{s.Charged.Load(), s.Offered.Load(), s.Marked.Load()}
+					read := counts{c.Bytes(d, false, i), c.Bytes(d, true, i), c.Marked(d, i)}
+					if looked != w || read != w {
+						rt.Fatalf("slot %d of hour %d: %+v, and read %+v, want %+v", i, hour, looked, read, w)
 					}
-					if start < to {
+					if slotAt(hour, i) < to {
 						sums[d] += w.charged
 					}
 				}
 			}
-			if in, out := l.Charged(c.Start, to, In), l.Charged(c.Start, to, Out); in != sums[In] || out != sums[Out] {
-				rt.Fatalf("charged until %d: %d, %d, want %d", to, in, out, sums)
+			if got := [2]int64{l.Charged(c.Start, to, In), l.Charged(c.Start, to, Out)}; got != sums {
+				rt.Fatalf("charged in hour %d until %d: %d, want %d", hour, to, got, sums)
 			}
 		}
 		// Where there is no cycle there is nothing, and none is begun.
@@ -432,27 +432,27 @@ func TestMonth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Slot: 5 * time.Second, CycleDay: 1, Zone: zone}
 	months := func(now int64) (int64, int64) {
 		y, m, _ := time.Unix(0, now).In(zone).Date()
 		return time.Date(y, m, 1, 0, 0, 0, 0, zone).UnixNano(), time.Date(y, m+1, 1, 0, 0, 0, 0, zone).UnixNano()
 	}
-	l := open(t, t.TempDir()+"/ledger", cfg, months)
+	l := open(t, t.TempDir()+"/ledger", Config{Slot: 5 * time.Second, CycleDay: 1, Zone: zone}, months)
 	for _, when := range []time.Time{
-		time.Date(2026, 3, 29, 3, 0, 0, 0, zone), time.Date(2026, 10, 31, 23, 59, 59, 999999999, zone),
-		time.Date(2026, 2, 28, 23, 59, 59, 0, zone),
+		time.Date(2026, 2, 28, 23, 59, 59, 0, zone), time.Date(2026, 3, 29, 3, 0, 0, 0, zone),
+		time.Date(2026, 10, 31, 23, 59, 59, 999999999, zone),
 	} {
-		now := when.UnixNano()
-		add(t, l, now, In, 7)
-		start, end := months(now)
-		if c, _ := total(l, start, In); c != 7 {
-			t.Errorf("%v: %d", when, c)
+		add(t, l, when.UnixNano(), In, 7)
+	}
+	var got []int // slots
+	for _, c := range l.Cycles() {
+		if n, _ := total(l, c.Start, In); n != 7 {
+			t.Errorf("%v: %d bytes", time.Unix(0, c.Start), n)
 		}
-		for _, c := range l.Cycles() {
-			if c.Start == start && c.Slots != int((end-start)/int64(cfg.Slot)) {
-				t.Errorf("%v: %d slots", when, c.Slots)
-			}
-		}
+		got = append(got, c.Slots)
+	}
+	const hour = 720
+	if want := []int{28 * 24 * hour, 31*24*hour - hour, 31*24*hour + hour}; !slices.Equal(got, want) {
+		t.Errorf("%d slots, want %d", got, want)
 	}
 	if info, err := os.Stat(l.name); err != nil || info.Size() > 70e6 {
 		t.Errorf("%d bytes, %v", info.Size(), err)
@@ -477,25 +477,6 @@ func TestLongMonth(t *testing.T) {
 	}
 	if s := l.Look(end-1-int64(time.Hour), In); s.Charged.Load() != 7 {
 		t.Errorf("%d bytes in the last slot of the table", s.Charged.Load())
-	}
-}
-
-// A ledger that another process has made in the meantime stays. Other users may not open it:
-// they could hold its lock.
-func TestMadeMeanwhile(t *testing.T) {
-	l := fresh(t)
-	add(t, l, at(1, 0), Out, 7)
-	if err := create(l.name, hourly); err != nil {
-		t.Fatal(err)
-	}
-	if c, _ := total(again(t, l), at(1, 0), Out); c != 7 {
-		t.Errorf("%d bytes, want 7", c)
-	}
-	if info, err := os.Stat(l.name); err != nil || info.Mode() != 0o640 {
-		t.Errorf("%v, %v", info.Mode(), err)
-	}
-	if left, _ := filepath.Glob(filepath.Dir(l.name) + "/.*"); len(left) > 0 {
-		t.Errorf("%v is left", left)
 	}
 }
 

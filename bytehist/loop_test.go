@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"slices"
@@ -17,122 +18,108 @@ import (
 	"framepipe/internal/hist"
 	"framepipe/internal/packettest"
 	"framepipe/internal/recorded"
-
-	"golang.org/x/sys/unix"
 )
 
-// Everything is passed on and counted, and nothing is allocated for a frame.
-func TestRun(t *testing.T) {
-	header, super := packettest.Spec{Payload: packettest.Bytes(43800)}.Super(1460)
-	plain := packettest.Spec{UDP: true, Payload: packettest.Bytes(200)}.Frame()
-	const frames = 5000
-	var stream []byte
+var (
+	plain         = packettest.Spec{UDP: true, Payload: packettest.Bytes(200)}.Frame()
+	header, super = packettest.Spec{Payload: packettest.Bytes(58400)}.Super(1460)
+)
+
+// encode appends frames to a stream, and super-frames where isSuper says so.
+func encode(stream []byte, frames int, isSuper func(i int) bool) []byte {
 	for i := range frames {
 		rec := frame.Record{Time: uint64(i), Frame: plain}
-		if i%10 == 0 {
+		if isSuper(i) {
 			rec.Offload, rec.Frame = header, super
 		}
 		stream = rec.Append(stream)
 	}
-	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/in", stream, 0o600); err != nil {
+	return stream
+}
+
+// through runs a stream through a counter, from a file or a pipe into a pipe.
+func through(t *testing.T, stream []byte, piped bool, change func(*counter)) (passed []byte, last hist.Report, err error) {
+	t.Helper()
+	in, e1 := os.Create(t.TempDir() + "/in")
+	from, out, e2 := os.Pipe()
+	to := in
+	if piped {
+		in, to, e1 = os.Pipe()
+	}
+	if err := errors.Join(e1, e2); err != nil {
 		t.Fatal(err)
 	}
-	in, err := os.Open(dir + "/in")
-	if err != nil {
+	if piped {
+		go func() {
+			_, _ = to.Write(stream)
+			to.Close()
+		}()
+	} else if _, err := to.WriteAt(stream, 0); err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
-	out, err := os.Create(dir + "/out")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	var last hist.Report
 	c := &counter{
 		in:    fdio.NewTeeStream(int(in.Fd()), fdio.NewOutput(int(out.Fd()))),
 		every: time.Hour, share: newShare(1, time.Now()), report: func(r hist.Report) error { last = r; return nil },
 	}
+	change(c)
+	ended := make(chan error, 1)
+	go func() { ended <- errors.Join(c.run(), in.Close(), out.Close()) }()
+	passed = make([]byte, len(stream)+1) // at once: allocations are counted
+	n, _ := io.ReadFull(from, passed)
+	err = errors.Join(<-ended, from.Close())
+	return passed[:n], last, err
+}
+
+// counted adds up the values that were counted.
+func counted(r *hist.Report) (n uint64) {
+	for _, count := range r.Counts {
+		n += count
+	}
+	return n
+}
+
+// Everything is passed on and counted, and nothing is allocated for a frame.
+func TestRun(t *testing.T) {
+	const frames = 5000
+	stream := encode(nil, frames, func(i int) bool { return i%10 == 0 })
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if err := c.run(); err != nil {
-		t.Fatal(err)
-	}
+	passed, r, err := through(t, stream, false, func(*counter) {})
 	runtime.ReadMemStats(&after)
 	if n := after.Mallocs - before.Mallocs; n > 100 {
 		t.Errorf("%d allocations for %d frames", n, frames)
 	}
-	if got, err := os.ReadFile(dir + "/out"); err != nil || !bytes.Equal(got, stream) {
-		t.Errorf("%d bytes passed on, want %d, %v", len(got), len(stream), err)
+	if err != nil || !bytes.Equal(passed, stream) {
+		t.Errorf("%d bytes passed on, want %d, %v", len(passed), len(stream), err)
 	}
-	bytesIn := uint64(frames/10*len(super) + frames*9/10*len(plain))
-	counted := uint64(0)
-	for _, n := range last.Counts {
-		counted += n
-	}
-	if last.Frames != frames || last.Wire != frames*9/10+frames/10*30 || last.Bytes != bytesIn || counted != bytesIn || last.Sizes["super"] != frames/10 {
-		t.Errorf("%d frames, %d on the wire, %d bytes, %d counted of %d, %v", last.Frames, last.Wire, last.Bytes, counted, bytesIn, last.Sizes)
+	size := uint64(frames/10*len(super) + frames*9/10*len(plain))
+	if r.Frames != frames || r.Wire != frames*9/10+frames/10*40 || r.Bytes != size || counted(&r) != size || r.Sizes["super"] != frames/10 {
+		t.Errorf("%d frames, %d on the wire, %d bytes, %d counted of %d, %v", r.Frames, r.Wire, r.Bytes, counted(&r), size, r.Sizes)
 	}
 }
 
 // Between pipes, frames whose bytes are not counted are not read. They are passed on, and
 // counted in all else; a stream that ends inside of one is an error that says where.
 func TestSkip(t *testing.T) {
-	header, super := packettest.Spec{Payload: packettest.Bytes(58400)}.Super(1460)
-	plain := packettest.Spec{UDP: true, Payload: packettest.Bytes(200)}.Frame()
-	const frames = 2000
-	var stream []byte
-	last := 0 // offset of the last frame
-	for i := range frames {
-		rec := frame.Record{Time: uint64(i), Frame: plain}
-		if i%3 != 0 || i == frames-1 {
-			rec.Offload, rec.Frame = header, super
-		}
-		last = len(stream)
-		stream = rec.Append(stream)
-	}
-	for _, cut := range []int{0, 30000} {
-		var in, out [2]int
-		if err := errors.Join(unix.Pipe(in[:]), unix.Pipe(out[:])); err != nil {
-			t.Fatal(err)
-		}
-		var report hist.Report
-		c := &counter{
-			in:    fdio.NewTeeStream(in[0], fdio.NewOutput(out[1])),
-			every: time.Hour, share: newShare(0, time.Now()), report: func(r hist.Report) error { report = r; return nil },
-		}
-		c.share.shift = 3
-		go func() {
-			_, _ = fdio.NewOutput(in[1]).Write(stream[:len(stream)-cut])
-			unix.Close(in[1])
-		}()
-		passed := make(chan []byte)
-		go func() {
-			b, _ := io.ReadAll(fdio.NewStream(out[0], -1))
-			passed <- b
-		}()
-		err := c.run()
-		unix.Close(out[1])
-		if got := <-passed; !bytes.Equal(got, stream[:len(stream)-cut]) {
-			t.Errorf("%d bytes passed on, want %d", len(got), len(stream)-cut)
-		}
-		unix.Close(in[0])
-		unix.Close(out[0])
-		whole := uint64(frames)
+	const frames = 1000
+	stream := encode(nil, frames-1, func(i int) bool { return i%3 != 0 })
+	last := len(stream)
+	stream = encode(stream, 1, func(int) bool { return true })
+	for cut, want := range map[int]string{0: "", 30000: fmt.Sprintf("offset %d: the input ends inside a frame", last)} {
+		in, whole := stream[:len(stream)-cut], uint64(frames)
+		passed, r, err := through(t, in, true, func(c *counter) {
+			c.share = newShare(0, time.Now())
+			c.share.shift, c.share.rng = 3, rand.NewPCG(1, 1)
+		})
 		if cut > 0 {
 			whole--
-			if want := fmt.Sprintf("offset %d: the input ends inside a frame", last); err == nil || !strings.HasPrefix(err.Error(), want) {
-				t.Errorf("%v, want %s", err, want)
-			}
-		} else if err != nil {
-			t.Error(err)
 		}
-		counted := uint64(0)
-		for _, n := range report.Counts {
-			counted += n
+		if !bytes.Equal(passed, in) || (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%d bytes passed on, want %d; %v, want %s", len(passed), len(in), err, want)
 		}
-		if report.Frames != whole || report.Sample != 8 || counted < report.Bytes/12 || counted > report.Bytes/5 || report.Sizes["super"]+report.Sizes["128-255"] != whole {
-			t.Errorf("%d frames, bytes of one of %d, %d counted of %d, %v", report.Frames, report.Sample, counted, report.Bytes, report.Sizes)
+		n := counted(&r)
+		if r.Frames != whole || r.Sample != 8 || n < r.Bytes/12 || n > r.Bytes/5 || r.Sizes["super"]+r.Sizes["128-255"] != whole {
+			t.Errorf("%d frames, bytes of one of %d, %d counted of %d, %v", r.Frames, r.Sample, n, r.Bytes, r.Sizes)
 		}
 	}
 }
@@ -141,58 +128,38 @@ func TestSkip(t *testing.T) {
 // every second frame the bytes are counted, and of all the rates; and a report that cannot
 // be written ends in its error.
 func TestOfIP(t *testing.T) {
-	dir := t.TempDir()
-	f, err := os.Create(dir + "/in")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	w := frame.NewWriter(f)
+	var stream bytes.Buffer
+	w := frame.NewWriter(&stream)
 	rec := frame.Record{Frame: packettest.Spec{IP: true, Payload: packettest.Bytes(100)}.Frame()}
-	err = w.Header(frame.LinkIP, "tun0")
+	err := w.Header(frame.LinkIP, "tun0")
 	for range 10 {
 		err = errors.Join(err, w.Write(&rec))
 	}
 	if err = errors.Join(err, w.Flush()); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = f.Seek(0, 0)
-	out, err := os.Create(dir + "/out")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
 	failed := errors.New("failed")
-	var last hist.Report
-	c := &counter{
-		in:    fdio.NewTeeStream(int(f.Fd()), fdio.NewOutput(int(out.Fd()))),
-		every: time.Hour, share: newShare(2, time.Now()), report: func(r hist.Report) error { last = r; return failed },
-	}
-	if err := c.run(); err != failed {
-		t.Errorf("%v, want the report's error", err)
-	}
-	counted := uint64(0)
-	for _, n := range last.Counts {
-		counted += n
-	}
-	if last.Ethernet != 10*(140+14+4) || counted != 5*140 || last.Bytes != 10*140 {
-		t.Errorf("%d bytes on the wire, %d counted of %d", last.Ethernet, counted, last.Bytes)
+	var r hist.Report
+	_, _, err = through(t, stream.Bytes(), false, func(c *counter) {
+		c.share = newShare(2, time.Now())
+		c.report = func(x hist.Report) error { r = x; return failed }
+	})
+	if !errors.Is(err, failed) || r.Ethernet != 10*(140+14+4) || counted(&r) != 5*140 || r.Bytes != 10*140 {
+		t.Errorf("%d bytes on the wire, %d counted of %d, %v", r.Ethernet, counted(&r), r.Bytes, err)
 	}
 }
 
 // With the clock of the stream, a report is about an interval of the records' time, whatever
 // comes when. Intervals without a frame are one report.
 func TestRecordedTime(t *testing.T) {
-	f := packettest.Spec{UDP: true, Payload: packettest.Bytes(200)}.Frame()
-	header, super := packettest.Spec{Payload: packettest.Bytes(58400)}.Super(1460)
 	const start, night = 1_000_000, 8 * 3600
-	var file []byte
+	var stream []byte
 	for _, second := range []float64{0, 1, 2.5, 2.4, 9.9, 10, 24, 1e6, 25, 35, 75, 75.5, 75 + night, 76 + night, 20 + night, 20, 21} {
-		rec := frame.Record{Time: uint64((start + second) * 1e9), Frame: f}
+		rec := frame.Record{Time: uint64((start + second) * 1e9), Frame: plain}
 		if second == 24 {
 			rec.Offload, rec.Frame = header, super
 		}
-		file = rec.Append(file)
+		stream = rec.Append(stream)
 	}
 	want := []string{ // end, length, frames
 		"10 10 5", "20 10 1", "30 10 3", "40 10 1", "70 30 0",
@@ -201,42 +168,16 @@ func TestRecordedTime(t *testing.T) {
 		"21 7 4",        // another capture follows at once
 	}
 	for _, piped := range []bool{false, true} {
-		var in, out [2]int
-		if err := errors.Join(unix.Pipe(in[:]), unix.Pipe(out[:])); err != nil {
-			t.Fatal(err)
-		}
-		from := in[0]
-		if !piped {
-			g, err := os.CreateTemp(t.TempDir(), "")
-			if err == nil {
-				_, err = g.WriteAt(file, 0)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer g.Close()
-			from = int(g.Fd())
-		}
-		go func() {
-			_, _ = fdio.NewOutput(in[1]).Write(file)
-			unix.Close(in[1])
-		}()
-		go func() { _, _ = io.Copy(io.Discard, fdio.NewStream(out[0], -1)) }()
 		var got []string
-		c := &counter{
-			in:    fdio.NewTeeStream(from, fdio.NewOutput(out[1])),
-			every: 10 * time.Second, share: newShare(4, time.Now()), records: &recorded.Clock{},
-			report: func(r hist.Report) error {
+		_, _, err := through(t, stream, piped, func(c *counter) {
+			c.every, c.share, c.records = 10*time.Second, newShare(4, time.Now()), &recorded.Clock{}
+			c.report = func(r hist.Report) error {
 				got = append(got, fmt.Sprint(float64(r.Time.UnixMilli())/1e3-start, r.Interval, r.Frames))
 				return nil
-			},
-		}
-		if err := c.run(); err != nil {
-			t.Fatal(err)
-		}
-		unix.Close(out[1])
-		if !slices.Equal(got, want) {
-			t.Errorf("piped %v: %q, want %q", piped, got, want)
+			}
+		})
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("piped %v: %q, want %q, %v", piped, got, want, err)
 		}
 	}
 }

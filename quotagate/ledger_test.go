@@ -23,34 +23,36 @@ func (w *wall) clock() *wallClock {
 	return &wallClock{show: func(int64) int64 { return w.now + w.more }}
 }
 
-// open opens a ledger of months in a zone as quotagate does.
-func open(t testing.TB, name, zone string, bill billing, dir ledger.Direction, w *wall) (*book, gate.Config) {
+// open opens a ledger as quotagate does, and a gate that counts in it.
+func open(t testing.TB, c config, cfg gate.Config, clock *wallClock) (*book, *gate.Gate) {
 	t.Helper()
-	c := config{ledger: name, zone: zone, cycleDay: 1, percentile: 95e9, whole: true, bill: bill, dir: uint8(dir)}
-	cfg := gate.Config{Quota: 60e6, Window: 5 * time.Minute, Threshold: 0.75}
-	b, err := c.open(&cfg, w.clock(), func(string, ...any) {}) // it is told for longer than a test lasts
+	cfg.Wall = clock.at
+	b, err := c.open(&cfg, clock, func(string, ...any) {}) // it is told for longer than a test lasts
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	return b, cfg
+	g, err := gate.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, g
 }
+
+// monthly is the flags of a gate with free windows of a month.
+func monthly(t testing.TB, zone string) config {
+	return config{ledger: t.TempDir() + "/ledger", zone: zone, cycleDay: 1, percentile: 95e9, whole: true}
+}
+
+var fiveMinutes = gate.Config{Quota: 60e6, Window: 5 * time.Minute, Threshold: 0.75}
 
 // The clock on the wall is set by an hour and by a month, to and fro, and goes over
 // the end of a month and of summer time: bytes are counted in the slots of what it
 // shows, and all of them are there. So they are for a gate that is started then.
 func TestClockIsSet(t *testing.T) {
-	zone, err := time.LoadLocation("Europe/Berlin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := t.TempDir() + "/ledger"
+	c := monthly(t, "Europe/Berlin")
 	w := &wall{now: time.Date(2026, 10, 25, 0, 30, 0, 0, time.UTC).UnixNano()} // an hour later there are two hours from 2 to 3
-	b, cfg := open(t, name, "Europe/Berlin", separate, ledger.Out, w)
-	g, err := gate.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, g := open(t, c, fiveMinutes, w.clock())
 	passed := int64(0)
 	want := map[int64]int64{} // by when the slot begins
 	for i, step := range []time.Duration{
@@ -71,55 +73,34 @@ func TestClockIsSet(t *testing.T) {
 		}
 	}
 	counted, elsewhere := int64(0), int64(0)
-	for _, c := range b.Cycles() {
-		for i := range c.Slots {
-			n := c.Bytes(ledger.Out, false, i)
+	for _, cycle := range b.Cycles() {
+		for i := range cycle.Slots {
+			n := cycle.Bytes(ledger.In, false, i)
 			counted += n
-			elsewhere += max(n-want[c.Start+int64(i)*5e9], 0)
+			elsewhere += max(n-want[cycle.Start+int64(i)*5e9], 0)
 		}
-		if begin := time.Unix(0, c.Start).In(zone); begin.Day() != 1 || begin.Hour() != 0 {
-			t.Errorf("a cycle begins at %v", begin)
-		}
-	}
-	if counted != passed {
-		t.Errorf("%d bytes passed, and %d are counted", passed, counted)
 	}
 	// That it was set is noticed when the next slot begins.
-	if elsewhere > 11*6*1100 {
-		t.Errorf("%d bytes are in slots of another time", elsewhere)
+	if counted != passed || elsewhere > 11*6*1100 {
+		t.Errorf("%d bytes passed, %d are counted, %d of them in slots of another time", passed, counted, elsewhere)
 	}
 	if n := len(b.Cycles()); n != 3 {
 		t.Errorf("%d cycles, want September, October and November", n)
 	}
-
-	_, cfg = open(t, name, "Europe/Berlin", separate, ledger.Out, w)
-	again, err := gate.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a, b := g.State(w.now), again.State(w.now); b.Used < a.Used || b.Used > a.Used+a.Used/50 || b.Budget.Total != a.Budget.Total {
-		t.Errorf("started again: %d bytes in the window, %+v; want %d, %+v", b.Used, b.Budget, a.Used, a.Budget)
+	_, again := open(t, c, fiveMinutes, w.clock())
+	was, is := g.State(w.now), again.State(w.now)
+	if is.Used < was.Used || is.Used > was.Used+was.Used/50 || is.Budget.Total != was.Budget.Total {
+		t.Errorf("started again: %d bytes in the window, %+v; want %d, %+v", is.Used, is.Budget, was.Used, was.Budget)
 	}
 }
 
-// October has an hour more where summer time ends, and March one less: 12 windows.
+// March has an hour less where summer time begins: 12 windows.
 func TestDaylightSaving(t *testing.T) {
-	for _, tt := range []struct {
-		zone  string
-		month time.Month
-		want  int64
-	}{
-		{"Europe/Berlin", 10, 446}, {"UTC", 10, 446}, {"Europe/Berlin", 3, 445}, {"Europe/Berlin", 2, 403}, {"Asia/Kathmandu", 9, 431},
-	} {
-		w := &wall{now: time.Date(2026, tt.month, 15, 12, 0, 0, 0, time.UTC).UnixNano()}
-		_, cfg := open(t, t.TempDir()+"/ledger", tt.zone, separate, ledger.Out, w)
-		g, err := gate.New(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := g.State(w.now).Budget
-		if n := budget.FreeWindows(s.End-s.Start, int64(5*time.Minute), budget.Ratio{Num: 5, Den: 100}); s.Total != tt.want || n != s.Total {
-			t.Errorf("%s, month %d: %d free windows, want %d", tt.zone, tt.month, s.Total, tt.want)
+	for zone, want := range map[string]int64{"Europe/Berlin": 445, "UTC": 446} {
+		w := &wall{now: time.Date(2026, 3, 15, 12, 0, 0, 0, time.UTC).UnixNano()}
+		_, g := open(t, monthly(t, zone), fiveMinutes, w.clock())
+		if s := g.State(w.now).Budget; s.Total != want {
+			t.Errorf("%s: %d free windows, want %d", zone, s.Total, want)
 		}
 	}
 }
@@ -127,35 +108,27 @@ func TestDaylightSaving(t *testing.T) {
 // What is over for one direction is over for the other by max, their sum counts by
 // sum, and by separate each has its own.
 func TestBillOfBoth(t *testing.T) {
-	for _, tt := range []struct {
-		bill          billing
-		used, usedOut int64
-	}{
-		{separate, 3, 0}, {larger, 3, 3}, {both, 3, 3},
-	} {
-		name := t.TempDir() + "/ledger"
+	for bill, want := range map[billing][2]int64{separate: {3, 0}, larger: {3, 3}, both: {3, 3}} {
+		c := monthly(t, "UTC")
+		c.bill = bill
 		w := &wall{now: time.Date(2026, 9, 15, 12, 0, 0, 0, time.UTC).UnixNano()}
-		_, in := open(t, name, "UTC", tt.bill, ledger.In, w)
-		_, out := open(t, name, "UTC", tt.bill, ledger.Out, w)
-		a, err1 := gate.New(in)
-		b, err2 := gate.New(out)
-		if err1 != nil || err2 != nil {
-			t.Fatal(err1, err2)
-		}
+		_, in := open(t, c, fiveMinutes, w.clock())
+		c.dir = uint8(ledger.Out)
+		_, out := open(t, c, fiveMinutes, w.clock())
 		// Ten minutes at five times the quota come in.
 		for range 600 {
 			w.now += int64(time.Second)
 			for range 10 {
-				a.Arrive(w.now, &gate.Packet{Bytes: 100e3})
+				in.Arrive(w.now, &gate.Packet{Bytes: 100e3})
 			}
 		}
 		w.now += int64(time.Minute)
-		x, y := a.State(w.now), b.State(w.now)
-		if x.Budget.Used != tt.used || y.Budget.Used != tt.usedOut {
-			t.Errorf("%v: in has used %d free windows, out %d; want %d, %d", tt.bill, x.Budget.Used, y.Budget.Used, tt.used, tt.usedOut)
+		x, y := in.State(w.now), out.State(w.now)
+		if used := [2]int64{x.Budget.Used, y.Budget.Used}; used != want {
+			t.Errorf("%v: in and out have used %d free windows, want %d", bill, used, want)
 		}
 		if share := float64(x.Passed.Bytes) / float64(x.In.Bytes); share < 0.95 {
-			t.Errorf("%v: %.2f of a burst passed that was free", tt.bill, share)
+			t.Errorf("%v: %.2f of a burst passed that was free", bill, share)
 		}
 	}
 }
@@ -171,34 +144,18 @@ func TestCapClockIsWrong(t *testing.T) {
 	}
 	for seed := range uint64(4) {
 		rng := rand.New(rand.NewPCG(seed, 1))
-		name := t.TempDir() + "/ledger"
 		w := &wall{}
 		cfg := gate.Config{Quota: quota, Cycle: calendar.Calendar{Day: 1, Zone: zone}.Bounds, Threshold: 1, Policy: gate.Random}
-		c := config{ledger: name, zone: zone.String(), cycleDay: 1, dir: uint8(ledger.Out)}
-		clock := w.clock()
-		cfg.Wall = clock.at
-		b, err := c.open(&cfg, clock, func(string, ...any) {})
-		if err != nil {
-			t.Fatal(err)
-		}
-		g, err := gate.New(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		charged := func(month time.Month) int64 {
-			at := time.Date(2026, month, 1, 0, 0, 0, 0, zone)
-			return b.Charged(at.UnixNano(), at.AddDate(0, 1, 0).UnixNano(), ledger.Out)
-		}
-		w.now = time.Date(2026, 5, 1, 12, 0, 0, 0, zone).UnixNano()
-		before := int64(0)
+		c := config{ledger: t.TempDir() + "/ledger", zone: zone.String(), cycleDay: 1}
+		b, g := open(t, c, cfg, w.clock())
 		for month := time.May; month <= time.December; month++ {
+			w.now = time.Date(2026, month, 1, 12, 0, 0, 0, zone).UnixNano()
 			passed := int64(0)
 			for range 1 + rng.IntN(30) {
-				frames := 1 + rng.IntN(50)
 				if month > time.August { // the ledger is full
 					w.more = []int64{0, 0, 2 * year, 30*year - w.now, 1e9 - w.now}[rng.IntN(5)]
 				}
-				for range frames {
+				for range 1 + rng.IntN(50) {
 					w.now += int64(time.Second)
 					p := gate.Packet{Bytes: 1500}
 					if g.Arrive(w.now, &p) == gate.Pass {
@@ -211,16 +168,11 @@ func TestCapClockIsWrong(t *testing.T) {
 				w.now += int64(time.Second)
 				g.State(w.now)
 			}
-			if got := charged(month); got != passed || passed > quota {
+			start, end := cfg.Cycle(w.now)
+			if got := b.Charged(start, end, ledger.In); got != passed || passed > quota {
 				t.Fatalf("%v: %d bytes passed, and %d are in the ledger, of %d", month, passed, got, quota)
 			}
-			if n := charged(month - 1); n != before {
-				t.Fatalf("%v: of the month before %d bytes are left, of %d", month, n, before)
-			}
-			before = passed
-			w.now = time.Date(2026, month+1, 1, 12, 0, 0, 0, zone).UnixNano()
 		}
-		b.Close()
 	}
 }
 
@@ -233,39 +185,36 @@ func TestParts(t *testing.T) {
 		rng := rand.New(rand.NewPCG(3, uint64(window)))
 		var parts [30][]byte
 		f := packettest.Spec{UDP: true, Payload: make([]byte, size-4-42)}.Frame()
-		level, until, length := 0.0, int64(0), cycle*int64(window)
-		for at := int64(0); at < length; at += int64(rng.ExpFloat64() * size / quota / level * float64(window)) {
-			if at >= until {
-				level = []float64{0.2, 0.5, 0.8, 0.8, 3, 15}[rng.IntN(6)]
-				until = at + int64(rng.ExpFloat64()*4/(1+level)*float64(window))
+		const each = cycle / 30
+		for i := range parts {
+			level := []float64{0.2, 0.5, 0.8, 0.8, 3, 15}[rng.IntN(6)] // of the quota
+			for at := 0.0; at < each; at += rng.ExpFloat64() * size / quota / level {
+				now := start + int64((float64(i*each)+at)*float64(window))
+				parts[i] = (&frame.Record{Time: uint64(now), Frame: f}).Append(parts[i])
 			}
-			p := &parts[at*int64(len(parts))/length]
-			*p = (&frame.Record{Time: uint64(start + at), Frame: f}).Append(*p)
 		}
 		for percentile, free := range map[budget.Percentile]int{0: 0, 95e9: (cycle - 1) * 5 / 100} {
-			name := t.TempDir() + "/ledger"
+			c := config{ledger: t.TempDir() + "/ledger", cycle: cli.Duration(cycle * window), percentile: percentile}
+			cfg := gate.Config{Quota: quota, Window: window, Threshold: 0.75, Queue: 100 * time.Millisecond, Seed: 1}
 			for _, part := range parts {
-				c := config{ledger: name, cycle: cli.Duration(length), percentile: percentile, dir: uint8(ledger.Out)}
-				cfg := gate.Config{Quota: quota, Window: window, Threshold: 0.75, Queue: 100 * time.Millisecond, Seed: 1}
 				records, clock := &recorded.Clock{}, newWallClock()
 				clock.show = records.Wall
-				b, err := c.open(&cfg, clock, func(string, ...any) {})
+				_, g := open(t, c, cfg, clock)
+				_, _, err := through(t, cfg, part, func(f *filter) {
+					f.gate, f.records, f.ledger, f.queue = g, records, true, cfg.Queue
+				})
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, _, err := through(t, cfg, part, func(f *filter) { f.records, f.ledger, f.queue = records, true, cfg.Queue }); err != nil {
-					t.Fatal(err)
-				}
-				b.Close()
 			}
-			l, err := ledger.Read(name)
+			l, err := ledger.Read(c.ledger)
 			if err != nil {
 				t.Fatal(err)
 			}
 			sum, over, slots := int64(0), [budget.Slots]int{}, l.Cycles()[0]
 			for i := range slots.Slots {
-				if sum += slots.Bytes(ledger.Out, false, i); i >= budget.Slots {
-					sum -= slots.Bytes(ledger.Out, false, i-budget.Slots)
+				if sum += slots.Bytes(ledger.In, false, i); i >= budget.Slots {
+					sum -= slots.Bytes(ledger.In, false, i-budget.Slots)
 				}
 				if sum > quota {
 					over[i%budget.Slots]++

@@ -1,46 +1,10 @@
 package bill
 
 import (
-	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"framepipe/internal/calendar"
 )
-
-// read reads lines of time,in,out, or of other columns as the first line says, for tests.
-func read(file string, zone *time.Location, slot time.Duration) (*Samples, error) {
-	var list []Sample
-	names := []string{"time", "in", "out"}
-	for line := range strings.Lines(file) {
-		fields := strings.Split(strings.TrimSpace(line), ",")
-		if slices.Contains(fields, "time") {
-			names = fields
-			continue
-		}
-		var s Sample
-		for i, f := range fields {
-			t, err := time.ParseInLocation(time.DateTime, f, zone)
-			if err != nil {
-				t, _ = time.Parse(time.RFC3339, f)
-			}
-			var n int64
-			fmt.Sscan(f, &n)
-			switch names[i] {
-			case "time":
-				s.At = t.UnixNano()
-			case "in":
-				s.In = n
-			case "out":
-				s.Out = n
-			}
-		}
-		list = append(list, s)
-	}
-	return NewSamples(list, slot)
-}
 
 func TestNewSamples(t *testing.T) {
 	for _, tt := range []struct {
@@ -66,7 +30,7 @@ func TestTooFine(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, window := range []time.Duration{s.Slot, 5 * time.Minute} {
-		_, err := New(s, calendar.Calendar{Day: 1, Zone: time.UTC}.At(0), time.UTC, Terms{Percentile: 95e9, Window: window})
+		_, err := New(s, months.At(0), time.UTC, Terms{Percentile: 95e9, Window: window})
 		if err == nil || !strings.Contains(err.Error(), "samples every 1ns are more than") {
 			t.Errorf("windows of %v: %v", window, err)
 		}

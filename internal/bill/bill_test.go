@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"math/big"
 	"math/rand/v2"
@@ -341,8 +340,9 @@ func TestSlotsOfCycle(t *testing.T) {
 			t.Fatal(err)
 		}
 		slots, text := drawn(t, b.Slots), textOf(t, b, Style{})
-		if lines := strings.Count(slots, "\n"); lines != 1+2*288 || strings.Count(slots, "\n"+cycle.Name) != 2*288 {
-			t.Errorf("%s: %d lines", cycle.Name, lines)
+		if lines := strings.Split(slots, "\n"); len(lines) != 2+2*288 || strings.Count(slots, "\n"+cycle.Name) != 2*288 ||
+			lines[0] != "time,in,out,offered_in,offered_out" || !strings.HasSuffix(lines[2], "T00:05:00Z,0,10,0,10") {
+			t.Errorf("%s: %d lines: %s", cycle.Name, len(lines), lines[2])
 		}
 		if off := strings.Contains(text, ", off the plot"); off != (i == 1) {
 			t.Errorf("%s:\n%s", cycle.Name, text)
@@ -400,13 +400,12 @@ func TestNewRefuses(t *testing.T) {
 		textOf(t, b, Style{})
 		picture(t, b.SVG)
 	}
-}
-
-// Bytes of a window are rounded down, and refused where no sum could hold them.
-func TestBytes(t *testing.T) {
-	for rate, want := range map[int64]int64{100e6: 3750000000, 7: 262} {
-		if n, err := Bytes(rate, 5*time.Minute); n != want || err != nil {
-			t.Errorf("%d bit/s: %d bytes, %v", rate, n, err)
+	// Samples that are next to no time apart would be billed for as many phases, and as many slots of the cycle.
+	fine := samplesOf(t, series(0, 1, 2, func(int) (int64, int64) { return 1, 0 }))
+	for _, window := range []time.Duration{1, 5 * time.Minute} {
+		_, err := New(fine, months.At(0), time.UTC, Terms{Percentile: 95e9, Window: window})
+		if err == nil || !strings.Contains(err.Error(), "samples every 1ns are more than") {
+			t.Errorf("windows of %v: %v", window, err)
 		}
 	}
 	for _, rate := range []int64{5e14, 1 << 60} {
@@ -492,69 +491,74 @@ func TestSVG(t *testing.T) {
 	}
 }
 
-func TestWrite(t *testing.T) {
-	s, terms := demand(6500), five(6e9)
-	terms.Cap = 1e14
-	b := month(t, s, terms)
-	label := metrics.Label{Name: "ledger", Value: `/a "b"`}
-	gauges := drawn(t, func(w io.Writer) error { return b.Prometheus(w, label) })
-	metricstest.Check(t, gauges, "quotabill_", `ledger="/a \"b\""`)
-	lines := strings.Split(drawn(t, b.Slots), "\n")
-	want := fmt.Sprintf("2026-03-01T00:05:00Z,%d,%d,%d,%d", s.In[1], s.Out[1], s.In[1], s.Out[1])
-	if len(lines) != 6502 || lines[0] != "time,in,out,offered_in,offered_out" || lines[2] != want {
-		t.Errorf("%d lines, %q, want %q", len(lines), lines[2], want)
-	}
-}
-
-// The slots of a span are those that begin in it, up to the first and the last sample.
-func TestSeries(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		all := series(rapid.Int64Range(-50, 50).Draw(rt, "start"), 7, 20, func(i int) (int64, int64) { return int64(i), 0 })
-		for i := 1; i < 19; i++ {
-			all.Known[i] = rapid.Bool().Draw(rt, "known")
-		}
-		from, to := rapid.Int64Range(-200, 300).Draw(rt, "from"), rapid.Int64Range(-200, 300).Draw(rt, "to")
-		part, err := samplesOf(t, all).series(from, to)
-		if err != nil {
-			rt.Fatal(err)
-		}
-		k := 0
-		for i, known := range all.Known {
-			if at := all.at(i); at < from || at >= to {
-				continue
-			}
-			if k >= len(part.In) || part.at(k) != all.at(i) || part.Known[k] != known || known && part.In[k] != int64(i) {
-				rt.Fatalf("%+v, slot %d", part, i)
-			}
-			k++
-		}
-		if k != len(part.In) {
-			rt.Fatalf("%d slots, want %d", len(part.In), k)
-		}
+func TestPrometheus(t *testing.T) {
+	terms := five(6e9)
+	terms.Cap, terms.Prices = 1e14, Prices{Commit: 1e6, Currency: "EUR"}
+	b := month(t, demand(6500), terms)
+	gauges := drawn(t, func(w io.Writer) error {
+		return b.Prometheus(w, metrics.Label{Name: "ledger", Value: `/a "b"`})
 	})
+	metricstest.Check(t, gauges, "quotabill_", `ledger="/a \"b\""`)
 }
 
-// Only cycles in which samples begin are listed, in order.
-func TestSamplesCycles(t *testing.T) {
+// The slots of a span are those that begin in it, from the first sample to the last. Only cycles in which samples begin
+// are listed, in order.
+func TestSamples(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var list []Sample
-		known := map[int64]bool{}
-		at := rapid.Int64Range(100, 200).Draw(rt, "start")
-		for range rapid.IntRange(1, 60).Draw(rt, "samples") {
-			list = append(list, Sample{At: at, In: 1})
-			known[at/100*100] = true
+		bytes, starts := map[int64]int64{}, []int64(nil)
+		at := rapid.Int64Range(0, 200).Draw(rt, "start")
+		for i := range rapid.Int64Range(1, 60).Draw(rt, "samples") {
+			list = append(list, Sample{At: at, In: i})
+			bytes[at] = i
+			starts = append(starts, at/100*100)
 			at += 7 * rapid.Int64Range(1, 50).Draw(rt, "gap")
 		}
 		s, err := NewSamples(list, 7)
 		if err != nil {
 			rt.Fatal(err)
 		}
-		var starts []int64
-		for _, c := range s.Cycles(calendar.Calendar{Length: 100}) {
-			starts = append(starts, c.Start)
+		from, to := rapid.Int64Range(-200, 5000).Draw(rt, "from"), rapid.Int64Range(-200, 5000).Draw(rt, "to")
+		part, err := s.series(from, to)
+		if err != nil {
+			rt.Fatal(err)
 		}
-		if want := slices.Sorted(maps.Keys(known)); !slices.Equal(starts, want) {
-			rt.Fatalf("cycles %v, want %v", starts, want)
+		k := 0
+		for at := list[0].At; at <= list[len(list)-1].At; at += 7 {
+			if at < from || at >= to {
+				continue
+			}
+			in, known := bytes[at]
+			if k >= len(part.In) || part.at(k) != at || part.Known[k] != known || part.In[k] != in {
+				rt.Fatalf("%+v, slot %d", part, at)
+			}
+			k++
+		}
+		if k != len(part.In) {
+			rt.Fatalf("%d slots, want %d", len(part.In), k)
+		}
+		var got []int64
+		for _, c := range s.Cycles(calendar.Calendar{Length: 100}) {
+			got = append(got, c.Start)
+		}
+		if want := slices.Compact(starts); !slices.Equal(got, want) {
+			rt.Fatalf("cycles %v, want %v", got, want)
 		}
 	})
+}
+
+func TestNewSamples(t *testing.T) {
+	for _, tt := range []struct {
+		list []Sample
+		want string
+	}{
+		{nil, "there are no samples"},
+		{[]Sample{{At: 7}, {At: 0}, {At: 7}}, "two samples begin at 1970-01-01 00:00:00"},
+		{[]Sample{{At: 7}, {At: 0}, {At: 15}}, "the sample at 1970-01-01 00:00:00 is not on the grid"},
+		{[]Sample{{At: 7, In: 1 << 61}, {At: 0, In: 1 << 61}, {At: 14, Out: 1}}, "the samples have more than 4 EiB, the most bytes that can be counted"},
+	} {
+		if _, err := NewSamples(tt.list, 7); err == nil || err.Error() != tt.want {
+			t.Errorf("%v: %v, want %s", tt.list, err, tt.want)
+		}
+	}
 }

@@ -155,7 +155,7 @@ func TestEarly(t *testing.T) {
 	}{
 		{1, commit, "forecast", "forecast " + tooEarly},
 		// On 2 July, the percentile of the day before is over the commit.
-		{288, commit, "billed", "billed 2.67 bit/s so far; percentile 95 of 288 samples of 5m\nthe larger of each direction's percentile: out"},
+		{288, commit, "out", "out 2.67 bit/s 6.03 kB"},
 		{288, commit, "commit", "commit 1.33 bit/s kept so far"},
 		{288, commit, "free", "free █░░░░░░░░░░░ 35 of 446 windows over the commit, 411 left"},
 		{13 * 288, commit, "commit", "commit 1.33 bit/s over by at least 1.33 bit/s"},

@@ -141,18 +141,15 @@ func crowded(r *rand.Rand, start int64, n int, commit float64) *Series {
 // polled returns a function that bills the bytes that passed, spread evenly over each slot.
 func polled(x *Simulated) func(polls []int64) float64 {
 	s := x.Bill.passed
-	count := func(values []int64) func(int64) float64 {
-		c := counterOf(s, values)
-		return func(at int64) float64 { return c.upTo(min(max(at, s.Start), s.at(len(values)))) }
+	var bills [][]func(int64) float64
+	for _, directions := range x.Method.budgets() {
+		var counters []func(int64) float64
+		for _, d := range directions {
+			c := counterOf(s, s.bytes(d))
+			counters = append(counters, func(at int64) float64 { return c.upTo(min(max(at, s.Start), s.at(len(s.In)))) })
+		}
+		bills = append(bills, counters)
 	}
-	both := make([]int64, len(s.In))
-	for i := range both {
-		both[i] = s.In[i] + s.Out[i]
-	}
-	in, out, sum := count(s.In), count(s.Out), count(both)
-	bills := map[Method][][]func(int64) float64{
-		Separate: {{in}, {out}}, Max: {{in, out}}, Sum: {{sum}}, In: {{in}}, Out: {{out}},
-	}[x.Method]
 	return func(polls []int64) (worst float64) {
 		for _, counters := range bills {
 			worst = max(worst, pollertest.Bill(polls, x.Cycle.Start, x.Cycle.End, x.Window, x.Percentile, counters...))

@@ -110,7 +110,7 @@ func around(t *testing.T, c Calendar, at time.Time) {
 	_, before := c.Bounds(start - 1)
 	after, _ := c.Bounds(end)
 	if s, e := c.Bounds(start); start > now || end <= now || s != start || e != end || before != start || after != end {
-		t.Fatalf("%s, day %d: %v is from %d to %d, those beside it end at %d and begin at %d", c.Zone, c.Day, at, start, end, before, after)
+		t.Fatalf("%s, day %d: the cycle of %v is from %d to %d, after %d and before %d", c.Zone, c.Day, at, start, end, before, after)
 	}
 	begin := time.Unix(0, start).In(c.Zone)
 	y, m, d := begin.Date()

@@ -3,7 +3,6 @@ package samples
 import (
 	"encoding/json"
 	"math"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -58,11 +57,7 @@ func (s slow) spread(direction int, from, to, bytes int64) {
 // rows calls a function with the groups of each match in a file.
 func rows(t *testing.T, name, pattern string, each func(g []string)) {
 	t.Helper()
-	data, err := os.ReadFile("testdata/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := regexp.MustCompile(pattern).FindAllStringSubmatch(string(data), -1)
+	all := regexp.MustCompile(pattern).FindAllStringSubmatch(data(t, name), -1)
 	if len(all) < 4 {
 		t.Fatalf("%s: %d rows", name, len(all))
 	}
@@ -90,7 +85,8 @@ func seconds(text string) int64 {
 	return n
 }
 
-// stamped is the rows of a time, if there is one, and both directions. Times are late by seconds, and bytes the values times a factor.
+// stamped is the rows of a time, if there is one, and both directions. Times are late by so many seconds, and
+// bytes are the values times a factor.
 func stamped(t *testing.T, name, pattern string, late int64, factor float64) slow {
 	s, at := slow{}, int64(start+300)
 	rows(t, name, pattern, func(g []string) {
@@ -159,11 +155,7 @@ func graph(t *testing.T) slow {
 			Out   []float64 `json:"out_data"`
 		} `json:"graph_data"`
 	}
-	data, err := os.ReadFile("testdata/librenms-graph.json")
-	if err == nil {
-		err = json.Unmarshal(data, &x)
-	}
-	if err != nil || len(x.Data.Ticks) < 4 {
+	if err := json.Unmarshal([]byte(data(t, "librenms-graph.json")), &x); err != nil || len(x.Data.Ticks) < 4 {
 		t.Fatal(err)
 	}
 	s := slow{}
@@ -187,46 +179,40 @@ func billData(t *testing.T) slow {
 
 // What each program wrote is read to the byte as a slow computation reads it.
 func TestPrograms(t *testing.T) {
-	const bits = 300. / 8
-	rated := `(?m)^"?([-0-9: ]{13,19})"?[,\t](?:"[^"]+",)?"?([-+.0-9e]+)"?[,\t](?:"[^"]+",)?"?([-+.0-9e]+)"?\r?$`
-	vnstat := `"time":\{"hour":\d+,"minute":\d+\},"timestamp":(\d+),"rx":(\d+),"tx":(\d+)`
-	fetch := stamped(t, "rrdtool-fetch.txt", `(\d+): (\S+) (\S+)`, 300, 300)
+	const five = 5 * time.Minute
+	vnstat := func(name string) slow {
+		return stamped(t, name, `"time":\{"hour":\d+,"minute":\d+\},"timestamp":(\d+),"rx":(\d+),"tx":(\d+)`, 0, 1)
+	}
+	rrd := func(name, pattern string) slow { return stamped(t, name, pattern, 300, 300) }
+	bits := func(name string, late int64) slow {
+		const value = `[,\t](?:"[^"]+",)?"?([-+.0-9e]+)"?`
+		return stamped(t, name, `(?m)^"?([-0-9: ]{13,19})"?`+value+value+`\r?$`, late, 300./8)
+	}
 	for _, tt := range []struct {
 		name, args string
 		slot       time.Duration
 		want       slow
 	}{
-		{"vnstat-fiveminute.json", "", 5 * time.Minute, stamped(t, "vnstat-fiveminute.json", vnstat, 0, 1)},
-		{"vnstat-hour.json", "", time.Hour, stamped(t, "vnstat-hour.json", vnstat, 0, 1)},
-		{"rrdtool-fetch.txt", "", 5 * time.Minute, fetch},
-		{"rrdtool-dump.xml", "", 5 * time.Minute, fetch},
-		{"rrdtool-xport.xml", "bytes", 5 * time.Minute, stamped(t, "rrdtool-xport.xml", `<row><v>(.*?)</v><v>(.*?)</v></row>`, 300, 300)},
-		{"rrdtool-xport-t.xml", "bytes", 5 * time.Minute, stamped(t, "rrdtool-xport-t.xml", `<row><t>(.*?)</t><v>(.*?)</v><v>(.*?)</v></row>`, 300, 300)},
-		{"rrdtool-xport.json", "bytes", 5 * time.Minute, stamped(t, "rrdtool-xport.json", `\[ (\S+), (\S+) \]`, 300, 300)},
-		{"rrdtool-xport-t.json", "bytes", 5 * time.Minute, stamped(t, "rrdtool-xport-t.json", `\[ "(\d+)",(\S+), (\S+) \]`, 300, 300)},
-		{"mrtg.log", "", 5 * time.Minute, mrtg(t)},
-		{"prometheus.json", "", 5 * time.Minute, counters(t)},
-		{"nfdump.csv", "if=1", 5 * time.Minute, flows(t)},
-		{"cacti.csv", "", 5 * time.Minute, stamped(t, "cacti.csv", rated, 600, bits)},
-		{"cacti-german.csv", "", 5 * time.Minute, stamped(t, "cacti-german.csv", rated, 600, bits)},
-		{"grafana.csv", "bits,end", 5 * time.Minute, stamped(t, "grafana.csv", rated, 300, bits)},
-		{"grafana-sep.csv", "bits,end", 5 * time.Minute, stamped(t, "grafana-sep.csv", rated, 300, bits)},
-		{"grafana-excel.csv", "bits,end", 5 * time.Minute, stamped(t, "grafana.csv", rated, 300, bits)},
-		{"librenms-graph.json", "", 5 * time.Minute, graph(t)},
-		{"librenms-bill_data.tsv", "", 5 * time.Minute, billData(t)},
+		{"vnstat-fiveminute.json", "", five, vnstat("vnstat-fiveminute.json")},
+		{"vnstat-hour.json", "", time.Hour, vnstat("vnstat-hour.json")},
+		{"rrdtool-fetch.txt", "", five, rrd("rrdtool-fetch.txt", `(\d+): (\S+) (\S+)`)},
+		{"rrdtool-dump.xml", "", five, rrd("rrdtool-fetch.txt", `(\d+): (\S+) (\S+)`)},
+		{"rrdtool-xport.xml", "-format bytes", five, rrd("rrdtool-xport.xml", `<row><v>(.*?)</v><v>(.*?)</v>`)},
+		{"rrdtool-xport-t.xml", "-format bytes", five, rrd("rrdtool-xport-t.xml", `<t>(.*?)</t><v>(.*?)</v><v>(.*?)</v>`)},
+		{"rrdtool-xport.json", "-format bytes", five, rrd("rrdtool-xport.json", `\[ (\S+), (\S+) \]`)},
+		{"rrdtool-xport-t.json", "-format bytes", five, rrd("rrdtool-xport-t.json", `\[ "(\d+)",(\S+), (\S+) \]`)},
+		{"mrtg.log", "", five, mrtg(t)},
+		{"prometheus.json", "", five, counters(t)},
+		{"nfdump.csv", "-format if=1", five, flows(t)},
+		{"cacti.csv", "", five, bits("cacti.csv", 600)},
+		{"cacti-german.csv", "", five, bits("cacti-german.csv", 600)},
+		{"grafana.csv", "-format bits,end", five, bits("grafana.csv", 300)},
+		{"grafana-sep.csv", "-format bits,end", five, bits("grafana-sep.csv", 300)},
+		{"grafana-excel.csv", "-format bits,end", five, bits("grafana.csv", 300)},
+		{"librenms-graph.json", "", five, graph(t)},
+		{"librenms-bill_data.tsv", "", five, billData(t)},
 	} {
-		file, err := os.Open("testdata/" + tt.name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		o := Options{Zone: time.UTC, Format: Format{}}
-		if tt.args != "" {
-			if err := o.Format.Set(tt.args); err != nil {
-				t.Fatal(err)
-			}
-		}
-		ports, _, err := Read(file, o)
+		ports, _, err := readWith(t, data(t, tt.name), tt.args)
 		if err != nil || len(ports) != 1 || ports[0].Len() != len(tt.want) || ports[0].Slot != tt.slot {
 			t.Errorf("%s: %v %+v, want %d samples", tt.name, err, ports, len(tt.want))
 			continue
@@ -254,13 +240,8 @@ func TestPorts(t *testing.T) {
 		"grafana-units.csv -format bits": `error: line 2: in: "360 kb/s" is not a number`,
 	} {
 		name, args, _ := strings.Cut(name, " ")
-		file, err := os.Open("testdata/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
 		got := ""
-		for _, g := range what.FindAllStringSubmatch(result(t, file, args), -1) {
+		for _, g := range what.FindAllStringSubmatch(result(t, data(t, name), args), -1) {
 			got += " " + g[1] + g[2]
 		}
 		if got != " "+want {

@@ -22,9 +22,8 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/cases.txt anew")
 
-// result reads a file with the flags of quotabill, and returns the result as text: an
-// error and its hint, or notes and samples, the times in UTC.
-func result(t *testing.T, file io.Reader, args string) string {
+// readWith reads a file with the flags of quotabill.
+func readWith(t *testing.T, file, args string) (ports []Port, notes []string, err error) {
 	t.Helper()
 	o := Options{Zone: time.UTC, Format: Format{}}
 	flags := flag.NewFlagSet("", flag.ContinueOnError)
@@ -36,11 +35,16 @@ func result(t *testing.T, file io.Reader, args string) string {
 	if err := flags.Parse(strings.Fields(args)); err != nil {
 		t.Fatal(args, err)
 	}
-	var err error
 	if o.Zone, err = time.LoadLocation(*zone); err != nil {
 		t.Fatal(err)
 	}
-	ports, notes, err := Read(file, o)
+	return Read(strings.NewReader(file), o)
+}
+
+// result returns the result of a file as text: an error and its hint, or notes and samples, the times in UTC.
+func result(t *testing.T, file, args string) string {
+	t.Helper()
+	ports, notes, err := readWith(t, file, args)
 	var text strings.Builder
 	if err != nil {
 		fmt.Fprintf(&text, "=> error: %v\n", err)
@@ -60,14 +64,20 @@ func result(t *testing.T, file io.Reader, args string) string {
 	return text.String()
 }
 
-// cases returns the text of testdata/cases.txt in parts: a head with a name and flags, a
-// file, and the result.
-func cases(t testing.TB) (all [][3]string) {
-	data, err := os.ReadFile("testdata/cases.txt")
+// data returns a file of testdata.
+func data(t testing.TB, name string) string {
+	t.Helper()
+	text, err := os.ReadFile("testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(data)) {
+	return string(text)
+}
+
+// cases returns the text of testdata/cases.txt in parts: a head with a name and flags, a
+// file, and the result.
+func cases(t testing.TB) (all [][3]string) {
+	for line := range strings.Lines(data(t, "cases.txt")) {
 		i := len(all) - 1
 		switch {
 		case strings.HasPrefix(line, "# ") && line != "# x\n":
@@ -92,7 +102,7 @@ func args(head string) string {
 func TestCases(t *testing.T) {
 	var anew strings.Builder
 	for _, c := range cases(t) {
-		got := result(t, strings.NewReader(c[1]), args(c[0]))
+		got := result(t, c[1], args(c[0]))
 		if got != c[2] && !*update {
 			t.Errorf("%s%s%swant\n%s", c[0], c[1], got, c[2])
 		}
@@ -108,13 +118,13 @@ func TestCases(t *testing.T) {
 // Files in UTF-16 and with a mark read as those without.
 func TestEncodings(t *testing.T) {
 	const file = "time,in,out,ümlaut𝄞\r\n2026-03-01 00:00:00,1,2,ü\r\n2026-03-01 00:05:00,3,4,𝄞\r\n"
-	want := result(t, strings.NewReader(file), "")
+	want := result(t, file, "")
 	little, big := []byte("\xff\xfe"), []byte("\xfe\xff")
 	for _, c := range utf16.Encode([]rune(file)) {
 		little, big = append(little, byte(c), byte(c>>8)), append(big, byte(c>>8), byte(c))
 	}
 	for _, text := range []string{"\ufeff" + file, string(little), string(big)} {
-		if got := result(t, strings.NewReader(text), ""); got != want || strings.Contains(got, "error") {
+		if got := result(t, text, ""); got != want || strings.Contains(got, "error") {
 			t.Errorf("%q: %s, want %s", text[:4], got, want)
 		}
 	}
@@ -128,25 +138,6 @@ func TestReadFails(t *testing.T) {
 	}
 }
 
-// endless repeats a text after a beginning.
-type endless struct {
-	begin, text string
-	read        int
-}
-
-func (e *endless) Read(p []byte) (int, error) {
-	n := 0
-	for n < len(p) {
-		if e.begin == "" {
-			e.begin = e.text
-		}
-		k := copy(p[n:], e.begin)
-		e.begin, n = e.begin[k:], n+k
-	}
-	e.read += n
-	return n, nil
-}
-
 // A line, a value or a file without end is refused before it fills the memory.
 func TestEndless(t *testing.T) {
 	const long, deep = "longer than 1048576 bytes without an end", "more than 32 elements within each other"
@@ -158,10 +149,10 @@ func TestEndless(t *testing.T) {
 		{"<rrd>", "x", long}, {"", "<rrd>", deep}, {"<rrd><!--", "x", long}, {"<rrd>", "x<!-- -->", long},
 		{`{"about":"","meta":{"legend":[`, `"in",`, long},
 	} {
-		e := &endless{begin: tt.begin, text: tt.text}
-		_, _, err := Read(e, Options{Zone: time.UTC})
-		if err == nil || !strings.HasPrefix(err.Error(), tt.want) || e.read > 8<<20 {
-			t.Errorf("%s%s: %v after %d bytes, want %s", tt.begin, tt.text, err, e.read, tt.want)
+		file := strings.NewReader(tt.begin + strings.Repeat(tt.text, 9<<20/len(tt.text)))
+		_, _, err := Read(file, Options{Zone: time.UTC})
+		if err == nil || !strings.HasPrefix(err.Error(), tt.want) || file.Len() < 1<<20 {
+			t.Errorf("%s%s: %v with %d bytes left, want %s", tt.begin, tt.text, err, file.Len(), tt.want)
 		}
 	}
 }
@@ -235,8 +226,9 @@ func FuzzRead(f *testing.F) {
 		f.Add([]byte(c[1]), uint8(255), false)
 	}
 	for i, name := range []string{"vnstat-hour.json", "prometheus-rate.json", "", "rrdtool-xport.xml", "", "rrdtool-fetch.txt", "", "nfdump.csv"} {
-		if data, err := os.ReadFile("testdata/" + name); err == nil {
-			f.Add(data[:min(len(data), 2000)], uint8(i), i%2 == 0)
+		if name != "" {
+			text := data(f, name)
+			f.Add([]byte(text[:min(len(text), 2000)]), uint8(i), i%2 == 0)
 		}
 	}
 	berlin, err := time.LoadLocation("Europe/Berlin")

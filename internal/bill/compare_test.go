@@ -16,8 +16,8 @@ func counterOf(s *Series, values []int64) *counter {
 	return &counter{s, append(sums, sums[len(values)])}
 }
 
-// polledSamples returns a provider's samples of a series in slots: polls at a phase, up to a jitter early or late. Stamps are those
-// of the clock's five minutes.
+// polledSamples returns a provider's samples of a series: polls at a phase, up to a jitter early or late. Stamps are
+// those of the clock's five minutes.
 func polledSamples(t *testing.T, r *rand.Rand, s *Series, phase, jitter time.Duration) *Samples {
 	t.Helper()
 	in, out := counterOf(s, s.In), counterOf(s, s.Out)
@@ -69,7 +69,8 @@ func TestCompare(t *testing.T) {
 	}
 	even := series(ledger.Start, 5*time.Second, 17280, func(int) (int64, int64) { return 0, 1000 })
 	s := polledSamples(t, r, even, 100*time.Second, 2*time.Second)
-	if c, err := Compare(s, samplesOf(t, even), 2*time.Second, time.UTC); err != nil || c.Sure || len(c.Differ) > 0 || c.JSON()[0]["phase_s"] != nil {
+	c, err := Compare(s, samplesOf(t, even), 2*time.Second, time.UTC)
+	if err != nil || c.Sure || len(c.Differ) > 0 || c.JSON()[0]["phase_s"] != nil {
 		t.Errorf("%+v, %v", c, err)
 	}
 	later := series(day(2027, 1, 1), 5*time.Minute, 10, func(int) (int64, int64) { return 1, 1 })

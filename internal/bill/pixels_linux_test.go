@@ -3,7 +3,6 @@ package bill
 import (
 	"bytes"
 	"fmt"
-	"image"
 	"image/png"
 	"io"
 	"math"
@@ -20,18 +19,6 @@ type spot struct{ window, rate float64 }
 
 func (s spot) at() (x, y int) {
 	return 56 + int(svg.Columns*(s.window+0.5)/100), int(math.Round(202 + 210*(20-s.rate)/23))
-}
-
-// pixels wants colours at spots of a picture that begins so far down.
-func pixels(t *testing.T, picture image.Image, down int, want map[spot]string) {
-	t.Helper()
-	for at, colour := range want {
-		x, y := at.at()
-		r, g, b, _ := picture.At(x, y+down).RGBA()
-		if got := fmt.Sprintf("#%02x%02x%02x", r>>8, g>>8, b>>8); got != colour {
-			t.Errorf("%v, pixel %d, %d: %s, want %s", at, x, y+down, got, colour)
-		}
-	}
 }
 
 var light = map[spot]string{
@@ -68,7 +55,7 @@ func TestPixels(t *testing.T) {
 	}
 	dark := map[spot]string{{40, 14}: "#12181f", {40, 4}: "#4fa3dd", {40, -1.5}: "#45b890", {97, 15}: "#f2b04a", {-8, 30}: "#12181f"}
 	for _, tt := range []struct {
-		down    int
+		down    int // where the picture begins
 		want    map[spot]string
 		command []string
 	}{
@@ -87,6 +74,12 @@ func TestPixels(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pixels(t, picture, tt.down, tt.want)
+		for at, colour := range tt.want {
+			x, y := at.at()
+			r, g, b, _ := picture.At(x, y+tt.down).RGBA()
+			if got := fmt.Sprintf("#%02x%02x%02x", r>>8, g>>8, b>>8); got != colour {
+				t.Errorf("%v, pixel %d, %d: %s, want %s", at, x, y+tt.down, got, colour)
+			}
+		}
 	}
 }

@@ -257,12 +257,15 @@ func TestPlan(t *testing.T) {
 			t.Errorf("%+v", row)
 		}
 	}
-	if text := textOf(t, p, Style{}); !strings.Contains(text, "\nCheapest: ") {
-		t.Error(text)
-	}
-	c.Prices.Overage, g.Prices.Overage = 1e5, 1e5
-	if text := textOf(t, planOf(t, c, 0), Style{}); !strings.Contains(text, "\nIt is cheapest to pay: ") {
-		t.Error(text)
+	for overage, want := range map[Money][2]string{20e6: {"cheapest", "\nCheapest: "}, 1e5: {"pay", "\nIt is cheapest to pay: "}} {
+		c.Prices.Overage = overage
+		marks, text := "", textOf(t, p, Style{})
+		for _, row := range p.Rows() {
+			marks += row.Mark
+		}
+		if marks != want[0] || !strings.Contains(text, want[1]) {
+			t.Errorf("marked %q, want %q\n%s", marks, want[0], text)
+		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		c := &Scenario{Gates: g}

@@ -184,16 +184,18 @@ func TestSum(t *testing.T) {
 		}
 		return Port{name, s}
 	}
-	a, b := port("a", 10, bill.Sample{At: 20, In: 1, Out: 2}, bill.Sample{At: 30, In: 3, Out: 4}), port("b", 10, bill.Sample{At: 31, In: 10, Out: 20})
+	a := port("a", 10, bill.Sample{At: 20, In: 1, Out: 2}, bill.Sample{At: 30, In: 3, Out: 4})
+	b := port("b", 10, bill.Sample{At: 31, In: 10, Out: 20})
 	s, notes, err := Sum([]Port{a, b})
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || len(notes) != 1 || !strings.HasPrefix(notes[0], "1 of 4 samples of the ports are not known") {
+		t.Fatal(notes, err)
 	}
 	want := []bill.Sample{{At: 20, In: 1, Out: 2}, {At: 30, In: 13, Out: 24}}
-	if got := slices.Collect(s.All()); !slices.Equal(got, want) || len(notes) != 1 || !strings.HasPrefix(notes[0], "1 of 4 samples of the ports are not known") {
-		t.Errorf("%v %v", got, notes)
+	if got := slices.Collect(s.All()); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
-	if _, _, err := Sum([]Port{a, port("c", 5, bill.Sample{At: 20})}); err == nil || err.Error() != "samples of a are 10ns apart, those of c 5ns" {
+	c := port("c", 5, bill.Sample{At: 20})
+	if _, _, err := Sum([]Port{a, c}); err == nil || err.Error() != "samples of a are 10ns apart, those of c 5ns" {
 		t.Error(err)
 	}
 }
@@ -249,8 +251,8 @@ func FuzzRead(f *testing.F) {
 		if fmt.Sprint(err) != fmt.Sprint(err2) || !slices.Equal(notes, notes2) || len(ports) != len(again) {
 			t.Fatalf("byte by byte %v, and at once %v", err2, err)
 		}
-		var line int
-		if n, _ := fmt.Sscanf(fmt.Sprint(err), "line %d:", &line); n == 1 && (line < 1 || line > 2+bytes.Count(file, []byte{'\n'})+bytes.Count(file, []byte{'\r'})) {
+		line, lines := 1, 2+bytes.Count(file, []byte{'\n'})+bytes.Count(file, []byte{'\r'})
+		if _, _ = fmt.Sscanf(fmt.Sprint(err), "line %d:", &line); line < 1 || line > lines {
 			t.Fatal(err)
 		}
 		for i, p := range ports {

@@ -246,11 +246,11 @@ func TestForecast(t *testing.T) {
 	}
 	terms := five(20000)
 	terms.Method = Max
-	of := func(days float64, value func(i int) (int64, int64)) *Bill {
+	of := func(windows int, value func(i int) (int64, int64)) *Bill {
 		t.Helper()
-		return month(t, series(start, 5*time.Minute, int(288*days), value), terms)
+		return month(t, series(start, 5*time.Minute, windows, value), terms)
 	}
-	full, b := of(31, weekly), of(10+5./288, weekly)
+	full, b := of(288*31, weekly), of(288*10+5, weekly)
 	f := b.Forecast
 	// Of ten days, the first three have made the forecast of a span before.
 	if f.Days != 7 || f.Trials < 2 || f.Low > f.Billed || f.High < f.Billed {
@@ -275,7 +275,7 @@ func TestForecast(t *testing.T) {
 	}
 	// Of an hour it is too early to say, and of a day each day is like it.
 	for days, hours := range []int{1, 24, 71} {
-		b := of(float64(hours)/24, func(i int) (int64, int64) { return int64(i), 1 })
+		b := of(12*hours, func(i int) (int64, int64) { return int64(i), 1 })
 		out, billed := int64(full.Samples), int64(273+12*(hours-24)) // 95% of a day is at or under it
 		if days == 0 {
 			out, billed = 12, b.Billed

@@ -172,22 +172,20 @@ func TestEarly(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	for _, tt := range []struct {
 		days, over int // windows over the commit each day
-		held       bool
 		terms      Terms
 		want       string
 	}{
-		{2, 10, false, Terms{Commit: 50}, ""},
-		{20, 14, false, Terms{Commit: 50}, ""},
-		{25, 14, false, Terms{Commit: 50}, "75% of the free windows reached: 350 of 446 used"},
-		{29, 14, false, Terms{Commit: 50}, "90% of the free windows reached: 406 of 446 used"},
-		{5, 20, false, Terms{Commit: 50}, "2.67 bit/s will be billed by the forecast, over the commit of 1.33 bit/s"},
-		{5, 20, true, Terms{Commit: 50}, ""},
-		{25, 20, true, Terms{Commit: 50}, "90% of the free windows reached: 500 of 446 used\n" +
+		{2, 10, Terms{Commit: 50}, ""},
+		{20, 14, Terms{Commit: 50}, ""},
+		{25, 14, Terms{Commit: 50}, "75% of the free windows reached: 350 of 446 used"},
+		{29, 14, Terms{Commit: 50}, "90% of the free windows reached: 406 of 446 used"},
+		{5, 20, Terms{Commit: 50}, "2.67 bit/s will be billed by the forecast, over the commit of 1.33 bit/s"},
+		{5, 20, Terms{Commit: 50, Held: true}, ""},
+		{25, 20, Terms{Commit: 50, Held: true}, "90% of the free windows reached: 500 of 446 used\n" +
 			"at least 2.67 bit/s will be billed, over the commit of 1.33 bit/s"},
-		{25, 0, false, Terms{Cap: 100e3}, "75% of the transfer cap reached: 76.0 kB of 100 kB used\n" +
+		{25, 0, Terms{Cap: 100e3}, "75% of the transfer cap reached: 76.0 kB of 100 kB used\n" +
 			"200 kB of the transfer cap of 100 kB will be used, by the forecast"},
 	} {
-		tt.terms.Held = tt.held
 		b := busy(t, tt.days*288, tt.over, tt.terms)
 		if tt.terms.Cap > 0 {
 			b.Transfer.Used, b.Transfer.Forecast = 76e3, 200e3

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"framepipe/internal/bill"
-	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 	"framepipe/internal/samples"
 )
@@ -49,6 +47,17 @@ func jobOf(t *testing.T, add string, contents ...string) *job {
 	return j
 }
 
+// portsOf returns such a job, and the ports of its files.
+func portsOf(t *testing.T, add string, contents ...string) (*job, []samples.Port) {
+	t.Helper()
+	j := jobOf(t, add, contents...)
+	ports, err := j.fromFiles(&cli.Tool{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j, ports
+}
+
 // Several ports are added up as the user says, and never without a word.
 func TestAdd(t *testing.T) {
 	one := "2026-11-10 00:00:00,375000000,0\n2026-11-10 00:05:00,0,0\n"
@@ -56,27 +65,20 @@ func TestAdd(t *testing.T) {
 	if _, err := jobOf(t, "", one, other).fromFiles(&cli.Tool{}); err == nil || !strings.HasPrefix(err.Error(), "there are 2 ports: ") {
 		t.Error(err)
 	}
-	j := jobOf(t, addSamples, one, other)
-	ports, err := j.fromFiles(&cli.Tool{})
-	if err != nil || len(ports) != 1 || ports[0].Len() != 2 {
-		t.Fatal(ports, err)
-	}
+	_, ports := portsOf(t, addSamples, one, other)
 	for x := range ports[0].All() {
-		if x.In != 375000000 {
-			t.Error(x)
+		if len(ports) != 1 || ports[0].Len() != 2 || x.In != 375000000 {
+			t.Error(ports, x)
 		}
 	}
-	j = jobOf(t, addPercentiles, one, other)
-	if ports, err = j.fromFiles(&cli.Tool{}); err != nil || len(ports) != 2 {
-		t.Fatal(ports, err)
-	}
-	r, err := j.each(ports, calendar.Calendar{Day: 1, Zone: time.UTC}.At(time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC).UnixNano()))
+	j, ports := portsOf(t, addPercentiles, one, other)
+	r, err := j.each(ports, j.calendar.At(time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC).UnixNano()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var text bytes.Buffer
-	if err := r.Text(&text, bill.Style{}); err != nil || !strings.HasSuffix(text.String(), "sum  20.0 Mbit/s\n") && !strings.Contains(text.String(), "20.0 Mbit/s") {
-		t.Errorf("%s%v", text.String(), err)
+	var text strings.Builder
+	if err := r.Text(&text, bill.Style{}); err != nil || !strings.Contains(text.String(), "20.0 Mbit/s") {
+		t.Errorf("%s%v", &text, err)
 	}
 	if list := r.JSON(); len(list) != 3 || list[2]["billed_bps"] != 2e7 || list[0]["port"] != ports[0].Name {
 		t.Error(list)
@@ -85,14 +87,9 @@ func TestAdd(t *testing.T) {
 
 // One sample of the next month is not that month's bill, unless it is asked for.
 func TestOneOfTheNextMonth(t *testing.T) {
-	file := "2026-11-30 23:50:00,1,1\n2026-11-30 23:55:00,1,1\n2026-12-01 00:00:00,1,1\n"
+	j, ports := portsOf(t, "", "2026-11-30 23:50:00,1,1\n2026-11-30 23:55:00,1,1\n2026-12-01 00:00:00,1,1\n")
 	for given, want := range map[string]string{"": "2026-11", "2026-12": "2026-12"} {
-		j := jobOf(t, "", file)
 		j.cycle = given
-		ports, err := j.fromFiles(&cli.Tool{})
-		if err != nil {
-			t.Fatal(err)
-		}
 		if cycles, err := j.cycles(&cli.Tool{}, ports[0].Samples); err != nil || len(cycles) != 1 || cycles[0].Name != want {
 			t.Errorf("%q: %v %v", given, cycles, err)
 		}

@@ -4,30 +4,20 @@ import (
 	"testing"
 	"time"
 
-	"framepipe/internal/cli"
 	"framepipe/internal/ledger"
 )
 
 // Samples that are yet to come, or that a ledger has in part, are refused, and leave nothing behind.
 func TestInto(t *testing.T) {
 	now := time.Date(2026, 11, 10, 0, 10, 0, 0, time.UTC).UnixNano()
-	j := jobOf(t, "", "2026-11-10 00:00:00,1000,2000\n2026-11-10 00:05:00,0,7\n")
+	j, ports := portsOf(t, "", "2026-11-10 00:00:00,1000,2000\n2026-11-10 00:05:00,0,7\n")
 	j.terms.Commit = 500
 	j.into = t.TempDir() + "/ledger"
-	ports, err := j.fromFiles(&cli.Tool{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	s, cycle := ports[0].Samples, j.calendar.At(now)
 	if err := j.fill(s, cycle, now-1); err == nil || err.Error() != "the sample that begins at 2026-11-10 00:05:00 ends in the future" {
 		t.Error(err)
 	}
-	cfg := ledger.Config{Slot: 5 * time.Second, CycleDay: 1, Zone: time.UTC}
-	l, err := ledger.Open(j.into, cfg, j.calendar.Bounds)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := ledgerOf(t, j.into, ledger.Config{Slot: 5 * time.Second, CycleDay: 1, Zone: time.UTC}, j.calendar)
 	if all := l.Cycles(); len(all) > 0 {
 		t.Errorf("it left %v", all)
 	}

@@ -15,6 +15,16 @@ import (
 	"framepipe/internal/ledger"
 )
 
+func ledgerOf(t testing.TB, name string, cfg ledger.Config, c calendar.Calendar) *ledger.Ledger {
+	t.Helper()
+	l, err := ledger.Open(name, cfg, c.Bounds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
 // FuzzLedger: the bills of any ledger, damaged or not, end well, and those of a ledger
 // whose cycles are in order have every byte up to now.
 func FuzzLedger(f *testing.F) {
@@ -22,11 +32,7 @@ func FuzzLedger(f *testing.F) {
 	const slots, cyclesAt, tables = 120, 256, 4096 + 512<<10
 	const table = 8 * (4*slots + 2*2)
 	name := f.TempDir() + "/ledger"
-	l, err := ledger.Open(name, cfg, calendar.Calendar{Length: cfg.Cycle}.Bounds)
-	if err != nil {
-		f.Fatal(err)
-	}
-	l.Close()
+	ledgerOf(f, name, cfg, calendar.Calendar{Length: cfg.Cycle})
 	fresh, err := os.ReadFile(name)
 	if err != nil || len(fresh) != tables+4*table {
 		f.Fatal(len(fresh), err)
@@ -112,39 +118,25 @@ func FuzzLedger(f *testing.F) {
 // Counts of a clock that was ahead, in this cycle and in the next, are not known yet.
 func TestAhead(t *testing.T) {
 	const cycle = 10 * time.Minute
+	const start = 100 * int64(cycle)
 	name := t.TempDir() + "/ledger"
-	l, err := ledger.Open(name, ledger.Config{Slot: 5 * time.Second, Cycle: cycle}, calendar.Calendar{Length: cycle}.Bounds)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	start := 100 * int64(cycle)
-	count := func(after time.Duration) {
+	l := ledgerOf(t, name, ledger.Config{Slot: 5 * time.Second, Cycle: cycle}, calendar.Calendar{Length: cycle})
+	count := func(times ...time.Duration) {
 		t.Helper()
-		s, err := l.At(start+int64(after), ledger.Out)
-		if err != nil {
-			t.Fatal(err)
+		for _, after := range times {
+			s, err := l.At(start+int64(after), ledger.Out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Charged.Add(1000)
 		}
-		s.Charged.Add(1000)
 	}
-	read := func(after time.Duration) (slots int, bytes int64) {
-		list := readLedger(l, false, start+int64(after))
-		for _, x := range list {
-			bytes += x.In + x.Out
-		}
-		return len(list), bytes
-	}
-	count(5 * time.Minute)
-	count(cycle + time.Minute)
-	_, err = (&config{given: none}).fromLedger(name, start+int64(time.Minute))
+	count(5*time.Minute, cycle+time.Minute)
+	_, err := (&config{given: none}).fromLedger(name, start+int64(time.Minute))
 	if err == nil || !strings.Contains(err.Error(), "no traffic was counted yet") {
 		t.Errorf("only the future has counts: %v", err)
 	}
-	if slots, _ := read(time.Minute); slots > 0 {
-		t.Errorf("only the future has counts, but there are %d slots", slots)
-	}
-	count(0)
-	count(time.Minute)
+	count(0, time.Minute)
 	for _, tt := range []struct {
 		now   time.Duration
 		slots int
@@ -159,8 +151,12 @@ func TestAhead(t *testing.T) {
 		{2 * cycle, 133, 4000},
 		{3 * cycle, 133, 4000}, // nothing is known after the last byte once its cycle is over
 	} {
-		if slots, bytes := read(tt.now); slots != tt.slots || bytes != tt.bytes {
-			t.Errorf("at %v: %d slots, %d bytes; want %d, %d", tt.now, slots, bytes, tt.slots, tt.bytes)
+		list, bytes := readLedger(l, false, start+int64(tt.now)), int64(0)
+		for _, x := range list {
+			bytes += x.In + x.Out
+		}
+		if len(list) != tt.slots || bytes != tt.bytes {
+			t.Errorf("at %v: %d slots, %d bytes; want %d, %d", tt.now, len(list), bytes, tt.slots, tt.bytes)
 		}
 	}
 }

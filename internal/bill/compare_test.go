@@ -1,25 +1,31 @@
 package bill
 
 import (
-	"bytes"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 )
 
-// polledSamples returns a provider's samples of a series in slots: polls at a phase, up to a jitter early or late. Stamps are those
-// of the clock's five minutes.
+// counterOf counts the bytes of a direction, spread evenly over each slot.
+func counterOf(s *Series, values []int64) *counter {
+	sums := []int64{0}
+	for i, v := range values {
+		sums = append(sums, sums[i]+v)
+	}
+	return &counter{s, append(sums, sums[len(values)])}
+}
+
+// polledSamples returns a provider's samples of a series: polls at a phase, up to a jitter early or late. Stamps are
+// those of the clock's five minutes.
 func polledSamples(t *testing.T, r *rand.Rand, s *Series, phase, jitter time.Duration) *Samples {
 	t.Helper()
-	view := counter{s, append(sums(s.In), 0)}
-	out := counter{s, append(sums(s.Out), 0)}
+	in, out := counterOf(s, s.In), counterOf(s, s.Out)
 	var list []Sample
-	early := func() int64 { return r.Int64N(2*int64(jitter)+1) - int64(jitter) }
 	from := s.Start + int64(time.Hour)
 	for at, poll := from, from+int64(phase); at < s.at(len(s.In))-int64(time.Hour); at += 300e9 {
-		next := at + 300e9 + int64(phase) + early()
-		list = append(list, Sample{At: at, In: int64(view.between(poll, next)), Out: int64(out.between(poll, next))})
+		next := at + 300e9 + int64(phase) + r.Int64N(2*int64(jitter)+1) - int64(jitter)
+		list = append(list, Sample{At: at, In: int64(in.between(poll, next)), Out: int64(out.between(poll, next))})
 		poll = next
 	}
 	samples, err := NewSamples(list, 5*time.Minute)
@@ -27,14 +33,6 @@ func polledSamples(t *testing.T, r *rand.Rand, s *Series, phase, jitter time.Dur
 		t.Fatal(err)
 	}
 	return samples
-}
-
-func sums(values []int64) []int64 {
-	all := []int64{0}
-	for i, v := range values {
-		all = append(all, all[i]+v)
-	}
-	return all
 }
 
 // The phase of a poller is found to within its jitter, and only samples that were tampered with differ.
@@ -63,15 +61,16 @@ func TestCompare(t *testing.T) {
 				t.Errorf("%v differs, want %v", x, want[i])
 			}
 		}
-		var text bytes.Buffer
-		if err := c.Text(&text, Style{}); err != nil || !strings.Contains(text.String(), "sample "+time.Unix(0, want[0].At).UTC().Format(time.DateTime)+" out: ") ||
-			!strings.Contains(text.String(), "-phase ") || c.JSON()[0]["phase_s"] != c.Phase.Seconds() {
-			t.Error(err, text.String())
+		text := textOf(t, c, Style{})
+		first := "sample " + time.Unix(0, want[0].At).UTC().Format(time.DateTime) + " out: "
+		if !strings.Contains(text, first) || !strings.Contains(text, "-phase ") || c.JSON()[0]["phase_s"] != c.Phase.Seconds() {
+			t.Error(text)
 		}
 	}
 	even := series(ledger.Start, 5*time.Second, 17280, func(int) (int64, int64) { return 0, 1000 })
 	s := polledSamples(t, r, even, 100*time.Second, 2*time.Second)
-	if c, err := Compare(s, samplesOf(t, even), 2*time.Second, time.UTC); err != nil || c.Sure || len(c.Differ) > 0 || c.JSON()[0]["phase_s"] != nil {
+	c, err := Compare(s, samplesOf(t, even), 2*time.Second, time.UTC)
+	if err != nil || c.Sure || len(c.Differ) > 0 || c.JSON()[0]["phase_s"] != nil {
 		t.Errorf("%+v, %v", c, err)
 	}
 	later := series(day(2027, 1, 1), 5*time.Minute, 10, func(int) (int64, int64) { return 1, 1 })

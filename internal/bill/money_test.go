@@ -1,17 +1,14 @@
 package bill
 
 import (
-	"bytes"
 	"flag"
 	"math/big"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"framepipe/internal/budget"
-	"framepipe/internal/calendar"
 
 	"pgregory.net/rapid"
 )
@@ -93,37 +90,29 @@ func TestCost(t *testing.T) {
 
 // priced returns terms with prices.
 func priced(commit int64) Terms {
-	return Terms{
-		Percentile: 95e9, Window: 5 * time.Minute, Commit: commit,
-		Prices: Prices{Commit: 9_500000, Overage: 14_000000, Currency: "EUR"},
-	}
+	terms := five(commit)
+	terms.Prices = Prices{Commit: 9_500000, Overage: 14_000000, Currency: "EUR"}
+	return terms
 }
 
-// text returns the lines of a bill that begin with a name and of those under them.
-func text(t *testing.T, b *Bill, name string) string {
+// lines returns the lines of a bill that begin with a name and of those under them.
+func lines(t *testing.T, b *Bill, name string) string {
 	t.Helper()
-	var w bytes.Buffer
-	if err := b.Text(&w, Style{}); err != nil {
-		t.Fatal(err)
-	}
-	var found []string
-	in := false
-	for line := range strings.Lines(w.String()) {
+	found, in := "", false
+	for line := range strings.Lines(textOf(t, b, Style{})) {
 		if !strings.HasPrefix(line, " ") {
 			in = strings.HasPrefix(line, name+" ")
 		}
 		if in {
-			found = append(found, strings.Join(strings.Fields(line), " "))
+			found += "\n" + strings.Join(strings.Fields(line), " ")
 		}
 	}
-	return strings.Join(found, "\n")
+	return strings.TrimPrefix(found, "\n")
 }
 
 func TestCostText(t *testing.T) {
-	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
-	half := priced(4e9)
-	half.Prices.Minimum = 2000_000000
-	none := priced(0)
+	minimum := priced(4e9)
+	minimum.Prices.Minimum = 2000_000000
 	for _, tt := range []struct {
 		until int
 		terms Terms
@@ -131,99 +120,73 @@ func TestCostText(t *testing.T) {
 	}{
 		{8928, priced(6e9), "cost 1520.00 EUR 1520.00 for the commit"},
 		{8928, priced(4e9), "cost 1406.04 EUR 1013.33 for the commit, 392.71 for 28.1 Mbit/s over it"},
-		{8928, half, "cost 2000.00 EUR the minimum"},
-		{8928, none, "cost 1279.82 EUR 135 Mbit/s"},
+		{8928, minimum, "cost 2000.00 EUR the minimum"},
+		{8928, priced(0), "cost 1279.82 EUR 135 Mbit/s"},
 		{100, priced(4e9), "cost 1013.33 EUR at least: 1013.33 for the commit"},
 		{6500, priced(4e9), "cost 1355.53 EUR at least: 1013.33 for the commit, 342.20 for 24.4 Mbit/s over it\n" +
 			"1405.87 EUR by the forecast, from 1355.53 EUR to 1500.16 EUR"},
 	} {
-		b, err := fromSeries(demand(tt.until), cycle, time.UTC, tt.terms)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := text(t, b, "cost"); got != tt.want {
+		if got := lines(t, month(t, demand(tt.until), tt.terms), "cost"); got != tt.want {
 			t.Errorf("%d: %q\nwant %q", tt.until, got, tt.want)
 		}
 	}
 }
 
+// busy bills the first windows of July, of which some are over the commit of 50 each day.
+func busy(t *testing.T, windows, over int, c Terms) *Bill {
+	t.Helper()
+	c.Percentile, c.Window = 95e9, 5*time.Minute
+	return month(t, series(day(2026, 7, 1), 5*time.Minute, windows, func(i int) (int64, int64) {
+		return 0, map[bool]int64{true: 100, false: 10}[i%288 < over]
+	}), c)
+}
+
 // In the first hours the text neither forecasts nor contradicts itself.
 func TestEarly(t *testing.T) {
-	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 7, 1))
-	terms := Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 50}
-	at := func(n int, terms Terms) *Bill { // the first 35 of a day are over the commit
-		t.Helper()
-		b, err := fromSeries(series(cycle.Start, 5*time.Minute, n, func(i int) (int64, int64) {
-			if i%288 < 35 {
-				return 0, 100
-			}
-			return 0, 10
-		}), cycle, time.UTC, terms)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	one := at(1, terms)
-	if got := text(t, one, "forecast"); got != "forecast "+tooEarly {
-		t.Error(got)
-	}
+	commit := Terms{Commit: 50}
+	one := busy(t, 1, 35, commit)
 	if list := one.Warnings([]float64{0.75}); list != nil || one.JSON()[0]["forecast_bps"] != nil {
 		t.Errorf("one sample: %q", list)
 	}
-	second := at(288, terms) // on 2 July, the percentile of the day before is over the commit
-	if got := text(t, second, "commit"); second.Billed <= 50 || got != "commit 1.33 bit/s kept so far" {
-		t.Error(got)
-	}
-	if got := text(t, second, "free"); !strings.HasSuffix(got, "35 of 446 windows over the commit, 411 left") {
-		t.Error(got)
-	}
-	late := at(13*288, terms)
-	if got := text(t, late, "commit"); got != "commit 1.33 bit/s over by at least 1.33 bit/s" {
-		t.Error(got)
-	}
-	if got := text(t, late, "free"); !strings.HasSuffix(got, "9 too many") {
-		t.Error(got)
-	}
-	terms.Commit = 0
-	if got := text(t, at(8928, terms), "free"); got != "free 446 of 8928 windows: the highest cost nothing" {
-		t.Error(got)
-	}
-	terms.Cap = 1e9
-	if got := text(t, at(20, terms), "expected"); got != "expected "+tooEarly {
-		t.Error(got)
+	for _, tt := range []struct {
+		windows    int
+		terms      Terms
+		name, want string
+	}{
+		{1, commit, "forecast", "forecast " + tooEarly},
+		// On 2 July, the percentile of the day before is over the commit.
+		{288, commit, "out", "out 2.67 bit/s 6.03 kB"},
+		{288, commit, "commit", "commit 1.33 bit/s kept so far"},
+		{288, commit, "free", "free █░░░░░░░░░░░ 35 of 446 windows over the commit, 411 left"},
+		{13 * 288, commit, "commit", "commit 1.33 bit/s over by at least 1.33 bit/s"},
+		{13 * 288, commit, "free", "free ████████████ 455 of 446 windows over the commit, 9 too many"},
+		{8928, Terms{}, "free", "free 446 of 8928 windows: the highest cost nothing"},
+		{20, Terms{Cap: 1e9}, "expected", "expected " + tooEarly},
+	} {
+		if got := lines(t, busy(t, tt.windows, 35, tt.terms), tt.name); got != tt.want {
+			t.Errorf("%d windows: %q\nwant %q", tt.windows, got, tt.want)
+		}
 	}
 }
 
 func TestWarnings(t *testing.T) {
-	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 7, 1))
 	for _, tt := range []struct {
 		days, over int // windows over the commit each day
-		held       bool
 		terms      Terms
 		want       string
 	}{
-		{2, 10, false, Terms{Commit: 50}, ""},
-		{20, 14, false, Terms{Commit: 50}, ""},
-		{25, 14, false, Terms{Commit: 50}, "75% of the free windows reached: 350 of 446 used"},
-		{29, 14, false, Terms{Commit: 50}, "90% of the free windows reached: 406 of 446 used"},
-		{5, 20, false, Terms{Commit: 50}, "2.67 bit/s will be billed by the forecast, over the commit of 1.33 bit/s"},
-		{5, 20, true, Terms{Commit: 50}, ""},
-		{25, 20, true, Terms{Commit: 50}, "90% of the free windows reached: 500 of 446 used\n" +
+		{2, 10, Terms{Commit: 50}, ""},
+		{20, 14, Terms{Commit: 50}, ""},
+		{25, 14, Terms{Commit: 50}, "75% of the free windows reached: 350 of 446 used"},
+		{29, 14, Terms{Commit: 50}, "90% of the free windows reached: 406 of 446 used"},
+		{5, 20, Terms{Commit: 50}, "2.67 bit/s will be billed by the forecast, over the commit of 1.33 bit/s"},
+		{5, 20, Terms{Commit: 50, Held: true}, ""},
+		{25, 20, Terms{Commit: 50, Held: true}, "90% of the free windows reached: 500 of 446 used\n" +
 			"at least 2.67 bit/s will be billed, over the commit of 1.33 bit/s"},
-		{25, 0, false, Terms{Cap: 100e3}, "75% of the transfer cap reached: 76.0 kB of 100 kB used\n" +
+		{25, 0, Terms{Cap: 100e3}, "75% of the transfer cap reached: 76.0 kB of 100 kB used\n" +
 			"200 kB of the transfer cap of 100 kB will be used, by the forecast"},
 	} {
-		tt.terms.Percentile, tt.terms.Window, tt.terms.Held = 95e9, 5*time.Minute, tt.held
-		b, err := fromSeries(series(cycle.Start, 5*time.Minute, tt.days*288, func(i int) (int64, int64) {
-			if i%288 < tt.over {
-				return 0, 100
-			}
-			return 0, 10
-		}), cycle, time.UTC, tt.terms)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := busy(t, tt.days*288, tt.over, tt.terms)
 		if tt.terms.Cap > 0 {
 			b.Transfer.Used, b.Transfer.Forecast = 76e3, 200e3
 		}
@@ -235,90 +198,35 @@ func TestWarnings(t *testing.T) {
 
 // Most bills are within the range of the forecast made ten days into a cycle, of demand whose days differ at random.
 func TestForecastRange(t *testing.T) {
-	inside, all := 0, 0
-	for seed := range uint64(20) {
+	const all = 20
+	inside := 0
+	for seed := range uint64(all) {
 		rng := rand.New(rand.NewPCG(seed, 1))
-		level, month := 1.0, []float64(nil)
-		for range 90 { // days
+		level, days := 1.0, []float64(nil)
+		for range 90 {
 			level = 0.8*level + 0.4*rng.Float64()
-			month = append(month, level)
+			days = append(days, level)
 		}
-		whole := series(day(2026, 1, 1), time.Hour, 90*24, func(i int) (int64, int64) {
-			return 0, int64(1e6 * month[i/24] * (1 + rng.Float64()) * float64(1+i%24))
-		})
-		s := samplesOf(t, whole)
-		terms := Terms{Percentile: 95e9, Window: time.Hour}
-		cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
-		full, err := New(s, cycle, time.UTC, terms)
-		if err != nil {
-			t.Fatal(err)
+		s := samplesOf(t, series(day(2026, 1, 1), time.Hour, 90*24, func(i int) (int64, int64) {
+			return 0, int64(1e6 * days[i/24] * (1 + rng.Float64()) * float64(1+i%24))
+		}))
+		bill := func(s *Samples) *Bill {
+			b, err := New(s, months.At(day(2026, 3, 1)), time.UTC, Terms{Percentile: 95e9, Window: time.Hour})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
 		}
 		part, _ := s.series(0, day(2026, 3, 11))
-		b, err := New(samplesOf(t, part), cycle, time.UTC, terms)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := b.Forecast
+		f, billed := bill(samplesOf(t, part)).Forecast, bill(s).Billed
 		if f.Trials != trials || f.Low > f.Billed || f.High < f.Billed {
 			t.Fatalf("%+v", f)
 		}
-		all++
-		if f.Low <= full.Billed && full.Billed <= f.High {
+		if f.Low <= billed && billed <= f.High {
 			inside++
 		}
 	}
-	t.Logf("%d of %d", inside, all)
 	if inside*10 < all*7 {
 		t.Errorf("%d of %d bills are in the range", inside, all)
-	}
-}
-
-// The cheapest row is the least commit at which gates pass enough, unless it costs no more to pay.
-func TestRows(t *testing.T) {
-	row := func(cost, paid Money, passed int64) Row {
-		return Row{Cost: cost, Paid: paid, Passed: passed, Offered: 1000}
-	}
-	for _, tt := range []struct {
-		rows       []Row
-		held, paid int
-	}{
-		{[]Row{row(1, 9, 900), row(2, 8, 999), row(3, 7, 1000)}, 1, 2},
-		{[]Row{row(1, 9, 900), row(2, 8, 998)}, -1, 1},
-		{[]Row{row(2, 9, 999), row(2, 9, 1000), row(3, 9, 1000)}, 1, 0}, // the minimum
-	} {
-		if held, paid := cheapest(tt.rows); held != tt.held || paid != tt.paid {
-			t.Errorf("%v: %d, %d", tt.rows, held, paid)
-		}
-	}
-	s := bursty(rand.New(rand.NewPCG(8, 9)), day(2026, 3, 1), 5*time.Minute, 2*288)
-	g := gates(Separate, 24*time.Hour)
-	for overage, want := range map[Money]string{20e6: "Cheapest: ", 1e5: "It is cheapest to pay: "} {
-		if g.Patience = 0; overage == 20e6 {
-			g.Patience = time.Hour
-		}
-		g.Prices = Prices{Commit: 10e6, Overage: overage, Currency: "EUR"}
-		c, err := NewScenario(samplesOf(t, s), g.At(day(2026, 3, 2)), g)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := c.Plan(0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rows := p.Rows()
-		marked := slices.IndexFunc(rows, func(r Row) bool { return r.Mark != "" })
-		if marked < 0 || (rows[marked].Mark == "pay") != (overage == 1e5) {
-			t.Errorf("overage %v: %+v", overage, rows)
-		}
-		for i, r := range rows {
-			natural := BitRate(c.Natural.Billed, c.Window)
-			if r.Commit != BitRate(p[i].Commit, c.Window) || r.Cost != c.Prices.Of(r.Commit, 0).Total || r.Paid != c.Prices.Of(r.Commit, natural).Total {
-				t.Errorf("%+v", r)
-			}
-		}
-		var w bytes.Buffer
-		if err := p.Text(&w, Style{}); err != nil || !strings.Contains(w.String(), "\n"+want) {
-			t.Errorf("%v: want %q\n%s", err, want, w.String())
-		}
 	}
 }

@@ -3,12 +3,11 @@ package bill
 import (
 	"bytes"
 	"fmt"
-	"image"
 	"image/png"
+	"io"
 	"math"
 	"os"
 	"os/exec"
-	"strings"
 	"testing"
 
 	"framepipe/internal/nettest"
@@ -20,18 +19,6 @@ type spot struct{ window, rate float64 }
 
 func (s spot) at() (x, y int) {
 	return 56 + int(svg.Columns*(s.window+0.5)/100), int(math.Round(202 + 210*(20-s.rate)/23))
-}
-
-// pixels wants colours at spots of a picture that begins so far down.
-func pixels(t *testing.T, picture image.Image, down int, want map[spot]string) {
-	t.Helper()
-	for at, colour := range want {
-		x, y := at.at()
-		r, g, b, _ := picture.At(x, y+down).RGBA()
-		if got := fmt.Sprintf("#%02x%02x%02x", r>>8, g>>8, b>>8); got != colour {
-			t.Errorf("%v, pixel %d, %d: %s, want %s", at, x, y+down, got, colour)
-		}
-	}
 }
 
 var light = map[spot]string{
@@ -49,49 +36,50 @@ var light = map[spot]string{
 
 const browser = "chromium-headless-shell"
 
+// The picture is right by itself, and in a browser's page, dark or light.
 func TestPixels(t *testing.T) {
 	nettest.Programs(t, "rsvg-convert", browser)
-	t.Run("picture", picturePixels)
-	t.Run("page", pagePixels)
-}
-
-func picturePixels(t *testing.T) {
-	c := exec.Command("rsvg-convert")
-	c.Stdin = strings.NewReader(drawn(t, hundred(t).SVG))
-	out, err := c.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	picture, err := png.Decode(bytes.NewReader(out))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pixels(t, picture, 0, light)
-}
-
-// A browser shows the page, light or dark.
-func pagePixels(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/page.html", []byte(drawn(t, hundred(t).HTML)), 0o644); err != nil {
-		t.Fatal(err)
+	b, shot := hundred(t), dir+"/shot.png"
+	for name, draw := range map[string]func(io.Writer) error{"picture.svg": b.SVG, "page.html": b.HTML} {
+		if err := os.WriteFile(dir+"/"+name, []byte(drawn(t, draw)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page := func(scheme string) []string {
+		return []string{
+			browser, "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=800,1000",
+			"--blink-settings=preferredColorScheme=" + scheme, "--user-data-dir=" + dir + "/profile",
+			"--screenshot=" + shot, "file://" + dir + "/page.html",
+		}
 	}
 	dark := map[spot]string{{40, 14}: "#12181f", {40, 4}: "#4fa3dd", {40, -1.5}: "#45b890", {97, 15}: "#f2b04a", {-8, 30}: "#12181f"}
-	for scheme, want := range []map[spot]string{dark, light} {
-		out, err := exec.Command(browser, "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=800,1000",
-			fmt.Sprintf("--blink-settings=preferredColorScheme=%d", scheme), "--user-data-dir="+dir+"/profile",
-			"--screenshot="+dir+"/page.png", "file://"+dir+"/page.html").CombinedOutput()
-		if err != nil {
+	for _, tt := range []struct {
+		down    int // where the picture begins
+		want    map[spot]string
+		command []string
+	}{
+		{0, light, []string{"rsvg-convert", "-o", shot, dir + "/picture.svg"}},
+		{12, dark, page("0")},
+		{12, light, page("1")},
+	} {
+		if out, err := exec.Command(tt.command[0], tt.command[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		f, err := os.Open(dir + "/page.png")
+		file, err := os.ReadFile(shot)
 		if err != nil {
 			t.Fatal(err)
 		}
-		picture, err := png.Decode(f)
-		f.Close()
+		picture, err := png.Decode(bytes.NewReader(file))
 		if err != nil {
 			t.Fatal(err)
 		}
-		pixels(t, picture, 12, want)
+		for at, colour := range tt.want {
+			x, y := at.at()
+			r, g, b, _ := picture.At(x, y+tt.down).RGBA()
+			if got := fmt.Sprintf("#%02x%02x%02x", r>>8, g>>8, b>>8); got != colour {
+				t.Errorf("%v, pixel %d, %d: %s, want %s", at, x, y+tt.down, got, colour)
+			}
+		}
 	}
 }

@@ -67,22 +67,9 @@ func TestPromiseOfMonths(t *testing.T) {
 			}
 		}
 		cycle := rapid.SampledFrom([]calendar.Cycle{before, this}).Draw(t, "billed")
-		c, err := NewScenario(samplesOf(t, s), cycle, g)
-		if err != nil {
-			t.Fatal(err)
-		}
-		x, err := c.Simulate(commit)
-		if err != nil {
-			t.Fatal(err)
-		}
-		methods := []Method{g.Method}
-		if g.Method == Separate {
-			methods = []Method{In, Out}
-		}
-		for _, m := range methods {
-			if worst := worstOf(x, m); worst > commit || x.Bill.WorstBilled > commit {
-				t.Fatalf("%s: the worst phase bills %d, and by hand %d", cycle.Name, x.Bill.WorstBilled, worst)
-			}
+		x := simulate(t, scenario(t, samplesOf(t, s), cycle.Start, g), commit)
+		if worst := worstOf(x); worst > commit || x.Bill.WorstBilled > commit {
+			t.Fatalf("%s: the worst phase bills %d, and by hand %d", cycle.Name, x.Bill.WorstBilled, worst)
 		}
 		if x.Offered != x.Passed+x.Lost || x.Delayed > x.Passed {
 			t.Fatalf("%s: %d offered, %d passed, %d delayed, %d lost", cycle.Name, x.Offered, x.Passed, x.Delayed, x.Lost)
@@ -123,7 +110,7 @@ func promiseForPollers(t *testing.T, m Method, jitter time.Duration) {
 		if kinds[0].Late > 0 {
 			g.Reserve = 2 * late
 		}
-		x := simulate(t, samplesOf(t, s), start+int64(length), g, commit)
+		x := simulate(t, scenario(t, samplesOf(t, s), start+int64(length), g), commit)
 		bill := polled(x)
 		for i := range pollers {
 			k := kinds[i%len(kinds)]
@@ -154,21 +141,15 @@ func crowded(r *rand.Rand, start int64, n int, commit float64) *Series {
 // polled returns a function that bills the bytes that passed, spread evenly over each slot.
 func polled(x *Simulated) func(polls []int64) float64 {
 	s := x.Bill.passed
-	counter := func(m Method) func(int64) float64 {
-		sums := make([]float64, len(s.In)+1)
-		for i := range s.In {
-			sums[i+1] = sums[i] + float64(m.Value(s.In[i], s.Out[i]))
+	var bills [][]func(int64) float64
+	for _, directions := range x.Method.budgets() {
+		var counters []func(int64) float64
+		for _, d := range directions {
+			c := counterOf(s, s.bytes(d))
+			counters = append(counters, func(at int64) float64 { return c.upTo(min(max(at, s.Start), s.at(len(s.In)))) })
 		}
-		return func(at int64) float64 {
-			slots := min(max(float64(at-s.Start)/float64(s.Slot), 0), float64(len(s.In)))
-			i := min(int(slots), len(s.In)-1)
-			return sums[i] + (sums[i+1]-sums[i])*(slots-float64(i))
-		}
+		bills = append(bills, counters)
 	}
-	in, out := counter(In), counter(Out)
-	bills := map[Method][][]func(int64) float64{
-		Separate: {{in}, {out}}, Max: {{in, out}}, Sum: {{counter(Sum)}}, In: {{in}}, Out: {{out}},
-	}[x.Method]
 	return func(polls []int64) (worst float64) {
 		for _, counters := range bills {
 			worst = max(worst, pollertest.Bill(polls, x.Cycle.Start, x.Cycle.End, x.Window, x.Percentile, counters...))

@@ -1,9 +1,7 @@
 package bill
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,15 +9,6 @@ import (
 
 	"framepipe/internal/calendar"
 )
-
-func drawn(t testing.TB, draw func(io.Writer) error) string {
-	t.Helper()
-	var w bytes.Buffer
-	if err := draw(&w); err != nil {
-		t.Fatal(err)
-	}
-	return w.String()
-}
 
 // hundred is the bill of a cycle of a hundred windows, of which the last is not known yet. In
 // Mbit/s, 3 come in; 8 go out, then 12 in 15 windows, then 18 in 4, which are free. So 12 are
@@ -31,7 +20,7 @@ func hundred(t testing.TB) *Bill {
 		return 3 * mega, map[bool]int64{true: 8, false: 12}[i < 80]*mega + map[bool]int64{true: 6 * mega}[i >= 95]
 	})
 	cycle := calendar.Cycle{Start: s.Start, End: s.Start + int64(500*time.Minute), Name: "2026-03-01"}
-	b, err := fromSeries(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: 5 * time.Minute, Commit: 10 * mega})
+	b, err := fromSeries(s, cycle, time.UTC, five(10*mega))
 	if err != nil || b.Billed != 12*mega {
 		t.Fatal(b, err)
 	}
@@ -41,15 +30,10 @@ func hundred(t testing.TB) *Bill {
 
 // A page needs nothing but itself, and shows names as they are.
 func TestPage(t *testing.T) {
-	b := hundred(t)
-	page := drawn(t, b.HTML)
-	for _, bad := range []string{"<script", "<link", "<img", "src=", "href=", "url(", "@import", "\x1b"} {
-		if strings.Contains(page, bad) {
-			t.Errorf("the page has %q", bad)
-		}
-	}
-	if urls := regexp.MustCompile(`\w+://[^"]*`).FindAllString(page, -1); len(urls) != 1 || urls[0] != "http://www.w3.org/2000/svg" {
-		t.Errorf("the page has %q", urls)
+	page := drawn(t, hundred(t).HTML)
+	page = strings.ReplaceAll(page, `xmlns="http://www.w3.org/2000/svg"`, "")
+	if bad := regexp.MustCompile(`<script|<link|<img|src=|href=|url\(|@import|\x1b|://`).FindString(page); bad != "" {
+		t.Errorf("the page has %q", bad)
 	}
 	for _, want := range []string{
 		"<title>&lt;script&gt;alert(&#34;&amp;&#34;)&lt;/script&gt; · Zürich 東京 · 2026-03-01</title>",
@@ -59,7 +43,6 @@ func TestPage(t *testing.T) {
 			t.Errorf("the page lacks %q\n%s", want, page)
 		}
 	}
-	wellFormed(t, []byte(page[strings.Index(page, "<svg"):strings.Index(page, "</svg>")]+"</svg>"))
 }
 
 // The lines of a text are rows: name, figure and remark, or a sentence in place of both.
@@ -85,20 +68,14 @@ func TestPageRows(t *testing.T) {
 
 // The picture of a cap says when it runs out or ran out.
 func TestCap(t *testing.T) {
-	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
-	s := series(cycle.Start, time.Hour, 240, func(int) (int64, int64) { return 1e9, 2e9 }) // ten days
+	s := series(day(2026, 3, 1), time.Hour, 240, func(int) (int64, int64) { return 1e9, 2e9 }) // ten days
 	for size, want := range map[int64][]string{
 		500e9:  {"96.0% of 500 GB", "runs out Wed 11 Mar at the mean", `<circle class="over" cx="273.7"`},
 		240e9:  {"200.0% of 240 GB", "ran out Fri 6 Mar 01:00", `<circle class="over" cx="161.4"`, "240 GB too much"},
 		1e15:   {">left<", ">1.00 PB<", "lasts to the end"},
 		1 << 6: {"ran out Sun 1 Mar 01:00"},
 	} {
-		b, err := fromSeries(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: time.Hour, Cap: size})
-		if err != nil {
-			t.Fatal(err)
-		}
-		svg := drawn(t, b.SVG)
-		wellFormed(t, []byte(svg))
+		svg := picture(t, month(t, s, Terms{Percentile: 95e9, Window: time.Hour, Cap: size}).SVG)
 		for _, text := range append(want, "a transfer cap, the direction that has more<") {
 			if !strings.Contains(svg, text) {
 				t.Errorf("a cap of %d: no %q", size, text)
@@ -112,34 +89,24 @@ func TestCap(t *testing.T) {
 
 // A picture has the cost if there are prices: so far, and by the forecast where there is one.
 func TestCostTile(t *testing.T) {
-	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
 	prices := Prices{Commit: 2e6, Overage: 3e6, Currency: "EUR"}
 	for _, tt := range []struct {
 		hours  int
 		prices Prices
 		want   string
 	}{
-		{12, prices, "cost so far, 20.00 EUR, "},
-		{240, prices, "cost so far, 20.00 EUR, forecast 26.00 EUR"},
-		{744, prices, "cost, 26.00 EUR, "},
+		{12, prices, "cost so far,20.00 EUR,"},
+		{240, prices, "cost so far,20.00 EUR,forecast 26.00 EUR"},
+		{744, prices, "cost,26.00 EUR,"},
 		{240, Prices{}, ""},
 	} {
-		s := series(cycle.Start, time.Hour, tt.hours, func(i int) (int64, int64) {
+		s := series(day(2026, 3, 1), time.Hour, tt.hours, func(i int) (int64, int64) {
 			return 0, map[bool]int64{false: 8e6, true: 12e6}[i%168 >= 138] / 8 * 3600 // a day of each week is busy
 		})
-		terms := Terms{Percentile: 95e9, Window: time.Hour, Commit: 10e6 / 8 * 3600, Prices: tt.prices}
-		b, err := fromSeries(s, cycle, time.UTC, terms)
-		if err != nil {
-			t.Fatal(err)
-		}
-		texts := regexp.MustCompile(`<text[^>]*>([^<]*)</text>`).FindAllStringSubmatch(drawn(t, b.SVG), -1)
-		got := ""
-		for i, text := range texts {
-			if strings.HasPrefix(text[1], "cost") {
-				got = text[1] + ", " + texts[i+1][1] + ", " + texts[i+2][1]
-			}
-		}
-		if got != tt.want {
+		svg := picture(t, month(t, s, Terms{Percentile: 95e9, Window: time.Hour, Commit: 10e6 / 8 * 3600, Prices: tt.prices}).SVG)
+		texts := regexp.MustCompile(`<text[^>]*>(cost[^<]*)</text>\n<text[^>]*>([^<]*)</text>\n<text[^>]*>([^<]*)<`)
+		tile := append(texts.FindStringSubmatch(svg), "")[1:]
+		if got := strings.TrimSuffix(strings.Join(tile, ","), ","); got != tt.want {
 			t.Errorf("after %d hours: %q, want %q", tt.hours, got, tt.want)
 		}
 	}
@@ -147,8 +114,6 @@ func TestCostTile(t *testing.T) {
 
 // Each method draws the directions that it compares with the commit, and the others.
 func TestLanes(t *testing.T) {
-	cycle := calendar.Calendar{Day: 1, Zone: time.UTC}.At(day(2026, 3, 1))
-	both := func(i int) (int64, int64) { return 1e6 + int64(i%50), 2e6 + int64(i%50) }
 	for _, tt := range []struct {
 		method  Method
 		in, out int64
@@ -159,16 +124,11 @@ func TestLanes(t *testing.T) {
 		{In, 1, 1, "[in out]", 2}, {Out, 1, 1, "[out in]", 2}, {Separate, 0, 1, "[out]", 1},
 		{Separate, 1, 0, "[in]", 1}, {Max, 0, 0, "[out]", 1},
 	} {
-		s := series(cycle.Start, time.Hour, 700, func(i int) (int64, int64) {
-			in, out := both(i)
-			return in * tt.in * 3, out * tt.out
+		s := series(day(2026, 3, 1), time.Hour, 700, func(i int) (int64, int64) {
+			return (1e6 + int64(i%50)) * tt.in * 3, (2e6 + int64(i%50)) * tt.out
 		})
-		b, err := fromSeries(s, cycle, time.UTC, Terms{Method: tt.method, Percentile: 95e9, Window: time.Hour})
-		if err != nil {
-			t.Fatal(err)
-		}
-		svg := drawn(t, b.SVG)
-		wellFormed(t, []byte(svg))
+		b := month(t, s, Terms{Method: tt.method, Percentile: 95e9, Window: time.Hour})
+		svg := picture(t, b.SVG)
 		billed, curves := strings.Count(svg, `class="line billed"`), len(regexp.MustCompile(`class="line (out|in|sum)"`).FindAllString(svg, -1))
 		if got := fmt.Sprint(b.lanes()); got != tt.lanes || billed != 2 || curves != tt.curves {
 			t.Errorf("%v, in %d, out %d: %s with %d lines and %d curves", tt.method, tt.in, tt.out, got, billed, curves)
@@ -179,22 +139,14 @@ func TestLanes(t *testing.T) {
 // The picture of a plan has a dot for each value, and a mark at the knee; the page has it, the
 // demand and a row for each commit.
 func TestPlanPicture(t *testing.T) {
-	const length = 12 * time.Hour
 	s := series(day(2026, 3, 1), 5*time.Minute, 144, func(i int) (int64, int64) {
 		return 0, int64(1e8 + 1e8*(i%12))
 	})
 	samples := samplesOf(t, s)
 	samples.Source = "<&>"
-	c, err := NewScenario(samples, gates(Out, length).At(s.Start), gates(Out, length))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := c.Plan(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	svg, page := drawn(t, p.SVG), drawn(t, p.HTML)
-	wellFormed(t, []byte(svg))
+	c := scenario(t, samples, s.Start, gates(Out, 12*time.Hour))
+	p := planOf(t, c, 0)
+	svg, page := picture(t, p.SVG), drawn(t, p.HTML)
 	if n := strings.Count(svg, "<circle"); n != 4*len(p) {
 		t.Errorf("%d dots for %d commits", n, len(p))
 	}
@@ -205,10 +157,8 @@ func TestPlanPicture(t *testing.T) {
 	if strings.Contains(svg, "Cost") || !strings.Contains(svg, "&lt;&amp;&gt; · ") {
 		t.Error("a cost without prices, or no title")
 	}
-	if n := strings.Count(page, "<svg"); n != 2 {
-		t.Errorf("%d pictures in the page", n)
-	}
-	if n := len(regexp.MustCompile(`<tr><td>[^<]*bit/s</td>`).FindAllString(page, -1)); n != len(p) {
-		t.Errorf("%d rows for %d commits", n, len(p))
+	rows := regexp.MustCompile(`<tr><td>[^<]*bit/s</td>`).FindAllString(page, -1)
+	if pictures := strings.Count(page, "<svg"); pictures != 2 || len(rows) != len(p) {
+		t.Errorf("%d pictures in the page, and %d rows for %d commits", pictures, len(rows), len(p))
 	}
 }

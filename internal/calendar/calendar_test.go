@@ -5,67 +5,94 @@ import (
 	"time"
 )
 
-func TestMonth(t *testing.T) {
-	berlin, err := time.LoadLocation("Europe/Berlin")
+func load(t *testing.T, zone string) *time.Location {
+	t.Helper()
+	z, err := time.LoadLocation(zone)
 	if err != nil {
 		t.Fatal(err) // Go brings the database along
 	}
-	const form = "2006-01-02 15:04:05"
-	for _, c := range []struct {
-		day              int
-		now, start, next string
+	return z
+}
+
+// A cycle has every time from its start up to its end, and its name.
+func TestCycles(t *testing.T) {
+	berlin := load(t, "Europe/Berlin")
+	month := func(day int) Calendar { return Calendar{Day: day, Zone: berlin} }
+	fixed := func(length time.Duration) Calendar { return Calendar{Day: 1, Zone: time.UTC, Length: length} }
+	for _, tt := range []struct {
+		calendar          Calendar
+		at                string
+		name, start, next string
 	}{
-		{1, "2026-03-29 03:00:00", "2026-03-01 00:00:00", "2026-04-01 00:00:00"}, // a day of 23 hours
-		{5, "2026-01-04 23:59:59", "2025-12-05 00:00:00", "2026-01-05 00:00:00"},
-		{5, "2026-01-05 00:00:00", "2026-01-05 00:00:00", "2026-02-05 00:00:00"},
-		{31, "2026-02-28 00:00:00", "2026-02-28 00:00:00", "2026-03-31 00:00:00"},
-		{31, "2026-02-27 00:00:00", "2026-01-31 00:00:00", "2026-02-28 00:00:00"},
-		{31, "2024-03-01 00:00:00", "2024-02-29 00:00:00", "2024-03-31 00:00:00"},
+		{month(1), "2026-03-29 03:00:00", "2026-03", "2026-03-01 00:00:00", "2026-04-01 00:00:00"}, // a day of 23 hours
+		{month(5), "2026-01-04 23:59:59", "2025-12", "2025-12-05 00:00:00", "2026-01-05 00:00:00"},
+		{month(5), "2026-01-05 00:00:00", "2026-01", "2026-01-05 00:00:00", "2026-02-05 00:00:00"},
+		{month(31), "2026-02-28 00:00:00", "2026-02", "2026-02-28 00:00:00", "2026-03-31 00:00:00"},
+		{month(31), "2026-02-27 00:00:00", "2026-01", "2026-01-31 00:00:00", "2026-02-28 00:00:00"},
+		{month(31), "2024-03-01 00:00:00", "2024-02", "2024-02-29 00:00:00", "2024-03-31 00:00:00"},
+		{month(31), "2005-07-01 00:00:00", "2005-06", "2005-06-30 00:00:00", "2005-07-31 00:00:00"},
+		{month(1), "1970-01-15 00:00:00", "1970-01", "1970-01-01 00:00:00", "1970-02-01 00:00:00"},
+		{month(1), "2200-12-15 00:00:00", "2200-12", "2200-12-01 00:00:00", "2201-01-01 00:00:00"},
+		{fixed(24 * time.Hour), "2026-03-05 13:00:00", "2026-03-05", "2026-03-05 00:00:00", "2026-03-06 00:00:00"},
+		{fixed(7 * 24 * time.Hour), "2026-03-11 13:00:00", "2026-03-05", "2026-03-05 00:00:00", "2026-03-12 00:00:00"},
+		{fixed(6 * time.Hour), "2026-03-05 13:00:00", "2026-03-05T12:00:00Z", "2026-03-05 12:00:00", "2026-03-05 18:00:00"},
 	} {
-		now, _ := time.ParseInLocation(form, c.now, berlin)
-		start, end := Calendar{Day: c.day, Zone: berlin}.Bounds(now.UnixNano())
-		if got := time.Unix(0, start).In(berlin).Format(form); got != c.start {
-			t.Errorf("day %d, %s: starts %s, want %s", c.day, c.now, got, c.start)
+		c := tt.calendar
+		nano := func(s string) int64 {
+			x, err := time.ParseInLocation(time.DateTime, s, c.Zone)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return x.UnixNano()
 		}
-		if got := time.Unix(0, end).In(berlin).Format(form); got != c.next {
-			t.Errorf("day %d, %s: ends %s, want %s", c.day, c.now, got, c.next)
+		want := Cycle{tt.name, nano(tt.start), nano(tt.next)}
+		for _, at := range []int64{nano(tt.at), want.Start, want.End - 1} {
+			if got := c.At(at); got != want {
+				t.Errorf("%s: %v is in %+v, want %+v", tt.at, time.Unix(0, at), got, want)
+			}
+		}
+		if before, after := c.At(want.Start-1), c.At(want.End); before.End != want.Start || after.Start != want.End {
+			t.Errorf("%+v is between %+v and %+v", want, before, after)
+		}
+		names := []string{tt.name}
+		if c.Length > 0 { // in any zone
+			names = append(names, time.Unix(0, want.Start).In(berlin).Format(time.RFC3339))
+		}
+		for _, name := range names {
+			if got, err := c.Parse(name); err != nil || got != want {
+				t.Errorf("%s is %+v, %v, want %+v", name, got, err, want)
+			}
+		}
+	}
+	for length, names := range map[time.Duration][]string{
+		0:                  {"", "2005", "2005-13", "2005-06-01", "0000-01", "1969-12", "2201-01", "9999-01", "last"},
+		24 * time.Hour:     {"", "2026-03", "2026-03-05T01:00:00Z", "1960-01-01", "2026-02-30"},
+		7 * 24 * time.Hour: {"2026-03-06"},
+		6 * time.Hour:      {"2026-03-05T13:00:00Z"},
+	} {
+		for _, name := range names {
+			if x, err := fixed(length).Parse(name); err == nil {
+				t.Errorf("%v: %q is %+v", length, name, x)
+			}
 		}
 	}
 }
 
 // Where the clock goes forward or back at midnight, or leaves out a day, every time
 // still lies in its cycle, and cycles follow each other.
-func TestMonthMidnight(t *testing.T) {
-	for _, name := range []string{"America/Asuncion", "America/Havana", "America/St_Johns", "America/Sao_Paulo", "Atlantic/Azores", "Africa/Cairo", "Asia/Beirut", "Asia/Amman", "Pacific/Apia"} {
-		zone, err := time.LoadLocation(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		shifts := 0
+func TestMidnight(t *testing.T) {
+	for _, name := range []string{
+		"America/Asuncion", "America/Havana", "America/St_Johns", "America/Sao_Paulo", "Atlantic/Azores",
+		"Africa/Cairo", "Asia/Beirut", "Asia/Amman", "Pacific/Apia",
+	} {
+		zone, shifts := load(t, name), 0
 		for _, day := range []int{1, 15, 20, 30, 31} {
-			bounds := Calendar{Day: day, Zone: zone}.Bounds
 			for at := time.Date(1985, 1, 1, 0, 0, 0, 0, zone); at.Year() < 2030; shifts++ {
-				_, shift := at.ZoneBounds()
-				if shift.IsZero() {
+				if _, at = at.ZoneBounds(); at.IsZero() {
 					break
 				}
-				at = shift
 				for d := -25 * time.Hour; d <= 25*time.Hour; d += 30 * time.Minute {
-					now := shift.Add(d).UnixNano()
-					start, end := bounds(now)
-					if start > now || end <= now {
-						t.Fatalf("%s, day %d: the cycle of %v is from %v to %v", name, day, shift.Add(d), time.Unix(0, start).In(zone), time.Unix(0, end).In(zone))
-					}
-					_, before := bounds(start - 1)
-					after, _ := bounds(end)
-					if s, e := bounds(start); s != start || e != end || before != start || after != end {
-						t.Fatalf("%s, day %d: %v begins a cycle until %v, but the one before ends %v", name, day, time.Unix(0, start).In(zone), time.Unix(0, end).In(zone), time.Unix(0, before).In(zone))
-					}
-					begin := time.Unix(0, start).In(zone)
-					y, m, d := begin.Date()
-					if last := time.Date(y, m+1, 0, 0, 0, 0, 0, time.UTC).Day(); begin.Hour() > 1 || d != min(day, last) && y != 2011 {
-						t.Fatalf("%s, day %d: a cycle begins at %v", name, day, begin)
-					}
+					around(t, Calendar{Day: day, Zone: zone}, at.Add(d))
 				}
 			}
 		}
@@ -75,79 +102,20 @@ func TestMonthMidnight(t *testing.T) {
 	}
 }
 
-func TestCycles(t *testing.T) {
-	for _, tt := range []struct {
-		day        int
-		name       string
-		start, end string
-	}{
-		{1, "2005-06", "2005-06-01", "2005-07-01"},
-		{31, "2005-06", "2005-06-30", "2005-07-31"},
-		{31, "2005-02", "2005-02-28", "2005-03-31"},
-		{29, "2004-02", "2004-02-29", "2004-03-29"},
-		{15, "2005-12", "2005-12-15", "2006-01-15"},
-	} {
-		c, err := Calendar{Day: tt.day, Zone: time.UTC}.Parse(tt.name)
-		format := func(at int64) string { return time.Unix(0, at).UTC().Format(time.DateOnly) }
-		if err != nil || format(c.Start) != tt.start || format(c.End) != tt.end || c.Name != tt.name {
-			t.Errorf("%+v: %+v, %v", tt, c, err)
-		}
-		if again := (Calendar{Day: tt.day, Zone: time.UTC}.At(c.Start)); again != c {
-			t.Errorf("%+v: at its start it is %+v", c, again)
-		}
-		if again := (Calendar{Day: tt.day, Zone: time.UTC}.At(c.End - 1)); again != c {
-			t.Errorf("%+v: at its end it is %+v", c, again)
-		}
+// around wants a time to lie in a cycle between others, which begins at the midnight of its day.
+func around(t *testing.T, c Calendar, at time.Time) {
+	t.Helper()
+	now := at.UnixNano()
+	start, end := c.Bounds(now)
+	_, before := c.Bounds(start - 1)
+	after, _ := c.Bounds(end)
+	if s, e := c.Bounds(start); start > now || end <= now || s != start || e != end || before != start || after != end {
+		t.Fatalf("%s, day %d: the cycle of %v is from %d to %d, after %d and before %d", c.Zone, c.Day, at, start, end, before, after)
 	}
-	for _, s := range []string{"1970-01", "2200-12"} {
-		if c, err := (Calendar{Day: 1, Zone: time.UTC}).Parse(s); err != nil || c.Name != s {
-			t.Errorf("%q: %v, %v", s, c, err)
-		}
-	}
-	for _, s := range []string{"", "2005", "2005-13", "2005-06-01", "0000-01", "1969-12", "2201-01", "9999-01", "last"} {
-		if c, err := (Calendar{Day: 1, Zone: time.UTC}).Parse(s); err == nil {
-			t.Errorf("%q: %v", s, c)
-		}
-	}
-}
-
-func TestFixedCycles(t *testing.T) {
-	at := func(s string) int64 {
-		x, err := time.Parse(time.RFC3339, s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return x.UnixNano()
-	}
-	for _, tt := range []struct {
-		length          time.Duration
-		time            string
-		name            string
-		start, end      string
-		other, notBegun string
-	}{
-		{24 * time.Hour, "2026-03-05T13:00:00Z", "2026-03-05", "2026-03-05T00:00:00Z", "2026-03-06T00:00:00Z", "2026-03-05T01:00:00+01:00", "2026-03-05T01:00:00Z"},
-		{7 * 24 * time.Hour, "2026-03-11T13:00:00Z", "2026-03-05", "2026-03-05T00:00:00Z", "2026-03-12T00:00:00Z", "2026-03-05T00:00:00Z", "2026-03-06"},
-		{6 * time.Hour, "2026-03-05T13:00:00Z", "2026-03-05T12:00:00Z", "2026-03-05T12:00:00Z", "2026-03-05T18:00:00Z", "2026-03-05T12:00:00+00:00", "2026-03-05T13:00:00Z"},
-	} {
-		c := Calendar{Day: 1, Zone: time.UTC, Length: tt.length}
-		x := c.At(at(tt.time))
-		if before, after := c.At(x.Start-1), c.At(x.End); before.End != x.Start || after.Start != x.End || c.At(x.End-1) != x {
-			t.Errorf("%v: %+v is between %+v and %+v", tt.length, x, before, after)
-		}
-		if want := (Cycle{tt.name, at(tt.start), at(tt.end)}); x != want {
-			t.Errorf("%v: %+v, want %+v", tt.length, x, want)
-		}
-		for _, name := range []string{tt.name, tt.other} {
-			if again, err := c.Parse(name); err != nil || again != x {
-				t.Errorf("%v: %s is %+v, %v", tt.length, name, again, err)
-			}
-		}
-		for _, name := range []string{tt.notBegun, "2026-03", "", "1960-01-01", "2026-02-30"} {
-			if x, err := c.Parse(name); err == nil {
-				t.Errorf("%v: %s is %+v", tt.length, name, x)
-			}
-		}
+	begin := time.Unix(0, start).In(c.Zone)
+	y, m, d := begin.Date()
+	if last := time.Date(y, m+1, 0, 0, 0, 0, 0, time.UTC).Day(); begin.Hour() > 1 || d != min(c.Day, last) && y != 2011 {
+		t.Fatalf("%s, day %d: a cycle begins at %v", c.Zone, c.Day, begin)
 	}
 }
 

@@ -16,18 +16,14 @@ func TestClock(t *testing.T) {
 		times, shows []int64
 		strays       int
 	}{
-		{"in order", []int64{100, 101, 101, 150}, []int64{100, 101, 101, 150}, 0},
 		{"disorder", []int64{100, 102, 101, 103}, []int64{100, 102, 102, 103}, 0},
 		{"one far ahead", []int64{100, 101, 101 + year, 102, 103}, []int64{100, 101, 101, 102, 103}, 1},
-		{"one far back", []int64{100, 101, 1, 102, 103}, []int64{100, 101, 101, 102, 103}, 1},
 		{"the first is wrong", []int64{100 + year, 1, 2, 3}, []int64{100 + year, 100 + year, 101 + year, 102 + year}, 1},
 		{"two far ahead", []int64{100, 100 + year, 100 + 3*year, 101, 102}, []int64{100, 100, 100 + year, 100 + year, 101 + year}, 2},
-		{"a night", []int64{100, 100 + night, 101 + night}, []int64{100, 100, 101 + night}, 0},
 		{"one far ahead before a night", []int64{100, 100 + year, 100 + night, 101 + night}, []int64{100, 100, 100, 101 + night}, 1},
 		{"every hour", []int64{3600, 7200, 10800, 14400}, []int64{3600, 3600, 7200, 10800}, 0},
 		{"two days in the wrong order", []int64{90000, 90001, 10, 12, 13}, []int64{90000, 90001, 90001, 90003, 90004}, 1},
 		{"after 2116", []int64{100, 5e9, 101}, []int64{100, 100, 101}, 1},
-		{"1970", []int64{0, 1, 2, 3}, []int64{0, 1, 2, 3}, 0},
 	} {
 		c := &Clock{}
 		var shows []int64

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -22,8 +21,6 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/nettest"
 	"framepipe/internal/process"
-
-	"github.com/vmihailenco/msgpack/v5"
 )
 
 // The manual pages, the usage texts and the completion are written by hand, each
@@ -92,7 +89,7 @@ func scriptFlags(t testing.TB) map[string][]string {
 	if len(cases) != 1 {
 		t.Fatal("pipeline.sh ends in another way now")
 	}
-	same3(t, "commands that parse their arguments", slices.Collect(maps.Keys(all)), strings.Split(cases[0], " | "))
+	sameSet(t, "commands that parse their arguments", slices.Collect(maps.Keys(all)), strings.Split(cases[0], " | "))
 	return all
 }
 
@@ -115,8 +112,8 @@ func allFlags(t testing.TB) map[string][]string {
 	return have
 }
 
-// same3 compares sets.
-func same3(t testing.TB, what string, got, want []string) {
+// sameSet wants the same words, in any order.
+func sameSet(t testing.TB, what string, got, want []string) {
 	t.Helper()
 	sorted := func(s []string) []string { return slices.Compact(slices.Sorted(slices.Values(s))) }
 	if got, want := sorted(got), sorted(want); !slices.Equal(got, want) {
@@ -183,7 +180,7 @@ func TestManFlags(t *testing.T) {
 		usage, flags := usageOf(t, name), have[name]
 		synopsis, prose, _ := parts(usage)
 		listed := matches(`(?m)^\.It Fl ([a-z0-9-]+)`, page)
-		same3(t, name+": flags explained on the page", append(listed, "h"), flags)
+		sameSet(t, name+": flags explained on the page", append(listed, "h"), flags)
 		if !slices.IsSorted(listed) {
 			t.Errorf("%s: the options on the page are not in the order of the alphabet: %v", name, listed)
 		}
@@ -191,17 +188,17 @@ func TestManFlags(t *testing.T) {
 		named := namedFlags(synopsis + "\n" + prose)
 		among(t, name+": flags that the usage text names", named, flags)
 		if name != "pipeline.sh" {
-			same3(t, name+": flags explained in the usage text", matches(`(?m)^  -([a-z0-9-]+)`, usage), flags)
+			sameSet(t, name+": flags explained in the usage text", matches(`(?m)^  -([a-z0-9-]+)`, usage), flags)
 			shown := matches(`\bFl ([a-z0-9-]+)`, section(page, ".Sh SYNOPSIS"))
-			same3(t, name+": flags in the page's synopsis", append(shown, "h", "v", "version"), flags)
+			sameSet(t, name+": flags in the page's synopsis", append(shown, "h", "v", "version"), flags)
 			continue
 		}
-		same3(t, "flags in the usage text of pipeline.sh", append(named, "h"), flags)
+		sameSet(t, "flags in the usage text of pipeline.sh", append(named, "h"), flags)
 		explained := matches(`(?m)^\.It Cm ([a-z]+)`, section(page, ".Sh DESCRIPTION"))
-		same3(t, "commands explained on the page", explained, append(slices.Collect(maps.Keys(script)), "help"))
+		sameSet(t, "commands explained on the page", explained, append(slices.Collect(maps.Keys(script)), "help"))
 		for _, line := range strings.Split(synopsis, "pipeline.sh ")[1:] {
 			for command := range strings.SplitSeq(strings.Fields(line)[0], "|") {
-				same3(t, "usage of pipeline.sh "+command, namedFlags(line), script[command])
+				sameSet(t, "usage of pipeline.sh "+command, namedFlags(line), script[command])
 			}
 		}
 	}
@@ -257,13 +254,9 @@ func manLint(t *testing.T) {
 				t.Error(strings.TrimSpace(line))
 			}
 		}
-		at := -1
-		for _, heading := range matches(`(?m)^\.Sh (.*)`, page) {
-			i := slices.Index(order, heading)
-			if i <= at {
-				t.Errorf("%s: the section %s is not in its place", name, heading)
-			}
-			at = i
+		place := func(a, b string) int { return slices.Index(order, a) - slices.Index(order, b) }
+		if headings := matches(`(?m)^\.Sh (.*)`, page); !slices.IsSortedFunc(headings, place) {
+			t.Errorf("%s: the sections are not in their order: %q", name, headings)
 		}
 	}
 }
@@ -272,9 +265,7 @@ func manLint(t *testing.T) {
 // brackets or not, in the order of the alphabet. The order in which flags are
 // shown is each text's own.
 func synopses(name, s string) (all [][]string) {
-	s = strings.Join(strings.Fields(s), "  ")
-	for _, line := range strings.Split(" "+s+" ", " "+name+" ")[1:] {
-		line = strings.Join(strings.Fields(line), " ")
+	for _, line := range strings.Split(strings.Join(strings.Fields(s), " ")+" ", name+" ")[1:] {
 		pieces := regexp.MustCompile(`\[[^][]*\]|\{[^{}]*\}|[^ ]+`).FindAllString(line, -1)
 		slices.Sort(pieces)
 		all = append(all, pieces)
@@ -341,7 +332,7 @@ func TestManNumbers(t *testing.T) {
 		if name == "quotagate" {
 			heading = ".Ss Counters"
 		}
-		same3(t, name+": counters explained", explained(all[name+".1"], heading), keys)
+		sameSet(t, name+": counters explained", explained(all[name+".1"], heading), keys)
 	}
 
 	dir := t.TempDir()
@@ -356,7 +347,7 @@ func TestManNumbers(t *testing.T) {
 		t.Errorf("quotagate says %s, and its metrics are\n%s", said, metrics)
 	}
 	page := all["quotagate.1"]
-	same3(t, "metrics explained", explained(page, ".Ss Metrics"), names)
+	sameSet(t, "metrics explained", explained(page, ".Ss Metrics"), names)
 	for _, m := range regexp.MustCompile(`(?m)^\.It Li (quotagate_.*)\n(\w+):`).FindAllStringSubmatch(page, -1) {
 		for _, name := range strings.Split(m[1], " , ") {
 			kind := strings.ToLower(strings.TrimSuffix(m[2], "s"))
@@ -369,7 +360,7 @@ func TestManNumbers(t *testing.T) {
 
 	fields := fieldsOf(t, string(shell(t, nil, "bytehist -format json -top 1 <"+capture+" 2>&1 >/dev/null")))
 	page = all["bytehist.1"]
-	same3(t, "names of a report", append(explained(page, ".Ss Reports"), explained(page, ".Ss Addresses")...), slices.Collect(maps.Keys(fields)))
+	sameSet(t, "names of a report", append(explained(page, ".Ss Reports"), explained(page, ".Ss Addresses")...), slices.Collect(maps.Keys(fields)))
 	for class := range fields["sizes"].(map[string]any) {
 		if !strings.Contains(section(page, ".Ss Reports"), " "+class) {
 			t.Errorf("the class %s is not on the page", class)
@@ -405,16 +396,16 @@ func TestManBill(t *testing.T) {
 		prom := read(t, dir+"/prom")
 		names := matches(`(?m)^([a-z_]+)[ {]`, prom)
 		metrics = append(metrics, names...)
-		same3(t, "gauges", matches(`(?m)^# TYPE (\S+) gauge$`, prom), names)
+		sameSet(t, "gauges", matches(`(?m)^# TYPE (\S+) gauge$`, prom), names)
 	}
-	same3(t, "names of a bill", explained(page, ".Ss Names"), printed)
+	sameSet(t, "names of a bill", explained(page, ".Ss Names"), printed)
 	simulated := []string{}
 	for _, flags := range [][]string{{"-simulate", "-rate", "1Mbit/s"}, {"-plan", "-percentile", "100", "-price", "1"}} {
 		fields := fieldsOf(t, output(t, exec.Command("quotabill", append(flags, "-csv", dir+"/samples", "-json")...)))
 		simulated = append(simulated, slices.Collect(maps.Keys(fields))...)
 	}
-	same3(t, "names of a simulation", explained(page, ".Ss Simulations"), simulated)
-	same3(t, "metrics of a bill", explained(page, ".Ss Metrics"), metrics)
+	sameSet(t, "names of a simulation", explained(page, ".Ss Simulations"), simulated)
+	sameSet(t, "metrics of a bill", explained(page, ".Ss Metrics"), metrics)
 }
 
 // The stream's page agrees with the code: its limits, the keys of captures, and
@@ -430,30 +421,16 @@ func TestManStream(t *testing.T) {
 	if len(keys) < 4 {
 		t.Errorf("framepcap has %v", keys)
 	}
-	same3(t, "keys of captures explained", explained(page, ".Ss Captures"), keys)
+	sameSet(t, "keys of captures explained", explained(page, ".Ss Captures"), keys)
 
-	var dump []byte
-	for _, line := range matches(`(?m)^((?:[0-9a-f]{2} ?)+)$`, section(page, ".Sh EXAMPLES")) {
-		b, err := hex.DecodeString(strings.ReplaceAll(line, " ", ""))
-		if err != nil {
-			t.Fatal(err)
-		}
-		dump = append(dump, b...)
+	lines := matches(`(?m)^((?:[0-9a-f]{2} ?)+)$`, section(page, ".Sh EXAMPLES"))
+	dump, err := hex.DecodeString(strings.ReplaceAll(strings.Join(lines, ""), " ", ""))
+	if err != nil || len(dump) < 42 {
+		t.Fatal(len(dump), err)
 	}
-	r := frame.NewReader(bytes.NewReader(dump))
-	var head, rec frame.Record
-	if err := r.Next(&head); err != nil || !head.IsHeader() || len(head.Raw()) != 57 {
-		t.Fatalf("the header: %v, %d bytes", err, len(head.Raw()))
-	}
-	var m map[string]any
-	if err := msgpack.Unmarshal(head.Raw(), &m); err != nil || fmt.Sprint(m) != "map[format:frames link:ethernet source:tap0 version:1]" {
-		t.Errorf("the header: %v, %v", m, err)
-	}
-	if err := r.Next(&rec); err != nil || rec.Time != 1700000000000000123 || len(rec.Frame) != 42 || !bytes.Equal(rec.Frame[12:14], []byte{8, 6}) {
-		t.Fatalf("the frame: %+v, %v", rec, err)
-	}
-	if size := len(head.Raw()) + frame.HeadSize + len(rec.Frame); size != len(dump) {
-		t.Errorf("%d bytes, want %d", len(dump), size)
+	arp := dump[len(dump)-42:]
+	if want := streamOf(frame.Record{Time: 1700000000_000000123, Frame: arp}); !bytes.Equal(dump, want) || arp[12] != 8 || arp[13] != 6 {
+		t.Errorf("% x\nwant a stream of one ARP frame, such as\n% x", dump, want)
 	}
 }
 
@@ -483,13 +460,13 @@ func TestManCompletion(t *testing.T) {
 	}
 	have, script := allFlags(t), scriptFlags(t)
 	for _, name := range manTools {
-		same3(t, name+": flags offered", bare(complete(name, "-")), have[name])
-		same3(t, name+": flags offered with two dashes", bare(complete(name, "--")), have[name])
+		sameSet(t, name+": flags offered", bare(complete(name, "-")), have[name])
+		sameSet(t, name+": flags offered with two dashes", bare(complete(name, "--")), have[name])
 	}
 	for command, flags := range script {
-		same3(t, "pipeline.sh "+command+": flags offered", bare(complete("pipeline.sh", command, "-")), flags)
+		sameSet(t, "pipeline.sh "+command+": flags offered", bare(complete("pipeline.sh", command, "-")), flags)
 	}
-	same3(t, "commands offered", complete("pipeline.sh", ""), append(slices.Collect(maps.Keys(script)), "help"))
+	sameSet(t, "commands offered", complete("pipeline.sh", ""), append(slices.Collect(maps.Keys(script)), "help"))
 
 	// Every value that is offered is taken, and what the flag takes is said in
 	// its error.
@@ -499,7 +476,7 @@ func TestManCompletion(t *testing.T) {
 	} {
 		says, _ := outcome(exec.Command(tt[0], tt[1], "?"))
 		list := strings.Join(matches(`: want (.*)\n`, says), "")
-		same3(t, tt[0]+" "+tt[1], complete(tt[0], tt[1], ""), regexp.MustCompile(`, | or `).Split(list, -1))
+		sameSet(t, tt[0]+" "+tt[1], complete(tt[0], tt[1], ""), regexp.MustCompile(`, | or `).Split(list, -1))
 	}
 	for _, tt := range [][2]string{
 		{"tunread", "-offload"}, {"tunwrite", "-pace"}, {"quotagate", "-cycle-day"}, {"quotagate", "-window"}, {"quotagate", "-tz"},
@@ -548,7 +525,7 @@ func TestManCompletion(t *testing.T) {
 		{"pipeline.sh up -in tee|quotagate -fo", "-foreground"},
 		{"pipeline.sh -", "-h"},
 	} {
-		same3(t, tt.line, complete(strings.Split(tt.line, " ")...), strings.Fields(tt.want))
+		sameSet(t, tt.line, complete(strings.Split(tt.line, " ")...), strings.Fields(tt.want))
 	}
 }
 
@@ -580,60 +557,38 @@ func TestManCompletionInterfaces(t *testing.T) {
 		{"pipeline.sh up v", "v0"},
 		{"pipeline.sh up ", "tap5 tun6 v0 " + odd},
 	} {
-		same3(t, tt.line, offered(t, ns.Command("bash"), strings.Split(tt.line, " ")...), strings.Fields(tt.want))
+		sameSet(t, tt.line, offered(t, ns.Command("bash"), strings.Split(tt.line, " ")...), strings.Fields(tt.want))
 	}
 	if os.Remove("was-run") == nil {
 		t.Error("the name of an interface was run")
 	}
 }
 
-// Typed at a terminal, the words are completed: by bash, and by zsh, which asks the
-// completion of bash, sourced in the clone or installed.
+// Typed at a terminal, the words are completed.
 func TestManCompletionTyped(t *testing.T) {
-	for _, tt := range []struct {
-		shell, rc   string
-		lines, want []string
-	}{
-		{"bash --noprofile --rcfile .zshrc -i", "bind 'set enable-bracketed-paste off'; . " + project(t) + "/man/completion.bash",
-			[]string{"bytehist -o ~/som\t", "bytehist -o \"som\t"},
-			[]string{"got <bytehist>got <-o>got <HOME/some day.frames>", "ready: bytehist -o \"some day.frames\""}},
-		{"zsh -d -i", "unset zle_bracketed_paste; unsetopt prompt_sp; autoload -U compinit; compinit -D -u; . " + project(t) + "/man/completion.zsh",
-			[]string{"quotagate -quota \t1GB", "tunread -co\t1s"},
-			[]string{"got <quotagate>got <-quota>got <1GB>", "got <tunread>got <-coalesce>got <1s>"}},
-		{"zsh -d -i", "unset zle_bracketed_paste; unsetopt prompt_sp; autoload -U compinit; fpath=(" + share(t) + "/zsh/site-functions $fpath); compinit -D -u", nil, nil},
-	} {
-		words := strings.Fields(tt.shell)
-		t.Run(words[0], func(t *testing.T) {
-			nettest.Programs(t, words[0])
-			dir := t.TempDir()
-			rc := tt.rc + "\nPS1='ready: '\n"
-			for _, name := range programs { // say what they were given
-				rc += name + `() { printf 'got <%s>' ` + name + ` "$@"; echo; }` + "\n"
-			}
-			write(t, dir+"/.zshrc", rc)
-			write(t, dir+"/some day.frames", "")
-			lines := append(tt.lines, "tunread -of\tfa\t", "tunwrite --off\tau\t-p\t1", "quotagate -pol\tr\t-ec\t", "bytehist -o som\t", "pipeline.sh dem\t")
-			want := append(tt.want, "got <tunread>got <-offload=false>", "got <tunwrite>got <--offload=auto>got <-pace>got <1>",
-				"got <quotagate>got <-policy>got <random>got <-ecn>", "got <bytehist>got <-o>got <some day.frames>", "got <pipeline.sh>got <demo>")
-			shown := typed(t, dir, exec.Command(words[0], words[1:]...), lines)
-			for _, w := range want {
-				if w = strings.ReplaceAll(w, "HOME", dir); !strings.Contains(shown, w) {
-					t.Errorf("the shell does not say %s but\n%s", w, shown)
-				}
-			}
-		})
-	}
-	zsh := strings.Join(matches(`(?m)^(?:#|\s*)compdef(?: _framepipe)? (.*)$`, read(t, root+"/man/completion.zsh")), ",")
-	if all := strings.Join(slices.Sorted(slices.Values(programs)), " "); zsh != all+","+all {
-		t.Errorf("zsh completes %s", zsh)
-	}
+	typed(t, "bash --noprofile --rcfile .zshrc -i", "bind 'set enable-bracketed-paste off'; . "+project(t)+"/man/completion.bash",
+		[]string{"bytehist -o ~/som\t", "bytehist -o \"som\t"},
+		"got <bytehist>got <-o>got <HOME/some day.frames>", "ready: bytehist -o \"some day.frames\"")
 }
 
-// typed types lines into a shell whose prompt is "ready: ", and returns what the terminal
-// shows.
-func typed(t *testing.T, dir string, c *exec.Cmd, lines []string) string {
+// typed types lines that all shells complete into one whose prompt is "ready: ", and others, and wants
+// to see what was completed.
+func typed(t *testing.T, shell, rc string, lines []string, want ...string) {
 	t.Helper()
+	dir := t.TempDir()
+	rc += "\nPS1='ready: '\n"
+	for _, name := range programs { // say what they were given
+		rc += name + `() { printf 'got <%s>' ` + name + ` "$@"; echo; }` + "\n"
+	}
+	write(t, dir+"/.zshrc", rc)
+	write(t, dir+"/some day.frames", "")
+	lines = append(lines, "tunread -of\tfa\t", "tunwrite --off\tau\t-p\t1", "quotagate -pol\tr\t-ec\t", "bytehist -o som\t", "pipeline.sh dem\t")
+	want = append(want, "got <tunread>got <-offload=false>", "got <tunwrite>got <--offload=auto>got <-pace>got <1>",
+		"got <quotagate>got <-policy>got <random>got <-ecn>", "got <bytehist>got <-o>got <some day.frames>", "got <pipeline.sh>got <demo>")
+
 	master, tty := terminal(t)
+	words := strings.Fields(shell)
+	c := exec.Command(words[0], words[1:]...)
 	c.Dir = dir
 	c.Env = append(os.Environ(), "TERM=dumb", "HISTFILE=", "INPUTRC=/dev/null", "HOME="+dir, "ZDOTDIR="+dir)
 	c.Stdin, c.Stdout, c.Stderr = tty, tty, tty
@@ -650,12 +605,14 @@ func typed(t *testing.T, dir string, c *exec.Cmd, lines []string) string {
 			t.Fatalf("no prompt: %q", shown.String())
 		}
 		if i < len(lines) {
-			if _, err := master.WriteString(lines[i] + "\n"); err != nil {
-				t.Fatal(err)
-			}
+			_, _ = master.WriteString(lines[i] + "\n")
 		}
 	}
-	return shown.String()
+	for _, w := range want {
+		if w = strings.ReplaceAll(w, "HOME", dir); !strings.Contains(shown.String(), w) {
+			t.Errorf("the shell does not say %s but\n%s", w, &shown)
+		}
+	}
 }
 
 // share copies the completions to where pipeline.sh install puts them, below a new
@@ -664,17 +621,31 @@ func share(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for from, to := range map[string]string{"bash": "bash-completion/completions/tunread", "fish": "fish/vendor_completions.d/tunread.fish", "zsh": "zsh/site-functions/_framepipe"} {
-		if err := os.MkdirAll(filepath.Dir(dir+"/"+to), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		write(t, dir+"/"+to, read(t, root+"/man/completion."+from))
+		nettest.Run(t, "install", "-D", root+"/man/completion."+from, dir+"/"+to)
 	}
 	return dir
 }
 
-// Fish asks the completion of bash, too, sourced in the clone or installed.
-func TestManCompletionFish(t *testing.T) {
-	nettest.Programs(t, "fish")
+func TestManCompletionOthers(t *testing.T) {
+	nettest.Programs(t, "zsh", "fish")
+	t.Run("zsh", completesZsh)
+	t.Run("fish", completesFish)
+}
+
+// Zsh asks the completion of bash, sourced in the clone or installed.
+func completesZsh(t *testing.T) {
+	const rc = "unset zle_bracketed_paste; unsetopt prompt_sp; autoload -U compinit; "
+	typed(t, "zsh -d -i", rc+"compinit -D -u; . "+project(t)+"/man/completion.zsh", []string{"quotagate -quota \t1GB", "tunread -co\t1s"},
+		"got <quotagate>got <-quota>got <1GB>", "got <tunread>got <-coalesce>got <1s>")
+	typed(t, "zsh -d -i", rc+"fpath=("+share(t)+"/zsh/site-functions $fpath); compinit -D -u", nil)
+	completed := matches(`(?m)^(?:#|\s*)compdef(?: _framepipe)? (.*)$`, read(t, root+"/man/completion.zsh"))
+	if all := strings.Join(slices.Sorted(slices.Values(programs)), " "); !slices.Equal(completed, []string{all, all}) {
+		t.Errorf("zsh completes %q", completed)
+	}
+}
+
+// Fish asks it, too.
+func completesFish(t *testing.T) {
 	dir, data := t.TempDir(), share(t)
 	write(t, dir+"/some day.frames", "")
 	complete := func(before, line string) []string {
@@ -686,7 +657,7 @@ func TestManCompletionFish(t *testing.T) {
 	clone := "source " + project(t) + "/man/completion.fish; "
 	have := allFlags(t)
 	for _, name := range manTools {
-		same3(t, name+": flags offered by fish", bare(complete(clone, name+" -")), have[name])
+		sameSet(t, name+": flags offered by fish", bare(complete(clone, name+" -")), have[name])
 	}
 	for _, tt := range []struct {
 		before, line string
@@ -701,6 +672,6 @@ func TestManCompletionFish(t *testing.T) {
 		{clone, "quotagate -policy r", []string{"random"}},
 		{clone, "bytehist -o som", []string{"some day.frames"}},
 	} {
-		same3(t, tt.line, complete(tt.before, tt.line), tt.want)
+		sameSet(t, tt.line, complete(tt.before, tt.line), tt.want)
 	}
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -36,10 +37,7 @@ func TestFloodOfControl(t *testing.T) {
 		packettest.Solicitation(src, netip.MustParseAddr("ff02::1:ff00:98"), near),
 		lldp, lldp,
 	}
-	size := 0
-	for _, f := range frames {
-		size += len(f)
-	}
+	size := len(slices.Concat(frames...))
 	before := n.b.Statistics("tap1")["rx_bytes"]
 	sent := make(chan int)
 	go func() {
@@ -56,14 +54,10 @@ func TestFloodOfControl(t *testing.T) {
 		sent <- bytes
 	}()
 	time.Sleep(length / 2) // the window is full
-	for _, tt := range []struct {
-		from *nettest.Namespace
-		tap  string
-		addr string
-	}{{n.a, "tap0", "10.0.0.2"}, {n.a, "tap0", "fd00::2"}, {n.b, "tap1", "10.0.0.1"}, {n.b, "tap1", "fd00::1"}} {
-		tt.from.Run("ip", "neigh", "flush", "dev", tt.tap)
-		if !tt.from.Reaches(tt.addr, 5*time.Second) {
-			t.Errorf("%s does not answer", tt.addr)
+	for addr, from := range map[string]*nettest.Namespace{"10.0.0.2": n.a, "fd00::2": n.a, "10.0.0.1": n.b, "fd00::1": n.b} {
+		from.Run("ip", "neigh", "flush", "all")
+		if !from.Reaches(addr, 5*time.Second) {
+			t.Errorf("%s does not answer", addr)
 		}
 	}
 	total := <-sent

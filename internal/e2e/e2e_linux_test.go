@@ -35,9 +35,6 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(meterFile); name != "" {
 		os.Exit(meter(name))
 	}
-	if every := os.Getenv(lossy); every != "" {
-		os.Exit(lose(every))
-	}
 	if os.Getenv(intruder) != "" {
 		os.Exit(intrude(os.Args[1:]))
 	}
@@ -49,25 +46,17 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "framepipe-bin-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
 	defer os.RemoveAll(dir)
 	bin = dir + "/bin"
-	var packages []string
-	for _, name := range append([]string{"bench/soak"}, manTools...) {
+	packages := []string{"framepipe/bench/soak"}
+	for _, name := range manTools {
 		packages = append(packages, "framepipe/"+name)
-	}
-	if err := process.Build(bin, packages...); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
 	}
 	// As if it were installed: most tests need no build of their own. Another user
 	// runs the stages of up, and must reach them.
-	err = errors.Join(os.Chmod(dir, 0o755), os.Chmod(bin, 0o755), os.MkdirAll(dir+"/share/framepipe", 0o755))
+	err = errors.Join(err, process.Build(bin, packages...), os.Chmod(dir, 0o755), os.Chmod(bin, 0o755), os.MkdirAll(dir+"/share/framepipe", 0o755))
 	for from, to := range map[string]string{"pipeline.sh": "/bin/pipeline.sh", "internal/status/status.sh": "/share/framepipe/status.sh"} {
-		text, e := os.ReadFile("../../" + from)
+		text, e := os.ReadFile(root + "/" + from)
 		err = errors.Join(err, e, os.WriteFile(dir+to, text, 0o755))
 	}
 	if err != nil {
@@ -82,18 +71,17 @@ func run(m *testing.M) int {
 // those of this one unless it knows of a test that has looked at what has changed.
 func TestSources(t *testing.T) {
 	n := 0
-	for _, dir := range []string{"tunread", "tunwrite", "tundivert", "quotagate", "bytehist", "framepcap", "quotabill", "frame", "internal", "bench", "examples", "man"} {
-		if err := filepath.WalkDir("../../"+dir, func(name string, d fs.DirEntry, err error) error {
-			if err == nil && d.Type().IsRegular() {
-				n++
-				_, err = os.Stat(name)
-			}
-			return err
-		}); err != nil {
-			t.Fatal(err)
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == ".git" {
+			return fs.SkipDir
 		}
-	}
-	if _, err := os.Stat("../../pipeline.sh"); err != nil || n < 100 {
+		if err == nil && d.Type().IsRegular() {
+			n++
+			_, err = os.Stat(name)
+		}
+		return err
+	})
+	if err != nil || n < 100 {
 		t.Errorf("%d files, %v", n, err)
 	}
 }
@@ -116,10 +104,7 @@ func TestScripts(t *testing.T) {
 
 // makeStream FILE FRAMES SIZE INTERVAL [START] writes a stream of UDP frames of three
 // flows; SIZE 0 makes TCP super-frames.
-func makeStream(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 4 || len(args) > 5 {
-		ts.Fatalf("usage: stream FILE FRAMES SIZE INTERVAL [START]")
-	}
+func makeStream(ts *testscript.TestScript, _ bool, args []string) {
 	n, err1 := strconv.Atoi(args[1])
 	size, err2 := strconv.Atoi(args[2])
 	interval, err3 := time.ParseDuration(args[3])
@@ -135,9 +120,7 @@ func makeStream(ts *testscript.TestScript, neg bool, args []string) {
 func stream(n, size int, interval time.Duration) []byte { return streamFrom(1e18, n, size, interval) }
 
 func streamFrom(start uint64, n, size int, interval time.Duration) []byte {
-	var b bytes.Buffer
-	w := frame.NewWriter(&b)
-	_ = w.Header(frame.LinkEthernet, "tap0")
+	var all []frame.Record
 	for i := range n {
 		s := packettest.Spec{UDP: true, Port: uint16(5000 + i%3)}
 		rec := frame.Record{Time: start + uint64(i)*uint64(interval)}
@@ -148,6 +131,16 @@ func streamFrom(start uint64, n, size int, interval time.Duration) []byte {
 			s.UDP, s.Payload = false, packettest.Bytes(43800)
 			rec.Offload, rec.Frame = s.Super(1460)
 		}
+		all = append(all, rec)
+	}
+	return streamOf(all...)
+}
+
+func streamOf(records ...frame.Record) []byte {
+	var b bytes.Buffer
+	w := frame.NewWriter(&b)
+	_ = w.Header(frame.LinkEthernet, "tap0")
+	for _, rec := range records {
 		_ = w.Write(&rec)
 	}
 	_ = w.Flush()
@@ -157,10 +150,7 @@ func streamFrom(start uint64, n, size int, interval time.Duration) []byte {
 // exits STATUS COMMAND... runs a shell command, whose stdout and stderr the
 // script can look at, and wants it to exit so. A trace on stderr is never
 // right.
-func exits(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: exits STATUS COMMAND...")
-	}
+func exits(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(ts.Exec("bash", "-c", "("+strings.Join(args[1:], " ")+"); echo \"status $?\" >status.txt"))
 	if got := strings.TrimSpace(ts.ReadFile("status.txt")); got != "status "+args[0] {
 		ts.Fatalf("%s, want %s", got, args[0])
@@ -172,9 +162,6 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 // same FILE FILE compares files of any bytes.
 func same(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 2 {
-		ts.Fatalf("usage: same FILE FILE")
-	}
 	if (ts.ReadFile(args[0]) == ts.ReadFile(args[1])) == neg {
 		ts.Fatalf("%s and %s: the same is %v", args[0], args[1], neg)
 	}

@@ -16,7 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -38,11 +37,22 @@ const (
 	wirefilter = "../../examples/wirefilter.sh"
 )
 
-// examples builds those of the examples that are programs, beside the tools.
-var buildExamples = sync.OnceValue(func() error { return process.Build(bin, "framepipe/examples/...") })
+// buildExamples builds those of the examples that are programs, beside the tools.
+var buildExamples = sync.OnceValue(func() error {
+	if out, err := exec.Command("rustc", "-O", "-o", bin+"/stage-rs", root+"/examples/stage.rs").CombinedOutput(); err != nil || len(out) > 0 {
+		return fmt.Errorf("rustc: %v\n%s", err, out)
+	}
+	return process.Build(bin, "framepipe/examples/...")
+})
 
+// examples makes all the examples ready.
 func examples(t testing.TB) {
 	t.Helper()
+	needPython(t)
+	nettest.Programs(t, "rustc", "luajit", "pv")
+	if exec.Command("luajit", "-e", "require 'MessagePack'").Run() != nil {
+		nettest.Skip(t, "needs lua-messagepack")
+	}
 	if err := buildExamples(); err != nil {
 		t.Fatal(err)
 	}
@@ -55,113 +65,70 @@ func needPython(t testing.TB) {
 	}
 }
 
-var buildRust = sync.OnceValues(func() ([]byte, error) {
-	return exec.Command("rustc", "-O", "-o", bin+"/stage-rs", "../../examples/stage.rs").CombinedOutput()
-})
-
-// needRust builds the example in Rust, beside the tools.
-func needRust(t testing.TB) {
-	t.Helper()
-	nettest.Programs(t, "rustc")
-	if out, err := buildRust(); err != nil || len(out) > 0 {
-		t.Fatalf("rustc: %v\n%s", err, out)
-	}
-}
-
-func needLua(t testing.TB) {
-	t.Helper()
-	nettest.Programs(t, "luajit")
-	if exec.Command("luajit", "-e", "require 'MessagePack'").Run() != nil {
-		nettest.Skip(t, "needs lua-messagepack")
-	}
-}
-
 // mixed is a stream of all that a stream may hold: heads of both kinds, frames
 // of all sizes up to the largest, additions, foreign encodings, annotations.
-func mixed(t testing.TB) []byte {
-	t.Helper()
+func mixed() []byte {
 	var b bytes.Buffer
 	w := frame.NewWriter(&b)
-	err := w.Header(frame.LinkEthernet, "tap0")
+	_ = w.Header(frame.LinkEthernet, "tap0")
 	for i := range 400 {
 		s := packettest.Spec{UDP: i%2 == 0, V6: i%3 == 0, Tags: i % 4, Payload: packettest.Bytes(i * 3)}
-		err = errors.Join(err, w.Write(&frame.Record{Time: uint64(i), Frame: s.Frame()}))
+		_ = w.Write(&frame.Record{Time: uint64(i), Frame: s.Frame()})
 		h, f := packettest.Spec{Payload: packettest.Bytes(100 * i)}.Super(1460)
-		err = errors.Join(err, w.Write(&frame.Record{Time: 1e18, Offload: h, Frame: f}))
-		err = errors.Join(err, w.Write(&frame.Record{Frame: s.Frame(), Extra: []byte{0x92, 1, 0xa1, 'x'}, Extras: 1}))
+		_ = w.Write(&frame.Record{Time: 1e18, Offload: h, Frame: f})
+		_ = w.Write(&frame.Record{Frame: s.Frame(), Extra: []byte{0x92, 1, 0xa1, 'x'}, Extras: 1})
 		if i%50 == 0 {
-			err = errors.Join(err, w.Annotate(map[string]any{"note": i}))
-			err = errors.Join(err, w.Write(&frame.Record{Time: 1, Frame: packettest.Bytes(frame.MaxFrame - i)}))
+			_ = w.Annotate(map[string]any{"note": i})
+			_ = w.Write(&frame.Record{Time: 1, Frame: packettest.Bytes(frame.MaxFrame - i)})
 			// The short forms that libraries write.
-			err = errors.Join(err, w.WriteRaw(append([]byte{0x93, 1, 0xc0, 0xc4, 60}, packettest.Bytes(60)...)))
+			_ = w.WriteRaw(append([]byte{0x93, 1, 0xc0, 0xc4, 60}, packettest.Bytes(60)...))
 		}
 	}
-	if err = errors.Join(err, w.Flush()); err != nil {
-		t.Fatal(err)
-	}
+	_ = w.Flush()
 	return b.Bytes()
 }
 
-// passers are the examples as stages that pass everything.
-func passers(t testing.TB) [][]string {
-	t.Helper()
-	examples(t)
-	needPython(t)
-	needLua(t)
-	needRust(t)
-	nettest.Programs(t, "pv")
-	return [][]string{
-		{"stage-go", "-most", "2000000"},
-		{stagePy, "99"},
-		{quotaLua, "1e12"},
-		{"stage-rs", "0"},
-		{"tee", "/dev/null"},
-		{"pv", "-q"},
-	}
+// passers are stages that pass everything: the examples, and programs of others.
+var passers = [][]string{
+	{"stage-go", "-most", "2000000"},
+	{stagePy, "99"},
+	{quotaLua, "1e12"},
+	{"stage-rs", "0"},
+	{"tee", "/dev/null"},
+	{"pv", "-q"},
 }
 
 func TestExamples(t *testing.T) {
-	passers(t)
+	examples(t)
 	t.Run("pass", examplesPass)
 	t.Run("vectors", examplesVectors)
 	t.Run("end", examplesEnd)
+	t.Run("messages", examplesMessages)
+	t.Run("stage.rs", stageRust)
 }
 
 // What passes is the same, bit for bit, read at once or in pieces.
 func examplesPass(t *testing.T) {
-	in := mixed(t)
-	for _, p := range passers(t) {
+	in, small := mixed(), stream(40, 500, time.Millisecond)
+	for _, p := range passers {
 		out, stderr, status := through(t, in, p[0], p[1:]...)
 		if !bytes.Equal(out, in) || status != 0 {
 			t.Errorf("%v: %d bytes of %d, the same: %v; status %d, %s", p, len(out), len(in), bytes.HasPrefix(in, out), status, stderr)
 		}
 		// A first part that ends anywhere, and the rest when that is through.
 		for _, cut := range []int{58, 61, 70, 83, 5000} {
-			small := in[:20000]
 			all, w, r := piped(t, exec.Command(p[0], p[1:]...))
 			_, err1 := w.Write(small[:cut])
 			time.Sleep(20 * time.Millisecond)
 			_, err2 := w.Write(small[cut:])
 			w.Close()
 			got, err3 := io.ReadAll(r)
-			if err := errors.Join(err1, err2, err3, all[0].End(10*time.Second)); err != nil {
-				t.Fatal(err)
-			}
-			if want := whole20000(t, small); !bytes.HasPrefix(small, got) || len(got) < want {
-				t.Errorf("%v: cut at %d, %d bytes came, want %d", p, cut, len(got), want)
+			ended(t, all...)
+			if err := errors.Join(err1, err2, err3); err != nil || !bytes.Equal(got, small) {
+				t.Errorf("%v: cut at %d, %d bytes came, want %d; %v", p, cut, len(got), len(small), err)
 			}
 		}
 	}
-}
-
-// whole20000 returns where the last whole value of a stream ends.
-func whole20000(t testing.TB, b []byte) int {
-	t.Helper()
-	r := frame.NewReader(bytes.NewReader(b))
-	var rec frame.Record
-	for r.Next(&rec) == nil {
-	}
-	return int(r.Offset())
 }
 
 // The examples read the vectors: what is good passes as it came, up to where
@@ -179,7 +146,7 @@ func examplesVectors(t *testing.T) {
 		"stage-rs": "bad-link bad-version",
 		quotaLua:   "bad-depth-33 bad-frame-string bad-link bad-offload-9 bad-offload-string bad-time-float bad-time-negative bad-version",
 	}
-	for _, p := range passers(t)[:4] {
+	for _, p := range passers[:4] {
 		for _, name := range names {
 			in, err1 := os.ReadFile(name)
 			name = strings.TrimSuffix(name, ".frames")
@@ -210,7 +177,7 @@ func examplesVectors(t *testing.T) {
 // and at ^C not before their input does.
 func examplesEnd(t *testing.T) {
 	in := stream(10, 100, time.Millisecond)
-	for _, p := range passers(t)[:4] {
+	for _, p := range passers[:4] {
 		s, w, out := piped(t, exec.Command(p[0], p[1:]...), exec.Command("head", "-c", fmt.Sprint(len(in))))
 		if _, err := w.Write(in); err != nil {
 			t.Fatal(err)
@@ -225,13 +192,12 @@ func examplesEnd(t *testing.T) {
 			t.Errorf("%v: %v, %q, %d bytes of %d", p, err, says, len(got), len(in))
 		}
 	}
-	for _, p := range passers(t)[1:4] {
+	for _, p := range passers[1:4] {
 		s, w, out := piped(t, exec.Command(p[0], p[1:]...))
 		for i := range 2 {
-			if _, err := w.Write(in); err != nil {
-				t.Fatal(err)
-			}
-			if got, err := io.ReadAll(io.LimitReader(out, int64(len(in)))); err != nil || !bytes.Equal(got, in) {
+			_, err1 := w.Write(in)
+			got, err2 := io.ReadAll(io.LimitReader(out, int64(len(in))))
+			if err := errors.Join(err1, err2); err != nil || !bytes.Equal(got, in) {
 				t.Errorf("%v: %d bytes, %v", p, len(got), err)
 			}
 			if i == 0 {
@@ -244,81 +210,78 @@ func examplesEnd(t *testing.T) {
 	}
 }
 
-// The stage in Go drops what is too long and nothing else.
-func TestStageGo(t *testing.T) {
-	examples(t)
-	var in, want bytes.Buffer
-	i, o := frame.NewWriter(&in), frame.NewWriter(&want)
-	for n := range 2000 {
-		f := packettest.Bytes((n * 7) % 2000)
-		_ = i.Write(&frame.Record{Time: uint64(n), Frame: f})
-		if len(f) <= 1000 {
-			_ = o.Write(&frame.Record{Time: uint64(n), Frame: f})
-		}
-	}
-	_, _ = i.Flush(), o.Flush()
-	out, stderr, status := through(t, in.Bytes(), "stage-go", "-most", "1000")
-	if !bytes.Equal(out, want.Bytes()) || status != 0 || stderr != "" {
-		t.Errorf("%d bytes, want %d; status %d, %s", len(out), want.Len(), status, stderr)
-	}
-}
-
-// The stage that examples/README.md builds outside of the clone is one.
-func TestStageGoOutside(t *testing.T) {
-	clone, err := filepath.Abs(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	block := blocks(t, "examples/README.md", "bash")[0]
-	script := strings.Replace(block, "/path/to/framepipe", clone, 1)
-	if script == block {
-		t.Fatal("it names no clone")
-	}
-	c := exec.Command("bash", "-euc", script)
-	c.Dir = dir
-	c.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-buildvcs=false")
-	if says, status := outcome(c); status != 0 {
-		t.Fatalf("status %d, %s", status, says)
-	}
-	in := stream(4, 1000, 0)
-	if out, stderr, status := through(t, slices.Concat(in, stream(1, 1001, 0)[57:]), dir+"/mystage/mystage"); !bytes.Equal(out, in) || status != 0 {
-		t.Errorf("%d bytes, want %d; status %d, %s", len(out), len(in), status, stderr)
-	}
-}
-
 // The stage in Rust loses each third frame and nothing else.
-func TestStageRust(t *testing.T) {
-	needRust(t)
-	in := mixed(t)
+func stageRust(t *testing.T) {
+	in := mixed()
 	var want bytes.Buffer
 	r, w := frame.NewReader(bytes.NewReader(in)), frame.NewWriter(&want)
 	var rec frame.Record
-	for n := 1; r.Next(&rec) == nil; {
-		if rec.IsAnnotation() {
-			_ = w.WriteRaw(rec.Raw())
-			continue
+	for n := 0; r.Next(&rec) == nil; {
+		if !rec.IsAnnotation() {
+			n++
 		}
-		if n%3 > 0 {
+		if rec.IsAnnotation() || n%3 > 0 {
 			_ = w.WriteRaw(rec.Raw())
 		}
-		n++
 	}
 	_ = w.Flush()
 	if out, stderr, status := through(t, in, "stage-rs", "3"); !bytes.Equal(out, want.Bytes()) || status != 0 || stderr != "" {
 		t.Errorf("%d bytes, want %d; status %d, %s", len(out), want.Len(), status, stderr)
 	}
-	for _, args := range [][]string{{}, {"some"}, {"1", "2"}} {
-		if _, stderr, status := through(t, nil, "stage-rs", args...); status != 2 || !strings.HasPrefix(stderr, "stage-rs: one argument is wanted") {
-			t.Errorf("%v: status %d, %q", args, status, stderr)
+}
+
+// What is wrong is said in one line.
+func examplesMessages(t *testing.T) {
+	in := stream(1000, 500, 0)
+	for _, tt := range []struct {
+		shell  string
+		status int
+		says   string
+	}{
+		{"stage-rs", 2, "stage-rs: one argument is wanted"},
+		{"stage-rs some", 2, "stage-rs: one argument is wanted"},
+		{"stage-rs 1 2", 2, "stage-rs: one argument is wanted"},
+		{"stage-rs 0 >/dev/full", 1, "stage-rs: stdout: No space left on device (os error 28)\n"},
+		{"stage-rs 0 0>/dev/null", 1, "stage-rs: stdin: Bad file descriptor (os error 9)\n"},
+		{stagePy, 2, "stage.py: "},
+		{stagePy + " nonsense", 2, "stage.py: "},
+		{stagePy + " a b", 2, "stage.py: "},
+		{stagePy + " tcp >/dev/full", 1, "stage.py: stdout: No space left on device\n"},
+		{stagePy + " tcp 0>/dev/null", 1, "stage.py: stdin: Bad file descriptor\n"},
+	} {
+		_, says, status := through(t, in, "sh", "-c", tt.shell)
+		if status != tt.status || !strings.HasPrefix(says, tt.says) || strings.Index(says, "\n") != len(says)-1 {
+			t.Errorf("%s: status %d, %q", tt.shell, status, says)
 		}
 	}
-	for shell, want := range map[string]string{
-		"stage-rs 0 >/dev/full":  "stage-rs: stdout: No space left on device (os error 28)\n",
-		"stage-rs 0 0>/dev/null": "stage-rs: stdin: Bad file descriptor (os error 9)\n",
-	} {
-		if _, stderr, status := through(t, in, "sh", "-c", shell); status != 1 || stderr != want {
-			t.Errorf("%s: status %d, %s", shell, status, stderr)
+}
+
+// The stage in Go drops what is too long and nothing else, and so does the one that
+// examples/README.md builds outside of the clone.
+func TestStageGo(t *testing.T) {
+	dir := t.TempDir()
+	if err := process.Build(dir, "framepipe/examples/stage-go"); err != nil {
+		t.Fatal(err)
+	}
+	build := strings.Replace(blocks(t, "examples/README.md", "bash")[0], "/path/to/framepipe", project(t), 1)
+	c := exec.Command("bash", "-euc", build)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-buildvcs=false")
+	if says, status := outcome(c); status != 0 {
+		t.Fatalf("status %d, %s", status, says)
+	}
+	var in, want []frame.Record
+	for n := range 2000 {
+		rec := frame.Record{Time: uint64(n), Frame: packettest.Bytes((n * 7) % 2000)}
+		in = append(in, rec)
+		if len(rec.Frame) <= 1000 {
+			want = append(want, rec)
+		}
+	}
+	for _, stage := range [][]string{{dir + "/stage-go", "-most", "1000"}, {dir + "/mystage/mystage"}} {
+		out, stderr, status := through(t, streamOf(in...), stage[0], stage[1:]...)
+		if !bytes.Equal(out, streamOf(want...)) || status != 0 || stderr != "" {
+			t.Errorf("%s: %d bytes; status %d, %s", stage, len(out), status, stderr)
 		}
 	}
 }
@@ -326,49 +289,44 @@ func TestStageRust(t *testing.T) {
 // The stage in Python finds protocols behind tags and extension headers.
 func TestStagePython(t *testing.T) {
 	needPython(t)
-	icmp6 := func(kind byte, tags int) []byte {
-		f := packettest.Spec{UDP: true, V6: true, Tags: tags, Payload: make([]byte, 16)}.Frame()
-		f[14+4*tags+6], f[14+4*tags+40] = 58, kind
-		return f
-	}
-	icmp := func(tags int) []byte {
-		f := packettest.Spec{UDP: true, Tags: tags, Payload: make([]byte, 16)}.Frame()
-		f[14+4*tags+9] = 1
+	icmp := func(kind byte, tags int) []byte { // of version 6, but for kind 0
+		f := packettest.Spec{UDP: true, V6: kind > 0, Tags: tags, Payload: make([]byte, 16)}.Frame()
+		ip := f[14+4*tags:]
+		if kind == 0 {
+			ip[9] = 1
+		} else {
+			ip[6], ip[40] = 58, kind
+		}
 		return f
 	}
 	qinq := packettest.Spec{UDP: true, Tags: 2}.Frame()
 	qinq[12], qinq[13] = 0x88, 0xa8
-	arp := append([]byte("\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x08\x06"), make([]byte, 28)...)
 	frames := map[string][]byte{
 		"tcp":             packettest.Spec{}.Frame(),
 		"tcp in 6":        packettest.Spec{V6: true}.Frame(),
-		"tcp, tag":        packettest.Spec{Tags: 1}.Frame(),
 		"tcp in 6, ext":   packettest.Spec{V6: true, Ext: 2, Tags: 1}.Frame(),
 		"udp":             packettest.Spec{UDP: true}.Frame(),
 		"udp, options":    packettest.Spec{UDP: true, Options: 3}.Frame(),
-		"udp in 6":        packettest.Spec{UDP: true, V6: true}.Frame(),
 		"udp, tags":       qinq,
 		"udp in 6, ext":   packettest.Spec{UDP: true, V6: true, Ext: 1, Tags: 2}.Frame(),
-		"icmp":            icmp(0),
-		"icmp, tag":       icmp(1),
-		"icmp6":           icmp6(128, 0),
-		"icmp6, tags":     icmp6(129, 2),
-		"neighbours":      icmp6(135, 0),
-		"neighbours, tag": icmp6(136, 1),
-		"arp":             arp,
+		"icmp":            icmp(0, 0),
+		"icmp, tag":       icmp(0, 1),
+		"icmp6":           icmp(128, 0),
+		"icmp6, tags":     icmp(129, 2),
+		"neighbours":      icmp(135, 0),
+		"neighbours, tag": icmp(136, 1),
+		"arp":             packettest.ARP(1),
 		"lldp":            append([]byte("\x01\x80\xc2\x00\x00\x0e\x02\x00\x00\x00\x00\x01\x88\xcc"), make([]byte, 46)...),
 		"nothing":         {},
 		"half":            packettest.Spec{V6: true}.Frame()[:30],
 		"half a tag":      qinq[:15],
 	}
 	var names []string
-	var in bytes.Buffer
-	w := frame.NewWriter(&in)
+	var in []frame.Record
 	for name, f := range frames {
-		_ = w.Write(&frame.Record{Time: uint64(len(names)), Frame: f})
+		in = append(in, frame.Record{Time: uint64(len(names)), Frame: f})
 		names = append(names, name)
 	}
-	_ = w.Flush()
 	for protocol, want := range map[string]string{
 		"tcp":    `^tcp|^half$`,
 		"udp":    `^udp`,
@@ -380,7 +338,7 @@ func TestStagePython(t *testing.T) {
 		"ip":     `^(tcp|udp|icmp)(, .*)?$`,
 		"47":     `^$`,
 	} {
-		out, stderr, status := through(t, in.Bytes(), stagePy, protocol)
+		out, stderr, status := through(t, streamOf(in...), stagePy, protocol)
 		if status != 0 || stderr != "" {
 			t.Errorf("%s: status %d, %s", protocol, status, stderr)
 		}
@@ -389,24 +347,9 @@ func TestStagePython(t *testing.T) {
 			passed[names[rec.Time]] = true
 		}
 		for _, name := range names {
-			drop := regexp.MustCompile(want).MatchString(name)
-			if passed[name] == drop {
+			if drop := regexp.MustCompile(want).MatchString(name); passed[name] == drop {
 				t.Errorf("%s: %s passed: %v", protocol, name, passed[name])
 			}
-		}
-	}
-	oneLine := regexp.MustCompile(`^stage\.py: .*\n$`)
-	for _, args := range [][]string{{}, {"nonsense"}, {"a", "b"}} {
-		if _, stderr, status := through(t, nil, stagePy, args...); status != 2 || !oneLine.MatchString(stderr) {
-			t.Errorf("%v: status %d, %q", args, status, stderr)
-		}
-	}
-	for shell, want := range map[string]string{
-		stagePy + " tcp >/dev/full":  "stage.py: stdout: No space left on device\n",
-		stagePy + " tcp 0>/dev/null": "stage.py: stdin: Bad file descriptor\n",
-	} {
-		if _, stderr, status := through(t, in.Bytes(), "sh", "-c", shell); status != 1 || stderr != want {
-			t.Errorf("%s: status %d, %s", shell, status, stderr)
 		}
 	}
 }
@@ -446,16 +389,13 @@ func (n *network) arrivesUDP(t testing.TB, addr string) bool {
 // echoesTCP sends through a connection and wants it back.
 func echoesTCP(c net.Conn, size int) error {
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-	b := packettest.Bytes(size)
+	b, got := packettest.Bytes(size), make([]byte, size)
 	go func() { _, _ = c.Write(b) }()
-	got := make([]byte, size)
-	if _, err := io.ReadFull(c, got); err != nil {
-		return err
+	_, err := io.ReadFull(c, got)
+	if err == nil && !bytes.Equal(b, got) {
+		err = errors.New("other bytes came back")
 	}
-	if !bytes.Equal(b, got) {
-		return errors.New("other bytes came back")
-	}
-	return nil
+	return err
 }
 
 // A stage in Python, put into a pipeline while a TCP connection is open, takes
@@ -463,10 +403,8 @@ func echoesTCP(c net.Conn, size int) error {
 func TestStagePythonLive(t *testing.T) {
 	t.Parallel()
 	needPython(t)
-	nettest.Need(t, "tcpdump")
 	n := newNetwork(t, setup{})
 	addresses := []string{"10.0.0.2", "fd00::2"}
-	before, after := t.TempDir()+"/before", t.TempDir()+"/after"
 	var conns []net.Conn
 	for _, addr := range addresses {
 		conns = append(conns, echoing(t, n.a, n.b, net.JoinHostPort(addr, "7")))
@@ -475,7 +413,7 @@ func TestStagePythonLive(t *testing.T) {
 		stages    []string
 		icmp, udp bool
 	}{
-		{[]string{"tee " + before, stagePy + " icmp", "tee " + after}, false, true},
+		{[]string{stagePy + " icmp"}, false, true},
 		{[]string{stagePy + " udp", "bytehist -o /dev/null"}, true, false},
 		{nil, true, true},
 	} {
@@ -500,21 +438,6 @@ func TestStagePythonLive(t *testing.T) {
 		}
 	}
 	n.stop()
-	// The captures beside it show what was dropped, and what not.
-	for name, icmp := range map[string]bool{before: true, after: false} {
-		shown := string(shell(t, nil, "framepcap < "+name+" | tcpdump -nr - 2>/dev/null"))
-		for what, want := range map[string]bool{
-			"10.0.0.1 > 10.0.0.2: ICMP echo request": icmp,
-			"fd00::1 > fd00::2: ICMP6, echo request": icmp,
-			"Flags [P.]":                             true,
-			"UDP, length 6":                          true,
-			"neighbor ":                              true,
-		} {
-			if got := strings.Contains(shown, what); got != want {
-				t.Errorf("%s: tcpdump shows %q: %v, want %v", name, what, got, want)
-			}
-		}
-	}
 }
 
 var windowReport = regexp.MustCompile(`quota.lua: passed (\d+) bytes of (\d+), dropped (\d+) frames`)
@@ -523,37 +446,38 @@ var windowReport = regexp.MustCompile(`quota.lua: passed (\d+) bytes of (\d+), d
 // count of bytes for each window.
 func TestQuotaLua(t *testing.T) {
 	t.Parallel()
-	needLua(t)
+	examples(t)
 	const quota, size = 10_000_000, 1000
 	t.Run("one window", func(t *testing.T) {
 		in := stream(40000, size, time.Microsecond)
 		out, stderr, status := through(t, in, quotaLua, fmt.Sprint(quota), "1000")
-		if status != 0 {
-			t.Fatalf("status %d, %s", status, stderr)
-		}
 		// Up to the threshold it is the same, bit for bit.
-		if same := 7400 * (size + frame.HeadSize); !bytes.Equal(in[:same], out[:min(same, len(out))]) {
-			t.Errorf("something is missing below the threshold")
+		if same := 7400 * (size + frame.HeadSize); status != 0 || !bytes.Equal(in[:same], out[:min(same, len(out))]) {
+			t.Errorf("status %d, %s; something is missing below the threshold", status, stderr)
 		}
 		passed := len(records(t, out)) * size
 		if passed > quota+size || passed < quota*95/100 {
 			t.Errorf("%d bytes passed of a quota of %d", passed, quota)
 		}
-		// Between the two, the drops become more: those of the first half of
-		// the way are fewer than those of the second.
 		m := windowReport.FindStringSubmatch(stderr)
 		if m == nil || m[1] != fmt.Sprint(passed) || m[3] != fmt.Sprint(40000-passed/size) {
 			t.Fatalf("%d bytes passed, it says %s", passed, stderr)
 		}
-		counts := histogram(t, stderr)
-		want := make([]uint64, 256)
+		var counts [256]int
 		for _, rec := range records(t, in) {
 			for _, b := range rec.Frame {
-				want[b]++
+				counts[b]++
 			}
 		}
-		if !slices.Equal(counts, want) {
-			t.Errorf("counted %v\nwant %v", counts, want)
+		var table strings.Builder
+		for b, n := range counts {
+			if b%16 == 0 {
+				fmt.Fprintf(&table, "\n%02x", b)
+			}
+			fmt.Fprintf(&table, " %8d", n)
+		}
+		if !strings.Contains(stderr, table.String()) {
+			t.Errorf("it counts\n%s\nand not%s", stderr, &table)
 		}
 	})
 	t.Run("windows", func(t *testing.T) {
@@ -589,25 +513,6 @@ func TestQuotaLua(t *testing.T) {
 	})
 }
 
-// histogram reads the table that quota.lua prints.
-func histogram(t testing.TB, text string) (counts []uint64) {
-	t.Helper()
-	for _, line := range strings.Split(text, "\n") {
-		words := strings.Fields(line)
-		if len(words) != 17 || words[0] != fmt.Sprintf("%02x", len(counts)) {
-			continue
-		}
-		for _, w := range words[1:] {
-			n, err := strconv.ParseUint(w, 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			counts = append(counts, n)
-		}
-	}
-	return counts
-}
-
 // segment makes two namespaces with a tap each, and no other link than what the
 // test makes of them.
 func segment(t testing.TB) (a, b *nettest.Namespace) {
@@ -626,41 +531,25 @@ func segment(t testing.TB) (a, b *nettest.Namespace) {
 func TestLink(t *testing.T) {
 	t.Parallel()
 	nettest.Need(t, "bash", "socat", "udhcpd", "udhcpc")
-	for _, v := range []struct {
-		name string
-		run  func(a, b *nettest.Namespace, socket string) []*exec.Cmd
-	}{
-		{"a socket", func(a, b *nettest.Namespace, socket string) []*exec.Cmd {
-			return []*exec.Cmd{
-				a.Command(linkSh, "tap0", "socat", "-", "UNIX-LISTEN:"+socket),
-				b.Command(linkSh, "tap0", "socat", "-", "UNIX-CONNECT:"+socket+",retry=100,interval=0.05"),
-			}
-		}},
-		// As ssh root@other link.sh tap0 does.
-		{"a command", func(a, b *nettest.Namespace, _ string) []*exec.Cmd {
-			return []*exec.Cmd{a.Command(linkSh, append([]string{"tap0"}, b.Command(linkSh, "tap0").Args...)...)}
-		}},
-		// One command serves, and a filter stands before the other.
-		{"a server", func(a, b *nettest.Namespace, socket string) []*exec.Cmd {
-			return []*exec.Cmd{
-				a.Command("socat", "UNIX-LISTEN:"+socket, "EXEC:"+linkSh+" tap0"),
-				b.Command(linkSh, "tap0", "sh", "-c", "quotagate -quota 1PB | socat - UNIX-CONNECT:"+socket+",retry=100,interval=0.05"),
-			}
-		}},
-	} {
-		t.Run(v.name, func(t *testing.T) {
+	for _, name := range []string{"a socket", "a command", "a server"} {
+		t.Run(name, func(t *testing.T) {
 			a, b := segment(t)
 			dir := openDir(t)
+			listener, connector := "UNIX-LISTEN:"+dir+"/socket", "UNIX-CONNECT:"+dir+"/socket,retry=100,interval=0.05"
 			var links []*stage
-			for _, c := range v.run(a, b, dir+"/socket") {
+			for _, c := range map[string][]*exec.Cmd{
+				"a socket": {a.Command(linkSh, "tap0", "socat", "-", listener), b.Command(linkSh, "tap0", "socat", "-", connector)},
+				// As ssh root@other link.sh tap0 does.
+				"a command": {a.Command(linkSh, append([]string{"tap0"}, b.Command(linkSh, "tap0").Args...)...)},
+				// One command serves, and a filter stands before the other.
+				"a server": {
+					a.Command("socat", listener, "EXEC:"+linkSh+" tap0"),
+					b.Command(linkSh, "tap0", "sh", "-c", "quotagate -quota 1PB | socat - "+connector),
+				},
+			}[name] {
 				links = append(links, pipeline(t, nil, nil, c)...)
 			}
 			t.Cleanup(func() {
-				for _, s := range links {
-					if t.Failed() {
-						t.Logf("%v: %s", s.Args, &s.Said)
-					}
-				}
 				// What they started goes with the namespaces' processes.
 				for _, ns := range []*nettest.Namespace{a, b} {
 					for pid := range tools(t, ns) {
@@ -678,14 +567,11 @@ func TestLink(t *testing.T) {
 			if err := echoesTCP(echoing(t, a, b, "10.0.0.100:7"), 8<<20); err != nil {
 				t.Error("TCP: ", err)
 			}
-			if !strings.Contains(a.Run("ip", "neigh", "show", "dev", "tap0"), "10.0.0.100 lladdr ") {
-				t.Error("no answer to ARP")
-			}
 			// When one side goes, all of it goes, and for the one that was asked to that is
 			// no failure.
 			_ = links[0].Process.Signal(unix.SIGTERM)
 			gone(t, links)
-			if status := links[0].ProcessState.ExitCode(); status != 0 && v.name != "a server" { // which is socat
+			if status := links[0].ProcessState.ExitCode(); status != 0 && name != "a server" { // which is socat
 				t.Errorf("asked to stop: %v", links[0].ProcessState)
 			}
 			eventually(t, 5*time.Second, "none of their processes is left", func() bool { return len(tools(t, a))+len(tools(t, b)) == 0 })
@@ -711,11 +597,10 @@ func TestLinkFails(t *testing.T) {
 		{[]string{"tap0", "echo", "garbage"}, 1}, // to tunwrite
 		{[]string{"tap0", "true"}, 0},
 	} {
-		s := pipeline(t, nil, nil, ns.Command(linkSh, tt.args...))[0]
-		if err := s.End(10 * time.Second); err != nil {
-			t.Error(tt.args, err)
-		} else if got := s.ProcessState.ExitCode(); got != tt.status {
-			t.Errorf("%v: status %d, want %d: %s", tt.args, got, tt.status, &s.Said)
+		s := pipeline(t, nil, nil, ns.Command(linkSh, tt.args...))
+		gone(t, s)
+		if got := s[0].ProcessState.ExitCode(); got != tt.status {
+			t.Errorf("%v: status %d, want %d: %s", tt.args, got, tt.status, &s[0].Said)
 		}
 	}
 }
@@ -748,42 +633,31 @@ func filtered(t *testing.T) {
 	}
 	server, client := n.udp("10.0.0.2:9")
 	const count = 2000
-	var delays []time.Duration
-	done := make(chan struct{})
 	start := time.Now()
 	go func() {
-		defer close(done)
-		b := make([]byte, 2000)
-		for {
-			_ = server.SetReadDeadline(time.Now().Add(time.Second))
-			m, _, err := server.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			at := time.Duration(binary.BigEndian.Uint64(b))
-			if !bytes.Equal(b[8:m], noiseBlock[:m-8]) {
-				t.Error("a datagram was changed")
-			}
-			delays = append(delays, time.Since(start)-at)
+		for i := range count {
+			b := binary.BigEndian.AppendUint64(nil, uint64(time.Since(start)))
+			_, _ = client.Write(append(b, noiseBlock[:i*7%1460]...))
+			time.Sleep(time.Millisecond) // so slow that the queue of the tap loses none when a stage has to wait
 		}
 	}()
-	for i := range count {
-		b := binary.BigEndian.AppendUint64(nil, uint64(time.Since(start)))
-		if _, err := client.Write(append(b, noiseBlock[:i*7%1460]...)); err != nil {
-			t.Fatal(err)
+	var delays []time.Duration
+	for b := make([]byte, 2000); ; {
+		_ = server.SetReadDeadline(time.Now().Add(time.Second))
+		m, _, err := server.ReadFrom(b)
+		if err != nil {
+			break
 		}
-		time.Sleep(time.Millisecond) // so slow that the queue of the tap loses none when a stage has to wait
+		if !bytes.Equal(b[8:m], noiseBlock[:m-8]) {
+			t.Error("a datagram was changed")
+		}
+		delays = append(delays, time.Since(start)-time.Duration(binary.BigEndian.Uint64(b)))
 	}
-	<-done
 	lost := 1 - float64(len(delays))/count
-	slices.Sort(delays)
-	if len(delays) == 0 {
-		t.Fatal("nothing arrived")
-	}
-	t.Logf("lost %.3f, delay from %v, median %v", lost, delays[0], delays[len(delays)/2])
 	if lost < 0.14 || lost > 0.26 { // more than six standard deviations
-		t.Errorf("lost %.3f of the frames, want 0.20", lost)
+		t.Fatalf("lost %.3f of the frames, want 0.20", lost)
 	}
+	slices.Sort(delays)
 	if least, median := delays[0], delays[len(delays)/2]; least < 140*time.Millisecond || median > time.Second {
 		t.Errorf("delay: least %v, median %v, want 150 ms", least, median)
 	}
@@ -793,30 +667,20 @@ func filtered(t *testing.T) {
 // What VDE cannot take does no harm to what it can, and what it can take comes
 // through whole, however full its pipe is.
 func adapter(t *testing.T) {
-	var in bytes.Buffer
-	var want [][]byte
-	w := frame.NewWriter(&in)
-	_ = w.Header(frame.LinkEthernet, "tap0")
+	var in, want []frame.Record
 	for i := range 20000 {
-		f := packettest.Bytes(14 + i*11%1800)
-		_ = w.Write(&frame.Record{Time: 1, Frame: f})
-		if len(f) <= 1521 {
-			want = append(want, f)
+		rec := frame.Record{Time: 1, Frame: packettest.Bytes(14 + i*11%1800)}
+		in = append(in, rec)
+		if len(rec.Frame) <= 1521 {
+			want = append(want, rec)
 		}
 	}
-	_ = w.Flush()
-	stdout, stderr, status := through(t, in.Bytes(), wirefilter, "-d", "100")
-	if status != 0 {
-		t.Fatal(status, stderr)
-	}
+	stdout, stderr, status := through(t, streamOf(in...), wirefilter, "-d", "100")
 	got := records(t, stdout)
-	for i := range min(len(got), len(want)) {
-		if !bytes.Equal(got[i].Frame, want[i]) {
-			t.Fatalf("frame %d is another, of %d bytes", i, len(got[i].Frame))
-		}
-	}
-	if len(got) != len(want) || !strings.Contains(stderr, fmt.Sprintf("dropped %d frames of more than 1521 bytes", 20000-len(want))) {
-		t.Errorf("%d frames of %d came through; it says %s", len(got), len(want), stderr)
+	same := func(a, b frame.Record) bool { return bytes.Equal(a.Frame, b.Frame) }
+	dropped := fmt.Sprintf("dropped %d frames of more than 1521 bytes", 20000-len(want))
+	if status != 0 || !slices.EqualFunc(got, want, same) || !strings.Contains(stderr, dropped) {
+		t.Errorf("%d frames of %d came through, or others; status %d, it says %s", len(got), len(want), status, stderr)
 	}
 
 	for _, tt := range []struct {
@@ -845,7 +709,7 @@ func TestShell(t *testing.T) {
 // The commands of shell.md do what it says.
 func shellPage(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir+"/day.frames", mixed(t))
+	write(t, dir+"/day.frames", mixed())
 	for _, block := range blocks(t, "examples/shell.md", "sh") {
 		c := exec.Command("bash", "-euo", "pipefail", "-c", block)
 		c.Dir = dir
@@ -853,31 +717,21 @@ func shellPage(t *testing.T) {
 			t.Errorf("%sstatus %d\n%s", block, status, says)
 		}
 	}
-	bytes := map[string]int{}
-	for _, rec := range records(t, mixed(t)) {
+	n := 0 // bytes of IPv4 behind tags, all of which go to one host
+	for _, rec := range records(t, mixed()) {
 		ip := rec.Frame[12:]
-		for len(ip) > 4 && ip[0] == 0x81 && ip[1] == 0 { // tags
+		for len(ip) > 4 && ip[0] == 0x81 && ip[1] == 0 {
 			ip = ip[4:]
 		}
 		if len(ip) >= 22 && ip[0] == 8 && ip[1] == 0 && ip[2]>>4 == 4 {
-			bytes[net.IP(ip[18:22]).String()] += len(rec.Frame)
+			n += len(rec.Frame)
 		}
 	}
-	hosts := read(t, dir+"/hosts")
-	for host, n := range bytes {
-		if !strings.Contains(hosts, fmt.Sprintf("%d %s\n", n, host)) {
-			t.Errorf("awk counts\n%snot %d of %s", hosts, n, host)
-		}
+	if hosts := read(t, dir+"/hosts"); !strings.Contains(hosts, fmt.Sprintf("%d 10.0.0.2\n", n)) {
+		t.Errorf("awk counts\n%snot %d of 10.0.0.2", hosts, n)
 	}
-	if len(bytes) == 0 {
-		t.Error("there is no host")
-	}
-	interrupted(t, dir)
-}
 
-// interrupted has ^C end the compressed capture of shell.md, of which nothing is lost.
-func interrupted(t *testing.T, dir string) {
-	t.Helper()
+	// ^C ends the compressed capture, of which nothing is lost.
 	line := matches(`(?m)^    (tunread .*\bzstd .*)$`, read(t, root+"/examples/shell.md"))[0]
 	c := exec.Command("bash", "-c", `tunread() { trap 'exit 0' INT; cat day.frames; while :; do sleep 0.05; done; }
 tunwrite() { trap "" INT; cat >same.frames; }
@@ -938,145 +792,86 @@ func shellHolds(t *testing.T) {
 	}
 }
 
-// --- how fast they are -----------------------------------------------------
-
-// BenchmarkExamples measures the stages one after the other, five times, and
-// prints the table of examples/README.md. Once is enough.
-func BenchmarkExamples(t *testing.B) {
-	passers(t)
-	nettest.Need(t, "wirefilter")
-	const rounds, length = 5, 2 * time.Second
-	dir := t.TempDir()
-	captures := []struct {
-		name   string
-		frames int
-		stream []byte
-	}{
-		{dir + "/frames", 400000, stream(20000, 1500, time.Microsecond)},
-		{dir + "/super", 14000, stream(700, 0, time.Microsecond)},
-	}
-	for _, c := range captures { // 600 MB each
-		write(t, c.name, bytes.Repeat(c.stream, 20))
-	}
-	type row struct {
-		name  string
-		stage string
-		file  [2][]float64 // frames a second, of either capture
-		live  [2][]float64 // Mbit/s, of super-frames and of 1500 bytes
-	}
-	rows := []*row{
-		{name: "no stage"},
-		{name: "`cat`", stage: "cat"},
-		{name: "`tee`", stage: "tee /dev/null"},
-		{name: "`pv`", stage: "pv -q"},
-		{name: "`stage-go`", stage: "stage-go -most 2000000"},
-		{name: "`stage.py`", stage: stagePy + " 99"},
-		{name: "`quota.lua`", stage: quotaLua + " 1e15"},
-		{name: "`stage.rs`", stage: "stage-rs 0"},
-		{name: "`wirefilter.sh`", stage: wirefilter},
-	}
-	for range rounds {
-		for _, r := range rows {
-			for i, c := range captures {
-				words := strings.Fields(r.stage)
-				if len(words) == 0 || r.stage == wirefilter && i == 1 {
-					continue
-				}
-				r.file[i] = append(r.file[i], float64(c.frames)/timed(t, exec.Command("cat", c.name), exec.Command(words[0], words[1:]...), exec.Command("cat")).Seconds())
+// BenchmarkExamples measures what examples/README.md has a table of: the stages between two
+// cats, and between two taps.
+func BenchmarkExamples(b *testing.B) {
+	examples(b)
+	nettest.Need(b, "wirefilter")
+	dir := b.TempDir()
+	write(b, dir+"/1500", bytes.Repeat(stream(20000, 1500, time.Microsecond), 20))
+	write(b, dir+"/43854", bytes.Repeat(stream(700, 0, time.Microsecond), 20))
+	for _, stage := range []string{
+		"", "cat", "tee /dev/null", "pv -q", "stage-go -most 2000000", stagePy + " 99", quotaLua + " 1e15", "stage-rs 0", wirefilter,
+	} {
+		words := strings.Fields(stage)
+		for size, frames := range map[int]int{1500: 400000, 43854: 14000} {
+			if stage == "" || stage == wirefilter && size > 1500 {
+				continue
 			}
-			for i, read := range []string{"", "-offload=false"} {
-				if r.stage == wirefilter && i == 0 {
-					continue
+			b.Run(fmt.Sprintf("%s/%d", filepath.Base(words[0]), size), func(b *testing.B) {
+				for b.Loop() {
+					timed(b, exec.Command("cat", fmt.Sprint(dir, "/", size)), exec.Command(words[0], words[1:]...), exec.Command("cat"))
 				}
-				t.Run(strings.Trim(r.name, "`"), func(t *testing.B) {
-					n := newNetwork(t, setup{})
-					var stages []string
-					if r.stage != "" {
-						stages = []string{r.stage}
-					}
-					n.swap(setup{read: read}, stages...)
-					if err := echoesTCP(echoing(t, n.a, n.b, "10.0.0.2:7"), 1); err != nil { // it is there
-						t.Fatal(err)
-					}
-					r.live[i] = append(r.live[i], n.throughput(t, length)/1e6)
-				})
+				all := float64(b.N * frames)
+				b.ReportMetric(all/1e3/b.Elapsed().Seconds(), "1000/s")
+				b.ReportMetric(8*all*float64(size)/1e6/b.Elapsed().Seconds(), "Mbit/s")
+			})
+		}
+		for _, read := range []string{"", "-offload=false"} {
+			if stage == wirefilter && read == "" {
+				continue
 			}
+			b.Run(fmt.Sprintf("%s/live%s", filepath.Base(stage), read), func(b *testing.B) {
+				n := newNetwork(b, setup{})
+				n.swap(setup{read: read}, slices.DeleteFunc([]string{stage}, func(s string) bool { return s == "" })...)
+				if err := echoesTCP(echoing(b, n.a, n.b, "10.0.0.2:7"), 1); err != nil { // it is there
+					b.Fatal(err)
+				}
+				n.serveTraffic("")
+				const length = 2 * time.Second
+				for b.Loop() {
+					b.ReportMetric(8*float64(n.fetch(b, length, traffic.NewLog(length)))/1e6/length.Seconds(), "Mbit/s")
+				}
+			})
 		}
 	}
-	var b strings.Builder
-	b.WriteString("| | 1500-byte frames, 1000/s | Mbit/s | super-frames, 1000/s | Mbit/s | live, Mbit/s | live, 1500 bytes, Mbit/s |\n|---|---|---|---|---|---|---|\n")
-	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s", r.name)
-		for i, size := range []float64{1500, 43854} {
-			v := r.file[i]
-			fmt.Fprintf(&b, " | %s | %s", figures(scaleBy(v, 1e-3)), figures(scaleBy(v, 8*size/1e6)))
-		}
-		for _, v := range r.live {
-			fmt.Fprintf(&b, " | %s", figures(v))
-		}
-		b.WriteString(" |\n")
-	}
-	t.Logf("medians of %d rounds (least, most)\n%s", rounds, &b)
-}
-
-// figures is a median, with the least and the most.
-func figures(v []float64) string {
-	if len(v) == 0 {
-		return ""
-	}
-	slices.Sort(v)
-	digits := 0
-	if v[len(v)/2] < 10 {
-		digits = 1
-	}
-	return fmt.Sprintf("%.*f (%.*f–%.*f)", digits, v[len(v)/2], digits, v[0], digits, v[len(v)-1])
-}
-
-// throughput is what one TCP connection gets from a to b, in bits a second.
-func (n *network) throughput(t testing.TB, length time.Duration) float64 {
-	t.Helper()
-	n.serveTraffic("")
-	return 8 * float64(n.fetch(t, length, traffic.NewLog(length))) / length.Seconds()
 }
 
 // fetch is a TCP connection to b for each log, in which a serves traffic, and returns how many bytes came.
-func (n *network) fetch(t testing.TB, length time.Duration, logs ...*traffic.Log) uint64 {
+func (n *network) fetch(t testing.TB, length time.Duration, logs ...*traffic.Log) (sum uint64) {
 	t.Helper()
-	var got atomic.Uint64
-	var all sync.WaitGroup
+	got := make(chan uint64)
 	for _, log := range logs {
-		all.Add(1)
 		go func() {
-			defer all.Done()
-			n.b.Do(func() {
-				bytes, err := traffic.Fetch("10.0.0.1:7", time.Now().Add(length), log)
-				if err != nil {
-					t.Error(err)
-				}
-				got.Add(bytes)
-			})
+			var bytes uint64
+			var err error
+			n.b.Do(func() { bytes, err = traffic.Fetch("10.0.0.1:7", time.Now().Add(length), log) })
+			if err != nil {
+				t.Error(err)
+			}
+			got <- bytes
 		}()
 	}
-	all.Wait()
-	return got.Load()
+	for range logs {
+		sum += <-got
+	}
+	return sum
 }
 
 // serveTraffic serves TCP downloads from namespace a until the test ends. congestion names the
 // congestion control; with "", the machine's default applies.
 func (n *network) serveTraffic(congestion string) {
 	n.t.Helper()
-	l := listen(n.t, n.a, "10.0.0.1:7")
-	raw, err := l.(*net.TCPListener).SyscallConn()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	e := raw.Control(func(fd uintptr) {
-		if congestion != "" { // which connections inherit
-			err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion)
-		}
-	})
-	if err := errors.Join(e, err); err != nil {
-		n.t.Fatal(err)
-	}
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		e := c.Control(func(fd uintptr) {
+			if congestion != "" { // which connections inherit
+				err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion)
+			}
+		})
+		return errors.Join(e, err)
+	}}
+	l := inside(n.t, n.a, func() (net.Listener, error) { return config.Listen(n.t.Context(), "tcp", "10.0.0.1:7") })
+	n.t.Cleanup(func() { l.Close() })
 	go func() { _ = traffic.Serve(l, 0) }()
 }

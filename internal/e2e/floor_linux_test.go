@@ -22,30 +22,23 @@ func TestInboundFlood(t *testing.T) {
 			n := newNetwork(t, setup{in: []string{gate + "in"}, out: []string{gate + "out"}})
 			n.serveTraffic("")
 			server, client := n.udp("10.0.0.2:9")
-			var ended atomic.Bool
+			var over atomic.Bool
 			flooded := make(chan struct{})
 			go func() {
 				defer close(flooded)
 				payload := make([]byte, 1400)
-				start, sent := time.Now(), 0
-				for !ended.Load() {
-					for float64(sent) < 30e6/8*time.Since(start).Seconds() {
+				for start, sent := time.Now(), 0; !over.Load(); time.Sleep(time.Millisecond) {
+					for ; float64(sent) < 30e6/8*time.Since(start).Seconds(); sent += len(payload) {
 						_, _ = client.Write(payload)
-						sent += len(payload)
 					}
-					time.Sleep(time.Millisecond)
 				}
 			}()
 			time.Sleep(alone) // the quota is used up
 			log := traffic.NewLog(all)
 			echoes := n.b.StartPing("10.0.0.1", ping.Config{Every: 100 * time.Millisecond})
-			n.b.Do(func() {
-				if _, err := traffic.Fetch("10.0.0.1:7", time.Now().Add(all-alone), log); err != nil {
-					t.Error(err)
-				}
-			})
+			n.fetch(t, all-alone, log)
 			pings := echoes.Stop()
-			ended.Store(true)
+			over.Store(true)
 			<-flooded
 			server.Close()
 			n.stop()

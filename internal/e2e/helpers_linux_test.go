@@ -67,10 +67,8 @@ func tool(name string, args ...string) *exec.Cmd {
 // ended wants stages to end soon, with status 0.
 func ended(t testing.TB, stages ...*stage) {
 	t.Helper()
+	gone(t, stages)
 	for _, s := range stages {
-		if err := s.End(10 * time.Second); err != nil {
-			t.Fatal(err)
-		}
 		if !s.ProcessState.Success() {
 			t.Errorf("%v: %v, %s", s.Args, s.ProcessState, &s.Said)
 		}
@@ -163,12 +161,10 @@ func eventually(t testing.TB, within time.Duration, what string, so func() bool)
 // a sleeper wakes, until the function is called that it returns, which returns five times
 // the worst: several wake-ups are between a cause and what a test sees of it.
 func slack() (five func() time.Duration) {
+	const nap = time.Millisecond
 	stop, worst := make(chan struct{}), make(chan time.Duration, 1)
 	go func() {
-		const nap = time.Millisecond
-		most := nap
-		for {
-			start := time.Now()
+		for most, start := nap, time.Now(); ; start = time.Now() {
 			select {
 			case <-stop:
 				worst <- 5 * most
@@ -217,11 +213,8 @@ func exists(name string) bool { _, err := os.Stat(name); return err == nil }
 func openDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "framepipe-")
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
+	if err = errors.Join(err, os.Chmod(dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -234,20 +227,14 @@ func terminal(t testing.TB) (master, tty *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { master.Close() })
 	fd := int(master.Fd())
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+	err1 := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	n, err2 := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	tty, err3 := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	t.Cleanup(func() { master.Close(); tty.Close() })
+	if err := errors.Join(err1, err2, err3); err != nil {
 		t.Fatal(err)
 	}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tty.Close() })
 	return master, tty
 }
 
@@ -256,10 +243,9 @@ func terminal(t testing.TB) (master, tty *os.File) {
 func wire(t testing.TB) (near, far *os.File) {
 	t.Helper()
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	// A test that waits for ever does not say where.
+	err = errors.Join(err, unix.SetsockoptTimeval(p[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}))
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.SetsockoptTimeval(p[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}); err != nil { // a test that waits for ever does not say where
 		t.Fatal(err)
 	}
 	near, far = os.NewFile(uintptr(p[0]), "near"), os.NewFile(uintptr(p[1]), "far")

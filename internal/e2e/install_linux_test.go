@@ -3,14 +3,10 @@ package e2e
 import (
 	"debug/elf"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"framepipe/internal/nettest"
@@ -23,33 +19,36 @@ func cloned(t *testing.T, owner int) (dir string, in func(script string) *exec.C
 	t.Helper()
 	nettest.Need(t, "unshare", "mount", "tar", "setpriv")
 	dir = openDir(t)
-	project, err := filepath.Abs(root)
-	if err != nil {
-		t.Fatal(err)
-	}
 	nettest.Run(t, "sh", "-ec", fmt.Sprintf("mkdir %[1]s/clone; cd %[2]s; tar c --exclude=.git --exclude=./bin . | tar x -C %[1]s/clone; chown -R %[3]d:%[3]d %[1]s/clone", dir, root, owner))
 	return dir, func(script string) *exec.Cmd {
-		return exec.Command("unshare", "-m", "bash", "-c", `mount --bind "$1/clone" "$2" && cd "$2" && eval "$3"`, "bash", dir, project, script)
+		return exec.Command("unshare", "-m", "bash", "-c", `mount --bind "$1/clone" "$2" && cd "$2" && eval "$3"`, "bash", dir, project(t), script)
 	}
 }
 
 // installed returns the files below a directory, with their modes.
-func installed(t *testing.T, dir string) (files []string) {
+func installed(t *testing.T, dir string) []string {
 	t.Helper()
-	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			var info fs.FileInfo
-			if info, err = d.Info(); err == nil {
-				files = append(files, fmt.Sprintf("%v %s", info.Mode(), strings.TrimPrefix(name, dir+"/")))
-			}
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
+	return strings.Fields(output(t, exec.Command("find", dir, "!", "-type", "d", "-printf", `%M:%P\n`)))
+}
+
+// placed are the files that install puts in place, as installed has them, and others: the
+// completion of zsh, and the pages, with their suffix.
+func placed(t *testing.T, suffix string, others ...string) []string {
+	t.Helper()
+	all := append(others, "share/framepipe/status.sh", "lib/systemd/system/framepipe@.service")
+	for _, name := range programs {
+		all = append(all, "bin/"+name, "share/bash-completion/completions/"+name, "share/fish/vendor_completions.d/"+name+".fish")
 	}
-	slices.Sort(files)
-	return files
+	for name := range pages(t) {
+		all = append(all, "share/man/man"+name[len(name)-1:]+"/"+name+suffix)
+	}
+	for i, name := range all {
+		all[i] = "-rw-r--r--:" + name
+		if strings.HasPrefix(name, "bin/") {
+			all[i] = "-rwxr-xr-x:" + name
+		}
+	}
+	return all
 }
 
 // install puts everything where it belongs, and uninstall removes that and nothing else,
@@ -60,24 +59,10 @@ func TestInstall(t *testing.T) {
 	const owner = 12345
 	dir, in := cloned(t, owner)
 	to := dir + "/usr" // which is made
-	mine := []string{"bin/tun", "share/man/man1/tun.1", "share/bash-completion/completions/tun", "lib/systemd/system/tun.service"}
-	want := []string{}
-	for _, name := range append(manTools, "pipeline.sh") {
-		want = append(want, "-rwxr-xr-x bin/"+name, "-rw-r--r-- share/bash-completion/completions/"+name, "-rw-r--r-- share/fish/vendor_completions.d/"+name+".fish")
-	}
-	for name := range pages(t) {
-		want = append(want, "-rw-r--r-- share/man/man"+name[len(name)-1:]+"/"+name)
-	}
-	want = append(want, "-rw-r--r-- lib/systemd/system/framepipe@.service", "-rw-r--r-- share/framepipe/status.sh", "-rw-r--r-- share/zsh/site-functions/_framepipe")
 	left := []string{}
-	for _, name := range mine {
-		if err := os.MkdirAll(filepath.Dir(to+"/"+name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(to+"/"+name, nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		left = append(left, "-rw-r--r-- "+name)
+	for _, name := range []string{"bin/tun", "share/man/man1/tun.1", "share/bash-completion/completions/tun", "lib/systemd/system/tun.service"} {
+		nettest.Run(t, "install", "-Dm644", "/dev/null", to+"/"+name)
+		left = append(left, "-rw-r--r--:"+name)
 	}
 	must := func(c *exec.Cmd) {
 		t.Helper()
@@ -88,7 +73,7 @@ func TestInstall(t *testing.T) {
 	install := func() {
 		t.Helper()
 		must(in("umask 077; ./pipeline.sh install " + to))
-		same3(t, "installed", installed(t, to), append(want, left...))
+		sameSet(t, "installed", installed(t, to), append(placed(t, "", "share/zsh/site-functions/_framepipe"), left...))
 	}
 
 	install()
@@ -117,24 +102,12 @@ func TestInstall(t *testing.T) {
 		t.Errorf("install: %s", out)
 	}
 	must(script("uninstall", to))
-	same3(t, "left", installed(t, to), left)
+	sameSet(t, "left", installed(t, to), left)
 	install()
 	must(in("./pipeline.sh uninstall " + to))
-	same3(t, "left", installed(t, to), left)
+	sameSet(t, "left", installed(t, to), left)
 
-	err := filepath.WalkDir(dir+"/clone", func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err == nil && info.Sys().(*syscall.Stat_t).Uid != owner {
-			t.Errorf("%s belongs to %d", name, info.Sys().(*syscall.Stat_t).Uid)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(exec.Command("find", dir+"/clone", "!", "-uid", fmt.Sprint(owner)))
 	// The owner may read all, as the sources and Go's files may be root's in this test, and
 	// has what root has compiled. Where there is no overlay, all is compiled again.
 	must(in(fmt.Sprintf(`echo "// It was changed." >>tunread/main.go
@@ -151,23 +124,21 @@ func TestInstallGo(t *testing.T) {
 	t.Parallel()
 	dir, in := cloned(t, 0)
 	need := matches(`(?m)^go (\S+)$`, read(t, root+"/go.mod"))[0]
-	for _, tt := range []struct{ version, want string }{
-		{"go1.9.7", "pipeline.sh: Go " + need + " or later is needed to build the tools, and go1.9.7 is here: https://go.dev/dl\n"},
-		{"go1.23.12", "pipeline.sh: Go " + need + " or later is needed to build the tools, and go1.23.12 is here: https://go.dev/dl\n"},
-		{"", "pipeline.sh: no tunread, and no Go to build it, of which " + need + " or later is needed: https://go.dev/dl\n"},
+	const old = "pipeline.sh: Go %s or later is needed to build the tools, and %s is here: https://go.dev/dl\n"
+	const none = "pipeline.sh: no tunread, and no Go to build it, of which %s or later is needed: https://go.dev/dl\n"
+	for version, want := range map[string]string{
+		"go1.9.7":   fmt.Sprintf(old, need, "go1.9.7"),
+		"go1.23.12": fmt.Sprintf(old, need, "go1.23.12"),
+		"":          fmt.Sprintf(none, need),
 	} {
 		path := t.TempDir()
-		for _, name := range []string{"bash", "id", "readlink", "realpath", "sed", "sort", "tail"} {
-			if full, err := exec.LookPath(name); err != nil || os.Symlink(full, path+"/"+name) != nil {
-				t.Fatal(name, err)
-			}
-		}
-		if tt.version != "" {
-			write(t, path+"/go", "#!/bin/bash\n[ \"$*\" = 'env GOVERSION' ] && echo "+tt.version+"\n")
+		nettest.Run(t, "sh", "-ec", "for n in bash id readlink realpath sed sort tail; do ln -s $(command -v $n) "+path+"; done")
+		if version != "" {
+			write(t, path+"/go", "#!/bin/bash\n[ \"$*\" = 'env GOVERSION' ] && echo "+version+"\n")
 		}
 		says, status := outcome(in("for d in /usr/local/go /usr/lib/go/; do [ ! -d $d ] || mount -t tmpfs none $d; done; PATH=" + path + " ./pipeline.sh install " + dir + "/usr"))
-		if says != tt.want || status != 1 {
-			t.Errorf("%s: status %d, %q, want %q", tt.version, status, says, tt.want)
+		if says != want || status != 1 {
+			t.Errorf("%s: status %d, %q, want %q", version, status, says, want)
 		}
 	}
 	if exists(dir + "/usr") {
@@ -198,21 +169,7 @@ dpkg --root=`+debian+` --force-depends -i `+dir+`/framepipe_*.deb >`+dir+`/dpkg 
 	if status != 0 {
 		t.Fatalf("status %d, %s%s", status, says, read(t, dir+"/dpkg"))
 	}
-	want := []string{"share/doc/framepipe/copyright", "share/zsh/vendor-completions/_framepipe", "share/framepipe/status.sh", "lib/systemd/system/framepipe@.service"}
-	for _, name := range append(manTools, "pipeline.sh") {
-		want = append(want, "bin/"+name, "share/bash-completion/completions/"+name, "share/fish/vendor_completions.d/"+name+".fish")
-	}
-	for name := range pages(t) {
-		want = append(want, "share/man/man"+name[len(name)-1:]+"/"+name+".gz")
-	}
-	for i, name := range want {
-		mode := "-rw-r--r-- "
-		if strings.HasPrefix(name, "bin/") {
-			mode = "-rwxr-xr-x "
-		}
-		want[i] = mode + name
-	}
-	same3(t, "in the package", installed(t, debian+"/usr"), want)
+	sameSet(t, "in the package", installed(t, debian+"/usr"), placed(t, ".gz", "share/doc/framepipe/copyright", "share/zsh/vendor-completions/_framepipe"))
 	unit := read(t, debian+"/usr/lib/systemd/system/framepipe@.service")
 	if !strings.Contains(unit, "\nExecStart=/usr/bin/pipeline.sh up %i ") || strings.Contains(unit, dir) {
 		t.Errorf("the unit:\n%s", unit)
@@ -224,13 +181,9 @@ dpkg --root=`+debian+` --force-depends -i `+dir+`/framepipe_*.deb >`+dir+`/dpkg 
 			t.Errorf("it is of commit %s, and says %s", commit, version)
 		}
 		f, err := elf.Open(debian + "/usr/bin/" + name)
-		if err != nil {
-			t.Fatal(err)
+		if err != nil || f.Section(".interp") != nil {
+			t.Errorf("%s is not static: %v", name, err)
 		}
-		if f.Section(".interp") != nil {
-			t.Errorf("%s is not static", name)
-		}
-		f.Close()
 	}
 	if !regexp.MustCompile(`/framepipe_\S+~` + commit + `_\w+\.deb\n$`).MatchString(says) {
 		t.Errorf("it says %s", says)

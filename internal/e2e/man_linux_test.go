@@ -5,10 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"io"
 	"maps"
 	"os"
@@ -25,8 +21,6 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/nettest"
 	"framepipe/internal/process"
-
-	"github.com/vmihailenco/msgpack/v5"
 )
 
 // The manual pages, the usage texts and the completion are written by hand, each
@@ -52,97 +46,33 @@ func pages(t testing.TB) map[string]string {
 
 var manTools = []string{"bytehist", "framepcap", "quotabill", "quotagate", "tundivert", "tunread", "tunwrite"}
 
+// programs are those with a page, a usage text and a completion.
+var programs = append(slices.Clone(manTools), "pipeline.sh")
+
+// project is where the project is, from anywhere.
+func project(t testing.TB) string {
+	t.Helper()
+	dir, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func usageOf(t testing.TB, name string) string {
 	t.Helper()
-	c := exec.Command(name, "-h")
-	if name == "pipeline.sh" {
-		c = exec.Command(root+"/pipeline.sh", "-h")
-	}
-	return output(t, c)
+	return output(t, exec.Command(name, "-h"))
 }
 
-// eachFile parses the Go files of a directory, but for tests.
-func eachFile(t testing.TB, dir string, do func(*ast.File)) {
+// source returns the Go files of a directory, but for tests.
+func source(t testing.TB, dir string) (all string) {
 	t.Helper()
 	names, _ := filepath.Glob(filepath.Join(root, dir, "*.go"))
-	if len(names) == 0 {
-		t.Fatalf("no source in %s", dir)
-	}
 	for _, name := range names {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
-		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		do(f)
-	}
-}
-
-// text is the value of a string literal.
-func text(e ast.Expr) (string, bool) {
-	if l, ok := e.(*ast.BasicLit); ok && l.Kind == token.STRING {
-		s, err := strconv.Unquote(l.Value)
-		return s, err == nil
-	}
-	return "", false
-}
-
-// declared returns the names of the flags that the source of a package declares:
-// the first string that is given to a method of flags or of a tool's Flags.
-func declared(t testing.TB, dir string) (names []string) {
-	t.Helper()
-	eachFile(t, dir, func(f *ast.File) {
-		ast.Inspect(f, func(n ast.Node) bool {
-			c, ok := n.(*ast.CallExpr)
-			if !ok {
-				return true
-			}
-			method, ok := c.Fun.(*ast.SelectorExpr)
-			if !ok || !regexp.MustCompile(`^(Bool|Int|Uint|Float|String|Duration|Text|Func|Var)\w*$`).MatchString(method.Sel.Name) {
-				return true
-			}
-			switch on := method.X.(type) {
-			case *ast.Ident:
-				if on.Name != "flags" {
-					return true
-				}
-			case *ast.SelectorExpr:
-				if on.Sel.Name != "Flags" {
-					return true
-				}
-			default:
-				return true
-			}
-			for _, a := range c.Args {
-				if s, ok := text(a); ok {
-					names = append(names, s)
-					break
-				}
-			}
-			return true
-		})
-	})
-	return names
-}
-
-// flagsOf returns all flags of a tool.
-func flagsOf(t testing.TB, name string) []string {
-	t.Helper()
-	own := declared(t, name)
-	if len(own) == 0 {
-		t.Fatalf("%s has no flags: are they declared in another way now?", name)
-	}
-	all := append(own, declared(t, "internal/cli")...)
-	all = append(all, "h") // package flag's
-	for _, f := range all {
-		// What the source says is true of the program.
-		if says, _ := outcome(exec.Command(name, "-"+f+"=", "-h")); strings.Contains(says, "there is no flag") {
-			t.Errorf("%s has no flag -%s after all", name, f)
+		if !strings.HasSuffix(name, "_test.go") {
+			all += read(t, name)
 		}
 	}
-	slices.Sort(all)
 	return all
 }
 
@@ -153,26 +83,51 @@ func scriptFlags(t testing.TB) map[string][]string {
 	script := read(t, root+"/pipeline.sh")
 	all := map[string][]string{}
 	for _, m := range regexp.MustCompile(`(?m)^([a-z]+)\(\) \{\s+parse '([a-z ]*)' \d \d "\$@"`).FindAllStringSubmatch(script, -1) {
-		all[m[1]] = sorted(strings.Fields(m[2]))
+		all[m[1]] = strings.Fields(m[2])
 	}
 	cases := matches(`(?m)^([a-z]+(?: \| [a-z]+)+)\) "\$@" ;;`, script)
 	if len(cases) != 1 {
 		t.Fatal("pipeline.sh ends in another way now")
 	}
-	same3(t, "commands that parse their arguments", slices.Collect(maps.Keys(all)), strings.Split(cases[0], " | "))
+	sameSet(t, "commands that parse their arguments", slices.Collect(maps.Keys(all)), strings.Split(cases[0], " | "))
 	return all
 }
 
-func sorted(all ...[]string) []string {
-	s := slices.Concat(all...)
-	slices.Sort(s)
-	return slices.Compact(s)
+// allFlags returns the flags that the sources of the programs declare.
+func allFlags(t testing.TB) map[string][]string {
+	t.Helper()
+	const declared = `(?:flags|\.Flags)\.\w+\((?:[^",\n]+, )?"([a-z0-9-]+)"`
+	common := append(matches(declared, source(t, "internal/cli")), "h") // h is package flag's
+	have := map[string][]string{"pipeline.sh": {"h"}}
+	for _, name := range manTools {
+		own := matches(declared, source(t, name))
+		if len(own) == 0 {
+			t.Fatalf("%s has no flags: are they declared in another way now?", name)
+		}
+		have[name] = append(own, common...)
+	}
+	for _, flags := range scriptFlags(t) {
+		have["pipeline.sh"] = append(have["pipeline.sh"], flags...)
+	}
+	return have
 }
 
-func same3(t testing.TB, what string, got, want []string) {
+// sameSet wants the same words, in any order.
+func sameSet(t testing.TB, what string, got, want []string) {
 	t.Helper()
+	sorted := func(s []string) []string { return slices.Compact(slices.Sorted(slices.Values(s))) }
 	if got, want := sorted(got), sorted(want); !slices.Equal(got, want) {
 		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+// among wants all of some words to be known.
+func among(t testing.TB, what string, words, known []string) {
+	t.Helper()
+	for _, w := range words {
+		if !slices.Contains(known, w) {
+			t.Errorf("%s: %s is not one of %v", what, w, known)
+		}
 	}
 }
 
@@ -199,55 +154,6 @@ func namedFlags(s string) []string {
 	return matches(`(?m)(?:^|[\s\[({|',])-([a-z][a-z0-9-]*)`, s)
 }
 
-// checkCommands looks whether each tool of ours that is used in a text, which is
-// of shell commands, is given only flags that it has. It returns how many commands of ours
-// there are.
-func checkCommands(t testing.TB, where, commands string, have map[string][]string) (n int) {
-	t.Helper()
-	commands = strings.ReplaceAll(commands, "\\e\n", " ")
-	for _, c := range regexp.MustCompile(`[|;&()<>'"\n]+`).Split(commands, -1) {
-		words := strings.Fields(c)
-		for len(words) > 0 && slices.Contains([]string{"sudo", "#", "$", ".Dl", ".Ql", "in:", "out:"}, words[0]) {
-			words = words[1:]
-		}
-		if len(words) == 0 {
-			continue
-		}
-		name := strings.TrimPrefix(words[0], "./")
-		flags, ours := have[name]
-		if !ours {
-			continue
-		}
-		n++
-		if name == "pipeline.sh" && len(words) > 1 {
-			flags = have[name+" "+words[1]]
-		}
-		for _, w := range words[1:] {
-			f, isFlag := strings.CutPrefix(w, "-")
-			f, _, _ = strings.Cut(f, "=")
-			f = strings.TrimRight(f, ".,")
-			if isFlag && f != "" && !slices.Contains(flags, f) {
-				t.Errorf("%s: %q: %s has no flag -%s", where, strings.TrimSpace(c), name, f)
-			}
-		}
-	}
-	return n
-}
-
-// have returns the flags of everything.
-func allFlags(t testing.TB) map[string][]string {
-	have := map[string][]string{}
-	for _, name := range manTools {
-		have[name] = flagsOf(t, name)
-	}
-	have["pipeline.sh"] = []string{"h"}
-	for command, flags := range scriptFlags(t) {
-		have["pipeline.sh "+command] = flags
-		have["pipeline.sh"] = sorted(have["pipeline.sh"], flags)
-	}
-	return have
-}
-
 // parts parts a usage text: the synopsis, what explains it, and the examples,
 // which are last and stand in.
 func parts(usage string) (synopsis, prose, examples string) {
@@ -256,113 +162,67 @@ func parts(usage string) (synopsis, prose, examples string) {
 	return paragraphs[0], strings.Join(paragraphs[1:last], "\n\n"), paragraphs[last]
 }
 
-// Each flag is in the usage text, on the page and in the completion, and no other.
-func TestManFlags(t *testing.T) {
-	have, all := allFlags(t), pages(t)
-	for _, name := range manTools {
-		usage, page := usageOf(t, name), all[name+".1"]
-		synopsis, prose, _ := parts(usage)
-		same3(t, name+": flags explained in the usage text", matches(`(?m)^  -([a-z0-9-]+)`, usage), have[name])
-		for _, f := range namedFlags(synopsis + "\n" + prose) {
-			if !slices.Contains(have[name], f) {
-				t.Errorf("%s: the usage text names a flag -%s", name, f)
-			}
-		}
-		same3(t, name+": flags explained on the page", matches(`(?m)^\.It Fl ([a-z0-9-]+)`, page), have[name])
-		same3(t, name+": flags in the page's synopsis", append(matches(`\bFl ([a-z0-9-]+)`, section(page, ".Sh SYNOPSIS")), "h", "v", "version"), have[name])
-		for _, f := range matches(`\bFl ([a-z0-9-]+)`, page) {
-			if !slices.Contains(have[name], f) {
-				t.Errorf("%s.1 names a flag -%s", name, f)
-			}
-		}
-		if listed := matches(`(?m)^\.It Fl ([a-z0-9-]+)`, page); !slices.IsSorted(listed) {
-			t.Errorf("%s.1: the options are not in the order of the alphabet: %v", name, listed)
-		}
-	}
-
-	page, usage := all["pipeline.sh.8"], usageOf(t, "pipeline.sh")
-	listed := matches(`(?m)^\.It Fl ([a-z0-9-]+)`, page)
-	same3(t, "pipeline.sh: flags explained on the page", append(listed, "h"), have["pipeline.sh"])
-	if !slices.IsSorted(listed) {
-		t.Errorf("pipeline.sh.8: the options are not in the order of the alphabet: %v", listed)
-	}
-	for _, f := range matches(`\bFl ([a-z0-9-]+)`, page) {
-		if !slices.Contains(have["pipeline.sh"], f) {
-			t.Errorf("pipeline.sh.8 names a flag -%s", f)
-		}
-	}
-	var commands []string
-	for c := range scriptFlags(t) {
-		commands = append(commands, c)
-	}
-	same3(t, "pipeline.sh: commands explained on the page", matches(`(?m)^\.It Cm ([a-z]+)`, section(page, ".Sh DESCRIPTION")), append(commands, "help"))
-	synopsis, prose, _ := parts(usage)
-	same3(t, "pipeline.sh: flags named in the usage text", append(namedFlags(synopsis+"\n"+strings.ReplaceAll(prose, "|", "")), "h"), have["pipeline.sh"])
-	for synopsis, flags := range groups(synopsis, "pipeline.sh") {
-		same3(t, "pipeline.sh: usage of "+synopsis, namedFlags(flags), have["pipeline.sh "+synopsis])
-	}
-}
-
-// groups parts the synopsis of the script by command.
-func groups(synopsis, name string) map[string]string {
-	all := map[string]string{}
-	for _, s := range strings.Split(" "+synopsis, name+" ")[1:] {
-		command, _, _ := strings.Cut(strings.TrimSpace(s), " ")
-		all[command] = s
-	}
-	return all
-}
-
-// Where a page or a usage text shows how our tools are used, they can be used so.
-func TestManExamples(t *testing.T) {
-	have := allFlags(t)
-	for name, page := range pages(t) {
-		var shown strings.Builder
-		literal := false
-		for line := range strings.Lines(page) {
-			switch {
-			case strings.HasPrefix(line, ".Bd"):
-				literal = true
-			case strings.HasPrefix(line, ".Ed"):
-				literal = false
-			case literal, strings.HasPrefix(line, ".Dl "), strings.HasPrefix(line, ".Ql "):
-				shown.WriteString(line)
-			}
-		}
-		if checkCommands(t, name, shown.String(), have) == 0 {
-			t.Errorf("%s shows no command of ours", name)
-		}
-	}
-	for _, name := range append(manTools, "pipeline.sh") {
-		_, _, examples := parts(usageOf(t, name))
-		if checkCommands(t, name+" -h", examples, have) == 0 {
-			t.Errorf("%s: the usage text does not end with examples", name)
-		}
-	}
-}
-
-// mandoc runs mandoc, for which the pages are where it looks for pages.
-func mandoc(t testing.TB, args ...string) (string, error) {
+// pageOf returns the page of a program, and the name of its file.
+func pageOf(t testing.TB, program string) (page, file string) {
 	t.Helper()
-	nettest.Programs(t, "mandoc")
-	dir := t.TempDir()
-	for name := range pages(t) {
-		to := dir + "/man" + name[len(name)-1:]
-		if err := os.MkdirAll(to, 0o755); err != nil {
-			t.Fatal(err)
+	file = root + "/man/" + program + ".1"
+	if program == "pipeline.sh" {
+		file = root + "/man/" + program + ".8"
+	}
+	return read(t, file), file
+}
+
+// Each flag is in the usage text and on the page, and no other.
+func TestManFlags(t *testing.T) {
+	have, script := allFlags(t), scriptFlags(t)
+	for _, name := range programs {
+		page, _ := pageOf(t, name)
+		usage, flags := usageOf(t, name), have[name]
+		synopsis, prose, _ := parts(usage)
+		listed := matches(`(?m)^\.It Fl ([a-z0-9-]+)`, page)
+		sameSet(t, name+": flags explained on the page", append(listed, "h"), flags)
+		if !slices.IsSorted(listed) {
+			t.Errorf("%s: the options on the page are not in the order of the alphabet: %v", name, listed)
 		}
-		from, err := filepath.Abs(root + "/man/" + name)
-		if err == nil {
-			err = os.Symlink(from, to+"/"+name)
+		among(t, name+": flags that the page names", matches(`\bFl ([a-z0-9-]+)`, page), flags)
+		named := namedFlags(synopsis + "\n" + prose)
+		among(t, name+": flags that the usage text names", named, flags)
+		if name != "pipeline.sh" {
+			sameSet(t, name+": flags explained in the usage text", matches(`(?m)^  -([a-z0-9-]+)`, usage), flags)
+			shown := matches(`\bFl ([a-z0-9-]+)`, section(page, ".Sh SYNOPSIS"))
+			sameSet(t, name+": flags in the page's synopsis", append(shown, "h", "v", "version"), flags)
+			continue
 		}
-		if err != nil {
-			t.Fatal(err)
+		sameSet(t, "flags in the usage text of pipeline.sh", append(named, "h"), flags)
+		explained := matches(`(?m)^\.It Cm ([a-z]+)`, section(page, ".Sh DESCRIPTION"))
+		sameSet(t, "commands explained on the page", explained, append(slices.Collect(maps.Keys(script)), "help"))
+		for _, line := range strings.Split(synopsis, "pipeline.sh ")[1:] {
+			for command := range strings.SplitSeq(strings.Fields(line)[0], "|") {
+				sameSet(t, "usage of pipeline.sh "+command, namedFlags(line), script[command])
+			}
 		}
 	}
-	c := exec.Command("mandoc", args...)
-	c.Env = append(os.Environ(), "MANPATH="+dir)
-	out, err := c.Output() // on stderr are complaints about its index of other pages
-	return string(out), err
+}
+
+// Where a page or a usage text shows how our tools are used, they have the flags.
+func TestManExamples(t *testing.T) {
+	have, shown := allFlags(t), map[string]string{}
+	for name, page := range pages(t) {
+		shown[name] = strings.Join(matches(`(?ms)(^\.Bd.*?^\.Ed|^\.[DQ]l [^\n]*)`, page), "\n")
+	}
+	for _, name := range programs {
+		_, _, shown[name+" -h"] = parts(usageOf(t, name))
+	}
+	command := regexp.MustCompile(`(?m)(?:^|[\s"'(/])(` + strings.Join(programs, "|") + `)( [^|;&()<>'"\n]+)`)
+	for where, text := range shown {
+		used := command.FindAllStringSubmatch(strings.ReplaceAll(text, "\\e\n", " "), -1)
+		for _, m := range used {
+			among(t, where+": "+m[0], namedFlags(m[2]), have[m[1]])
+		}
+		if len(used) == 0 {
+			t.Errorf("%s shows no command of ours", where)
+		}
+	}
 }
 
 // foreign are the pages of others that ours name.
@@ -379,28 +239,24 @@ func TestMandoc(t *testing.T) {
 }
 
 func manLint(t *testing.T) {
-	var files []string
-	for name := range pages(t) {
-		files = append(files, root+"/man/"+name)
+	order := []string{
+		"NAME", "SYNOPSIS", "DESCRIPTION", "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "DIAGNOSTICS", "SEE ALSO", "STANDARDS", "AUTHORS",
+		"CAVEATS", "SECURITY CONSIDERATIONS",
 	}
-	out, _ := mandoc(t, append([]string{"-T", "lint", "-W", "style"}, files...)...)
-	for line := range strings.Lines(out) {
-		// The pages of others need not be on this machine. They are in a list, so
-		// that one that is nowhere is found out.
-		if m := regexp.MustCompile(`referenced manual not found: Xr (\S+ \d)`).FindStringSubmatch(line); m != nil && slices.Contains(foreign, m[1]) {
-			continue
-		}
-		t.Error(strings.TrimSpace(line))
-	}
-	for name, page := range pages(t) {
-		order := []string{"NAME", "SYNOPSIS", "DESCRIPTION", "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "DIAGNOSTICS", "SEE ALSO", "STANDARDS", "AUTHORS", "CAVEATS", "SECURITY CONSIDERATIONS"}
-		at := -1
-		for _, heading := range matches(`(?m)^\.Sh (.*)`, page) {
-			i := slices.Index(order, heading)
-			if i <= at {
-				t.Errorf("%s: the section %s is not in its place", name, heading)
+	all := pages(t)
+	for name, page := range all {
+		out, _ := exec.Command("mandoc", "-T", "lint", "-W", "style", root+"/man/"+name).Output()
+		for line := range strings.Lines(string(out)) {
+			// The pages of others need not be on this machine. They are in a list, so
+			// that one that is nowhere is found out.
+			other := strings.Join(matches(`referenced manual not found: Xr (\S+ \d)`, line), "")
+			if !slices.Contains(foreign, other) && all[strings.Replace(other, " ", ".", 1)] == "" {
+				t.Error(strings.TrimSpace(line))
 			}
-			at = i
+		}
+		place := func(a, b string) int { return slices.Index(order, a) - slices.Index(order, b) }
+		if headings := matches(`(?m)^\.Sh (.*)`, page); !slices.IsSortedFunc(headings, place) {
+			t.Errorf("%s: the sections are not in their order: %q", name, headings)
 		}
 	}
 }
@@ -409,9 +265,7 @@ func manLint(t *testing.T) {
 // brackets or not, in the order of the alphabet. The order in which flags are
 // shown is each text's own.
 func synopses(name, s string) (all [][]string) {
-	s = strings.Join(strings.Fields(s), "  ")
-	for _, line := range strings.Split(" "+s+" ", " "+name+" ")[1:] {
-		line = strings.Join(strings.Fields(line), " ")
+	for _, line := range strings.Split(strings.Join(strings.Fields(s), " ")+" ", name+" ")[1:] {
 		pieces := regexp.MustCompile(`\[[^][]*\]|\{[^{}]*\}|[^ ]+`).FindAllString(line, -1)
 		slices.Sort(pieces)
 		all = append(all, pieces)
@@ -421,15 +275,9 @@ func synopses(name, s string) (all [][]string) {
 }
 
 func manSynopsis(t *testing.T) {
-	for _, name := range append(manTools, "pipeline.sh") {
-		file := root + "/man/" + name + ".1"
-		if name == "pipeline.sh" {
-			file = root + "/man/" + name + ".8"
-		}
-		out, err := mandoc(t, "-T", "ascii", "-O", "width=500", file)
-		if err != nil {
-			t.Fatal(err, out)
-		}
+	for _, name := range programs {
+		_, file := pageOf(t, name)
+		out := output(t, exec.Command("mandoc", "-T", "ascii", "-O", "width=500", file))
 		out = regexp.MustCompile(`.\x08`).ReplaceAllString(out, "")
 		_, out, _ = strings.Cut(out, "\nSYNOPSIS\n")
 		out, _, _ = strings.Cut(out, "\nDESCRIPTION\n")
@@ -454,49 +302,23 @@ func manSynopsis(t *testing.T) {
 
 // counterKeys returns the keys of the line that SIGUSR1 has a tool print, as they
 // stand in its source.
-func counterKeys(t testing.TB, name string) (keys []string) {
+func counterKeys(t testing.TB, name string) []string {
 	t.Helper()
+	code := source(t, name)
 	if name == "tundivert" { // which leaves it to its package
-		name = "internal/divert"
+		code = source(t, "internal/divert")
 	}
-	eachFile(t, name, func(f *ast.File) {
-		ast.Inspect(f, func(n ast.Node) bool {
-			if c, ok := n.(*ast.CallExpr); ok {
-				if m, ok := c.Fun.(*ast.SelectorExpr); ok && m.Sel.Name == "Sprintf" && len(c.Args) > 0 {
-					if s, ok := text(c.Args[0]); ok {
-						keys = append(keys, matches(`(?:^|[^%a-z_])([a-z_]+)=%`, s)...)
-					}
-				}
-			}
-			// The gate's have their names in a table: {name, reason, key, ...}.
-			d, ok := n.(*ast.FuncDecl)
-			if !ok || d.Name.Name != "counters" {
-				return true
-			}
-			ast.Inspect(d, func(n ast.Node) bool {
-				if row, ok := n.(*ast.CompositeLit); ok && len(row.Elts) == 5 {
-					if key, ok := text(row.Elts[2]); ok {
-						keys = append(keys, key, key+"_bytes")
-					}
-				}
-				return true
-			})
-			return true
-		})
-	})
+	keys := matches(`[" ]([a-z_]+)=%`, code)
+	for _, key := range matches(`\{"\w+", "\w*", "(\w+)", `, code) { // the gate's stand in a table
+		keys = append(keys, key, key+"_bytes")
+	}
 	return keys
 }
 
 // explained returns what a section of a page has a tag for.
-func explained(page, heading string) (keys []string) {
-	for _, line := range matches(`(?m)^\.It Li (.*)`, section(page, heading)) {
-		for _, key := range strings.Fields(line) {
-			if key != "," {
-				keys = append(keys, key)
-			}
-		}
-	}
-	return keys
+func explained(page, heading string) []string {
+	tags := strings.Join(matches(`(?m)^\.It Li (.*)`, section(page, heading)), " ")
+	return slices.DeleteFunc(strings.Fields(tags), func(tag string) bool { return tag == "," })
 }
 
 // Every number that a tool prints is explained, and no other.
@@ -510,52 +332,37 @@ func TestManNumbers(t *testing.T) {
 		if name == "quotagate" {
 			heading = ".Ss Counters"
 		}
-		same3(t, name+": counters explained", explained(all[name+".1"], heading), keys)
+		sameSet(t, name+": counters explained", explained(all[name+".1"], heading), keys)
 	}
 
 	dir := t.TempDir()
 	capture := dir + "/day.frames"
 	write(t, capture, stream(20000, 1400, 1e5))
-	// What is really printed is among what the source says.
-	said := output(t, exec.Command("bash", "-c", "quotagate -quota 5MB -window 3s -cycle 1d -percentile 100 -ledger "+dir+"/ledger -dir out -clock stream -v -metrics "+dir+"/gate <"+capture+" 2>&1 >/dev/null"))
-	printed := matches(`\b([a-z_]+)=`, said)
-	if len(printed) < 19 {
-		t.Errorf("quotagate says %s", said)
-	}
-	for _, key := range printed {
-		if !slices.Contains(counterKeys(t, "quotagate"), key) {
-			t.Errorf("quotagate prints %s, which the test has not found in the source", key)
-		}
-	}
-
+	said := shell(t, nil, "quotagate -quota 5MB -window 3s -cycle 1d -percentile 100 -ledger "+dir+"/ledger -dir out -clock stream -v -metrics "+dir+"/gate <"+capture+" 2>&1 >/dev/null")
+	printed := matches(`\b([a-z_]+)=`, string(said))
+	among(t, "counters that quotagate prints", printed, counterKeys(t, "quotagate"))
 	metrics := read(t, dir+"/gate")
 	names := matches(`(?m)^([a-z_]+)[ {]`, metrics)
-	if len(names) < 20 {
-		t.Errorf("the metrics are\n%s", metrics)
+	if len(printed) < 19 || len(names) < 20 {
+		t.Errorf("quotagate says %s, and its metrics are\n%s", said, metrics)
 	}
 	page := all["quotagate.1"]
-	same3(t, "metrics explained", explained(page, ".Ss Metrics"), names)
-	kinds := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(metrics, -1) {
-		kinds[m[1]] = m[2]
-	}
+	sameSet(t, "metrics explained", explained(page, ".Ss Metrics"), names)
 	for _, m := range regexp.MustCompile(`(?m)^\.It Li (quotagate_.*)\n(\w+):`).FindAllStringSubmatch(page, -1) {
 		for _, name := range strings.Split(m[1], " , ") {
-			if want := strings.ToLower(strings.TrimSuffix(m[2], "s")); kinds[name] != want {
-				t.Errorf("%s is a %s, and a %s on the page", name, kinds[name], want)
+			kind := strings.ToLower(strings.TrimSuffix(m[2], "s"))
+			if !strings.Contains(metrics, "# TYPE "+name+" "+kind+"\n") {
+				t.Errorf("%s is no %s, as the page says", name, kind)
 			}
 		}
 	}
-	for _, reason := range matches(`reason="(\w+)"`, metrics) {
-		if !regexp.MustCompile(`\b` + reason + `\b`).MatchString(section(page, ".Ss Metrics")) {
-			t.Errorf("the reason %s is not on the page", reason)
-		}
-	}
+	among(t, "reasons", matches(`reason="(\w+)"`, metrics), matches(`\b(\w+)\b`, section(page, ".Ss Metrics")))
 
-	fields := fieldsOf(t, output(t, exec.Command("bash", "-c", "bytehist -format json -top 1 <"+capture+" 2>&1 >/dev/null")))
-	same3(t, "names of a report", append(explained(all["bytehist.1"], ".Ss Reports"), explained(all["bytehist.1"], ".Ss Addresses")...), slices.Collect(maps.Keys(fields)))
+	fields := fieldsOf(t, string(shell(t, nil, "bytehist -format json -top 1 <"+capture+" 2>&1 >/dev/null")))
+	page = all["bytehist.1"]
+	sameSet(t, "names of a report", append(explained(page, ".Ss Reports"), explained(page, ".Ss Addresses")...), slices.Collect(maps.Keys(fields)))
 	for class := range fields["sizes"].(map[string]any) {
-		if !strings.Contains(section(all["bytehist.1"], ".Ss Reports"), " "+class) {
+		if !strings.Contains(section(page, ".Ss Reports"), " "+class) {
 			t.Errorf("the class %s is not on the page", class)
 		}
 	}
@@ -584,25 +391,21 @@ func TestManBill(t *testing.T) {
 		fields := fieldsOf(t, output(t, exec.Command("quotabill", append(terms, "-csv", dir+"/samples", "-json", "-prom", dir+"/prom")...)))
 		printed = append(printed, slices.Collect(maps.Keys(fields))...)
 		if x, ok := fields["transfer"].(map[string]any); ok {
-			for key := range x {
-				if !regexp.MustCompile(`\b` + key + `\b`).MatchString(section(page, ".Ss Names")) {
-					t.Errorf("%s of a transfer cap is not on the page", key)
-				}
-			}
+			among(t, "names of a transfer cap", slices.Collect(maps.Keys(x)), matches(`\b(\w+)\b`, section(page, ".Ss Names")))
 		}
 		prom := read(t, dir+"/prom")
 		names := matches(`(?m)^([a-z_]+)[ {]`, prom)
 		metrics = append(metrics, names...)
-		same3(t, "gauges", matches(`(?m)^# TYPE (\S+) gauge$`, prom), names)
+		sameSet(t, "gauges", matches(`(?m)^# TYPE (\S+) gauge$`, prom), names)
 	}
-	same3(t, "names of a bill", explained(page, ".Ss Names"), printed)
+	sameSet(t, "names of a bill", explained(page, ".Ss Names"), printed)
 	simulated := []string{}
 	for _, flags := range [][]string{{"-simulate", "-rate", "1Mbit/s"}, {"-plan", "-percentile", "100", "-price", "1"}} {
 		fields := fieldsOf(t, output(t, exec.Command("quotabill", append(flags, "-csv", dir+"/samples", "-json")...)))
 		simulated = append(simulated, slices.Collect(maps.Keys(fields))...)
 	}
-	same3(t, "names of a simulation", explained(page, ".Ss Simulations"), simulated)
-	same3(t, "metrics of a bill", explained(page, ".Ss Metrics"), metrics)
+	sameSet(t, "names of a simulation", explained(page, ".Ss Simulations"), simulated)
+	sameSet(t, "metrics of a bill", explained(page, ".Ss Metrics"), metrics)
 }
 
 // The stream's page agrees with the code: its limits, the keys of captures, and
@@ -614,63 +417,25 @@ func TestManStream(t *testing.T) {
 			t.Errorf("the limit %d is not on the page", n)
 		}
 	}
-	var keys []string
-	eachFile(t, "framepcap", func(f *ast.File) {
-		ast.Inspect(f, func(n ast.Node) bool {
-			if e, ok := n.(ast.Expr); ok {
-				s, _ := text(e)
-				if m := regexp.MustCompile(`^msgpack:"(pcap_\w+)`).FindStringSubmatch(s); m != nil {
-					keys = append(keys, m[1])
-				}
-			}
-			return true
-		})
-	})
+	keys := matches(`msgpack:"(pcap_\w+)`, source(t, "framepcap"))
 	if len(keys) < 4 {
 		t.Errorf("framepcap has %v", keys)
 	}
-	same3(t, "keys of captures explained", explained(page, ".Ss Captures"), keys)
+	sameSet(t, "keys of captures explained", explained(page, ".Ss Captures"), keys)
 
-	var dump []byte
-	for _, line := range matches(`(?m)^((?:[0-9a-f]{2} ?)+)$`, section(page, ".Sh EXAMPLES")) {
-		b, err := hex.DecodeString(strings.ReplaceAll(line, " ", ""))
-		if err != nil {
-			t.Fatal(err)
-		}
-		dump = append(dump, b...)
+	lines := matches(`(?m)^((?:[0-9a-f]{2} ?)+)$`, section(page, ".Sh EXAMPLES"))
+	dump, err := hex.DecodeString(strings.ReplaceAll(strings.Join(lines, ""), " ", ""))
+	if err != nil || len(dump) < 42 {
+		t.Fatal(len(dump), err)
 	}
-	r := frame.NewReader(bytes.NewReader(dump))
-	var head, rec frame.Record
-	if err := r.Next(&head); err != nil || !head.IsHeader() || len(head.Raw()) != 57 {
-		t.Fatalf("the header: %v, %d bytes", err, len(head.Raw()))
-	}
-	var m map[string]any
-	if err := msgpack.Unmarshal(head.Raw(), &m); err != nil || fmt.Sprint(m) != "map[format:frames link:ethernet source:tap0 version:1]" {
-		t.Errorf("the header: %v, %v", m, err)
-	}
-	if err := r.Next(&rec); err != nil || rec.Time != 1700000000000000123 || len(rec.Frame) != 42 || !bytes.Equal(rec.Frame[12:14], []byte{8, 6}) {
-		t.Fatalf("the frame: %+v, %v", rec, err)
-	}
-	if size := len(head.Raw()) + frame.HeadSize + len(rec.Frame); size != len(dump) {
-		t.Errorf("%d bytes, want %d", len(dump), size)
+	arp := dump[len(dump)-42:]
+	if want := streamOf(frame.Record{Time: 1700000000_000000123, Frame: arp}); !bytes.Equal(dump, want) || arp[12] != 8 || arp[13] != 6 {
+		t.Errorf("% x\nwant a stream of one ARP frame, such as\n% x", dump, want)
 	}
 }
 
-// completion returns where the completion is. It is read, so that go test knows
-// that a result depends on it.
-func completion(t testing.TB) string {
-	t.Helper()
-	name, err := filepath.Abs(root + "/man/completion.bash")
-	if err != nil {
-		t.Fatal(err)
-	}
-	read(t, name)
-	return name
-}
-
-// complete returns what bash offers for the last of some words, as bash parts
-// them.
-func complete(t testing.TB, c *exec.Cmd, words ...string) []string {
+// offered returns what bash offers for the last of some words, as bash parts them.
+func offered(t testing.TB, bash *exec.Cmd, words ...string) []string {
 	t.Helper()
 	const program = `
 source "$1"; shift
@@ -679,15 +444,9 @@ spec=$(complete -p "${1##*/}") || exit
 spec=${spec#*-F }
 "${spec%% *}" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}" || exit
 [ ${#COMPREPLY[@]} -eq 0 ] || printf '%s\n' "${COMPREPLY[@]}"`
-	if words[0] == "pipeline.sh" { // the others are in PATH
-		words = append([]string{filepath.Dir(filepath.Dir(completion(t))) + "/pipeline.sh"}, words[1:]...)
-	}
-	args := append([]string{"--norc", "--noprofile", "-u", "-c", program, "bash", completion(t)}, words...)
-	if c == nil {
-		c = exec.Command("bash")
-	}
-	c.Args = append(c.Args, args...)
-	out, status := outcome(c)
+	bash.Args = append(bash.Args, "--norc", "--noprofile", "-u", "-c", program, "bash", root+"/man/completion.bash")
+	bash.Args = append(bash.Args, words...)
+	out, status := outcome(bash)
 	if status != 0 {
 		t.Errorf("%q: status %d\n%s", words, status, out)
 	}
@@ -695,38 +454,35 @@ spec=${spec#*-F }
 }
 
 func TestManCompletion(t *testing.T) {
-	have := allFlags(t)
-	trim := func(offered []string) (flags []string) {
-		for _, f := range offered {
-			flags = append(flags, strings.TrimSuffix(strings.TrimPrefix(f, "-"), "="))
-		}
-		return flags
+	complete := func(words ...string) []string {
+		t.Helper()
+		return offered(t, exec.Command("bash"), words...)
 	}
+	have, script := allFlags(t), scriptFlags(t)
 	for _, name := range manTools {
-		same3(t, name+": flags offered", trim(complete(t, nil, name, "-")), have[name])
-		same3(t, name+": flags offered with two dashes", trim(trim(complete(t, nil, name, "--"))), have[name])
+		sameSet(t, name+": flags offered", bare(complete(name, "-")), have[name])
+		sameSet(t, name+": flags offered with two dashes", bare(complete(name, "--")), have[name])
 	}
-	for command, flags := range scriptFlags(t) {
-		same3(t, "pipeline.sh "+command+": flags offered", trim(complete(t, nil, "pipeline.sh", command, "-")), flags)
+	for command, flags := range script {
+		sameSet(t, "pipeline.sh "+command+": flags offered", bare(complete("pipeline.sh", command, "-")), flags)
 	}
-	commands := append(slices.Collect(maps.Keys(scriptFlags(t))), "help")
-	same3(t, "commands offered", complete(t, nil, "pipeline.sh", ""), commands)
+	sameSet(t, "commands offered", complete("pipeline.sh", ""), append(slices.Collect(maps.Keys(script)), "help"))
 
 	// Every value that is offered is taken, and what the flag takes is said in
 	// its error.
-	for _, tt := range []struct{ tool, flag string }{
-		{"quotagate", "policy"}, {"quotagate", "count"}, {"quotagate", "charge"}, {"quotagate", "clock"}, {"bytehist", "format"},
-		{"tundivert", "fail"}, {"quotabill", "method"}, {"quotabill", "rank"}, {"quotabill", "missing"},
+	for _, tt := range [][2]string{
+		{"quotagate", "-policy"}, {"quotagate", "-count"}, {"quotagate", "-charge"}, {"quotagate", "-clock"}, {"bytehist", "-format"},
+		{"tundivert", "-fail"}, {"quotabill", "-method"}, {"quotabill", "-rank"}, {"quotabill", "-missing"},
 	} {
-		says, _ := outcome(exec.Command(tt.tool, "-"+tt.flag, "?"))
-		_, list, _ := strings.Cut(says, ": want ")
-		list, _, _ = strings.Cut(list, "\n")
-		want := regexp.MustCompile(`, | or `).Split(list, -1)
-		same3(t, tt.tool+" -"+tt.flag, complete(t, nil, tt.tool, "-"+tt.flag, ""), want)
-		same3(t, tt.tool+" -"+tt.flag+"=", complete(t, nil, tt.tool, "-"+tt.flag, "="), want)
+		says, _ := outcome(exec.Command(tt[0], tt[1], "?"))
+		list := strings.Join(matches(`: want (.*)\n`, says), "")
+		sameSet(t, tt[0]+" "+tt[1], complete(tt[0], tt[1], ""), regexp.MustCompile(`, | or `).Split(list, -1))
 	}
-	for _, tt := range [][]string{{"tunread", "-offload"}, {"tunwrite", "-pace"}, {"quotagate", "-cycle-day"}, {"quotagate", "-window"}, {"quotagate", "-tz"}, {"quotabill", "-cycle-day"}, {"quotabill", "-percentile"}, {"quotabill", "-window"}} {
-		for _, v := range complete(t, nil, tt[0], tt[1], "=") {
+	for _, tt := range [][2]string{
+		{"tunread", "-offload"}, {"tunwrite", "-pace"}, {"quotagate", "-cycle-day"}, {"quotagate", "-window"}, {"quotagate", "-tz"},
+		{"quotabill", "-cycle-day"}, {"quotabill", "-percentile"}, {"quotabill", "-window"},
+	} {
+		for _, v := range complete(tt[0], tt[1], "=") {
 			if says, _ := outcome(exec.Command(tt[0], tt[1]+"="+v, "-h")); !strings.HasPrefix(says, "usage: ") {
 				t.Errorf("%v %s: %s", tt, v, says)
 			}
@@ -739,50 +495,46 @@ func TestManCompletion(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PIPELINE_RUN", run)
-	for _, tt := range []struct {
-		words []string
-		want  string
-	}{
-		{[]string{"tunread", "-o"}, "-offload="},
-		{[]string{"tunread", "-offload", "=", "f"}, "false"},
-		{[]string{"tunread", "-offload=f"}, "-offload=false"}, // where = does not part words
-		{[]string{"tunread", "--offload=f"}, "--offload=false"},
-		{[]string{"tunread", "--off"}, "--offload="},
-		{[]string{"tunwrite", "-offload", "=", "o"}, "on off"},
-		{[]string{"tunread", "-user", "roo"}, "root"},
-		{[]string{"tunwrite", "-offload", "=", "auto", "-p"}, "-pace"},
-		{[]string{"tunwrite", "fd", ":", "3", "-p"}, "-pace"},
-		{[]string{"tunwrite", "fd", ":", "3"}, ""},
-		{[]string{"tundivert", "-f"}, "-fail"},
-		{[]string{"tundivert", "-fail", "o"}, "open"},
-		{[]string{"quotagate", "-window", "m"}, "month"},
-		{[]string{"quotagate", "-quota", ""}, ""},
-		{[]string{"quotagate", "-quota", "-e"}, ""},
-		{[]string{"quotagate", "-quota", "1GB", "-e"}, "-ecn"},
-		{[]string{"quotagate", "-ecn", "-tz", "UT"}, "UTC"},
-		{[]string{"quotagate", "-metrics", dir + "/on"}, dir + "/one"},
-		{[]string{"bytehist", "-o", dir + "/"}, dir + "/one " + dir + "/other"},
-		{[]string{"bytehist", "<", dir + "/on"}, dir + "/one"},
-		{[]string{"bytehist", "<", dir + "/one", "-f"}, "-format"},
-		{[]string{"bytehist", "-o", "x", ">", dir + "/on"}, dir + "/one"},
-		{[]string{"framepcap", "-d", ""}, ""},
-		{[]string{"quotabill", dir + "/on"}, dir + "/one"},
-		{[]string{"quotabill", "-all", "-csv", dir + "/on"}, dir + "/one"},
-		{[]string{"quotabill", "-rate", ""}, ""},
-		{[]string{"pipeline.sh", "st"}, "status"},
-		{[]string{"pipeline.sh", "status", ""}, "eth7"},
-		{[]string{"pipeline.sh", "down", "eth7", ""}, ""},
-		{[]string{"pipeline.sh", "change", ""}, "eth7"},
-		{[]string{"pipeline.sh", "change", "eth7", "-o"}, "-out"},
-		{[]string{"pipeline.sh", "install", dir + "/"}, dir + "/other"},
-		{[]string{"pipeline.sh", "uninstall", dir + "/"}, dir + "/other"},
-		{[]string{"pipeline.sh", "up", "eth0", "-confirm", ""}, "60s 5m"},
-		{[]string{"pipeline.sh", "up", "eth0", "-user", "roo"}, "root"},
-		{[]string{"pipeline.sh", "up", "-in", "tee x | quotagate -rate", "-fo"}, "-foreground"},
-		{[]string{"pipeline.sh", "-"}, "-h"},
+	for _, tt := range []struct{ line, want string }{
+		{"tunread -o", "-offload="},
+		{"tunread -offload = f", "false"},
+		{"tunread -offload=f", "-offload=false"}, // where = does not part words
+		{"tunread --offload=f", "--offload=false"},
+		{"tunread --off", "--offload="},
+		{"tunread -user roo", "root"},
+		{"tunwrite -offload = auto -p", "-pace"},
+		{"tunwrite fd : 3 -p", "-pace"},
+		{"tunwrite fd : 3", ""},
+		{"tundivert -f", "-fail"},
+		{"quotagate -quota ", ""},
+		{"quotagate -quota -e", ""},
+		{"quotagate -quota 1GB -e", "-ecn"},
+		{"quotagate -ecn -tz UT", "UTC"},
+		{"quotagate -metrics " + dir + "/on", dir + "/one"},
+		{"bytehist -o " + dir + "/", dir + "/one " + dir + "/other"},
+		{"bytehist < " + dir + "/on", dir + "/one"},
+		{"bytehist < " + dir + "/one -f", "-format"},
+		{"framepcap -d ", ""},
+		{"quotabill " + dir + "/on", dir + "/one"},
+		{"pipeline.sh st", "status"},
+		{"pipeline.sh status ", "eth7"},
+		{"pipeline.sh down eth7 ", ""},
+		{"pipeline.sh change eth7 -o", "-out"},
+		{"pipeline.sh install " + dir + "/", dir + "/other"},
+		{"pipeline.sh up eth0 -confirm ", "60s 5m"},
+		{"pipeline.sh up -in tee|quotagate -fo", "-foreground"},
+		{"pipeline.sh -", "-h"},
 	} {
-		same3(t, fmt.Sprintf("%q", tt.words), complete(t, nil, tt.words...), strings.Fields(tt.want))
+		sameSet(t, tt.line, complete(strings.Split(tt.line, " ")...), strings.Fields(tt.want))
 	}
+}
+
+// bare returns flags as they are offered without what stands around their names.
+func bare(offered []string) (flags []string) {
+	for _, f := range offered {
+		flags = append(flags, strings.Trim(f, "-="))
+	}
+	return flags
 }
 
 // Interfaces are offered where they are wanted, and what stands in their names
@@ -792,7 +544,7 @@ func TestManCompletionInterfaces(t *testing.T) {
 	ns := nettest.New(t)
 	const odd = "$(>was-run)"
 	ns.Batch("tuntap add dev tap5 mode tap multi_queue", "tuntap add dev tun6 mode tun", "link add v0 type veth peer name "+odd)
-	for _, tt := range []struct{ words, want string }{
+	for _, tt := range []struct{ line, want string }{
 		{"tunread ", "tap5 tun6"},
 		{"tunwrite -l3 tu", "tun6"},
 		{"tunread tap5 ", ""},
@@ -805,7 +557,7 @@ func TestManCompletionInterfaces(t *testing.T) {
 		{"pipeline.sh up v", "v0"},
 		{"pipeline.sh up ", "tap5 tun6 v0 " + odd},
 	} {
-		same3(t, tt.words, complete(t, ns.Command("bash"), strings.Split(tt.words, " ")...), strings.Fields(tt.want))
+		sameSet(t, tt.line, offered(t, ns.Command("bash"), strings.Split(tt.line, " ")...), strings.Fields(tt.want))
 	}
 	if os.Remove("was-run") == nil {
 		t.Error("the name of an interface was run")
@@ -814,36 +566,29 @@ func TestManCompletionInterfaces(t *testing.T) {
 
 // Typed at a terminal, the words are completed.
 func TestManCompletionTyped(t *testing.T) {
-	dir := t.TempDir()
-	write(t, dir+"/rc", "bind 'set enable-bracketed-paste off'\nPS1='ready: '\n. "+completion(t)+"\n"+echoes("${FUNCNAME[0]}"))
-	out := typed(t, dir, exec.Command("bash", "--noprofile", "--rcfile", dir+"/rc", "-i"),
-		"tunread -of\tfa\t", "tunwrite --off\tau\t-p\t1", "quotagate -pol\tr\t-ec\t",
-		"bytehist -o som\t", "bytehist -o ~/som\t", "bytehist -o \"som\t", "pipeline.sh dem\t")
-	for _, want := range []string{
-		"got <bytehist>got <-o>got <" + dir + "/some day.frames>",
-		"ready: bytehist -o \"some day.frames\"",
-	} {
-		if !strings.Contains(out, want) {
-			t.Errorf("the shell does not say %s but\n%s", want, out)
-		}
-	}
+	typed(t, "bash --noprofile --rcfile .zshrc -i", "bind 'set enable-bracketed-paste off'; . "+project(t)+"/man/completion.bash",
+		[]string{"bytehist -o ~/som\t", "bytehist -o \"som\t"},
+		"got <bytehist>got <-o>got <HOME/some day.frames>", "ready: bytehist -o \"some day.frames\"")
 }
 
-// echoes defines functions for a shell, with the names of the tools, that say what they
-// were given.
-func echoes(name string) (all string) {
-	for _, tool := range append(manTools, "pipeline.sh") {
-		all += fmt.Sprintf("%s() { printf 'got <%%s>' \"%s\" \"$@\"; echo; }\n", tool, name)
-	}
-	return all
-}
-
-// typed types lines into a shell whose prompt is "ready: ", and returns what the terminal
-// shows. The shell has the functions of echoes. It must complete what all shells can.
-func typed(t *testing.T, dir string, c *exec.Cmd, lines ...string) string {
+// typed types lines that all shells complete into one whose prompt is "ready: ", and others, and wants
+// to see what was completed.
+func typed(t *testing.T, shell, rc string, lines []string, want ...string) {
 	t.Helper()
-	master, tty := terminal(t)
+	dir := t.TempDir()
+	rc += "\nPS1='ready: '\n"
+	for _, name := range programs { // say what they were given
+		rc += name + `() { printf 'got <%s>' ` + name + ` "$@"; echo; }` + "\n"
+	}
+	write(t, dir+"/.zshrc", rc)
 	write(t, dir+"/some day.frames", "")
+	lines = append(lines, "tunread -of\tfa\t", "tunwrite --off\tau\t-p\t1", "quotagate -pol\tr\t-ec\t", "bytehist -o som\t", "pipeline.sh dem\t")
+	want = append(want, "got <tunread>got <-offload=false>", "got <tunwrite>got <--offload=auto>got <-pace>got <1>",
+		"got <quotagate>got <-policy>got <random>got <-ecn>", "got <bytehist>got <-o>got <some day.frames>", "got <pipeline.sh>got <demo>")
+
+	master, tty := terminal(t)
+	words := strings.Fields(shell)
+	c := exec.Command(words[0], words[1:]...)
 	c.Dir = dir
 	c.Env = append(os.Environ(), "TERM=dumb", "HISTFILE=", "INPUTRC=/dev/null", "HOME="+dir, "ZDOTDIR="+dir)
 	c.Stdin, c.Stdout, c.Stderr = tty, tty, tty
@@ -854,32 +599,20 @@ func typed(t *testing.T, dir string, c *exec.Cmd, lines ...string) string {
 	tty.Close()
 	var shown process.Output
 	go func() { _, _ = io.Copy(&shown, master) }() // to EIO, when the shell has gone
-	// await waits for the prompt, behind which the shell reads a line letter by letter.
-	await := func(prompts int) string {
-		if !process.Until(10*time.Second, func() bool { return strings.Count(shown.String(), "ready: ") >= prompts }) {
+	for i := range len(lines) + 1 {
+		// Behind the prompt, the shell reads a line letter by letter.
+		if !process.Until(10*time.Second, func() bool { return strings.Count(shown.String(), "ready: ") > i }) {
 			t.Fatalf("no prompt: %q", shown.String())
 		}
-		return shown.String()
-	}
-	for i, line := range lines {
-		await(i + 1)
-		if _, err := master.WriteString(line + "\n"); err != nil {
-			t.Fatal(err)
+		if i < len(lines) {
+			_, _ = master.WriteString(lines[i] + "\n")
 		}
 	}
-	out := await(len(lines) + 1)
-	for _, want := range []string{
-		"got <tunread>got <-offload=false>",
-		"got <tunwrite>got <--offload=auto>got <-pace>got <1>",
-		"got <quotagate>got <-policy>got <random>got <-ecn>",
-		"got <bytehist>got <-o>got <some day.frames>",
-		"got <pipeline.sh>got <demo>",
-	} {
-		if !strings.Contains(out, want) {
-			t.Errorf("the shell does not say %s but\n%s", want, out)
+	for _, w := range want {
+		if w = strings.ReplaceAll(w, "HOME", dir); !strings.Contains(shown.String(), w) {
+			t.Errorf("the shell does not say %s but\n%s", w, &shown)
 		}
 	}
-	return out
 }
 
 // share copies the completions to where pipeline.sh install puts them, below a new
@@ -888,10 +621,7 @@ func share(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for from, to := range map[string]string{"bash": "bash-completion/completions/tunread", "fish": "fish/vendor_completions.d/tunread.fish", "zsh": "zsh/site-functions/_framepipe"} {
-		if err := os.MkdirAll(filepath.Dir(dir+"/"+to), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		write(t, dir+"/"+to, read(t, root+"/man/completion."+from))
+		nettest.Run(t, "install", "-D", root+"/man/completion."+from, dir+"/"+to)
 	}
 	return dir
 }
@@ -904,67 +634,44 @@ func TestManCompletionOthers(t *testing.T) {
 
 // Zsh asks the completion of bash, sourced in the clone or installed.
 func completesZsh(t *testing.T) {
-	clone, err := filepath.Abs(root)
-	if err != nil {
-		t.Fatal(err)
+	const rc = "unset zle_bracketed_paste; unsetopt prompt_sp; autoload -U compinit; "
+	typed(t, "zsh -d -i", rc+"compinit -D -u; . "+project(t)+"/man/completion.zsh", []string{"quotagate -quota \t1GB", "tunread -co\t1s"},
+		"got <quotagate>got <-quota>got <1GB>", "got <tunread>got <-coalesce>got <1s>")
+	typed(t, "zsh -d -i", rc+"fpath=("+share(t)+"/zsh/site-functions $fpath); compinit -D -u", nil)
+	completed := matches(`(?m)^(?:#|\s*)compdef(?: _framepipe)? (.*)$`, read(t, root+"/man/completion.zsh"))
+	if all := strings.Join(slices.Sorted(slices.Values(programs)), " "); !slices.Equal(completed, []string{all, all}) {
+		t.Errorf("zsh completes %q", completed)
 	}
-	for _, way := range []string{
-		"compinit -D -u; . " + clone + "/man/completion.zsh",
-		"fpath=(" + share(t) + "/zsh/site-functions $fpath); compinit -D -u",
-	} {
-		dir := t.TempDir()
-		write(t, dir+"/.zshrc", "unset zle_bracketed_paste; unsetopt prompt_sp; PS1='ready: '\nautoload -U compinit; "+way+"\n"+echoes("$0"))
-		out := typed(t, dir, exec.Command("zsh", "-d", "-i"),
-			"tunread -of\tfa\t", "tunwrite --off\tau\t-p\t1", "quotagate -pol\tr\t-ec\t", "bytehist -o som\t",
-			"quotagate -quota \t1GB", "pipeline.sh dem\t", "tunread -co\t1s")
-		for _, want := range []string{"got <quotagate>got <-quota>got <1GB>", "got <tunread>got <-coalesce>got <1s>"} {
-			if !strings.Contains(out, want) {
-				t.Errorf("the shell does not say %s but\n%s", want, out)
-			}
-		}
-	}
-	same3(t, "commands that zsh completes", strings.Fields(matches(`(?m)^#compdef (.*)$`, read(t, root+"/man/completion.zsh"))[0]), append(manTools, "pipeline.sh"))
-	same3(t, "commands that zsh completes where it is sourced", strings.Fields(matches(`compdef _framepipe (.*)\n`, read(t, root+"/man/completion.zsh"))[0]), append(manTools, "pipeline.sh"))
 }
 
-// Fish asks the completion of bash, too.
+// Fish asks it, too.
 func completesFish(t *testing.T) {
-	have, dir, data := allFlags(t), t.TempDir(), share(t)
+	dir, data := t.TempDir(), share(t)
 	write(t, dir+"/some day.frames", "")
-	offered := func(before, line string) (all []string) {
+	complete := func(before, line string) []string {
 		t.Helper()
-		c := exec.Command("fish", "-c", before+"complete -C "+"'"+line+"'")
+		c := exec.Command("fish", "-c", before+"complete -C '"+line+"'")
 		c.Dir, c.Env = dir, append(os.Environ(), "HOME="+dir, "XDG_DATA_DIRS="+data)
-		for line := range strings.Lines(output(t, c)) {
-			all = append(all, strings.TrimSuffix(line, "\n"))
-		}
-		return all
+		return strings.FieldsFunc(output(t, c), func(r rune) bool { return r == '\n' })
 	}
-	clone, err := filepath.Abs(root + "/man/completion.fish")
-	if err != nil {
-		t.Fatal(err)
-	}
+	clone := "source " + project(t) + "/man/completion.fish; "
+	have := allFlags(t)
 	for _, name := range manTools {
-		var flags []string
-		for _, f := range offered("source "+clone+"; ", name+" -") {
-			flags = append(flags, strings.Trim(f, "-="))
-		}
-		same3(t, name+": flags offered by fish", flags, have[name])
+		sameSet(t, name+": flags offered by fish", bare(complete(clone, name+" -")), have[name])
 	}
-	for line, want := range map[string][]string{
-		"tunread -of":        {"-offload="},
-		"tunread -offload=f": {"-offload=false"},
-		"tunread -coalesce ": nil,
-		"tunread -user roo":  {"root"},
+	for _, tt := range []struct {
+		before, line string
+		want         []string
+	}{
+		{"", "tunread -of", []string{"-offload="}},
+		{"", "tunread -offload=f", []string{"-offload=false"}},
+		{"", "tunread -coalesce ", nil},
+		{"", "tunread -user roo", []string{"root"}},
+		{clone, "pipeline.sh st", []string{"status"}},
+		{clone, "pipeline.sh change -o", []string{"-out"}},
+		{clone, "quotagate -policy r", []string{"random"}},
+		{clone, "bytehist -o som", []string{"some day.frames"}},
 	} {
-		same3(t, line, offered("", line), want)
-	}
-	for line, want := range map[string][]string{
-		"pipeline.sh st":        {"status"},
-		"pipeline.sh change -o": {"-out"},
-		"quotagate -policy r":   {"random"},
-		"bytehist -o som":       {"some day.frames"},
-	} {
-		same3(t, line, offered("source "+clone+"; ", line), want)
+		sameSet(t, tt.line, complete(tt.before, tt.line), tt.want)
 	}
 }

@@ -1,8 +1,8 @@
 package e2e
 
 import (
-	"bytes"
-	"encoding/gob"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -26,6 +26,13 @@ type metered struct {
 	Buckets []uint64 // bytes, as a switch counts them
 }
 
+func (m *metered) add(bucket int, bytes uint64) {
+	for len(m.Buckets) <= bucket {
+		m.Buckets = append(m.Buckets, 0)
+	}
+	m.Buckets[bucket] += bytes
+}
+
 func meter(name string) int {
 	m := metered{Start: time.Now()}
 	err := frame.Run(os.Stdin, os.Stdout, func(r *frame.Record, w *frame.Writer) error {
@@ -37,21 +44,11 @@ func meter(name string) int {
 				}
 			}
 		}
-		i := int(time.Since(m.Start) / meterBucket)
-		for len(m.Buckets) <= i {
-			m.Buckets = append(m.Buckets, 0)
-		}
-		m.Buckets[i] += n
+		m.add(int(time.Since(m.Start)/meterBucket), n)
 		return w.Pass(r)
 	})
-	var b bytes.Buffer
-	if err == nil {
-		err = gob.NewEncoder(&b).Encode(m)
-	}
-	if err == nil {
-		err = os.WriteFile(name, b.Bytes(), 0o600)
-	}
-	if err != nil {
+	b, e := json.Marshal(m)
+	if err := errors.Join(err, e, os.WriteFile(name, b, 0o600)); err != nil {
 		fmt.Fprintln(os.Stderr, "meter:", err)
 		return 1
 	}
@@ -65,11 +62,7 @@ func meterStage(t testing.TB, name string) string {
 
 func readMeter(t testing.TB, name string) (m metered) {
 	t.Helper()
-	b, err := os.ReadFile(name)
-	if err == nil {
-		err = gob.NewDecoder(bytes.NewReader(b)).Decode(&m)
-	}
-	if err != nil {
+	if err := json.Unmarshal([]byte(read(t, name)), &m); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -81,11 +74,7 @@ func together(m ...metered) metered {
 	for _, x := range m {
 		shift := int(x.Start.Sub(sum.Start) / meterBucket)
 		for i, b := range x.Buckets {
-			i = max(i+shift, 0)
-			for len(sum.Buckets) <= i {
-				sum.Buckets = append(sum.Buckets, 0)
-			}
-			sum.Buckets[i] += b
+			sum.add(max(i+shift, 0), b)
 		}
 	}
 	return sum

@@ -547,13 +547,6 @@ func quotaShared(t *testing.T) {
 	})
 }
 
-func scaleBy(v []float64, f float64) (out []float64) {
-	for _, x := range v {
-		out = append(out, x*f)
-	}
-	return out
-}
-
 // The original curve spends its quota in a moment and is dark for the rest of
 // the window.
 func quotaRandom(t *testing.T) {

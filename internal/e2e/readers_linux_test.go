@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -67,13 +68,16 @@ func TestReaders(t *testing.T) {
 		if len(build) != 1 {
 			t.Fatal("the README does not say how to build a stage")
 		}
-		const same = " <yesterday.frames | framepcap | cmp - <(framepcap <yesterday.frames)"
+		// What is dropped stands in the midst of what passes.
+		passes := func(stage, before, dropped, behind string) string {
+			return fmt.Sprintf("cat %s %s %s | %s | framepcap | cmp - <(cat %[1]s %[3]s | framepcap)", before, dropped, behind, stage)
+		}
 		sandbox(t, taps+readmeStages(t), []string{
 			readme(t, "sudo install no-arp"),
-			"no-arp" + same,
+			passes("no-arp", "ask.frames", "answer.frames", "day.frames"),
 			readme(t, "./pipeline.sh run tap0 tap1 -in 'no-arp"),
 			"clone=$PWD; cd /var/lib/mystage && " + strings.ReplaceAll(build[0], "/path/to/framepipe", "$clone"),
-			"/var/lib/mystage/mystage" + same,
+			passes("/var/lib/mystage/mystage", "short.frames", "long.frames", "day.frames"),
 		})
 	})
 	t.Run("bill", func(t *testing.T) {

@@ -2,61 +2,42 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"framepipe/internal/ledger"
 	"framepipe/internal/ping"
 
 	"golang.org/x/sys/unix"
 )
 
-// stages returns those of the tools in the uplink's pipelines, by number.
-func (u *uplink) stages() map[int]string {
-	all := u.processes()
-	for pid, line := range all {
-		if !regexp.MustCompile(`^(tunread|tunwrite|quotagate|bytehist|cat)\b`).MatchString(line) {
-			delete(all, pid)
-		}
-	}
-	return all
-}
-
-// answers reports whether the router answers an echo from the host within 0.2 s.
-func (u *uplink) answers() bool { return u.host.Reaches("10.0.0.1", 200*time.Millisecond) }
-
-// Fifty times some stage is killed: its pipeline is back, all of it, within a
-// second, and connections that were open are open still.
-func TestUpStagesKilled(t *testing.T) {
+// Fifty times some stage is killed: its pipeline is back, all of it, within a second. So it is with
+// tundivert; taps that go are made again, and an interface that goes is waited for. Connections
+// live on.
+func TestUpRestarts(t *testing.T) {
 	t.Parallel()
-	u := newUplink(t, true)
+	u := newUplink(t)
 	u.must("up", "e0", "-in", "quotagate -quota 1PB | bytehist -o /dev/null", "-out", "quotagate -quota 1PB | cat | bytehist -o /dev/null")
-	talk := u.connection("10.0.0.1:7", "[fd00::1]:7")
-	talk("before")
-	const kills = 50
-	want := len(u.stages())
-	if want != 9 {
-		t.Fatalf("%d stages: %v", want, u.stages())
-	}
+	works := u.connection("10.0.0.1:7", "[fd00::1]:7")
+	const kills, want = 50, 9
 	var times []time.Duration
 	late := slack()
 	for i := range kills {
-		before := u.stages()
-		pids := make([]int, 0, want)
-		for pid := range before {
-			pids = append(pids, pid)
-		}
-		slices.Sort(pids)
+		pids := slices.Collect(maps.Keys(u.stages()))
 		victim := pids[rand.IntN(len(pids))]
+		what := u.stages()[victim]
 		if err := unix.Kill(victim, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		times = append(times, eventually(t, 10*time.Second, fmt.Sprintf("kill %d, of %s: all stages", i, before[victim]), func() bool {
+		times = append(times, eventually(t, 10*time.Second, fmt.Sprintf("kill %d, of %s: all stages", i, what), func() bool {
 			// A frame lets those know that do not watch their output, such as cat.
 			ok := u.answers()
 			now := u.stages()
@@ -64,7 +45,7 @@ func TestUpStagesKilled(t *testing.T) {
 		}))
 		time.Sleep(330 * time.Millisecond) // what ends at once again is given pauses
 	}
-	talk("after")
+	works("after")
 	slices.Sort(times)
 	t.Logf("back after %v, %v, %v (least, median, most)", times[0], times[kills/2], times[kills-1])
 	if most := time.Second + late(); times[kills*3/4] > most {
@@ -77,86 +58,89 @@ func TestUpStagesKilled(t *testing.T) {
 	if restarts < kills || restarts > kills+2 {
 		t.Errorf("%d kills, and %d restarts", kills, restarts)
 	}
+
+	back := func(what string) {
+		t.Helper()
+		t.Logf("%s: an answer after %v", what, eventually(t, 15*time.Second, what+": an answer", func() bool {
+			return u.answers() && len(u.stages()) == want && u.status().State == "diverting"
+		}))
+		works(what)
+	}
+	for _, tap := range []string{"fphost", "fpnet"} {
+		u.host.Batch("link del " + u.tap(tap))
+		back(tap + " goes")
+	}
+	killed := u.kill("^tundivert", unix.SIGKILL)[0]
+	eventually(t, 5*time.Second, "its end", func() bool { return u.processes("")[killed] == "" })
+	back("tundivert goes")
+	router := strings.TrimSpace(u.router.Run("cat", "/sys/class/net/e1/address"))
+	host := strings.TrimSpace(u.host.Run("cat", "/sys/class/net/e0/address"))
+	u.host.Batch("link del e0")
+	eventually(t, 5*time.Second, "a message", func() bool {
+		return strings.Contains(u.log("divert"), "e0 is gone; it is diverted again when it is back")
+	})
+	u.host.Batch(fmt.Sprintf("link add e0 address %s type veth peer name e1 address %s netns %s", host, router, u.router.Name),
+		"link set e0 up", "addr add 10.0.0.2/24 dev e0", "addr add fd00::2/64 dev e0")
+	u.router.Batch("link set e1 up", "addr add 10.0.0.1/24 dev e1", "addr add fd00::1/64 dev e1")
+	back("the interface is back")
+	u.must("down")
+	if s := u.host.Run("ip", "-o", "link"); ourTaps.MatchString(s) {
+		t.Errorf("left: %s", s)
+	}
 }
 
-// A stage that ends at once, over and over, is started again after pauses that grow. With
-// -fail open frames pass by meanwhile; closed, nothing passes. When the stage is mended they
-// go through the pipelines again.
+// A gate whose ledger is cut off ends, and ends at once, over and over, when it is started again,
+// after pauses that grow. The log says why. With -fail open frames pass by meanwhile; closed,
+// nothing passes. When the ledger is mended they go through the pipelines again.
 func TestUpFails(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"closed", "open"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			u := newUplink(t, true)
+			u := newUplink(t)
 			before := u.looks()
-			broken := openDir(t) + "/broken"
-			u.must("up", "e0", "-fail", mode, "-in", "test ! -e "+broken+" && cat")
-			talk := u.connection("10.0.0.1:7")
-			talk("before")
-			write(t, broken, "")
-			echoes := u.router.StartPing("10.0.0.2", ping.Config{Every: 10 * time.Millisecond})
-			u.kill("^cat", unix.SIGKILL)
-			eventually(t, 20*time.Second, "a pause", func() bool { return strings.Contains(u.log("in"), "it ended at once, 4 times in a row") })
-			echoes.Stop()
-			r := echoes.Wait()
-			open := strings.Contains(u.log("divert"), "the frames of e0 pass by the taps")
-			t.Log(r)
-			if open != (mode == "open") {
+			u.must("up", "e0", "-fail", mode, "-in", "quotagate -quota 1GB -window 1m -cycle 1h -ledger bill -dir in")
+			works := u.connection("10.0.0.1:7")
+			bill := u.lib + "/bill"
+			if err := os.Truncate(bill, 5000); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, 20*time.Second, "a pause", func() bool {
+				u.answers() // the gate counts only frames that arrive
+				return strings.Contains(u.log("in"), "it ended at once, 4 times in a row")
+			})
+			for _, want := range []string{
+				"quotagate: bill: the ledger was truncated, or its disk failed", "quotagate: bill: not a ledger, or damaged: 5000 bytes, but ",
+				"quotagate: hint: move the file away; quotagate then creates a new one",
+			} {
+				if !strings.Contains(u.log("in"), want) {
+					t.Errorf("no %q in\n%s", want, u.log("in"))
+				}
+			}
+			if open := strings.Contains(u.log("divert"), "the frames of e0 pass by the taps"); open != (mode == "open") {
 				t.Errorf("tundivert says\n%s", u.log("divert"))
 			}
 			if mode == "open" {
-				talk("past")
+				works("past")
 				if s := u.must("status"); !strings.Contains(s, ", open: a pipeline is down, and frames pass by\n") {
 					t.Errorf("status:\n%s", s)
 				}
 			} else if u.answers() {
 				t.Error("there is an answer through a pipeline that is not there")
 			}
-			if err := os.Remove(broken); err != nil {
+			if err := os.Remove(bill); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, 30*time.Second, "pipelines that stay", func() bool {
 				return len(u.stages()) == 5 && u.status().State == "diverting"
 			})
-			talk("after")
+			works("after")
+			if charged(t, bill, ledger.In) == 0 {
+				t.Error("nothing is counted in the new ledger")
+			}
 			u.must("down")
 			u.same(before)
 		})
-	}
-}
-
-// Taps that go are made again, an interface that goes is waited for, and connections live on.
-func TestUpDevicesGo(t *testing.T) {
-	t.Parallel()
-	u := newUplink(t, true)
-	u.must("up", "e0", "-in", "quotagate -quota 1PB", "-out", "quotagate -quota 1PB")
-	talk := u.connection("10.0.0.1:7", "[fd00::1]:7")
-	talk("before")
-	whole := func() bool {
-		return u.answers() && len(u.stages()) == 6 && u.status().State == "diverting"
-	}
-	for _, tap := range []string{"fphost", "fpnet"} {
-		u.host.Run("ip", "link", "del", u.device(tap))
-		t.Logf("without %s: an answer after %v", tap, eventually(t, 15*time.Second, tap+" goes: an answer", whole))
-		talk(tap)
-	}
-	killed := u.kill("^tundivert", unix.SIGKILL)[0]
-	eventually(t, 15*time.Second, "tundivert goes: an answer", func() bool { return u.processes()[killed] == "" && whole() })
-	talk("tundivert")
-
-	router := strings.TrimSpace(u.router.Run("cat", "/sys/class/net/e1/address"))
-	host := strings.TrimSpace(u.host.Run("cat", "/sys/class/net/e0/address"))
-	u.router.Run("ip", "link", "del", "e1") // and its other end, e0
-	eventually(t, 5*time.Second, "a message", func() bool {
-		return strings.Contains(u.log("divert"), "e0 is gone; it is diverted again when it is back")
-	})
-	u.host.Batch(fmt.Sprintf("link add e0 address %s type veth peer name e1 address %s netns %s", host, router, u.router.Name), "link set e0 up", "addr add 10.0.0.2/24 dev e0", "addr add fd00::2/64 dev e0")
-	u.router.Batch("link set e1 up", "addr add 10.0.0.1/24 dev e1", "addr add fd00::1/64 dev e1")
-	eventually(t, 15*time.Second, "the interface is back: an answer", whole)
-	talk("on the new interface")
-	u.must("down")
-	if s := u.host.Run("ip", "-o", "link"); strings.Contains(s, "fphost") || strings.Contains(s, "fpnet") {
-		t.Errorf("left: %s", s)
 	}
 }
 
@@ -164,21 +148,16 @@ func TestUpDevicesGo(t *testing.T) {
 // seconds, however few frames there are.
 func TestUpHangs(t *testing.T) {
 	t.Parallel()
-	u := newUplink(t, true)
-	dir := openDir(t)
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	hang := dir + "/hang"
+	u := newUplink(t)
+	hang := u.lib + "/hang" // where the stages may remove it, so that the next one does not hang
 	u.must("up", "e0", "-in", "quotagate -quota 1PB",
-		"-out", `perl -e 'while (!-e "`+hang+`") { exit unless sysread(STDIN, $b, 65536); syswrite(STDOUT, $b) } unlink "`+hang+`"; sleep 1000'`) // and the next one does not hang
-	talk := u.connection("10.0.0.1:7")
-	talk("before")
+		"-out", `perl -e 'while (!-e "hang") { exit unless sysread(STDIN, $b, 65536); syswrite(STDOUT, $b) } unlink "hang"; sleep 1000'`)
+	works := u.connection("10.0.0.1:7")
 	for pid := range u.stages() {
 		_ = unix.Kill(pid, unix.SIGSTOP)
 	}
 	t.Logf("an answer %v after a stop", eventually(t, 10*time.Second, "an answer after a stop", u.answers))
-	talk("stopped, and gone on")
+	works("stopped, and gone on")
 
 	late := slack()
 	write(t, hang, "")
@@ -193,14 +172,14 @@ func TestUpHangs(t *testing.T) {
 		t.Errorf("the log does not tell which stage hangs:\n%s", log)
 	}
 	eventually(t, 5*time.Second, "an answer", u.answers)
-	talk("after")
+	works("after")
 }
 
 // The tools run as a user who is not root, without a capability and with no way to get
 // one. Their files belong to that user, and the taps do not.
 func TestUpUnprivileged(t *testing.T) {
 	t.Parallel()
-	u := newUplink(t, true)
+	u := newUplink(t)
 	u.pipeline = "../../pipeline.sh" // whose tools may be where the stages' user cannot go
 	up := u.script("up", "e0", "-in", "quotagate -rate 1Gbit/s -ledger bill -dir in -metrics gate.prom | bytehist -o hist.in",
 		"-out", "quotagate -rate 1Gbit/s -percentile 95 -ledger bill -dir out")
@@ -216,31 +195,25 @@ func TestUpUnprivileged(t *testing.T) {
 	u.kill("^tunwrite", unix.SIGKILL) // those that come after are no different
 	eventually(t, 10*time.Second, "an answer", u.answers)
 	u.connection("10.0.0.1:7", "[fd00::1]:7")("as nobody")
-	u.ping(u.router, "10.0.0.2")
+	reaches(t, u.router, "10.0.0.2")
 	all := u.stages()
 	if len(all) != 7 {
 		t.Errorf("%d stages: %v", len(all), all)
 	}
 	for pid, line := range all {
 		eventually(t, 5*time.Second, line+" with a filter", func() bool { // once its files are open
-			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-			return strings.Contains(string(b), "Seccomp:\t2\n")
+			return strings.Contains(read(t, fmt.Sprintf("/proc/%d/status", pid)), "Seccomp:\t2\n")
 		})
 		threads(t, pid, unprivileged(nobody, nobody)...)
 		// No terminal, and nothing open that is not its own.
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, rest, _ := strings.Cut(string(stat), ") ")
-		if f := strings.Fields(rest); f[4] != "0" {
-			t.Errorf("%s: terminal %s", line, f[4])
+		_, stat, _ := strings.Cut(read(t, fmt.Sprintf("/proc/%d/stat", pid)), ") ")
+		if terminal := strings.Fields(stat)[4]; terminal != "0" {
+			t.Errorf("%s: terminal %s", line, terminal)
 		}
 		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 		for _, fd := range fds {
 			to, _ := os.Readlink(fd)
-			n := 0
-			_, _ = fmt.Sscan(filepath.Base(fd), &n)
+			n, _ := strconv.Atoi(filepath.Base(fd))
 			pipe := strings.HasPrefix(to, "pipe:")
 			switch {
 			case n < 3 && (pipe || to == "/dev/null"), n == 3 && strings.HasSuffix(to, ".counters"), to == "/dev/net/tun":
@@ -253,12 +226,10 @@ func TestUpUnprivileged(t *testing.T) {
 			}
 		}
 	}
-	for pid, line := range u.processes() {
-		if strings.HasPrefix(line, "tundivert") {
-			threads(t, pid, noCapabilities...)
-		}
+	for pid := range u.processes("^tundivert") {
+		threads(t, pid, noCapabilities...)
 	}
-	c := u.host.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", bin+"/tunread", u.device("fphost"))
+	c := u.host.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", bin+"/tunread", u.tap("fphost"))
 	if out, err := c.CombinedOutput(); err == nil {
 		t.Errorf("another process of nobody attaches to the tap: %s", out)
 	}
@@ -276,7 +247,7 @@ func TestUpUnprivileged(t *testing.T) {
 // same; and its name and messages cannot control the terminal of a reader of status and logs.
 func TestUpHidden(t *testing.T) {
 	t.Parallel()
-	u := newUplink(t, true)
+	u := newUplink(t)
 	before := u.looks()
 	hides := openDir(t) + "/hides"
 	write(t, hides, `$0 = "x" x 3000; $SIG{TERM} = $SIG{HUP} = "IGNORE";

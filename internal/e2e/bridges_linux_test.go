@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"os"
-	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -67,33 +65,11 @@ func TestBridges(t *testing.T) {
 				t.Fatal("no answer through the pipelines")
 			}
 			r := router.StartPing(tt.far, ping.Config{Count: 200, Every: 2 * time.Millisecond}).Wait()
-			const size = 20_000_000
-			transfer(t, router, inner, tt.far+":7", size)
-			var passed [][]string
-			all := process.Until(10*time.Second, func() bool { // the gates publish once a second, each in its own time
-				before := len(script.Said.String())
-				for pid, name := range tools(t, host) {
-					if name == "quotagate" {
-						_ = unix.Kill(pid, unix.SIGUSR1)
-					}
-				}
-				time.Sleep(500 * time.Millisecond)
-				passed = regexp.MustCompile(`quotagate: .* passed=(\d+) passed_bytes=(\d+)`).FindAllStringSubmatch(script.Said.String()[before:], -1)
-				frames, bytes := 0, 0
-				for i, m := range passed {
-					f, _ := strconv.Atoi(m[1])
-					if i == 0 || f < frames {
-						frames = f
-					}
-					b, _ := strconv.Atoi(m[2])
-					bytes += b
-				}
-				return len(passed) == 2 && frames >= r.Received && bytes >= size
-			})
+			transfer(t, router, inner, tt.far+":7", 20e6)
 			_ = script.Process.Signal(unix.SIGTERM)
 			ended(t, script)
-			if r.Received < 190 || !all {
-				t.Fatalf("%v, and %d bytes of TCP, and the gates passed %q", r, size, passed)
+			if r.Received < 190 {
+				t.Error(r)
 			}
 			if info, err := os.Stat(c.Dir + "/hist.in"); err != nil || info.Size() == 0 {
 				t.Errorf("the count of bytes: %v", err)
@@ -102,9 +78,9 @@ func TestBridges(t *testing.T) {
 				t.Error("an answer after the end of the pipelines")
 			}
 			host.Run("bash", "-ec", tt.back)
-			after := ""
-			if !process.Until(5*time.Second, func() bool { after = looks(); return after == before }) { // the link-local address takes a moment
-				t.Errorf("now\n%sand before\n%s", after, before)
+			// The link-local address takes a moment.
+			if !process.Until(5*time.Second, func() bool { return looks() == before }) {
+				t.Errorf("now\n%sand before\n%s", looks(), before)
 			}
 			if tt.name == "endpoint" && !host.Reaches("10.0.0.1", 5*time.Second) {
 				t.Error("no answer after")

@@ -20,11 +20,7 @@ import (
 // is merged, and for nobody, so that nothing answers.
 func flood(t testing.TB, ns *nettest.Namespace, name string) (stop func() (sent int)) {
 	t.Helper()
-	s := -1
-	ns.Do(func() { s = nettest.PacketSocket(t, name) })
-	if s < 0 {
-		t.FailNow()
-	}
+	s := packetSocket(t, ns, name)
 	var frames [][]byte
 	for port := range 256 {
 		f := packettest.Spec{UDP: true, Port: uint16(10000 + port), Payload: make([]byte, 60-42)}.Frame()
@@ -42,7 +38,6 @@ func flood(t testing.TB, ns *nettest.Namespace, name string) (stop func() (sent 
 				}
 			}
 		}
-		unix.Close(s)
 		sent <- n
 	}()
 	return func() int {
@@ -107,17 +102,16 @@ func TestFlood(t *testing.T) {
 // started again, and there are answers.
 func TestUpFlood(t *testing.T) {
 	t.Parallel()
-	u := newUplink(t, true)
+	u := newUplink(t)
 	u.must("up", "e0", "-in", "quotagate -rate 10Mbit/s -window 10s", "-out", "quotagate -rate 10Mbit/s -window 10s")
-	talk := u.connection("10.0.0.1:7")
-	talk("before")
+	works := u.connection("10.0.0.1:7")
 	before := u.stages()
-	host := u.device("fphost")
+	host := u.tap("fphost")
 	was := u.host.Statistics(host)["tx_dropped"]
 	stop := flood(t, u.host, host)
 	echoes := u.host.Ping("10.0.0.1", 1000, 5*time.Millisecond) // five seconds: three make a hang
 	sent, lost := stop(), u.host.Statistics(host)["tx_dropped"]-was
-	talk("after")
+	works("after")
 	t.Logf("%d frames sent, %d of them dropped by the queue of the tap; %v", sent, lost, echoes) // which drops most echoes, too
 	if now := u.stages(); !maps.Equal(before, now) {
 		t.Errorf("the stages were %v, and are %v", before, now)

@@ -2,15 +2,11 @@ package e2e
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,42 +17,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// eachSlot calls do for the slots of a direction in a ledger, with their times and bytes.
+func eachSlot(t testing.TB, name string, d ledger.Direction, do func(at, bytes int64)) {
+	t.Helper()
+	l, err := ledger.Read(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, c := range l.Cycles() {
+		for i := range c.Slots {
+			do(c.Start+int64(i)*int64(l.Config().Slot), c.Bytes(d, false, i))
+		}
+	}
+}
+
 // charged adds up what a ledger has.
 func charged(t testing.TB, name string, d ledger.Direction) (sum int64) {
 	t.Helper()
-	l, err := ledger.Read(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	for _, c := range l.Cycles() {
-		for i := range c.Slots {
-			sum += c.Bytes(d, false, i)
-		}
-	}
+	eachSlot(t, name, d, func(_, bytes int64) { sum += bytes })
 	return sum
-}
-
-// fullest returns the most bytes of both directions in so many slots of a ledger, one after
-// the other. They are those of the gates' clocks, which no delay behind a gate changes.
-func fullest(t testing.TB, name string, slots int) (most int64) {
-	t.Helper()
-	l, err := ledger.Read(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	for _, c := range l.Cycles() {
-		both := func(i int) int64 { return c.Bytes(ledger.In, false, i) + c.Bytes(ledger.Out, false, i) }
-		sum := int64(0)
-		for i := range c.Slots {
-			if sum += both(i); i >= slots {
-				sum -= both(i - slots)
-			}
-			most = max(most, sum)
-		}
-	}
-	return most
 }
 
 // inHand is what a gate that is killed may have charged and not passed, besides its
@@ -104,92 +84,16 @@ func TestLedgerCutOff(t *testing.T) {
 		if want := "quotagate: " + file + ": the ledger was truncated, or its disk failed\n"; all[0].Said.String() != want {
 			t.Errorf("%s: it says %s", name, &all[0].Said)
 		}
-		for _, args := range []string{"quotagate -quota 1PB -dir out -ledger ", "quotabill "} {
-			f := strings.Fields(args + file)
-			_, says, status := through(t, b, f[0], f[1:]...)
-			if status != 1 || !strings.Contains(says, file+": not a ledger, or damaged: 0 bytes") || !strings.Contains(says, ": hint: ") {
-				t.Errorf("%s: status %d, %s", args, status, says)
-			}
-		}
 	}
-}
-
-// A gate of up whose ledger is cut off, or cannot be made on a full disk, is started again and
-// again, and its direction is dark. Messages say why, and frames pass when it is mended.
-func TestUpLedger(t *testing.T) {
-	t.Parallel()
-	u := newUplink(t, true)
-	disk := tmpfs(t, "4m")
-	if err := errors.Join(os.Chmod(filepath.Dir(disk), 0o755), os.Chmod(disk, 0o777)); err != nil { // for nobody
-		t.Fatal(err)
-	}
-	bill := disk + "/bill"
-	u.must("up", "e0", "-in", "quotagate -quota 1GB -window 1m -cycle 1h -ledger "+bill+" -dir in")
-	dark := func(what string, says ...string) {
-		t.Helper()
-		eventually(t, 20*time.Second, "a pause", func() bool {
-			u.answers() // the gate counts only frames that arrive
-			return regexp.MustCompile(`in has ended with status 1, and is started again in \d+ s: it ended at once`).MatchString(u.log("in"))
-		})
-		if u.answers() {
-			t.Errorf("%s: frames pass by the gate", what)
-		}
-		for _, want := range says {
-			if !strings.Contains(u.log("in"), "quotagate: "+want) {
-				t.Errorf("%s: no %q in\n%s", what, want, u.log("in"))
-			}
-		}
-	}
-	mended := func(what string) {
-		t.Helper()
-		eventually(t, 30*time.Second, "an answer", u.answers)
-		if charged(t, bill, ledger.In) == 0 {
-			t.Errorf("%s: nothing is counted in the new ledger", what)
-		}
-		if err := os.Truncate(u.state+"/e0/in.log", 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	mended("at first")
-	const size = 5000
-	if err := os.Truncate(bill, size); err != nil {
-		t.Fatal(err)
-	}
-	dark("cut off", bill+": the ledger was truncated, or its disk failed", bill+": not a ledger, or damaged: 5000 bytes, but ",
-		"hint: move the file away; quotagate then creates a new one")
-	if info, err := os.Stat(bill); err != nil || info.Size() != size {
-		t.Errorf("the file was touched: %v, %v", info, err)
-	}
-	if err := os.Remove(bill); err != nil {
-		t.Fatal(err)
-	}
-	mended("cut off")
-	// A gate that counts goes on while the disk is full; one that has no ledger yet cannot start.
-	free := fill(t, disk)
-	if !u.answers() {
-		t.Error("a full disk stops a gate whose ledger is there")
-	}
-	if err := os.Rename(bill, bill+".old"); err != nil {
-		t.Fatal(err)
-	}
-	u.kill("^quotagate", unix.SIGKILL)
-	dark("full", bill+": making a ledger of ", "hint: make room, or put the -ledger on another disk; it never grows")
-	free()
-	mended("full")
 }
 
 // stuck waits until a gate waits for the reader of its output.
 func stuck(t *testing.T, out *os.File) {
 	t.Helper()
-	waiting, last := 0, -1
+	waiting, last := 0, 0
 	eventually(t, 10*time.Second, "a gate that waits", func() bool {
 		n, err := unix.IoctlGetInt(int(out.Fd()), unix.TIOCINQ)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n > 0 && n == last {
-			waiting++
-		} else {
+		if waiting++; err != nil || n == 0 || n != last {
 			waiting, last = 0, n
 		}
 		return waiting == 10
@@ -235,22 +139,13 @@ func ledgerKilled(t *testing.T, file string, inputs [2]string, flags []string) {
 // all.
 func killed(t *testing.T, feeder, gate *exec.Cmd, after time.Duration, flowing bool) (passed int64, whole bool) {
 	t.Helper()
-	in, err := feeder.StdoutPipe()
+	out, stdout, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	gate.Stdin = in
-	out, err := gate.StdoutPipe()
-	if err == nil {
-		err = feeder.Start()
-	}
-	if err == nil {
-		err = gate.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	in.Close()
+	defer out.Close()
+	all := pipeline(t, nil, stdout, feeder, gate)
+	stdout.Close()
 	kill := sync.OnceFunc(func() { time.AfterFunc(after, func() { _ = gate.Process.Kill() }) })
 	if !flowing {
 		kill()
@@ -268,7 +163,6 @@ func killed(t *testing.T, feeder, gate *exec.Cmd, after time.Duration, flowing b
 			passed += int64((len(rec.Frame)-headers+segment-1)/segment-1) * (headers + 4)
 		}
 	}
-	whole = gate.Wait() == nil
-	_ = feeder.Wait()
-	return passed, whole
+	gone(t, all)
+	return passed, gate.ProcessState.Success()
 }

@@ -10,11 +10,9 @@ import (
 	"io"
 	"math"
 	"net"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -57,27 +55,24 @@ func newNetwork(t testing.TB, s setup) *network {
 	t.Helper()
 	nettest.Need(t)
 	n := &network{t: t, a: nettest.New(t), b: nettest.New(t)}
-	for _, x := range []struct {
-		ns   *nettest.Namespace
-		tap  string
-		host int
-	}{{n.a, "tap0", 1}, {n.b, "tap1", 2}} {
-		x.ns.Taps(x.tap)
-		x.ns.Batch(fmt.Sprintf("addr add 10.0.0.%d/24 dev %s", x.host, x.tap), fmt.Sprintf("addr add fd00::%d/64 dev %s", x.host, x.tap))
+	for host, tap := range []string{"tap0", "tap1"} {
+		ns := []*nettest.Namespace{n.a, n.b}[host]
+		ns.Taps(tap)
+		ns.Batch(fmt.Sprintf("addr add 10.0.0.%d/24 dev %s", host+1, tap), fmt.Sprintf("addr add fd00::%d/64 dev %s", host+1, tap))
 		if s.mtu > 0 {
-			x.ns.Batch(fmt.Sprintf("link set %s mtu %d", x.tap, s.mtu))
+			ns.Batch(fmt.Sprintf("link set %s mtu %d", tap, s.mtu))
 		}
 		if s.plain {
 			// A process that has it without offload headers keeps all others
 			// from having it with them.
-			hold(t, x.ns, x.tap)
+			hold(t, ns, tap)
 		}
 	}
 	n.in = n.pipeline(n.a, "tap0", n.b, "tap1", s, s.in)
 	n.out = n.pipeline(n.b, "tap1", n.a, "tap0", s, s.out)
 	t.Cleanup(func() {
 		for _, s := range slices.Concat(n.in, n.out) {
-			if t.Failed() {
+			if t.Failed() && s.Said.String() != "" {
 				t.Logf("%v: %s", s.Args, &s.Said)
 			}
 		}
@@ -143,41 +138,68 @@ var variants = []struct {
 
 var stages = []string{"quotagate -quota 1PB", "bytehist -o /dev/null"}
 
-// A gigabyte of TCP arrives as it was sent, in all variants with -full.
-func TestTransfer(t *testing.T) {
+// TCP and datagrams of all sizes, in IPv4 and IPv6, and frames of all sizes with VLAN tags arrive as
+// they were sent, over taps for frames of 1500 and 9216 bytes. No stage takes more than 32 MB.
+func TestNetwork(t *testing.T) {
 	for _, v := range variants {
-		t.Run(v.name, func(t *testing.T) {
-			s := v.setup
-			s.in, s.out = stages, stages
-			n := newNetwork(t, s)
-			size := int64(1 << 30)
-			if v.name != "offload" && !*full {
-				size = 1 << 27
-			}
-			start := time.Now()
-			transfer(t, n.a, n.b, "10.0.0.2:7", size)
-			t.Logf("%.2f Gbit/s", 8*float64(size)/time.Since(start).Seconds()/1e9)
-			if v.name == "segmented by tunwrite" {
-				counted(t, n.in[3], "segments", func(c map[string]int) bool { return c["segmented"] > 0 })
-			}
-			for _, s := range slices.Concat(n.in, n.out) {
-				if mb := residentNow(t, s.Process.Pid); mb >= 32 {
-					t.Errorf("%v: %d MB resident", s.Args, mb)
+		for _, mtu := range []int{1500, 9216} {
+			t.Run(fmt.Sprintf("%s, mtu %d", v.name, mtu), func(t *testing.T) {
+				s := v.setup
+				s.in, s.out, s.mtu = stages, stages, mtu
+				n := newNetwork(t, s)
+				datagrams(t, n.a, n.b, "10.0.0.2:9")
+				datagrams(t, n.a, n.b, "[fd00::2]:9")
+				if mtu > 1500 {
+					taggedFrames(t, packetSocket(t, n.a, "tap0"), packetSocket(t, n.b, "tap1"), 1)
+				} else {
+					arrives(t, n, v.name)
 				}
-			}
-			n.stop()
+				n.stop()
+			})
+		}
+	}
+}
+
+// arrives has a gigabyte of TCP arrive as it was sent, in all variants with -full, and many
+// datagrams of one flow, which are handed to the device together.
+func arrives(t *testing.T, n *network, variant string) {
+	t.Helper()
+	size := int64(1 << 30)
+	if variant != "offload" && !*full {
+		size = 1 << 27
+	}
+	start := time.Now()
+	transfer(t, n.a, n.b, "10.0.0.2:7", size)
+	t.Logf("%.2f Gbit/s", 8*float64(size)/time.Since(start).Seconds()/1e9)
+	if variant == "segmented by tunwrite" {
+		counted(t, n.in[3], "segments", func(c map[string]int) bool { return c["segmented"] > 0 })
+	}
+	for _, s := range slices.Concat(n.in, n.out) {
+		if mb := residentNow(t, s.Process.Pid); mb >= 32 {
+			t.Errorf("%v: %d MB resident", s.Args, mb)
+		}
+	}
+	if variant != "offload" {
+		return
+	}
+	for _, addr := range []string{"10.0.0.2:9", "[fd00::2]:9"} {
+		server, client := n.udp(addr)
+		const count, size, window = 30000, 100, 128
+		windowed(t, server, client, window, count, func(i int) []byte {
+			return append(binary.BigEndian.AppendUint32(nil, uint32(i)), noiseBlock[i:i+size-4]...)
 		})
+		server.Close()
+	}
+	c := counted(t, n.in[3], "datagrams that went together", func(c map[string]int) bool { return c["merged"] >= 100 })
+	if c["refused"]+c["malformed"] > 0 {
+		t.Errorf("tunwrite says %s", &n.in[3].Said)
 	}
 }
 
 // residentNow is the most memory that a process has had so far, in MB.
 func residentNow(t testing.TB, pid int) (mb int) {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	_, rest, _ := strings.Cut(read(t, fmt.Sprintf("/proc/%d/status", pid)), "VmHWM:")
 	if _, err := fmt.Sscan(rest, &mb); err != nil {
 		t.Fatal(err)
 	}
@@ -218,30 +240,14 @@ func transfer(t *testing.T, from, to *nettest.Namespace, addr string, size int64
 	}
 }
 
-// Datagrams of all sizes arrive as they were sent, in IPv4 and IPv6, in frames
-// of 1500 and 9000 bytes. Without -full, those of more than two frames of 1500 bytes
-// only of one size in seven.
-func TestDatagrams(t *testing.T) {
-	for _, v := range variants {
-		for _, mtu := range []int{1500, 9216} {
-			t.Run(fmt.Sprintf("%s, mtu %d", v.name, mtu), func(t *testing.T) {
-				s := v.setup
-				s.in, s.out, s.mtu = stages, stages, mtu
-				n := newNetwork(t, s)
-				datagrams(t, n.a, n.b, "10.0.0.2:9")
-				datagrams(t, n.a, n.b, "[fd00::2]:9")
-				n.stop()
-			})
-		}
-	}
-}
-
 // udp returns a socket in b that receives at addr, and one in a that sends there.
 func (n *network) udp(addr string) (server net.PacketConn, client net.Conn) {
 	n.t.Helper()
 	return datagramSockets(n.t, n.a, n.b, addr)
 }
 
+// datagrams has those of all sizes arrive; without -full, of those of more than two frames of 1500
+// bytes only one size in seven.
 func datagrams(t *testing.T, from, to *nettest.Namespace, addr string) {
 	t.Helper()
 	server, client := datagramSockets(t, from, to, addr)
@@ -295,41 +301,15 @@ func windowed(t *testing.T, server net.PacketConn, client net.Conn, window, coun
 	}
 }
 
-// Datagrams of one flow that come fast are handed to the device together, and
-// arrive one by one, in order and as they were sent.
-func TestMerged(t *testing.T) {
-	n := newNetwork(t, setup{in: stages, out: stages})
-	const count, size, window = 30000, 100, 128
-	for _, addr := range []string{"10.0.0.2:9", "[fd00::2]:9"} {
-		server, client := n.udp(addr)
-		windowed(t, server, client, window, count, func(i int) []byte {
-			return append(binary.BigEndian.AppendUint32(nil, uint32(i)), noiseBlock[i:i+size-4]...)
-		})
-		server.Close()
+// packetSocket is one on an interface of a namespace, until the test ends.
+func packetSocket(t testing.TB, ns *nettest.Namespace, name string) (s int) {
+	t.Helper()
+	ns.Do(func() { s = nettest.PacketSocket(t, name) })
+	if s < 0 {
+		t.FailNow()
 	}
-	w := n.in[len(n.in)-1]
-	c := counted(t, w, "datagrams that went together", func(c map[string]int) bool { return c["merged"] >= 100 })
-	if n.stop(); c["refused"]+c["malformed"] > 0 {
-		t.Errorf("tunwrite says %s", &w.Said)
-	}
-}
-
-// Frames with VLAN tags, and of sizes up to jumbo, arrive as they were sent.
-func TestVLAN(t *testing.T) {
-	for _, v := range variants {
-		t.Run(v.name, func(t *testing.T) {
-			s := v.setup
-			s.in, s.out, s.mtu = stages, stages, 9216
-			n := newNetwork(t, s)
-			var from, to int
-			n.a.Do(func() { from = nettest.PacketSocket(t, "tap0") })
-			n.b.Do(func() { to = nettest.PacketSocket(t, "tap1") })
-			defer unix.Close(from)
-			defer unix.Close(to)
-			taggedFrames(t, from, to, 1)
-			n.stop()
-		})
-	}
+	t.Cleanup(func() { unix.Close(s) })
+	return s
 }
 
 // taggedFrames sends frames with VLAN tags and of sizes up to jumbo from one packet socket,
@@ -358,6 +338,9 @@ func receiveTagged(t testing.TB, s int) []byte {
 	b, oob := make([]byte, 10000), make([]byte, 200)
 	for {
 		n, m, _, from, err := unix.Recvmsg(s, b, oob, 0)
+		if err == unix.EINTR { // with a timeout, a signal ends the call
+			continue
+		}
 		if err != nil {
 			t.Fatal("nothing received: ", err)
 		}
@@ -381,181 +364,123 @@ func receiveTagged(t testing.TB, s int) []byte {
 
 // --- the quota -------------------------------------------------------------
 
-// scale is how long the quota is tested.
-type scale struct {
-	quota  uint64
-	window time.Duration
-	length time.Duration
-}
-
-func scaled() scale {
+// scaled is how long the quota is tested.
+func scaled() (quota uint64, window, length time.Duration) {
 	if *full {
-		return scale{100e6, 5 * time.Second, 20 * time.Second}
+		return 100e6, 5 * time.Second, 20 * time.Second
 	}
-	return scale{40e6, 2 * time.Second, 8 * time.Second}
+	return 40e6, 2 * time.Second, 8 * time.Second
 }
 
 // observed is what came of a saturating transfer through a gate.
 type observed struct {
-	most      float64   // of any window, over the quota
-	used      float64   // of the quota, in all
-	least     float64   // second after the first burst, over the sustained rate
-	seconds   []float64 // bytes in each
-	flows     []float64 // bytes of each
-	pings     ping.Result
-	late      time.Duration // slack for round trips
-	sustained float64       // bytes per second
-}
-
-func (o *observed) String() string {
-	s := fmt.Sprintf("most in a window %.4f of the quota, used %.3f, least second %.2f of the sustained rate, %v (slack %v); MB in each second:",
-		o.most, o.used, o.least, o.pings, o.late)
-	for _, b := range o.seconds {
-		s += fmt.Sprintf(" %.1f", b/1e6)
-	}
-	return s
+	most    float64   // of any window, over the quota
+	used    float64   // of the quota, in all
+	least   float64   // second after the first burst, over the sustained rate
+	seconds []float64 // bytes in each, over the quota
+	flows   []float64 // bytes of each, over those of all
+	pings   ping.Result
+	late    time.Duration // slack for round trips
 }
 
 // saturate sends from a to b with TCP as fast as the gate lets it, with pings
 // beside.
-func saturate(t *testing.T, sc scale, congestion string, flows int, s setup, gate string) *observed {
+func saturate(t *testing.T, congestion string, flows int, s setup, gate string) *observed {
 	t.Helper()
+	quota, window, length := scaled()
 	meterAt := t.TempDir() + "/meter"
-	s.in = []string{fmt.Sprintf("quotagate -quota %dB -window %v %s", sc.quota, sc.window, gate), "bytehist -o /dev/null", meterStage(t, meterAt)}
+	s.in = []string{fmt.Sprintf("quotagate -quota %dB -window %v %s", quota, window, gate), "bytehist -o /dev/null", meterStage(t, meterAt)}
 	s.out = stages
 	n := newNetwork(t, s)
-	time.Sleep(sc.window) // what it took to get here has left the window
+	time.Sleep(window) // what it took to get here has left the window
 	n.serveTraffic(congestion)
-
-	o := &observed{sustained: float64(sc.quota) / sc.window.Seconds(), flows: make([]float64, flows)}
-	var wg sync.WaitGroup
+	var logs []*traffic.Log
+	for range flows {
+		logs = append(logs, traffic.NewLog(length))
+	}
+	o := &observed{least: math.Inf(1)}
 	echoes := n.b.StartPing("10.0.0.1", ping.Config{Every: 10 * time.Millisecond})
 	late := slack()
 	start := time.Now()
-	for i := range flows {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			n.b.Do(func() {
-				bytes, err := traffic.Fetch("10.0.0.1:7", start.Add(sc.length), nil)
-				if err != nil {
-					t.Error(err)
-				}
-				o.flows[i] = float64(bytes)
-			})
-		}()
-	}
-	wg.Wait()
+	all := float64(n.fetch(t, length, logs...))
 	o.late = late()
 	o.pings = echoes.Stop()
 	n.stop()
+	for _, log := range logs {
+		o.flows = append(o.flows, float64(log.Between(0, length))/all)
+	}
 	m := readMeter(t, meterAt)
-	o.most = float64(m.most(sc.window)) / float64(sc.quota)
-	o.used = float64(m.between(start, 0, sc.length)) / (o.sustained * sc.length.Seconds())
-	for at := time.Duration(0); at < sc.length; at += time.Second {
-		o.seconds = append(o.seconds, float64(m.between(start, at, at+time.Second)))
+	sustained := float64(quota) / window.Seconds()
+	o.most = float64(m.most(window)) / float64(quota)
+	o.used = float64(m.between(start, 0, length)) / (sustained * length.Seconds())
+	for at := time.Duration(0); at < length; at += time.Second {
+		o.seconds = append(o.seconds, float64(m.between(start, at, at+time.Second))/float64(quota))
 	}
 	// Any second after the first burst, not only those that begin with one.
-	o.least = math.Inf(1)
-	for at := time.Second; at+time.Second <= sc.length; at += 50 * time.Millisecond {
-		o.least = min(o.least, float64(m.between(start, at, at+time.Second))/o.sustained)
+	for at := time.Second; at+time.Second <= length; at += 50 * time.Millisecond {
+		o.least = min(o.least, float64(m.between(start, at, at+time.Second))/sustained)
 	}
-	t.Log(o)
+	t.Logf("most in a window %.4f of the quota, used %.3f, in each second %.3f, least second %.2f of the sustained rate, flows %.2f, %v (slack %v)",
+		o.most, o.used, o.seconds, o.least, o.flows, o.pings, o.late)
 	return o
 }
 
-// No window of what arrives is over the quota, it is used, no second is dark,
-// and other traffic stays alive: with either congestion control, with offload
-// and without.
+// No window of what arrives is over the quota, it is used, no second is dark, flows share it, and
+// other traffic stays alive: with either congestion control, with offload and without. The
+// original curve, random, spends its quota in a moment and is dark for the rest of the window.
 //
 // Without -full, these mostly wait, and are measured beside one another.
 func TestQuota(t *testing.T) {
-	t.Run("shared", quotaShared)
-	t.Run("random", quotaRandom)
-	sc := scaled()
-	for _, congestion := range []string{"cubic", "bbr"} {
-		for _, v := range []struct {
-			name string
-			setup
-		}{{"offload", setup{}}, {"no offload", setup{read: "-offload=false", write: "-offload=off"}}} {
-			t.Run(congestion+", "+v.name, func(t *testing.T) {
-				needCongestion(t, congestion)
-				beside(t)
-				saturateWell(t, sc, congestion, 1, v.setup, "", func(o *observed) string {
-					switch {
-					case o.used < 0.92:
-						return fmt.Sprintf("%.3f of the quota was used", o.used)
-					case o.least < 0.20:
-						return fmt.Sprintf("a second carried %.2f of the sustained rate", o.least)
-					case o.pings.Lost() >= o.pings.Sent/100 || o.pings.Median() >= 20*time.Millisecond+o.late/5 || o.pings.Slowest() > 150*time.Millisecond+o.late:
-						return fmt.Sprintf("%v, with a slack of %v", o.pings, o.late)
-					}
-					return ""
-				})
-			})
-		}
-	}
-}
-
-// saturateWell saturates three times at most, until nothing is wrong: other work on the
-// machine only makes rates and round trips worse. No window may be over the quota in
-// any of them.
-func saturateWell(t *testing.T, sc scale, congestion string, flows int, s setup, gate string, wrong func(*observed) string) {
-	t.Helper()
-	complaint := ""
-	for range 3 {
-		o := saturate(t, sc, congestion, flows, s, gate)
-		// The meter stands behind the gate, and sees a frame as late as the slowest echo.
-		if late := o.pings.Slowest().Seconds() / sc.window.Seconds(); o.most > 1.01+late {
-			t.Errorf("a window held %.4f of the quota, and is measured to %.4f", o.most, late)
-		}
-		if complaint = wrong(o); complaint == "" {
-			return
-		}
-	}
-	t.Error(complaint)
-}
-
-func beside(t *testing.T) {
-	if !*full {
-		t.Parallel()
+	for _, tt := range []struct {
+		name, congestion string
+		flows            int
+		setup
+		gate string
+	}{
+		{"four flows", "cubic", 4, setup{}, ""},
+		{"random", "cubic", 1, setup{}, "-policy random"},
+		{"cubic, offload", "cubic", 1, setup{}, ""},
+		{"cubic, no offload", "cubic", 1, setup{read: "-offload=false", write: "-offload=off"}, ""},
+		{"bbr, offload", "bbr", 1, setup{}, ""},
+		{"bbr, no offload", "bbr", 1, setup{read: "-offload=false", write: "-offload=off"}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			needCongestion(t, tt.congestion)
+			if !*full {
+				t.Parallel()
+			}
+			wrong := func(o *observed) bool {
+				switch {
+				case tt.gate != "":
+					return o.least > 0.05 || o.seconds[0] < 0.7
+				case tt.flows > 1:
+					return slices.Min(o.flows) < 0.10 || o.used < 0.92
+				}
+				return o.used < 0.92 || o.least < 0.20 || o.pings.Lost() >= o.pings.Sent/100 ||
+					o.pings.Median() >= 20*time.Millisecond+o.late/5 || o.pings.Slowest() > 150*time.Millisecond+o.late
+			}
+			// Other work on the machine only makes rates and round trips worse, so that the best
+			// of three counts. No window may be over the quota in any of them.
+			_, window, _ := scaled()
+			for range 3 {
+				o := saturate(t, tt.congestion, tt.flows, tt.setup, tt.gate)
+				// The meter stands behind the gate, and sees a frame as late as the slowest echo.
+				if late := o.pings.Slowest().Seconds() / window.Seconds(); o.most > 1.01+late {
+					t.Errorf("a window held %.4f of the quota, and is measured to %.4f", o.most, late)
+				}
+				if !wrong(o) {
+					return
+				}
+			}
+			t.Error("it did not go well in any of three times")
+		})
 	}
 }
 
 func needCongestion(t *testing.T, name string) {
-	b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_available_congestion_control")
-	if err != nil || !slices.Contains(strings.Fields(string(b)), name) {
-		_ = exec.Command("modprobe", "tcp_"+name).Run()
-		if b, _ = os.ReadFile("/proc/sys/net/ipv4/tcp_available_congestion_control"); !slices.Contains(strings.Fields(string(b)), name) {
-			nettest.Skip(t, "this kernel has no %s", name)
-		}
+	t.Helper()
+	_ = exec.Command("modprobe", "tcp_"+name).Run()
+	if !slices.Contains(strings.Fields(read(t, "/proc/sys/net/ipv4/tcp_available_congestion_control")), name) {
+		nettest.Skip(t, "this kernel has no %s", name)
 	}
-}
-
-// Four flows share a quota.
-func quotaShared(t *testing.T) {
-	beside(t)
-	saturateWell(t, scaled(), "cubic", 4, setup{}, "", func(o *observed) string {
-		sum := 0.0
-		for _, b := range o.flows {
-			sum += b
-		}
-		if least := slices.Min(o.flows) / sum; least < 0.10 || o.used < 0.92 {
-			return fmt.Sprintf("a flow has %.2f of what four share; used %.3f", least, o.used)
-		}
-		return ""
-	})
-}
-
-// The original curve spends its quota in a moment and is dark for the rest of
-// the window.
-func quotaRandom(t *testing.T) {
-	beside(t)
-	sc := scaled()
-	saturateWell(t, sc, "cubic", 1, setup{}, "-policy random", func(o *observed) string {
-		if first := o.seconds[0] / float64(sc.quota); o.least > 0.05 || first < 0.7 {
-			return fmt.Sprintf("the first second carried %.2f of the quota, the least one %.2f of the sustained rate", first, o.least)
-		}
-		return ""
-	})
 }

@@ -1,78 +1,54 @@
 package fairq
 
 import (
-	"fmt"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
 )
 
-// A queue against a slow model: frames of a flow stay in order, what is dropped is the oldest
-// of the flow with the most bytes, and the sums are right.
+// A queue against a slow model: frames of a flow stay in order, Drop takes the oldest of the flow
+// with the most bytes, and the sums are right.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var q Queue
-		model := map[uint64][]*Held{}
-		flowOf := map[*Held]uint64{}
-		bytes := func(flow uint64) (n int64) {
-			for _, h := range model[flow] {
-				n += h.Bytes
-			}
-			return n
-		}
-		gone := func(h *Held) {
-			flow := flowOf[h]
-			if len(model[flow]) == 0 || model[flow][0] != h {
-				t.Fatalf("flow %d: not its oldest frame", flow)
-			}
-			model[flow] = model[flow][1:]
-			q.Free(h)
-		}
+		var model [41][]*Held
+		var bytes [41]int64
+		frames, sum, memory := 0, int64(0), 0
 		for range rapid.IntRange(1, 300).Draw(t, "steps") {
-			switch rapid.IntRange(0, 3).Draw(t, "step") {
-			case 0, 1:
-				flow := rapid.Uint64Range(0, 40).Draw(t, "flow")
+			if rapid.Bool().Draw(t, "push") {
+				flow := rapid.IntRange(0, 40).Draw(t, "flow")
 				h := q.Take(rapid.IntRange(1, 70000).Draw(t, "size"))
-				h.Bytes = int64(len(h.Data))
-				flowOf[h] = flow
+				h.Bytes, h.Meta = int64(len(h.Data)), int32(flow)
 				model[flow] = append(model[flow], h)
-				q.Push(h, flow)
-			case 2:
-				want := q.Peek()
-				if want == nil {
-					break
-				}
-				take := rapid.SampledFrom([]func() *Held{q.Pop, q.Remove}).Draw(t, "take")
-				h := take()
-				if h != want {
-					t.Fatal("Pop or Remove is not Peek")
-				}
-				gone(h)
-			case 3:
-				h := q.Fattest()
-				if h == nil {
-					break
-				}
-				for flow := range model {
-					if bytes(flow) > bytes(flowOf[h]) {
-						t.Fatalf("flow %d has %d bytes, flow %d has %d", flowOf[h], bytes(flowOf[h]), flow, bytes(flow))
+				bytes[flow] += h.Bytes
+				frames, sum, memory = frames+1, sum+h.Bytes, memory+cap(h.Data)
+				q.Push(h, uint64(flow))
+			} else if frames > 0 {
+				var h, got *Held
+				switch rapid.IntRange(0, 3).Draw(t, "take") {
+				case 0:
+					h, got = q.Peek(), q.Pop()
+				case 1:
+					h, got = q.Peek(), q.Remove()
+				default:
+					h, got = q.Fattest(), q.Drop()
+					if bytes[h.Meta] < slices.Max(bytes[:]) {
+						t.Fatalf("flow %d is not the fattest: %v", h.Meta, bytes)
 					}
 				}
-				if q.Drop() != h {
-					t.Fatal("Drop is not Fattest")
+				flow := h.Meta
+				if got != h || model[flow][0] != h {
+					t.Fatalf("flow %d: not its oldest frame", flow)
 				}
-				gone(h)
-			}
-			frames, sum, memory := 0, int64(0), 0
-			for flow := range model {
-				frames += len(model[flow])
-				sum += bytes(flow)
-				for _, h := range model[flow] {
-					memory += cap(h.Data)
-				}
+				model[flow] = model[flow][1:]
+				bytes[flow] -= h.Bytes
+				frames, sum, memory = frames-1, sum-h.Bytes, memory-cap(h.Data)
+				q.Free(h)
 			}
 			if q.Frames != frames || q.Bytes != sum || q.Memory != memory {
-				t.Fatalf("%d frames, %d bytes, %d of memory; want %d, %d, %d", q.Frames, q.Bytes, q.Memory, frames, sum, memory)
+				t.Fatalf("%d frames, %d bytes, %d of memory; want %d, %d, %d",
+					q.Frames, q.Bytes, q.Memory, frames, sum, memory)
 			}
 			if (q.Peek() == nil) != (frames == 0) || (q.Fattest() == nil) != (frames == 0) {
 				t.Fatal("empty, or not")
@@ -84,24 +60,20 @@ func TestModel(t *testing.T) {
 // Flows share alike whatever their frames' sizes, and a flow that sends little goes first.
 func TestFair(t *testing.T) {
 	var q Queue
-	push := func(flow uint64, size int) {
-		h := q.Take(size)
-		h.Bytes, h.Meta = int64(size), int32(flow)
-		q.Push(h, flow)
+	push := func(flow uint64, size, frames int) {
+		for range frames {
+			h := q.Take(size)
+			h.Bytes, h.Meta = int64(size), int32(flow)
+			q.Push(h, flow)
+		}
 	}
-	for range 2000 {
-		push(1, 100)
-	}
-	for range 200 {
-		push(2, 1500)
-	}
-	for range 10 {
-		push(3, 64000)
-	}
+	push(1, 100, 2000)
+	push(2, 1500, 200)
+	push(3, 64000, 10)
 	var sent [5]int64
 	for i := range 1000 {
 		if i%50 == 0 {
-			push(4, 80)
+			push(4, 80, 1)
 			if h := q.Peek(); i > 0 && h.Meta != 4 {
 				t.Errorf("after %d frames, flow %d comes before a sparse one", i, h.Meta)
 			}
@@ -110,10 +82,8 @@ func TestFair(t *testing.T) {
 		sent[h.Meta] += h.Bytes
 		q.Free(h)
 	}
-	for _, n := range sent[1:4] {
-		if d := n - sent[1]; d > 64000+Quantum || d < -64000-Quantum {
-			t.Errorf("flows have sent %v bytes", sent[1:])
-		}
+	if flows := sent[1:4]; slices.Max(flows)-slices.Min(flows) > 64000+Quantum {
+		t.Errorf("flows have sent %v bytes", flows)
 	}
 }
 
@@ -131,22 +101,5 @@ func TestMemory(t *testing.T) {
 		if q.Memory != 0 || q.spare > MaxMemory+2<<20 {
 			t.Errorf("%d bytes taken, %d in the pool", q.Memory, q.spare)
 		}
-	}
-}
-
-// A frame costs about as much whether there are few flows or many.
-func BenchmarkFull(b *testing.B) {
-	for _, flows := range []uint64{4, 60000} {
-		b.Run(fmt.Sprint(flows), func(b *testing.B) {
-			var q Queue
-			for i := range uint64(b.N) {
-				h := q.Take(100)
-				h.Bytes = 100
-				q.Push(h, i%flows)
-				if q.Frames > 5000 {
-					q.Free(q.Drop())
-				}
-			}
-		})
 	}
 }

@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"framepipe/internal/budget"
-	"framepipe/internal/calendar"
 	"framepipe/internal/fairq"
 
 	"pgregory.net/rapid"
 )
 
-const second = int64(time.Second)
+const (
+	second = int64(time.Second)
+	start  = 1_700_000_000 * second
+)
 
 // event is bytes that passed at a time.
 type event struct {
@@ -28,41 +30,79 @@ type event struct {
 // now comes, and the frame.
 type source func(now int64) (at int64, p Packet)
 
+// steady offers frames of a flow and a size at a rate in bytes per second.
+func steady(rate float64, flow uint64, size int64) source {
+	gap := int64(float64(size) / rate * 1e9)
+	return func(now int64) (int64, Packet) { return now + gap, Packet{Bytes: size, Flow: flow} }
+}
+
+// mix offers the frames of several sources by time.
+func mix(start int64, sources ...source) source {
+	at, packets := make([]int64, len(sources)), make([]Packet, len(sources))
+	for i, next := range sources {
+		at[i], packets[i] = next(start)
+	}
+	return func(int64) (int64, Packet) {
+		i := slices.Index(at, slices.Min(at))
+		now, p := at[i], packets[i]
+		at[i], packets[i] = sources[i](now)
+		return now, p
+	}
+}
+
+// release has a gate release the frames that may pass now.
+func release(g *Gate, now int64, pass func(event)) {
+	for h := g.Release(now); h != nil; h = g.Release(now) {
+		pass(event{g.now, h.Bytes, uint64(h.Meta), g.now - h.Since})
+		g.Done(h)
+	}
+}
+
+// arrive has a gate decide on a frame.
+func arrive(g *Gate, now int64, p *Packet, pass func(event)) {
+	switch g.Arrive(now, p) {
+	case Pass, Mark:
+		pass(event{max(now, g.now), p.Bytes, p.Flow, 0})
+	case Hold:
+		g.Hold(p, p.Flow*0x9e3779b97f4a7c15>>20, 1541).Meta = int32(p.Flow)
+	case Cut:
+		panic("nothing here is a super-frame")
+	}
+}
+
+// offer does both.
+func offer(g *Gate, now int64, p *Packet, pass func(event)) {
+	release(g, now, pass)
+	arrive(g, now, p, pass)
+}
+
+// hold has a gate hold a frame.
+func hold(t *testing.T, g *Gate, now int64, p *Packet) {
+	t.Helper()
+	if v := g.Arrive(now, p); v != Hold {
+		t.Fatalf("verdict %d", v)
+	}
+	g.Hold(p, 1, 64)
+}
+
 // play runs frames of a source through a gate as quotagate does, until the
 // given time, and returns what passed.
 func play(g *Gate, next source, start, until int64) (passed []event) {
-	release := func(to int64) {
-		for {
-			at, ok := g.Due(g.now)
-			if !ok || at > to {
-				return
-			}
-			h := g.Release(at)
-			if h == nil {
-				if again, ok := g.Due(at); ok && again <= at {
-					panic("due, and nothing is released")
-				}
-				continue
-			}
-			passed = append(passed, event{at, h.Bytes, uint64(h.Meta), at - h.Since})
-			g.Done(h)
-		}
-	}
+	pass := func(e event) { passed = append(passed, e) }
 	g.tick(start)
-	at, p := next(start)
-	for at < until {
-		release(at)
-		switch g.Arrive(at, &p) {
-		case Pass, Mark:
-			passed = append(passed, event{at, p.Bytes, p.Flow, 0})
-		case Hold:
-			g.Hold(&p, p.Flow*0x9e3779b97f4a7c15>>20, 64).Meta = int32(p.Flow)
-		case Cut:
-			panic("nothing here is a super-frame")
+	for now := start; now < until; {
+		at, p := next(now)
+		for due, ok := g.Due(g.now); ok && due <= min(at, until); due, ok = g.Due(g.now) {
+			before := g.stats
+			release(g, due, pass)
+			if again, ok := g.Due(due); ok && again <= due && g.stats == before {
+				panic("due, and nothing is released")
+			}
 		}
-		at, p = next(at)
+		if now = at; now < until {
+			arrive(g, now, &p, pass)
+		}
 	}
-	release(until)
 	return passed
 }
 
@@ -80,6 +120,14 @@ func worst(events []event, length int64) (most int64) {
 	return most
 }
 
+// longestWait returns how long a frame was held at most.
+func longestWait(events []event) (longest time.Duration) {
+	for _, e := range events {
+		longest = max(longest, time.Duration(e.wait))
+	}
+	return longest
+}
+
 func between(events []event, from, to int64) (sum int64) {
 	for _, e := range events {
 		if e.at >= from && e.at < to {
@@ -89,13 +137,11 @@ func between(events []event, from, to int64) (sum int64) {
 	return sum
 }
 
-// steady offers full frames of one flow at a rate in bytes per second.
-func steady(rate float64, flow uint64) source {
-	gap := int64(1538 / rate * 1e9)
-	return func(now int64) (int64, Packet) { return now + gap, Packet{Bytes: 1538, Flow: flow} }
+func of(events []event, flow uint64) []event {
+	return slices.DeleteFunc(slices.Clone(events), func(e event) bool { return e.flow != flow })
 }
 
-func must(t testing.TB, cfg Config) *Gate {
+func must(t rapid.TB, cfg Config) *Gate {
 	t.Helper()
 	if cfg.Threshold == 0 {
 		cfg.Threshold = 0.75
@@ -110,126 +156,83 @@ func must(t testing.TB, cfg Config) *Gate {
 	return g
 }
 
-// TestPaceNeverDark is the promise of the default policy: a flow that would
-// fill ten times the quota gets three quarters of it at once, and is then never
-// under a fifth of the sustained rate, while the quota is used to the full.
+// The promise of the default policy: a flow that would fill ten times the quota gets three
+// quarters of it at once, and is then never under a fifth of the sustained rate, while the
+// quota is used to the full.
 func TestPaceNeverDark(t *testing.T) {
 	for _, quota := range []int64{2e6, 100e6} {
-		t.Run(fmt.Sprint(quota), func(t *testing.T) {
-			const start = 1_700_000_000 * second
-			g := must(t, Config{Quota: quota, Window: 5 * time.Second})
-			sustained := float64(quota) / 5
-			passed := play(g, steady(10*sustained, 1), start, start+30*second)
-			if w := worst(passed, 5*second); w > quota {
-				t.Errorf("a window of 5 s holds %d bytes, quota %d", w, quota)
+		g := must(t, Config{Quota: quota, Window: 5 * time.Second})
+		sustained := float64(quota) / 5
+		passed := play(g, steady(10*sustained, 1, 1538), start, start+30*second)
+		if w := worst(passed, 5*second); w > quota {
+			t.Errorf("a window of 5 s holds %d bytes, quota %d", w, quota)
+		}
+		if first := between(passed, start, start+second); first < quota*74/100 {
+			t.Errorf("quota %d: only %d bytes passed in the first second", quota, first)
+		}
+		for s := start; s < start+29*second; s += second / 10 {
+			if n := float64(between(passed, s, s+second)); n < 0.23*sustained {
+				t.Errorf("quota %d: %.2f of the sustained rate at %v", quota, n/sustained, time.Duration(s-start))
 			}
-			if first := between(passed, start, start+second); first < quota*74/100 {
-				t.Errorf("only %d bytes passed in the first second", first)
-			}
-			for s := start; s < start+30*second; s += second / 10 {
-				if n := between(passed, s, s+second); s < start+29*second && float64(n) < 0.23*sustained {
-					t.Errorf("at %.1f s: %d bytes in a second, %.0f %% of the sustained rate", float64(s-start)/1e9, n, 100*float64(n)/sustained)
-				}
-			}
-			if n := between(passed, start, start+20*second); float64(n) < 0.98*4*float64(quota) {
-				t.Errorf("%.1f %% of the quota was used over 20 s", 100*float64(n)/4/float64(quota))
-			}
-		})
+		}
+		if n := float64(between(passed, start, start+20*second)) / 4 / float64(quota); n < 0.98 {
+			t.Errorf("%.3f of the quota %d was used over 20 s", n, quota)
+		}
 	}
 }
 
-// TestSparseFlowsGoFirst: a frame now and then is not held up by a flow that
-// fills the queue, and not dropped.
-func TestSparseFlowsGoFirst(t *testing.T) {
-	const start = 1_700_000_000 * second
-	g := must(t, Config{Quota: 20e6, Window: 5 * time.Second})
-	heavy, count := steady(40e6, 1), 0
-	var ping int64 = start
-	passed := play(g, func(now int64) (int64, Packet) {
-		at, p := heavy(now)
-		if at > ping {
-			count++
-			ping += second / 100
-			return max(now, ping-second/100), Packet{Bytes: 102, Flow: 2}
-		}
-		return at, p
-	}, start, start+20*second)
-	var waits []int64
-	for _, e := range passed {
-		if e.flow == 2 {
-			waits = append(waits, e.wait)
-		}
-	}
-	slices.Sort(waits)
-	if len(waits) < count*99/100 {
-		t.Errorf("%d of %d sparse frames passed", len(waits), count)
-	}
-	if m := waits[len(waits)-1]; m > 20e6 {
-		t.Errorf("a sparse frame waited %v", time.Duration(m))
-	}
-}
-
-// TestFlowsShare: four flows of unlike appetite get alike.
-func TestFlowsShare(t *testing.T) {
-	const start = 1_700_000_000 * second
+// Four flows of unlike appetite fill the queue and get alike. A frame now and then is not held
+// up by them, and not dropped.
+func TestFlows(t *testing.T) {
+	const ping = 5
 	g := must(t, Config{Quota: 50e6, Window: 5 * time.Second})
 	n := 0
-	passed := play(g, func(now int64) (int64, Packet) {
+	heavy := func(now int64) (int64, Packet) {
 		n++
 		flow := uint64([]int{1, 1, 1, 1, 2, 1, 2, 1, 3, 2, 1, 4, 1, 1, 2, 3}[n%16])
 		return now + 10_000, Packet{Bytes: 1538, Flow: flow}
-	}, start, start+25*second)
-	share := map[uint64]int64{}
+	}
+	passed := play(g, mix(start, heavy, steady(10_200, ping, 102)), start, start+25*second)
+	pings := of(passed, ping)
+	if len(pings) < 2499*99/100 {
+		t.Errorf("%d of 2499 sparse frames passed", len(pings))
+	}
+	if m := longestWait(pings); m > 20*time.Millisecond {
+		t.Errorf("a sparse frame waited %v", m)
+	}
+	shares := make([]int64, ping)
 	for _, e := range passed {
 		if e.at > start+5*second && e.wait > 0 {
-			share[e.flow] += e.bytes
+			shares[e.flow%ping] += e.bytes
 		}
 	}
-	least, most := share[1], share[1]
-	for _, s := range share {
-		least, most = min(least, s), max(most, s)
-	}
-	if len(share) != 4 || least < most*8/10 {
-		t.Errorf("shares %v", share)
+	if shares = shares[1:]; slices.Min(shares) < slices.Max(shares)*8/10 {
+		t.Errorf("shares %v", shares)
 	}
 }
 
-// TestRandomCurve: the original's drop probability, measured.
+// The drop probability of Random rises from 0 at the threshold to 1 at the quota.
 func TestRandomCurve(t *testing.T) {
+	const tries = 50_000
 	g := must(t, Config{Quota: 1e9, Window: 5 * time.Second, Policy: Random, Threshold: 0.5, Seed: 1})
-	passed := 0
-	at, try := int64(second), 0
-	for used := int64(0); used < 1e9; {
-		p := Packet{Bytes: 1000}
-		v := g.Arrive(at, &p)
-		try++
-		if v == Pass {
-			passed++
-			used += 1000
+	p := Packet{Bytes: 1000}
+	for range 100 {
+		passed := 0.0
+		for range tries {
+			if g.Arrive(second, &p) == Pass {
+				passed++
+			}
 		}
-		if try%50000 == 0 {
-			want := 1.0
-			if u := float64(used) / 1e9; u > 0.5 {
-				want = (1 - u) / 0.5
-			}
-			// 50,000 tries: 0.02 is many standard deviations and the drift
-			// of the curve within the batch.
-			if got := float64(passed) / 50000; got < want-0.02 || got > want+0.06 {
-				t.Errorf("at %.2f of the quota %.3f passed, want about %.3f", float64(used)/1e9, got, want)
-			}
-			if passed == 0 {
-				break
-			}
-			passed = 0
-		}
-		if try > 5e6 {
-			break
+		// 0.02 is many standard deviations, and 0.06 the change of the curve within the tries.
+		used := float64(g.State(second).Used) / 1e9
+		want := min((1-used)/0.5, 1)
+		if got := passed / tries; got < want-0.02 || got > want+0.06 {
+			t.Errorf("at %.2f of the quota %.3f passed, want about %.3f", used, got, want)
 		}
 	}
 }
 
-// TestNoWindowOverQuota holds the promise for any traffic, any configuration
-// and any phase.
+// No window holds more than the quota, for any traffic, any configuration and any phase.
 func TestNoWindowOverQuota(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg := Config{
@@ -269,10 +272,8 @@ func TestNoWindowOverQuota(t *testing.T) {
 			return now + int64(rng.ExpFloat64()*gap), p
 		}, start, 1<<61)
 		s := g.State(1 << 61)
-		for _, e := range passed {
-			if e.wait > g.longest() {
-				t.Fatalf("a frame waited %v, the queue is %v long", time.Duration(e.wait), time.Duration(g.longest()))
-			}
+		if m := longestWait(passed); m > time.Duration(g.longest()) {
+			t.Fatalf("a frame waited %v, the queue is %v long", m, time.Duration(g.longest()))
 		}
 		if cfg.Offered && cfg.Policy == Pace {
 			// The floor is paced, with what the bucket saves and a frame.
@@ -281,136 +282,77 @@ func TestNoWindowOverQuota(t *testing.T) {
 			// shorter than the queue, and may come out together.
 			control += max(int64(float64(cfg.Quota)*cfg.Queue.Seconds()/cfg.Window.Seconds()), shortest*fairq.Quantum)
 		}
+		most := worst(passed, int64(cfg.Window))
 		if cfg.Align {
 			sums := map[int64]int64{}
+			most = 0
 			for _, e := range passed {
 				sums[e.at/int64(cfg.Window)] += e.bytes
+				most = max(most, sums[e.at/int64(cfg.Window)])
 			}
-			for _, n := range sums {
-				if n > cfg.Quota+control {
-					t.Fatalf("a window holds %d bytes, quota %d, control %d", n, cfg.Quota, control)
-				}
-			}
-		} else if w := worst(passed, int64(cfg.Window)); w > cfg.Quota+control {
-			t.Fatalf("a window holds %d bytes, quota %d, control %d", w, cfg.Quota, control)
 		}
-		// Nothing is lost sight of.
-		sum := s.Passed.Frames + s.DroppedEarly.Frames + s.DroppedFull.Frames + s.DroppedQuota.Frames + uint64(s.HeldFrames)
-		if sum != s.In.Frames {
-			t.Fatalf("%d frames in, %d accounted for: %+v", s.In.Frames, sum, s)
+		if most > cfg.Quota+control {
+			t.Fatalf("a window holds %d bytes, quota %d, control %d", most, cfg.Quota, control)
 		}
-		if s.HeldFrames > 0 && !(cfg.Offered) {
+		dropped := s.DroppedEarly.Frames + s.DroppedFull.Frames + s.DroppedQuota.Frames
+		if s.Passed.Frames+dropped+uint64(s.HeldFrames) != s.In.Frames {
+			t.Fatalf("frames are missing in %+v", s)
+		}
+		if s.HeldFrames > 0 && !cfg.Offered {
 			t.Fatalf("%d frames still held at the end of time", s.HeldFrames)
 		}
 	})
 }
 
-// TestOffered: what is dropped is charged as well.
-func TestOffered(t *testing.T) {
-	g := must(t, Config{Quota: 10e6, Window: time.Second, Offered: true, Policy: Random, Align: true})
-	for i := range int64(100_000) {
-		g.Arrive(second+i, &Packet{Bytes: 1000})
-	}
-	s := g.State(second + 100_000)
-	if s.Used != 100e6 {
-		t.Errorf("%d bytes charged, 100000000 were offered", s.Used)
-	}
-	if s.Passed.Bytes > 10e6 || s.Passed.Bytes < 7.5e6 {
-		t.Errorf("%d bytes passed of a quota of 10000000", s.Passed.Bytes)
-	}
-}
-
 // Inbound, dropped frames are billed too. Under a flood of any size, pings and a
 // flow that obeys go on beside it, and nothing comes out of the queue late.
 func TestFloor(t *testing.T) {
-	const rate, start = 20e6 / 8, 1_700_000_000 * second
-	for _, tt := range []struct {
-		name   string
+	const rate, carries = 20e6 / 8, floor * 20e6 / 8 / 4
+	const ping, tcp = 10, 11
+	flood := func(rate float64) source { return steady(rate, 1, 1538) }
+	burst := func(now int64) (int64, Packet) {
+		if now < start+2*second {
+			return flood(1.5 * 30 / 2 * rate)(now)
+		}
+		return flood(1000)(now)
+	}
+	for i, tt := range []struct {
 		align  bool
 		window time.Duration
-		flood  func(at int64) float64 // bytes per second
+		flood  source
 	}{
-		{"flood", false, 5 * time.Second, func(int64) float64 { return 1.2 * rate }},
-		{"aligned flood", true, 5 * time.Second, func(int64) float64 { return 1.2 * rate }},
-		{"large flood", false, 5 * time.Second, func(int64) float64 { return 20 * rate }},
-		{"burst", false, 30 * time.Second, func(at int64) float64 {
-			if at < 2*second {
-				return 1.5 * 30 / 2 * rate
-			}
-			return 1000
-		}},
+		{false, 5 * time.Second, flood(1.2 * rate)},
+		{true, 5 * time.Second, flood(1.2 * rate)},
+		{false, 5 * time.Second, flood(20 * rate)},
+		{false, 30 * time.Second, burst},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			g := must(t, Config{Rate: rate, Window: tt.window, Align: tt.align, Offered: true})
-			const ping, tcp = 10, 11
-			next := [...]int64{start, start, start}
-			pings := 0
-			// The flow sends a quarter of the floor.
-			passed := play(g, func(now int64) (at int64, p Packet) {
-				first := 0
-				for i := range next {
-					if next[i] < next[first] {
-						first = i
-					}
-				}
-				at = max(next[first], now)
-				switch first {
-				case 0:
-					p = Packet{Bytes: 1538, Flow: 1}
-					next[0] += int64(1538 / tt.flood(at-start) * 1e9)
-				case 1:
-					if at < start+30*second {
-						pings++
-					}
-					p = Packet{Bytes: 102, Flow: ping}
-					next[1] += second / 2
-				case 2:
-					p = Packet{Bytes: 1538, Flow: tcp}
-					next[2] += int64(1538 / (floor * rate / 4) * 1e9)
-				}
-				return at, p
-			}, start, start+30*second)
-			var echoes int
-			carried := map[int64]int64{}
-			for _, e := range passed {
-				switch e.flow {
-				case ping:
-					echoes++
-				case tcp:
-					carried[(e.at-start)/second] += e.bytes
-				}
-				if e.wait > int64(100*time.Millisecond) {
-					t.Fatalf("a frame waited %v", time.Duration(e.wait))
-				}
+		g := must(t, Config{Rate: rate, Window: tt.window, Align: tt.align, Offered: true})
+		traffic := mix(start, tt.flood, steady(204, ping, 102), steady(carries, tcp, 1538))
+		passed := play(g, traffic, start, start+30*second)
+		if m := longestWait(passed); m > 100*time.Millisecond {
+			t.Errorf("flood %d: a frame waited %v", i, m)
+		}
+		if n := len(of(passed, ping)); n != 59 {
+			t.Errorf("flood %d: %d of 59 pings passed", i, n)
+		}
+		carried := of(passed, tcp)
+		for s := start; s < start+29*second; s += second {
+			if n := between(carried, s, s+second); float64(n) < carries-2*1538 {
+				t.Errorf("flood %d: the flow carried %d bytes of %.0f in a second", i, n, carries)
 			}
-			if echoes != pings {
-				t.Errorf("%d of %d pings passed", echoes, pings)
-			}
-			for s := range int64(29) {
-				if float64(carried[s]) < floor*rate/4-2*1538 {
-					t.Errorf("second %d: the flow carried %d bytes of %.0f", s, carried[s], floor*rate/4)
-				}
-			}
-		})
+		}
 	}
 }
 
 // After a dark time, a gate drops the frames that waited, and passes new ones.
 func TestDropByAge(t *testing.T) {
 	g := must(t, Config{Quota: 1e6, Window: 2 * time.Second})
-	now := 1_700_000_000 * second
+	now := start
 	g.Arrive(now, &Packet{Bytes: 1e6, Control: true})
 	p := Packet{Bytes: 1000}
-	hold := func() {
-		t.Helper()
-		if v := g.Arrive(now, &p); v != Hold {
-			t.Fatalf("verdict %d", v)
-		}
-		g.Hold(&p, 1, 64)
-	}
-	hold()
+	hold(t, g, now, &p)
 	now += 3*second - int64(50*time.Millisecond)
-	hold()
+	hold(t, g, now, &p)
 	now += int64(50 * time.Millisecond)
 	h := g.Release(now)
 	if h == nil || now-h.Since != int64(50*time.Millisecond) || g.Release(now) != nil {
@@ -418,44 +360,6 @@ func TestDropByAge(t *testing.T) {
 	}
 	if s := g.State(now); s.DroppedFull.Frames != 1 || s.Passed.Frames != 2 {
 		t.Errorf("%+v", s)
-	}
-}
-
-// TestExempt: control frames pass a closed gate and are counted, unmetered ones
-// are not counted either.
-func TestExempt(t *testing.T) {
-	g := must(t, Config{Quota: 10_000, Window: time.Second, Policy: Random})
-	for range 1000 {
-		g.Arrive(second, &Packet{Bytes: 1000})
-	}
-	before := g.State(second)
-	if v := g.Arrive(second, &Packet{Bytes: 64, Control: true}); v != Pass {
-		t.Errorf("control: verdict %d", v)
-	}
-	if s := g.State(second); s.Used != before.Used+64 || s.Control.Frames != 1 {
-		t.Errorf("control: %+v", s)
-	}
-	if v := g.Arrive(second, &Packet{Bytes: 9000, Unmetered: true}); v != Pass {
-		t.Errorf("unmetered: verdict %d", v)
-	}
-	if s := g.State(second); s.Used != before.Used+64 || s.Unmetered.Bytes != 9000 {
-		t.Errorf("unmetered: %+v", s)
-	}
-}
-
-// TestSuper: whole while the gate is open, in pieces when not.
-func TestSuper(t *testing.T) {
-	g := must(t, Config{Quota: 1e6, Window: time.Second})
-	super := Packet{Bytes: 66_000, Super: true}
-	n := 0
-	for g.Arrive(second, &super) == Pass {
-		n++
-	}
-	if want := 12; n != want { // the twelfth crosses 750,000
-		t.Errorf("%d super-frames passed, want %d", n, want)
-	}
-	if in := g.State(second).In.Frames; in != uint64(n) {
-		t.Errorf("%d frames in, want %d: one to be cut has not arrived", in, n)
 	}
 }
 
@@ -471,18 +375,15 @@ func TestCounting(t *testing.T) {
 		{64, 18, 40, 64, 40, 68, 88},
 		{1500, 0, 1500, 1500, 1500, 1518, 1538}, // from a tun
 	} {
-		for _, m := range []struct {
-			mode Counting
-			want int64
-		}{{Frame, c.frame}, {IP, c.ipB}, {Ethernet, c.ether}, {Wire, c.onAir}} {
-			if got := m.mode.Bytes(c.size, c.l2, c.ip); got != m.want {
-				t.Errorf("%v of %d bytes: %d, want %d", m.mode, c.size, got, m.want)
+		for mode, want := range map[Counting]int64{Frame: c.frame, IP: c.ipB, Ethernet: c.ether, Wire: c.onAir} {
+			if got := mode.Bytes(c.size, c.l2, c.ip); got != want {
+				t.Errorf("%v of %d bytes: %d, want %d", mode, c.size, got, want)
 			}
 		}
 	}
 }
 
-// TestNoAllocation: a gate in full swing takes no memory.
+// A gate in full swing takes no memory.
 func TestNoAllocation(t *testing.T) {
 	for _, policy := range []Policy{Pace, Random} {
 		g := must(t, Config{Quota: 20e6, Window: time.Second, Policy: policy})
@@ -490,13 +391,7 @@ func TestNoAllocation(t *testing.T) {
 		step := func() {
 			for range 100 {
 				now += 10_000
-				for h := g.Release(now); h != nil; h = g.Release(now) {
-					g.Done(h)
-				}
-				p := Packet{Bytes: 1538, Flow: uint64(now / 10_000 % 5)}
-				if g.Arrive(now, &p) == Hold {
-					g.Hold(&p, p.Flow, 1541)
-				}
+				offer(g, now, &Packet{Bytes: 1538, Flow: uint64(now / 10_000 % 5)}, func(event) {})
 				g.Due(now)
 			}
 		}
@@ -509,18 +404,18 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-func BenchmarkArriveOpen(b *testing.B) {
+func BenchmarkOpen(b *testing.B) {
 	for _, with := range []string{"alone", "ledger", "budget"} {
 		b.Run(with, func(b *testing.B) {
-			cfg := Config{Quota: 1e18, Window: 5 * time.Minute, Threshold: 0.75}
-			now := int64(1e18)
+			cfg := Config{Quota: 1e18, Window: 5 * time.Minute}
 			if with != "alone" {
-				cfg.Book = &desk{folio: newFolio(5e9), lanes: [][]int64{{0}}, begin: now}
-			}
-			if with == "budget" {
-				cfg.Budget, _ = budget.New(budget.Config{Quota: cfg.Quota, Free: budget.Ratio{Num: 5, Den: 100}, Cycle: calendar.Calendar{Length: 30 * 24 * time.Hour}.Bounds})
+				cfg.Book = newBook(5*time.Minute, 60)
 			}
 			g := must(b, cfg)
+			if with == "budget" {
+				g = spending(b, cfg, budget.Config{})
+			}
+			now := int64(1e18)
 			p := Packet{Bytes: 1518}
 			for b.Loop() {
 				now += 1200
@@ -530,27 +425,26 @@ func BenchmarkArriveOpen(b *testing.B) {
 	}
 }
 
-func BenchmarkArrivePaced(b *testing.B) {
-	g := must(b, Config{Quota: 100e6, Window: 5 * time.Second})
-	now := int64(1e18)
-	p := Packet{Bytes: 1518}
-	for b.Loop() {
-		now += 12000
-		for h := g.Release(now); h != nil; h = g.Release(now) {
-			g.Done(h)
-		}
-		if g.Arrive(now, &p) == Hold {
-			g.Hold(&p, 7, 1541)
-		}
+// A frame costs about as much whether few flows fill the queue or many.
+func BenchmarkPaced(b *testing.B) {
+	for _, flows := range []uint64{1, 4, 60_000} {
+		b.Run(fmt.Sprint(flows), func(b *testing.B) {
+			g := must(b, Config{Quota: 100e6, Window: 5 * time.Second})
+			now, i := int64(1e18), uint64(0)
+			for b.Loop() {
+				i++
+				now += 8000 // ten times the sustained rate
+				offer(g, now, &Packet{Bytes: 1538, Flow: i % flows}, func(event) {})
+			}
+		})
 	}
 }
 
 // The memory of the queue is bounded, whatever its length and the size of its frames.
 func TestQueueMemory(t *testing.T) {
 	g := must(t, Config{Quota: 1e12, Window: time.Second, Queue: time.Second})
-	g.tick(1_700_000_000 * second)
-	g.win.add(g.threshold)
-	g.rate, g.clamped = 1e12, true
+	g.Arrive(start, &Packet{Bytes: 750e9, Control: true})
+	g.refill()
 	most := 0
 	for size := 300; size <= 1<<20; size *= 2 {
 		p := Packet{Bytes: int64(size)}
@@ -568,13 +462,14 @@ func TestQueueMemory(t *testing.T) {
 // count of the window goes on when the clock is set back.
 func TestAlignedClockSet(t *testing.T) {
 	shift, at := int64(0), int64(1000*time.Hour)
-	g := must(t, Config{Quota: 10e3, Window: time.Hour, Align: true, Threshold: 1, Wall: func(now int64) int64 { return now + shift }})
+	wall := func(now int64) int64 { return now + shift }
+	g := must(t, Config{Quota: 10e3, Window: time.Hour, Align: true, Threshold: 1, Wall: wall})
 	for _, tt := range []struct{ shift, used int64 }{{0, 1000}, {int64(5 * time.Hour), 1000}, {0, 2000}} {
 		shift = tt.shift
 		at += recheck
 		g.Arrive(at, &Packet{Bytes: 1000})
 		if s := g.State(at); s.Used != tt.used {
-			t.Errorf("the clock set by %v: %d bytes are in the window, want %d", time.Duration(tt.shift), s.Used, tt.used)
+			t.Errorf("the clock set by %v: %d bytes, want %d", time.Duration(tt.shift), s.Used, tt.used)
 		}
 	}
 }
@@ -619,20 +514,14 @@ func TestQueueLength(t *testing.T) {
 		for g.Arrive(second, &p) == Pass {
 		}
 		for range 20 * tt.frames {
-			if v := g.Arrive(second, &p); v != Hold {
-				t.Fatalf("verdict %d", v)
-			}
-			g.Hold(&p, 1, 64)
+			hold(t, g, second, &p)
 		}
 		if s := g.State(second); int64(s.HeldFrames) != tt.frames || s.DroppedFull.Frames == 0 {
 			t.Errorf("quota %d: %d frames are held, want %d: %+v", tt.quota, s.HeldFrames, tt.frames, s)
 		}
 		dropped := g.stats
 		for range 100 {
-			if v := g.Arrive(3*second, &p); v != Hold {
-				t.Fatalf("verdict %d", v)
-			}
-			g.Hold(&p, 1, 64)
+			hold(t, g, 3*second, &p)
 		}
 		if now := g.stats; now.DroppedFull != dropped.DroppedFull || now.DroppedEarly != dropped.DroppedEarly {
 			t.Errorf("quota %d: frames are dropped that have room in the window: %+v", tt.quota, now)
@@ -655,35 +544,52 @@ func TestDueAgain(t *testing.T) {
 	}
 }
 
-// What decides at the edges: the threshold and the quota themselves.
+// What decides at the edges, and what is charged.
 func TestEdges(t *testing.T) {
 	for _, tt := range []struct {
-		used   int64 // by control frames
-		packet Packet
-		want   Verdict
+		cfg     Config
+		control int64 // bytes of a control frame before
+		packet  Packet
+		want    Verdict
+		used    int64
 	}{
-		{749, Packet{Bytes: 1, Super: true}, Pass},
-		{750, Packet{Bytes: 1, Super: true}, Cut}, // the threshold
-		{740, Packet{Bytes: 260}, Pass},
-		{740, Packet{Bytes: 261}, Hold},
-		{1000, Packet{Bytes: 1000}, Hold}, // fits an empty window
-		{1000, Packet{Bytes: 1001}, Drop},
+		{Config{}, 749, Packet{Bytes: 1, Super: true}, Pass, 750},
+		{Config{}, 750, Packet{Bytes: 1, Super: true}, Cut, 750}, // the threshold
+		{Config{}, 740, Packet{Bytes: 260}, Pass, 1000},
+		{Config{}, 740, Packet{Bytes: 261}, Hold, 740},
+		{Config{}, 1000, Packet{Bytes: 1000}, Hold, 1000}, // fits an empty window
+		{Config{}, 1000, Packet{Bytes: 1001}, Drop, 1000},
+		{Config{Policy: Random}, 1000, Packet{Bytes: 1}, Drop, 1000}, // the quota drops it, not chance
+		{Config{}, 1000, Packet{Bytes: 64, Control: true}, Pass, 1064},
+		{Config{}, 1000, Packet{Bytes: 9000, Unmetered: true}, Pass, 1000},
+		{Config{Offered: true}, 1000, Packet{Bytes: 100}, Hold, 1100},
+		{Config{Offered: true, Policy: Random, Align: true}, 1000, Packet{Bytes: 100}, Drop, 1100},
 	} {
-		g := must(t, Config{Quota: 1000, Window: time.Second})
-		g.Arrive(second, &Packet{Bytes: tt.used, Control: true})
-		if v := g.Arrive(second, &tt.packet); v != tt.want {
-			t.Errorf("%d used, %+v: verdict %d, want %d", tt.used, tt.packet, v, tt.want)
+		tt.cfg.Quota, tt.cfg.Window = 1000, time.Second
+		g := must(t, tt.cfg)
+		g.Arrive(second, &Packet{Bytes: tt.control, Control: true})
+		got := g.Arrive(second, &tt.packet)
+		s := g.State(second)
+		if got != tt.want || s.Used != tt.used || (s.DroppedQuota.Frames == 1) != (got == Drop) {
+			t.Errorf("%+v: verdict %d, want %d, %+v", tt, got, tt.want, s)
+		}
+		want := Stats{}
+		want.In.Add(tt.control)
+		want.Control.Add(tt.control)
+		if got != Cut { // a frame to be cut has not arrived
+			want.In.Add(tt.packet.Bytes)
+		}
+		if tt.packet.Control {
+			want.Control.Add(tt.packet.Bytes)
+		}
+		if tt.packet.Unmetered {
+			want.Unmetered.Add(tt.packet.Bytes)
+		}
+		if s.In != want.In || s.Control != want.Control || s.Unmetered != want.Unmetered {
+			t.Errorf("%+v: %+v", tt, s)
 		}
 	}
-	// Where nothing fits, the quota drops a frame, and not chance.
-	g := must(t, Config{Quota: 1000, Window: time.Second, Policy: Random})
-	g.Arrive(second, &Packet{Bytes: 1000, Control: true})
-	for range 20 {
-		g.Arrive(second, &Packet{Bytes: 1})
-	}
-	if g.stats.DroppedQuota.Frames != 20 {
-		t.Errorf("%+v", g.stats)
-	}
+	g := must(t, Config{Quota: 1e9, Window: time.Second})
 	// Time does not go back, and has an end.
 	for _, now := range [][2]int64{{5 * second, 5 * second}, {3 * second, 5 * second}, {MaxTime + 1, MaxTime}} {
 		if g.tick(now[0]); g.now != now[1] {
@@ -708,26 +614,6 @@ func TestEdges(t *testing.T) {
 		if got := Quota(tt.quota, tt.rate, 2*time.Second); got != tt.want {
 			t.Errorf("%+v: %d", tt, got)
 		}
-	}
-}
-
-// A frame costs about as much whether few flows fill the queue or many.
-func BenchmarkArriveFull(b *testing.B) {
-	for _, flows := range []uint64{4, 60_000} {
-		b.Run(fmt.Sprint(flows), func(b *testing.B) {
-			g := must(b, Config{Quota: 100e6, Window: 5 * time.Second})
-			now := int64(1e18)
-			p := Packet{Bytes: 1538}
-			for i := uint64(0); b.Loop(); i++ {
-				now += 8000 // ten times the sustained rate
-				for h := g.Release(now); h != nil; h = g.Release(now) {
-					g.Done(h)
-				}
-				if g.Arrive(now, &p) == Hold {
-					g.Hold(&p, i%flows, 1541)
-				}
-			}
-		})
 	}
 }
 
@@ -759,7 +645,7 @@ func TestOpens(t *testing.T) {
 		"aligned": {Window: 5 * time.Minute, Align: true},
 		"cycle":   {Cycle: func(now int64) (start, end int64) { return now - now%1e15, now - now%1e15 + 1e15 }},
 		"poller":  {Window: 5 * time.Minute, Poller: budget.Poller{Jitter: 2 * time.Second}},
-		"shared":  {Window: 5 * time.Minute, Book: newShelf(time.Second, 310)},
+		"shared":  {Window: 5 * time.Minute, Book: newBook(5*time.Minute, 60)},
 	} {
 		cfg.Quota, cfg.Threshold, cfg.Policy, cfg.Seed = 1e6, 0.75, Random, 1
 		g := must(t, cfg)
@@ -774,7 +660,8 @@ func TestOpens(t *testing.T) {
 			continue
 		}
 		then := now + int64(s.Opens)
-		if before, at := g.State(then-1), g.State(then); before.Open || !at.Open || before.Opens != 1 || at.Opens != 0 {
+		before, at := g.State(then-1), g.State(then)
+		if before.Open || !at.Open || before.Opens != 1 || at.Opens != 0 {
 			t.Errorf("%s: %v before the time, %v at it", name, before, at)
 		}
 	}

@@ -1,10 +1,8 @@
 package gate
 
 import (
-	"cmp"
 	"errors"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,48 +18,110 @@ type cell struct{ atomic.Int64 }
 
 func (c *cell) Add(n int64) { c.Int64.Add(n) }
 
-// shelf is a Book in memory, of slots that begin on the clock.
-type shelf struct {
-	mu      sync.Mutex
-	slot    int64
-	window  int64
-	cells   map[int64]*cell
-	broken  error
-	offered cell // of all slots
+type mark struct{ atomic.Bool }
+
+func (m *mark) Set() { m.Store(true) }
+
+// page has the counts of a direction in a slot.
+type page struct {
+	charged, offered cell
+	marked           mark
 }
 
-func newShelf(window time.Duration, slots int64) *shelf {
-	return &shelf{slot: int64(window) / slots, window: int64(window), cells: map[int64]*cell{}}
+// book is a Book in memory, as a gate of one direction has it.
+type book struct {
+	slot, window int64
+	pages        map[[2]int64]*page // by direction and slot
+	dir          int64
+	lanes        [][]int64 // directions that share a quota, this gate's first
+	shift        int64     // its clock minus the gate's
+	begin        int64     // where a budget begins to look
+	cycle        func(at int64) (start, end int64)
+	err          error
 }
 
-func (s *shelf) cell(i int64) *cell {
-	if s.cells[i] == nil {
-		s.cells[i] = &cell{}
+func newBook(window time.Duration, slots int64) *book {
+	return &book{
+		slot: int64(window) / slots, window: int64(window),
+		pages: map[[2]int64]*page{}, lanes: [][]int64{{0}},
 	}
-	return s.cells[i]
 }
 
-func (s *shelf) View(now int64) (View, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := now / s.slot
-	c := s.cell(i)
-	slot := View{Charged: c, Offered: &s.offered, Now: []Counter{c}, Start: i * s.slot, End: (i + 1) * s.slot}
-	for j := i - 1; (j+1)*s.slot > slot.Start-s.window; j-- {
-		slot.Past = append(slot.Past, Past{[]Counter{s.cell(j)}, (j + 1) * s.slot})
+func (b *book) page(dir, slot int64) *page {
+	k := [2]int64{dir, slot}
+	if b.pages[k] == nil {
+		b.pages[k] = &page{}
 	}
-	return slot, s.broken
+	return b.pages[k]
 }
 
-func (s *shelf) Counts(int64, int64, func(int, int64, int64, int64, bool)) { panic("no budget") }
+// sums returns the bytes of all slots.
+func (b *book) sums() (charged, offered int64) {
+	for _, p := range b.pages {
+		charged += p.charged.Load()
+		offered += p.offered.Load()
+	}
+	return charged, offered
+}
 
-func (s *shelf) Before(slot *View) (sum int64) {
-	for i, c := range s.cells {
-		if i*s.slot < slot.Start {
-			sum += c.Load()
+func (b *book) View(now int64) (View, error) {
+	i := (now + b.shift) / b.slot
+	start := func(i int64) int64 { return i*b.slot - b.shift }
+	p := b.page(b.dir, i)
+	v := View{
+		Charged: &p.charged, Offered: &p.offered, Marked: &p.marked,
+		Start: start(i), End: start(i + 1), Shift: b.shift,
+	}
+	for _, dir := range b.lanes[0] {
+		v.Now = append(v.Now, &b.page(dir, i).charged, &b.page(dir, i+1).charged)
+	}
+	for j := i; start(j) > v.Start-b.window; j-- {
+		past := Past{End: start(j)}
+		for _, dir := range b.lanes[0] {
+			past.Charged = append(past.Charged, &b.page(dir, j-1).charged)
+		}
+		v.Past = append(v.Past, past)
+	}
+	return v, b.err
+}
+
+func (b *book) Before(v *View) (sum int64) {
+	at := v.Start + v.Shift
+	start, _ := b.cycle(at)
+	for k, p := range b.pages {
+		if start <= k[1]*b.slot && k[1]*b.slot < at {
+			sum += p.charged.Load()
 		}
 	}
 	return sum
+}
+
+func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged int64, marked bool)) {
+	if from == 0 {
+		from = b.begin
+	}
+	for i := from / b.slot; i*b.slot < to; i++ {
+		for lane, dirs := range b.lanes {
+			var offered, charged int64
+			marked := false
+			for _, dir := range dirs {
+				p := b.page(dir, i)
+				offered += p.offered.Load()
+				charged += p.charged.Load()
+				marked = marked || p.marked.Load()
+			}
+			do(lane, i*b.slot, offered, charged, marked)
+		}
+	}
+}
+
+// fill offers a hundred frames of 1000 bytes, and returns the bytes that pass.
+func fill(g *Gate, now int64) int64 {
+	before := g.stats.Passed.Bytes
+	for range 100 {
+		g.Arrive(now, &Packet{Bytes: 1000})
+	}
+	return int64(g.stats.Passed.Bytes - before)
 }
 
 // Whatever two gates do that count in one Book, no window holds more than the
@@ -75,21 +135,16 @@ func TestSharedQuota(t *testing.T) {
 		window := time.Duration(rapid.Int64Range(1e8, 10e9).Draw(t, "window"))
 		quota := rapid.Int64Range(20e3, 3e6).Draw(t, "quota")
 		seed := rapid.Uint64().Draw(t, "seed")
+		book := newBook(window, rapid.Int64Range(1, 60).Draw(t, "slots"))
 		policy := Policy(rapid.IntRange(0, 1).Draw(t, "policy"))
-		book := newShelf(window, rapid.Int64Range(1, 60).Draw(t, "slots"))
-		made := func() *Gate {
-			g, err := New(Config{Quota: quota, Window: window, Threshold: 0.75, Queue: 100 * time.Millisecond, Policy: policy, Seed: seed, Book: book})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return g
-		}
-		gates := []*Gate{made(), made()}
+		cfg := Config{Quota: quota, Window: window, Policy: policy, Seed: seed, Book: book}
+		gates := []*Gate{must(t, cfg), must(t, cfg)}
 		rng := rand.New(rand.NewPCG(seed, 2))
 		load := rapid.Float64Range(0.1, 30).Draw(t, "load")
 		gap := 700 / (load * float64(quota) / window.Seconds()) * 1e9
 		now := rapid.Int64Range(1e9, 2e18).Draw(t, "start")
 		var passed []event
+		pass := func(e event) { passed = append(passed, e) }
 		killed := int64(0)
 		for range frames {
 			now += int64(rng.ExpFloat64() * gap)
@@ -98,22 +153,13 @@ func TestSharedQuota(t *testing.T) {
 			}
 			i := rng.IntN(2)
 			for _, g := range gates {
-				for h := g.Release(now); h != nil; h = g.Release(now) {
-					passed = append(passed, event{now, h.Bytes, 0, 0})
-					g.Done(h)
-				}
+				release(g, now, pass)
 			}
 			if rng.IntN(500) == 0 { // it loses its queue, and none of its counts
-				gates[i] = made()
+				gates[i] = must(t, cfg)
 				killed++
 			}
-			p := Packet{Bytes: 64 + rng.Int64N(1454), Flow: rng.Uint64N(20)}
-			switch gates[i].Arrive(now, &p) {
-			case Pass:
-				passed = append(passed, event{now, p.Bytes, 0, 0})
-			case Hold:
-				gates[i].Hold(&p, p.Flow, 64)
-			}
+			arrive(gates[i], now, &Packet{Bytes: 64 + rng.Int64N(1454), Flow: rng.Uint64N(20)}, pass)
 		}
 		if w := worst(passed, int64(window)); w > quota {
 			t.Fatalf("a window holds %d bytes, quota %d", w, quota)
@@ -121,13 +167,8 @@ func TestSharedQuota(t *testing.T) {
 		if load > 2 && len(passed) == 0 {
 			t.Fatal("nothing passed")
 		}
-		var counted, sum int64
-		for _, c := range book.cells {
-			counted += c.Load()
-		}
-		for _, e := range passed {
-			sum += e.bytes
-		}
+		counted, _ := book.sums()
+		sum := between(passed, 0, now+1)
 		for _, g := range gates {
 			counted -= g.credit
 		}
@@ -137,65 +178,53 @@ func TestSharedQuota(t *testing.T) {
 	})
 }
 
-// Two at the same moment: neither the quota nor the count is ever wrong.
+// Gates at the same moment: neither the quota nor the count is ever wrong.
 func TestSharedAtOnce(t *testing.T) {
 	const quota = 1_000_000
-	book := newShelf(time.Hour, 60)
-	var passed [4]int64
+	book := newBook(time.Hour, 60)
+	var gates [4]*Gate
+	for i := range gates {
+		gates[i] = must(t, Config{Quota: quota, Window: time.Hour, Threshold: 1, Policy: Random, Book: book})
+		gates[i].State(start)
+	}
 	var wg sync.WaitGroup
-	for i := range passed {
-		g := must(t, Config{Quota: quota, Window: time.Hour, Threshold: 1, Policy: Random, Book: book})
+	for _, g := range gates {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
 			for j := range int64(3000) {
-				p := Packet{Bytes: 100 + j%1000}
-				if g.Arrive(3600e9*1000, &p) == Pass {
-					passed[i] += p.Bytes
-				}
+				g.Arrive(start, &Packet{Bytes: 100 + j%1000})
 			}
 			g.Flush()
 		}()
 	}
 	wg.Wait()
 	sum := int64(0)
-	for _, n := range passed {
-		sum += n
+	for _, g := range gates {
+		sum += int64(g.stats.Passed.Bytes)
 	}
-	slot, _ := book.View(3600e9 * 1000)
-	if sum > quota || sum < quota-4*1100 || slot.Charged.Load() != sum {
-		t.Errorf("%d passed of %d, %d counted", sum, quota, slot.Charged.Load())
+	if charged, _ := book.sums(); sum > quota || sum < quota-4*1100 || charged != sum {
+		t.Errorf("%d passed of %d, %d counted", sum, quota, charged)
 	}
 }
 
-// A window of a cycle goes on where it was, too.
+// A window of a cycle goes on where it was, too, and its rest is paced over the rest of the cycle.
 func TestSharedCycle(t *testing.T) {
-	book := newShelf(time.Minute, 60)
-	cfg := Config{Quota: 1e6, Cycle: func(now int64) (int64, int64) { return 0, 1e15 }, Policy: Random, Threshold: 1, Book: book}
-	now, passed := int64(1e12), int64(0)
-	for range 5 {
+	book := newBook(time.Minute, 60)
+	book.cycle = func(int64) (int64, int64) { return 0, 1e15 }
+	cfg := Config{Quota: 1e6, Cycle: book.cycle, Policy: Random, Threshold: 1, Book: book}
+	now, passed := int64(5e14), int64(0)
+	for i := range 12 {
 		g := must(t, cfg)
-		for range 300 {
-			now += 1e8
-			if g.Arrive(now, &Packet{Bytes: 1000}) == Pass {
-				passed += 1000
-			}
+		now += 10 * second
+		passed += fill(g, now)
+		s := g.State(now)
+		if want := min(int64(i+1)*100e3, 1e6); s.Used != want || passed != want || s.Quota != 1e6 {
+			t.Errorf("%d used, and %d passed, want %d", s.Used, passed, want)
 		}
-		if s := g.State(now); s.Used != passed || s.Quota != 1e6 {
-			t.Errorf("%d used, and %d passed", s.Used, passed)
+		if r, _ := g.win.outlook(now, 0); i == 4 && (r < 0.999 || r > 1.001) {
+			t.Errorf("%.3f bytes a second, want 1: 500 kB for 500,000 s", r)
 		}
-	}
-	if passed != 1e6 {
-		t.Errorf("%d passed", passed)
-	}
-	// The rest is paced over the rest of the cycle.
-	book = newShelf(time.Minute, 60)
-	cfg.Book = book
-	g := must(t, cfg)
-	g.Arrive(5e14, &Packet{Bytes: 500e3})
-	g.Flush()
-	if r, _ := g.win.outlook(5e14, 0); r < 0.999 || r > 1.001 {
-		t.Errorf("%.3f bytes a second, want 1: 500 kB for 500,000 s", r)
 	}
 }
 
@@ -204,79 +233,59 @@ func TestSharedCycle(t *testing.T) {
 // cycle counts for it.
 func TestSharedCycleFails(t *testing.T) {
 	const day = int64(24 * time.Hour)
-	book := newShelf(time.Minute, 60)
-	shift := int64(0)
-	g := must(t, Config{Quota: 1e6, Cycle: calendar.Calendar{Length: 24 * time.Hour}.Bounds, Policy: Random, Threshold: 1, Book: book,
+	book, shift := newBook(time.Minute, 60), int64(0)
+	book.cycle = calendar.Calendar{Length: 24 * time.Hour}.Bounds
+	g := must(t, Config{Quota: 1e6, Cycle: book.cycle, Policy: Random, Threshold: 1, Book: book,
 		Wall: func(now int64) int64 { return now + shift }})
-	now, arrived := 1000*day+day/2, int64(0)
-	pass := func(most int64) (passed int64) {
-		for end := now + 20e9; now < end; now += 1e8 {
-			if passed < most {
-				arrived += 10e3
-				if g.Arrive(now, &Packet{Bytes: 10e3}) == Pass {
-					passed += 10e3
-				}
-			}
+	now := 1000*day + day/2
+	for _, tt := range []struct {
+		name                       string
+		fails                      bool
+		shift, offer, pass, inBook int64
+	}{
+		{"at boot", true, -1000 * day, 100e3, 100e3, 0},
+		{"the clock is set", false, 0, 200e3, 200e3, 300e3},
+		{"another year", true, -500 * day, 300e3, 300e3, 300e3},
+		{"back again", false, 0, 500e3, 400e3, 1e6},
+	} {
+		book.err, shift = nil, tt.shift
+		if tt.fails {
+			book.err = errors.New(tt.name)
 		}
+		passed := int64(0)
+		for range tt.offer / 100e3 {
+			passed += fill(g, now)
+			now += second
+		}
+		now += 20 * second
 		g.Flush()
-		return passed
-	}
-	counted := func() (sum int64) {
-		for _, c := range book.cells {
-			sum += c.Load()
-		}
-		return sum
-	}
-	check := func(what string, got, want, inBook int64) {
-		t.Helper()
-		if n := counted(); got != want || n != inBook || (g.Err() == nil) != (book.broken == nil) {
-			t.Errorf("%s: %d passed, want %d; %d in the book, want %d; %v", what, got, want, n, inBook, g.Err())
+		if n, _ := book.sums(); passed != tt.pass || n != tt.inBook || g.Err() != book.err {
+			t.Errorf("%+v: %d passed, %d in the book; %v", tt, passed, n, g.Err())
 		}
 	}
-	book.broken, shift = errors.New("1970"), -1000*day
-	check("at boot", pass(100e3), 100e3, 0)
-	book.broken, shift = nil, 0
-	check("the clock is set", pass(200e3), 200e3, 300e3)
-	book.broken, shift = errors.New("2000"), -500*day
-	check("another year", pass(300e3), 300e3, 300e3)
-	book.broken, shift = nil, 0
-	check("back again", pass(1e9), 400e3, 1e6)
-	if n := book.offered.Load(); n != arrived {
-		t.Errorf("%d bytes are offered in the book, %d arrived", n, arrived)
+	if _, offered := book.sums(); offered != 1100e3 {
+		t.Errorf("%d bytes are offered in the book, 1100000 arrived", offered)
 	}
-}
-
-// minutes is a shelf with cycles of a minute.
-type minutes struct{ *shelf }
-
-func (m minutes) Before(slot *View) (sum int64) {
-	for i, c := range m.cells {
-		if at := i * m.slot; at < slot.Start && at/int64(time.Minute) == slot.Start/int64(time.Minute) {
-			sum += c.Load()
-		}
-	}
-	return sum
 }
 
 // A frame that is offered in one aligned window and passes in the next is charged once, in
 // the window in which it was billed, with a Book and without.
 func TestCarried(t *testing.T) {
+	book := newBook(time.Minute, 60)
+	book.cycle = calendar.Calendar{Length: time.Minute}.Bounds
 	for name, cfg := range map[string]Config{
 		"aligned": {Window: time.Minute, Align: true},
-		"cycle":   {Cycle: calendar.Calendar{Length: time.Minute}.Bounds},
-		"Book":    {Cycle: calendar.Calendar{Length: time.Minute}.Bounds, Book: minutes{newShelf(time.Minute, 60)}},
+		"cycle":   {Cycle: book.cycle},
+		"Book":    {Cycle: book.cycle, Book: book},
 	} {
 		cfg.Quota, cfg.Offered, cfg.Threshold = 10e3, true, 1
 		g := must(t, cfg)
 		const end = 1000 * 60 * second
 		p := Packet{Bytes: 6000}
-		arrived := p.Bytes
-		for g.Arrive(end-1, &p) == Pass {
-			arrived += p.Bytes
-		}
-		g.Hold(&p, 1, 64)
-		if s := g.State(end - 1); s.Used != arrived || arrived > 5*p.Bytes {
-			t.Errorf("%s: %d bytes are charged, want %d", name, s.Used, arrived)
+		g.Arrive(end-1, &p)
+		hold(t, g, end-1, &p)
+		if s := g.State(end - 1); s.Used != 2*p.Bytes {
+			t.Errorf("%s: %d bytes are charged, want %d", name, s.Used, 2*p.Bytes)
 		}
 		if h := g.Release(end); h == nil {
 			t.Errorf("%s: the frame is held in the next window", name)
@@ -288,157 +297,113 @@ func TestCarried(t *testing.T) {
 }
 
 // A flood inbound uses up a quota that both directions share. Outbound keeps its floor, and
-// none where that is not allowed.
+// none where that is not allowed. Frames that are held or dropped are offered, too.
 func TestSharedFloor(t *testing.T) {
-	const quota, window = 5_000_000, 5 * time.Second
-	const mean = quota / 5.0
+	const quota, window = 5_000_000, 5 * second
+	const least = floor * quota / 5.0
 	for _, allowed := range []bool{true, false} {
-		book := newShelf(window, 60)
-		in := must(t, Config{Quota: quota, Window: window, Offered: true, Book: book})
-		out := must(t, Config{Quota: quota, Window: window, Floor: allowed, Book: book})
-		start := int64(1e12)
+		book := newBook(5*time.Second, 60)
+		in := must(t, Config{Quota: quota, Window: 5 * time.Second, Offered: true, Book: book})
+		out := must(t, Config{Quota: quota, Window: 5 * time.Second, Floor: allowed, Book: book})
 		var passed []event
-		for now := start; now < start+4*int64(window); now += 1e6 {
-			for i, g := range []*Gate{in, out} {
-				for h := g.Release(now); h != nil; h = g.Release(now) {
-					if i == 1 {
-						passed = append(passed, event{now, h.Bytes, 0, now - h.Since})
-					}
-					g.Done(h)
-				}
-				// Outbound had most of the quota before the flood.
-				bytes := []int64{5000, 800}[i]
-				if i == 0 && now < start+int64(window) {
-					continue
-				}
-				p := Packet{Bytes: bytes, Flow: uint64(i)}
-				switch g.Arrive(now, &p) {
-				case Pass:
-					if i == 1 {
-						passed = append(passed, event{now, bytes, 0, 0})
-					}
-				case Hold:
-					g.Hold(&p, p.Flow, 64)
-				}
+		for now := start; now < start+4*window; now += 1e6 {
+			if now >= start+window { // outbound had most of the quota before
+				offer(in, now, &Packet{Bytes: 5000}, func(event) {})
 			}
+			offer(out, now, &Packet{Bytes: 800}, func(e event) { passed = append(passed, e) })
 		}
-		for at := start + int64(window) + second; at < start+4*int64(window); at += second {
+		for at := start + window + second; at < start+4*window; at += second {
 			n := float64(between(passed, at, at+second))
-			if allowed && (n < 0.9*floor*mean || n > 1.1*floor*mean) || !allowed && n > 0 {
-				t.Errorf("floor %v: second %d of the flood has %.0f bytes, the floor is %.0f", allowed, (at-start-int64(window))/second, n, floor*mean)
+			if allowed && (n < 0.9*least || n > 1.1*least) || !allowed && n > 0 {
+				t.Errorf("floor %v: second %d has %.0f bytes, the floor is %.0f", allowed, (at-start)/second, n, least)
 			}
 		}
-		if most := slices.MaxFunc(passed, func(a, b event) int { return cmp.Compare(a.wait, b.wait) }); most.wait > out.longest() {
-			t.Errorf("a frame waited %v", time.Duration(most.wait))
+		if m := longestWait(passed); m > time.Duration(out.longest()) {
+			t.Errorf("a frame waited %v", m)
+		}
+		in.Flush()
+		out.Flush()
+		want := in.stats.In.Bytes + out.stats.In.Bytes
+		if _, offered := book.sums(); uint64(offered) != want {
+			t.Errorf("%d bytes are offered in the book, %d arrived", offered, want)
 		}
 	}
 }
 
 // A Book that fails leaves a gate with a quota of its own, of which it has used what
-// it used, until the Book can be used again.
+// it used, until the Book can be used again. Bytes that passed meanwhile count then, too.
 func TestSharedFails(t *testing.T) {
-	book := newShelf(time.Second, 60)
-	g := must(t, Config{Quota: 10e3, Window: time.Second, Threshold: 1, Policy: Random, Book: book})
-	if g.Arrive(1e9, &Packet{Bytes: 1000}) != Pass || g.Err() != nil {
-		t.Fatal("it does not begin well")
-	}
-	book.broken = errors.New("gone")
-	passed := int64(0)
-	for i := range int64(100) {
-		if g.Arrive(2e9+i, &Packet{Bytes: 1000}) == Pass {
-			passed += 1000
+	gone := errors.New("gone")
+	for _, budget := range []bool{false, true} {
+		b := newBook(time.Minute, 60)
+		b.begin = midnight - 3600*second
+		cfg := Config{Quota: 10e3, Window: time.Minute, Threshold: 1, Policy: Random, Book: b}
+		g := must(t, cfg)
+		if budget {
+			g = spending(t, cfg, nothing)
 		}
-	}
-	if passed != 9e3 || g.Err() == nil {
-		t.Errorf("%d passed, %v", passed, g.Err())
-	}
-	book.broken = nil
-	book.cell((2e9 + int64(retry)) / book.slot).Add(4000) // another gate's
-	passed = 0
-	for i := range int64(100) {
-		if g.Arrive(2e9+int64(retry)+i, &Packet{Bytes: 1000}) == Pass {
-			passed += 1000
+		for _, tt := range []struct {
+			seconds, others int64
+			err             error
+			pass            int64
+		}{
+			{0, 0, gone, 10e3},
+			{10, 0, nil, 0},
+			{80, 4000, nil, 6e3},
+			{90, 0, gone, 4e3},
+			{100, 0, nil, 0},
+		} {
+			at := midnight + tt.seconds*second
+			b.err = tt.err
+			b.page(0, at/b.slot).charged.Add(tt.others)
+			if passed := fill(g, at); passed != tt.pass || g.Err() != tt.err {
+				t.Errorf("budget %v, %+v: %d passed, %v", budget, tt, passed, g.Err())
+			}
 		}
-	}
-	if passed != 6e3 || g.Err() != nil {
-		t.Errorf("%d passed when it can be used again, %v", passed, g.Err())
 	}
 }
 
-// jumpy is the count of others who use up a lot at some time.
-type jumpy struct{ loads, at, by int64 }
+// jumping is a Book in which others use up a lot after the gate has looked a few times.
+type jumping struct {
+	*book
+	looks, after int
+}
 
-func (j *jumpy) Add(int64) {}
+func (b *jumping) Add(int64) {}
 
-func (j *jumpy) Load() int64 {
-	if j.loads++; j.loads > j.at {
-		return j.by
+func (b *jumping) Load() int64 {
+	if b.looks++; b.looks > b.after {
+		return 1e6
 	}
 	return 0
 }
 
-// jumping is a Book with such a count.
-type jumping struct {
-	*shelf
-	others *jumpy
-}
-
 func (b *jumping) View(now int64) (View, error) {
-	s, err := b.shelf.View(now)
-	s.Now = append(s.Now, b.others)
-	return s, err
+	v, err := b.book.View(now)
+	v.Now = append(v.Now, b)
+	return v, err
 }
 
 // A frame that Admit does not let pass was not counted, whenever others use up the
-// quota meanwhile; and one that it lets pass was counted once.
+// quota meanwhile; and one that it lets pass was counted once. It passes only if there is
+// room after it was added.
 func TestAdmitOnce(t *testing.T) {
 	for _, offered := range []bool{false, true} {
-		for at := range int64(12) {
-			book := &jumping{newShelf(time.Second, 60), &jumpy{at: at, by: 1e6}}
-			g := must(t, Config{Quota: 1e6, Window: time.Second, Threshold: 0.75, Offered: offered, Book: book})
+		for after := range 12 {
+			book := &jumping{book: newBook(time.Second, 60), after: after}
+			g := must(t, Config{Quota: 1e6, Window: time.Second, Offered: offered, Book: book})
 			p := Packet{Bytes: 40e3}
 			want := Counts{}
-			if g.Admit(1e9, &p) {
+			if after >= 3 { // for the threshold, before and after the bytes are added
 				want.Add(p.Bytes)
 			}
+			admitted := g.Admit(second, &p)
 			g.Flush()
-			if own := book.cell(60).Load(); g.stats.In != want || g.stats.Passed != want || own != int64(want.Bytes) {
-				t.Errorf("offered %v, others after %d looks: In %v, Passed %v, %d charged, want %v", offered, at, g.stats.In, g.stats.Passed, own, want)
+			own, _ := book.sums()
+			if admitted != (after >= 3) || g.stats.In != want || g.stats.Passed != want || own != int64(want.Bytes) {
+				t.Errorf("offered %v, others after %d looks: In %v, Passed %v, %d charged, want %v",
+					offered, after, g.stats.In, g.stats.Passed, own, want)
 			}
-		}
-	}
-}
-
-// Frames that are held or dropped are offered, too.
-func TestOfferedInBook(t *testing.T) {
-	for _, policy := range []Policy{Pace, Random} {
-		d := &desk{folio: newFolio(1e9), lanes: [][]int64{{0}}}
-		g := must(t, Config{Quota: 10e3, Window: time.Minute, Policy: policy, Book: d})
-		p := Packet{Bytes: 1000}
-		for range 50 {
-			if g.Arrive(600e9, &p) == Hold {
-				g.Hold(&p, 1, 64)
-			}
-		}
-		g.Flush()
-		if page := d.page(0, 600); page.offered.Load() != 50e3 || page.charged.Load() != int64(g.stats.Passed.Bytes) {
-			t.Errorf("policy %d: %d offered, %d charged", policy, page.offered.Load(), page.charged.Load())
-		}
-	}
-}
-
-// Bytes that fit are taken back if others use the room while they are added.
-func TestTakenBack(t *testing.T) {
-	for at, want := range []bool{false, false, true} {
-		book := &jumping{newShelf(time.Second, 60), &jumpy{at: int64(at), by: 1e6}}
-		g := must(t, Config{Quota: 1e6, Window: time.Second, Book: book})
-		g.win.advance(1e9)
-		charged := int64(0)
-		if want {
-			charged = 40e3
-		}
-		if got := g.take(40e3); got != want || book.cell(60).Load() != charged {
-			t.Errorf("others after %d looks: taken %v, %d charged", at, got, book.cell(60).Load())
 		}
 	}
 }
@@ -446,10 +411,11 @@ func TestTakenBack(t *testing.T) {
 // The rate that a shared window can sustain is that of a private one with the
 // same slots.
 func TestSharedSustainable(t *testing.T) {
+	const length = slotsPerWindow * time.Millisecond
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 40 {
-		book := newShelf(time.Duration(slotsPerWindow)*time.Millisecond, slotsPerWindow)
-		a, b := newSliding(1e6, slotsPerWindow*time.Millisecond, budget.Poller{}), newShared(newSliding(1e6, slotsPerWindow*time.Millisecond, budget.Poller{}), slotsPerWindow*time.Millisecond, book)
+		a := newSliding(1e6, length, budget.Poller{})
+		b := newShared(newSliding(1e6, length, budget.Poller{}), length, newBook(length, slotsPerWindow))
 		now := int64(1e12)
 		for range 100 {
 			now += rng.Int64N(int64(20 * time.Millisecond))
@@ -471,77 +437,49 @@ func TestSharedSustainable(t *testing.T) {
 func TestSharedNeverDark(t *testing.T) {
 	const quota, slot, room = int64(3e9), 60 * second, int64(1e6)
 	const window = slotsPerWindow * slot
-	cfg := Config{Quota: quota, Window: time.Duration(window), Book: newShelf(time.Duration(window), 60)}
+	cfg := Config{Quota: quota, Window: time.Duration(window), Book: newBook(time.Duration(window), 60)}
 	gates := []*Gate{must(t, cfg), must(t, cfg)}
-	const start = 100 * window
+	const begin = 100 * window
 	for _, g := range gates {
-		g.Arrive(start, &Packet{Bytes: (quota - room) / 2, Control: true})
+		g.Arrive(begin, &Packet{Bytes: (quota - room) / 2, Control: true})
 	}
-	const end = start + window + slot // when they leave
-	passed := [50]int64{}
+	const end = begin + window + slot // when they leave
+	var passed []event
 	for now := end - 50*second; now < end; now += 10e6 {
 		for i, g := range gates {
-			count := &passed[(now-end+50*second)/second]
-			for h := g.Release(now); h != nil; h = g.Release(now) {
-				*count += h.Bytes
-				g.Done(h)
-			}
-			p := Packet{Bytes: 1000, Flow: uint64(i)}
-			switch g.Arrive(now, &p) {
-			case Pass:
-				*count += p.Bytes
-			case Hold:
-				g.Hold(&p, p.Flow, 64)
-			}
+			offer(g, now, &Packet{Bytes: 1000, Flow: uint64(i)}, func(e event) { passed = append(passed, e) })
 		}
 	}
-	if least := slices.Min(passed[:45]); least < 1000 {
-		t.Errorf("a second has %d bytes: %v", least, passed)
+	for at := end - 50*second; at < end-5*second; at += second {
+		if n := between(passed, at, at+second); n < 1000 {
+			t.Errorf("%v before the bytes leave, a second has %d bytes", time.Duration(end-at), n)
+		}
 	}
 }
 
 // A gate that comes later gets its share, though the one that was there keeps the
 // window full.
 func TestSharedFair(t *testing.T) {
-	const quota, window = 5_000_000, 5 * time.Second
-	book := newShelf(window, 60)
-	cfg := Config{Quota: quota, Window: window, Threshold: 0.75, Queue: 100 * time.Millisecond, Book: book}
+	const quota, window = 5_000_000, 5 * second
+	cfg := Config{Quota: quota, Window: 5 * time.Second, Book: newBook(5*time.Second, 60)}
 	gates := []*Gate{must(t, cfg), must(t, cfg)}
 	var passed []event
-	shares := [2]int64{}
-	start := int64(1e12)
-	for now := start; now < start+8*int64(window); now += 1e6 {
+	for now := start; now < start+8*window; now += 1e6 {
 		for i, g := range gates {
-			count := func(bytes int64) {
-				passed = append(passed, event{now, bytes, 0, 0})
-				if now >= start+4*int64(window) {
-					shares[i] += bytes
-				}
-			}
-			for h := g.Release(now); h != nil; h = g.Release(now) {
-				count(h.Bytes)
-				g.Done(h)
-			}
-			if i == 1 && now < start+2*int64(window) {
+			if i == 1 && now < start+2*window {
 				continue
 			}
 			for range 3 { // 4.5 MB/s, of the one that is paced
-				p := Packet{Bytes: 1500, Flow: uint64(i)}
-				switch g.Arrive(now, &p) {
-				case Pass:
-					count(p.Bytes)
-				case Hold:
-					g.Hold(&p, p.Flow, 64)
-				}
+				offer(g, now, &Packet{Bytes: 1500, Flow: uint64(i)}, func(e event) { passed = append(passed, e) })
 			}
 		}
 	}
-	if w := worst(passed, int64(window)); w > quota {
+	if w := worst(passed, window); w > quota {
 		t.Errorf("a window holds %d bytes, quota %d", w, quota)
 	}
-	share, used := float64(shares[1])/float64(shares[0]+shares[1]), float64(shares[0]+shares[1])/(4*quota)
-	t.Logf("the later one has %.2f of what passed; %.3f of the quota is used", share, used)
-	if share < 0.2 || used < 0.97 {
-		t.Errorf("the later one has %.2f of what passed; %.3f of the quota is used", share, used)
+	sum := float64(between(passed, start+4*window, start+8*window))
+	later := float64(between(of(passed, 1), start+4*window, start+8*window))
+	if later/sum < 0.2 || sum/(4*quota) < 0.97 {
+		t.Errorf("the later one has %.2f of what passed; %.3f of the quota is used", later/sum, sum/(4*quota))
 	}
 }

@@ -51,7 +51,8 @@ func TestBudgetPromise(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const fine = 5
 		slot := rapid.Int64Range(1, 1000).Draw(t, "slot") * fine * 1e6
-		window := time.Duration(slot * budget.Slots)
+		per := rapid.SampledFrom([]int64{budget.Slots, 50, 16, 10}).Draw(t, "per window")
+		window := time.Duration(slot * per)
 		quota := rapid.Int64Range(50e3, 1e6).Draw(t, "quota")
 		seed := rapid.Uint64().Draw(t, "seed")
 		rng := rand.New(rand.NewPCG(seed, 7))
@@ -61,6 +62,7 @@ func TestBudgetPromise(t *testing.T) {
 		jitter := window / rapid.SampledFrom([]time.Duration{30, 150, 1e18}).Draw(t, "jitter")
 		spend := budget.Config{
 			Lanes:  len(lanes),
+			Slots:  int(per),
 			Free:   budget.Ratio{Num: rapid.SampledFrom([]int64{0, 50, 150, 400}).Draw(t, "free"), Den: 1000},
 			Cycle:  calendar.Calendar{Length: length}.Bounds,
 			Policy: rapid.SampledFrom([]budget.Policy{budget.Weighed, budget.Greedy}).Draw(t, "spend"),
@@ -71,7 +73,7 @@ func TestBudgetPromise(t *testing.T) {
 			Threshold: rapid.SampledFrom([]float64{0.5, 0.75, 1}).Draw(t, "threshold"),
 			Poller:    budget.Poller{Jitter: jitter},
 		}
-		shared := newBook(window+2*jitter, budget.Slots)
+		shared := newBook(window+2*jitter, per)
 		shared.slot, shared.begin = slot, start
 		dirs := [2]int64{0, int64(max(len(lanes), len(lanes[0])) - 1)}
 		made := func(i int) *Gate {
@@ -108,7 +110,7 @@ func TestBudgetPromise(t *testing.T) {
 			last = now
 			pass := func(e event) { sent[dirs[i]] = append(sent[dirs[i]], e) }
 			release(gates[i], at, pass)
-			bytes := level[i] * float64(quota) / budget.Slots / 3 * rng.Float64()
+			bytes := level[i] * float64(quota) / float64(per) / 3 * rng.Float64()
 			p := Packet{Bytes: int64(bytes), Flow: rng.Uint64N(9)}
 			if p.Bytes >= 64 {
 				arrive(gates[i], at, &p, pass)

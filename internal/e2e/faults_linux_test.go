@@ -123,6 +123,19 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// A program that watches a copy may end, and the traffic goes on.
+func TestWatcherLeaves(t *testing.T) {
+	left := t.TempDir() + "/left"
+	_, in, out := watched(t, "tee >(framepcap | head -c 100 >/dev/null; touch "+left+"; cat >/dev/null)")
+	eventually(t, 10*time.Second, "head leaves", func() bool {
+		cross(t, in, out)
+		return exists(left)
+	})
+	for range 1000 {
+		cross(t, in, out)
+	}
+}
+
 // A fifo for reports that nobody reads, or that is read too slowly, does not hold the
 // stream up; and it has them as soon as a process reads.
 func TestFifo(t *testing.T) {

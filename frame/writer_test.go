@@ -146,20 +146,23 @@ func TestWriter(t *testing.T) {
 	})
 }
 
-// One flush is one write: of one span for what was contiguous, or of several. All that
-// was read is valid until then.
+// One flush is one write: of one span for what was contiguous, or of several. Only short
+// records are copied. All that was read is valid until then.
 func TestWriterWritesOnce(t *testing.T) {
-	v := canon(ts, nil, make([]byte, 2*copySize)) // long enough not to be copied
+	half := func(i int) bool { return i%2 == 0 }
 	for _, tt := range []struct {
 		name   string
+		size   int
 		keep   func(i int) bool
 		writes int
 	}{
-		{"all", func(int) bool { return true }, 1},
-		{"a block", func(i int) bool { return i > 20 && i < 50 }, 1},
-		{"half", func(i int) bool { return i%2 == 0 }, 1},
-		{"none", func(int) bool { return false }, 0},
+		{"all", copySize + 1, func(int) bool { return true }, 1},
+		{"a block", copySize + 1, func(i int) bool { return i > 20 && i < 50 }, 1},
+		{"half", copySize + 1, half, 1},
+		{"half of short ones", copySize, half, 1},
+		{"none", copySize + 1, func(int) bool { return false }, 0},
 	} {
+		v := canon(ts, nil, make([]byte, tt.size-HeadSize))
 		r := NewReader(bytes.NewReader(bytes.Repeat(v, 100)))
 		if err := r.Fill(); err != nil {
 			t.Fatal(err)
@@ -182,6 +185,9 @@ func TestWriterWritesOnce(t *testing.T) {
 			if err := w.Pass(&recs[i]); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if copied := len(w.arena) > 0; copied != (tt.size <= copySize) {
+			t.Errorf("%s: %d bytes are copied", tt.name, len(w.arena))
 		}
 		if err := w.Flush(); err != nil || out.writes != tt.writes {
 			t.Errorf("%s: %d writes, want %d; %v", tt.name, out.writes, tt.writes, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"framepipe/internal/budget"
@@ -26,5 +27,8 @@ func TestMetrics(t *testing.T) {
 		{text(config{}, ""), ""},
 	} {
 		metricstest.Check(t, tt.text, "quotagate_", tt.labels)
+		if n := strings.Count(tt.text, "# HELP"); n != 25 {
+			t.Errorf("%d metrics", n)
+		}
 	}
 }

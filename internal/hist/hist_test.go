@@ -164,7 +164,7 @@ func BenchmarkBytes(b *testing.B) {
 func FuzzCount(f *testing.F) {
 	f.Add([]byte("\x00\x01\xff\x05 some frames of text, and some that are not"))
 	f.Add(bytes.Repeat([]byte{0x7f, 0xff, 0, 60}, 200))
-	f.Add([]byte("\x01a\x01a")) // each interval has a value once
+	f.Add([]byte("\x01a\x01a"))               // each interval has a value once
 	for period := 1; period <= 16; period++ { // frames of few values, in patterns
 		f.Add(bytes.Repeat([]byte("\xfdpattern of bytes")[:period], 100))
 	}

@@ -23,7 +23,7 @@ func (cfg Config) header() (b []byte, slots int, err error) {
 		zone = cfg.Zone.String()
 	}
 	switch {
-	case cfg.Slot <= 0 || span < cfg.Slot:
+	case cfg.Slot <= 0 || cfg.Cycle < 0 || span < cfg.Slot:
 		return nil, 0, fmt.Errorf("slots of %v do not fit cycles of %v", cfg.Slot, span)
 	case cfg.Slots < 0 || cfg.Slots > 60:
 		return nil, 0, fmt.Errorf("%d slots in a window: must be at most 60", cfg.Slots)

@@ -8,13 +8,18 @@ import (
 )
 
 func TestPercentile(t *testing.T) {
-	for s, want := range map[string]string{"95": "95", "95.0": "95", "99.9%": "99.9", "1.000000001": "1.000000001", "100": "100", "100.000": "100", "2.5": "2.5"} {
+	for s, want := range map[string]string{
+		"95": "95", "95.0": "95", "99.9%": "99.9", "1.000000001": "1.000000001", "100.000": "100", "2.5": "2.5",
+	} {
 		var x Percentile
 		if err := x.Set(s); err != nil || x.String() != want {
 			t.Errorf("%s: %v, %v", s, x, err)
 		}
 	}
-	for _, s := range []string{"", "0", "0.0", "0.95", "0.95%", "0.999999999", "100.1", "101", "-5", "+5", "1e2", "95.", ".5", "95.0000000001", "ninety", "NaN", "9999", "95 ", "9_5", "٩٥"} {
+	for _, s := range []string{
+		"", "0", "0.0", "0.95", "0.95%", "0.999999999", "100.1", "101", "-5", "+5", "1e2", "95.", ".5",
+		"95.0000000001", "ninety", "NaN", "9999", "95 ", "9_5", "٩٥",
+	} {
 		var x Percentile
 		if err := x.Set(s); err == nil {
 			t.Errorf("%q is taken: %v", s, x)

@@ -328,8 +328,8 @@ func FloorDiv(a, b int64) int64 {
 // whether or not they passed, and bytes that passed. beyond means that some
 // of these did not fit into the caller's own sliding window. Count may be called
 // again, with larger counts, while the slot is the current one or one of the two before.
-// Earlier slots are left as they are. A later slot becomes the current one; call
-// Advance for its verdict.
+// Earlier slots are left as they are. A later slot becomes the current one, with the verdict of
+// the one before: call Advance first.
 func (b *Budget) Count(lane int, start, offered, passed int64, beyond bool) {
 	i := FloorDiv(start, b.slot)
 	b.step(i)

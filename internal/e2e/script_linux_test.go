@@ -144,8 +144,8 @@ func TestPipelineScriptUsage(t *testing.T) {
 		{"run tap0 tap1 -queues 2 -in 'quotagate -rate 1Mbit/s'", alone},
 		{"run tap0 tap1 -queues 2 -in 'quotagate -rate 1Mbit/s -ledger x' -out 'cat | quotagate -rate 1Mbit/s'", alone},
 		// With a ledger, and with one queue, the taps come next.
-		{"run no0 no1 -queues 2 -in 'quotagate -rate 1Mbit/s -ledger x -dir in'", "tunread: no0: "},
-		{"run no0 no1 -queues 1 -in 'quotagate -rate 1Mbit/s'", "tunread: no0: "},
+		{"run no0 no1 -queues 2 -in 'quotagate -rate 1Mbit/s -ledger x -dir in'", ": no such network interface"},
+		{"run no0 no1 -queues 1 -in 'quotagate -rate 1Mbit/s'", ": no such network interface"},
 	} {
 		c := exec.Command("sh", "-c", "pipeline.sh "+tt.args)
 		c.Dir = t.TempDir()

@@ -1,6 +1,7 @@
 package bill
 
 import (
+	"encoding/json"
 	"encoding/xml"
 	"flag"
 	"fmt"
@@ -487,7 +488,7 @@ func TestSVG(t *testing.T) {
 	}
 }
 
-func TestPrometheus(t *testing.T) {
+func TestWrite(t *testing.T) {
 	terms := five(6e9)
 	terms.Cap, terms.Prices = 1e14, Prices{Commit: 1e6, Currency: "EUR"}
 	b := month(t, demand(6500), terms)
@@ -495,6 +496,11 @@ func TestPrometheus(t *testing.T) {
 		return b.Prometheus(w, metrics.Label{Name: "ledger", Value: `/a "b"`})
 	})
 	metricstest.Check(t, gauges, "quotabill_", `ledger="/a \"b\""`)
+	j := b.JSON()[0]
+	if _, err := json.Marshal(j); err != nil || j["transfer"] == nil || j["free_left"] != b.FreeTotal-b.FreeUsed ||
+		j["forecast_bps"] != b.BPS(b.Forecast.Billed) || j["forecast_low_bps"] != b.BPS(b.Forecast.Low) {
+		t.Errorf("%v, %v", j, err)
+	}
 }
 
 // The slots of a span are those that begin in it, from the first sample to the last. Only cycles in which samples begin

@@ -144,7 +144,7 @@ func TestPlanPicture(t *testing.T) {
 	})
 	samples := samplesOf(t, s)
 	samples.Source = "<&>"
-	c := scenario(t, samples, s.Start, gates(Out, 12*time.Hour))
+	c := scenario(t, samples, s.Start, gates(Separate, 12*time.Hour)) // nothing comes in
 	p := planOf(t, c, 0)
 	svg, page := picture(t, p.SVG), drawn(t, p.HTML)
 	if n := strings.Count(svg, "<circle"); n != 4*len(p) {

@@ -93,7 +93,7 @@ func everyWay(t failer, b []byte, seed uint64) {
 	}
 }
 
-// past reads few bytes at a time, and lets what is missing of a frame go past the Reader.
+// past reads few bytes at a time, and lets the missing rest of a frame go past the Reader.
 func past(t failer, b []byte, most int) (all []value, err error) {
 	src := &chunked{b, most, rng(uint64(most))}
 	r := NewReader(src)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// A Reader takes values up to the limits, and says what is wrong with what it refuses. What it
-// makes of good values, in every encoding, is in the vectors.
+// A Reader accepts values up to the limits. Its errors name the fault. The vectors hold the results
+// for valid values, in every encoding.
 func TestReader(t *testing.T) {
 	const (
 		notValue = ", want an array (a frame) or a map (an annotation)"
@@ -182,7 +182,7 @@ func TestSourceErrors(t *testing.T) {
 	}
 }
 
-// A deadline is over once it was told, also if it came with data; what is final stays.
+// A Reader returns a deadline once, also one that came with data. It returns other errors again and again.
 func TestDeadline(t *testing.T) {
 	a, b := canon(1, nil, arp), canon(2, nil, arp)
 	r := NewReader(&reads{{a[:20], os.ErrDeadlineExceeded}, {a[20:], nil}, {nil, os.ErrDeadlineExceeded}, {b, io.EOF}})

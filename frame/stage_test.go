@@ -95,7 +95,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// What came whole before the end is written, whatever the end is.
+// A stage writes all whole records that came before the end, for each kind of end.
 func TestRunEnds(t *testing.T) {
 	head := cat(header(1, LinkIP), canon(ts, nil, arp))
 	for _, tt := range []struct {

@@ -37,7 +37,7 @@ func (g *gather) Writev(spans [][]byte) error {
 	return nil
 }
 
-// flushed flushes the Writer and checks what it has written.
+// flushed flushes the Writer and compares the bytes written.
 func (g *gather) flushed(w *Writer, want []byte) {
 	g.t.Helper()
 	if err := w.Flush(); err != nil || !bytes.Equal(g.Bytes(), want) {
@@ -146,8 +146,8 @@ func TestWriter(t *testing.T) {
 	})
 }
 
-// One flush is one write: of one span for what was contiguous, or of several. Only short
-// records are copied. All that was read is valid until then.
+// A flush is one write, of one span if the records are contiguous, else of several. The Writer copies only
+// short records. Records that a Reader returned stay valid until then.
 func TestWriterWritesOnce(t *testing.T) {
 	half := func(i int) bool { return i%2 == 0 }
 	for _, tt := range []struct {

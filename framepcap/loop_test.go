@@ -299,7 +299,7 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// shown is what frames have in common, whatever file they come from.
+// shown returns the parts of frames that are the same in every kind of file.
 func shown(stream []byte) (s []string) {
 	all, _, _ := frames(stream)
 	for _, r := range all {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"framepipe/internal/bill"
-	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 	"framepipe/internal/ledger"
@@ -44,7 +43,7 @@ func (j *job) fill(s *bill.Samples, cycle calendar.Cycle, now int64) (err error)
 		defer os.RemoveAll(dir)
 		made = filepath.Join(dir, filepath.Base(made))
 	}
-	slots, err := budget.Divide(j.terms.Window, j.calendar)
+	slots, err := j.calendar.Divide(j.terms.Window)
 	if err != nil {
 		return err
 	}

@@ -15,8 +15,8 @@ import (
 	"framepipe/internal/packettest"
 )
 
-// A budget is a token bucket: whatever the frames and their times, it gives what has come
-// together, and refuses no less.
+// A budget is a token bucket, for frames of all sizes and times: it passes a frame if its tokens suffice,
+// and only then.
 func TestAllowance(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const perByte = 1e9 / controlRate
@@ -118,8 +118,8 @@ func TestUnmetered(t *testing.T) {
 	}
 }
 
-// What is unmetered takes nothing from a budget. Of a frame that has not come whole nothing is
-// known, and a super-frame is no control.
+// Unmetered frames take nothing from a budget. A frame of which only a part has come, and a super-frame, are
+// not control.
 func TestNoControl(t *testing.T) {
 	a, b := netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")
 	f := &filter{unmetered: []netip.Prefix{netip.MustParsePrefix("fd00::/64")}}

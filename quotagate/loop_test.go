@@ -110,8 +110,8 @@ func plain(i int) (offload, f []byte) {
 	return nil, packettest.Spec{Payload: make([]byte, 1460), Port: uint16(5000 + i%3), TOS: 2}.Frame()
 }
 
-// An open gate changes nothing, whatever the encoding. What came whole before damage passes, and
-// the error says where that is.
+// An open gate changes no byte, in any encoding. Whole records before damage pass, and the error names
+// the place of the damage.
 func TestOpen(t *testing.T) {
 	stream := append([]byte{0x81, 0xa1, 'a', 1}, records(300, time.Millisecond, plain)...) // an annotation
 	stream = append(stream, 0x94, 1, 0xc0, 0xc4, 3, 1, 2, 3, 7)

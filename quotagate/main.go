@@ -217,7 +217,7 @@ func (c *config) gateConfig() (gate.Config, error) {
 		return g, err
 	}
 	if c.percentile != 0 {
-		if c.slots, err = budget.Divide(g.Window, cycles); err != nil {
+		if c.slots, err = cycles.Divide(g.Window); err != nil {
 			return g, cli.Hint(cli.Usagef("-percentile: %w", err), "give the length of the provider's samples, usually -window 5m; short ones need a short -cycle")
 		}
 		g.Poller = budget.NewPoller(g.Window)

@@ -98,8 +98,8 @@ func records(t testing.TB, in *frame.Reader) (all []frame.Record) {
 	}
 }
 
-// readFrom runs a reader on what a kernel hands over, and returns the records of its stream and
-// what was said.
+// readFrom runs a reader on the frames of a kernel, and returns the records of its stream and its
+// messages.
 func readFrom(t testing.TB, k *kernel) (all []frame.Record, r *reader, said []string) {
 	t.Helper()
 	out := create(t)
@@ -119,8 +119,8 @@ func readFrom(t testing.TB, k *kernel) (all []frame.Record, r *reader, said []st
 	return records(t, in), r, said
 }
 
-// Frames with an invalid header are counted and said, and no others are lost. A flood of them does
-// not hold up what came before it.
+// A reader counts and reports frames with an invalid header, and loses no others. A flood of them does
+// not delay earlier frames.
 func TestOddHeaders(t *testing.T) {
 	header, super := packettest.Spec{Payload: packettest.Bytes(4000)}.Super(1000)
 	good := append(bytes.Clone(header), super...)

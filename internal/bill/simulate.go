@@ -35,7 +35,7 @@ type Scenario struct {
 
 // NewScenario reads the demand of a cycle and of the one before it, from which a gate that starts learns.
 func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
-	slots, err := budget.Divide(g.Window, g.Calendar)
+	slots, err := g.Calendar.Divide(g.Window)
 	if err != nil {
 		return nil, err
 	}

@@ -9,19 +9,7 @@ import (
 )
 
 // Slots is the usual number of slots in a window, and the greatest.
-const Slots = 60
-
-// Divide returns the number of slots of a window, in a ledger too: the greatest from 60 down to 10 for which
-// a slot is whole nanoseconds, every cycle begins with a slot, and none has more than calendar.MaxSlots.
-func Divide(window time.Duration, cycles calendar.Calendar) (slots int, err error) {
-	for n := time.Duration(Slots); n >= 10; n-- {
-		slot := max(window/n, 1)
-		if window == n*slot && cycles.Step()%slot == 0 && cycles.Longest()/slot < calendar.MaxSlots {
-			return int(n), nil
-		}
-	}
-	return 0, fmt.Errorf("windows of %v cannot be divided into 10 to %d slots that cycles begin with", window, Slots)
-}
+const Slots = calendar.Slots
 
 // late is the number of slots before the current one that may still change: other
 // gates count in them, by other clocks and when the scheduler runs them.

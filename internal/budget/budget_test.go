@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"framepipe/internal/calendar"
-
 	"pgregory.net/rapid"
 )
 
@@ -282,52 +280,5 @@ func TestAllocations(t *testing.T) {
 		b.Count(0, now, 100, min(room(b, now), 100), true)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
-	}
-}
-
-// Every cycle begins with a slot, and a window that is refused has no slots that do.
-func TestDivide(t *testing.T) {
-	for _, tt := range []struct {
-		zone          string
-		cycle, window time.Duration
-		slots         int // 0 if it is refused
-	}{
-		{"UTC", 0, 5 * time.Minute, 60}, {"UTC", 0, 24 * time.Hour, 60}, {"UTC", 0, 48 * time.Second, 60},
-		{"UTC", 0, 7 * time.Minute, 56}, {"UTC", 0, 12 * time.Second, 16}, {"UTC", 0, 10 * time.Second, 10},
-		{"UTC", 0, 6 * time.Second, 0}, {"UTC", 0, 61 * time.Second, 0}, {"UTC", 0, 9, 0},
-		{"Europe/Berlin", 0, 15 * time.Minute, 60},
-		{"Asia/Kathmandu", 0, 2 * time.Hour, 48}, {"Asia/Kathmandu", 0, 24 * time.Hour, 0},
-		{"UTC", time.Hour, 10 * time.Second, 50}, {"UTC", time.Hour, 1500 * time.Millisecond, 60},
-		{"UTC", time.Hour, 1700 * time.Millisecond, 34}, {"UTC", 7 * time.Minute, 7 * time.Minute, 60},
-	} {
-		zone, err := time.LoadLocation(tt.zone)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cycles := calendar.Calendar{Day: 1, Zone: zone, Length: tt.cycle}
-		got, err := Divide(tt.window, cycles)
-		if got != tt.slots || (err == nil) != (got > 0) {
-			t.Errorf("%s, %v, %v: %d slots and %v, want %d", tt.zone, tt.cycle, tt.window, got, err, tt.slots)
-		}
-		fits := func(slots int64) bool {
-			slot := int64(tt.window) / slots
-			if slot == 0 || slot*slots != int64(tt.window) {
-				return false
-			}
-			year := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
-			for at := year; at < year+334*day; {
-				start, end := cycles.Bounds(at)
-				if start%slot != 0 || (end-start)/slot > calendar.MaxSlots {
-					return false
-				}
-				at = end
-			}
-			return true
-		}
-		for n := int64(max(got, 10)); n <= Slots; n++ {
-			if fits(n) != (n == int64(got)) {
-				t.Errorf("%s, %v, %v: %d slots: %v", tt.zone, tt.cycle, tt.window, n, fits(n))
-			}
-		}
 	}
 }

@@ -13,8 +13,12 @@ type Cycle struct {
 	Start, End int64  // nanoseconds since the Unix epoch
 }
 
-// MaxSlots is the maximum number of slots of a cycle, in a ledger and in a bill.
-const MaxSlots = 1 << 22
+const (
+	// MaxSlots is the maximum number of slots of a cycle, in a ledger and in a bill.
+	MaxSlots = 1 << 22
+	// Slots is the usual number of slots of a window, and the greatest.
+	Slots = 60
+)
 
 // Calendar divides time into consecutive billing cycles.
 type Calendar struct {
@@ -46,9 +50,21 @@ func (c Calendar) Bounds(at int64) (start, end int64) {
 	return start, end
 }
 
-// Step returns a time of which whole ones make every cycle, and begin with it. UTC offsets of time
-// zones are multiples of 15 minutes.
-func (c Calendar) Step() time.Duration {
+// Divide returns the number of slots of a window: the greatest from Slots down to 10 for which
+// a slot is whole nanoseconds, every cycle begins with a slot, and none has more than MaxSlots.
+func (c Calendar) Divide(window time.Duration) (slots int, err error) {
+	for n := time.Duration(Slots); n >= 10; n-- {
+		slot := max(window/n, 1)
+		if window == n*slot && c.step()%slot == 0 && c.Longest()/slot < MaxSlots {
+			return int(n), nil
+		}
+	}
+	return 0, fmt.Errorf("windows of %v cannot be divided into 10 to %d slots that cycles begin with", window, Slots)
+}
+
+// step returns a length of which all cycles begin at a multiple since the Unix epoch. UTC offsets
+// of time zones are multiples of 15 minutes.
+func (c Calendar) step() time.Duration {
 	switch {
 	case c.Length > 0:
 		return c.Length

@@ -270,8 +270,8 @@ func TestDivertHost(t *testing.T) {
 		}
 	})
 
-	// A packet socket on the interface has what comes in twice, before the taps and behind
-	// them, and what leaves once.
+	// A packet socket on the interface sees an incoming frame twice, before and after the taps, and an
+	// outgoing frame once.
 	host, peer := packetSocket(t, d.host, "eth0"), packetSocket(t, d.peer, "wire")
 	taggedFrames(t, peer, host, 2)
 	taggedFrames(t, host, peer, 1)
@@ -566,8 +566,8 @@ func TestDivertFails(t *testing.T) {
 	}
 }
 
-// What cannot be diverted is refused with status 1, and with what to do; so is what is diverted
-// already, since two would lead frames in a circle.
+// tundivert refuses an interface that it cannot divert, with status 1 and a hint. It also refuses one that is
+// diverted already: two diversions would send frames in a circle.
 func TestDivertErrors(t *testing.T) {
 	t.Parallel()
 	nettest.Need(t, "setpriv")

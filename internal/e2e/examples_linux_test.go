@@ -230,7 +230,7 @@ func stageRust(t *testing.T) {
 	}
 }
 
-// What is wrong is said in one line.
+// An error is one line.
 func examplesMessages(t *testing.T) {
 	in := stream(1000, 500, 0)
 	for _, tt := range []struct {
@@ -256,8 +256,8 @@ func examplesMessages(t *testing.T) {
 	}
 }
 
-// The stage in Go drops what is too long and nothing else, and so does the one that
-// examples/README.md builds outside of the clone.
+// The stage in Go drops only frames that are too long. So does the stage that examples/README.md builds
+// outside of the clone.
 func TestStageGo(t *testing.T) {
 	dir := t.TempDir()
 	if err := process.Build(dir, "framepipe/examples/stage-go"); err != nil {

@@ -529,7 +529,7 @@ func TestManCompletion(t *testing.T) {
 	}
 }
 
-// bare returns flags as they are offered without what stands around their names.
+// bare returns the names of the flags that a completion offers.
 func bare(offered []string) (flags []string) {
 	for _, f := range offered {
 		flags = append(flags, strings.Trim(f, "-="))
@@ -571,13 +571,13 @@ func TestManCompletionTyped(t *testing.T) {
 		"got <bytehist>got <-o>got <HOME/some day.frames>", "ready: bytehist -o \"some day.frames\"")
 }
 
-// typed types lines that all shells complete into one whose prompt is "ready: ", and others, and wants
-// to see what was completed.
+// typed types lines that all shells complete, and others, into a shell whose prompt is "ready: ", and checks
+// the completed text.
 func typed(t *testing.T, shell, rc string, lines []string, want ...string) {
 	t.Helper()
 	dir := t.TempDir()
 	rc += "\nPS1='ready: '\n"
-	for _, name := range programs { // say what they were given
+	for _, name := range programs { // print their arguments
 		rc += name + `() { printf 'got <%s>' ` + name + ` "$@"; echo; }` + "\n"
 	}
 	write(t, dir+"/.zshrc", rc)

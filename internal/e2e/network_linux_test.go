@@ -392,7 +392,7 @@ func saturate(t *testing.T, congestion string, flows int, s setup, gate string) 
 	s.in = []string{fmt.Sprintf("quotagate -quota %dB -window %v %s", quota, window, gate), "bytehist -o /dev/null", meterStage(t, meterAt)}
 	s.out = stages
 	n := newNetwork(t, s)
-	time.Sleep(window) // what it took to get here has left the window
+	time.Sleep(window) // the bytes of the set-up have left the window
 	n.serveTraffic(congestion)
 	var logs []*traffic.Log
 	for range flows {

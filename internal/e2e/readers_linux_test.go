@@ -68,7 +68,7 @@ func TestReaders(t *testing.T) {
 		if len(build) != 1 {
 			t.Fatal("the README does not say how to build a stage")
 		}
-		// What is dropped stands in the midst of what passes.
+		// The frames to be dropped are between frames that pass.
 		passes := func(stage, before, dropped, behind string) string {
 			return fmt.Sprintf("cat %s %s %s | %s | framepcap | cmp - <(cat %[1]s %[3]s | framepcap)", before, dropped, behind, stage)
 		}

@@ -302,7 +302,7 @@ func TestReaderGoneWhileFull(t *testing.T) {
 	})
 }
 
-// What is there is read before the end is told, even if nobody waits for it.
+// A Stream returns all data before the end, also after the writer has gone.
 func TestEnd(t *testing.T) {
 	pairs(t, func(t *testing.T, in, out *ends) {
 		s := NewTeeStream(in.r, NewOutput(out.w))

@@ -544,7 +544,7 @@ func TestDueAgain(t *testing.T) {
 	}
 }
 
-// What decides at the edges, and what is charged.
+// The verdict on the edges of the quota, and the bytes charged.
 func TestEdges(t *testing.T) {
 	for _, tt := range []struct {
 		cfg     Config

@@ -25,8 +25,8 @@ func (cfg Config) header() (b []byte, slots int, err error) {
 	switch {
 	case cfg.Slot <= 0 || cfg.Cycle < 0 || span < cfg.Slot:
 		return nil, 0, fmt.Errorf("slots of %v do not fit cycles of %v", cfg.Slot, span)
-	case cfg.Slots < 0 || cfg.Slots > 60:
-		return nil, 0, fmt.Errorf("%d slots in a window: must be at most 60", cfg.Slots)
+	case cfg.Slots < 0 || cfg.Slots > calendar.Slots:
+		return nil, 0, fmt.Errorf("%d slots in a window: must be at most %d", cfg.Slots, calendar.Slots)
 	case cfg.Cycle == 0 && (cfg.CycleDay < 1 || cfg.CycleDay > 31):
 		return nil, 0, fmt.Errorf("cycle day %d: must be 1 to 31", cfg.CycleDay)
 	}
@@ -42,7 +42,7 @@ func (cfg Config) header() (b []byte, slots int, err error) {
 	copy(b, magic)
 	le.PutUint32(b[16:], version)
 	le.PutUint16(b[20:], cycles)
-	le.PutUint16(b[22:], uint16(cfg.Slots%60))
+	le.PutUint16(b[22:], uint16(cfg.Slots%calendar.Slots))
 	le.PutUint64(b[24:], uint64(cfg.Slot))
 	le.PutUint64(b[32:], uint64(cfg.Cycle))
 	le.PutUint32(b[40:], uint32(n))

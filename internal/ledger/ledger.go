@@ -56,6 +56,8 @@ import (
 	"time"
 	"unsafe"
 
+	"framepipe/internal/calendar"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -82,14 +84,14 @@ type Config struct {
 // Window returns the length of a window.
 func (cfg Config) Window() time.Duration {
 	if cfg.Slots == 0 {
-		cfg.Slots = 60
+		cfg.Slots = calendar.Slots
 	}
 	return time.Duration(cfg.Slots) * cfg.Slot
 }
 
 func (cfg Config) String() string {
 	s := fmt.Sprintf("slots of %v", cfg.Slot)
-	if w := cfg.Window(); w != 60*cfg.Slot {
+	if w := cfg.Window(); w != calendar.Slots*cfg.Slot {
 		s += fmt.Sprintf(" in windows of %v", w)
 	}
 	if cfg.Cycle == 0 {

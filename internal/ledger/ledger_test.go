@@ -119,7 +119,7 @@ func TestShared(t *testing.T) {
 	}
 }
 
-// What is counted and marked is in the slot of its time and direction and in no other, for
+// Counts and marks are in the slot of their time and direction and in no other, for
 // other processes too.
 func TestSlots(t *testing.T) {
 	cfg := Config{Slot: 7 * time.Second, Cycle: time.Hour} // the last slot ends with its cycle
@@ -202,8 +202,8 @@ func TestDamagedCounts(t *testing.T) {
 	}
 }
 
-// A cycle that was found loses its table to a new one, which another process begins: its
-// counts and marks are gone, and what is counted or looked at in it then is not the new one's.
+// Another process begins a cycle, which takes the table of one that is in use here. The old cycle's
+// counts and marks are gone, and later counts of it do not get into the new cycle.
 func TestTableTaken(t *testing.T) {
 	l := fresh(t)
 	other := again(t, l)

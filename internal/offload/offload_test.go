@@ -191,7 +191,7 @@ func descends(t rapid.TB, h Header, super, g []byte, i, n, head int, link packet
 		t.Fatalf("the headers of segment %d are\n% x, want\n% x", i, g[:head], want)
 	}
 	if l.Version == 6 && l.L4-l.L3 > 40 && h.Flags&NeedsCsum != 0 {
-		// Whatever the sender has taken for the pseudo-header, with this length.
+		// The sender put the sum of the pseudo-header there, which has this length.
 		pseudo := bytes.Clone(super[int(h.CsumStart)+int(h.CsumOffset):][:2])
 		pseudo = be.AppendUint16(pseudo, ^uint16(len(super)-l.L4))
 		sums(t, be.AppendUint16(pseudo, uint16(len(g)-l.L4)), g, l)
@@ -395,7 +395,7 @@ func TestLies(t *testing.T) {
 	}
 }
 
-// FuzzSegment: whatever header and frame, there is no panic, and what is accepted is cut well.
+// FuzzSegment: no header and frame make it panic, and those it accepts are cut correctly.
 func FuzzSegment(f *testing.F) {
 	f.Add(make([]byte, HeaderSize), []byte("not even a packet"), uint8(0))
 	for _, s := range []spec{

@@ -229,8 +229,8 @@ func TestSetCE(t *testing.T) {
 	}
 }
 
-// check holds what is found in a frame against what must not matter: the bytes behind the
-// headers, and a mark.
+// check dissects a frame, and checks that the bytes behind the headers and a mark do not change the
+// result.
 func check(t *testing.T, f []byte, link Link) Layers {
 	l := Dissect(f, link)
 	if l.L3 > len(f) || l.Version != 0 && (l.L4 < l.L3+20 || l.L4 > l.End || l.End > len(f)) {
@@ -274,8 +274,8 @@ func check(t *testing.T, f []byte, link Link) Layers {
 	return l
 }
 
-// FuzzDissect: whatever the frame, its layers lie inside it, and neither its payload nor a
-// mark changes them.
+// FuzzDissect: the layers of any frame lie inside it, and neither its payload nor a mark changes
+// them.
 func FuzzDissect(f *testing.F) {
 	for _, s := range []string{
 		arpRequest, icmp6("ff", linkA, groupOfB, "8700 0000 00000000"+globalB+sllAddress), mld("01", linkA, routers, "8400 0000 0000 0000"+groupOfB),

@@ -171,7 +171,7 @@ func TestNGTime(t *testing.T) {
 	})
 }
 
-// Whatever a file is, reading it ends, and its packets are those that a classic file can have.
+// Reading ends for any file, and its packets are those that a classic file can have.
 func FuzzNG(f *testing.F) {
 	for _, o := range orders {
 		n := (&blocks{o: o}).section().iface(LinkEthernet, 0).iface(LinkSLL, 5, uint16(9), uint16(1), "\x09")

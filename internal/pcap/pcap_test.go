@@ -71,7 +71,7 @@ var some = []Packet{
 // latest is the last time that a classic file can have.
 const latest = 4294967295_999999999
 
-// delivers checks that a file has these packets, in whatever pieces it comes.
+// delivers checks that a file has these packets, however it is cut into reads.
 func delivers(t *testing.T, in []byte, want []Packet) {
 	t.Helper()
 	for name, src := range map[string]io.Reader{
@@ -237,7 +237,7 @@ func anyFile(t *testing.T, in []byte) (r *Reader, packets []Packet, err error) {
 	return r, packets, err
 }
 
-// Whatever a file is, reading it ends.
+// Reading ends for any file.
 func FuzzReader(f *testing.F) {
 	for i, o := range orders {
 		for _, magic := range []uint32{magicNano, magicMicro, magicModified} {

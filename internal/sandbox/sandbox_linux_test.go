@@ -62,9 +62,9 @@ func command(t testing.TB, by, name string, args ...string) *exec.Cmd {
 	return c
 }
 
-// check runs one of the children and compares what it prints. It skips the test where the kernel
-// lacks something or has it switched off, and in a program that links C, as one does that looks for
-// races.
+// check runs one of the children and compares its output. It skips the test where the kernel
+// lacks a restriction or has it switched off, and in a program that links C, such as one with the race
+// detector.
 func check(t testing.TB, name string, args []string, lines ...string) {
 	t.Helper()
 	out, err := command(t, "", name, args...).CombinedOutput()

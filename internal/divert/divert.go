@@ -93,29 +93,15 @@ type valve struct {
 	open    bool // leave the frames alone while something lacks
 	closing bool // asked to stop
 
-	passing bool      // frames are left alone now
-	whole   time.Time // since when nothing lacks; zero while something does
+	lacking string    // what lacks now, or ""
+	lacked  time.Time // when something last did
 }
 
-// decide takes the time, and whether something lacks. It returns whether frames are
-// to be diverted, and whether that has changed.
-func (v *valve) decide(now time.Time, lacks bool) (divert, changed bool) {
-	switch {
-	case lacks:
-		v.whole = time.Time{}
-	case v.whole.IsZero():
-		v.whole = now
+// passes takes the time, and what lacks now. It reports whether frames are left alone.
+func (v *valve) passes(now time.Time, lacking string) bool {
+	if lacking != "" || v.lacking != "" {
+		v.lacked = now
 	}
-	was := v.passing
-	switch {
-	case v.closing:
-		v.passing = true
-	case !v.open:
-		v.passing = false
-	case lacks:
-		v.passing = true
-	case v.passing && now.Sub(v.whole) >= holdoff:
-		v.passing = false
-	}
-	return !v.passing, v.passing != was
+	v.lacking = lacking
+	return v.closing || v.open && now.Sub(v.lacked) < holdoff
 }

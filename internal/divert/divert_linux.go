@@ -3,7 +3,6 @@ package divert
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -20,8 +19,8 @@ import (
 // Diversion leads the frames of an interface through two taps, until it is closed
 // or its process ends.
 type Diversion struct {
-	cfg  Config
-	warn func(format string, args ...any)
+	names [3]string // of the interface and the taps
+	warn  func(format string, args ...any)
 
 	netlink *netlink
 	ports   *ebpf.Map
@@ -29,13 +28,12 @@ type Diversion struct {
 	net, host, ingress, egress attachment
 
 	valve   valve
+	passing bool    // frames are left alone
 	seen    [3]port // the interface and the taps, as they were last looked at
-	lacking string  // that was reported
 	gone    bool    // that the interface is gone was reported
 
-	// For Counters, which another goroutine calls.
-	state            atomic.Pointer[string]
-	opened, attached atomic.Uint64
+	opened, attached int
+	counters         atomic.Pointer[string] // their line, for another goroutine
 }
 
 // attachment is a program at a hook of an interface.
@@ -78,67 +76,45 @@ func (a *attachment) close() {
 // New diverts the frames of an interface. It needs CAP_BPF and CAP_NET_ADMIN, and
 // waits up to Patience for a reader and a writer of each tap, or until stop becomes
 // readable. Afterwards it needs no capability. Errors name the device.
-func New(cfg Config, stop int, warn func(format string, args ...any)) (_ *Diversion, err error) {
-	d := &Diversion{cfg: cfg, warn: warn}
-	d.net.hook, d.host.hook = ebpf.AttachTCXIngress, ebpf.AttachTCXIngress
-	d.ingress.hook, d.egress.hook = ebpf.AttachTCXIngress, ebpf.AttachTCXEgress
-	d.valve.open = cfg.Open
-	defer func() {
-		if err != nil {
-			d.Close()
-		}
-	}()
+func New(cfg Config, stop int, warn func(format string, args ...any)) (*Diversion, error) {
+	d := &Diversion{names: [3]string{cfg.Interface, cfg.Net, cfg.Host}, warn: warn, valve: valve{open: cfg.Open}}
+	var err error
 	if d.netlink, err = newNetlink(); err != nil {
 		return nil, err
 	}
-	if err := d.refresh(); err != nil {
+	if err := d.begin(stop); err != nil {
+		d.Close()
 		return nil, err
-	}
-	if err := d.check(); err != nil {
-		return nil, err
-	}
-	if err := d.load(rand.Uint32N(1<<32-1) + 1); err != nil { // any mark but none
-		return nil, err
-	}
-	if err := d.await(stop); err != nil {
-		return nil, err
-	}
-	if err := d.follow(); err != nil {
-		return nil, err
-	}
-	if d.ingress.link == nil || d.egress.link == nil {
-		return nil, fmt.Errorf("%s: it is gone", cfg.Interface)
-	}
-	for i, name := range d.names() { // another one may have begun at the same time
-		if names := ours(d.seen[i].index); len(names) > 1 {
-			return nil, already(name, names[0])
-		}
 	}
 	return d, nil
+}
+
+func (d *Diversion) begin(stop int) error {
+	await := func() error { return d.await(stop) }
+	for _, step := range []func() error{d.refresh, d.check, d.load, await, d.follow} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	if d.gone {
+		return fmt.Errorf("%s: it is gone", d.names[0])
+	}
+	return d.alone(1) // another one may have begun at the same time
 }
 
 // Close ends the diversion: first that of the interface, then those of the taps.
 func (d *Diversion) Close() {
 	for _, a := range []*attachment{&d.ingress, &d.egress, &d.net, &d.host} {
 		a.close()
-		if a.program != nil {
-			a.program.Close()
-		}
+		a.program.Close()
 	}
-	if d.ports != nil {
-		d.ports.Close()
-	}
-	if d.netlink != nil {
-		d.netlink.close()
-	}
+	d.ports.Close()
+	d.netlink.close()
 }
-
-// names are those of the interface and the taps, in the order of seen.
-func (d *Diversion) names() [3]string { return [3]string{d.cfg.Interface, d.cfg.Net, d.cfg.Host} }
 
 // refresh asks the kernel about the interface and the taps.
 func (d *Diversion) refresh() (err error) {
-	for i, name := range d.names() {
+	for i, name := range d.names {
 		if d.seen[i], err = d.netlink.port(name); err != nil {
 			return err
 		}
@@ -149,7 +125,7 @@ func (d *Diversion) refresh() (err error) {
 // check refuses devices that cannot be diverted, or to.
 func (d *Diversion) check() error {
 	const add = "ip tuntap add dev %s mode tap user root multi_queue vnet_hdr && ip link set %s up"
-	for i, name := range d.names() {
+	for i, name := range d.names {
 		p := d.seen[i]
 		switch {
 		case p.index == 0 && i == 0:
@@ -165,42 +141,44 @@ func (d *Diversion) check() error {
 		case slices.ContainsFunc(d.seen[:i], func(other port) bool { return other.index == p.index }):
 			return fmt.Errorf("an interface and two taps are wanted, and %s is two of them", name)
 		}
-		if names := ours(p.index); len(names) > 0 {
-			return already(name, names[0])
+	}
+	return d.alone(0)
+}
+
+// alone refuses devices of another diversion: two would lead frames in a circle. Each has a
+// program at the ingress of each device, and own is how many this one has there. alone needs
+// CAP_SYS_ADMIN, and finds none without.
+func (d *Diversion) alone(own int) error {
+	for i, name := range d.names {
+		found, err := link.QueryPrograms(link.QueryOptions{Target: d.seen[i].index, Attach: ebpf.AttachTCXIngress})
+		if err != nil {
+			continue // attaching will fail, too, and say why
+		}
+		var ours []string
+		for _, p := range found.Programs {
+			if program := programName(p.ID); strings.HasPrefix(program, prefix) {
+				ours = append(ours, program)
+			}
+		}
+		if len(ours) > own {
+			return cli.Hint(fmt.Errorf("%s is diverted already", name), "end the other tundivert, or pipeline.sh down; bpftool net shows its program %s", ours[0])
 		}
 	}
 	return nil
 }
 
-// already is the error of a device that has a program of another diversion: two would
-// lead frames in a circle.
-func already(device, program string) error {
-	return cli.Hint(fmt.Errorf("%s is diverted already", device), "end the other tundivert, or pipeline.sh down; bpftool net shows its program %s", program)
-}
-
-// ours returns the names of the programs of diversions at an interface: each has one at ingress.
-// It needs CAP_SYS_ADMIN, and finds none without.
-func ours(index int) (names []string) {
-	found, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+// programName returns the name of a loaded program, or "" if it cannot be had.
+func programName(id ebpf.ProgramID) string {
+	program, err := ebpf.NewProgramFromID(id)
 	if err != nil {
-		return nil // attaching will fail, too, and say why
+		return ""
 	}
-	for _, p := range found.Programs {
-		program, err := ebpf.NewProgramFromID(p.ID)
-		if err != nil {
-			continue
-		}
-		info, err := program.Info()
-		program.Close()
-		if err != nil {
-			continue
-		}
-		switch info.Name {
-		case nameIngress, nameNet, nameHost:
-			names = append(names, info.Name)
-		}
+	defer program.Close()
+	info, err := program.Info()
+	if err != nil {
+		return ""
 	}
-	return names
+	return info.Name
 }
 
 // await waits until both taps have a reader and a writer.
@@ -215,7 +193,7 @@ func (d *Diversion) await(stop int) error {
 			return nil
 		}
 		if time.Since(start) > Patience {
-			return cli.Hint(errors.New(what), "tunread %s | tunwrite %s & tunread %s | tunwrite %s &", d.cfg.Net, d.cfg.Host, d.cfg.Host, d.cfg.Net)
+			return cli.Hint(errors.New(what), "tunread %s | tunwrite %s & tunread %s | tunwrite %s &", d.names[1], d.names[2], d.names[2], d.names[1])
 		}
 		if _, err := fdio.Wait(fds, poll/4); err != nil {
 			return err
@@ -229,7 +207,7 @@ func (d *Diversion) await(stop int) error {
 // lacks returns why frames cannot pass the taps, or "".
 func (d *Diversion) lacks() string {
 	var all []string
-	for i, name := range d.names() {
+	for i, name := range d.names {
 		if what := d.seen[i].lacks(); i > 0 && what != "" {
 			all = append(all, name+" "+what)
 		}
@@ -242,7 +220,7 @@ func (d *Diversion) lacks() string {
 func (d *Diversion) follow() error {
 	for i, a := range []*attachment{&d.net, &d.host} {
 		if err := a.follow(d.seen[1+i].index); err != nil {
-			return fmt.Errorf("%s: %w", d.names()[1+i], err)
+			return fmt.Errorf("%s: %w", d.names[1+i], err)
 		}
 	}
 	if err := d.update(); err != nil {
@@ -251,64 +229,63 @@ func (d *Diversion) follow() error {
 	was := d.egress.index
 	for _, a := range []*attachment{&d.ingress, &d.egress} {
 		if err := a.follow(d.seen[0].index); err != nil {
-			return fmt.Errorf("%s: %w", d.cfg.Interface, err)
+			return fmt.Errorf("%s: %w", d.names[0], err)
 		}
 	}
 	if now := d.egress.index; now != was && now != 0 {
-		d.attached.Add(1)
+		d.attached++
 	}
 	d.tell()
 	return nil
 }
 
-// tell says it when the interface is gone, or back.
+// tell says it when the interface is gone, or back, and publishes the counters.
 func (d *Diversion) tell() {
 	gone, state := d.ingress.index == 0 || d.egress.index == 0, "diverting"
 	switch {
 	case gone:
 		state = "waiting"
-	case d.valve.passing:
+	case d.passing:
 		state = "open"
 	}
-	d.state.Store(&state)
+	line := fmt.Sprintf("state=%s opened=%d attached=%d", state, d.opened, d.attached)
+	d.counters.Store(&line)
 	switch {
 	case gone == d.gone:
 	case gone:
-		d.warn("%s is gone; it is diverted again when it is back", d.cfg.Interface)
-	case d.valve.passing:
-		d.warn("%s is back", d.cfg.Interface)
+		d.warn("%s is gone; it is diverted again when it is back", d.names[0])
+	case d.passing:
+		d.warn("%s is back", d.names[0])
 	default:
-		d.warn("%s is back, and diverted again", d.cfg.Interface)
+		d.warn("%s is back, and diverted again", d.names[0])
 	}
 	d.gone = gone
 }
 
 // update decides whether frames are diverted, and tells the programs.
 func (d *Diversion) update() error {
-	lacking := d.lacks()
-	divert, changed := d.valve.decide(time.Now(), lacking != "")
-	p := ports{
-		Interface: uint32(d.seen[0].index),
-		Net:       uint32(d.seen[1].index),
-		Host:      uint32(d.seen[2].index),
+	lacking, lacked, passed := d.lacks(), d.valve.lacking, d.passing
+	d.passing = d.valve.passes(time.Now(), lacking)
+	var p ports
+	for i := range d.seen {
+		p[i] = uint32(d.seen[i].index)
 	}
-	if divert {
-		p.Divert = 1
+	if !d.passing {
+		p[atDivert] = 1
 	}
 	if err := d.ports.Put(uint32(0), p); err != nil {
 		return fmt.Errorf("telling the programs: %w", err)
 	}
 	switch {
 	case d.valve.closing:
-	case changed && !divert:
-		d.opened.Add(1)
-		d.warn("open: %s; the frames of %s pass by the taps", lacking, d.cfg.Interface)
-	case changed:
-		d.warn("closed: the frames of %s go through the taps again", d.cfg.Interface)
-	case divert && lacking != d.lacking && lacking != "":
-		d.warn("%s; frames of %s are lost there", lacking, d.cfg.Interface)
+	case d.passing && !passed:
+		d.opened++
+		d.warn("open: %s; the frames of %s pass by the taps", lacking, d.names[0])
+	case !d.passing && passed:
+		d.warn("closed: the frames of %s go through the taps again", d.names[0])
+	case !d.passing && lacking != lacked && lacking != "":
+		d.warn("%s; frames of %s are lost there", lacking, d.names[0])
 	}
-	d.lacking = lacking
 	return nil
 }
 
@@ -326,9 +303,9 @@ func (d *Diversion) Run(stop, out int) error {
 	for {
 		wait := fdio.Forever
 		switch {
-		case d.valve.closing, d.valve.passing && d.lacking == "":
+		case d.valve.closing, d.passing && d.valve.lacking == "":
 			wait = poll // for what ends soon
-		case d.cfg.Open:
+		case d.valve.open:
 			wait = holdoff // the kernel tells of all changes; if it did not, a second would be lost
 		}
 		if _, err := fdio.Wait(fds[:], wait); err != nil {
@@ -348,7 +325,7 @@ func (d *Diversion) Run(stop, out int) error {
 		if err := d.refresh(); err != nil {
 			return err
 		}
-		for i, name := range d.names() {
+		for i, name := range d.names {
 			if p := d.seen[i]; p.index != 0 && (!p.ethernet || i > 0 && !p.tap) {
 				return fmt.Errorf("%s: another device has this name now", name)
 			}
@@ -366,9 +343,7 @@ func (d *Diversion) Run(stop, out int) error {
 }
 
 // Counters is the line for SIGUSR1.
-func (d *Diversion) Counters() string {
-	return fmt.Sprintf("state=%s opened=%d attached=%d", *d.state.Load(), d.opened.Load(), d.attached.Load())
-}
+func (d *Diversion) Counters() string { return *d.counters.Load() }
 
 // refused explains errors of bpf(2).
 func refused(err error) error {

@@ -9,9 +9,9 @@ import (
 func TestValve(t *testing.T) {
 	const s, ms = time.Second, time.Millisecond
 	type step struct {
-		at              time.Duration
-		lacks, stop     bool
-		divert, changed bool // wanted
+		at          time.Duration
+		lacks, stop bool
+		pass        bool // wanted
 	}
 	for _, tt := range []struct {
 		name  string
@@ -19,40 +19,39 @@ func TestValve(t *testing.T) {
 		steps []step
 	}{
 		{"closed, it diverts whatever lacks, until it is asked to stop", false, []step{
-			{at: 0, divert: true},
-			{at: s, lacks: true, divert: true},
-			{at: 10 * s, stop: true, lacks: true, changed: true},
-			{at: 20 * s, stop: true},
+			{at: 0},
+			{at: s, lacks: true},
+			{at: 10 * s, stop: true, lacks: true, pass: true},
+			{at: 20 * s, stop: true, pass: true},
 		}},
 		{"open, it lets pass at once and diverts after a second", true, []step{
-			{at: 0, divert: true},
-			{at: 5 * s, lacks: true, changed: true},
-			{at: 6 * s, lacks: true},
-			{at: 7 * s},
-			{at: 8*s - ms},
-			{at: 8 * s, divert: true, changed: true},
-			{at: 10 * s, stop: true, changed: true},
-			{at: 20 * s, stop: true},
+			{at: 0},
+			{at: 5 * s, lacks: true, pass: true},
+			{at: 6 * s, lacks: true, pass: true},
+			{at: 7 * s, pass: true},
+			{at: 8*s - ms, pass: true},
+			{at: 8 * s},
+			{at: 10 * s, stop: true, pass: true},
+			{at: 20 * s, stop: true, pass: true},
 		}},
 		{"open, the second begins anew when something lacks again", true, []step{
-			{at: 0, lacks: true, changed: true},
-			{at: 1 * s},
-			{at: 2*s - ms, lacks: true},
-			{at: 2 * s},
-			{at: 3*s - ms},
-			{at: 3 * s, divert: true, changed: true},
-		}},
-		{"open, asked to stop while it lets pass", true, []step{
-			{at: 0, lacks: true, changed: true},
-			{at: s, stop: true, lacks: true},
-			{at: 5 * s, stop: true},
+			{at: 0, lacks: true, pass: true},
+			{at: 1 * s, pass: true},
+			{at: 2*s - ms, lacks: true, pass: true},
+			{at: 2 * s, pass: true},
+			{at: 3*s - ms, pass: true},
+			{at: 3 * s},
 		}},
 	} {
 		v := valve{open: tt.open}
 		for _, s := range tt.steps {
+			lacking := ""
+			if s.lacks {
+				lacking = "net is down"
+			}
 			v.closing = s.stop
-			if divert, changed := v.decide(time.Unix(1e9, 0).Add(s.at), s.lacks); divert != s.divert || changed != s.changed {
-				t.Errorf("%s: at %v: divert %v, changed %v, want %v, %v", tt.name, s.at, divert, changed, s.divert, s.changed)
+			if pass := v.passes(time.Unix(1e9, 0).Add(s.at), lacking); pass != s.pass {
+				t.Errorf("%s: at %v: frames pass %v, want %v", tt.name, s.at, pass, s.pass)
 			}
 		}
 	}

@@ -4,22 +4,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Attributes of a tap (include/uapi/linux/if_link.h), and its type.
-const (
-	iflaTunType        = 3
-	iflaTunMultiQueue  = 7
-	iflaTunNumQueues   = 8
-	iflaTunNumDisabled = 9
-	typeTun            = 1
-	// nlaTypeMask leaves out flags (NLA_TYPE_MASK in include/uapi/linux/netlink.h).
-	nlaTypeMask = 0x3fff
-)
+// typeTun is the type of a tun (include/uapi/linux/if_tun.h).
+const typeTun = 1
+
+// nlaTypeMask leaves out flags (NLA_TYPE_MASK in include/uapi/linux/netlink.h).
+const nlaTypeMask = 0x3fff
 
 // netlink asks the kernel about interfaces (rtnetlink(7)).
 type netlink struct {
@@ -45,11 +39,8 @@ func newNetlink() (*netlink, error) {
 }
 
 func (n *netlink) close() {
-	for _, fd := range []int{n.ask, n.events} {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-	}
+	_ = unix.Close(n.ask)
+	_ = unix.Close(n.events)
 }
 
 // drain reads the events that wait, and ignores them: some may have been lost, so the
@@ -87,10 +78,7 @@ func (n *netlink) request(name string) (port, error) {
 		RtAttr:   unix.RtAttr{Type: unix.IFLA_IFNAME, Len: uint16(unix.SizeofRtAttr + len(name) + 1)},
 	}
 	head.NlMsghdr.Len = unix.SizeofNlMsghdr + unix.SizeofIfInfomsg + uint32(head.RtAttr.Len)
-	m, err := binary.Append(nil, binary.NativeEndian, head)
-	if err != nil {
-		return port{}, err
-	}
+	m, _ := binary.Append(nil, binary.NativeEndian, head) // an error only for values without a fixed size
 	if err := unix.Send(n.ask, append(append(m, name...), 0), 0); err != nil {
 		return port{}, err
 	}
@@ -129,63 +117,39 @@ func parsePort(b []byte) (port, error) {
 		up:       info.Flags&unix.IFF_UP != 0,
 		carrier:  info.Flags&unix.IFF_LOWER_UP != 0,
 	}
-	for kind, info := range attributes(b[unix.SizeofIfInfomsg:]) {
-		if kind != unix.IFLA_LINKINFO {
-			continue
-		}
-		for kind, v := range attributes(info) {
-			switch kind {
-			case unix.IFLA_INFO_KIND:
-				p.tap = unix.ByteSliceToString(v) == "tun"
-			case unix.IFLA_INFO_DATA:
-				if p.tap {
-					p.parseTap(v)
-				}
-			}
-		}
+	link := attributes(attributes(b[unix.SizeofIfInfomsg:])[unix.IFLA_LINKINFO])
+	if unix.ByteSliceToString(link[unix.IFLA_INFO_KIND]) == "tun" { // tun_fill_info in drivers/net/tun.c
+		tap := attributes(link[unix.IFLA_INFO_DATA])
+		p.tap = true
+		p.tun = number(tap[unix.IFLA_TUN_TYPE]) == typeTun
+		p.several = number(tap[unix.IFLA_TUN_MULTI_QUEUE]) != 0
+		p.queues = number(tap[unix.IFLA_TUN_NUM_QUEUES])
+		p.detached = number(tap[unix.IFLA_TUN_NUM_DISABLED_QUEUES])
 	}
 	return p, nil
 }
 
-// parseTap reads the attributes of a tap (tun_fill_info in drivers/net/tun.c).
-func (p *port) parseTap(b []byte) {
-	for kind, v := range attributes(b) {
-		switch kind {
-		case iflaTunType:
-			p.tun = number(v) == typeTun
-		case iflaTunMultiQueue:
-			p.several = number(v) != 0
-		case iflaTunNumQueues:
-			p.queues = int(number(v))
-		case iflaTunNumDisabled:
-			p.detached = int(number(v))
+// attributes returns the attributes in b by their types, up to one that does not fit.
+func attributes(b []byte) map[uint16][]byte {
+	all := map[uint16][]byte{}
+	for len(b) >= unix.SizeofRtAttr {
+		size, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
+		if size < unix.SizeofRtAttr || size > len(b) {
+			break
 		}
+		all[kind&nlaTypeMask] = b[unix.SizeofRtAttr:size]
+		b = b[min((size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(b)):]
 	}
+	return all
 }
 
-// attributes goes through the attributes in b. It ends at one that does not fit.
-func attributes(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= unix.SizeofRtAttr {
-			size := int(binary.NativeEndian.Uint16(b))
-			if size < unix.SizeofRtAttr || size > len(b) {
-				return
-			}
-			if !yield(binary.NativeEndian.Uint16(b[2:])&nlaTypeMask, b[unix.SizeofRtAttr:size]) {
-				return
-			}
-			b = b[min((size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(b)):]
-		}
-	}
-}
-
-// number reads an attribute of 8 or 32 bits.
-func number(b []byte) uint32 {
+// number reads an attribute of 8 or 32 bits, 0 if there is none.
+func number(b []byte) int {
 	switch {
 	case len(b) >= 4:
-		return binary.NativeEndian.Uint32(b)
+		return int(binary.NativeEndian.Uint32(b))
 	case len(b) > 0:
-		return uint32(b[0])
+		return int(b[0])
 	}
 	return 0
 }

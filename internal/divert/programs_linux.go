@@ -3,6 +3,7 @@ package divert
 import (
 	"errors"
 	"math"
+	"math/rand/v2"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -12,17 +13,14 @@ import (
 
 // ports is the value of the map that the programs read: numbers of interfaces, and
 // whether frames are diverted. Each is 32 bits, which the kernel writes at once.
-type ports struct {
-	Interface, Net, Host, Divert uint32
-}
+type ports [4]uint32
 
-// Offsets in ports, and its size.
+// Places in ports. The first three are in the order of Diversion.names.
 const (
-	atInterface = 4 * iota
+	atInterface = iota
 	atNet
 	atHost
 	atDivert
-	portsSize
 )
 
 // atMark is where the mark is in struct __sk_buff (include/uapi/linux/bpf.h).
@@ -35,18 +33,14 @@ const (
 	ingress = 1
 )
 
-// Names of the programs, at most 15 bytes. By these a diversion finds another one.
-const (
-	nameIngress = "fp_ingress"
-	nameEgress  = "fp_egress"
-	nameNet     = "fp_net"
-	nameHost    = "fp_host"
-)
+// prefix begins the names of the programs, by which a diversion finds another one. Names have
+// at most 15 bytes.
+const prefix = "tundivert_"
 
 // capture is the program of the interface. Marked frames, which come out of a tap, go on;
-// all others go into the tap whose number is at an offset in the map, of which ports is the
+// all others go into the tap whose number is at a place in the map, of which ports is the
 // descriptor.
-func capture(ports int, mark uint32, tap uint32) asm.Instructions {
+func capture(ports int, mark uint32, tap int16) asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, atMark, asm.Word),
 		asm.Mov.Imm32(asm.R3, int32(mark)),
@@ -56,9 +50,9 @@ func capture(ports int, mark uint32, tap uint32) asm.Instructions {
 		asm.Return(),
 		asm.LoadMapValue(asm.R4, ports, 0).WithSymbol("unmarked"),
 		asm.Mov.Imm(asm.R0, tcxNext),
-		asm.LoadMem(asm.R2, asm.R4, atDivert, asm.Word),
+		asm.LoadMem(asm.R2, asm.R4, 4*atDivert, asm.Word),
 		asm.JEq.Imm(asm.R2, 0, "alone"),
-		asm.LoadMem(asm.R1, asm.R4, int16(tap), asm.Word),
+		asm.LoadMem(asm.R1, asm.R4, 4*tap, asm.Word),
 		asm.Mov.Imm(asm.R2, 0),
 		asm.FnRedirect.Call(),
 		asm.Return().WithSymbol("alone"),
@@ -72,32 +66,35 @@ func inject(ports int, mark uint32, flags int32) asm.Instructions {
 		asm.Mov.Imm32(asm.R3, int32(mark)),
 		asm.StoreMem(asm.R1, atMark, asm.R3, asm.Word),
 		asm.LoadMapValue(asm.R4, ports, 0),
-		asm.LoadMem(asm.R1, asm.R4, atInterface, asm.Word),
+		asm.LoadMem(asm.R1, asm.R4, 4*atInterface, asm.Word),
 		asm.Mov.Imm(asm.R2, flags),
 		asm.FnRedirect.Call(),
 		asm.Return(),
 	}
 }
 
-// load makes the map and loads the programs.
-func (d *Diversion) load(mark uint32) (err error) {
+// load makes the map and loads the programs, whose mark is random.
+func (d *Diversion) load() (err error) {
 	d.ports, err = ebpf.NewMap(&ebpf.MapSpec{
-		Name: "fp_ports", Type: ebpf.Array, KeySize: 4, ValueSize: portsSize, MaxEntries: 1,
+		Name: prefix + "ports", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(4 * len(ports{})), MaxEntries: 1,
 	})
 	if err != nil {
 		return refused(err)
 	}
+	mark := rand.Uint32N(1<<32-1) + 1 // any but none
 	for _, p := range []struct {
 		at   *attachment
+		hook ebpf.AttachType
 		name string
 		code asm.Instructions
 	}{
-		{&d.ingress, nameIngress, capture(d.ports.FD(), mark, atNet)},
-		{&d.egress, nameEgress, capture(d.ports.FD(), mark, atHost)},
-		{&d.net, nameNet, inject(d.ports.FD(), mark, 0)},
-		{&d.host, nameHost, inject(d.ports.FD(), mark, ingress)},
+		{&d.ingress, ebpf.AttachTCXIngress, "in", capture(d.ports.FD(), mark, atNet)},
+		{&d.egress, ebpf.AttachTCXEgress, "out", capture(d.ports.FD(), mark, atHost)},
+		{&d.net, ebpf.AttachTCXIngress, "net", inject(d.ports.FD(), mark, 0)},
+		{&d.host, ebpf.AttachTCXIngress, "host", inject(d.ports.FD(), mark, ingress)},
 	} {
-		p.at.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: p.name, Type: ebpf.SchedCLS, Instructions: p.code})
+		p.at.hook = p.hook
+		p.at.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: prefix + p.name, Type: ebpf.SchedCLS, Instructions: p.code})
 		if err != nil {
 			return refused(err)
 		}

@@ -591,7 +591,7 @@ func TestDivertErrors(t *testing.T) {
 		{"br0 tap0 tun0", "tundivert: tun0 is a tun: it carries IP packets, not Ethernet frames\ntundivert: hint: ip tuntap del dev tun0 mode tun; " + strings.TrimPrefix(hint("tun0"), "tundivert: hint: ")},
 		{"br0 tap0 tap0", "tundivert: an interface and two taps are wanted, and tap0 is two of them\n"},
 		{"tap0 tap0 idle", "tundivert: an interface and two taps are wanted, and tap0 is two of them\n"},
-		{"eth0 tap0 idle", "tundivert: eth0 is diverted already\ntundivert: hint: end the other tundivert, or pipeline.sh down; bpftool net shows its program fp_ingress\n"},
+		{"eth0 tap0 idle", "tundivert: eth0 is diverted already\ntundivert: hint: end the other tundivert, or pipeline.sh down; bpftool net shows its program tundivert_in\n"},
 		{"br0 net idle", "tundivert: net is diverted already\n"},
 		{"br0 idle tap0", "tundivert: idle has no reader and tap0 has no writer\ntundivert: hint: tunread idle | tunwrite tap0 & tunread tap0 | tunwrite idle &\n"},
 		{"-fail open br0 tap0 idle", "tundivert: tap0 has no writer and idle has no reader\n"},

@@ -223,8 +223,8 @@ func (d *diversion) programs(names ...string) (n int) {
 }
 
 // Everything that a host receives and sends goes through the taps, and arrives as it
-// was sent: TCP as super-frames, IPv6 with the multicast of its neighbours, frames of all
-// sizes and with VLAN tags. Nothing passes by.
+// was sent: TCP as super-frames, multicast of both IP versions, frames of all sizes and with
+// VLAN tags. Nothing passes by.
 func TestDivertHost(t *testing.T) {
 	t.Parallel()
 	nettest.Need(t, "ethtool")
@@ -241,6 +241,13 @@ func TestDivertHost(t *testing.T) {
 	d.host.Batch("neigh flush dev eth0")
 	d.peer.Batch("neigh flush dev wire")
 	reaches(t, d.peer, "10.9.0.1", "fd09::1")
+	d.host.Batch("route add 224.0.0.0/4 dev eth0")
+	d.peer.Batch("route add 224.0.0.0/4 dev wire")
+	for _, n := range [][2]*nettest.Namespace{{d.peer, d.host}, {d.host, d.peer}} { // the sender does not answer itself
+		n[1].Sysctl("ipv4/icmp_echo_ignore_broadcasts", "0")
+		reaches(t, n[0], "224.0.0.1")
+		n[1].Sysctl("ipv4/icmp_echo_ignore_broadcasts", "1")
+	}
 	all := func() {
 		transfer(t, d.peer, d.host, "10.9.0.1:7", 20e6)
 		transfer(t, d.host, d.peer, "10.9.0.2:7", 20e6)

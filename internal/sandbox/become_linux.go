@@ -18,31 +18,27 @@ func Become(u User) error {
 	if u.text == "" {
 		return nil
 	}
-	fail := func(step string, err error) error { return fmt.Errorf("-user %s: %s: %w", u.text, step, err) }
 	if !u.found {
 		return fmt.Errorf("-user %s: the user was not looked up", u.text)
 	}
-	// The bounding set comes first, and the other sets last: each step needs a capability
-	// that a later one drops, and a change of the user drops all of those in effect.
-	if err := emptyBoundingSet(); err != nil {
-		return fail("capabilities", err)
-	}
-	if err := syscall.Setgroups(nil); err != nil {
-		return fail("leaving all groups", err)
-	}
-	if err := syscall.Setresgid(u.gid, u.gid, u.gid); err != nil {
-		return fail("changing the group", err)
-	}
-	if err := syscall.Setresuid(u.uid, u.uid, u.uid); err != nil {
-		return fail("changing the user", err)
-	}
-	// One call is enough: the flag belongs to the memory, which all threads share. A change
-	// of the user resets it (commit_creds in kernel/cred.c), so it comes after that.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fail("shutting others out", err)
-	}
-	if err := dropCapabilities(); err != nil {
-		return fail("capabilities", err)
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		// The bounding set comes first, and the other sets last: each step needs a capability
+		// that a later one drops, and a change of the user drops all of those in effect.
+		{"capabilities", emptyBoundingSet},
+		{"leaving all groups", func() error { return syscall.Setgroups(nil) }},
+		{"changing the group", func() error { return syscall.Setresgid(u.gid, u.gid, u.gid) }},
+		{"changing the user", func() error { return syscall.Setresuid(u.uid, u.uid, u.uid) }},
+		// One call is enough: the flag belongs to the memory, which all threads share. A change
+		// of the user resets it (commit_creds in kernel/cred.c), so it comes after that.
+		{"shutting others out", func() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }},
+		{"capabilities", dropCapabilities},
+	} {
+		if err := step.do(); err != nil {
+			return fmt.Errorf("-user %s: %s: %w", u.text, step.name, err)
+		}
 	}
 	return nil
 }

@@ -48,10 +48,6 @@ var never = []int{
 // replacement lists the calls that replace a file (cli.Replace). Landlock limits the files.
 var replacement = []int{unix.SYS_OPENAT, unix.SYS_RENAMEAT, unix.SYS_UNLINKAT, unix.SYS_FCHMOD}
 
-// attaching lists the bpf(2) commands, its first argument, that attach BPF programs and
-// update maps.
-var attaching = []uint32{unix.BPF_MAP_UPDATE_ELEM, unix.BPF_LINK_CREATE}
-
 // Offsets in struct seccomp_data (include/uapi/linux/seccomp.h) on a little-endian machine.
 const (
 	atCall = 0
@@ -102,8 +98,8 @@ func program(files, bpf bool) []unix.SockFilter {
 	if !files {
 		calls = append(calls, replacement...)
 	}
-	if bpf {
-		unless(unix.SYS_BPF, low(0), jump(unix.BPF_JEQ, attaching[0], 2, 0), jump(unix.BPF_JEQ, attaching[1], 1, 0))
+	if bpf { // allow the commands that attach BPF programs and update maps
+		unless(unix.SYS_BPF, low(0), jump(unix.BPF_JEQ, unix.BPF_MAP_UPDATE_ELEM, 2, 0), jump(unix.BPF_JEQ, unix.BPF_LINK_CREATE, 1, 0))
 	} else {
 		calls = append(calls, unix.SYS_BPF)
 	}

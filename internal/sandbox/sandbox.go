@@ -26,6 +26,7 @@ package sandbox
 
 import (
 	"os"
+	"slices"
 	"time"
 )
 
@@ -37,13 +38,7 @@ const Off = "FRAMEPIPE_NO_SANDBOX"
 // named files (cli.Replace), which need not exist. It ignores empty names. It returns
 // the active restrictions as one line of text.
 func Enter(files ...string) string {
-	var named []string
-	for _, f := range files {
-		if f != "" {
-			named = append(named, f)
-		}
-	}
-	return enterUnlessOff(named, false)
+	return enterUnlessOff(slices.DeleteFunc(files, func(name string) bool { return name == "" }), false)
 }
 
 // EnterBPF is Enter for a process that replaces no files, but continues to attach

@@ -47,12 +47,20 @@ var groups = map[uint64]Control{
 	0x01000ccccccd: Cisco, // PVST
 }
 
+// messages are the kinds that the type of an ICMPv6 message tells. A switch may not deliver
+// neighbour discovery without listener discovery.
+var messages = map[byte]Control{
+	130: Listener, 131: Listener, 132: Listener, 143: Listener, // RFC 2710, RFC 3810
+	133: Router, 134: Router, 137: Router, // solicitations, advertisements, redirects
+	135: Neighbour, 136: Neighbour, // solicitations, advertisements
+}
+
 // Group reports whether a frame goes to a group of stations, by its Ethernet header.
 func (l *Layers) Group(f []byte) bool { return l.L3 >= etherHeader && f[0]&1 != 0 }
 
-// Control returns the kind of control traffic that a frame is, NoControl if it is none. But for
-// neighbour discovery, it does not check the form of what follows the headers: a malformed
-// frame uses up the same budget as a correct one.
+// Control returns the kind of control traffic that a frame is, NoControl if it is none. It does not
+// check the form of what follows the headers: a malformed frame uses up the same budget as a correct
+// one.
 func (l *Layers) Control(f []byte) Control {
 	switch {
 	case l.Version == 6:
@@ -75,108 +83,33 @@ func (l *Layers) Control(f []byte) Control {
 // maxDiscovery is the size in bytes of an IPv6 packet that every link takes whole.
 const maxDiscovery = 1280
 
-var (
-	allNodes    = netip.MustParseAddr("ff02::1")
-	allRouters  = netip.MustParseAddr("ff02::2")
-	unspecified = netip.IPv6Unspecified()
-)
-
 // icmpv6 returns the kind of a packet of neighbour discovery or of multicast listener
-// discovery, without which a switch may not deliver neighbour discovery.
+// discovery.
 //
 // Neighbour discovery must come from this link: its hop limit is 255 (RFC 4861), and it is
-// not fragmented (RFC 6980). It must also stay on it. A router forwards neither link-local
-// addresses nor groups of the link, but it would forward a packet to a global address.
+// not fragmented (RFC 6980). It must also stay on it.
 func (l *Layers) icmpv6(f []byte) Control {
 	ip := f[l.L3:]
 	if l.Proto != ICMPv6 || len(ip) > maxDiscovery || int(binary.BigEndian.Uint16(ip[4:])) != len(ip)-40 || len(f) < l.L4+8 {
 		return NoControl
 	}
-	src, dst, _ := l.Addrs(f)
 	m, hops := f[l.L4:], ip[7]
-	if hops == 1 && (m[0] == 130 || m[0] == 131 || m[0] == 132 || m[0] == 143) {
-		return Listener // RFC 2710, RFC 3810
+	kind := messages[m[0]]
+	ok := hops == 1
+	if kind != Listener {
+		src, dst, _ := l.Addrs(f)
+		ok = hops == 255 && m[1] == 0 && l.L4 == l.L3+40 && staysOnLink(src, dst)
 	}
-	if m[1] != 0 || src.IsMulticast() || hops != 255 || l.L4 != l.L3+40 {
-		return NoControl
-	}
-	kind, ok, head := Router, false, 0
-	switch m[0] {
-	case 133: // router solicitation
-		head, ok = 8, (src.IsLinkLocalUnicast() || src == unspecified) && dst == allRouters
-	case 134: // router advertisement
-		head, ok = 16, src.IsLinkLocalUnicast() && (dst == allNodes || dst.IsLinkLocalUnicast())
-	case 135:
-		kind, head = Neighbour, 24
-		ok = len(m) >= head && solicitation(m, src, dst)
-	case 136:
-		kind, head = Neighbour, 24
-		ok = len(m) >= head && advertisement(m, src, dst)
-	case 137:
-		head = 40
-		ok = len(m) >= head && redirect(m, src, dst)
-	}
-	if !ok || len(m) < head || !options(m[head:]) {
+	if !ok {
 		return NoControl
 	}
 	return kind
 }
 
-// solicitation reports whether a neighbour solicitation goes to its target, or to the
-// target's group.
-func solicitation(m []byte, src, dst netip.Addr) bool {
-	target := [16]byte(m[8:24])
-	group := [16]byte{0xff, 2, 11: 1, 12: 0xff, 13: target[13], 14: target[14], 15: target[15]}
-	switch a := netip.AddrFrom16(target); {
-	case a.IsMulticast() || a == unspecified:
-		return false
-	case dst == netip.AddrFrom16(group):
-		return true
-	default:
-		return dst == a && onLink(src, dst)
-	}
-}
-
-// advertisement reports whether a neighbour advertisement goes to all nodes, then without
-// the flag that says it answers one, or to a node of the link.
-func advertisement(m []byte, src, dst netip.Addr) bool {
-	target := netip.AddrFrom16([16]byte(m[8:24]))
-	if src == unspecified || target.IsMulticast() || target == unspecified {
-		return false
-	}
-	const solicited = 0x40
-	if dst == allNodes {
-		return m[4]&solicited == 0
-	}
-	return onLink(src, dst)
-}
-
-// redirect reports whether a redirect comes from a router, and names a router or says that
-// the destination is a neighbour.
-func redirect(m []byte, src, dst netip.Addr) bool {
-	target, destination := netip.AddrFrom16([16]byte(m[8:24])), netip.AddrFrom16([16]byte(m[24:40]))
-	return src.IsLinkLocalUnicast() && !dst.IsMulticast() && !destination.IsMulticast() &&
-		(target.IsLinkLocalUnicast() || target == destination)
-}
-
-// onLink reports whether a packet between two addresses stays on the link: if one is
-// link-local, no router forwards it (RFC 4291, section 2.5.6), and if they share their /64,
-// a router of another network has no reason to.
-func onLink(src, dst netip.Addr) bool {
-	if src == unspecified || dst == unspecified || dst.IsMulticast() {
-		return false
-	}
-	if src.IsLinkLocalUnicast() || dst.IsLinkLocalUnicast() {
-		return true
-	}
-	s, d := src.As16(), dst.As16()
-	return [8]byte(s[:8]) == [8]byte(d[:8])
-}
-
-// options reports whether p is a list of options, none of which is empty.
-func options(p []byte) bool {
-	for len(p) >= 8 && p[1] > 0 && int(p[1])*8 <= len(p) {
-		p = p[int(p[1])*8:]
-	}
-	return len(p) == 0
+// staysOnLink reports whether no router forwards a packet between two IPv6 addresses: if it goes to
+// a group of the link, or if one address is link-local, none does (RFC 4291, section 2.5.6), and if
+// they share their /64, a router of another network has no reason to.
+func staysOnLink(src, dst netip.Addr) bool {
+	return dst.IsLinkLocalMulticast() || src.IsLinkLocalUnicast() || dst.IsLinkLocalUnicast() ||
+		dst.IsGlobalUnicast() && netip.PrefixFrom(src, 64).Contains(dst)
 }

@@ -24,7 +24,6 @@ const (
 	NeedsCsum = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
 
 	TCPv4 = 1
-	UFO   = 3 // UDP by IP fragmentation, removed from the kernel in 4.14
 	TCPv6 = 4
 	UDPL4 = 5    // UDP datagrams of GSOSize bytes
 	ECN   = 0x80 // with either TCP: CWR is set
@@ -82,34 +81,41 @@ func (h Header) Super() bool { return h.GSOType&^ECN != 0 }
 // Needed reports whether an encoded header asks for a checksum or for segmentation.
 func Needed(h []byte) bool { return h[0]&NeedsCsum != 0 || h[1] != 0 }
 
-// checksum checks that the frame has the checksum field that the header names.
-func (h Header) checksum(size int) error {
-	if h.Flags&NeedsCsum != 0 && int(h.CsumStart)+int(h.CsumOffset)+2 > size {
-		return fmt.Errorf("checksum at %d+%d of a frame of %d bytes", h.CsumStart, h.CsumOffset, size)
-	}
-	return nil
-}
-
-// layout describes the segments of a super-frame.
+// layout describes the segments of a frame, of which any other than a super-frame has one.
 type layout struct {
-	packet.Layers
-	head int // bytes in front of each segment
-	sum  int // offset of the checksum
-	n    int // segments
+	packet.Layers     // of a super-frame
+	head          int // bytes in front of each segment
+	start, sum    int // offsets of the summed bytes, and of the checksum, -1 if it is finished
+	n             int // segments
 }
 
-// plan checks the header of a super-frame of size bytes against the frame, and
-// returns its layout. f must hold at least all headers of the frame.
+// plan checks a header against its frame of size bytes, and returns the frame's layout. f must hold
+// at least all headers of the frame.
 func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error) {
+	if h.Super() {
+		return h.planSuper(f, size, link)
+	}
+	p = layout{start: int(h.CsumStart), sum: int(h.CsumStart) + int(h.CsumOffset), n: 1}
+	switch {
+	case h.Flags&NeedsCsum == 0:
+		p.sum = -1
+	case p.sum+2 > size:
+		return p, fmt.Errorf("checksum at %d+%d of a frame of %d bytes", h.CsumStart, h.CsumOffset, size)
+	}
+	return p, nil
+}
+
+// planSuper is plan for super-frames.
+func (h Header) planSuper(f []byte, size int, link packet.Link) (p layout, err error) {
 	p.Layers = packet.Dissect(f, link)
-	version, proto := uint8(0), uint8(packet.TCP)
-	switch h.GSOType &^ ECN {
-	case TCPv4:
+	version, proto := p.Version, uint8(packet.TCP)
+	switch h.GSOType {
+	case TCPv4, TCPv4 | ECN:
 		version = 4
-	case TCPv6:
+	case TCPv6, TCPv6 | ECN:
 		version = 6
 	case UDPL4:
-		version, proto = p.Version, packet.UDP
+		proto = packet.UDP
 	default:
 		return p, fmt.Errorf("super-frame of unknown type %d", h.GSOType)
 	}
@@ -118,22 +124,20 @@ func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error)
 		return p, fmt.Errorf("super-frame of type %d, but IP version %d and protocol %d", h.GSOType, p.Version, p.Proto)
 	case p.Fragment:
 		return p, errors.New("super-frame is a fragment")
-	case h.GSOType&ECN != 0 && proto == packet.UDP:
-		return p, fmt.Errorf("super-frame of unknown type %d", h.GSOType)
+	}
+	p.start = p.L4
+	if proto == packet.UDP {
+		p.head, p.sum = p.L4+udpHeader, p.L4+6
+	} else {
+		p.head, p.sum = p.L4+tcpHeader, p.L4+16
+	}
+	if p.head > p.End {
+		return p, fmt.Errorf("super-frame without the whole header of protocol %d", proto)
 	}
 	if proto == packet.TCP {
-		p.sum = p.L4 + 16
-		if p.L4+tcpHeader > p.End {
-			return p, errors.New("super-frame without a whole TCP header")
-		}
 		p.head = p.L4 + int(f[p.L4+12]>>4)*4
 		if p.head < p.L4+tcpHeader || p.head > p.End {
 			return p, fmt.Errorf("super-frame with a TCP header of %d bytes", p.head-p.L4)
-		}
-	} else {
-		p.sum = p.L4 + 6
-		if p.head = p.L4 + udpHeader; p.head > p.End {
-			return p, errors.New("super-frame without a whole UDP header")
 		}
 	}
 	switch {
@@ -149,13 +153,13 @@ func (h Header) plan(f []byte, size int, link packet.Link) (p layout, err error)
 	return p, nil
 }
 
-// Measure returns the segments of a super-frame of size bytes. f holds its beginning
-// with all headers. There are n segments, each with head bytes in front of GSOSize
-// bytes, except for the last, which has last bytes in all. An error says why the header is invalid.
+// Measure returns the segments of a frame of size bytes. f holds its beginning with all headers.
+// There are n segments, each with head bytes in front of GSOSize bytes, except for the last, which
+// has last bytes in all. An error says why the header is invalid; the frame then counts as one.
 func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int, err error) {
 	p, err := h.plan(f, size, link)
 	if err != nil {
-		return 0, 0, 0, err
+		return 1, 0, size, err
 	}
 	return p.n, p.head, size - (p.n-1)*int(h.GSOSize), nil
 }
@@ -167,19 +171,15 @@ func Measure(h Header, f []byte, size int, link packet.Link) (n, head, last int,
 // frames are segmented or merged. An error says why the header is invalid; the frame then
 // counts as one.
 func OnWire(header, f []byte, size int, link packet.Link) (frames, bytes int, err error) {
-	if len(header) > 1 && Needed(header) { // false for most frames
-		h, err := Parse(header)
-		if err == nil && h.Super() {
-			var head, last int
-			if frames, head, last, err = Measure(h, f, size, link); err == nil {
-				return frames, (frames-1)*ethernet(head+int(h.GSOSize), link) + ethernet(last, link), nil
-			}
-		} else if err == nil {
-			err = h.checksum(size)
-		}
+	if len(header) < 2 || !Needed(header) { // most frames
+		return 1, ethernet(size, link), nil
+	}
+	h, err := Parse(header)
+	if err != nil {
 		return 1, ethernet(size, link), err
 	}
-	return 1, ethernet(size, link), nil
+	n, head, last, err := Measure(h, f, size, link)
+	return n, (n-1)*ethernet(head+int(h.GSOSize), link) + ethernet(last, link), err
 }
 
 func ethernet(size int, link packet.Link) int {
@@ -198,10 +198,7 @@ type Segmenter struct {
 	buf    []byte
 	f      []byte // the frame to cut
 	lay    layout
-	super  bool
-	tcp    bool
 	gso    int
-	next   int    // offset in f of the next segment's payload
 	count  int    // of segments so far
 	pseudo uint64 // sum of the pseudo-header without its length
 }
@@ -209,29 +206,20 @@ type Segmenter struct {
 // Start checks a frame against its header and begins to cut it. f must not change
 // until Next has returned nil.
 func (s *Segmenter) Start(h Header, f []byte, link packet.Link) error {
-	s.f, s.count, s.super = nil, 0, h.Super()
-	if !s.super {
-		if err := h.checksum(len(f)); err != nil {
-			return err
-		}
-		s.lay = layout{head: int(h.CsumStart), sum: int(h.CsumStart) + int(h.CsumOffset)}
-		if h.Flags&NeedsCsum == 0 {
-			s.lay.sum = -1
-		}
-		s.f = f
-		return nil
-	}
+	s.lay.n, s.count = 0, 0
 	p, err := h.plan(f, len(f), link)
 	if err != nil {
 		return err
 	}
-	s.f, s.lay, s.gso, s.next = f, p, int(h.GSOSize), p.head
-	s.tcp = p.Proto == packet.TCP
-	s.pseudo = pseudo(f, &p.Layers)
-	if p.Version == 6 && p.L4-p.L3 > 40 && h.Flags&NeedsCsum != 0 {
+	s.f, s.lay, s.gso = f, p, int(h.GSOSize)
+	switch {
+	case p.Version == 0: // no super-frame
+	case p.Version == 6 && p.L4-p.L3 > 40 && h.Flags&NeedsCsum != 0:
 		// With a routing header the checksum covers another address (RFC 8200, section
 		// 8.1), which only the sender knows. It has left the sum in the field.
 		s.pseudo = uint64(binary.BigEndian.Uint16(f[p.sum:])) + uint64(^Fold(uint64(len(f)-p.L4)))
+	default:
+		s.pseudo = pseudo(f, &p.Layers)
 	}
 	return nil
 }
@@ -239,73 +227,60 @@ func (s *Segmenter) Start(h Header, f []byte, link packet.Link) error {
 // Next returns the next finished frame, after Headroom bytes, and nil after the
 // last. The slice is valid until the next call.
 func (s *Segmenter) Next() []byte {
-	switch {
-	case s.f == nil:
-		return nil
-	case !s.super:
-		return s.whole()
-	}
 	p := &s.lay
-	end := min(s.next+s.gso, len(s.f))
-	first, last := s.count == 0, end == len(s.f)
-	b := append(s.room(), s.f[:p.head]...)
-	b = append(b, s.f[s.next:end]...)
-	s.buf = b
-	b = b[s.Headroom:]
-
-	if p.PPPoE > 0 { // its length of what follows
-		binary.BigEndian.PutUint16(b[p.PPPoE+4:], uint16(len(b)-p.PPPoE-6))
+	if s.count == p.n {
+		return nil
 	}
-	if p.Version == 4 {
-		ip := b[p.L3:p.L4]
-		binary.BigEndian.PutUint16(ip[2:], uint16(len(b)-p.L3))
-		binary.BigEndian.PutUint16(ip[4:], binary.BigEndian.Uint16(ip[4:])+uint16(s.count))
-		ip[10], ip[11] = 0, 0
-		binary.BigEndian.PutUint16(ip[10:], ^Fold(Sum(ip, 0)))
-	} else {
-		binary.BigEndian.PutUint16(b[p.L3+4:], uint16(len(b)-p.L3-40))
+	from, to := p.head+s.count*s.gso, len(s.f)
+	if s.count < p.n-1 {
+		to = from + s.gso
 	}
-	l4 := b[p.L4:]
-	if s.tcp {
-		binary.BigEndian.PutUint32(l4[4:], binary.BigEndian.Uint32(l4[4:])+uint32(s.next-p.head))
-		if !first {
-			l4[tcpFlags] &^= flagCWR
+	s.buf = append(append(s.room(), s.f[:p.head]...), s.f[from:to]...)
+	b := s.buf[s.Headroom:]
+	if p.Version != 0 {
+		s.headers(b)
+	}
+	if p.sum >= 0 {
+		// The field holds the sum of the pseudo-header, and is part of the summed bytes
+		// (skb_checksum_help in net/core/dev.c).
+		sum := ^Fold(Sum(b[p.start:], 0))
+		if sum == 0 && p.Proto != packet.TCP {
+			sum = 0xffff // RFC 768: 0 means no checksum
 		}
-		if !last {
-			l4[tcpFlags] &^= flagFIN | flagPSH
-		}
-	} else {
-		binary.BigEndian.PutUint16(l4[4:], uint16(len(l4)))
+		binary.BigEndian.PutUint16(b[p.sum:], sum)
 	}
-	b[p.sum], b[p.sum+1] = 0, 0
-	sum := ^Fold(Sum(l4, s.pseudo+uint64(len(l4))))
-	if sum == 0 && !s.tcp {
-		sum = 0xffff // RFC 768: 0 means no checksum
-	}
-	binary.BigEndian.PutUint16(b[p.sum:], sum)
-
 	s.count++
-	if s.next = end; last {
-		s.f = nil
-	}
 	return s.buf
 }
 
-// whole finishes a frame that is not a super-frame. Its checksum field holds the
-// sum of the pseudo-header, and is part of the summed bytes
-// (skb_checksum_help in net/core/dev.c).
-func (s *Segmenter) whole() []byte {
-	s.buf = append(s.room(), s.f...)
-	b := s.buf[s.Headroom:]
-	if at := s.lay.sum; at >= 0 {
-		sum := ^Fold(Sum(b[s.lay.head:], 0))
-		if sum == 0 {
-			sum = 0xffff
-		}
-		binary.BigEndian.PutUint16(b[at:], sum)
+// headers makes the headers of a segment out of those of the super-frame.
+func (s *Segmenter) headers(b []byte) {
+	p, be := &s.lay, binary.BigEndian
+	if p.PPPoE > 0 { // its length of what follows
+		be.PutUint16(b[p.PPPoE+4:], uint16(len(b)-p.PPPoE-6))
 	}
-	s.f = nil
-	return s.buf
+	if p.Version == 4 {
+		ip := b[p.L3:p.L4]
+		be.PutUint16(ip[2:], uint16(len(b)-p.L3))
+		be.PutUint16(ip[4:], be.Uint16(ip[4:])+uint16(s.count))
+		ip[10], ip[11] = 0, 0
+		be.PutUint16(ip[10:], ^Fold(Sum(ip, 0)))
+	} else {
+		be.PutUint16(b[p.L3+4:], uint16(len(b)-p.L3-40))
+	}
+	l4 := b[p.L4:]
+	if p.Proto == packet.UDP {
+		be.PutUint16(l4[4:], uint16(len(l4)))
+	} else {
+		be.PutUint32(l4[4:], be.Uint32(l4[4:])+uint32(s.count*s.gso))
+		if s.count > 0 {
+			l4[tcpFlags] &^= flagCWR
+		}
+		if s.count < p.n-1 {
+			l4[tcpFlags] &^= flagFIN | flagPSH
+		}
+	}
+	be.PutUint16(b[p.sum:], Fold(s.pseudo+uint64(len(l4))))
 }
 
 // room returns the buffer with only the headroom in it.

@@ -84,9 +84,6 @@ func cut(t rapid.TB, h Header, f []byte, link packet.Link) (all [][]byte, err er
 	t.Helper()
 	before := bytes.Clone(f)
 	n, head, last, merr := Measure(h, f, len(f), link)
-	if !h.Super() {
-		n, head, last, merr = 1, 0, len(f), h.checksum(len(f))
-	}
 	var hdr [HeaderSize]byte
 	h.Put(hdr[:])
 	frames, wire, werr := OnWire(hdr[:], f[:head], len(f), link)
@@ -364,7 +361,7 @@ func TestLies(t *testing.T) {
 		want string
 	}{
 		{"type", base, func(h *Header, _ *[]byte) { h.GSOType = 9 }, "type 9"},
-		{"UFO", udp, func(h *Header, _ *[]byte) { h.GSOType = UFO }, "type 3"},
+		{"UFO", udp, func(h *Header, _ *[]byte) { h.GSOType = 3 }, "type 3"},
 		{"UDP with ECN", udp, func(h *Header, _ *[]byte) { h.GSOType |= ECN }, "unknown type"},
 		{"version", base, func(h *Header, _ *[]byte) { h.GSOType = TCPv6 }, "IP version 4"},
 		{"protocol", base, func(h *Header, _ *[]byte) { h.GSOType = UDPL4 }, "protocol 6"},
@@ -381,8 +378,8 @@ func TestLies(t *testing.T) {
 		{"sum at another offset", base, func(h *Header, _ *[]byte) { h.CsumOffset = 6 }, "checksum at 34+6"},
 		{"TCP header too short", base, func(_ *Header, f *[]byte) { (*f)[14+20+12] = 0x40 }, "TCP header of 16"},
 		{"TCP header too long", base, func(_ *Header, f *[]byte) { (*f)[14+20+12] = 0xf0; *f = (*f)[:14+20+30] }, "TCP header of 60"},
-		{"TCP header cut", base, func(_ *Header, f *[]byte) { *f = (*f)[:14+20+19] }, "without a whole TCP header"},
-		{"UDP header cut", udp, func(_ *Header, f *[]byte) { *f = (*f)[:14+20+7] }, "without a whole UDP header"},
+		{"TCP header cut", base, func(_ *Header, f *[]byte) { *f = (*f)[:14+20+19] }, "without the whole header of protocol 6"},
+		{"UDP header cut", udp, func(_ *Header, f *[]byte) { *f = (*f)[:14+20+7] }, "without the whole header of protocol 17"},
 		{"nothing at all", base, func(_ *Header, f *[]byte) { *f = nil }, "IP version 0"},
 		{"checksum outside", base, func(h *Header, _ *[]byte) { h.GSOType = 0; h.CsumStart = 60000; h.CsumOffset = 60000 }, "checksum at 60000+60000"},
 		{"checksum at the edge", base, func(h *Header, f *[]byte) { h.GSOType = 0; h.CsumStart = uint16(len(*f) - 1); h.CsumOffset = 0 }, "checksum at"},

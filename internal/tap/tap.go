@@ -62,19 +62,26 @@ func (cfg Config) Link() packet.Link {
 	return packet.Ethernet
 }
 
+// kind returns the name of such a device.
+func (cfg Config) kind() string {
+	if cfg.L3 {
+		return "tun"
+	}
+	return "tap"
+}
+
 // ErrGone reports that the device no longer exists.
 var ErrGone = errors.New("the device has gone away")
 
 // Device is an open device. It is in non-blocking mode unless the descriptor is
 // inherited, and so possibly shared.
 type Device struct {
-	name    string
+	cfg     Config
 	fd      int
 	socket  bool
 	prefix  int  // size of the system's header in front of a frame
 	vnet    bool // that header is a virtio_net_hdr
 	offload bool
-	l3      bool
 	in      *fdio.Stream // for a descriptor that may block
 }
 
@@ -94,19 +101,14 @@ func (d *Device) Offload() bool { return d.offload }
 
 // String describes the device.
 func (d *Device) String() string {
-	s := d.name
-	switch {
-	case d.socket:
-		s += ": a socket"
-	case d.l3:
-		s += ": a tun"
-	default:
-		s += ": a tap"
+	kind, with := d.cfg.kind(), "without"
+	if d.socket {
+		kind = "socket"
 	}
 	if d.offload {
-		return s + " with offload"
+		with = "with"
 	}
-	return s + " without offload"
+	return fmt.Sprintf("%s: a %s %s offload", d.cfg.Name, kind, with)
 }
 
 // Close closes the device, once. The kernel then sends its frames to the other readers.
@@ -118,8 +120,8 @@ func (d *Device) Close() error {
 
 // Open opens a device. Its errors name it.
 func Open(cfg Config) (*Device, error) {
-	d := &Device{name: cfg.Name, fd: -1, l3: cfg.L3}
-	err := d.open(cfg)
+	d := &Device{cfg: cfg, fd: -1}
+	err := d.open()
 	if err == nil && cfg.Write && cfg.Offload == On && !d.offload {
 		err = errors.New("the device does not support super-frames; use -offload=auto")
 	}
@@ -132,14 +134,14 @@ func Open(cfg Config) (*Device, error) {
 	return d, nil
 }
 
-func (d *Device) open(cfg Config) error {
-	text, inherited := strings.CutPrefix(cfg.Name, "fd:")
+func (d *Device) open() error {
+	text, inherited := strings.CutPrefix(d.cfg.Name, "fd:")
 	if !inherited {
-		err := d.openName(cfg)
+		err := d.openName()
 		if err == nil {
-			err = d.setup(cfg)
+			err = d.setup()
 		}
-		if err == nil && cfg.Write {
+		if err == nil && d.cfg.Write {
 			err = d.detach()
 		}
 		return err
@@ -166,7 +168,7 @@ func (d *Device) open(cfg Config) error {
 	case unix.S_IFCHR:
 		d.fd, d.in = fd, fdio.NewStream(fd, -1)
 		d.in.Timeout = 0
-		return d.setup(cfg)
+		return d.setup()
 	}
 	return errors.New("the descriptor is neither a device nor a socket")
 }

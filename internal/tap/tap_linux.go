@@ -23,17 +23,14 @@ const (
 	offloadUDP = 0x20 | 0x40 // TUN_F_USO4 and TUN_F_USO6, since Linux 6.2
 )
 
-func (d *Device) openName(cfg Config) error {
-	if strings.Contains(cfg.Name, "/") {
-		return d.openPath(cfg)
+func (d *Device) openName() error {
+	name := d.cfg.Name
+	if strings.Contains(name, "/") {
+		return d.openPath()
 	}
-	kind := "tap"
-	if cfg.L3 {
-		kind = "tun"
-	}
-	add := fmt.Sprintf("ip tuntap add dev %s mode %s multi_queue vnet_hdr && ip link set %s up", cfg.Name, kind, cfg.Name)
-	ifr, err := unix.NewIfreq(cfg.Name)
-	if err != nil || cfg.Name == "" {
+	add := fmt.Sprintf("ip tuntap add dev %s mode %s multi_queue vnet_hdr && ip link set %s up", name, d.cfg.kind(), name)
+	ifr, err := unix.NewIfreq(name)
+	if err != nil || name == "" {
 		return errors.New("not a name of a network interface")
 	}
 	index, err := ifindex(ifr)
@@ -53,7 +50,7 @@ func (d *Device) openName(cfg Config) error {
 	default:
 		return fmt.Errorf("/dev/net/tun: %w", err)
 	}
-	return d.attach(ifr, cfg, add)
+	return d.attach(ifr, add)
 }
 
 // ifindex returns the index of an interface in this network namespace, or 0 if
@@ -73,9 +70,9 @@ func ifindex(ifr *unix.Ifreq) (uint32, error) {
 
 // attach attaches a queue. It tries with and without IFF_MULTI_QUEUE, as the flag
 // must be the same as at the creation of the device.
-func (d *Device) attach(ifr *unix.Ifreq, cfg Config, add string) error {
+func (d *Device) attach(ifr *unix.Ifreq, add string) error {
 	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if cfg.L3 {
+	if d.cfg.L3 {
 		flags = flags&^unix.IFF_TAP | unix.IFF_TUN
 	}
 	ifr.SetUint16(flags | unix.IFF_MULTI_QUEUE)
@@ -86,37 +83,32 @@ func (d *Device) attach(ifr *unix.Ifreq, cfg Config, add string) error {
 	}
 	switch err {
 	case unix.EBUSY:
-		return cli.Hint(errors.New("in use by another process, and it has only one queue"), "create it with several queues: ip link del %s; %s", cfg.Name, add)
+		return cli.Hint(errors.New("in use by another process, and it has only one queue"), "create it with several queues: ip link del %s; %s", d.cfg.Name, add)
 	case unix.E2BIG:
 		return errors.New("all its queues are in use")
 	case unix.EPERM:
 		return cli.Hint(err, "run as root, or make the device this user's: ip tuntap add ... user NAME")
 	case unix.EINVAL: // also for a device of another driver
-		kind, other := "tap", "a tun needs -l3"
-		if cfg.L3 {
-			kind, other = "tun", "a tap must not have -l3"
+		kind, other := d.cfg.kind(), "a tun needs -l3"
+		if d.cfg.L3 {
+			other = "a tap must not have -l3"
 		}
-		return cli.Hint(errors.New("not a "+kind+" device"), "%s; create one: %s", other, strings.ReplaceAll(add, cfg.Name, kind+"0"))
+		return cli.Hint(errors.New("not a "+kind+" device"), "%s; create one: %s", other, strings.ReplaceAll(add, d.cfg.Name, kind+"0"))
 	}
 	return err
 }
 
-var (
-	errTun = cli.Hint(errors.New("the device is a tun, which carries IP packets"), "use -l3")
-	errTap = cli.Hint(errors.New("the device is a tap, which carries Ethernet frames"), "leave out -l3")
-)
-
 // openPath opens a device node, such as that of a macvtap.
-func (d *Device) openPath(cfg Config) error {
+func (d *Device) openPath() error {
 	var st unix.Stat_t
-	if err := unix.Stat(cfg.Name, &st); err != nil {
+	err := unix.Stat(d.cfg.Name, &st)
+	if err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
 		return errors.New("not a device")
 	}
-	var err error
-	d.fd, err = unix.Open(cfg.Name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	d.fd, err = unix.Open(d.cfg.Name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err == unix.EACCES {
 		err = cli.Hint(err, "run as root, or open it to this user")
 	}
@@ -128,7 +120,7 @@ func (d *Device) openPath(cfg Config) error {
 }
 
 // setup reads the device's flags, to set the prefix and the offload of d.
-func (d *Device) setup(cfg Config) error {
+func (d *Device) setup() error {
 	// The process that attached first has set the flags.
 	ifr := request(0)
 	switch err := unix.IoctlIfreq(d.fd, unix.TUNGETIFF, ifr); err {
@@ -144,10 +136,10 @@ func (d *Device) setup(cfg Config) error {
 	switch {
 	case flags&unix.IFF_NO_PI == 0:
 		return errors.New("in use by a process with another frame header (IFF_NO_PI is off)")
-	case flags&unix.IFF_TUN != 0 && !cfg.L3:
-		return errTun
-	case flags&unix.IFF_TAP != 0 && cfg.L3:
-		return errTap
+	case flags&unix.IFF_TUN != 0 && !d.cfg.L3:
+		return cli.Hint(errors.New("the device is a tun, which carries IP packets"), "use -l3")
+	case flags&unix.IFF_TAP != 0 && d.cfg.L3:
+		return cli.Hint(errors.New("the device is a tap, which carries Ethernet frames"), "leave out -l3")
 	}
 	if flags&unix.IFF_VNET_HDR == 0 {
 		return nil
@@ -159,8 +151,8 @@ func (d *Device) setup(cfg Config) error {
 	if err := unix.IoctlSetPointerInt(d.fd, unix.TUNSETVNETLE, 1); err != nil {
 		return fmt.Errorf("setting the byte order of the offload header: %w", err)
 	}
-	d.offload = cfg.Offload != Off
-	if cfg.Write {
+	d.offload = d.cfg.Offload != Off
+	if d.cfg.Write {
 		return nil // writes of super-frames do not depend on TUNSETOFFLOAD
 	}
 	ask := 0

@@ -17,8 +17,8 @@ const (
 )
 
 // openName opens the device node: /dev/tap0 for tap0.
-func (d *Device) openName(cfg Config) error {
-	path := cfg.Name
+func (d *Device) openName() error {
+	path := d.cfg.Name
 	if !strings.Contains(path, "/") {
 		path = "/dev/" + path
 	}
@@ -40,8 +40,8 @@ func (d *Device) detach() error { return nil }
 
 // setup sets the size of the header in front of a packet: the address family for
 // OpenBSD's tun(4) and macOS's utun; by default nothing for FreeBSD's tun(4).
-func (d *Device) setup(cfg Config) error {
-	if cfg.L3 && runtime.GOOS != "freebsd" {
+func (d *Device) setup() error {
+	if d.cfg.L3 && runtime.GOOS != "freebsd" {
 		d.prefix = 4
 	}
 	return nil

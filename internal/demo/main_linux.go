@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"time"
 
 	"framepipe/internal/traffic"
 )
@@ -29,7 +28,7 @@ func main() {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.Var(&w.port, "port", "")
 	flags.Var(&w.quota, "quota", "")
-	flags.Var(&w.window, "window", "")
+	flags.DurationVar(&w.window, "window", 0, "")
 	flags.StringVar(&w.svg, "svg", "", "")
 	err := flags.Parse(os.Args[1:])
 	switch w.addr = flags.Arg(1); {
@@ -53,17 +52,4 @@ func serve(addr string, rate uint64) error {
 		return err
 	}
 	return traffic.Serve(l, rate)
-}
-
-// wait waits until the server answers, as it does once the pipelines are up.
-func wait(addr string) error {
-	var err error
-	for range 50 {
-		var c net.Conn
-		if c, err = net.DialTimeout("tcp", addr, time.Second); err == nil {
-			return c.Close()
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	return err
 }

@@ -12,7 +12,7 @@ import (
 // picture draws the rate over time, and the mean rate that the quota allows.
 func (w *watcher) picture() []byte {
 	const step = 50 * time.Millisecond
-	quota, port := float64(w.quota)*8/w.span().Seconds(), float64(w.port)
+	quota, port := float64(w.quota)*8/w.window.Seconds(), float64(w.port)
 	mean, size := cli.Human(quota, "bit/s"), cli.Human(float64(w.quota), "B")
 	p := svg.New(290, fmt.Sprintf("A port of %s, held to %s in any %v", cli.Human(port, "bit/s"), size, w.window),
 		fmt.Sprintf("A TCP download through quotagate. %s is the mean that the quota allows.", mean))

@@ -6,13 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"framepipe/internal/cli"
 	"framepipe/internal/traffic"
 )
 
 // The curve has the part at full speed and the paced part in their colours, and the mean of the quota.
 func TestPicture(t *testing.T) {
-	w := watcher{port: 400e6, quota: 75e6, window: cli.Duration(5 * time.Second), log: traffic.NewLog(length)}
+	w := watcher{port: 400e6, quota: 75e6, window: 5 * time.Second, log: traffic.NewLog(length)}
 	for at := range length / traffic.Bucket {
 		w.log.Start = time.Now().Add(-at * traffic.Bucket)
 		w.log.Add(map[bool]int{true: 500e3, false: 50e3}[at < 100]) // 400 Mbit/s for a second, then 40

@@ -11,6 +11,7 @@ import (
 
 	"framepipe/internal/cli"
 	"framepipe/internal/ping"
+	"framepipe/internal/process"
 	"framepipe/internal/traffic"
 )
 
@@ -29,18 +30,25 @@ type watcher struct {
 	addr   string
 	port   cli.Rate
 	quota  cli.Size
-	window cli.Duration
+	window time.Duration
 	svg    string
 
 	log *traffic.Log
 }
 
 func (w *watcher) run(out io.Writer) error {
-	if err := wait(w.addr); err != nil {
-		return err
+	answers := func() bool { // once the pipelines are up
+		c, err := net.DialTimeout("tcp", w.addr, time.Second)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	}
+	if !process.Until(5*time.Second, answers) {
+		return fmt.Errorf("%s does not answer", w.addr)
 	}
 	fmt.Fprintf(out, "A port of %s. The quota is %s in any %v, %s on the average;\nthree quarters of it pass at full speed. All through, a ping every 20 ms.\n\n",
-		cli.Human(float64(w.port), "bit/s"), cli.Human(float64(w.quota), "B"), w.window, cli.Human(float64(w.quota)*8/w.span().Seconds(), "bit/s"))
+		cli.Human(float64(w.port), "bit/s"), cli.Human(float64(w.quota), "B"), w.window, cli.Human(float64(w.quota)*8/w.window.Seconds(), "bit/s"))
 	fmt.Fprintf(out, "%6s  %-32s %-20s %s\n", "s", "Mbit/s", fmt.Sprintf("in the last %v", w.window), "ping")
 
 	host, _, err := net.SplitHostPort(w.addr)
@@ -54,21 +62,21 @@ func (w *watcher) run(out io.Writer) error {
 	w.log = traffic.NewLog(length)
 	failed := make(chan error, 1)
 	go func() {
-		err := w.fetch(first)
+		_, err := traffic.Fetch(w.addr, w.log.Start.Add(first), w.log)
 		if err == nil {
 			time.Sleep(time.Until(w.log.Start.Add(first + pause)))
-			err = w.fetch(length)
+			_, err = traffic.Fetch(w.addr, w.log.Start.Add(length), w.log)
 		}
-		failed <- err
+		if err != nil {
+			failed <- err
+		}
 	}()
 	seen := 0
 	for at := row; at <= length; at += row {
 		time.Sleep(time.Until(w.log.Start.Add(at + traffic.Bucket)))
 		select {
 		case err := <-failed:
-			if err != nil {
-				return err
-			}
+			return err
 		default:
 		}
 		rtts := pings.Result().RTTs
@@ -80,14 +88,6 @@ func (w *watcher) run(out io.Writer) error {
 		return nil
 	}
 	return os.WriteFile(w.svg, w.picture(), 0o644)
-}
-
-func (w *watcher) span() time.Duration { return time.Duration(w.window) }
-
-// fetch receives until the given time after the start.
-func (w *watcher) fetch(until time.Duration) error {
-	_, err := traffic.Fetch(w.addr, w.log.Start.Add(until), w.log)
-	return err
 }
 
 // rate returns the mean rate in a span, in bits per second.
@@ -103,7 +103,7 @@ func (w *watcher) draw(out io.Writer, at, rtt time.Duration) {
 		block = "█"
 	}
 	bar := strings.Repeat(block, int(math.Round(min(rate/float64(w.port), 1)*width)))
-	used := w.log.Between(at-w.span(), at)
+	used := w.log.Between(at-w.window, at)
 	share := float64(used) / float64(w.quota)
 	act := "paced"
 	switch {

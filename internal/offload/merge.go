@@ -28,9 +28,7 @@ type Merger struct {
 	buf  []byte
 	n    int           // datagrams
 	lay  packet.Layers // of the first
-	id   uint16        // IPv4 identification of the next datagram
-	size int           // of a payload
-	last bool          // the last datagram was shorter, so no other may follow
+	size int           // of its payload
 }
 
 // Len returns the number of gathered datagrams.
@@ -46,29 +44,21 @@ func (m *Merger) Add(offload, f []byte, link packet.Link) bool {
 	l := &m.lay
 	if m.n == 0 {
 		*l = packet.Dissect(f, link) // once: frames that follow have the same layout
-	} else if m.last || m.n == mostMerged || !m.follows(f) {
+	} else if m.n == mostMerged || !m.follows(f) {
 		return false
 	}
 	if !datagram(f, l) || !complete(offload, f, l) {
 		return false
 	}
 	head := l.L4 + udpHeader
-	size := len(f) - head
 	if m.n == 0 {
-		m.size, m.last = size, false
+		m.size = len(f) - head
 		if cap(m.buf) < m.Headroom+head+mostPayload {
 			m.buf = make([]byte, m.Headroom, m.Headroom+head+mostPayload)
 		}
 		m.buf = append(m.buf[:m.Headroom], f...)
 	} else {
-		if size > m.size || len(m.buf)-m.Headroom-head+size > mostPayload {
-			return false
-		}
-		m.last = size < m.size
 		m.buf = append(m.buf, f[head:]...)
-	}
-	if l.Version == 4 {
-		m.id = binary.BigEndian.Uint16(f[l.L3+4:]) + 1
 	}
 	m.n++
 	return true
@@ -102,17 +92,22 @@ func complete(offload, f []byte, l *packet.Layers) bool {
 	return field != 0 && Fold(Sum(f[l.L4:], sum)) == 0xffff
 }
 
-// follows reports whether a frame's headers equal those of the first datagram, and so have the
-// same layout, except for the fields that differ between segments of a super-frame.
+// follows reports whether a frame has room behind the others, of which none is shorter than the
+// first, and whether its headers equal those of the first, and so have the same layout, except for
+// the fields that differ between segments of a super-frame.
 func (m *Merger) follows(f []byte) bool {
-	first, l := m.buf[m.Headroom:], &m.lay
-	same := func(from, to int) bool { return bytes.Equal(f[from:to], first[from:to]) }
-	if len(f) <= l.L4+udpHeader || !same(0, l.L3+2) || !same(l.L4, l.L4+4) { // the version, TOS and ports
+	first, l, be := m.buf[m.Headroom:], &m.lay, binary.BigEndian
+	head := l.L4 + udpHeader
+	size, gathered := len(f)-head, len(first)-head
+	if size <= 0 || size > m.size || gathered < m.n*m.size || gathered+size > mostPayload {
 		return false
 	}
-	if l.Version == 4 {
-		return binary.BigEndian.Uint16(f[l.L3+4:]) == m.id && // then DF, TTL and protocol; then the addresses
-			same(l.L3+6, l.L3+10) && same(l.L3+12, l.L4)
+	same := func(from, to int) bool { return bytes.Equal(f[from:to], first[from:to]) }
+	if !same(0, l.L3+2) || !same(l.L4, l.L4+4) { // the version, TOS and ports
+		return false
+	}
+	if l.Version == 4 { // then DF, TTL and protocol; then the addresses
+		return be.Uint16(f[l.L3+4:]) == be.Uint16(first[l.L3+4:])+uint16(m.n) && same(l.L3+6, l.L3+10) && same(l.L3+12, l.L4)
 	}
 	return same(l.L3+2, l.L3+4) && same(l.L3+6, l.L4)
 }

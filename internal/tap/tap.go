@@ -189,13 +189,11 @@ func (d *Device) Read(buf []byte, off int) (n int, err error) {
 	default:
 		n, err = fdio.Read(d.fd, p)
 	}
-	switch {
-	case err == io.EOF:
-		return 0, ErrGone
-	case err != nil:
+	if err == nil && n == 0 { // the end, or from a socket an empty message, which is no frame
+		err = io.EOF
+	}
+	if err != nil {
 		return 0, gone(err)
-	case n == 0: // or, from a socket, an empty message, which is no frame
-		return 0, ErrGone
 	}
 	return max(n-d.prefix, 0), nil
 }
@@ -233,7 +231,7 @@ func putFamily(p []byte) {
 // gone converts the errors of a device that no longer exists to ErrGone.
 func gone(err error) error {
 	switch err {
-	case unix.ENODEV, unix.ENXIO, unix.EBADF, unix.EPIPE, unix.ECONNRESET, unix.ENOTCONN, unix.ECONNREFUSED, goneErrno:
+	case io.EOF, unix.ENODEV, unix.ENXIO, unix.EBADF, unix.EPIPE, unix.ECONNRESET, unix.ENOTCONN, unix.ECONNREFUSED, goneErrno:
 		return ErrGone
 	}
 	return err

@@ -8,6 +8,12 @@ import (
 // counters are the numbers of a stage's line, by name.
 type counters map[string]int64
 
+func (c counters) add(more counters) {
+	for name, n := range more {
+		c[name] += n
+	}
+}
+
 // count has the kernel's counts of one way of a device.
 type count struct{ frames, bytes int64 }
 

@@ -32,7 +32,6 @@ type flatness struct {
 	first, final, most int64 // memory: medians of the first third and the last, and the most
 	files, filesAtLast int   // descriptors: medians likewise
 	mostFiles          int
-	samples            int
 	longest            time.Duration
 	complaints         []string
 }
@@ -57,7 +56,7 @@ func flat(name string, lives []life, warm time.Duration) (f flatness) {
 		}
 		all = append(all, old...)
 	}
-	f.lives, f.samples = len(lives), len(all)
+	f.lives = len(lives)
 	for _, s := range all {
 		f.most, f.mostFiles = max(f.most, s.memory), max(f.mostFiles, s.files)
 	}

@@ -309,13 +309,17 @@ func (s *soak) begin() error {
 	return nil
 }
 
-// finish ends the traffic, and returns what both sides have seen.
-func (s *soak) finish() (all [2]totals, err error) {
+// finish ends the traffic, and returns the sums of what both sides have seen.
+func (s *soak) finish() (counters, error) {
 	for _, in := range s.inputs {
 		in.Close()
 	}
+	all := counters{}
+	var err error
 	for i, c := range s.traffic {
-		err = errors.Join(err, json.NewDecoder(s.outputs[i]).Decode(&all[i]), c.Wait())
+		var one counters
+		err = errors.Join(err, json.NewDecoder(s.outputs[i]).Decode(&one), c.Wait())
+		all.add(one)
 	}
 	s.traffic = nil
 	return all, err

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"framepipe/internal/cli"
 )
 
 // tally counts the runs that were killed and that drained, and their unexplained frames.
@@ -23,18 +25,10 @@ func tally(runs []*run) (kills, drained, unexplained int) {
 }
 
 // size writes bytes for people.
-func size(n int64) string {
-	switch {
-	case n >= 1e9:
-		return fmt.Sprintf("%.2f GB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%.2f MB", float64(n)/1e6)
-	}
-	return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-}
+func size(n int64) string { return cli.Human(float64(n), "B") }
 
 // report prints the result. Its error lists the differences.
-func (s *soak) report(all [2]totals) error {
+func (s *soak) report(traffic counters) error {
 	var complaints []string
 	var runs []*run
 	for _, d := range s.both {
@@ -58,30 +52,24 @@ func (s *soak) report(all [2]totals) error {
 	fmt.Printf("\n%v of traffic; %d kills and %d drained; the gates were open %d%% of the time\n\n",
 		time.Since(s.begun).Round(time.Second), kills, drained, 100*open/max(open+shut, 1))
 
-	n := all[0]
-	n.add(&all[1])
-	fmt.Printf("  bulk          %d flows, %s received\n", n.BulkFlows, size(n.BulkBytes))
-	fmt.Printf("  connections   %d; %d failed or broke off\n", n.Connections, n.Refused)
-	fmt.Printf("  datagrams     %d of 0 to 9000 bytes and %d small ones sent, %d received\n", n.Datagrams, n.Small, n.Received)
-	fmt.Printf("  pings         %d, %d answered\n", n.Pings, n.Pongs)
+	fmt.Printf("  bulk          %d flows, %s received\n", traffic["bulk_flows"], size(traffic["bulk_bytes"]))
+	fmt.Printf("  connections   %d; %d failed or broke off\n", traffic["connections"], traffic["refused"])
+	fmt.Printf("  datagrams     %d of 0 to 9000 bytes and %d small ones sent, %d received\n", traffic["datagrams"], traffic["small"], traffic["received"])
+	fmt.Printf("  pings         %d, %d answered\n", traffic["pings"], traffic["pongs"])
 	lost := counters{}
 	for _, r := range runs {
-		for key, n := range r.gate {
-			lost[key] += n
-		}
-		for key, n := range r.write {
-			lost[key] += n
-		}
+		lost.add(r.gate)
+		lost.add(r.write)
 	}
 	fmt.Printf("  dropped       by the gates %d early, %d as a queue was full, %d over the quota; refused by a tap %d\n",
 		lost["dropped_early"], lost["dropped_full"], lost["dropped_quota"], lost["refused"])
-	fmt.Printf("  other bytes than were sent: %d\n\n", n.Wrong)
-	if n.Wrong > 0 {
+	fmt.Printf("  other bytes than were sent: %d\n\n", traffic["wrong"])
+	if traffic["wrong"] > 0 {
 		complaints = append(complaints, "other bytes came than were sent")
 	}
-	for what, v := range map[string]int64{"bulk": n.BulkBytes, "connections": n.Connections, "datagrams": n.Datagrams, "small datagrams": n.Small, "received datagrams": n.Received, "pings": n.Pongs} {
-		if v == 0 {
-			complaints = append(complaints, "there were no "+what)
+	for _, what := range []string{"bulk_bytes", "connections", "datagrams", "small", "received", "pongs"} {
+		if traffic[what] == 0 {
+			complaints = append(complaints, "the traffic counts no "+what)
 		}
 	}
 
@@ -134,18 +122,4 @@ func (s *soak) report(all [2]totals) error {
 	}
 	fmt.Printf("\nno frame and no byte is unexplained; memory and descriptors are flat\n")
 	return nil
-}
-
-// add adds up both sides.
-func (n *totals) add(o *totals) {
-	n.BulkFlows += o.BulkFlows
-	n.BulkBytes += o.BulkBytes
-	n.Connections += o.Connections
-	n.Refused += o.Refused
-	n.Datagrams += o.Datagrams
-	n.Small += o.Small
-	n.Received += o.Received
-	n.Pings += o.Pings
-	n.Pongs += o.Pongs
-	n.Wrong += o.Wrong
 }

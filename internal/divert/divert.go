@@ -40,8 +40,8 @@ type Config struct {
 
 // Times.
 const (
-	// Patience is how long New waits for a reader and a writer of each tap.
-	Patience = 5 * time.Second
+	// patience is how long New waits for a reader and a writer of each tap.
+	patience = 5 * time.Second
 	// poll is how often the kernel is asked while something is waited for.
 	poll = 40 * time.Millisecond
 	// holdoff is how long they must have had them before frames are diverted again:

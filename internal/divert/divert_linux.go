@@ -74,7 +74,7 @@ func (a *attachment) close() {
 }
 
 // New diverts the frames of an interface. It needs CAP_BPF and CAP_NET_ADMIN, and
-// waits up to Patience for a reader and a writer of each tap, or until stop becomes
+// waits up to five seconds for a reader and a writer of each tap, or until stop becomes
 // readable. Afterwards it needs no capability. Errors name the device.
 func New(cfg Config, stop int, warn func(format string, args ...any)) (*Diversion, error) {
 	d := &Diversion{names: [3]string{cfg.Interface, cfg.Net, cfg.Host}, warn: warn, valve: valve{open: cfg.Open}}
@@ -192,7 +192,7 @@ func (d *Diversion) await(stop int) error {
 		if what == "" {
 			return nil
 		}
-		if time.Since(start) > Patience {
+		if time.Since(start) > patience {
 			return cli.Hint(errors.New(what), "tunread %s | tunwrite %s & tunread %s | tunwrite %s &", d.names[1], d.names[2], d.names[2], d.names[1])
 		}
 		if _, err := fdio.Wait(fds, poll/4); err != nil {

@@ -60,18 +60,9 @@ type port struct {
 	// Of a tap:
 	tap      bool
 	tun      bool // it carries packets instead of frames
-	several  bool // queues may be attached to it, which are counted:
 	queues   int  // those that the kernel sends to: its readers
 	detached int  // those that it does not send to: its writers
-	carrier  bool // a process is attached to it
 }
-
-// read reports whether a process reads the frames that the kernel sends through a tap.
-func (p port) read() bool { return p.up && (p.queues > 0 || !p.several && p.carrier) }
-
-// written reports whether a process writes to a tap. One that has a single queue is
-// read and written by the same descriptor.
-func (p port) written() bool { return p.up && (p.detached > 0 || !p.several && p.carrier) }
 
 // lacks returns "has no reader" or the like, or "" if frames can pass.
 func (p port) lacks() string {
@@ -80,9 +71,9 @@ func (p port) lacks() string {
 		return "is gone"
 	case !p.up:
 		return "is down"
-	case !p.read():
+	case p.queues == 0:
 		return "has no reader"
-	case !p.written():
+	case p.detached == 0:
 		return "has no writer"
 	}
 	return ""

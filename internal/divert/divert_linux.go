@@ -336,7 +336,7 @@ func (d *Diversion) Run(stop, out int) error {
 		if asked {
 			_, _ = unix.Write(out, []byte("ended\n"))
 		}
-		if d.valve.closing && (!d.seen[1].written() && !d.seen[2].written() || time.Since(stopped) > linger) {
+		if d.valve.closing && (d.seen[1].detached+d.seen[2].detached == 0 || time.Since(stopped) > linger) {
 			return nil
 		}
 	}

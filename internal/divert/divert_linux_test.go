@@ -20,12 +20,11 @@ import (
 // the message.
 func TestParsePort(t *testing.T) {
 	for name, want := range map[string]port{
-		"several": {index: 2, ethernet: true, up: true, carrier: true, tap: true, several: true, queues: 2, detached: 1},
-		"unread":  {index: 3, ethernet: true, up: true, carrier: true, tap: true, several: true, detached: 1},
-		"idle":    {index: 3, ethernet: true, up: true, tap: true, several: true},
-		"single":  {index: 4, ethernet: true, up: true, carrier: true, tap: true},
+		"several": {index: 2, ethernet: true, up: true, tap: true, queues: 2, detached: 1},
+		"unread":  {index: 3, ethernet: true, up: true, tap: true, detached: 1},
+		"idle":    {index: 3, ethernet: true, up: true, tap: true},
 		"tun":     {index: 6, up: true, tap: true, tun: true},
-		"veth":    {index: 8, ethernet: true, up: true, carrier: true},
+		"veth":    {index: 8, ethernet: true, up: true},
 		"bridge":  {index: 9, ethernet: true},
 		"lo":      {index: 1},
 	} {

@@ -115,14 +115,12 @@ func parsePort(b []byte) (port, error) {
 		ethernet: info.Type == unix.ARPHRD_ETHER,
 		index:    int(info.Index),
 		up:       info.Flags&unix.IFF_UP != 0,
-		carrier:  info.Flags&unix.IFF_LOWER_UP != 0,
 	}
 	link := attributes(attributes(b[unix.SizeofIfInfomsg:])[unix.IFLA_LINKINFO])
 	if unix.ByteSliceToString(link[unix.IFLA_INFO_KIND]) == "tun" { // tun_fill_info in drivers/net/tun.c
 		tap := attributes(link[unix.IFLA_INFO_DATA])
 		p.tap = true
 		p.tun = number(tap[unix.IFLA_TUN_TYPE]) == typeTun
-		p.several = number(tap[unix.IFLA_TUN_MULTI_QUEUE]) != 0
 		p.queues = number(tap[unix.IFLA_TUN_NUM_QUEUES])
 		p.detached = number(tap[unix.IFLA_TUN_NUM_DISABLED_QUEUES])
 	}

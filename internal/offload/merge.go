@@ -3,6 +3,7 @@ package offload
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"framepipe/internal/packet"
 )
@@ -53,10 +54,7 @@ func (m *Merger) Add(offload, f []byte, link packet.Link) bool {
 	head := l.L4 + udpHeader
 	if m.n == 0 {
 		m.size = len(f) - head
-		if cap(m.buf) < m.Headroom+head+mostPayload {
-			m.buf = make([]byte, m.Headroom, m.Headroom+head+mostPayload)
-		}
-		m.buf = append(m.buf[:m.Headroom], f...)
+		m.buf = append(slices.Grow(m.buf[:0], m.Headroom+head+mostPayload)[:m.Headroom], f...)
 	} else {
 		m.buf = append(m.buf, f[head:]...)
 	}

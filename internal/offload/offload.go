@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"framepipe/internal/packet"
 )
@@ -235,7 +236,8 @@ func (s *Segmenter) Next() []byte {
 	if s.count < p.n-1 {
 		to = from + s.gso
 	}
-	s.buf = append(append(s.room(), s.f[:p.head]...), s.f[from:to]...)
+	room := slices.Grow(s.buf[:0], s.Headroom+2048)[:s.Headroom] // not nil, even for an empty frame
+	s.buf = append(append(room, s.f[:p.head]...), s.f[from:to]...)
 	b := s.buf[s.Headroom:]
 	if p.Version != 0 {
 		s.headers(b)
@@ -281,12 +283,4 @@ func (s *Segmenter) headers(b []byte) {
 		}
 	}
 	be.PutUint16(b[p.sum:], Fold(s.pseudo+uint64(len(l4))))
-}
-
-// room returns the buffer with only the headroom in it.
-func (s *Segmenter) room() []byte {
-	if s.buf == nil || cap(s.buf) < s.Headroom { // Next must not return nil before the end
-		s.buf = make([]byte, s.Headroom, s.Headroom+2048)
-	}
-	return s.buf[:s.Headroom]
 }

@@ -26,15 +26,15 @@ const (
 )
 
 // icmp6 is an Ethernet frame with a packet of ICMPv6.
-func icmp6(hops, src, dst, message string) string {
-	head := fmt.Sprintf("333300000001%s86dd 60000000 %04x 3a%s", from, len(unhex(message)), hops)
-	return head + src + dst + message
-}
+func icmp6(hops, src, dst, message string) string { return ip6("3a"+hops, src, dst, message) }
 
 // mld is the same with a router alert.
 func mld(hops, src, dst, message string) string {
-	head := fmt.Sprintf("333300000016%s86dd 60000000 %04x 00%s", from, 8+len(unhex(message)), hops)
-	return head + src + dst + "3a00 0502 0000 0100" + message
+	return ip6("00"+hops, src, dst, "3a00 0502 0000 0100"+message)
+}
+
+func ip6(nextHops, src, dst, rest string) string {
+	return fmt.Sprintf("333300000001%s86dd 60000000 %04x %s", from, len(unhex(rest)), nextHops) + src + dst + rest
 }
 
 const (

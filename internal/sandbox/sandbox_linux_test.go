@@ -240,9 +240,6 @@ func tryRuntime([]string) {
 			runtime.GC()
 		}
 	}
-	for range 100 {
-		time.Sleep(time.Millisecond)
-	}
 	end := time.Now().Add(300 * time.Millisecond)
 	all.Add(1)
 	go func() {

@@ -33,9 +33,12 @@ func main() {
 	err := flags.Parse(os.Args[1:])
 	switch w.addr = flags.Arg(1); {
 	case err == nil && flags.Arg(0) == "serve":
-		err = serve(w.addr, uint64(w.port.BytesPerSecond()))
+		var l net.Listener
+		if l, err = net.Listen("tcp", w.addr); err == nil {
+			err = traffic.Serve(l, uint64(w.port.BytesPerSecond()))
+		}
 	case err == nil && flags.Arg(0) == "watch":
-		err = w.run(os.Stdout)
+		err = w.run()
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
@@ -44,12 +47,4 @@ func main() {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
-}
-
-func serve(addr string, rate uint64) error {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
-	return traffic.Serve(l, rate)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"math"
 	"net"
 	"os"
@@ -36,7 +35,7 @@ type watcher struct {
 	log *traffic.Log
 }
 
-func (w *watcher) run(out io.Writer) error {
+func (w *watcher) run() error {
 	answers := func() bool { // once the pipelines are up
 		c, err := net.DialTimeout("tcp", w.addr, time.Second)
 		if err == nil {
@@ -47,9 +46,9 @@ func (w *watcher) run(out io.Writer) error {
 	if !process.Until(5*time.Second, answers) {
 		return fmt.Errorf("%s does not answer", w.addr)
 	}
-	fmt.Fprintf(out, "A port of %s. The quota is %s in any %v, %s on the average;\nthree quarters of it pass at full speed. All through, a ping every 20 ms.\n\n",
+	fmt.Printf("A port of %s. The quota is %s in any %v, %s on the average;\nthree quarters of it pass at full speed. All through, a ping every 20 ms.\n\n",
 		cli.Human(float64(w.port), "bit/s"), cli.Human(float64(w.quota), "B"), w.window, cli.Human(float64(w.quota)*8/w.window.Seconds(), "bit/s"))
-	fmt.Fprintf(out, "%6s  %-32s %-20s %s\n", "s", "Mbit/s", fmt.Sprintf("in the last %v", w.window), "ping")
+	fmt.Printf("%6s  %-32s %-20s %s\n", "s", "Mbit/s", fmt.Sprintf("in the last %v", w.window), "ping")
 
 	host, _, err := net.SplitHostPort(w.addr)
 	if err != nil {
@@ -80,7 +79,7 @@ func (w *watcher) run(out io.Writer) error {
 		default:
 		}
 		rtts := pings.Result().RTTs
-		w.draw(out, at, ping.Median(rtts[seen:]))
+		w.draw(at, ping.Median(rtts[seen:]))
 		seen = len(rtts)
 	}
 	pings.Stop()
@@ -95,7 +94,7 @@ func (w *watcher) rate(from, to time.Duration) float64 {
 	return float64(8*w.log.Between(from, to)) / (to - from).Seconds()
 }
 
-func (w *watcher) draw(out io.Writer, at, rtt time.Duration) {
+func (w *watcher) draw(at, rtt time.Duration) {
 	const width = 24
 	rate := w.rate(at-row, at)
 	block := "#"
@@ -112,6 +111,6 @@ func (w *watcher) draw(out io.Writer, at, rtt time.Duration) {
 	case rate > 0.8*float64(w.port):
 		act = "full speed"
 	}
-	fmt.Fprintf(out, "%6.1f  %4.0f %s%s  %6s %3.0f%%          %5.1f ms  %s\n", at.Seconds(), rate/1e6, bar, strings.Repeat(" ", width-len([]rune(bar))),
+	fmt.Printf("%6.1f  %4.0f %s%s  %6s %3.0f%%          %5.1f ms  %s\n", at.Seconds(), rate/1e6, bar, strings.Repeat(" ", width-len([]rune(bar))),
 		cli.Human(float64(used), "B"), 100*share, rtt.Seconds()*1000, act)
 }

@@ -9,12 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// typeTun is the type of a tun (include/uapi/linux/if_tun.h).
-const typeTun = 1
-
-// nlaTypeMask leaves out flags (NLA_TYPE_MASK in include/uapi/linux/netlink.h).
-const nlaTypeMask = 0x3fff
-
 // netlink asks the kernel about interfaces (rtnetlink(7)).
 type netlink struct {
 	ask    int // a socket for questions
@@ -47,7 +41,7 @@ func (n *netlink) close() {
 // caller asks the kernel again.
 func (n *netlink) drain() {
 	for {
-		if _, _, err := unix.Recvfrom(n.events, n.buf, 0); err != nil && err != unix.EINTR && err != unix.ENOBUFS {
+		if _, _, err := unix.Recvfrom(n.events, n.buf, 0); err != nil && err != unix.ENOBUFS {
 			return
 		}
 	}
@@ -84,9 +78,6 @@ func (n *netlink) request(name string) (port, error) {
 	}
 	for {
 		size, _, err := unix.Recvfrom(n.ask, n.buf, 0)
-		if err == unix.EINTR {
-			continue
-		}
 		if err != nil {
 			return port{}, err
 		}
@@ -120,7 +111,7 @@ func parsePort(b []byte) (port, error) {
 	if unix.ByteSliceToString(link[unix.IFLA_INFO_KIND]) == "tun" { // tun_fill_info in drivers/net/tun.c
 		tap := attributes(link[unix.IFLA_INFO_DATA])
 		p.tap = true
-		p.tun = number(tap[unix.IFLA_TUN_TYPE]) == typeTun
+		p.tun = number(tap[unix.IFLA_TUN_TYPE]) == unix.IFF_TUN
 		p.queues = number(tap[unix.IFLA_TUN_NUM_QUEUES])
 		p.detached = number(tap[unix.IFLA_TUN_NUM_DISABLED_QUEUES])
 	}
@@ -135,7 +126,7 @@ func attributes(b []byte) map[uint16][]byte {
 		if size < unix.SizeofRtAttr || size > len(b) {
 			break
 		}
-		all[kind&nlaTypeMask] = b[unix.SizeofRtAttr:size]
+		all[kind&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER)] = b[unix.SizeofRtAttr:size]
 		b = b[min((size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(b)):]
 	}
 	return all

@@ -26,12 +26,9 @@ const (
 // atMark is where the mark is in struct __sk_buff (include/uapi/linux/bpf.h).
 const atMark = 8
 
-// Results of a program (enum tcx_action_base in include/uapi/linux/bpf.h), and the
-// flag of bpf_redirect.
-const (
-	tcxNext = -1
-	ingress = 1
-)
+// tcxNext is the result of a program that lets the frame go on (enum tcx_action_base in
+// include/uapi/linux/bpf.h).
+const tcxNext = -1
 
 // prefix begins the names of the programs, by which a diversion finds another one. Names have
 // at most 15 bytes.
@@ -60,7 +57,7 @@ func capture(ports int, mark uint32, tap int16) asm.Instructions {
 }
 
 // inject is the program of a tap. It marks the frames that are written to the tap, and sends
-// them out by the interface, or, with the flag ingress, in by it.
+// them out by the interface, or, with the flag BPF_F_INGRESS, in by it.
 func inject(ports int, mark uint32, flags int32) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Imm32(asm.R3, int32(mark)),
@@ -91,7 +88,7 @@ func (d *Diversion) load() (err error) {
 		{&d.ingress, ebpf.AttachTCXIngress, "in", capture(d.ports.FD(), mark, atNet)},
 		{&d.egress, ebpf.AttachTCXEgress, "out", capture(d.ports.FD(), mark, atHost)},
 		{&d.net, ebpf.AttachTCXIngress, "net", inject(d.ports.FD(), mark, 0)},
-		{&d.host, ebpf.AttachTCXIngress, "host", inject(d.ports.FD(), mark, ingress)},
+		{&d.host, ebpf.AttachTCXIngress, "host", inject(d.ports.FD(), mark, unix.BPF_F_INGRESS)},
 	} {
 		p.at.hook = p.hook
 		p.at.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: prefix + p.name, Type: ebpf.SchedCLS, Instructions: p.code})

@@ -80,17 +80,15 @@ func (l *Layers) Control(f []byte) Control {
 	return NoControl
 }
 
-// maxDiscovery is the size in bytes of an IPv6 packet that every link takes whole.
-const maxDiscovery = 1280
-
 // icmpv6 returns the kind of a packet of neighbour discovery or of multicast listener
 // discovery.
 //
-// Neighbour discovery must come from this link: its hop limit is 255 (RFC 4861), and it is
-// not fragmented (RFC 6980). It must also stay on it.
+// It has at most 1280 bytes, which every link takes whole. Neighbour discovery must come from
+// this link: its hop limit is 255 (RFC 4861), and it is not fragmented (RFC 6980). It must also
+// stay on it.
 func (l *Layers) icmpv6(f []byte) Control {
 	ip := f[l.L3:]
-	if l.Proto != ICMPv6 || len(ip) > maxDiscovery || int(binary.BigEndian.Uint16(ip[4:])) != len(ip)-40 || len(f) < l.L4+8 {
+	if l.Proto != ICMPv6 || len(ip) > 1280 || int(binary.BigEndian.Uint16(ip[4:])) != len(ip)-40 || len(f) < l.L4+8 {
 		return NoControl
 	}
 	m, hops := f[l.L4:], ip[7]

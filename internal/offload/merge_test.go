@@ -233,24 +233,18 @@ func resum(b []byte, link packet.Link, finished bool) {
 	if l.Version == 0 || l.Proto != packet.UDP || len(b) < l.L4+udpHeader {
 		return
 	}
-	var pseudo []byte
 	if l.Version == 4 {
 		be.PutUint16(b[l.L3+2:], uint16(len(b)-l.L3))
 		be.PutUint16(b[l.L3+10:], 0)
 		be.PutUint16(b[l.L3+10:], ^packettest.Sum(b[l.L3:l.L4]))
-		pseudo = bytes.Clone(b[l.L3+12 : l.L3+20])
 	} else {
 		be.PutUint16(b[l.L3+4:], uint16(len(b)-l.L3-40))
-		pseudo = bytes.Clone(b[l.L3+8 : l.L3+40])
 	}
 	be.PutUint16(b[l.L4+4:], uint16(len(b)-l.L4))
-	be.PutUint16(b[l.L4+6:], 0)
-	pseudo = append(be.AppendUint32(pseudo, uint32(len(b)-l.L4)), 0, packet.UDP)
-	sum := packettest.Sum(pseudo)
+	be.PutUint16(b[l.L4+6:], Fold(pseudo(b, &l)+uint64(len(b)-l.L4)))
 	if finished {
-		if sum = ^packettest.Sum(append(pseudo, b[l.L4:]...)); sum == 0 {
-			sum = 0xffff
-		}
+		var s Segmenter
+		_ = s.Start(Header{Flags: NeedsCsum, CsumStart: uint16(l.L4), CsumOffset: 6}, b, link)
+		copy(b, s.Next())
 	}
-	be.PutUint16(b[l.L4+6:], sum)
 }

@@ -226,12 +226,13 @@ var kept [][]byte
 func tryRuntime([]string) {
 	fmt.Println(Enter())
 	var all sync.WaitGroup
-	for range 50 { // new threads, which end with their goroutine
+	for range 30 { // new threads, which are preempted, and end with their goroutine
 		all.Add(1)
 		go func() {
 			defer all.Done()
 			runtime.LockOSThread()
-			time.Sleep(10 * time.Millisecond)
+			for end := time.Now().Add(20 * time.Millisecond); time.Now().Before(end); {
+			}
 		}()
 	}
 	for i := range 2000 { // memory, the collector, and memory given back
@@ -240,14 +241,8 @@ func tryRuntime([]string) {
 			runtime.GC()
 		}
 	}
-	end := time.Now().Add(300 * time.Millisecond)
-	all.Add(1)
-	go func() {
-		defer all.Done()
-		for time.Now().Before(end) { // which is preempted
-		}
-	}()
 	all.Wait()
+	time.Sleep(time.Millisecond)
 	fmt.Println("done")
 }
 

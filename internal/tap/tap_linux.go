@@ -41,16 +41,17 @@ func (d *Device) openName() error {
 		return cli.Hint(errors.New("no such network interface"), "%s", add)
 	}
 	d.fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	switch err {
-	case nil:
-	case unix.EACCES, unix.EPERM:
-		return cli.Hint(fmt.Errorf("/dev/net/tun: %w", err), "run as root, or open /dev/net/tun to this user; a systemd service needs PrivateDevices=no")
-	case unix.ENOENT, unix.ENODEV, unix.ENXIO:
-		return cli.Hint(fmt.Errorf("/dev/net/tun: %w", err), "modprobe tun; a container needs --device /dev/net/tun")
-	default:
-		return fmt.Errorf("/dev/net/tun: %w", err)
+	if err == nil {
+		return d.attach(ifr, add)
 	}
-	return d.attach(ifr, add)
+	hint := ""
+	switch err {
+	case unix.EACCES, unix.EPERM:
+		hint = "run as root, or open /dev/net/tun to this user; a systemd service needs PrivateDevices=no"
+	case unix.ENOENT, unix.ENODEV, unix.ENXIO:
+		hint = "modprobe tun; a container needs --device /dev/net/tun"
+	}
+	return cli.Hint(fmt.Errorf("/dev/net/tun: %w", err), "%s", hint)
 }
 
 // ifindex returns the index of an interface in this network namespace, or 0 if

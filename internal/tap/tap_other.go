@@ -22,18 +22,15 @@ func (d *Device) openName() error {
 	if !strings.Contains(path, "/") {
 		path = "/dev/" + path
 	}
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	var err error
+	d.fd, err = unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	switch err {
-	case nil:
 	case unix.EACCES, unix.EPERM:
 		return cli.Hint(err, "run as root, or open %s to this user", path)
 	case unix.EBUSY:
 		return cli.Hint(err, "a tap opens once here: exec 3<>%s, and give fd:3 to both tools", path)
-	default:
-		return err
 	}
-	d.fd = fd
-	return nil
+	return err
 }
 
 func (d *Device) detach() error { return nil }

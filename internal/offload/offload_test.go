@@ -332,6 +332,9 @@ func TestParse(t *testing.T) {
 			t.Errorf("%d bytes are taken for a header", len(b))
 		}
 	}
+	if n, size, err := OnWire([]byte{1, 0}, nil, 100, packet.Ethernet); n != 1 || size != 104 || err == nil {
+		t.Errorf("a frame with a bad header is %d of %d bytes, %v", n, size, err)
+	}
 	if Needed(make([]byte, HeaderSize)) || !Needed([]byte{1, 0}) || !Needed([]byte{0, 1}) {
 		t.Error("Needed")
 	}

@@ -95,7 +95,6 @@ func TestControl(t *testing.T) {
 		{"IPV6CP", SessionUpkeep, station + from + "8864 1100 0001 0006 8057 0101 0004", nil},
 
 		{"nothing", NoControl, "", nil},
-		{"short", NoControl, "0200", nil},
 		{"unknown", NoControl, station + from + "88b5 0000", nil},
 		{"MPLS", NoControl, station + from + "8847 0000", nil},
 		{"IPv4", NoControl, station + from + "0800" + v4 + udp, nil},

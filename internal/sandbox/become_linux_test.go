@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 	"unsafe"
 
 	"framepipe/internal/nettest"
@@ -71,7 +70,7 @@ func tryBecome(args []string) {
 	fmt.Println("dumpable", dumpable, open, many, err, slices.Collect(maps.Keys(privileges)))
 }
 
-// startThreads starts threads that wait, and others that come and go.
+// startThreads starts threads that wait.
 func startThreads() {
 	var ready sync.WaitGroup
 	ready.Add(12)
@@ -82,11 +81,6 @@ func startThreads() {
 			select {}
 		}()
 	}
-	go func() {
-		for ; ; time.Sleep(time.Millisecond) {
-			go runtime.LockOSThread() // with which its thread ends
-		}
-	}()
 	ready.Wait()
 }
 

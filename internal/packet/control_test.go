@@ -116,8 +116,8 @@ func TestControl(t *testing.T) {
 		{"SNAP with ARP", NoControl, everyone + from + "0024 aaaa03 000000 0806" + arpRequest[29:], nil},
 	} {
 		f := unhex(tt.f)
-		if l := Dissect(f, Ethernet); l.Control(f) != tt.kind {
-			t.Errorf("%s: kind %d, want %d (%+v)", tt.name, l.Control(f), tt.kind, l)
+		if l := Dissect(f, Ethernet); l.Control(f) != tt.kind || l.Group(f) != (len(f) >= 14 && f[0]&1 != 0) {
+			t.Errorf("%s: kind %d, want %d (%+v), to a group %v", tt.name, l.Control(f), tt.kind, l, l.Group(f))
 		}
 		if l := Dissect(f, IP); l.Control(f) != NoControl {
 			t.Errorf("%s taken for an IP packet: kind %d (%+v)", tt.name, l.Control(f), l)

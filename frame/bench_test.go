@@ -44,7 +44,7 @@ func BenchmarkLoop(b *testing.B) {
 		for _, mode := range []string{"pass-all", "drop-half", "rewrite"} {
 			b.Run(fmt.Sprintf("%s/%d", mode, size), func(b *testing.B) {
 				n := 0
-				stage := Filter(NewWriter(discardSpans{io.Discard}), func(r *Record, w *Writer) error {
+				stage := &filter{NewWriter(discardSpans{io.Discard}), func(r *Record, w *Writer) error {
 					if n++; n == b.N {
 						return errEnough
 					}
@@ -55,7 +55,7 @@ func BenchmarkLoop(b *testing.B) {
 						return w.Write(r)
 					}
 					return w.Pass(r)
-				})
+				}}
 				r := NewReader(repeated(canon(ts, vnet, make([]byte, size))))
 				b.SetBytes(int64(HeadSizeOffload + size))
 				b.ReportAllocs()

@@ -172,8 +172,8 @@ func TestSourceErrors(t *testing.T) {
 		want error
 	}{
 		"its own error inside a value": {reads{{a, nil}, {b[:30], nil}, {nil, broken}}, broken},
-		"its own error with data":      {reads{{a, broken}, {nil, io.EOF}}, broken},
-		"the end with data":            {reads{{a, io.EOF}}, nil},
+		"its own error with data":      {reads{{a, broken}, {nil, broken}}, broken},
+		"the end with data":            {reads{{a, io.EOF}, {nil, io.EOF}}, nil},
 		"nothing, now and then":        {reads{{nil, nil}, {a[:10], nil}, {nil, nil}, {a[10:], nil}, {nil, io.EOF}}, nil},
 	} {
 		if got, err := readAll(t, NewReader(&tt.src)); len(got) != 1 || err != tt.want {
@@ -182,16 +182,16 @@ func TestSourceErrors(t *testing.T) {
 	}
 }
 
-// A Reader returns a deadline once, also one that came with data. It returns other errors again and again.
+// A Reader returns a deadline once, and other errors again and again.
 func TestDeadline(t *testing.T) {
 	a, b := canon(1, nil, arp), canon(2, nil, arp)
-	r := NewReader(&reads{{a[:20], os.ErrDeadlineExceeded}, {a[20:], nil}, {nil, os.ErrDeadlineExceeded}, {b, io.EOF}})
-	for i, want := range []error{nil, os.ErrDeadlineExceeded, nil, os.ErrDeadlineExceeded, nil, io.EOF, io.EOF} {
+	r := NewReader(&reads{{a[:20], nil}, {nil, os.ErrDeadlineExceeded}, {a[20:], nil}, {b, nil}, {nil, io.EOF}})
+	for i, want := range []error{nil, os.ErrDeadlineExceeded, nil, nil, io.EOF, io.EOF} {
 		if err := r.Fill(); err != want {
 			t.Fatalf("Fill %d: %v, want %v", i, err, want)
 		}
 		var rec Record
-		if ok, _ := r.Buffered(&rec); ok != (i == 2 || i == 4) {
+		if ok, _ := r.Buffered(&rec); ok != (i == 2 || i == 3) {
 			t.Errorf("a frame after Fill %d: %v", i, ok)
 		}
 	}

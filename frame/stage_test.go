@@ -285,12 +285,12 @@ func TestLoopAllocates(t *testing.T) {
 		for _, dst := range []io.Writer{io.Discard, discardSpans{io.Discard}} {
 			n := 0
 			r := NewReader(&endless{b: mixed})
-			stage := Filter(NewWriter(dst), func(rec *Record, w *Writer) error {
+			stage := &filter{NewWriter(dst), func(rec *Record, w *Writer) error {
 				if n++; n%frames == 0 {
 					return errEnough
 				}
 				return do(rec, w)
-			})
+			}}
 			got := testing.AllocsPerRun(3, func() {
 				if err := Loop(r, stage); err != errEnough {
 					t.Fatal(err)
@@ -307,7 +307,7 @@ func TestLoopAllocates(t *testing.T) {
 func TestLoopErrors(t *testing.T) {
 	for _, end := range []string{"", "garbage", string(canon(ts, nil, arp)[:50])} {
 		r := NewReader(strings.NewReader(string(canon(ts, nil, arp)) + end))
-		if err := Loop(r, Filter(NewWriter(&failing{err: errEnough}), passAll)); err != errEnough {
+		if err := Loop(r, &filter{NewWriter(&failing{err: errEnough}), passAll}); err != errEnough {
 			t.Errorf("%q: %v, want the writer's error", end, err)
 		}
 	}

@@ -82,7 +82,7 @@ func run(t *cli.Tool, c tap.Config, coalesce time.Duration, user sandbox.User) e
 	if err != nil {
 		return err
 	}
-	r := &reader{dev: dev, link: c.Link(), out: out, coalesce: coalesce, stop: t.Stop(), warn: t.Warnf}
+	r := &reader{dev: dev, link: c.Link(), out: out, coalesce: coalesce, stop: t.Stop, warn: t.Warnf}
 	t.Counters(r.n.String)
 	if err := sandbox.Become(user); err != nil {
 		return err

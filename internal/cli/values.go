@@ -6,12 +6,10 @@ import (
 	"math"
 	"math/big"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 )
 
 // Size is a number of bytes: 10GB is 10^10, 10GiB is 10·2^30.
@@ -153,17 +151,10 @@ func (s Share) String() string { return strconv.FormatFloat(float64(s), 'g', -1,
 // Zone returns the time zone that -tz names.
 func Zone(name string) (*time.Location, error) {
 	zone, err := time.LoadLocation(name)
-	if err == nil {
-		return zone, nil
+	if err != nil {
+		err = Hint(Usagef("-tz %s: no such time zone", name), "want UTC or a name such as Europe/Berlin")
 	}
-	err = Usagef("-tz %s: no such time zone", name)
-	if strings.IndexFunc(name, func(r rune) bool { return !unicode.IsLetter(r) && r != '_' && r != '-' }) < 0 {
-		const zones = "/usr/share/zoneinfo/"
-		if found, _ := filepath.Glob(zones + "[A-Z]*/" + name); len(found) > 0 {
-			err = Hint(err, "did you mean %s?", strings.TrimPrefix(found[0], zones))
-		}
-	}
-	return nil, err
+	return zone, err
 }
 
 // Prefixes is a list of networks and addresses, separated by commas. Each Set

@@ -4,6 +4,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"runtime/debug"
 	"time"
 
@@ -82,7 +83,7 @@ func run(t *cli.Tool, c tap.Config, coalesce time.Duration, user sandbox.User) e
 	if err != nil {
 		return err
 	}
-	r := &reader{dev: dev, link: c.Link(), out: out, coalesce: coalesce, stop: t.Stop, warn: t.Warnf}
+	r := &reader{dev: dev, link: c.Link(), out: out, coalesce: coalesce, stop: t.Stop, warn: t.Warnf, seed: rand.Uint64()}
 	t.Counters(r.n.String)
 	if err := sandbox.Become(user); err != nil {
 		return err

@@ -133,9 +133,8 @@ func TestOddHeaders(t *testing.T) {
 	}
 	bad := len(k.left) - 1
 	all, r, said := readFrom(t, k)
-	if len(all) != 1 || !bytes.Equal(all[0].Frame, super) || r.n.malformed.Load() != uint64(bad) || len(said) != 2 ||
-		!strings.HasPrefix(said[0], "frame dropped: super-frame of type 4, but IP version 4") ||
-		said[1] != fmt.Sprintf("tap0: dropped %d frames with an invalid offload header", bad) {
+	if len(all) != 1 || !bytes.Equal(all[0].Frame, super) || r.n.malformed.Load() != uint64(bad) || len(said) != 1 ||
+		!strings.HasPrefix(said[0], "frame dropped: super-frame of type 4, but IP version 4") {
 		t.Errorf("%d frames, want 1; %v, want %d malformed; said %q", len(all), &r.n, bad, said)
 	}
 }

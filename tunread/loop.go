@@ -133,13 +133,10 @@ func (t *reader) burst() error {
 		if fds[0].Revents != 0 {
 			return t.last()
 		}
-		failed, before := t.n.errors.Load(), t.n.frames.Load()
+		before := t.n.frames.Load()
 		n, err := t.pass()
 		switch frames := t.n.frames.Load() - before; {
 		case err != nil:
-			return err
-		case t.n.errors.Load() != failed:
-			_, err = fdio.Wait(fds[:2], pause)
 			return err
 		case frames == 0 || !coming:
 			t.wrote = time.Now()
@@ -256,6 +253,7 @@ func (t *reader) read(buf []byte) (size int, hdr []byte, err error) {
 			if t.n.errors.Add(1) == 1 {
 				t.warn("reading: %v; this and further ones are counted", err)
 			}
+			_, _ = fdio.Wait(nil, pause)
 			err = unix.EAGAIN
 		}
 		return 0, nil, err

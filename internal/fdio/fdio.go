@@ -120,10 +120,7 @@ func (out *Output) tryWrite(p []byte) (n int, err error) {
 
 // blocked waits for room if a write failed with EAGAIN, and returns other errors.
 func (out *Output) blocked(err error) error {
-	switch err {
-	case nil, unix.EINTR:
-		return nil
-	case unix.EAGAIN:
+	if err == unix.EAGAIN {
 		return out.await()
 	}
 	return reason(err)
@@ -134,16 +131,15 @@ func (out *Output) blocked(err error) error {
 // waits for room.
 func (out *Output) Try(spans ...[]byte) (n int, err error) {
 	n, err = out.tryWritev(spans)
-	if err == unix.EINTR {
-		return 0, nil
-	}
 	return n, reason(err)
 }
 
 // reason converts the error of a write.
 func reason(err error) error {
 	switch err {
-	case nil, unix.EAGAIN:
+	case nil, unix.EINTR:
+		return nil
+	case unix.EAGAIN:
 		return err
 	case unix.EPIPE, unix.ECONNRESET:
 		return ErrReaderGone

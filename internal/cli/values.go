@@ -161,7 +161,7 @@ func Zone(name string) (*time.Location, error) {
 // appends to it.
 type Prefixes []netip.Prefix
 
-// Set implements flag.Value.
+// Set is for flag.Func.
 func (p *Prefixes) Set(text string) error {
 	for field := range strings.SplitSeq(text, ",") {
 		prefix, err := netip.ParsePrefix(field)
@@ -175,14 +175,6 @@ func (p *Prefixes) Set(text string) error {
 		*p = append(*p, prefix.Masked())
 	}
 	return nil
-}
-
-func (p Prefixes) String() string {
-	var s []string
-	for _, x := range p {
-		s = append(s, x.String())
-	}
-	return strings.Join(s, ",")
 }
 
 // split splits text into the decimal number at its start and the unit.

@@ -213,13 +213,10 @@ func (s *Stream) wait(timeout time.Duration) error {
 }
 
 // Splice moves n bytes to the output without copying them. Both must be pipes; out may also be
-// a device that takes everything. The error is io.ErrUnexpectedEOF if the input ends before.
+// a device that takes everything. The error is io.EOF if the input ends before.
 func (s *Stream) Splice(out *Output, n int) error {
 	for n > 0 {
 		m, err := s.move(splice, out, n, Forever)
-		if err == io.EOF {
-			return io.ErrUnexpectedEOF
-		}
 		if err != nil {
 			return err
 		}

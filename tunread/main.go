@@ -90,8 +90,7 @@ func run(t *cli.Tool, c tap.Config, coalesce time.Duration, user sandbox.User) e
 	}
 	debug.SetMemoryLimit(memory)
 	fdio.Steady() // the sandbox forbids it
-	holds := sandbox.Enter()
-	t.Verbosef("sandbox: %s", holds)
+	t.Verbosef("sandbox: %s", sandbox.Enter())
 	if err := r.run(c.Name); err != nil {
 		return fmt.Errorf("%s: %w", c.Name, err)
 	}

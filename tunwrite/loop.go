@@ -284,18 +284,13 @@ func (t *writer) done(err error, rec *frame.Record, room []byte, frames int) err
 			what = fmt.Sprintf("%d frames in one", frames)
 		}
 		t.warn("offset %d: %s: %s of %d bytes refused: %v%s; this and further ones are counted",
-			rec.Offset(), t.name, what, len(f), err, why(err))
+			rec.Offset(), t.name, what, len(f), err, why[err])
 	}
 	return nil
 }
 
-// why explains the error of a device.
-func why(err error) string {
-	switch err {
-	case unix.EIO:
-		return " (is it up?)"
-	case unix.EINVAL:
-		return " (too short, or headers that do not fit it)"
-	}
-	return ""
+// why explains errors of a device.
+var why = map[error]string{
+	unix.EIO:    " (is it up?)",
+	unix.EINVAL: " (too short, or headers that do not fit it)",
 }

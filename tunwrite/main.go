@@ -85,8 +85,7 @@ func run(t *cli.Tool, c tap.Config, pace float64, user sandbox.User) error {
 		return err
 	}
 	fdio.Steady() // the sandbox forbids it
-	holds := sandbox.Enter()
-	t.Verbosef("sandbox: %s", holds)
+	t.Verbosef("sandbox: %s", sandbox.Enter())
 	return w.run()
 }
 

@@ -116,13 +116,12 @@ func canonical(b []byte, rec *Record) (head int, length uint32) {
 	if len(b) < HeadSize || b[0] != 0x93 || b[1] != 0xcf {
 		return 0, 0
 	}
+	rec.Time = binary.BigEndian.Uint64(b[2:])
 	switch {
 	case b[10] == 0xc0 && b[11] == 0xc6:
-		rec.Time = binary.BigEndian.Uint64(b[2:])
 		rec.Offload = nil
 		return HeadSize, binary.BigEndian.Uint32(b[12:])
 	case b[10] == 0xc4 && b[11] == OffloadSize && len(b) >= HeadSizeOffload && b[22] == 0xc6:
-		rec.Time = binary.BigEndian.Uint64(b[2:])
 		rec.Offload = b[12:22:22]
 		return HeadSizeOffload, binary.BigEndian.Uint32(b[23:])
 	}

@@ -154,24 +154,21 @@ func (t *reader) flush() error {
 
 // fetch sets the spans of the next write, and returns the number of their bytes.
 func (t *reader) fetch() (n int) {
-	n = -t.sent
-	for _, h := range t.due {
-		n += len(h.Data)
-	}
-	for n < atOnce && len(t.due) < spans {
-		h := t.queue.Pop()
-		if h == nil {
-			break
-		}
-		t.due = append(t.due, h)
-		n += len(h.Data)
-	}
 	t.spans = t.spans[:0]
-	for _, h := range t.due {
-		t.spans = append(t.spans, h.Data)
+	for i := 0; i < spans && n < atOnce; i++ {
+		if i == len(t.due) {
+			h := t.queue.Pop()
+			if h == nil {
+				break
+			}
+			t.due = append(t.due, h)
+		}
+		t.spans = append(t.spans, t.due[i].Data)
+		n += len(t.due[i].Data)
 	}
 	if n > 0 {
 		t.spans[0] = t.spans[0][t.sent:]
+		n -= t.sent
 	}
 	return n
 }

@@ -78,10 +78,7 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	version := t.Flags.Bool("version", false, "")
 	defer func() {
 		if r := recover(); r != nil {
-			fmt.Fprintf(stderr, "%s: internal error: %v\n", t.Name, r)
-			if t.Verbose {
-				fmt.Fprintf(stderr, "%s", debug.Stack())
-			}
+			fmt.Fprintf(stderr, "%s: internal error: %v\n%s", t.Name, r, debug.Stack())
 			status = 1
 		}
 	}()
@@ -174,14 +171,14 @@ func Warning(err error) error { return exit{err, 3} }
 
 // Ends prefixes the error of a stage's loop with the end it came from, stdin or stdout.
 func Ends(err error) error {
-	var w *fdio.WriteError
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &w):
-		return fmt.Errorf("stdout: %w", err)
 	}
-	return fmt.Errorf("stdin: %w", err)
+	end := "stdin"
+	if errors.As(err, new(*fdio.WriteError)) {
+		end = "stdout"
+	}
+	return fmt.Errorf("%s: %w", end, err)
 }
 
 // Stall names an environment variable with a duration. If the next stage leaves written bytes

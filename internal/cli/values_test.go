@@ -28,7 +28,7 @@ var values = []struct {
 	{new(Size), "1.2.3GB", "error: must begin with a number"},
 	{new(Size), "0.1B", "error: must be 0 or at least 1B"},
 	{new(Size), "9999999PB", "error: must be at most 1152PB"},
-	{new(Size), strings.Repeat("9", 50) + "B", "error: a number of 50 digits: at most 40 are read"},
+	{new(Size), strings.Repeat("9", 50) + "B", "error: must be at most 1152921504606846976B"},
 	{new(Size), "", "error: must begin with a number"},
 	{new(Rate), "12.5MB/s", "100Mbit/s"},
 	{new(Rate), "1MiB/s", "8Mibit/s"},

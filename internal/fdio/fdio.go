@@ -41,12 +41,10 @@ const PipeSize = 512 << 10
 var ErrReaderGone = errors.New("the reader of the output has gone away")
 
 // WriteError is a permanent error of a write.
-type WriteError struct{ Err error }
-
-func (e *WriteError) Error() string { return e.Err.Error() }
+type WriteError struct{ error }
 
 // Unwrap returns the system's error.
-func (e *WriteError) Unwrap() error { return e.Err }
+func (e *WriteError) Unwrap() error { return e.error }
 
 // Forever is the timeout of a wait without a time limit.
 const Forever = time.Duration(-1)

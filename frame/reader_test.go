@@ -114,14 +114,6 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// The package comment shows bytes; they have to be true.
-func TestWorkedBytes(t *testing.T) {
-	want := unhex("93 cf 17 97 9c fe 36 2a 00 7b c0 c6 00 00 00 2a ff ff ff ff ff ff")
-	if got := (&Record{Time: ts, Frame: arp}).Append(nil); !bytes.HasPrefix(got, want) || len(got) != HeadSize+42 {
-		t.Errorf("%d bytes: % x, want % x ...", len(got), got, want)
-	}
-}
-
 // The last header counts. Annotations that are none of ours are let be.
 func TestHeader(t *testing.T) {
 	f := canon(ts, nil, arp)

@@ -82,8 +82,8 @@ func (t *counter) Idle() error {
 		if t.taken = t.share.take(); !t.taken {
 			offset := t.r.Offset()
 			t.r.Skip()
-			if err := t.in.Skip(missing); errors.Is(err, io.ErrUnexpectedEOF) {
-				return &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: err}
+			if err := t.in.Skip(missing); err == io.EOF {
+				return &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: io.ErrUnexpectedEOF}
 			} else if err != nil {
 				return err
 			}

@@ -74,20 +74,8 @@
 // # Writing a stage
 //
 // Run is the loop of a stage. It calls a function for each frame and writes the
-// frames that the function passes on. It reads and writes in large batches, and
-// does not copy unchanged frames:
-//
-//	func main() {
-//		err := frame.Run(os.Stdin, os.Stdout, func(r *frame.Record, w *frame.Writer) error {
-//			if len(r.Frame) > 1000 {
-//				return nil // drop it
-//			}
-//			return w.Pass(r)
-//		})
-//		if err != nil {
-//			log.Fatal(err)
-//		}
-//	}
+// frames that the function passes on: see the example. It reads and writes in
+// large batches, and does not copy unchanged frames.
 //
 // The files in testdata/vectors are streams with their decoded values, as test
 // vectors for implementations in other languages.

@@ -82,12 +82,12 @@ func everyWay(t failer, b []byte, seed uint64) {
 
 	out := &gather{t: t}
 	rnd := rng(seed)
-	err = Loop(small(chunks(200)), Filter(NewWriter(out), func(r *Record, w *Writer) error {
+	err = Loop(small(chunks(200)), &filter{NewWriter(out), func(r *Record, w *Writer) error {
 		if rnd.IntN(4) == 0 {
 			return w.WriteRaw(r.Raw())
 		}
 		return w.Pass(r)
-	}))
+	}})
 	if !reflect.DeepEqual(err, wantErr) || out.String() != raw {
 		t.Fatalf("passed on with %v, and delivered with %v:\n% x\n% x", err, wantErr, out.Bytes(), raw)
 	}

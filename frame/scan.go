@@ -1,9 +1,6 @@
 package frame
 
-import (
-	"fmt"
-	"io"
-)
+import "fmt"
 
 // FormatError reports damage in a stream.
 type FormatError struct {
@@ -160,10 +157,9 @@ func parse(b []byte) (e element, ok bool) {
 // foreign decodes a whole value b, an array or a map, in any encoding. It sets rec.at
 // relative to b.
 func foreign(b []byte, rec *Record) error {
+	*rec = Record{}
 	e, _ := parse(b)
 	if e.kind == aMap {
-		rec.Time, rec.Offload, rec.Frame = 0, nil, nil
-		rec.Extra, rec.Extras = nil, 0
 		return nil
 	}
 	if e.children < 3 {
@@ -196,12 +192,10 @@ func foreign(b []byte, rec *Record) error {
 	if len(frame) > MaxFrame {
 		return tooLong(uint32(len(frame)))
 	}
-	rec.Time = 0
 	for _, c := range time {
 		rec.Time = rec.Time<<8 | uint64(c)
 	}
 	rec.Offload, rec.Frame, rec.at = offload, frame, pos-len(frame)
-	rec.Extra, rec.Extras = nil, 0
 	if count > 3 {
 		rec.Extra, rec.Extras = b[pos:], count-3
 	}
@@ -210,13 +204,4 @@ func foreign(b []byte, rec *Record) error {
 
 func tooLong(n uint32) error {
 	return fmt.Errorf("the frame claims %d bytes, the most is %d", n, MaxFrame)
-}
-
-// ended is the error for an input that ends inside a value.
-func ended(offset int64, have, want int) error {
-	what := fmt.Sprintf("the input ends %d bytes into a value", have)
-	if want > have {
-		what = fmt.Sprintf("the input ends inside a frame, after %d of %d bytes", have, want)
-	}
-	return &FormatError{Offset: offset, What: what, Err: io.ErrUnexpectedEOF}
 }

@@ -1,6 +1,7 @@
 package frame
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"os"
@@ -57,9 +58,7 @@ func Loop(r *Reader, s Stage) error {
 	}
 }
 
-// Filter is the Stage that calls do for each frame, and passes annotations on.
-func Filter(w *Writer, do Func) Stage { return &filter{w, do} }
-
+// filter is the Stage that calls do for each frame, and passes annotations on.
 type filter struct {
 	w  *Writer
 	do Func
@@ -76,17 +75,14 @@ func (f *filter) Idle() error                { return f.w.Flush() }
 // become non-blocking in this process, and in no other.
 func Run(in, out *os.File, do Func) error {
 	from, err := descriptor(in)
-	if err != nil {
-		return err
-	}
-	to, err := descriptor(out)
-	if err != nil {
+	to, err2 := descriptor(out)
+	if err := cmp.Or(err, err2); err != nil {
 		return err
 	}
 	r := NewReader(fdio.NewStream(from, to))
 	fdio.Grow(from)
 	fdio.Grow(to)
-	err = Loop(r, Filter(NewWriter(fdio.NewOutput(to)), do))
+	err = Loop(r, &filter{NewWriter(fdio.NewOutput(to)), do})
 	runtime.KeepAlive(in) // or the collector closes them meanwhile
 	runtime.KeepAlive(out)
 	if errors.Is(err, fdio.ErrReaderGone) {

@@ -3,6 +3,7 @@ package frame
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"runtime"
@@ -167,40 +168,32 @@ func TestRunReaderGone(t *testing.T) {
 // A stage shares its descriptors with its neighbours: their flags stay.
 func TestRunKeepsFlags(t *testing.T) {
 	for name, nonblock := range map[string]bool{"blocking": false, "non-blocking": true} {
-		t.Run(name, func(t *testing.T) {
-			feed, in, out, drain := pipes(t, nonblock)
-			var fds [4]int // a neighbour's, which share the flags
-			for i, f := range []*os.File{feed, in, out, drain} {
-				fd, err := descriptor(f)
-				fds[i], _ = unix.Dup(fd)
-				defer unix.Close(fds[i])
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
-			flags := func() (all [4]int) {
-				for i, fd := range fds {
-					flag, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-					if err != nil {
-						t.Error(err)
-					}
-					all[i] = flag
-				}
-				return all
-			}
-			before := flags()
-			if _, err := feed.Write(canon(ts, nil, arp)); err != nil {
+		feed, in, out, _ := pipes(t, nonblock)
+		var fds [2]int // a neighbour's, which share the flags
+		for i, f := range []*os.File{in, out} {
+			fd, err := descriptor(f)
+			fds[i], _ = unix.Dup(fd)
+			defer unix.Close(fds[i])
+			if err != nil {
 				t.Fatal(err)
 			}
-			var during [4]int
-			err := Run(in, out, func(*Record, *Writer) error {
-				during = flags()
-				return errEnough
-			})
-			if after := flags(); err != errEnough || during != before || after != before {
-				t.Errorf("%v; the flags are %x and then %x, were %x", err, during, after, before)
-			}
+		}
+		flags := func() string {
+			a, err := unix.FcntlInt(uintptr(fds[0]), unix.F_GETFL, 0)
+			b, err2 := unix.FcntlInt(uintptr(fds[1]), unix.F_GETFL, 0)
+			return fmt.Sprint(a, b, err, err2)
+		}
+		before, during := flags(), ""
+		if _, err := feed.Write(canon(ts, nil, arp)); err != nil {
+			t.Fatal(err)
+		}
+		err := Run(in, out, func(*Record, *Writer) error {
+			during = flags()
+			return errEnough
 		})
+		if after := flags(); err != errEnough || during != before || after != before {
+			t.Errorf("%s: %v; the flags are %s and then %s, were %s", name, err, during, after, before)
+		}
 	}
 }
 
@@ -285,12 +278,12 @@ func TestLoopAllocates(t *testing.T) {
 		for _, dst := range []io.Writer{io.Discard, discardSpans{io.Discard}} {
 			n := 0
 			r := NewReader(&endless{b: mixed})
-			stage := Filter(NewWriter(dst), func(rec *Record, w *Writer) error {
+			stage := &filter{NewWriter(dst), func(rec *Record, w *Writer) error {
 				if n++; n%frames == 0 {
 					return errEnough
 				}
 				return do(rec, w)
-			})
+			}}
 			got := testing.AllocsPerRun(3, func() {
 				if err := Loop(r, stage); err != errEnough {
 					t.Fatal(err)
@@ -307,7 +300,7 @@ func TestLoopAllocates(t *testing.T) {
 func TestLoopErrors(t *testing.T) {
 	for _, end := range []string{"", "garbage", string(canon(ts, nil, arp)[:50])} {
 		r := NewReader(strings.NewReader(string(canon(ts, nil, arp)) + end))
-		if err := Loop(r, Filter(NewWriter(&failing{err: errEnough}), passAll)); err != errEnough {
+		if err := Loop(r, &filter{NewWriter(&failing{err: errEnough}), passAll}); err != errEnough {
 			t.Errorf("%q: %v, want the writer's error", end, err)
 		}
 	}

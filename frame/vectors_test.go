@@ -93,7 +93,7 @@ func checkVector(t *testing.T, in []byte, want *vector) {
 	}
 
 	var out bytes.Buffer
-	anew := Filter(NewWriter(&out), func(r *Record, w *Writer) error { return w.Write(r) })
+	anew := &filter{NewWriter(&out), func(r *Record, w *Writer) error { return w.Write(r) }}
 	if err2 := Loop(NewReader(bytes.NewReader(in)), anew); errorText(err2) != errorText(err) {
 		t.Errorf("error %v, and then %v", err, err2)
 	}

@@ -19,26 +19,17 @@ const (
 // memory is full. Pass does not copy large records.
 type Writer struct {
 	dst   io.Writer
-	vec   spanWriter // dst, if it can write spans
 	spans [][]byte
 	arena []byte // copies and encodings, never grown: spans point into it
 	// The open span is src.buf[start:end], or arena[start:] if src is nil.
 	src        *Reader
 	start, end int
-	size       int // bytes gathered
 	err        error
-}
-
-// spanWriter is an io.Writer that writes several spans with one system call.
-type spanWriter interface {
-	Writev(spans [][]byte) error
 }
 
 // NewWriter returns a Writer that writes to dst.
 func NewWriter(dst io.Writer) *Writer {
-	w := &Writer{dst: dst, spans: make([][]byte, 0, maxSpans+2), arena: make([]byte, 0, writeSize)}
-	w.vec, _ = dst.(spanWriter)
-	return w
+	return &Writer{dst: dst, spans: make([][]byte, 0, maxSpans+2), arena: make([]byte, 0, writeSize)}
 }
 
 // Pass writes a record of a Reader in its original encoding. It writes changes to the
@@ -50,13 +41,11 @@ func (w *Writer) Pass(rec *Record) error {
 	if rec.src == nil {
 		return w.Write(rec)
 	}
-	n := rec.end - rec.start
 	if w.src == rec.src && w.end == rec.start { // the common case: the previous record was passed, too
 		w.end = rec.end
-		w.size += n
 		return nil
 	}
-	if n <= copySize && w.size > 0 {
+	if rec.end-rec.start <= copySize && (w.src != nil || len(w.arena) > 0) {
 		return w.WriteRaw(rec.Raw())
 	}
 	if w.close(); len(w.spans) >= maxSpans {
@@ -70,7 +59,6 @@ func (w *Writer) Pass(rec *Record) error {
 		}
 	}
 	w.src, w.start, w.end = rec.src, rec.start, rec.end
-	w.size += n
 	rec.src.holder = w
 	return nil
 }
@@ -89,7 +77,7 @@ func (w *Writer) Write(rec *Record) error {
 	if err != nil {
 		return err
 	}
-	w.wrote(rec.Append(b))
+	w.arena = rec.Append(b)
 	return nil
 }
 
@@ -97,7 +85,7 @@ func (w *Writer) Write(rec *Record) error {
 func (w *Writer) WriteRaw(raw []byte) error {
 	b, err := w.reserve(len(raw))
 	if err == nil {
-		w.wrote(append(b, raw...))
+		w.arena = append(b, raw...)
 	}
 	return err
 }
@@ -122,24 +110,11 @@ func (w *Writer) Annotate(m map[string]any) error {
 
 // Header writes the first annotation of a stream from a device.
 func (w *Writer) Header(link, source string) error {
-	b := []byte{0x84}
-	str := func(s string) {
-		b = append(b, 0xd9, byte(len(s)))
-		b = append(b, s...)
-	}
 	source = source[:min(len(source), 255)]
-	str("format")
-	str("frames")
-	str("version")
-	b = append(b, 1)
-	str("link")
-	str(link)
-	str("source")
-	str(source)
-	return w.WriteRaw(b)
+	return w.Annotate(map[string]any{"format": "frames", "version": 1, "link": link, "source": source})
 }
 
-// reserve returns the arena with room for n more bytes. Append them and call wrote.
+// reserve returns the arena with room for n more bytes.
 func (w *Writer) reserve(n int) ([]byte, error) {
 	if len(w.arena)+n > cap(w.arena) {
 		if err := w.Flush(); err != nil {
@@ -151,11 +126,6 @@ func (w *Writer) reserve(n int) ([]byte, error) {
 		w.close()
 	}
 	return w.arena, nil
-}
-
-func (w *Writer) wrote(b []byte) {
-	w.size += len(b) - len(w.arena)
-	w.arena = b
 }
 
 // close ends the open span.
@@ -172,18 +142,17 @@ func (w *Writer) close() {
 // Flush writes the gathered values. After a write has failed, every Flush returns its
 // error.
 func (w *Writer) Flush() error {
-	if w.size == 0 || w.err != nil {
+	if w.close(); len(w.spans) == 0 || w.err != nil {
 		return w.err
 	}
-	w.close()
-	if w.vec != nil && len(w.spans) > 1 {
-		w.err = w.vec.Writev(w.spans)
+	if dst, ok := w.dst.(interface{ Writev([][]byte) error }); ok {
+		w.err = dst.Writev(w.spans) // all with one system call
 	} else {
 		for i := 0; i < len(w.spans) && w.err == nil; i++ {
 			_, w.err = w.dst.Write(w.spans[i])
 		}
 	}
 	w.spans, w.arena = w.spans[:0], w.arena[:0]
-	w.start, w.size = 0, 0
+	w.start = 0
 	return w.err
 }

@@ -201,8 +201,8 @@ func (t *filter) move(rec *frame.Record, missing int) error {
 	offset := t.r.Offset()
 	t.r.Skip()
 	err = t.in.Splice(t.out, missing)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: err}
+	if err == io.EOF {
+		err = &frame.FormatError{Offset: offset, What: "the input ends inside a frame", Err: io.ErrUnexpectedEOF}
 	}
 	t.tick()
 	return err

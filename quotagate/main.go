@@ -155,7 +155,7 @@ func main() {
 	flags.IntVar(&c.reserve, "reserve", 0, "")
 	flags.BoolVar(&c.hard, "hard", false, "")
 	flags.BoolVar(&c.whole, "whole", false, "")
-	flags.Var(&c.unmetered, "unmetered", "")
+	flags.Func("unmetered", "", c.unmetered.Set)
 	flags.Func("clock", "", cli.Choice(&c.records, "wall", "stream"))
 	flags.Uint64Var(&c.seed, "seed", 0, "")
 	flags.StringVar(&c.metrics, "metrics", "", "")

@@ -53,7 +53,7 @@ func main() {
 }
 
 func run(t *cli.Tool, c divert.Config) error {
-	d, err := divert.New(c, t.Stop(), t.Warnf)
+	d, err := divert.New(c, t.Stop, t.Warnf)
 	if errors.Is(err, divert.ErrStopped) {
 		return nil
 	}
@@ -71,5 +71,5 @@ func run(t *cli.Tool, c divert.Config) error {
 	if _, err := fdio.NewOutput(1).Write([]byte("diverting\n")); err != nil {
 		return cli.Ends(err)
 	}
-	return d.Run(t.Stop(), 1)
+	return d.Run(t.Stop, 1)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"framepipe/frame"
@@ -22,9 +21,10 @@ const (
 	// longestQueue is the limit in bytes. A flow that fills it waits some milliseconds at
 	// Gbit/s, and others do not wait for it. With 1 MiB, TCP lost more, and was slower.
 	longestQueue = 4 << 20
-	// atOnce is the number of bytes taken from the queue for one write. These no longer
-	// let a frame of another flow pass.
+	// atOnce and spans limit the bytes and records taken from the queue for one write. These
+	// no longer let a frame of another flow pass.
 	atOnce = 64 << 10
+	spans  = 64
 	// nap is the longest wait for room before the device is read again.
 	nap = 200 * time.Microsecond
 	// copied is the size up to which a frame is copied to memory of its own size. A longer
@@ -35,17 +35,12 @@ const (
 // keep takes the records in the buffer from offset done on into the backlog. The first of
 // them may have been written in part.
 func (t *reader) keep(done int) {
-	if t.due == nil {
-		t.due = make([]*fairq.Held, 0, 64) // the most spans of a write
-		t.seed = rand.Uint64()
-	}
 	start := 0
 	for _, end := range t.ends {
 		if end > done {
 			h := t.queue.Take(end - start)
 			copy(h.Data, t.buf[start:end])
 			if start < done {
-				h.Bytes = int64(len(h.Data))
 				t.due, t.sent = append(t.due, h), done-start
 			} else {
 				t.push(h)
@@ -88,7 +83,7 @@ func (t *reader) backlog() error {
 		if err := t.intake(); err != nil {
 			return errors.Join(err, t.flush())
 		}
-		if full, err := t.emit(); !full || err != nil {
+		if err := t.emit(); err != unix.EAGAIN {
 			return err
 		}
 		if _, err := fdio.Wait(fds[:], nap); err != nil {
@@ -112,50 +107,38 @@ func (t *reader) intake() error {
 			t.spare = t.queue.Take(longest)
 		}
 		h := t.spare
-		size, hdr, err := t.read(h.Data, frame.HeadSizeOffload)
-		if err == errDropped {
-			continue
-		}
+		size, hdr, err := t.read(h.Data)
 		if err == unix.EAGAIN {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		f := h.Data[frame.HeadSizeOffload:][:size]
-		head := frame.HeadSizeOffload
-		if hdr == nil {
-			head = frame.HeadSize
+		if size < 0 {
+			continue
 		}
-		if head+size <= copied {
-			h = t.queue.Take(head + size)
+		if size += frame.PutHead(h.Data, now, hdr, size); size <= copied {
+			h = t.queue.Take(size)
+			copy(h.Data, t.spare.Data)
 		} else {
-			t.spare = nil
-			h.Data = h.Data[:head+size]
+			h.Data, t.spare = h.Data[:size], nil
 		}
-		if &h.Data[head] != &f[0] {
-			copy(h.Data[head:], f)
-		}
-		frame.PutHead(h.Data, now, hdr, size)
 		t.push(h)
-		n += len(h.Data)
+		n += size
 	}
 	return nil
 }
 
-// emit writes the queue as far as the output has room, and reports whether it is full.
-func (t *reader) emit() (full bool, err error) {
+// emit writes the queue. The error is EAGAIN if the output has no room for all of it.
+func (t *reader) emit() error {
 	for t.fetch() > 0 {
 		done, err := t.out.Try(t.spans...)
-		if err == unix.EAGAIN {
-			return true, nil
-		}
 		if err != nil {
-			return false, err
+			return err
 		}
 		t.passed(done)
 	}
-	return false, nil
+	return nil
 }
 
 // flush writes the rest of the queue, and waits for room.
@@ -171,24 +154,21 @@ func (t *reader) flush() error {
 
 // fetch sets the spans of the next write, and returns the number of their bytes.
 func (t *reader) fetch() (n int) {
-	n = -t.sent
-	for _, h := range t.due {
-		n += len(h.Data)
-	}
-	for n < atOnce && len(t.due) < cap(t.due) {
-		h := t.queue.Pop()
-		if h == nil {
-			break
-		}
-		t.due = append(t.due, h)
-		n += len(h.Data)
-	}
 	t.spans = t.spans[:0]
-	for _, h := range t.due {
-		t.spans = append(t.spans, h.Data)
+	for i := 0; i < spans && n < atOnce; i++ {
+		if i == len(t.due) {
+			h := t.queue.Pop()
+			if h == nil {
+				break
+			}
+			t.due = append(t.due, h)
+		}
+		t.spans = append(t.spans, t.due[i].Data)
+		n += len(t.due[i].Data)
 	}
 	if n > 0 {
 		t.spans[0] = t.spans[0][t.sent:]
+		n -= t.sent
 	}
 	return n
 }

@@ -90,9 +90,6 @@ func (t *reader) run(source string) error {
 	for err == nil {
 		err = t.burst()
 	}
-	if n := t.n.malformed.Load(); n > 0 {
-		t.warn("%s: dropped %d frames with an invalid offload header", source, n)
-	}
 	if errors.Is(err, errStop) || errors.Is(err, fdio.ErrReaderGone) {
 		return nil
 	}
@@ -136,13 +133,10 @@ func (t *reader) burst() error {
 		if fds[0].Revents != 0 {
 			return t.last()
 		}
-		failed, before := t.n.errors.Load(), t.n.frames.Load()
+		before := t.n.frames.Load()
 		n, err := t.pass()
 		switch frames := t.n.frames.Load() - before; {
 		case err != nil:
-			return err
-		case t.n.errors.Load() != failed:
-			_, err = fdio.Wait(fds[:2], pause)
 			return err
 		case frames == 0 || !coming:
 			t.wrote = time.Now()
@@ -186,11 +180,8 @@ func (t *reader) last() error {
 			_ = t.dev.Close()
 		}
 		err = errors.Join(err, t.flush())
-		if n > 0 {
-			_, e := t.out.Write(t.buf[:n])
-			err = errors.Join(err, e)
-		}
-		if err != nil {
+		_, e := t.out.Write(t.buf[:n])
+		if err = errors.Join(err, e); err != nil {
 			return err
 		}
 		if end {
@@ -225,78 +216,58 @@ func (t *reader) drain() (n int, err error) {
 	t.ends = t.ends[:0]
 	var start time.Time // time of the first frame
 	for i := 0; n < batch && i < most; i++ {
-		// The kernel writes its header and the frame in one piece. Place the piece
-		// for a head of the previous frame's size; move the frame if its head has
-		// another size.
-		at := n + t.head
-		size, hdr, err := t.read(t.buf[:len(t.buf)-slack], at)
-		if err == errDropped {
-			continue
-		}
+		size, hdr, err := t.read(t.buf[n:])
 		if err == unix.EAGAIN {
-			return n, nil
+			break
 		}
 		if err != nil {
 			return n, err
 		}
-		want := frame.HeadSize
-		if hdr != nil {
-			want = frame.HeadSizeOffload
-		}
-		if want != t.head {
-			if hdr != nil {
-				var keep [offload.HeaderSize]byte
-				copy(keep[:], hdr)
-				hdr = keep[:]
-			}
-			copy(t.buf[n+want:], t.buf[at:at+size])
-			t.head = want
+		if size < 0 {
+			continue
 		}
 		if len(t.ends) == 0 {
 			start = time.Now()
 		}
 		now := start.UnixNano() + int64(time.Since(start)) // half the cost of time.Now
-		frame.PutHead(t.buf[n:], uint64(now), hdr, size)
-		n += want + size
+		n += frame.PutHead(t.buf[n:], uint64(now), hdr, size) + size
 		t.ends = append(t.ends, n)
 	}
 	return n, nil
 }
 
-// errDropped reports a frame that was refused.
-var errDropped = errors.New("frame dropped")
-
-// read reads a frame to buf[at:], and counts it. hdr is its offload header, directly in front
-// of it, if it needs one. The error is EAGAIN if the device has no frame now, or fails to
-// return one.
-func (t *reader) read(buf []byte, at int) (size int, hdr []byte, err error) {
-	for {
-		size, err = t.dev.Read(buf, at)
-		if err == nil {
-			break
-		}
-		if err == unix.EINTR {
-			continue
-		}
+// read reads a frame to the place that it has in a record at the start of buf, and counts it. hdr
+// is its offload header, which PutHead may overwrite, or nil if it needs none. The size is
+// negative if the frame was refused. The error is EAGAIN if the device has no frame now, or
+// fails to return one.
+//
+// The kernel writes its header and the frame in one piece. read places the piece for a head
+// of the previous frame's size, and moves the frame if its head has another size.
+func (t *reader) read(buf []byte) (size int, hdr []byte, err error) {
+	size, err = t.dev.Read(buf[:len(buf)-slack], t.head)
+	for err == unix.EINTR {
+		size, err = t.dev.Read(buf[:len(buf)-slack], t.head)
+	}
+	if err != nil {
 		if err != unix.EAGAIN && !errors.Is(err, tap.ErrGone) {
-			if t.n.errors.Add(1); t.n.errors.Load() == 1 {
+			if t.n.errors.Add(1) == 1 {
 				t.warn("reading: %v; this and further ones are counted", err)
 			}
+			_, _ = fdio.Wait(nil, pause)
 			err = unix.EAGAIN
 		}
 		return 0, nil, err
 	}
-	if t.dev.VNetHdr() {
-		if h := buf[at-offload.HeaderSize : at]; offload.Needed(h) {
-			hdr = h
-		}
+	f, head := buf[t.head:t.head+size], frame.HeadSize
+	if h := buf[t.head-offload.HeaderSize : t.head]; t.dev.VNetHdr() && offload.Needed(h) {
+		head, hdr = frame.HeadSizeOffload, h
 	}
-	_, ethernet, err := offload.OnWire(hdr, buf[at:at+size], size, t.link)
+	_, ethernet, err := offload.OnWire(hdr, f, size, t.link)
 	if err != nil { // later stages could neither segment nor count it
 		if t.n.malformed.Add(1) == 1 {
 			t.warn("frame dropped: %v; this and further ones are counted", err)
 		}
-		return 0, nil, errDropped
+		return -1, nil, nil
 	}
 	if hdr != nil {
 		t.n.super.Add(1)
@@ -304,6 +275,10 @@ func (t *reader) read(buf []byte, at int) (size int, hdr []byte, err error) {
 	t.frames++
 	t.bytes += uint64(size)
 	t.wire += uint64(ethernet)
+	if head != t.head {
+		copy(buf[head:], f)
+		t.head = head
+	}
 	return size, hdr, nil
 }
 

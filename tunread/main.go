@@ -4,6 +4,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"runtime/debug"
 	"time"
 
@@ -82,15 +83,14 @@ func run(t *cli.Tool, c tap.Config, coalesce time.Duration, user sandbox.User) e
 	if err != nil {
 		return err
 	}
-	r := &reader{dev: dev, link: c.Link(), out: out, coalesce: coalesce, stop: t.Stop(), warn: t.Warnf}
+	r := &reader{dev: dev, link: c.Link(), out: out, coalesce: coalesce, stop: t.Stop, warn: t.Warnf, seed: rand.Uint64()}
 	t.Counters(r.n.String)
 	if err := sandbox.Become(user); err != nil {
 		return err
 	}
 	debug.SetMemoryLimit(memory)
 	fdio.Steady() // the sandbox forbids it
-	holds := sandbox.Enter()
-	t.Verbosef("sandbox: %s", holds)
+	t.Verbosef("sandbox: %s", sandbox.Enter())
 	if err := r.run(c.Name); err != nil {
 		return fmt.Errorf("%s: %w", c.Name, err)
 	}

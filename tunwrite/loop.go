@@ -3,7 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"framepipe/frame"
@@ -28,11 +28,13 @@ type writer struct {
 
 	seg   offload.Segmenter
 	merge offload.Merger
-	first frame.Record // of those gathered in merge
-	whole bool         // the device is given every datagram by itself
-	n     counters
-	batch counts
+	first frame.Record   // of those gathered in merge
+	whole bool           // the device is given every datagram by itself
 	said  map[error]bool // errors of the device that were reported
+	n     counters
+
+	lock  sync.Mutex
+	shown counters // a copy, for the goroutine that prints them
 }
 
 // sink is the part of tap.Device that a writer uses.
@@ -45,28 +47,17 @@ type sink interface {
 
 // counters are the counters that SIGUSR1 prints.
 type counters struct {
-	frames, bytes, ethernet, segmented, merged, refused, malformed atomic.Uint64
+	frames, bytes, ethernet, segmented, merged, refused, malformed uint64
 	// Frames as the device took them, and bytes that were not injected.
-	written, writtenBytes, writtenEthernet, lostEthernet atomic.Uint64
+	written, writtenBytes, writtenEthernet, lostEthernet uint64
 }
 
-// counts are those of a batch, until publish adds them to the counters. Without them,
-// stores that another goroutine may see would take a sixth of a small frame's time here.
-type counts struct {
-	frames, bytes, ethernet                uint64
-	written, writtenBytes, writtenEthernet uint64
-}
-
-// publish brings the counters up to date.
+// publish shows the counters to SIGUSR1. Stores for each frame that another goroutine may see
+// would take a sixth of a small frame's time here.
 func (t *writer) publish() {
-	b := &t.batch
-	t.n.frames.Add(b.frames)
-	t.n.bytes.Add(b.bytes)
-	t.n.ethernet.Add(b.ethernet)
-	t.n.written.Add(b.written)
-	t.n.writtenBytes.Add(b.writtenBytes)
-	t.n.writtenEthernet.Add(b.writtenEthernet)
-	*b = counts{}
+	t.lock.Lock()
+	t.shown = t.n
+	t.lock.Unlock()
 }
 
 // run writes frames until the input or the device ends.
@@ -75,14 +66,14 @@ func (t *writer) run() error {
 	t.seg.Headroom, t.merge.Headroom = tap.Headroom, tap.Headroom
 	t.whole, t.said = !t.dev.Offload(), map[error]bool{}
 	t.r = frame.NewReader(t.in)
+	defer t.publish()
 	err := frame.Loop(t.r, t)
-	t.publish()
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, fdio.ErrReaderGone), errors.Is(err, tap.ErrGone):
 		// All that came and was not written was in hand.
-		t.n.lostEthernet.Add(t.n.ethernet.Load() - t.n.writtenEthernet.Load() - t.n.lostEthernet.Load())
+		t.n.lostEthernet = t.n.ethernet - t.n.writtenEthernet
 		return fmt.Errorf("%s: %w", t.name, tap.ErrGone)
 	}
 	return fmt.Errorf("stdin: %w", err)
@@ -90,7 +81,7 @@ func (t *writer) run() error {
 
 // Frame is frame.Stage's: it injects a frame, or gathers it.
 func (t *writer) Frame(rec *frame.Record) error {
-	if t.n.frames.Load()+t.batch.frames == 0 { // without a header it is Ethernet
+	if t.n.frames == 0 { // without a header it is Ethernet
 		if err := t.fits(rec); err != nil {
 			return err
 		}
@@ -100,16 +91,16 @@ func (t *writer) Frame(rec *frame.Record) error {
 			return err
 		}
 	}
-	t.batch.frames++
-	t.batch.bytes += uint64(len(rec.Frame))
-	t.batch.ethernet += t.ethernet(rec.Offload, rec.Frame)
+	t.n.frames++
+	t.n.bytes += uint64(len(rec.Frame))
+	t.n.ethernet += t.ethernet(rec.Offload, rec.Frame)
 	return t.gather(rec)
 }
 
 // Annotation is frame.Stage's.
 func (t *writer) Annotation(rec *frame.Record) error {
 	if t.replay != nil && rec.IsHeader() {
-		t.replay.again()
+		t.replay.header = true
 	}
 	return t.fits(rec)
 }
@@ -129,42 +120,44 @@ func (t *writer) fits(rec *frame.Record) error {
 	return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream's link is %s, and that of %s is %s", t.r.Link(), t.name, t.link)}
 }
 
-// pace waits until a frame is due. It injects the gathered frames first.
+// pace waits until a frame is due, or the device is gone. It injects the gathered frames first.
 func (t *writer) pace(rec *frame.Record) error {
 	d := t.replay.due(rec.Time, time.Now())
 	if d <= 0 {
 		return nil
 	}
-	if err := t.flush(); err != nil {
+	if err := t.Idle(); err != nil {
 		return err
 	}
-	t.publish()
-	return t.replay.wait(d)
+	fds := [1]fdio.PollFd{{Fd: int32(t.dev.Fd())}}
+	for end := time.Now().Add(d); d > 0; d = time.Until(end) {
+		if _, err := fdio.Wait(fds[:], d); err != nil {
+			return err
+		}
+		if fdio.Broken(fds[0]) {
+			return fdio.ErrReaderGone
+		}
+	}
+	return nil
 }
 
 // gather merges datagrams of one flow that stand one behind the other, as far
 // as they have been read: the device takes a super-frame for little more than
 // one of them. The rest it injects.
 func (t *writer) gather(rec *frame.Record) error {
-	if t.whole {
-		return t.inject(rec)
-	}
-	if t.merge.Add(rec.Offload, rec.Frame, t.link) {
+	if !t.whole && t.merge.Add(rec.Offload, rec.Frame, t.link) {
 		if t.merge.Len() == 1 {
 			t.first = *rec
 		}
 		return nil
 	}
-	if t.merge.Len() > 0 {
-		if err := t.flush(); err != nil {
-			return err
-		}
-		if !t.whole && t.merge.Add(rec.Offload, rec.Frame, t.link) {
-			t.first = *rec
-			return nil
-		}
+	if t.merge.Len() == 0 {
+		return t.inject(rec)
 	}
-	return t.inject(rec)
+	if err := t.flush(); err != nil {
+		return err
+	}
+	return t.gather(rec)
 }
 
 // flush injects the gathered frames.
@@ -180,9 +173,8 @@ func (t *writer) flush() error {
 	h, room := t.merge.Take()
 	h.Put(room[tap.Headroom-offload.HeaderSize : tap.Headroom])
 	f := room[tap.Headroom:]
-	err := t.put(room, len(f))
-	if err == unix.EINVAL {
-		// A kernel before 6.2 does not know such super-frames.
+	err := t.put(room)
+	if err == unix.EINVAL { // a kernel before 6.2 does not know such super-frames
 		t.whole = true
 		if err := t.seg.Start(h, f, t.link); err != nil {
 			return err
@@ -190,11 +182,9 @@ func (t *writer) flush() error {
 		return t.segments(&t.first)
 	}
 	if err == nil {
-		t.n.merged.Add(uint64(n))
-		t.wrote(room, len(f))
-		return nil
+		t.n.merged += uint64(n)
 	}
-	return t.failed(err, &t.first, room, len(f), n)
+	return t.done(err, &t.first, room, n)
 }
 
 // inject writes one frame, or its segments. It returns an error if the device is gone, and
@@ -210,21 +200,21 @@ func (t *writer) inject(rec *frame.Record) error {
 				clear(h)
 			}
 		}
-		return t.write(rec, room, len(rec.Frame))
+		return t.write(rec, room)
 	}
 	h, err := offload.Parse(rec.Offload)
 	if err == nil {
 		err = t.seg.Start(h, rec.Frame, t.link)
 	}
 	if err != nil {
-		t.n.lostEthernet.Add(t.ethernet(rec.Offload, rec.Frame))
-		if t.n.malformed.Add(1) == 1 {
+		t.n.lostEthernet += t.ethernet(rec.Offload, rec.Frame)
+		if t.n.malformed++; t.n.malformed == 1 {
 			t.warn("offset %d: frame dropped: %v; this and further ones are counted", rec.Offset(), err)
 		}
 		return nil
 	}
 	if h.Super() {
-		t.n.segmented.Add(1)
+		t.n.segmented++
 	}
 	return t.segments(rec)
 }
@@ -232,7 +222,7 @@ func (t *writer) inject(rec *frame.Record) error {
 // segments writes the segments of a record.
 func (t *writer) segments(rec *frame.Record) error {
 	for b := t.seg.Next(); b != nil; b = t.seg.Next() {
-		if err := t.write(rec, b, len(b)-tap.Headroom); err != nil {
+		if err := t.write(rec, b); err != nil {
 			return err
 		}
 	}
@@ -241,32 +231,24 @@ func (t *writer) segments(rec *frame.Record) error {
 
 // write writes the frame of a record, or a segment of it, which is in room after the
 // headroom.
-func (t *writer) write(rec *frame.Record, room []byte, n int) error {
-	err := t.put(room, n)
-	if err == nil {
-		t.wrote(room, n)
-		return nil
-	}
-	return t.failed(err, rec, room, n, 1)
+func (t *writer) write(rec *frame.Record, room []byte) error {
+	return t.done(t.put(room), rec, room, 1)
 }
 
-// put is write without the handling of errors.
-func (t *writer) put(room []byte, n int) error {
+// put is write without the counting.
+func (t *writer) put(room []byte) error {
 	for {
-		err := t.dev.Write(room, tap.Headroom, n)
-		switch err {
+		switch err := t.dev.Write(room, tap.Headroom, len(room)-tap.Headroom); err {
 		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			// A socket in place of a device is full. A tap never is.
+		case unix.EAGAIN: // a socket in place of a device is full; a tap never is
 			t.publish()
 			fds := [1]fdio.PollFd{{Fd: int32(t.dev.Fd()), Events: unix.POLLOUT}}
 			if _, err := fdio.Wait(fds[:], fdio.Forever); err != nil {
 				return err
 			}
-			continue
+		default:
+			return err
 		}
-		return err
 	}
 }
 
@@ -276,30 +258,25 @@ func (t *writer) ethernet(header, f []byte) uint64 {
 	return uint64(n)
 }
 
-// given is ethernet for a frame of n bytes in room, as it was passed to the device.
-func (t *writer) given(room []byte, n int) uint64 {
-	f := room[tap.Headroom : tap.Headroom+n]
-	if !t.dev.VNetHdr() {
-		return t.ethernet(nil, f)
-	}
-	return t.ethernet(room[tap.Headroom-offload.HeaderSize:tap.Headroom], f)
-}
-
-// wrote counts a frame that the device has taken.
-func (t *writer) wrote(room []byte, n int) {
-	t.batch.written++
-	t.batch.writtenBytes += uint64(n)
-	t.batch.writtenEthernet += t.given(room, n)
-}
-
-// failed deals with the error of a write, which is the device's end or only
-// that of a frame, or of some that were given together, of which rec is the first.
-func (t *writer) failed(err error, rec *frame.Record, room []byte, n, frames int) error {
+// done counts what the device was given in room: a frame, or several of which rec is the first.
+// It returns the error of the write if the device is gone, and counts other errors.
+func (t *writer) done(err error, rec *frame.Record, room []byte, frames int) error {
 	if errors.Is(err, tap.ErrGone) {
 		return err
 	}
-	t.n.refused.Add(uint64(frames))
-	t.n.lostEthernet.Add(t.given(room, n))
+	f, header := room[tap.Headroom:], []byte(nil)
+	if t.dev.VNetHdr() {
+		header = room[tap.Headroom-offload.HeaderSize : tap.Headroom]
+	}
+	ethernet := t.ethernet(header, f)
+	if err == nil {
+		t.n.written++
+		t.n.writtenBytes += uint64(len(f))
+		t.n.writtenEthernet += ethernet
+		return nil
+	}
+	t.n.refused += uint64(frames)
+	t.n.lostEthernet += ethernet
 	if !t.said[err] {
 		t.said[err] = true
 		what := "frame"
@@ -307,18 +284,13 @@ func (t *writer) failed(err error, rec *frame.Record, room []byte, n, frames int
 			what = fmt.Sprintf("%d frames in one", frames)
 		}
 		t.warn("offset %d: %s: %s of %d bytes refused: %v%s; this and further ones are counted",
-			rec.Offset(), t.name, what, n, err, why(err))
+			rec.Offset(), t.name, what, len(f), err, why[err])
 	}
 	return nil
 }
 
-// why explains the error of a device.
-func why(err error) string {
-	switch err {
-	case unix.EIO:
-		return " (is it up?)"
-	case unix.EINVAL:
-		return " (too short, or headers that do not fit it)"
-	}
-	return ""
+// why explains errors of a device.
+var why = map[error]string{
+	unix.EIO:    " (is it up?)",
+	unix.EINVAL: " (too short, or headers that do not fit it)",
 }

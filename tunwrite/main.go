@@ -48,9 +48,9 @@ func main() {
 	var user sandbox.User
 	flags.Var(&user, "user", "")
 	tool := &cli.Tool{Name: "tunwrite", Usage: usage, Args: "DEVICE", Flags: flags}
-	var pace speed
-	flags.Func("pace", "", func(s string) error {
-		err := pace.Set(s)
+	pace := 0.0
+	flags.Func("pace", "", func(s string) (err error) {
+		pace, err = speed(s)
 		tool.Abrupt = pace > 0 // a replay may last as long as its recording: stop at the first signal
 		return err
 	})
@@ -60,7 +60,7 @@ func main() {
 	tool.Main()
 }
 
-func run(t *cli.Tool, c tap.Config, pace speed, user sandbox.User) error {
+func run(t *cli.Tool, c tap.Config, pace float64, user sandbox.User) error {
 	if err := cli.Stdin("tunread tap0 | tunwrite " + c.Name); err != nil {
 		return err
 	}
@@ -78,20 +78,22 @@ func run(t *cli.Tool, c tap.Config, pace speed, user sandbox.User) error {
 		in: fdio.NewStream(0, dev.Fd()), // the wait for input also detects the end of the device
 	}
 	if pace > 0 {
-		w.replay = &replay{speed: pace, device: dev.Fd()}
+		w.replay = &replay{speed: pace}
 	}
-	t.Counters(w.n.String)
+	t.Counters(w.line)
 	if err := sandbox.Become(user); err != nil {
 		return err
 	}
 	fdio.Steady() // the sandbox forbids it
-	holds := sandbox.Enter()
-	t.Verbosef("sandbox: %s", holds)
+	t.Verbosef("sandbox: %s", sandbox.Enter())
 	return w.run()
 }
 
-func (n *counters) String() string {
+func (t *writer) line() string {
+	t.lock.Lock()
+	n := t.shown
+	t.lock.Unlock()
 	return fmt.Sprintf("frames=%d bytes=%d segmented=%d merged=%d refused=%d malformed=%d ethernet_bytes=%d written=%d written_bytes=%d written_ethernet_bytes=%d lost_ethernet_bytes=%d",
-		n.frames.Load(), n.bytes.Load(), n.segmented.Load(), n.merged.Load(), n.refused.Load(), n.malformed.Load(), n.ethernet.Load(),
-		n.written.Load(), n.writtenBytes.Load(), n.writtenEthernet.Load(), n.lostEthernet.Load())
+		n.frames, n.bytes, n.segmented, n.merged, n.refused, n.malformed, n.ethernet,
+		n.written, n.writtenBytes, n.writtenEthernet, n.lostEthernet)
 }

@@ -138,10 +138,10 @@ func TestRefused(t *testing.T) {
 			if said != tt.said || fmt.Sprint(err) != cmp.Or(tt.err, "<nil>") {
 				t.Errorf("%v, said %q, want %s, %q", err, said, tt.err, tt.said)
 			}
-			lost := w.n.lostEthernet.Load()
-			if w.n.merged.Load() != tt.merged || w.n.refused.Load() != tt.refused || (lost > 0) != tt.lost ||
-				w.n.ethernet.Load() != w.n.writtenEthernet.Load()+lost {
-				t.Errorf("%v", &w.n)
+			lost := w.n.lostEthernet
+			if w.n.merged != tt.merged || w.n.refused != tt.refused || (lost > 0) != tt.lost ||
+				w.n.ethernet != w.n.writtenEthernet+lost {
+				t.Errorf("%v", w.line())
 			}
 		})
 	}
@@ -206,8 +206,8 @@ func FuzzWrite(f *testing.F) {
 				t.Fatalf("frame %d came out as\n% x, want\n% x", i, got[i], want[i])
 			}
 		}
-		if len(got) != len(want) || w.n.refused.Load() != refused || w.n.malformed.Load() != malformed || w.n.frames.Load() != uint64(len(all)) {
-			t.Fatalf("%d frames came out, want %d; %v, want %d refused and %d malformed", len(got), len(want), &w.n, refused, malformed)
+		if len(got) != len(want) || w.n.refused != refused || w.n.malformed != malformed || w.n.frames != uint64(len(all)) {
+			t.Fatalf("%d frames came out, want %d; %v, want %d refused and %d malformed", len(got), len(want), w.line(), refused, malformed)
 		}
 	})
 }

@@ -6,21 +6,16 @@ import (
 	"strconv"
 	"time"
 
-	"framepipe/internal/fdio"
 	"framepipe/internal/recorded"
 )
 
-// speed is the speed of a replay, as a multiple of the recorded speed.
-type speed float64
-
-// Set parses the flag.
-func (s *speed) Set(text string) error {
+// speed parses the speed of a replay, a multiple of the recorded speed.
+func speed(text string) (float64, error) {
 	v, err := strconv.ParseFloat(text, 64)
 	if err != nil || v < 0 || math.IsInf(v, 0) || math.IsNaN(v) {
-		return errors.New("want a number, such as 1 or 10")
+		return 0, errors.New("want a number, such as 1 or 10")
 	}
-	*s = speed(v)
-	return nil
+	return v, nil
 }
 
 // pause is the longest pause of a recording that is kept. A longer one is probably a wrong time.
@@ -28,9 +23,7 @@ const pause = 24 * time.Hour
 
 // replay delays frames to their recorded times.
 type replay struct {
-	speed  speed
-	device int // a descriptor
-
+	speed  float64
 	clock  recorded.Clock
 	last   int64     // what the clock showed at the last record, 0 before the first
 	header bool      // a header came after the last record
@@ -53,22 +46,5 @@ func (p *replay) due(record uint64, now time.Time) time.Duration {
 	}
 	p.last = at
 	// Times may be centuries apart: cap the wait, so that it fits a Duration.
-	return p.at.Add(time.Duration(min(float64(at-p.from)/float64(p.speed), math.MaxInt64/2))).Sub(now)
-}
-
-// again is told of a header: another recording may follow.
-func (p *replay) again() { p.header = true }
-
-// wait waits for d, or until the device is gone.
-func (p *replay) wait(d time.Duration) error {
-	fds := [1]fdio.PollFd{{Fd: int32(p.device)}}
-	for end := time.Now().Add(d); d > 0; d = time.Until(end) {
-		if _, err := fdio.Wait(fds[:], d); err != nil {
-			return err
-		}
-		if fdio.Broken(fds[0]) {
-			return fdio.ErrReaderGone
-		}
-	}
-	return nil
+	return p.at.Add(time.Duration(min(float64(at-p.from)/p.speed, math.MaxInt64/2))).Sub(now)
 }

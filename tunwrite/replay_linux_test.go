@@ -15,14 +15,13 @@ import (
 )
 
 func TestSpeed(t *testing.T) {
-	const refused = -1
-	for text, want := range map[string]speed{
-		"1": 1, "0": 0, "0.5": 0.5, "1e3": 1000,
+	const refused = 0
+	for text, want := range map[string]float64{
+		"1": 1, "0.5": 0.5, "1e3": 1000,
 		"": refused, "fast": refused, "-2": refused, "Inf": refused, "NaN": refused, "1x": refused,
 	} {
-		s := speed(refused)
-		if err := s.Set(text); s != want || (err != nil) != (want == refused) {
-			t.Errorf("%q: %v, %v, want %v", text, s, err, want)
+		if got, err := speed(text); got != want || (err != nil) != (want == refused) {
+			t.Errorf("%q: %v, %v, want %v", text, got, err, want)
 		}
 	}
 }
@@ -57,7 +56,7 @@ func TestDue(t *testing.T) {
 		{record: 3e9, now: 63 * time.Second, want: time.Second},
 	} {
 		if tt.again {
-			p.again()
+			p.header = true
 		}
 		if got := p.due(tt.record, start.Add(tt.now)); got != tt.want {
 			t.Errorf("%d: %v, want %v", i, got, tt.want)
@@ -87,10 +86,10 @@ func TestReplay(t *testing.T) {
 		}
 	}
 	_ = w.Flush()
-	took := func(s speed) time.Duration {
+	took := func(s float64) time.Duration {
 		k := &kernel{}
 		w := newWriter(t, k, b.Bytes())
-		w.replay = &replay{speed: s, device: k.Fd()}
+		w.replay = &replay{speed: s}
 		start := time.Now()
 		if err := w.run(); err != nil || len(k.taken) != 2*n {
 			t.Errorf("%d frames of %d, %v", len(k.taken), 2*n, err)
@@ -104,23 +103,50 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// When the device goes, it does not wait any longer.
-func TestReplayEnds(t *testing.T) {
-	stream := (&frame.Record{Time: 1e18, Frame: packettest.ARP(1)}).Append(nil)
-	stream = (&frame.Record{Time: 1e18 + 10e9, Frame: packettest.ARP(2)}).Append(stream)
+// socket returns a writer of a stream to a socket in place of a device, and the other end of it.
+func socket(t *testing.T, stream []byte) (w *writer, other int) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(p[0])
 	dev, err := tap.Open(tap.Config{Name: "fd:" + strconv.Itoa(p[1]), Write: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dev.Close()
-	w := newWriter(t, dev, stream)
-	w.replay = &replay{speed: 1, device: dev.Fd()}
-	time.AfterFunc(50*time.Millisecond, func() { _ = unix.Shutdown(p[0], unix.SHUT_RDWR) })
+	t.Cleanup(func() { unix.Close(p[0]); dev.Close() })
+	return newWriter(t, dev, stream), p[0]
+}
+
+// A socket that is full is waited for.
+func TestFullSocket(t *testing.T) {
+	const n, size = 3000, 1000
+	w, other := socket(t, bytes.Repeat((&frame.Record{Frame: make([]byte, size)}).Append(nil), n))
+	came := make(chan int)
+	go func() {
+		time.Sleep(20 * time.Millisecond)
+		for i, b := 0, make([]byte, 2000); ; i++ {
+			if m, _ := unix.Read(other, b); m != size {
+				came <- i
+				return
+			}
+		}
+	}()
+	err := w.run()
+	_ = unix.Shutdown(other, unix.SHUT_RDWR)
+	const want = "frames=3000 bytes=3000000 segmented=0 merged=0 refused=0 malformed=0 ethernet_bytes=3012000" +
+		" written=3000 written_bytes=3000000 written_ethernet_bytes=3012000 lost_ethernet_bytes=0"
+	if i := <-came; err != nil || i != n || w.line() != want {
+		t.Errorf("%d frames came, %v, %s", i, err, w.line())
+	}
+}
+
+// When the device goes, it does not wait any longer.
+func TestReplayEnds(t *testing.T) {
+	stream := (&frame.Record{Time: 1e18, Frame: packettest.ARP(1)}).Append(nil)
+	stream = (&frame.Record{Time: 1e18 + 10e9, Frame: packettest.ARP(2)}).Append(stream)
+	w, other := socket(t, stream)
+	w.replay = &replay{speed: 1}
+	time.AfterFunc(50*time.Millisecond, func() { _ = unix.Shutdown(other, unix.SHUT_RDWR) })
 	start := time.Now()
 	if err := w.run(); !errors.Is(err, tap.ErrGone) || time.Since(start) > 5*time.Second {
 		t.Errorf("%v after %v", err, time.Since(start))

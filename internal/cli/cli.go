@@ -55,11 +55,12 @@ type Tool struct {
 	// readable. Other stages ignore the first of these signals and run to the end
 	// of their input.
 	Source bool
+	// Stop is a descriptor to wait for while a Source runs.
+	Stop int
 	// Abrupt makes the first INT or TERM end the tool at once, instead of the
 	// second. It is for tools that hold no frames.
 	Abrupt bool
 
-	stop     int
 	counters atomic.Pointer[func() string]
 }
 
@@ -77,10 +78,7 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	version := t.Flags.Bool("version", false, "")
 	defer func() {
 		if r := recover(); r != nil {
-			fmt.Fprintf(stderr, "%s: internal error: %v\n", t.Name, r)
-			if t.Verbose {
-				fmt.Fprintf(stderr, "%s", debug.Stack())
-			}
+			fmt.Fprintf(stderr, "%s: internal error: %v\n%s", t.Name, r, debug.Stack())
 			status = 1
 		}
 	}()
@@ -89,13 +87,17 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	case errors.Is(err, flag.ErrHelp):
 		_, err = io.WriteString(stdout, t.Usage)
 	case err != nil:
-		err = usage{errors.New(strings.Replace(err.Error(), "flag provided but not defined:", "there is no flag", 1))}
+		err = Usagef("%s", strings.Replace(err.Error(), "flag provided but not defined:", "there is no flag", 1))
 	case *version:
-		_, err = fmt.Fprintln(stdout, t.Name, Version())
+		build := "unknown"
+		if info, ok := debug.ReadBuildInfo(); ok {
+			build = info.Main.Version
+		}
+		_, err = fmt.Fprintln(stdout, t.Name, build, runtime.Version())
 	case len(arguments) > len(strings.Fields(t.Args)) || len(arguments) < len(strings.Fields(t.Args))-strings.Count(t.Args, "["):
 		err = Usagef("wrong arguments: want %s, have %s", cmp.Or(t.Args, "none"), cmp.Or(strings.Join(arguments, " "), "none"))
 	default:
-		if err = cmp.Or(enoughFiles(), t.signals()); err == nil {
+		if err = t.signals(); err == nil {
 			err = t.Run(t, arguments)
 			if line := t.counters.Load(); line != nil && t.Verbose {
 				fmt.Fprintf(stderr, "%s: %s\n", t.Name, (*line)())
@@ -134,17 +136,11 @@ func (t *Tool) report(err error, stderr io.Writer) int {
 			fmt.Fprintf(stderr, "%s: hint: %s\n", t.Name, line)
 		}
 	}
-	var u usage
-	if errors.As(err, &u) {
-		if hint == "" {
-			fmt.Fprintf(stderr, "%s: hint: %s -h shows the usage\n", t.Name, t.Name)
-		}
-		return 2
+	e := exit{status: 1}
+	if errors.As(err, &e); e.status == 2 && hint == "" {
+		fmt.Fprintf(stderr, "%s: hint: %s -h shows the usage\n", t.Name, t.Name)
 	}
-	if errors.As(err, new(warning)) {
-		return 3
-	}
-	return 1
+	return e.status
 }
 
 // Warnf prints a message that does not end the tool.
@@ -159,28 +155,30 @@ func (t *Tool) Verbosef(format string, args ...any) {
 	}
 }
 
-type usage struct{ error }
+// exit is an error that sets the exit status.
+type exit struct {
+	error
+	status int
+}
 
-func (u usage) Unwrap() error { return u.error }
+func (e exit) Unwrap() error { return e.error }
 
 // Usagef returns an error for a wrong command line.
-func Usagef(format string, args ...any) error { return usage{fmt.Errorf(format, args...)} }
-
-type warning struct{ error }
+func Usagef(format string, args ...any) error { return exit{fmt.Errorf(format, args...), 2} }
 
 // Warning returns an error for a tool that has done its work and has something to warn of.
-func Warning(err error) error { return warning{err} }
+func Warning(err error) error { return exit{err, 3} }
 
 // Ends prefixes the error of a stage's loop with the end it came from, stdin or stdout.
 func Ends(err error) error {
-	var w *fdio.WriteError
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &w):
-		return fmt.Errorf("stdout: %w", err)
 	}
-	return fmt.Errorf("stdin: %w", err)
+	end := "stdin"
+	if errors.As(err, new(*fdio.WriteError)) {
+		end = "stdout"
+	}
+	return fmt.Errorf("%s: %w", end, err)
 }
 
 // Stall names an environment variable with a duration. If the next stage leaves written bytes
@@ -240,19 +238,6 @@ func HintOf(err error) string {
 	return h.hint
 }
 
-// Version returns the version that the build recorded.
-func Version() string {
-	version := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.Main.Version
-	}
-	return version + " " + runtime.Version()
-}
-
-// Stop returns a descriptor for poll that becomes readable when a Source is asked to
-// stop.
-func (t *Tool) Stop() int { return t.stop }
-
 // signals sets up the signal handlers.
 //
 // SIGUSR1 prints the counters. At INT or TERM the source of a pipeline stops,
@@ -262,14 +247,13 @@ func (t *Tool) Stop() int { return t.stop }
 func (t *Tool) signals() error {
 	signal.Ignore(syscall.SIGPIPE)
 	wake := -1
-	t.stop = -1
 	if t.Source {
 		// With os.Pipe, the runtime would poll the descriptors.
 		var p [2]int
 		if err := syscall.Pipe(p[:]); err != nil {
 			return err
 		}
-		t.stop, wake = p[0], p[1]
+		t.Stop, wake = p[0], p[1]
 	}
 	counters, prefix := countersFile()
 	c := make(chan os.Signal, 4)
@@ -294,17 +278,5 @@ func (t *Tool) signals() error {
 			}
 		}
 	}()
-	return nil
-}
-
-// fewestFiles is the least limit of open files. A tool has about ten; Go's runtime ends with a
-// stack trace where its own cannot be opened.
-const fewestFiles = 16
-
-func enoughFiles() error {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < fewestFiles {
-		return Hint(fmt.Errorf("too few open files: the limit is %d", limit.Cur), "ulimit -n %d or more", fewestFiles)
-	}
 	return nil
 }

@@ -8,12 +8,8 @@ import (
 // Human formats a number for people, with three digits, a decimal prefix and the
 // unit: 12.3 MB.
 func Human(n float64, unit string) string {
-	if math.IsInf(n, 0) || math.IsNaN(n) {
-		return fmt.Sprint(n) + " " + unit
-	}
-	i := 0
-	const names = " kMGTPE"
-	for math.Abs(n) >= 999.5 && i < len(names)-1 {
+	i, names := 0, []string{"", "k", "M", "G", "T", "P", "E"}
+	for math.Abs(n) >= 999.5 && i < len(names)-1 && !math.IsInf(n, 0) {
 		n /= 1000
 		i++
 	}
@@ -25,8 +21,5 @@ func Human(n float64, unit string) string {
 	case a < 99.95:
 		digits = 1
 	}
-	if i == 0 {
-		return fmt.Sprintf("%.*f %s", digits, n, unit)
-	}
-	return fmt.Sprintf("%.*f %c%s", digits, n, names[i], unit)
+	return fmt.Sprintf("%.*f %s%s", digits, n, names[i], unit)
 }

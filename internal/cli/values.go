@@ -6,12 +6,10 @@ import (
 	"math"
 	"math/big"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 )
 
 // Size is a number of bytes: 10GB is 10^10, 10GiB is 10·2^30.
@@ -153,24 +151,17 @@ func (s Share) String() string { return strconv.FormatFloat(float64(s), 'g', -1,
 // Zone returns the time zone that -tz names.
 func Zone(name string) (*time.Location, error) {
 	zone, err := time.LoadLocation(name)
-	if err == nil {
-		return zone, nil
+	if err != nil {
+		err = Hint(Usagef("-tz %s: no such time zone", name), "want UTC or a name such as Europe/Berlin")
 	}
-	err = Usagef("-tz %s: no such time zone", name)
-	if strings.IndexFunc(name, func(r rune) bool { return !unicode.IsLetter(r) && r != '_' && r != '-' }) < 0 {
-		const zones = "/usr/share/zoneinfo/"
-		if found, _ := filepath.Glob(zones + "[A-Z]*/" + name); len(found) > 0 {
-			err = Hint(err, "did you mean %s?", strings.TrimPrefix(found[0], zones))
-		}
-	}
-	return nil, err
+	return zone, err
 }
 
 // Prefixes is a list of networks and addresses, separated by commas. Each Set
 // appends to it.
 type Prefixes []netip.Prefix
 
-// Set implements flag.Value.
+// Set is for flag.Func.
 func (p *Prefixes) Set(text string) error {
 	for field := range strings.SplitSeq(text, ",") {
 		prefix, err := netip.ParsePrefix(field)
@@ -184,14 +175,6 @@ func (p *Prefixes) Set(text string) error {
 		*p = append(*p, prefix.Masked())
 	}
 	return nil
-}
-
-func (p Prefixes) String() string {
-	var s []string
-	for _, x := range p {
-		s = append(s, x.String())
-	}
-	return strings.Join(s, ",")
 }
 
 // split splits text into the decimal number at its start and the unit.
@@ -252,10 +235,7 @@ func meant(number, unit string, bases []struct{ other, unit string }, otherwise 
 // scale multiplies a decimal number by the factor of its unit, exactly, and rounds down. A
 // positive number that would become 0 is an error, which names the unit base.
 func scale(to *int64, number string, factor int64, unit, base string) error {
-	const most, digits = 1 << 60, 40
-	if len(number) > digits {
-		return fmt.Errorf("a number of %d digits: at most %d are read", len(number), digits)
-	}
+	const most = 1 << 60
 	r, ok := new(big.Rat).SetString(number)
 	if !ok {
 		return errNumber

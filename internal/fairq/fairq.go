@@ -191,13 +191,10 @@ func (q *Queue) unlink(f *flow) *Held {
 		return h
 	}
 	last := q.heap[len(q.heap)-1]
+	q.swap(f, last)
 	q.heap = q.heap[:len(q.heap)-1]
-	if last != f {
-		last.place = f.place
-		q.heap[last.place] = last
-		q.up(last)
-		q.down(last)
-	}
+	q.up(last)
+	q.down(last)
 	return h
 }
 

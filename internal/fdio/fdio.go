@@ -41,12 +41,10 @@ const PipeSize = 512 << 10
 var ErrReaderGone = errors.New("the reader of the output has gone away")
 
 // WriteError is a permanent error of a write.
-type WriteError struct{ Err error }
-
-func (e *WriteError) Error() string { return e.Err.Error() }
+type WriteError struct{ error }
 
 // Unwrap returns the system's error.
-func (e *WriteError) Unwrap() error { return e.Err }
+func (e *WriteError) Unwrap() error { return e.error }
 
 // Forever is the timeout of a wait without a time limit.
 const Forever = time.Duration(-1)
@@ -120,10 +118,7 @@ func (out *Output) tryWrite(p []byte) (n int, err error) {
 
 // blocked waits for room if a write failed with EAGAIN, and returns other errors.
 func (out *Output) blocked(err error) error {
-	switch err {
-	case nil, unix.EINTR:
-		return nil
-	case unix.EAGAIN:
+	if err == unix.EAGAIN {
 		return out.await()
 	}
 	return reason(err)
@@ -134,16 +129,15 @@ func (out *Output) blocked(err error) error {
 // waits for room.
 func (out *Output) Try(spans ...[]byte) (n int, err error) {
 	n, err = out.tryWritev(spans)
-	if err == unix.EINTR {
-		return 0, nil
-	}
 	return n, reason(err)
 }
 
 // reason converts the error of a write.
 func reason(err error) error {
 	switch err {
-	case nil, unix.EAGAIN:
+	case nil, unix.EINTR:
+		return nil
+	case unix.EAGAIN:
 		return err
 	case unix.EPIPE, unix.ECONNRESET:
 		return ErrReaderGone
@@ -217,13 +211,10 @@ func (s *Stream) wait(timeout time.Duration) error {
 }
 
 // Splice moves n bytes to the output without copying them. Both must be pipes; out may also be
-// a device that takes everything. The error is io.ErrUnexpectedEOF if the input ends before.
+// a device that takes everything. The error is io.EOF if the input ends before.
 func (s *Stream) Splice(out *Output, n int) error {
 	for n > 0 {
 		m, err := s.move(splice, out, n, Forever)
-		if err == io.EOF {
-			return io.ErrUnexpectedEOF
-		}
 		if err != nil {
 			return err
 		}

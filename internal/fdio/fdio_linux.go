@@ -46,13 +46,10 @@ func prepare(fd int) kind {
 		return plain
 	}
 	defer unix.Close(own)
-	cloexec := 0
-	if flags&unix.FD_CLOEXEC != 0 {
-		cloexec = unix.O_CLOEXEC
-	}
-	if err := unix.Dup3(own, fd, cloexec); err != nil {
+	if unix.Dup3(own, fd, 0) != nil {
 		return plain
 	}
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, flags)
 	return private
 }
 
@@ -64,23 +61,23 @@ func Grow(fd int) {
 	}
 }
 
-// Read is read(2) on a descriptor that does not block. An errno of less than 256 becomes an error
+// result converts the results of a system call. An errno of less than 256 becomes an error
 // without an allocation.
-func Read(fd int, p []byte) (int, error) {
-	n, _, e := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+func result(n, _ uintptr, e syscall.Errno) (int, error) {
 	if e != 0 {
 		return 0, e
 	}
 	return int(n), nil
 }
 
+// Read is read(2) on a descriptor that does not block.
+func Read(fd int, p []byte) (int, error) {
+	return result(syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p))))
+}
+
 // Write is write(2) on a descriptor that does not block.
 func Write(fd int, p []byte) (int, error) {
-	n, _, e := syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
-	if e != 0 {
-		return 0, e
-	}
-	return int(n), nil
+	return result(syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p))))
 }
 
 func (out *Output) tryWritev(spans [][]byte) (n int, err error) {
@@ -94,39 +91,26 @@ func (out *Output) tryWritev(spans [][]byte) (n int, err error) {
 			n++
 		}
 	}
-	var r uintptr
-	var e syscall.Errno
 	if out.kind == private {
-		r, _, e = syscall.RawSyscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&out.iov[0])), uintptr(n))
+		n, err = result(syscall.RawSyscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&out.iov[0])), uintptr(n)))
 	} else {
-		r, _, e = syscall.Syscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&out.iov[0])), uintptr(n))
+		n, err = result(syscall.Syscall(unix.SYS_WRITEV, uintptr(out.fd), uintptr(unsafe.Pointer(&out.iov[0])), uintptr(n)))
 	}
-	if e != 0 {
-		return 0, e
-	}
-	out.written += int64(r)
-	return int(r), nil
+	out.written += int64(n)
+	return n, err
 }
 
 // splice moves at most n bytes from one pipe to another without copying them.
 // It does not block: the error is EAGAIN if in is empty or out is full.
 func splice(in, out, n int) (int, error) {
-	r, _, e := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(in), 0, uintptr(out), 0, uintptr(n), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-	if e != 0 {
-		return 0, e
-	}
-	return int(r), nil
+	return result(syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(in), 0, uintptr(out), 0, uintptr(n), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE))
 }
 
 // tee duplicates at most n bytes from one pipe to another without copying or
 // consuming them. It does not block: the error is EAGAIN if in is empty or out
 // is full.
 func tee(in, out, n int) (int, error) {
-	r, _, e := syscall.RawSyscall6(unix.SYS_TEE, uintptr(in), uintptr(out), uintptr(n), unix.SPLICE_F_NONBLOCK, 0, 0)
-	if e != 0 {
-		return 0, e
-	}
-	return int(r), nil
+	return result(syscall.RawSyscall6(unix.SYS_TEE, uintptr(in), uintptr(out), uintptr(n), unix.SPLICE_F_NONBLOCK, 0, 0))
 }
 
 // IsPipe reports whether fd is a pipe, which Splice needs.
@@ -137,23 +121,20 @@ func IsPipe(fd int) bool {
 
 // poll is Wait without a look at the next stage.
 func poll(fds []PollFd, timeout time.Duration) (int, error) {
-	hidden := timeout
-	if timeout < 0 || timeout > brief {
-		hidden = brief
+	hidden := brief
+	if timeout >= 0 {
+		hidden = min(timeout, brief)
 	}
 	for turn, left := firstSlice, hidden; ; turn = min(max(firstSlice, (hidden-left)/32), slice) {
-		n, e := ppoll(fds, min(left, turn), false)
-		if e != 0 && e != unix.EINTR {
-			return 0, e
-		}
-		if n > 0 {
-			return n, nil
-		}
-		if e == unix.EINTR { // let the goroutine that handles the signal run
+		n, err := ppoll(fds, min(left, turn), false)
+		if err == unix.EINTR { // let the goroutine that handles the signal run
 			if timeout < 0 {
 				break
 			}
 			return wait(fds, min(left, slice))
+		}
+		if n > 0 || err != nil {
+			return n, err
 		}
 		if left -= turn; left <= 0 {
 			break
@@ -177,36 +158,29 @@ func poll(fds []PollFd, timeout time.Duration) (int, error) {
 
 // wait is an ordinary wait, visible to the scheduler. It returns 0 at a signal.
 func wait(fds []PollFd, timeout time.Duration) (int, error) {
-	n, e := ppoll(fds, timeout, true)
+	n, err := ppoll(fds, timeout, true)
 	setupThread()
-	if e == unix.EINTR {
-		return 0, nil
+	if err == unix.EINTR {
+		err = nil
 	}
-	if e != 0 {
-		return 0, e
-	}
-	return n, nil
+	return n, err
 }
 
 // preemption is a kernel sigset_t that holds SIGURG.
 var preemption = uint64(1) << (unix.SIGURG - 1)
 
-func ppoll(fds []PollFd, timeout time.Duration, schedule bool) (int, syscall.Errno) {
-	var ts unix.Timespec
-	var tsp *unix.Timespec
+func ppoll(fds []PollFd, timeout time.Duration, schedule bool) (int, error) {
+	var limit *unix.Timespec
 	if timeout >= 0 {
-		ts = unix.NsecToTimespec(int64(timeout))
-		tsp = &ts
+		ts := unix.NsecToTimespec(int64(timeout))
+		limit = &ts
 	}
 	p := unsafe.Pointer(unsafe.SliceData(fds))
-	var r uintptr
-	var e syscall.Errno
 	if schedule {
-		r, _, e = syscall.Syscall6(unix.SYS_PPOLL, uintptr(p), uintptr(len(fds)), uintptr(unsafe.Pointer(tsp)), 0, 0, 0)
-	} else {
-		r, _, e = syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(p), uintptr(len(fds)), uintptr(unsafe.Pointer(tsp)), uintptr(unsafe.Pointer(&preemption)), unsafe.Sizeof(preemption), 0)
+		return result(syscall.Syscall6(unix.SYS_PPOLL, uintptr(p), uintptr(len(fds)), uintptr(unsafe.Pointer(limit)), 0, 0, 0))
 	}
-	return int(r), e
+	return result(syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(p), uintptr(len(fds)), uintptr(unsafe.Pointer(limit)),
+		uintptr(unsafe.Pointer(&preemption)), unsafe.Sizeof(preemption), 0))
 }
 
 // Steady prepares for a loop of short waits. It asks the kernel to end them on

@@ -2,6 +2,7 @@ package fdio
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -96,52 +97,34 @@ func TestWritev(t *testing.T) {
 	})
 }
 
-func TestSpliceTee(t *testing.T) {
-	a, b, c := pipe(t), pipe(t), pipe(t)
-	both := func(what string, to int, want error) {
-		t.Helper()
-		for name, f := range map[string]func(in, out, n int) (int, error){"splice": splice, "tee": tee} {
-			if n, err := f(a.r, to, 100); n != 0 || err != want {
-				t.Errorf("%s %s: %d, %v", name, what, n, err)
-			}
+// Splice and Skip move bytes past the reader, up to the end of the input.
+func TestSpliceSkip(t *testing.T) {
+	in, out := pipe(t), pipe(t)
+	to := NewOutput(out.w)
+	s := NewTeeStream(in.r, to)
+	send(t, in.w, "hello, world")
+	must(t, s.Splice(to, 7))
+	must(t, s.Skip(3))
+	p := make([]byte, 100)
+	for fd, want := range map[io.Reader]string{s: "ld", NewStream(out.r, -1): "hello, world"} {
+		if n, err := fd.Read(p); string(p[:n]) != want || err != nil {
+			t.Errorf("%q, %v, want %q", p[:n], err, want)
 		}
 	}
-	both("of nothing", b.w, unix.EAGAIN)
-	send(t, a.w, "hello, world")
-	if n, err := tee(a.r, c.w, 5); n != 5 || err != nil {
-		t.Errorf("tee: %d, %v", n, err)
+	stuff(t, out.w)
+	send(t, in.w, "x")
+	closeSoon(&out.r)
+	if err := s.Splice(to, 1); err != ErrReaderGone {
+		t.Errorf("Splice into a full pipe, whose reader goes: %v", err)
 	}
-	if n, err := splice(a.r, b.w, 7); n != 7 || err != nil {
-		t.Errorf("splice: %d, %v", n, err)
+	out = pipe(t)
+	s = NewTeeStream(in.r, NewOutput(out.w))
+	must(t, s.Skip(1))
+	closeFd(&in.w)
+	if a, b := s.Skip(1), s.Splice(NewOutput(out.w), 1); a != io.EOF || b != io.EOF {
+		t.Errorf("at the end: %v, %v", a, b)
 	}
-	for _, tt := range []struct {
-		fd   int
-		want string
-	}{{a.r, "world"}, {b.r, "hello, "}, {c.r, "hello"}} {
-		p := make([]byte, 100)
-		if n, err := tryRead(tt.fd, p); string(p[:n]) != tt.want || err != nil {
-			t.Errorf("%q, %v, want %q", p[:n], err, tt.want)
-		}
-		if n, err := tryRead(tt.fd, p); n != 0 || err != os.ErrDeadlineExceeded {
-			t.Errorf("then %d, %v", n, err)
-		}
-	}
-	if n, err := NewOutput(b.w).Write([]byte("more")); n != 4 || err != nil {
-		t.Errorf("Write after Splice: %d, %v", n, err)
-	}
-	full := stuff(t, c.w)
-	send(t, a.w, "x")
-	both("into a full pipe", c.w, unix.EAGAIN)
-	closeFd(&b.r)
-	both("without a reader", b.w, unix.EPIPE)
-	// The end of the input is told where there is room in the output.
-	for fd, n := range map[int]int{a.r: 1, c.r: full} {
-		_, err := unix.Read(fd, make([]byte, n))
-		must(t, err)
-	}
-	closeFd(&a.w)
-	both("at the end", c.w, nil)
-	if !IsPipe(a.r) || IsPipe(socket(t).r) {
+	if !IsPipe(in.r) || IsPipe(socket(t).r) {
 		t.Error("IsPipe")
 	}
 }

@@ -47,16 +47,14 @@ func Wait(fds []PollFd, timeout time.Duration) (int, error) {
 	if timeout >= 0 {
 		ms = int((timeout + time.Millisecond - 1) / time.Millisecond)
 	}
-	for {
-		n, err := unix.Poll(fds, ms)
-		if err == unix.EINTR {
-			if ms < 0 {
-				continue
-			}
-			return 0, nil
-		}
-		return n, err
+	n, err := unix.Poll(fds, ms)
+	for err == unix.EINTR && ms < 0 {
+		n, err = unix.Poll(fds, ms)
 	}
+	if err == unix.EINTR {
+		return 0, nil
+	}
+	return n, err
 }
 
 // Watch is available on Linux only.

@@ -2,7 +2,6 @@ package fdio
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -342,45 +341,6 @@ func TestRegularFile(t *testing.T) {
 	}
 	if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes, %v", len(got), err)
-	}
-}
-
-func TestDevNull(t *testing.T) {
-	f, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-	must(t, err)
-	defer f.Close()
-	fd := int(f.Fd())
-	unchanged(t, fd)
-	Grow(fd)
-	if n, err := NewStream(fd, fd).Read(make([]byte, 10)); n != 0 || err != io.EOF {
-		t.Errorf("Read: %d, %v", n, err)
-	}
-	out := NewOutput(fd)
-	if n, err := out.Write(make([]byte, 1<<20)); n != 1<<20 || err != nil {
-		t.Errorf("Write: %d, %v", n, err)
-	}
-	if err := out.Writev([][]byte{make([]byte, 10), make([]byte, 1<<20)}); err != nil {
-		t.Errorf("Writev: %v", err)
-	}
-}
-
-// A descriptor that is none is an error, and nothing to wait for.
-func TestBadDescriptor(t *testing.T) {
-	e := pipe(t)
-	fd := e.r
-	closeFd(&e.r)
-	if _, err := NewStream(fd, -1).Read(make([]byte, 1)); !errors.Is(err, unix.EBADF) {
-		t.Errorf("Read: %v", err)
-	}
-	if _, err := NewOutput(fd).Write([]byte("x")); !errors.Is(err, unix.EBADF) {
-		t.Errorf("Write: %v", err)
-	}
-	if err := NewOutput(fd).Writev([][]byte{[]byte("x"), []byte("y")}); !errors.Is(err, unix.EBADF) {
-		t.Errorf("Writev: %v", err)
-	}
-	Grow(fd)
-	if IsPipe(fd) {
-		t.Error("it is no pipe")
 	}
 }
 

@@ -1,7 +1,6 @@
 package fdio
 
 import (
-	"io"
 	"os"
 	"time"
 
@@ -60,13 +59,11 @@ func (t *TeeStream) pass(timeout time.Duration) (err error) {
 // Skips reports whether Skip is available, which is cheaper than Read.
 func (t *TeeStream) Skips() bool { return t.null != nil }
 
-// Skip passes on the next n bytes without reading them. The error is io.ErrUnexpectedEOF if
-// the input ends before.
+// Skip passes on the next n bytes without reading them. The error is io.EOF if the input ends
+// before.
 func (t *TeeStream) Skip(n int) error {
 	for n > 0 {
-		if err := t.pass(Forever); err == io.EOF {
-			return io.ErrUnexpectedEOF
-		} else if err != nil {
+		if err := t.pass(Forever); err != nil {
 			return err
 		}
 		m := min(n, t.owed)

@@ -71,10 +71,10 @@ func TestData(t *testing.T) {
 			for i := range 6 {
 				natural, percent := [][]int64{all, half}[i/3], int64(50+25*(i%3))
 				cfg := Config{
-					Quota: percentile95(natural) * percent / 100, Free: Ratio{5, 100},
+					Quota: percentile95(natural) * percent / 100, Percentile: 95e9,
 					Cycle: cycles(from, int64(len(half))*minutes5), Window: 5 * time.Minute, Poller: tt.poller,
 				}
-				best := float64(allKnowing(cfg.Quota, cfg.Free, half))
+				best := float64(allKnowing(cfg.Quota, cfg.Percentile, half))
 				share := func(p Policy, start int64, samples []int64) float64 {
 					cfg.Policy = p
 					demand := Demand{start, 5 * time.Minute, [][]int64{samples}}
@@ -105,8 +105,8 @@ func TestData(t *testing.T) {
 
 // allKnowing returns the bytes that a scheduler would pass if it knew all demand and the
 // poller's phase: the largest samples are free, and the others pass up to the quota.
-func allKnowing(quota int64, free Ratio, samples []int64) (sum int64) {
-	n := len(samples) - int(FreeWindows(int64(len(samples)+1), 1, free))
+func allKnowing(quota int64, p Percentile, samples []int64) (sum int64) {
+	n := len(samples) - p.Free(len(samples))
 	for i, s := range slices.Sorted(slices.Values(samples)) {
 		if i < n {
 			s = min(s, quota)

@@ -36,7 +36,7 @@
 //
 // With 30 days and J = 0 there are at least 8,639 samples whatever the phase, of
 // which ⌊8639·5%⌋ = 431 are free. A grid may be slower by J, so in general
-// ⌊T/(W+J)⌋-1 samples fit into a cycle of length T (see FreeWindows).
+// ⌊T/(W+J)⌋-1 samples fit into a cycle of length T (see freeWindows).
 //
 // Bytes that do not fit into the caller's own window pass only where samples
 // may be over. Which ones are over depends on the polls. So the budget counts the

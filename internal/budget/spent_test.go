@@ -26,7 +26,7 @@ func TestSpent(t *testing.T) {
 		{"the larger one", 1, 18 * 60, Config{Lanes: 2}, true},
 	} {
 		cfg := tt.cfg
-		cfg.Quota, cfg.Free, cfg.Cycle, cfg.Policy = quota, Ratio{5, 100}, fixed(day), Greedy
+		cfg.Quota, cfg.Percentile, cfg.Cycle, cfg.Policy = quota, 95e9, fixed(day), Greedy
 		cfg.Poller.Jitter = 2 * time.Second
 		b, err := New(cfg)
 		if err != nil {
@@ -60,7 +60,7 @@ func TestFirstCycle(t *testing.T) {
 		whole bool
 		want  int64
 	}{{0, false, 431}, {15 * day, false, 215}, {15 * day, true, 431}} {
-		b, err := New(Config{Quota: 1, Free: Ratio{5, 100}, Cycle: fixed(30 * day), Whole: tt.whole})
+		b, err := New(Config{Quota: 1, Percentile: 95e9, Cycle: fixed(30 * day), Whole: tt.whole})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +76,7 @@ func TestFirstCycle(t *testing.T) {
 // lost returns the bytes that a gate loses of the samples of a month. It begins after nine days, which have
 // used up the free windows of the month.
 func lost(t *testing.T, month int64, samples []int64, cfg Config) (lost int64) {
-	cfg.Quota, cfg.Free, cfg.Whole, cfg.Cycle = 10e6/8*300, Ratio{5, 100}, true, cycles(month, 31*day)
+	cfg.Quota, cfg.Percentile, cfg.Whole, cfg.Cycle = 10e6/8*300, 95e9, true, cycles(month, 31*day)
 	b, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

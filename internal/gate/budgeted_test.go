@@ -20,9 +20,7 @@ import (
 func spending(t rapid.TB, cfg Config, b budget.Config) *Gate {
 	t.Helper()
 	b.Quota, b.Window, b.Poller = cfg.Quota, cfg.Window, cfg.Poller
-	if b.Free.Den == 0 {
-		b.Free = budget.Ratio{Num: 5, Den: 100}
-	}
+	b.Percentile = cmp.Or(b.Percentile, 95e9)
 	if b.Cycle == nil {
 		b.Cycle = calendar.Calendar{Length: 24 * time.Hour}.Bounds
 	}
@@ -34,7 +32,7 @@ func spending(t rapid.TB, cfg Config, b budget.Config) *Gate {
 }
 
 // nothing has no free windows.
-var nothing = budget.Config{Free: budget.Ratio{Den: 1}}
+var nothing = budget.Config{Percentile: budget.Hundred}
 
 // midnight is when a cycle of a day begins.
 const midnight = 1000 * 24 * int64(time.Hour)
@@ -61,11 +59,11 @@ func TestBudgetPromise(t *testing.T) {
 		start := rapid.Int64Range(1000, 5000).Draw(t, "start") * slot
 		jitter := window / rapid.SampledFrom([]time.Duration{30, 150, 1e18}).Draw(t, "jitter")
 		spend := budget.Config{
-			Lanes:  len(lanes),
-			Slots:  int(per),
-			Free:   budget.Ratio{Num: rapid.SampledFrom([]int64{0, 50, 150, 400}).Draw(t, "free"), Den: 1000},
-			Cycle:  calendar.Calendar{Length: length}.Bounds,
-			Policy: rapid.SampledFrom([]budget.Policy{budget.Weighed, budget.Greedy}).Draw(t, "spend"),
+			Lanes:      len(lanes),
+			Slots:      int(per),
+			Percentile: rapid.SampledFrom([]budget.Percentile{budget.Hundred, 95e9, 85e9, 60e9}).Draw(t, "percentile"),
+			Cycle:      calendar.Calendar{Length: length}.Bounds,
+			Policy:     rapid.SampledFrom([]budget.Policy{budget.Weighed, budget.Greedy}).Draw(t, "spend"),
 		}
 		cfg := Config{
 			Quota: quota, Window: window, Queue: time.Duration(slot / 20), Seed: seed,
@@ -129,12 +127,11 @@ func TestBudgetPromise(t *testing.T) {
 		for phase := time.Duration(0); phase < window; phase += time.Duration(slot / fine) {
 			pollers = append(pollers, pollertest.Kind{Known: true, Phase: phase})
 		}
-		percentile := budget.Hundred - budget.Hundred/1000*budget.Percentile(spend.Free.Num)
 		for at := start; at < end; {
 			from, to := spend.Cycle(at)
 			for _, k := range pollers {
 				polls, _ := k.Polls(rng, from, to, window)
-				bill := pollertest.Bill(polls, from, to, window, percentile, counters...)
+				bill := pollertest.Bill(polls, from, to, window, spend.Percentile, counters...)
 				if bill > float64(quota)*(1+1e-9) {
 					t.Fatalf("jitter %v, %+v: billed %.4f of the quota", jitter, k, bill/float64(quota))
 				}
@@ -166,13 +163,13 @@ func TestBudgetBurst(t *testing.T) {
 	const begin = 2*int64(length) + 3000*second
 	const end = begin + 1200*second
 	for _, tt := range []struct {
-		free int64   // windows
-		want float64 // quotas in the fullest window
+		free budget.Percentile // windows of 2000
+		want float64           // quotas in the fullest window
 	}{{0, 1}, {3, 20}, {50, 20}} {
 		b := newBook(5*time.Minute, 60)
 		b.begin = 2 * int64(length)
 		g := spending(t, Config{Quota: quota, Window: 5 * time.Minute, Book: b}, budget.Config{
-			Free: budget.Ratio{Num: tt.free, Den: 2000}, Policy: budget.Greedy,
+			Percentile: budget.Hundred - tt.free*budget.Hundred/2000, Policy: budget.Greedy,
 			Cycle: calendar.Calendar{Length: length}.Bounds,
 		})
 		passed := play(g, steady(40e6, 1, 60e3), begin, end) // twenty times the quota

@@ -9,21 +9,17 @@ import (
 	"framepipe/internal/calendar"
 )
 
-// Slots is the usual number of slots in a window, and the greatest.
-const Slots = calendar.Slots
+const (
+	// Slots is the usual number of slots in a window, and the greatest.
+	Slots = calendar.Slots
+	// Late is the number of slots before the current one that may still change: other
+	// gates count in them, by other clocks and when the scheduler runs them.
+	Late = 2
 
-// late is the number of slots before the current one that may still change: other
-// gates count in them, by other clocks and when the scheduler runs them.
-const late = 2
-
-// kept is the number of slots remembered, a power of two.
-const kept = 128
-
-// lanes is the maximum number of lanes.
-const lanes = 2
-
-// unlimited is the number of bytes that may pass where there is no limit.
-const unlimited = math.MaxInt64
+	kept      = 128           // slots remembered, a power of two
+	lanes     = 2             // the most of a budget
+	unlimited = math.MaxInt64 // bytes that may pass where there is no limit
+)
 
 // Config configures a budget. Times are nanoseconds since the Unix epoch.
 type Config struct {
@@ -202,7 +198,7 @@ func (b *Budget) chain(c *allowance, all bool) (n, limit int64) {
 }
 
 // final returns the first window that may yet go over.
-func (b *Budget) final() int64 { return b.t - b.span + 1 - late }
+func (b *Budget) final() int64 { return b.t - b.span + 1 - Late }
 
 // countOver counts window k as over.
 func (b *Budget) countOver(k int64) {
@@ -314,7 +310,7 @@ func FloorDiv(a, b int64) int64 {
 func (b *Budget) Count(lane int, start, offered, passed int64, beyond bool) {
 	i := FloorDiv(start, b.slot)
 	b.step(i)
-	if b.t-i > late {
+	if b.t-i > Late {
 		return
 	}
 	b.passed[lane].set(i, b.t, passed)

@@ -78,7 +78,7 @@
 // the limit (see Limit), so it does not go over.
 //
 //   - Late counts: gates do not run in step, and the counts of recent slots may grow
-//     (late). The windows that they could take over count as over in that step. Windows
+//     (Late). The windows that they could take over count as over in that step. Windows
 //     join the chain for good only when no count can change them.
 //   - Cycles: each has its own chain. A window that touches two cycles must be free in
 //     both, as the provider may put the sample in either. Start and end are instants,

@@ -201,8 +201,8 @@ func TestSpent(t *testing.T) {
 			p.charged.Add(flood)
 			p.marked.Set()
 		}
-		g := spending(t, Config{Quota: quota, Window: 5 * time.Minute, Book: b},
-			budget.Config{Lanes: 2, Separate: true, Hard: hard, Policy: budget.Never})
+		cfg := Config{Quota: quota, Window: 5 * time.Minute, Book: b, Poller: budget.Poller{Jitter: time.Second / 2}}
+		g := spending(t, cfg, budget.Config{Lanes: 2, Separate: true, Hard: hard, Policy: budget.Never})
 		begin := midnight + 20*300*second
 		passed := play(g, steady(12e6, 1, 60e3), begin, begin+1200*second)
 		got, want := float64(worst(passed, 300*second))/float64(quota), 5.0
@@ -216,7 +216,7 @@ func TestSpent(t *testing.T) {
 			t.Errorf("hard %v: the last slot is marked: %v", hard, marked)
 		}
 		b.err = errors.New("gone")
-		if s := g.State(g.now + b.slot); s.Quota != quota {
+		if s := g.State(g.now + b.slot); s.Quota+g.win.(*budgeted).more != quota {
 			t.Errorf("hard %v: the quota is %d without the Book", hard, s.Quota)
 		}
 	}
@@ -324,15 +324,22 @@ func TestBudgetWindow(t *testing.T) {
 		}
 	}
 	w.depth, w.older = 0, 0 // the window begins with this slot
-	if rate, _ := w.outlook(g.now, 0); rate < 1 || rate > 3 {
-		t.Errorf("%v bytes a second, want 600 in 300 to 305 s", rate)
+	if rate, opens := w.outlook(g.now, 0); rate < 1 || rate > 3 || opens != g.now {
+		t.Errorf("%v bytes a second, want 600 in 300 to 305 s; opens in %d ns", rate, opens-g.now)
+	}
+	if _, opens := w.outlook(g.now, 650); opens <= g.now {
+		t.Errorf("600 bytes are room for more than 650: opens in %d ns", opens-g.now)
 	}
 }
 
 // In a marked slot all bytes count as beyond the gate's own window, so that room there lets
-// none pass which the budget's window has no room for.
+// none pass which the budget's window has no room for, unless control frames took that over its limit.
 func TestMarkedSlot(t *testing.T) {
-	for _, marked := range []bool{false, true} {
+	for _, tt := range []struct {
+		marked  bool
+		control int64
+		want    Verdict
+	}{{false, 0, Pass}, {true, 0, Hold}, {true, 1000, Hold}, {true, 1001, Pass}} {
 		b := newBook(time.Minute, 60)
 		b.begin = midnight
 		g := spending(t, Config{Quota: 10e3, Window: time.Minute, Threshold: 1, Book: b}, nothing)
@@ -340,17 +347,18 @@ func TestMarkedSlot(t *testing.T) {
 		g.Arrive(midnight+30*second, &Packet{Bytes: 3000})
 		// The first frame has left the gate's window, and its slot not yet the budget's.
 		at := midnight + 60*second + second*9/10
-		if marked {
+		if tt.marked {
 			b.page(0, at/second).marked.Set()
 		}
-		if v := g.Arrive(at, &Packet{Bytes: 2000}); (v == Pass) == marked {
-			t.Errorf("marked %v: verdict %d", marked, v)
+		g.Arrive(at, &Packet{Bytes: tt.control, Control: true})
+		if v := g.Arrive(at, &Packet{Bytes: 2000}); v != tt.want {
+			t.Errorf("%+v: verdict %d", tt, v)
 		}
 		w := g.win.(*budgeted)
-		with, _ := w.outlook(at, 0)
-		without, _ := w.shared.outlook(at, 0)
-		if with < without || without == 0 {
-			t.Errorf("%v bytes a second, and %v without a budget", with, without)
+		with, opens := w.outlook(at, 3000)
+		without, _ := w.shared.outlook(at, 3000)
+		if with < without || without == 0 || opens != at {
+			t.Errorf("%+v: %v bytes a second, and %v without a budget; opens in %d ns", tt, with, without, opens-at)
 		}
 	}
 }

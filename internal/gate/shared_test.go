@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
 
 	"pgregory.net/rapid"
@@ -414,8 +413,8 @@ func TestSharedSustainable(t *testing.T) {
 	const length = slotsPerWindow * time.Millisecond
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 40 {
-		a := newSliding(1e6, length, budget.Poller{})
-		b := newShared(newSliding(1e6, length, budget.Poller{}), length, newBook(length, slotsPerWindow))
+		cfg := &Config{Quota: 1e6, Window: length, Book: newBook(length, slotsPerWindow)}
+		a, b := newSliding(cfg), newWindow(cfg)
 		now := int64(1e12)
 		for range 100 {
 			now += rng.Int64N(int64(20 * time.Millisecond))

@@ -213,17 +213,14 @@ func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 		}
 	}
 	pass = min(pass, fits)
-	if pass == want || b.cfg.Policy == Never { // the budget's own window would not allow more
-		b.Count(lane, now, offered, pass, false)
-		return pass
+	if pass < want && b.cfg.Policy != Never { // whose window would not allow more
+		if k, limited := b.Limit(now); limited {
+			held := b.passed[lane].in(k, t)
+			pass = max(pass, min(max(threshold-held, g.sustainable(lane, k)), g.limit-held, want))
+		} else {
+			pass = want
+		}
 	}
-	if k, limited := b.Limit(now); !limited {
-		pass = want
-	} else if pass < want {
-		held := b.passed[lane].in(k, t)
-		pass = max(pass, min(max(threshold-held, g.sustainable(lane, k)), g.limit-held))
-	}
-	pass = min(max(pass, 0), want)
 	b.Count(lane, now, offered, pass, pass > fits)
 	return pass
 }

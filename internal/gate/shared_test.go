@@ -455,30 +455,3 @@ func TestSharedNeverDark(t *testing.T) {
 		}
 	}
 }
-
-// A gate that comes later gets its share, though the one that was there keeps the
-// window full.
-func TestSharedFair(t *testing.T) {
-	const quota, window = 5_000_000, 5 * second
-	cfg := Config{Quota: quota, Window: 5 * time.Second, Book: newBook(5*time.Second, 60)}
-	gates := []*Gate{must(t, cfg), must(t, cfg)}
-	var passed []event
-	for now := start; now < start+8*window; now += 1e6 {
-		for i, g := range gates {
-			if i == 1 && now < start+2*window {
-				continue
-			}
-			for range 3 { // 4.5 MB/s, of the one that is paced
-				offer(g, now, &Packet{Bytes: 1500, Flow: uint64(i)}, func(e event) { passed = append(passed, e) })
-			}
-		}
-	}
-	if w := worst(passed, window); w > quota {
-		t.Errorf("a window holds %d bytes, quota %d", w, quota)
-	}
-	sum := float64(between(passed, start+4*window, start+8*window))
-	later := float64(between(of(passed, 1), start+4*window, start+8*window))
-	if later/sum < 0.2 || sum/(4*quota) < 0.97 {
-		t.Errorf("the later one has %.2f of what passed; %.3f of the quota is used", later/sum, sum/(4*quota))
-	}
-}

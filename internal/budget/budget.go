@@ -273,9 +273,14 @@ func (b *Budget) step(to int64) bool {
 // begin begins a cycle of which nothing is spent. A provider may discard one sample more than
 // are free here, as the windows at both ends count.
 func (b *Budget) begin() {
-	c := &b.cycles[1]
+	length := b.cycles[1].end - b.cycles[1].start + 2*int64(b.cfg.Window)
+	free := freeWindows(length, int64(b.cfg.Window-b.cfg.Poller.Jitter), b.cfg.Percentile)
 	for i := range b.spent {
-		b.spent[i].reset(freeWindows(c.end-c.start+2*int64(b.cfg.Window), int64(b.cfg.Window-b.cfg.Poller.Jitter), b.cfg.Percentile))
+		s := &b.spent[i]
+		s.most = int(free) + 1
+		for j := range s.phases {
+			s.phases[j] = s.phases[j][:0]
+		}
 	}
 }
 
@@ -313,25 +318,18 @@ func (b *Budget) Count(lane int, start, offered, passed int64, beyond bool) {
 	if b.t-i > Late {
 		return
 	}
-	b.passed[lane].set(i, b.t, passed)
+	x := &b.passed[lane]
+	x.set(i, b.t, passed)
 	b.offered[lane].set(i, b.t, max(offered, passed))
-	if beyond && lane < b.held {
-		b.count(&b.passed[lane], i)
+	if !beyond || lane >= b.held {
+		return
 	}
-}
-
-// count counts the windows that the bytes of slot i take over quota. Windows that
-// go over later do so with bytes that fit into the caller's own window; no
-// sample of the provider is over because of these (see the package comment).
-func (b *Budget) count(passed *sums, i int64) {
-	for k := i - b.span + 1; k <= i; k++ {
-		if b.over[at(k)] {
-			continue
+	// The bytes take windows over quota. Windows that go over later do so with bytes that fit into
+	// the caller's own window; no sample of the provider is over because of these (see the package comment).
+	for k := i - b.span + 1; k <= i && (b.over[at(k)] || x.in(k, i) > b.quota); k++ { // later ones hold less
+		if !b.over[at(k)] {
+			b.countOver(k)
 		}
-		if passed.in(k, i) <= b.quota {
-			break // later ones hold less
-		}
-		b.countOver(k)
 	}
 	for b.first <= b.t && b.over[at(b.first)] && b.allowed[at(b.first)] {
 		b.first++

@@ -109,19 +109,6 @@ var demands = []demand{
 		return math.Exp(3-4*float64(i)/float64(n)) * float64(i/6%2)
 	}},
 	{"heavy-tailed", func(r *rand.Rand, _, _, _ int) float64 { return 0.3 * math.Pow(1-r.Float64(), -1/1.3) }},
-	{"by day and week", func(r *rand.Rand, _, i, _ int) float64 {
-		d := 1 + 0.8*math.Sin(float64(i)/288*2*math.Pi)
-		if i/288%7 >= 5 {
-			d *= 0.5
-		}
-		return d * (0.6 + 0.4*r.Float64())
-	}},
-	{"samples missing", func(r *rand.Rand, _, _, _ int) float64 {
-		if r.IntN(10) == 0 {
-			return 0
-		}
-		return 1.2 * r.ExpFloat64()
-	}},
 }
 
 // make returns n samples for a quota.

@@ -1,11 +1,12 @@
 package budget
 
 import (
-	"encoding/csv"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,25 +15,18 @@ import (
 
 // load returns the bytes of a trace beside the project, missing samples as 0, and when it begins.
 func load(t testing.TB, name string) (start int64, samples []int64) {
-	f, err := os.Open(nettest.Shared(t, "data/"+name+".csv")[0])
+	text, err := os.ReadFile(nettest.Shared(t, "data/"+name+".csv")[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	rows, err := csv.NewReader(f).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, r := range rows[1:] {
-		at, err := time.Parse(time.DateTime, r[0])
-		if err != nil {
+	for _, row := range strings.Fields(strings.ReplaceAll(string(text), " ", "T"))[1:] {
+		column := strings.Split(row, ",")
+		at, e1 := time.Parse("2006-01-02T15:04:05", column[0])
+		n, e2 := strconv.ParseInt(column[2], 10, 64)
+		if err := errors.Join(e1, e2); err != nil {
 			t.Fatal(err)
 		}
-		n, err := strconv.ParseInt(r[2], 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if i == 0 {
+		if samples == nil {
 			start = at.UnixNano()
 		}
 		missing := (at.UnixNano()-start)/minutes5 - int64(len(samples))

@@ -147,11 +147,8 @@ func (b *Budget) learn() {
 
 // worth reports whether a burst may run, by the policy.
 func (b *Budget) worth() bool {
-	switch b.cfg.Policy {
-	case Never:
-		return false
-	case Greedy:
-		return true
+	if b.cfg.Policy != Weighed {
+		return b.cfg.Policy == Greedy
 	}
 	l := &b.learned
 	e := b.forecast()

@@ -10,14 +10,6 @@ type spent struct {
 	phases [Slots][]int64
 }
 
-// reset begins a cycle in which the provider discards up to free samples.
-func (s *spent) reset(free int64) {
-	s.most = int(free) + 1
-	for i := range s.phases {
-		s.phases[i] = s.phases[i][:0]
-	}
-}
-
 // add counts the sample that begins in slot k. A window has some number of slots.
 func (s *spent) add(k, slots, bytes int64) {
 	p := &s.phases[k-FloorDiv(k, slots)*slots]

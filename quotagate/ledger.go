@@ -125,8 +125,8 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 	}
 	if c.percentile > 0 {
 		cfg.Budget, err = budget.New(budget.Config{
-			Quota: gate.Quota(cfg.Quota, cfg.Rate, cfg.Window), Lanes: len(b.lanes), Window: cfg.Window, Slots: lc.Slots,
-			Free: c.percentile.Above(), Cycle: b.bounds, Reserve: int64(c.reserve), Poller: cfg.Poller,
+			Quota: cfg.Bytes(cfg.Window), Lanes: len(b.lanes), Window: cfg.Window, Slots: lc.Slots,
+			Percentile: c.percentile, Cycle: b.bounds, Reserve: int64(c.reserve), Poller: cfg.Poller,
 			Separate: c.bill == separate, Hard: c.hard, Whole: c.whole,
 		})
 		if err != nil {

@@ -209,6 +209,8 @@ func (c *config) gateConfig() (gate.Config, error) {
 		return g, cli.Usagef("-percentile needs -ledger, which keeps the windows of the cycle")
 	case c.percentile != 0 && c.window.Month:
 		return g, cli.Usagef("-window month is a transfer cap, which has no -percentile")
+	case c.reserve < 0:
+		return g, cli.Usagef("-reserve %d is negative", c.reserve)
 	case c.percentile == 0 && (c.reserve != 0 || c.given["jitter"] || c.given["phase"] || c.hard || c.whole):
 		return g, cli.Usagef("-reserve, -jitter, -phase, -hard and -whole need -percentile")
 	}

@@ -17,7 +17,7 @@ func (f *Free) add(s budget.Stats) {
 // budget returns the configuration of the gates' budget.
 func (c *Terms) budget(commit int64, cycle func(int64) (start, end int64)) budget.Config {
 	return budget.Config{
-		Quota: commit, Window: c.Window, Free: c.Percentile.Above(), Cycle: cycle, Reserve: c.Reserve, Poller: c.Poller, Slots: c.Slots,
+		Quota: commit, Window: c.Window, Percentile: c.Percentile, Cycle: cycle, Reserve: c.Reserve, Poller: c.Poller, Slots: c.Slots,
 	}
 }
 

@@ -209,7 +209,7 @@ func (x *Simulated) run(directions []int, offered, passed *Series) error {
 		return nil
 	}
 	cfg := x.Terms.budget(x.Commit, x.Bounds)
-	cfg.Whole = true
+	cfg.Lanes, cfg.Whole = len(directions), true
 	cfg.Hard = true // the gates hold all that counts to the commit, so it is never lost
 	s := budget.Simulation{
 		Config: cfg, Threshold: x.Threshold, Patience: x.Patience, From: x.Cycle.Start, To: x.Cycle.End,

@@ -1,6 +1,7 @@
 package budget
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -8,34 +9,26 @@ import (
 	"framepipe/internal/calendar"
 )
 
-// Slots is the usual number of slots in a window, and the greatest.
-const Slots = calendar.Slots
+const (
+	// Slots is the usual number of slots in a window, and the greatest.
+	Slots = calendar.Slots
+	// Late is the number of slots before the current one that may still change: other
+	// gates count in them, by other clocks and when the scheduler runs them.
+	Late = 2
 
-// late is the number of slots before the current one that may still change: other
-// gates count in them, by other clocks and when the scheduler runs them.
-const late = 2
-
-// kept is the number of slots remembered, a power of two.
-const kept = 128
-
-// lanes is the maximum number of lanes.
-const lanes = 2
-
-// unlimited is the number of bytes that may pass where there is no limit.
-const unlimited = math.MaxInt64
-
-// Ratio is a share, Num/Den.
-type Ratio struct{ Num, Den int64 }
+	kept      = 128           // slots remembered, a power of two
+	lanes     = 2             // the most of a budget
+	unlimited = math.MaxInt64 // bytes that may pass where there is no limit
+)
 
 // Config configures a budget. Times are nanoseconds since the Unix epoch.
 type Config struct {
 	Quota  int64         // bytes that a window of a lane may hold: the commit times the window
 	Lanes  int           // 1 if 0, or 2, see Budget
-	Window time.Duration // the provider's samples; 5m if 0
+	Window time.Duration // of the provider's samples; 5m if 0
 	Slots  int           // of a window; 60 if 0
-	// Free is the share of samples that the provider discards: {5, 100} for
-	// the 95th percentile, {25, 1000} for 97.5.
-	Free Ratio
+	// Percentile is billed: the provider discards the samples above it.
+	Percentile Percentile
 	// Cycle returns the billing cycle of a time, from start to just
 	// before end. Cycles follow each other without a gap.
 	Cycle func(now int64) (start, end int64)
@@ -78,17 +71,12 @@ type allowance struct {
 // A lane is traffic with a quota of its own: one direction, or
 // the sum of both. A window is over if one of its lanes is.
 type Budget struct {
-	cfg   Config
-	held  int   // lanes that are held to the quota
-	slots int64 // in a window
-	slot  int64 // nanoseconds
-	quota int64 // bytes that the slots of a window may hold
-	span  int64 // slots that a sample may touch
-	gap   int64 // slots between the first ones of two samples, at least
-
-	lane  [lanes]lane
+	terms
 	t     int64 // the current slot's number
 	begun bool
+	since int64 // when the first slot began
+
+	passed, offered [lanes]sums
 
 	// over[at(k)] is set if window k was counted as over quota, and allowed[at(k)] if
 	// it was free then. Windows are numbered by the slot they begin in. Of two
@@ -104,24 +92,39 @@ type Budget struct {
 	limit   int64 // the earliest window that must not be over; t+1 if none
 	learned learned
 	spent   [lanes]spent
-	since   int64 // when the first slot began
 }
 
-// lane holds cumulative sums of bytes, up to and including each of the last slots,
-// so that the bytes between two slots are a difference.
-type lane struct {
-	cum, offered [kept]int64
-	sum, arrived int64 // totals
+// terms are fixed by New.
+type terms struct {
+	cfg   Config
+	held  int   // lanes that are held to the quota
+	slots int64 // in a window
+	slot  int64 // nanoseconds
+	quota int64 // bytes that the slots of a window may hold
+	span  int64 // slots that a sample may touch
+	gap   int64 // slots between the first ones of two samples, at least
+}
+
+// sums holds the bytes of a lane up to and including each of the last slots.
+type sums [kept]int64
+
+// at returns the ring index of slot i.
+func at(i int64) int64 { return i & (kept - 1) }
+
+// in returns the bytes in the slots first to last.
+func (s *sums) in(first, last int64) int64 { return s[at(last)] - s[at(first-1)] }
+
+// set sets the bytes of slot i; t is the current one.
+func (s *sums) set(i, t, bytes int64) {
+	for more := bytes - s.in(i, i); i <= t; i++ {
+		s[at(i)] += more
+	}
 }
 
 // New makes a budget.
 func New(cfg Config) (*Budget, error) {
-	if cfg.Window == 0 {
-		cfg.Window = 5 * time.Minute
-	}
-	if cfg.Slots == 0 {
-		cfg.Slots = Slots
-	}
+	cfg.Window = cmp.Or(cfg.Window, 5*time.Minute)
+	cfg.Slots, cfg.Lanes = cmp.Or(cfg.Slots, Slots), cmp.Or(cfg.Lanes, 1)
 	switch {
 	case cfg.Quota < 1 || cfg.Quota > 1<<60:
 		return nil, fmt.Errorf("quota of %d bytes: must be between 1 and 2^60", cfg.Quota)
@@ -129,49 +132,40 @@ func New(cfg Config) (*Budget, error) {
 		return nil, fmt.Errorf("%d slots: must be 1 to %d", cfg.Slots, Slots)
 	case cfg.Window < time.Millisecond || cfg.Window%time.Duration(cfg.Slots) != 0:
 		return nil, fmt.Errorf("window of %v: must be a millisecond or more and divisible by %d", cfg.Window, cfg.Slots)
-	case cfg.Lanes < 0 || cfg.Lanes > lanes:
-		return nil, fmt.Errorf("%d lanes: must be 1 or 2", cfg.Lanes)
 	}
 	if err := cfg.Poller.Check(cfg.Window); err != nil {
 		return nil, err
 	}
-	cfg.Lanes = max(cfg.Lanes, 1)
-	b := &Budget{cfg: cfg, slots: int64(cfg.Slots), slot: int64(cfg.Window) / int64(cfg.Slots), held: cfg.Lanes}
+	x := terms{cfg: cfg, slots: int64(cfg.Slots), slot: int64(cfg.Window) / int64(cfg.Slots), held: cfg.Lanes}
 	if cfg.Separate {
-		b.held = 1
+		x.held = 1
 	}
 	shortest, longest, quota := cfg.Poller.Samples(cfg.Window, cfg.Quota)
-	b.quota = quota
-	b.span = (int64(longest)-1)/b.slot + 2
-	b.gap = int64(shortest) / b.slot
-	return b, nil
+	x.quota = quota
+	x.span = (int64(longest)-1)/x.slot + 2
+	x.gap = int64(shortest) / x.slot
+	return &Budget{terms: x}, nil
 }
 
-// FreeWindows returns how many windows of a cycle of the given length may go
-// over, whatever the phase of the provider's poller: ⌊n·share⌋, where n is the
+// freeWindows returns how many windows of a cycle of the given length may go
+// over, whatever the phase of the provider's poller: those above the percentile of the
 // least number of whole windows that fit.
 //
 // A window fits if it begins between the cycle's start and one window before
 // its end. That closed span is length-window long and contains at least
 // ⌊length/window⌋-1 of the poller's instants. A provider that also counts windows that
 // straddle an edge of the cycle has more samples, and discards no fewer.
-func FreeWindows(length, window int64, share Ratio) int64 {
-	n := length/window - 1
-	if n <= 0 {
-		return 0
-	}
-	return muldiv(n, share.Num, share.Den) // share ≤ 1
+func freeWindows(length, window int64, p Percentile) int64 {
+	return int64(p.Free(int(max(length/window-1, 0))))
 }
 
 func (b *Budget) cycleAt(now int64) allowance {
 	start, end := b.cfg.Cycle(now)
 	c := allowance{start: start, end: end, next: math.MinInt64}
-	if start <= now && now < end {
-		if !b.cfg.Whole {
-			start = max(start, b.since)
-		}
-		c.total = max(FreeWindows(end-start, int64(b.cfg.Window+b.cfg.Poller.Jitter), b.cfg.Free)-b.cfg.Reserve, 0)
+	if !b.cfg.Whole {
+		start = max(start, b.since)
 	}
+	c.total = max(freeWindows(end-start, int64(b.cfg.Window+b.cfg.Poller.Jitter), b.cfg.Percentile)-b.cfg.Reserve, 0)
 	return c
 }
 
@@ -204,7 +198,7 @@ func (b *Budget) chain(c *allowance, all bool) (n, limit int64) {
 }
 
 // final returns the first window that may yet go over.
-func (b *Budget) final() int64 { return b.t - b.span + 1 - late }
+func (b *Budget) final() int64 { return b.t - b.span + 1 - Late }
 
 // countOver counts window k as over.
 func (b *Budget) countOver(k int64) {
@@ -217,25 +211,22 @@ func (b *Budget) countOver(k int64) {
 	}
 }
 
-// at returns the ring index of slot i.
-func at(i int64) int64 { return i & (kept - 1) }
-
-// upTo returns the bytes up to and including slot i, which must be one of the last kept.
-func (l *lane) upTo(i int64) int64 { return l.cum[at(i)] }
-
-// held returns the bytes in the slots from k on.
-func (l *lane) held(k int64) int64 { return l.sum - l.upTo(k-1) }
-
 // Reset forgets everything.
-func (b *Budget) Reset() {
-	*b = Budget{cfg: b.cfg, held: b.held, slots: b.slots, slot: b.slot, quota: b.quota, span: b.span, gap: b.gap}
-}
+func (b *Budget) Reset() { *b = Budget{terms: b.terms} }
 
 // Advance moves to now and finds the verdict for its slot. Time
 // does not go back: an earlier now is taken for the latest.
 func (b *Budget) Advance(now int64) {
-	if b.step(FloorDiv(now, b.slot)) {
-		b.decide()
+	if !b.step(FloorDiv(now, b.slot)) {
+		return
+	}
+	b.limit = b.t + 1
+	if b.free = b.worth(); !b.free {
+		return
+	}
+	for i := range b.cycles {
+		_, limit := b.chain(&b.cycles[i], true)
+		b.limit = min(b.limit, limit)
 	}
 }
 
@@ -253,10 +244,8 @@ func (b *Budget) step(to int64) bool {
 	}
 	if !b.begun {
 		b.begun = true
-		b.t, b.first = to, to-b.span+1
-		now := to * b.slot
-		b.since = now
-		b.cycles[1] = b.cycleAt(now)
+		b.t, b.first, b.since = to, to-b.span+1, to*b.slot
+		b.cycles[1] = b.cycleAt(b.since)
 		b.begin()
 		b.cycles[0], b.cycles[2] = b.cycleAt(b.cycles[1].start-1), b.cycleAt(b.cycles[1].end)
 	}
@@ -264,16 +253,16 @@ func (b *Budget) step(to int64) bool {
 		b.learn()
 		b.t++
 		for l := range b.cfg.Lanes {
-			x := &b.lane[l]
-			x.cum[at(b.t)], x.offered[at(b.t)] = x.sum, x.arrived
+			b.passed[l][at(b.t)], b.offered[l][at(b.t)] = b.passed[l][at(b.t-1)], b.offered[l][at(b.t-1)]
 		}
 		b.over[at(b.t)] = false
-		b.settle(b.final() - 1)
-		b.observe()
+		k := b.final() - 1
+		b.settle(k)
+		b.observe(k)
 	}
 	b.first = max(b.first, b.t-b.span+1)
 	for b.t*b.slot >= b.cycles[1].end {
-		b.learned.nextCycle()
+		b.learned.last, b.learned.this = b.learned.this, past{}
 		b.cycles[0], b.cycles[1] = b.cycles[1], b.cycles[2]
 		b.cycles[2] = b.cycleAt(b.cycles[1].end)
 		b.begin()
@@ -284,9 +273,14 @@ func (b *Budget) step(to int64) bool {
 // begin begins a cycle of which nothing is spent. A provider may discard one sample more than
 // are free here, as the windows at both ends count.
 func (b *Budget) begin() {
-	c := &b.cycles[1]
+	length := b.cycles[1].end - b.cycles[1].start + 2*int64(b.cfg.Window)
+	free := freeWindows(length, int64(b.cfg.Window-b.cfg.Poller.Jitter), b.cfg.Percentile)
 	for i := range b.spent {
-		b.spent[i].reset(FreeWindows(c.end-c.start+2*int64(b.cfg.Window), int64(b.cfg.Window-b.cfg.Poller.Jitter), b.cfg.Free))
+		s := &b.spent[i]
+		s.most = int(free) + 1
+		for j := range s.phases {
+			s.phases[j] = s.phases[j][:0]
+		}
 	}
 }
 
@@ -321,35 +315,21 @@ func FloorDiv(a, b int64) int64 {
 func (b *Budget) Count(lane int, start, offered, passed int64, beyond bool) {
 	i := FloorDiv(start, b.slot)
 	b.step(i)
-	if b.t-i > late {
+	if b.t-i > Late {
 		return
 	}
-	l := &b.lane[lane]
-	more := passed - (l.upTo(i) - l.upTo(i-1))
-	came := max(offered, passed) - (l.offered[at(i)] - l.offered[at(i-1)])
-	for j := i; j <= b.t; j++ {
-		l.cum[at(j)] += more
-		l.offered[at(j)] += came
+	x := &b.passed[lane]
+	x.set(i, b.t, passed)
+	b.offered[lane].set(i, b.t, max(offered, passed))
+	if !beyond || lane >= b.held {
+		return
 	}
-	l.sum += more
-	l.arrived += came
-	if beyond && lane < b.held {
-		b.count(l, i)
-	}
-}
-
-// count counts the windows that the bytes of slot i take over quota. Windows that
-// go over later do so with bytes that fit into the caller's own window; no
-// sample of the provider is over because of these (see the package comment).
-func (b *Budget) count(l *lane, i int64) {
-	for k := i - b.span + 1; k <= i; k++ {
-		if b.over[at(k)] {
-			continue
+	// The bytes take windows over quota. Windows that go over later do so with bytes that fit into
+	// the caller's own window; no sample of the provider is over because of these (see the package comment).
+	for k := i - b.span + 1; k <= i && (b.over[at(k)] || x.in(k, i) > b.quota); k++ { // later ones hold less
+		if !b.over[at(k)] {
+			b.countOver(k)
 		}
-		if l.upTo(i)-l.upTo(k-1) <= b.quota {
-			break // later ones hold less
-		}
-		b.countOver(k)
 	}
 	for b.first <= b.t && b.over[at(b.first)] && b.allowed[at(b.first)] {
 		b.first++
@@ -360,10 +340,10 @@ func (b *Budget) count(l *lane, i int64) {
 // from k on must together stay within the quota. limited is false if
 // all windows of the slot may go over.
 func (b *Budget) Limit(now int64) (k int64, limited bool) {
-	b.Advance(now)
+	spent := b.Quota(now) > b.cfg.Quota
 	k = b.first
 	switch {
-	case b.Quota(now) > b.cfg.Quota: // nothing is free, up to there
+	case spent: // nothing is free, up to there
 		k = b.t - b.span + 1
 	case b.free:
 		k = max(b.limit, k)
@@ -373,21 +353,20 @@ func (b *Budget) Limit(now int64) (k int64, limited bool) {
 
 // Stats describes the state of a budget, for people.
 type Stats struct {
-	Start, End int64 // of the cycle
-	Total      int64 // free windows
-	Used       int64 // of these, by the poller for which most windows are over
-	Left       int64 // negative if the caller passed more than allowed
-	Free       bool  // bursts may exceed the quota now
-	Spent      int64 // bytes of a window that are billed in any case; 0 if within the quota
+	End   int64 // of the cycle
+	Total int64 // free windows
+	Used  int64 // of these, by the poller for which most windows are over
+	Left  int64 // negative if the caller passed more than allowed
+	Free  bool  // bursts may exceed the quota now
+	Spent int64 // bytes of a window that are billed in any case; 0 if within the quota
 }
 
 // Stats returns the state of the budget now.
 func (b *Budget) Stats(now int64) Stats {
-	b.Advance(now)
-	c := &b.cycles[1]
+	quota, c := b.Quota(now), &b.cycles[1]
 	used, _ := b.chain(c, false)
-	s := Stats{Start: c.start, End: c.end, Total: c.total, Used: used, Left: c.total - used, Free: b.free}
-	if quota := b.Quota(now); quota > b.cfg.Quota {
+	s := Stats{End: c.end, Total: c.total, Used: used, Left: c.total - used, Free: b.free}
+	if quota > b.cfg.Quota {
 		s.Spent, s.Free = quota, false
 	}
 	return s

@@ -53,7 +53,7 @@ func checkPromise(t rapid.TB, cfg Config, from int64, bytes []int64) {
 					over++
 				}
 			}
-			if free := whole * cfg.Free.Num / cfg.Free.Den; over > free {
+			if free := int64(cfg.Percentile.Free(int(whole))); over > free {
 				t.Fatalf("cycle from %v to %v, phase %d: %d windows over, %d of %d free",
 					time.Unix(0, start).UTC(), time.Unix(0, stop).UTC(), phase, over, free, whole)
 			}
@@ -109,19 +109,6 @@ var demands = []demand{
 		return math.Exp(3-4*float64(i)/float64(n)) * float64(i/6%2)
 	}},
 	{"heavy-tailed", func(r *rand.Rand, _, _, _ int) float64 { return 0.3 * math.Pow(1-r.Float64(), -1/1.3) }},
-	{"by day and week", func(r *rand.Rand, _, i, _ int) float64 {
-		d := 1 + 0.8*math.Sin(float64(i)/288*2*math.Pi)
-		if i/288%7 >= 5 {
-			d *= 0.5
-		}
-		return d * (0.6 + 0.4*r.Float64())
-	}},
-	{"samples missing", func(r *rand.Rand, _, _, _ int) float64 {
-		if r.IntN(10) == 0 {
-			return 0
-		}
-		return 1.2 * r.ExpFloat64()
-	}},
 }
 
 // make returns n samples for a quota.
@@ -146,12 +133,12 @@ func TestPromise(t *testing.T) {
 					length -= length % (300e9 / int64(slots))
 				}
 				cfg := Config{
-					Quota:  rapid.Int64Range(100, 1e9).Draw(t, "quota"),
-					Window: 5 * time.Minute,
-					Slots:  slots,
-					Free:   Ratio{rapid.Int64Range(0, 400).Draw(t, "free"), 1000},
-					Cycle:  fixed(length),
-					Policy: Policy(rapid.IntRange(0, 1).Draw(t, "policy")),
+					Quota:      rapid.Int64Range(100, 1e9).Draw(t, "quota"),
+					Window:     5 * time.Minute,
+					Slots:      slots,
+					Percentile: Hundred - Percentile(rapid.Int64Range(0, 400).Draw(t, "free")*1e8),
+					Cycle:      fixed(length),
+					Policy:     Policy(rapid.IntRange(0, 1).Draw(t, "policy")),
 				}
 				start := rapid.Int64Range(0, 3*day).Draw(t, "start")
 				samples := d.make(r, 110, float64(cfg.Quota))
@@ -175,7 +162,7 @@ func TestAgainstGreedy(t *testing.T) {
 			before := d.make(rand.New(rand.NewPCG(seed, 5)), n, 1e9)
 			samples := d.make(rand.New(rand.NewPCG(seed, 6)), n, 1e9)
 			run := func(p Policy, samples []int64) float64 {
-				cfg := Config{Quota: 1e9, Free: Ratio{5, 100}, Cycle: fixed(10 * day), Policy: p}
+				cfg := Config{Quota: 1e9, Percentile: 95e9, Cycle: fixed(10 * day), Policy: p}
 				last := int64(len(samples)-n) * minutes5
 				return float64(simulate(t, cfg, Demand{0, 5 * time.Minute, [][]int64{samples}}, last, false).Passed)
 			}
@@ -192,21 +179,22 @@ func TestAgainstGreedy(t *testing.T) {
 // The hour that daylight saving takes makes a cycle shorter.
 func TestCycles(t *testing.T) {
 	for _, c := range []struct {
-		length time.Duration
-		share  Ratio
-		want   int64
+		length     time.Duration
+		percentile Percentile
+		want       int64
 	}{
-		{30 * 24 * time.Hour, Ratio{5, 100}, 431},
-		{30*24*time.Hour + 5*time.Minute, Ratio{5, 100}, 432},
-		{31 * 24 * time.Hour, Ratio{5, 100}, 446},
-		{31*24*time.Hour - time.Hour, Ratio{5, 100}, 445},
-		{28 * 24 * time.Hour, Ratio{25, 1000}, 201},
-		{9 * time.Minute, Ratio{1, 1}, 0},
-		{10 * time.Minute, Ratio{1, 1}, 1},
-		{1 << 62, Ratio{1 << 62, 1 << 62}, 1<<62/minutes5 - 1},
+		{30 * 24 * time.Hour, 95e9, 431},
+		{30*24*time.Hour + 5*time.Minute, 95e9, 432},
+		{31 * 24 * time.Hour, 95e9, 446},
+		{31*24*time.Hour - time.Hour, 95e9, 445},
+		{28 * 24 * time.Hour, 97.5e9, 201},
+		{4 * time.Minute, 0, 0},
+		{9 * time.Minute, 0, 0},
+		{10 * time.Minute, 0, 1},
+		{1 << 62, 0, 1<<62/minutes5 - 1},
 	} {
-		if got := FreeWindows(int64(c.length), minutes5, c.share); got != c.want {
-			t.Errorf("%v, %v: %d free windows, want %d", c.length, c.share, got, c.want)
+		if got := freeWindows(int64(c.length), minutes5, c.percentile); got != c.want {
+			t.Errorf("%v, %v: %d free windows, want %d", c.length, c.percentile, got, c.want)
 		}
 	}
 }
@@ -218,13 +206,13 @@ func room(b *Budget, now int64) int64 {
 	if !limited {
 		return unlimited
 	}
-	return max(b.cfg.Quota-b.lane[0].held(k), 0)
+	return max(b.cfg.Quota-b.passed[0].in(k, b.t), 0)
 }
 
 // A burst of 60 slots from an idle link, three times the quota, costs two windows. The first third
 // passes within the quota, so that the windows -40 to 39 are over: the chain is -40 and 20.
 func TestExample(t *testing.T) {
-	b, err := New(Config{Quota: 600e6, Free: Ratio{5, 100}, Cycle: fixed(30 * day), Policy: Greedy})
+	b, err := New(Config{Quota: 600e6, Percentile: 95e9, Cycle: fixed(30 * day), Policy: Greedy})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +231,7 @@ func TestExample(t *testing.T) {
 }
 
 func TestJump(t *testing.T) {
-	b, _ := New(Config{Quota: 1000, Free: Ratio{5, 100}, Cycle: fixed(day)})
+	b, _ := New(Config{Quota: 1000, Percentile: 95e9, Cycle: fixed(day)})
 	for _, now := range []int64{0, 5 * day, 3 * day, 400 * day, 401*day - 1, math.MaxInt64 / 4} {
 		b.Advance(now)
 		b.Count(0, now, 5000, 0, false)
@@ -260,7 +248,7 @@ func TestJump(t *testing.T) {
 func BenchmarkReplay(b *testing.B) {
 	for _, share := range []int64{0, 4} {
 		b.Run(fmt.Sprintf("%d times the quota", share), func(b *testing.B) {
-			g, _ := New(Config{Quota: 6e8, Free: Ratio{5, 100}, Cycle: fixed(30 * day)})
+			g, _ := New(Config{Quota: 6e8, Percentile: 95e9, Cycle: fixed(30 * day)})
 			now := int64(0)
 			for b.Loop() {
 				now += 5e9
@@ -271,7 +259,7 @@ func BenchmarkReplay(b *testing.B) {
 }
 
 func TestAllocations(t *testing.T) {
-	b, _ := New(Config{Quota: 1000, Free: Ratio{5, 100}, Cycle: fixed(day)})
+	b, _ := New(Config{Quota: 1000, Percentile: 95e9, Cycle: fixed(day)})
 	now := int64(0)
 	if n := testing.AllocsPerRun(10000, func() {
 		now += 5e9

@@ -1,11 +1,12 @@
 package budget
 
 import (
-	"encoding/csv"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,25 +15,18 @@ import (
 
 // load returns the bytes of a trace beside the project, missing samples as 0, and when it begins.
 func load(t testing.TB, name string) (start int64, samples []int64) {
-	f, err := os.Open(nettest.Shared(t, "data/"+name+".csv")[0])
+	text, err := os.ReadFile(nettest.Shared(t, "data/"+name+".csv")[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	rows, err := csv.NewReader(f).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, r := range rows[1:] {
-		at, err := time.Parse(time.DateTime, r[0])
-		if err != nil {
+	for _, row := range strings.Fields(strings.ReplaceAll(string(text), " ", "T"))[1:] {
+		column := strings.Split(row, ",")
+		at, e1 := time.Parse("2006-01-02T15:04:05", column[0])
+		n, e2 := strconv.ParseInt(column[2], 10, 64)
+		if err := errors.Join(e1, e2); err != nil {
 			t.Fatal(err)
 		}
-		n, err := strconv.ParseInt(r[2], 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if i == 0 {
+		if samples == nil {
 			start = at.UnixNano()
 		}
 		missing := (at.UnixNano()-start)/minutes5 - int64(len(samples))
@@ -71,10 +65,10 @@ func TestData(t *testing.T) {
 			for i := range 6 {
 				natural, percent := [][]int64{all, half}[i/3], int64(50+25*(i%3))
 				cfg := Config{
-					Quota: percentile95(natural) * percent / 100, Free: Ratio{5, 100},
+					Quota: percentile95(natural) * percent / 100, Percentile: 95e9,
 					Cycle: cycles(from, int64(len(half))*minutes5), Window: 5 * time.Minute, Poller: tt.poller,
 				}
-				best := float64(allKnowing(cfg.Quota, cfg.Free, half))
+				best := float64(allKnowing(cfg.Quota, cfg.Percentile, half))
 				share := func(p Policy, start int64, samples []int64) float64 {
 					cfg.Policy = p
 					demand := Demand{start, 5 * time.Minute, [][]int64{samples}}
@@ -105,8 +99,8 @@ func TestData(t *testing.T) {
 
 // allKnowing returns the bytes that a scheduler would pass if it knew all demand and the
 // poller's phase: the largest samples are free, and the others pass up to the quota.
-func allKnowing(quota int64, free Ratio, samples []int64) (sum int64) {
-	n := len(samples) - int(FreeWindows(int64(len(samples)+1), 1, free))
+func allKnowing(quota int64, p Percentile, samples []int64) (sum int64) {
+	n := len(samples) - p.Free(len(samples))
 	for i, s := range slices.Sorted(slices.Values(samples)) {
 		if i < n {
 			s = min(s, quota)

@@ -36,7 +36,7 @@
 //
 // With 30 days and J = 0 there are at least 8,639 samples whatever the phase, of
 // which ⌊8639·5%⌋ = 431 are free. A grid may be slower by J, so in general
-// ⌊T/(W+J)⌋-1 samples fit into a cycle of length T (see FreeWindows).
+// ⌊T/(W+J)⌋-1 samples fit into a cycle of length T (see freeWindows).
 //
 // Bytes that do not fit into the caller's own window pass only where samples
 // may be over. Which ones are over depends on the polls. So the budget counts the
@@ -78,7 +78,7 @@
 // the limit (see Limit), so it does not go over.
 //
 //   - Late counts: gates do not run in step, and the counts of recent slots may grow
-//     (late). The windows that they could take over count as over in that step. Windows
+//     (Late). The windows that they could take over count as over in that step. Windows
 //     join the chain for good only when no count can change them.
 //   - Cycles: each has its own chain. A window that touches two cycles must be free in
 //     both, as the provider may put the sample in either. Start and end are instants,

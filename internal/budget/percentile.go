@@ -3,7 +3,6 @@ package budget
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 	"strconv"
 	"strings"
 )
@@ -37,14 +36,7 @@ func (p Percentile) String() string {
 	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
 }
 
-// Above returns the share of samples above the percentile, which are free.
-func (p Percentile) Above() Ratio {
-	return Ratio{Num: int64(Hundred - p), Den: int64(Hundred)}
-}
-
 // Free returns how many of n samples are free, rounded down.
 func (p Percentile) Free(n int) int {
-	hi, lo := bits.Mul64(uint64(n), uint64(Hundred-p))
-	q, _ := bits.Div64(hi, lo, uint64(Hundred))
-	return int(q)
+	return int(muldiv(int64(n), int64(Hundred-p), int64(Hundred)))
 }

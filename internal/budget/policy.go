@@ -1,98 +1,80 @@
 package budget
 
+import "slices"
+
 // experts is the number of simple rules. Each lets a burst run from when the
-// forecast excess of a window reaches from, as a share of the quota, until it is half of
+// forecast excess of a window reaches a threshold until it is half of
 // that. All are simulated on the demand as it arrives; the budget follows the one that
 // would pass most with the windows that are left.
 const experts = 12
 
-// from returns the threshold of an expert: none, and 1/32 to 32 times the quota.
-func from(expert int) float64 {
-	if expert == 0 {
-		return 0
+// runs reports whether an expert lets a burst begin, or run on, at a forecast excess. The
+// thresholds are none, and 1/32 to 32 times the quota.
+func runs(expert int, running bool, excess float64) bool {
+	least := 0.0
+	if expert > 0 {
+		least = float64(int(1)<<expert) / 64
 	}
-	return float64(int(1)<<expert) / 64
+	if running {
+		least /= 2
+	}
+	return excess > 0 && excess >= least
 }
 
-// ahead is the number of past slots that the forecast uses: it expects their rate to last for a
-// whole window.
-func (b *Budget) ahead() int64 { return max(b.slots/12, 1) }
+// past is demand from which the rest of a cycle is predicted.
+type past struct {
+	seen float64          // slots
+	cost [experts]float64 // windows that each expert spent
+	gain [experts]float64 // bytes that it passed beyond the quota, in quotas of a slot
+}
 
-// often is the number of slots between choices of an expert.
-func (b *Budget) often() int64 { return b.slots / 5 }
+// count counts a window of an expert.
+func (p *past) count(expert int, gain float64) {
+	p.cost[expert]++
+	p.gain[expert] += gain
+}
 
 // trial is the simulation of an expert.
 type trial struct {
 	running bool
 	tail    int64 // slots since it stopped in which a window may still hold some of the burst
-	// For each past:
-	cost [pasts]float64 // windows spent
-	gain [pasts]float64 // bytes passed beyond the quota, in quotas of a slot
 }
-
-// The pasts from which the rest of a cycle is predicted.
-const (
-	current  = iota // this cycle so far
-	previous        // the last cycle
-	pasts
-)
 
 // learned holds the simulations of the experts.
 type learned struct {
-	trials [experts]trial
-	quiet  bool           // no expert is in a burst or its tail
-	seen   [pasts]float64 // slots observed
-	choice int            // the expert that is followed
-	until  int64          // the slot in which to choose again
-	follow bool           // a burst is running
+	trials     [experts]trial
+	quiet      bool  // no expert is in a burst or its tail
+	this, last past  // this cycle so far, and the last cycle
+	choice     int   // the expert that is followed
+	until      int64 // the slot in which to choose again
+	follow     bool  // a burst is running
 }
 
 // observe counts a slot. e is the forecast excess at its start, share the bytes offered
 // in it relative to the quota of a slot. over reports whether the offered window is over.
 func (l *learned) observe(e, share float64, over bool, slots int64) {
-	l.seen[current]++
+	l.this.seen++
 	if e <= 0 && !over && l.quiet {
 		return
 	}
 	l.quiet = true
-	dark := max(1-1/max(share, 1), 0)
 	for i := range l.trials {
 		x := &l.trials[i]
-		least := from(i)
-		if x.running {
-			least /= 2
-		}
 		switch {
-		case e > 0 && e >= least:
+		case runs(i, x.running, e):
 			x.running, x.tail = true, slots
 			if over {
-				x.count(share - 1)
+				l.this.count(i, share-1)
 			}
 		case x.tail > 0 && over:
 			x.running = false
 			x.tail--
-			x.count(-dark)
+			l.this.count(i, 1/max(share, 1)-1) // the link is dark
 		default:
 			x.running, x.tail = false, 0
 			continue
 		}
 		l.quiet = false
-	}
-}
-
-// count counts a window.
-func (x *trial) count(gain float64) {
-	x.cost[current]++
-	x.gain[current] += gain
-}
-
-// nextCycle makes this cycle the last one.
-func (l *learned) nextCycle() {
-	l.seen[previous], l.seen[current] = l.seen[current], 0
-	for i := range l.trials {
-		x := &l.trials[i]
-		x.cost[previous], x.cost[current] = x.cost[current], 0
-		x.gain[previous], x.gain[current] = x.gain[current], 0
 	}
 }
 
@@ -107,52 +89,41 @@ func (l *learned) nextCycle() {
 // proceeds.
 func (l *learned) choose(rest, length, left float64) {
 	var total [experts]float64
-	for p := range pasts {
-		scale := rest / max(l.seen[p], length/32)
+	weight := 1.0
+	for _, p := range [...]*past{&l.this, &l.last} {
+		scale := rest / max(p.seen, length/32)
 		var value [experts]float64
-		most := 0.0
-		for i := range l.trials {
-			x := &l.trials[i]
-			gain, cost := x.gain[p]*scale, x.cost[p]*scale
+		for i := range value {
+			gain, cost := p.gain[i]*scale, p.cost[i]*scale
 			if cost > left {
 				gain *= left / cost
 			}
 			value[i] = gain
-			most = max(most, gain)
 		}
-		if most <= 0 {
-			continue
+		if most := slices.Max(value[:]); most > 0 {
+			for i, v := range value {
+				total[i] += weight * max(v/most, -1)
+			}
 		}
-		weight := 1.0
-		if p == previous {
-			weight = max(1-l.seen[current]/length, 0)
-		}
-		for i, v := range value {
-			total[i] += weight * max(v/most, -1)
-		}
+		weight = max(1-l.this.seen/length, 0)
 	}
-	l.choice = 0
-	for i := range total {
-		if total[i] > total[l.choice] {
-			l.choice = i
-		}
-	}
+	l.choice = slices.Index(total[:], slices.Max(total[:]))
 }
 
-// window returns the bytes of a window at the rate of some slots, as a share of the quota.
-func (b *Budget) window(bytes, slots int64) float64 {
-	return float64(bytes) * float64(b.slots) / float64(slots) / float64(b.cfg.Quota)
-}
-
-// excess returns by how much a window would exceed the quota, as a share of it, at the
-// rate offered in the last slots up to and including i.
-func (b *Budget) excess(i int64) float64 {
-	o := int64(0)
+// excess returns by how much a window at the rate of some slots, in the lane that has most in
+// them, would exceed the quota, as a share of it.
+func (b *Budget) excess(bytes *[lanes]sums, first, last int64) float64 {
+	most := int64(0)
 	for l := range b.held {
-		x := &b.lane[l]
-		o = max(o, x.offered[at(i)]-x.offered[at(i-b.ahead())])
+		most = max(most, bytes[l].in(first, last))
 	}
-	return b.window(o, b.ahead()) - 1
+	return float64(most)*float64(b.slots)/float64(last-first+1)/float64(b.cfg.Quota) - 1
+}
+
+// forecast returns the excess of a window from the current slot on. It expects the rate offered in the last
+// twelfth of a window to go on.
+func (b *Budget) forecast() float64 {
+	return b.excess(&b.offered, b.t-max(b.slots/12, 1), b.t-1)
 }
 
 // learn passes the current slot, which ends, to the experts.
@@ -162,72 +133,38 @@ func (b *Budget) learn() {
 	}
 	share, over := 0.0, false
 	for l := range b.held {
-		x := &b.lane[l]
-		one := b.window(x.offered[at(b.t)]-x.offered[at(b.t-1)], 1)
-		switch lane := x.offered[at(b.t)]-x.offered[at(b.t-b.slots)] > b.cfg.Quota; {
+		x := &b.offered[l]
+		one := float64(x.in(b.t, b.t)) * float64(b.slots) / float64(b.cfg.Quota)
+		switch lane := x.in(b.t-b.slots+1, b.t) > b.cfg.Quota; {
 		case lane && over: // both lanes gain
 			share += one - 1
 		case lane || !over && one > share:
 			share, over = one, lane
 		}
 	}
-	b.learned.observe(b.excess(b.t-1), share, over, b.slots)
-}
-
-// decide finds the verdict for the slot that begins now.
-func (b *Budget) decide() {
-	b.limit = b.t + 1
-	if b.free = b.worth(); !b.free {
-		return
-	}
-	for i := range b.cycles {
-		_, limit := b.chain(&b.cycles[i], true)
-		b.limit = min(b.limit, limit)
-	}
-}
-
-// head returns by how much the first slots of the next window to go over exceed the
-// quota's rate, as a share of it. Spending that window frees these bytes.
-func (b *Budget) head() float64 {
-	const few = 6
-	k := min(b.first, b.t-few)
-	held := int64(0)
-	for l := range b.held {
-		x := &b.lane[l]
-		held = max(held, x.upTo(k+few-1)-x.upTo(k-1))
-	}
-	return b.window(held, few) - 1
+	b.learned.observe(b.forecast(), share, over, b.slots)
 }
 
 // worth reports whether a burst may run, by the policy.
 func (b *Budget) worth() bool {
-	switch b.cfg.Policy {
-	case Never:
-		return false
-	case Greedy:
-		return true
+	if b.cfg.Policy != Weighed {
+		return b.cfg.Policy == Greedy
 	}
 	l := &b.learned
-	e := b.excess(b.t - 1)
-	if l.follow {
-		e = max(e, b.head())
+	e := b.forecast()
+	if l.follow { // to spend the next window frees the bytes of its first slots
+		const few = 6
+		k := min(b.first, b.t-few)
+		e = max(e, b.excess(&b.passed, k, k+few-1))
 	}
-	if e <= 0 {
-		l.follow = false
-		return false
-	}
-	if b.t >= l.until {
-		l.until = b.t + b.often()
+	if e > 0 && b.t >= l.until {
+		l.until = b.t + b.slots/5
 		used, _ := b.chain(&b.cycles[1], false)
 		left := float64(b.cycles[1].total-used) * float64(b.gap)
 		length := float64(b.cycles[1].end-b.cycles[1].start) / float64(b.slot)
 		rest := float64(b.cycles[1].end)/float64(b.slot) - float64(b.t)
 		l.choose(rest, length, max(left, 0))
 	}
-	if least := from(l.choice); !l.follow {
-		l.follow = e >= least
-	} else if e < least/2 {
-		l.follow = false
-	}
+	l.follow = runs(l.choice, l.follow, e)
 	return l.follow
 }

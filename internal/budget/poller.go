@@ -46,8 +46,8 @@ func (p Poller) Samples(window time.Duration, quota int64) (shortest, longest ti
 
 // polls reports whether a poll may be in the slot that begins at start.
 func (p Poller) polls(start, slot int64, window time.Duration) bool {
-	after, early := start-int64(p.Phase), int64(p.Jitter)
-	after += early // since the earliest poll of the grid
+	early := int64(p.Jitter)
+	after := start - int64(p.Phase) + early // since the earliest poll of the grid
 	after -= FloorDiv(after, int64(window)) * int64(window)
 	return !p.Known || after <= 2*early || after > int64(window)-slot
 }

@@ -46,7 +46,7 @@ func TestSpentPromise(t *testing.T) {
 		p := budget.Percentile(rapid.Int64Range(80, 99).Draw(t, "percentile") * 1e9)
 		lanes := rapid.IntRange(1, 2).Draw(t, "lanes")
 		cfg := budget.Config{
-			Quota: 600e6, Whole: true, Free: p.Above(),
+			Quota: 600e6, Whole: true, Percentile: p,
 			Lanes: lanes, Separate: lanes == 2 && rapid.Bool().Draw(t, "separate"),
 			Poller: budget.Poller{Jitter: kind.Jitter, Known: kind.Known, Phase: kind.Phase},
 			Policy: budget.Policy(rapid.IntRange(0, 2).Draw(t, "policy")),

@@ -1,7 +1,6 @@
 package budget
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
@@ -10,7 +9,7 @@ import (
 type Demand struct {
 	Start  int64         // when the first sample begins, nanoseconds since the Unix epoch
 	Sample time.Duration // length of a sample: a multiple of a slot
-	Lanes  [][]int64     // the bytes of each sample, for every lane
+	Lanes  [][]int64     // the bytes of each sample, for every lane of the budget
 }
 
 // Simulation configures a simulation of demand.
@@ -21,8 +20,7 @@ type Simulation struct {
 	// Patience is how long demand that may not pass waits before it is lost.
 	Patience time.Duration
 	// From and To bound the result to slots that begin in this span, in nanoseconds
-	// since the Unix epoch. If To is 0, all slots count. Demand that waits when the
-	// span begins or ends is lost.
+	// since the Unix epoch. Demand that waits when the span begins or ends is lost.
 	From, To int64
 	// Slot, if not nil, is called for every slot, lane by lane.
 	Slot func(lane int, start, offered, passed int64)
@@ -31,8 +29,7 @@ type Simulation struct {
 // Result is the result of a simulation.
 type Result struct {
 	Offered, Passed int64
-	Delayed         int64 // of Passed, after the slot of arrival
-	Lost            int64
+	Delayed         int64         // of Passed, after the slot of arrival
 	Longest         time.Duration // longest delay of a byte that passed
 	Stats                         // at the end of the span, or of the demand
 }
@@ -40,22 +37,15 @@ type Result struct {
 // Run simulates demand from its start to its end, which may span several cycles.
 // Demand that still waits at the end is lost.
 func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
-	cfg := s.Config
-	if len(demand) > 0 {
-		cfg.Lanes = len(demand[0].Lanes)
-	}
-	b, err := New(cfg)
+	b, err := New(s.Config)
 	if err != nil {
 		return r, err
 	}
 	g := shaper{b: b, threshold: s.Threshold}
 	var queue [lanes]backlog
-	counts := s.To == 0
+	counts := false
 	for _, d := range demand {
 		split := int64(d.Sample) / b.slot
-		if split < 1 || int64(d.Sample)%b.slot != 0 {
-			return r, fmt.Errorf("samples of %v are not a multiple of slots of %v", d.Sample, time.Duration(b.slot))
-		}
 		first := FloorDiv(d.Start, b.slot)
 		// The backlog drains no faster than the highest rate ever offered.
 		fastest := int64(0)
@@ -64,7 +54,7 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 		}
 		for i := range int64(len(d.Lanes[0])) * split {
 			t := first + i
-			if in := s.To == 0 || s.From <= t*b.slot && t*b.slot < s.To; in != counts {
+			if in := s.From <= t*b.slot && t*b.slot < s.To; in != counts {
 				if counts {
 					r.Stats = b.Stats(b.t * b.slot)
 				}
@@ -90,7 +80,6 @@ func (s *Simulation) Run(demand ...Demand) (r Result, err error) {
 	if counts {
 		r.Stats = b.Stats(b.t * b.slot)
 	}
-	r.Lost = r.Offered - r.Passed
 	return r, nil
 }
 
@@ -145,13 +134,13 @@ type shaper struct {
 
 // hold holds to a quota.
 func (g *shaper) hold(quota int64) {
-	var longest time.Duration
-	_, longest, g.limit = g.b.cfg.Poller.Samples(g.b.cfg.Window, quota)
-	g.quota = quota
+	_, longest, limit := g.b.cfg.Poller.Samples(g.b.cfg.Window, quota)
+	g.quota, g.limit = quota, limit
 	for l := range g.own {
+		x := &g.b.passed[l]
 		g.own[l] = [2]sliding{
-			{slots: g.b.slots, quota: g.limit},
-			{slots: int64(longest) / g.b.slot, rest: int64(longest) % g.b.slot, quota: quota},
+			{b: g.b, passed: x, slots: g.b.slots, quota: limit},
+			{b: g.b, passed: x, slots: int64(longest) / g.b.slot, rest: int64(longest) % g.b.slot, quota: quota},
 		}
 	}
 }
@@ -159,6 +148,8 @@ func (g *shaper) hold(quota int64) {
 // sliding is a gate's own window of some slots and a rest of one: no span of its length
 // holds more than its quota.
 type sliding struct {
+	b                  *Budget
+	passed             *sums // of the lane
 	slots, rest, quota int64
 
 	// The rate that could be kept up in a slot, and the slot whose window does not allow more.
@@ -167,38 +158,37 @@ type sliding struct {
 
 // room returns the bytes that may pass by the end of the slot that begins after slots from
 // now.
-func (w *sliding) room(x *lane, b *Budget, after int64) int64 {
-	k := min(b.t+after-w.slots, b.t)
-	room := w.quota - x.held(k+1)
-	if oldest := x.upTo(k) - x.upTo(k-1); w.rest > 0 && oldest > 0 {
-		room -= muldiv(oldest, w.rest, b.slot)
-	}
-	return room
+func (w *sliding) room(after int64) int64 {
+	t := w.b.t
+	k := t + after - w.slots
+	return w.quota - w.passed.in(k+1, t) - muldiv(w.passed.in(k, k), w.rest, w.b.slot)
 }
 
 // fits returns the bytes that may pass in this slot.
-func (w *sliding) fits(x *lane, b *Budget) int64 {
-	fits := w.room(x, b, 0)
+func (w *sliding) fits() int64 {
+	fits := w.room(0)
 	if w.rest > 0 { // the span that ends inside this slot
-		fits = min(fits, int64(float64(w.quota-x.held(b.t-w.slots))*float64(b.slot)/float64(w.rest)))
+		held := w.passed.in(w.b.t-w.slots, w.b.t)
+		fits = min(fits, int64(float64(w.quota-held)*float64(w.b.slot)/float64(w.rest)))
 	}
 	return max(fits, 0)
 }
 
 // sustainable returns the highest rate, in bytes a slot, that can be kept up until all earlier
 // bytes have left the window, or a lower one from want on.
-func (w *sliding) sustainable(x *lane, b *Budget, want int64) int64 {
+func (w *sliding) sustainable(want int64) int64 {
 	// A rate that could be kept up a slot ago, and was not exceeded, still can if the slot's own bytes
 	// leave early enough. This saves most searches.
-	kept := w.slot == b.t-1 && x.upTo(b.t-1)-x.upTo(b.t-2) <= w.rate && w.room(x, b, w.slots-1)/w.slots >= w.rate
-	w.slot = b.t
-	if n := w.tightest - b.t; kept && (want <= w.rate || n >= 0 && w.room(x, b, n)/(n+1) <= w.rate) {
+	t := w.b.t
+	kept := w.slot == t-1 && w.passed.in(t-1, t-1) <= w.rate && w.room(w.slots-1)/w.slots >= w.rate
+	w.slot = t
+	if n := w.tightest - t; kept && (want <= w.rate || n >= 0 && w.room(n)/(n+1) <= w.rate) {
 		return w.rate
 	}
 	w.rate = w.quota
 	for after := range w.slots {
-		if rate := w.room(x, b, after) / (after + 1); rate < w.rate {
-			w.rate, w.tightest = max(rate, 0), b.t+after
+		if rate := w.room(after) / (after + 1); rate < w.rate {
+			w.rate, w.tightest = max(rate, 0), t+after
 		}
 	}
 	return w.rate
@@ -211,41 +201,37 @@ func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 	if quota := b.Quota(now); quota != g.quota {
 		g.hold(quota)
 	}
-	x := &b.lane[lane]
 	threshold := int64(g.threshold * float64(g.limit))
 	want := offered + waited
 	fits, pass := int64(unlimited), want
 	for i := range g.own[lane] {
 		w := &g.own[lane][i]
-		room := w.fits(x, b)
+		room := w.fits()
 		fits = min(fits, room)
 		if room -= w.quota - threshold; pass > room { // above the threshold
-			pass = min(pass, max(room, w.sustainable(x, b, pass)))
+			pass = min(pass, max(room, w.sustainable(pass)))
 		}
 	}
 	pass = min(pass, fits)
-	if pass == want || b.cfg.Policy == Never { // the budget's own window would not allow more
-		b.Count(lane, now, offered, pass, false)
-		return pass
+	if pass < want && b.cfg.Policy != Never { // whose window would not allow more
+		if k, limited := b.Limit(now); limited {
+			held := b.passed[lane].in(k, t)
+			pass = max(pass, min(max(threshold-held, g.sustainable(lane, k)), g.limit-held, want))
+		} else {
+			pass = want
+		}
 	}
-	if k, limited := b.Limit(now); !limited {
-		pass = want
-	} else if pass < want {
-		held := x.held(k)
-		pass = max(pass, min(max(threshold-held, g.sustainable(x, k)), g.limit-held))
-	}
-	pass = min(max(pass, 0), want)
 	b.Count(lane, now, offered, pass, pass > fits)
 	return pass
 }
 
 // sustainable returns the highest rate, in bytes a slot, at which no window from k on
 // exceeds the quota before it ends.
-func (g *shaper) sustainable(x *lane, k int64) int64 {
+func (g *shaper) sustainable(lane int, k int64) int64 {
 	b := g.b
 	rate := g.limit / b.span
 	for ; k <= b.t; k++ {
-		rate = min(rate, (g.limit-x.held(k))/(k+b.span-b.t))
+		rate = min(rate, (g.limit-b.passed[lane].in(k, b.t))/(k+b.span-b.t))
 	}
 	return max(rate, 0)
 }

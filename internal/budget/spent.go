@@ -10,17 +10,9 @@ type spent struct {
 	phases [Slots][]int64
 }
 
-// reset begins a cycle in which the provider discards up to free samples.
-func (s *spent) reset(free int64) {
-	s.most = int(free) + 1
-	for i := range s.phases {
-		s.phases[i] = s.phases[i][:0]
-	}
-}
-
 // add counts the sample that begins in slot k. A window has some number of slots.
 func (s *spent) add(k, slots, bytes int64) {
-	p := &s.phases[((k%slots)+slots)%slots]
+	p := &s.phases[k-FloorDiv(k, slots)*slots]
 	if len(*p) == s.most {
 		if bytes <= (*p)[0] {
 			return
@@ -37,7 +29,7 @@ func (s *spent) level(b *Budget) int64 {
 	for i := range b.slots {
 		switch p := s.phases[i]; {
 		case !b.cfg.Poller.polls(i*b.slot, b.slot, b.cfg.Window):
-		case len(p) < s.most || s.most == 0:
+		case len(p) < s.most:
 			return 0
 		default:
 			least = min(least, p[0])
@@ -46,31 +38,31 @@ func (s *spent) level(b *Budget) int64 {
 	return least
 }
 
-// observe passes on the samples that can no more change.
-func (b *Budget) observe() {
-	k, c := b.final()-1, &b.cycles[1]
+// observe counts the samples of slot k, which can no more change.
+func (b *Budget) observe(k int64) {
+	c := &b.cycles[1]
 	if b.cfg.Hard || k*b.slot < c.start || (k+b.span)*b.slot > c.end {
 		return
 	}
-	most := int64(0)
+	var most [lanes]int64
 	for l := range b.cfg.Lanes {
-		x := &b.lane[l]
-		if x.upTo(k+b.span-1)-x.upTo(k-1) <= b.cfg.Quota { // most samples
-			continue
+		bill := 0
+		if b.cfg.Separate {
+			bill = l
 		}
-		bytes := b.least(x, k)
-		if b.cfg.Separate && bytes > b.cfg.Quota {
-			b.spent[l].add(k, b.slots, bytes)
+		if x := &b.passed[l]; x.in(k, k+b.span-1) > b.cfg.Quota { // few do
+			most[bill] = max(most[bill], b.least(x, k))
 		}
-		most = max(most, bytes)
 	}
-	if !b.cfg.Separate && most > b.cfg.Quota {
-		b.spent[0].add(k, b.slots, most)
+	for i, bytes := range most {
+		if bytes > b.cfg.Quota {
+			b.spent[i].add(k, b.slots, bytes)
+		}
 	}
 }
 
 // least returns the fewest bytes that the shortest sample can have that begins in slot k.
-func (b *Budget) least(x *lane, k int64) int64 {
+func (b *Budget) least(x *sums, k int64) int64 {
 	shortest, _, _ := b.cfg.Poller.Samples(b.cfg.Window, b.cfg.Quota)
 	length, start, least := int64(shortest), k*b.slot, int64(unlimited)
 	for _, at := range [...]int64{start, start + b.slot - length%b.slot, start + b.slot} { // changes evenly in between
@@ -80,9 +72,9 @@ func (b *Budget) least(x *lane, k int64) int64 {
 }
 
 // until returns the bytes of a lane up to an instant, if those of a slot are spread evenly over it.
-func (b *Budget) until(x *lane, at int64) int64 {
-	i := FloorDiv(at, b.slot)
-	return x.upTo(i-1) + muldiv(x.upTo(i)-x.upTo(i-1), at-i*b.slot, b.slot)
+func (b *Budget) until(x *sums, instant int64) int64 {
+	i := FloorDiv(instant, b.slot)
+	return x[at(i-1)] + muldiv(x.in(i, i), instant-i*b.slot, b.slot)
 }
 
 // Quota returns the bytes that a window may hold now: Config.Quota, or if more than that will

@@ -40,12 +40,10 @@ func (c Calendar) Bounds(at int64) (start, end int64) {
 		return start, start + int64(c.Length)
 	}
 	year, month, _ := time.Unix(0, at).In(c.Zone).Date()
-	start, end = c.begin(year, month), c.begin(year, month+1)
-	switch {
-	case start > at:
-		return c.begin(year, month-1), start
-	case end <= at: // the clock went back from the next month into this one
-		return end, c.begin(year, month+2)
+	end = c.begin(year, month-1)
+	for end <= at {
+		start, end = end, c.begin(year, month)
+		month++
 	}
 	return start, end
 }
@@ -53,25 +51,20 @@ func (c Calendar) Bounds(at int64) (start, end int64) {
 // Divide returns the number of slots of a window: the greatest from Slots down to 10 for which
 // a slot is whole nanoseconds, every cycle begins with a slot, and none has more than MaxSlots.
 func (c Calendar) Divide(window time.Duration) (slots int, err error) {
+	step := 15 * time.Minute // cycles begin at multiples of it, as UTC offsets of time zones are such
+	switch {
+	case c.Length > 0:
+		step = c.Length
+	case c.Zone == time.UTC:
+		step = 24 * time.Hour
+	}
 	for n := time.Duration(Slots); n >= 10; n-- {
 		slot := max(window/n, 1)
-		if window == n*slot && c.step()%slot == 0 && c.Longest()/slot < MaxSlots {
+		if window == n*slot && step%slot == 0 && c.Longest()/slot < MaxSlots {
 			return int(n), nil
 		}
 	}
 	return 0, fmt.Errorf("windows of %v cannot be divided into 10 to %d slots that cycles begin with", window, Slots)
-}
-
-// step returns a length of which all cycles begin at a multiple since the Unix epoch. UTC offsets
-// of time zones are multiples of 15 minutes.
-func (c Calendar) step() time.Duration {
-	switch {
-	case c.Length > 0:
-		return c.Length
-	case c.Zone == time.UTC:
-		return 24 * time.Hour
-	}
-	return 15 * time.Minute
 }
 
 // Longest returns the length of the longest cycle: a month of 31 days and the hour that the end of
@@ -126,9 +119,9 @@ func (c Calendar) Parse(name string) (Cycle, error) {
 	}
 	x := c.At(t.UnixNano())
 	if x.Start != t.UnixNano() {
-		return Cycle{}, fmt.Errorf("no cycle begins then, but one at %s", x.Name)
+		err = fmt.Errorf("no cycle begins then, but one at %s", x.Name)
 	}
-	return x, nil
+	return x, err
 }
 
 // CheckYear returns an error if nanoseconds since the Unix epoch might not hold a time, or

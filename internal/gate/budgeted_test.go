@@ -20,9 +20,7 @@ import (
 func spending(t rapid.TB, cfg Config, b budget.Config) *Gate {
 	t.Helper()
 	b.Quota, b.Window, b.Poller = cfg.Quota, cfg.Window, cfg.Poller
-	if b.Free.Den == 0 {
-		b.Free = budget.Ratio{Num: 5, Den: 100}
-	}
+	b.Percentile = cmp.Or(b.Percentile, 95e9)
 	if b.Cycle == nil {
 		b.Cycle = calendar.Calendar{Length: 24 * time.Hour}.Bounds
 	}
@@ -34,7 +32,7 @@ func spending(t rapid.TB, cfg Config, b budget.Config) *Gate {
 }
 
 // nothing has no free windows.
-var nothing = budget.Config{Free: budget.Ratio{Den: 1}}
+var nothing = budget.Config{Percentile: budget.Hundred}
 
 // midnight is when a cycle of a day begins.
 const midnight = 1000 * 24 * int64(time.Hour)
@@ -61,11 +59,11 @@ func TestBudgetPromise(t *testing.T) {
 		start := rapid.Int64Range(1000, 5000).Draw(t, "start") * slot
 		jitter := window / rapid.SampledFrom([]time.Duration{30, 150, 1e18}).Draw(t, "jitter")
 		spend := budget.Config{
-			Lanes:  len(lanes),
-			Slots:  int(per),
-			Free:   budget.Ratio{Num: rapid.SampledFrom([]int64{0, 50, 150, 400}).Draw(t, "free"), Den: 1000},
-			Cycle:  calendar.Calendar{Length: length}.Bounds,
-			Policy: rapid.SampledFrom([]budget.Policy{budget.Weighed, budget.Greedy}).Draw(t, "spend"),
+			Lanes:      len(lanes),
+			Slots:      int(per),
+			Percentile: rapid.SampledFrom([]budget.Percentile{budget.Hundred, 95e9, 85e9, 60e9}).Draw(t, "percentile"),
+			Cycle:      calendar.Calendar{Length: length}.Bounds,
+			Policy:     rapid.SampledFrom([]budget.Policy{budget.Weighed, budget.Greedy}).Draw(t, "spend"),
 		}
 		cfg := Config{
 			Quota: quota, Window: window, Queue: time.Duration(slot / 20), Seed: seed,
@@ -129,12 +127,11 @@ func TestBudgetPromise(t *testing.T) {
 		for phase := time.Duration(0); phase < window; phase += time.Duration(slot / fine) {
 			pollers = append(pollers, pollertest.Kind{Known: true, Phase: phase})
 		}
-		percentile := budget.Hundred - budget.Hundred/1000*budget.Percentile(spend.Free.Num)
 		for at := start; at < end; {
 			from, to := spend.Cycle(at)
 			for _, k := range pollers {
 				polls, _ := k.Polls(rng, from, to, window)
-				bill := pollertest.Bill(polls, from, to, window, percentile, counters...)
+				bill := pollertest.Bill(polls, from, to, window, spend.Percentile, counters...)
 				if bill > float64(quota)*(1+1e-9) {
 					t.Fatalf("jitter %v, %+v: billed %.4f of the quota", jitter, k, bill/float64(quota))
 				}
@@ -166,13 +163,13 @@ func TestBudgetBurst(t *testing.T) {
 	const begin = 2*int64(length) + 3000*second
 	const end = begin + 1200*second
 	for _, tt := range []struct {
-		free int64   // windows
-		want float64 // quotas in the fullest window
+		free budget.Percentile // windows of 2000
+		want float64           // quotas in the fullest window
 	}{{0, 1}, {3, 20}, {50, 20}} {
 		b := newBook(5*time.Minute, 60)
 		b.begin = 2 * int64(length)
 		g := spending(t, Config{Quota: quota, Window: 5 * time.Minute, Book: b}, budget.Config{
-			Free: budget.Ratio{Num: tt.free, Den: 2000}, Policy: budget.Greedy,
+			Percentile: budget.Hundred - tt.free*budget.Hundred/2000, Policy: budget.Greedy,
 			Cycle: calendar.Calendar{Length: length}.Bounds,
 		})
 		passed := play(g, steady(40e6, 1, 60e3), begin, end) // twenty times the quota
@@ -204,8 +201,8 @@ func TestSpent(t *testing.T) {
 			p.charged.Add(flood)
 			p.marked.Set()
 		}
-		g := spending(t, Config{Quota: quota, Window: 5 * time.Minute, Book: b},
-			budget.Config{Lanes: 2, Separate: true, Hard: hard, Policy: budget.Never})
+		cfg := Config{Quota: quota, Window: 5 * time.Minute, Book: b, Poller: budget.Poller{Jitter: time.Second / 2}}
+		g := spending(t, cfg, budget.Config{Lanes: 2, Separate: true, Hard: hard, Policy: budget.Never})
 		begin := midnight + 20*300*second
 		passed := play(g, steady(12e6, 1, 60e3), begin, begin+1200*second)
 		got, want := float64(worst(passed, 300*second))/float64(quota), 5.0
@@ -219,7 +216,7 @@ func TestSpent(t *testing.T) {
 			t.Errorf("hard %v: the last slot is marked: %v", hard, marked)
 		}
 		b.err = errors.New("gone")
-		if s := g.State(g.now + b.slot); s.Quota != quota {
+		if s := g.State(g.now + b.slot); s.Quota+g.win.(*budgeted).more != quota {
 			t.Errorf("hard %v: the quota is %d without the Book", hard, s.Quota)
 		}
 	}
@@ -327,15 +324,22 @@ func TestBudgetWindow(t *testing.T) {
 		}
 	}
 	w.depth, w.older = 0, 0 // the window begins with this slot
-	if rate, _ := w.outlook(g.now, 0); rate < 1 || rate > 3 {
-		t.Errorf("%v bytes a second, want 600 in 300 to 305 s", rate)
+	if rate, opens := w.outlook(g.now, 0); rate < 1 || rate > 3 || opens != g.now {
+		t.Errorf("%v bytes a second, want 600 in 300 to 305 s; opens in %d ns", rate, opens-g.now)
+	}
+	if _, opens := w.outlook(g.now, 650); opens <= g.now {
+		t.Errorf("600 bytes are room for more than 650: opens in %d ns", opens-g.now)
 	}
 }
 
 // In a marked slot all bytes count as beyond the gate's own window, so that room there lets
-// none pass which the budget's window has no room for.
+// none pass which the budget's window has no room for, unless control frames took that over its limit.
 func TestMarkedSlot(t *testing.T) {
-	for _, marked := range []bool{false, true} {
+	for _, tt := range []struct {
+		marked  bool
+		control int64
+		want    Verdict
+	}{{false, 0, Pass}, {true, 0, Hold}, {true, 1000, Hold}, {true, 1001, Pass}} {
 		b := newBook(time.Minute, 60)
 		b.begin = midnight
 		g := spending(t, Config{Quota: 10e3, Window: time.Minute, Threshold: 1, Book: b}, nothing)
@@ -343,17 +347,18 @@ func TestMarkedSlot(t *testing.T) {
 		g.Arrive(midnight+30*second, &Packet{Bytes: 3000})
 		// The first frame has left the gate's window, and its slot not yet the budget's.
 		at := midnight + 60*second + second*9/10
-		if marked {
+		if tt.marked {
 			b.page(0, at/second).marked.Set()
 		}
-		if v := g.Arrive(at, &Packet{Bytes: 2000}); (v == Pass) == marked {
-			t.Errorf("marked %v: verdict %d", marked, v)
+		g.Arrive(at, &Packet{Bytes: tt.control, Control: true})
+		if v := g.Arrive(at, &Packet{Bytes: 2000}); v != tt.want {
+			t.Errorf("%+v: verdict %d", tt, v)
 		}
 		w := g.win.(*budgeted)
-		with, _ := w.outlook(at, 0)
-		without, _ := w.shared.outlook(at, 0)
-		if with < without || without == 0 {
-			t.Errorf("%v bytes a second, and %v without a budget", with, without)
+		with, opens := w.outlook(at, 3000)
+		without, _ := w.shared.outlook(at, 3000)
+		if with < without || without == 0 || opens != at {
+			t.Errorf("%+v: %v bytes a second, and %v without a budget; opens in %d ns", tt, with, without, opens-at)
 		}
 	}
 }

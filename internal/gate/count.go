@@ -32,16 +32,14 @@ const (
 // counts as if it were in Ethernet. ip is the length in the IP header,
 // 0 if unknown; in a padded frame it is less than size-l2.
 func (c Counting) Bytes(size, l2, ip int) int64 {
-	switch c {
-	case Frame:
+	switch {
+	case c == Frame:
 		return int64(size)
-	case IP:
-		if ip > 0 && size <= etherLeast+l2-etherHeader {
-			return int64(ip)
-		}
+	case c == IP && ip > 0 && size <= etherLeast+l2-etherHeader:
+		return int64(ip)
+	case c == IP:
 		return int64(size - l2)
-	}
-	if l2 == 0 {
+	case l2 == 0:
 		size += etherHeader
 	}
 	n := max(size, etherLeast) + etherFCS

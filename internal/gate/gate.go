@@ -59,6 +59,14 @@ type Config struct {
 	Budget *budget.Budget
 }
 
+// Bytes returns the bytes that a window of a length may hold.
+func (cfg *Config) Bytes(length time.Duration) int64 {
+	if cfg.Quota > 0 {
+		return min(cfg.Quota, maxQuota)
+	}
+	return int64(min(cfg.Rate*float64(length)/1e9, maxQuota))
+}
+
 // maxQuota keeps sums and products of byte counts well inside an int64.
 const maxQuota = 1 << 60
 
@@ -172,50 +180,20 @@ const (
 	earliness = 6
 )
 
-// Quota returns the number of bytes a window may hold: quota, or if that is 0, rate (in
-// bytes a second) times length.
-func Quota(quota int64, rate float64, length time.Duration) int64 {
-	if quota > 0 {
-		return min(quota, maxQuota)
-	}
-	return int64(min(rate*float64(length)/1e9, maxQuota))
-}
-
 // New makes a gate.
 func New(cfg Config) (*Gate, error) {
 	cfg.Floor = cfg.Floor || cfg.Offered
-	g := &Gate{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15))}
-	limit := func(start, end int64) int64 { return Quota(cfg.Quota, cfg.Rate, time.Duration(end-start)) }
 	switch {
 	case cfg.Cycle != nil:
-		a := newAligned(limit, cfg.Cycle, cfg.Wall)
-		g.win = a
-		if cfg.Book != nil {
-			g.win = &sharedCycle{aligned: *a, book: cfg.Book}
-		}
 	case cfg.Window < time.Millisecond:
 		return nil, fmt.Errorf("the window %v is shorter than a millisecond", cfg.Window)
 	case cfg.Align:
-		g.win = newAligned(limit, calendar.Calendar{Length: cfg.Window}.Bounds, cfg.Wall)
-	default:
-		quota := limit(0, int64(cfg.Window))
-		if quota < 1 {
-			return nil, fmt.Errorf("the quota is less than a byte in %v", cfg.Window)
-		}
-		s := newSliding(quota, cfg.Window, cfg.Poller)
-		g.win = s
-		if cfg.Book != nil {
-			_, longest, _ := cfg.Poller.Samples(cfg.Window, quota)
-			w := newShared(s, longest, cfg.Book)
-			g.win = w
-			if cfg.Budget != nil {
-				g.win = &budgeted{shared: w, budget: cfg.Budget, base: w.limit, limits: func(quota int64) int64 {
-					_, _, limit := cfg.Poller.Samples(cfg.Window, quota)
-					return limit
-				}}
-			}
-		}
+		cfg.Cycle = calendar.Calendar{Length: cfg.Window}.Bounds
+	case cfg.Bytes(cfg.Window) < 1:
+		return nil, fmt.Errorf("the quota is less than a byte in %v", cfg.Window)
 	}
+	g := &Gate{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15))}
+	g.win = newWindow(&g.cfg)
 	return g, nil
 }
 
@@ -286,7 +264,7 @@ func (g *Gate) admit(now int64, p *Packet) bool {
 		g.win.add(p.Bytes)
 		g.stats.Control.Add(p.Bytes)
 		g.stats.Passed.Add(p.Bytes)
-	case g.q.Frames > 0 || g.win.used() >= g.threshold || !g.take(p.Bytes):
+	case g.q.Frames > 0 || g.win.used() >= g.threshold || !g.take(p.Bytes, false):
 		return false
 	default:
 		g.clamped = false
@@ -316,7 +294,7 @@ func (g *Gate) Arrive(now int64, p *Packet) Verdict {
 	case g.cfg.Policy == Random:
 		verdict = g.random(p)
 	case g.q.Frames == 0:
-		if g.refill(); g.tokens > 0 && g.takePaced(p.Bytes) {
+		if g.refill(); g.tokens > 0 && g.take(p.Bytes, true) {
 			g.tokens -= float64(p.Bytes)
 			verdict = Pass
 		}
@@ -332,26 +310,17 @@ func (g *Gate) fits(bytes int64) bool { return g.win.used()+bytes <= g.win.quota
 
 // take passes bytes if they fit. As another gate may use the room meanwhile, take adds,
 // checks, and undoes the add on overshoot. If two gates add at once, at least one sees the
-// bytes of both.
-func (g *Gate) take(bytes int64) bool {
-	if !g.fits(bytes) {
+// bytes of both. Paced bytes have tokens: with a floor they need not fit.
+func (g *Gate) take(bytes int64, paced bool) bool {
+	anyway := paced && g.cfg.Floor
+	if !anyway && !g.fits(bytes) {
 		return false
 	}
 	g.win.add(bytes)
-	if !g.fits(0) {
+	if !anyway && !g.fits(0) {
 		g.win.add(-bytes)
 		return false
 	}
-	g.stats.Passed.Add(bytes)
-	return true
-}
-
-// takePaced is take for bytes that have tokens. With a floor these need not fit.
-func (g *Gate) takePaced(bytes int64) bool {
-	if !g.cfg.Floor {
-		return g.take(bytes)
-	}
-	g.win.add(bytes)
 	g.stats.Passed.Add(bytes)
 	return true
 }
@@ -366,7 +335,7 @@ func (g *Gate) random(p *Packet) Verdict {
 	if g.fits(p.Bytes) && g.rng.Float64() < chance {
 		verdict, dropped = Mark, &g.stats.DroppedEarly
 	}
-	if verdict == Mark && !(g.cfg.ECN && p.ECN) || !g.take(p.Bytes) {
+	if verdict == Mark && !(g.cfg.ECN && p.ECN) || !g.take(p.Bytes, false) {
 		dropped.Add(p.Bytes)
 		return Drop
 	}
@@ -380,11 +349,7 @@ func (g *Gate) random(p *Packet) Verdict {
 // bytes come.
 func (g *Gate) pace() (rate float64, opens int64) {
 	rate, opens = g.win.outlook(g.now, g.win.quota()-g.threshold)
-	switch {
-	case !g.cfg.Floor:
-	case !g.fits(0):
-		rate = floor * g.win.mean()
-	default:
+	if g.cfg.Floor {
 		rate = max(rate, floor*g.win.mean())
 	}
 	return rate, opens
@@ -413,34 +378,22 @@ func (g *Gate) Hold(p *Packet, hash uint64, size int) *fairq.Held {
 		limit = fairq.MaxMemory // about to be released
 	}
 	fill := float64(g.q.Bytes+p.Bytes) / float64(limit)
-	if fill < 1 {
-		if g.rng.Float64() < math.Pow(fill, earliness) {
-			g.early(p)
-		}
-	} else {
-		for g.q.Frames > 0 && g.q.Bytes+p.Bytes > limit {
-			g.discard(g.q.Drop(), &g.stats.DroppedFull)
+	if fill < 1 && g.rng.Float64() < math.Pow(fill, earliness) { // have a sender slow down
+		switch h := g.q.Fattest(); {
+		case h == nil:
+		case g.cfg.ECN && h.ECN:
+			h.Marked = true // counted when it passes
+		default:
+			g.discard(g.q.Drop(), &g.stats.DroppedEarly)
 		}
 	}
-	for g.q.Frames > 0 && g.q.Memory+size > fairq.MaxMemory {
+	for g.q.Frames > 0 && (g.q.Bytes+p.Bytes > limit || g.q.Memory+size > fairq.MaxMemory) {
 		g.discard(g.q.Drop(), &g.stats.DroppedFull)
 	}
 	h := g.q.Take(size)
 	h.Bytes, h.Since, h.ECN = p.Bytes, g.now, p.ECN
 	g.q.Push(h, hash)
 	return h
-}
-
-// early marks or drops a frame of the fullest flow, so that its sender slows down.
-func (g *Gate) early(p *Packet) {
-	h := g.q.Fattest()
-	switch {
-	case h == nil:
-	case g.cfg.ECN && h.ECN:
-		h.Marked = true // counted when it passes
-	default:
-		g.discard(g.q.Drop(), &g.stats.DroppedEarly)
-	}
 }
 
 // discard counts a frame that was taken out of the queue to be dropped.
@@ -469,16 +422,14 @@ func (g *Gate) Release(now int64) *fairq.Held {
 		if g.refill(); g.tokens <= 0 {
 			return nil
 		}
-	} else {
-		g.clamped = false
 	}
 	switch {
 	case g.cfg.Offered: // it was charged on arrival
 		g.stats.Passed.Add(h.Bytes)
-	case paced && !g.takePaced(h.Bytes) || !paced && !g.take(h.Bytes):
+	case !g.take(h.Bytes, paced):
 		return nil
 	}
-	if paced {
+	if g.clamped = paced; paced {
 		g.tokens -= float64(h.Bytes)
 	}
 	if h.Marked {
@@ -551,7 +502,7 @@ func (g *Gate) State(now int64) State {
 	if w, ok := g.win.(*budgeted); ok {
 		s.Used = w.shared.used()
 		if w.err == nil {
-			b := w.budget.Stats(g.now + w.view.Shift)
+			b := w.cfg.Budget.Stats(g.now + w.view.Shift)
 			s.Budget = &b
 		}
 	}

@@ -409,7 +409,9 @@ func BenchmarkOpen(b *testing.B) {
 		b.Run(with, func(b *testing.B) {
 			cfg := Config{Quota: 1e18, Window: 5 * time.Minute}
 			if with != "alone" {
-				cfg.Book = newBook(5*time.Minute, 60)
+				book := newBook(5*time.Minute, 60)
+				book.begin = 1e18
+				cfg.Book = book
 			}
 			g := must(b, cfg)
 			if with == "budget" {
@@ -597,7 +599,7 @@ func TestEdges(t *testing.T) {
 		}
 	}
 	// Slots are not shorter than their part of the window.
-	if s := newSliding(1000, time.Millisecond+1, budget.Poller{}); s.slot != 2001 {
+	if s := newSliding(&Config{Quota: 1000, Window: time.Millisecond + 1}); s.slot != 2001 {
 		t.Errorf("slots of %d ns", s.slot)
 	}
 	// Credit is of one slot.
@@ -611,7 +613,8 @@ func TestEdges(t *testing.T) {
 		rate  float64
 		want  int64
 	}{{1 << 62, 0, maxQuota}, {0, 1e30, maxQuota}, {7, 0, 7}, {0, 7, 14}} {
-		if got := Quota(tt.quota, tt.rate, 2*time.Second); got != tt.want {
+		cfg := Config{Quota: tt.quota, Rate: tt.rate}
+		if got := cfg.Bytes(2 * time.Second); got != tt.want {
 			t.Errorf("%+v: %d", tt, got)
 		}
 	}
@@ -634,6 +637,43 @@ func TestLongestSample(t *testing.T) {
 	}, 11000*second, 11060*second)
 	if w := worst(passed, int64(longest)); w > quota || w < quota/2 {
 		t.Errorf("a sample holds %d bytes, quota %d", w, quota)
+	}
+}
+
+// The window and the longest sample both bound the rate, and both must have room when the gate opens.
+func TestPollerOutlook(t *testing.T) {
+	cfg := &Config{Quota: 1e6, Window: 500 * time.Second, Poller: budget.Poller{Jitter: 50 * time.Second}}
+	const first = 1000 * second
+	for _, tt := range []struct {
+		bytes, after, need int64   // the bytes are older by after, in seconds
+		rate               float64 // bytes a second
+		opens              int64   // seconds later
+	}{
+		{600e3, 0, 300e3, 200e3 / 501.0, 501}, // the window has room for 200 kB, the sample for 400 kB
+		{990e3, 550, 300e3, 10e3 / 51.0, 51},  // only the sample has them
+	} {
+		s := newSliding(cfg)
+		s.advance(first)
+		s.add(tt.bytes)
+		now := first + tt.after*second
+		s.advance(now)
+		rate, opens := s.outlook(now, tt.need)
+		if rate < tt.rate*0.9999 || rate > tt.rate*1.0001 || opens != now+tt.opens*second {
+			t.Errorf("%+v: %v bytes a second, opens after %v", tt, rate, time.Duration(opens-now))
+		}
+	}
+}
+
+// Another seed drops other frames, and the same seed the same ones.
+func TestSeed(t *testing.T) {
+	for _, policy := range []Policy{Pace, Random} {
+		run := func(seed uint64) []event {
+			g := must(t, Config{Quota: 1e6, Window: time.Second, Policy: policy, Seed: seed})
+			return play(g, mix(start, steady(2e6, 1, 1538), steady(1e6, 2, 1538)), start, start+3*second)
+		}
+		if one := run(1); !slices.Equal(one, run(1)) || slices.Equal(one, run(2)) {
+			t.Errorf("policy %d: the seed does not decide", policy)
+		}
 	}
 }
 

@@ -3,7 +3,6 @@ package gate
 import (
 	"maps"
 	"math"
-	"time"
 
 	"framepipe/internal/budget"
 )
@@ -63,14 +62,10 @@ type Book interface {
 // sliding window, whose slots are finer. So a single gate uses as much of the quota with
 // a Book as without, and continues if the Book fails.
 type shared struct {
-	limit  int64
-	length int64
-	book   Book
-	view   View
-	old    int64 // bytes of other gates in view.Past[1:]
-	err    error
+	*sliding       // this gate's bytes
+	length   int64 // of the longest sample
+	old      int64 // bytes of other gates in view.Past[1:]
 
-	fine  *sliding
 	own   map[int64]int64 // this gate's part of a slot's count, by its end on the Book's clock
 	past  []int64         // the same for view.Past
 	added int64           // the same for the current slot
@@ -78,32 +73,21 @@ type shared struct {
 	leaving []departure // of outlook
 }
 
-// newShared returns a shared window. length is that of the longest sample.
-func newShared(fine *sliding, length time.Duration, book Book) *shared {
-	return &shared{limit: fine.limit, length: int64(length), book: book, fine: fine, own: map[int64]int64{}}
-}
+func (s *shared) refresh() int64 { return min(s.view.End, s.end) }
 
-func (s *shared) quota() int64   { return s.limit }
-func (s *shared) refresh() int64 { return min(s.view.End, s.fine.end) }
-func (s *shared) mean() float64  { return s.fine.mean() }
-func (s *shared) failed() error  { return s.err }
-
-func (s *shared) advance(now int64) { s.step(now) }
-
-// step moves to now, and reports whether a new slot began.
-func (s *shared) step(now int64) bool {
-	s.fine.advance(now)
+func (s *shared) advance(now int64) {
+	s.sliding.advance(now)
 	if now < s.view.End {
-		return false
+		return
 	}
 	if s.err == nil {
 		s.own[s.view.End+s.view.Shift] = s.added
 	}
-	view, err := s.book.View(now)
+	view, err := s.cfg.Book.View(now)
 	s.view, s.err, s.old, s.past = view, err, 0, s.past[:0]
 	if err != nil {
 		s.view = View{End: now + int64(retry)}
-		return true
+		return
 	}
 	// A Book whose clock was set back may return to an earlier slot.
 	s.added = s.own[view.End+view.Shift]
@@ -115,10 +99,9 @@ func (s *shared) step(now int64) bool {
 	}
 	at := view.Start + view.Shift
 	maps.DeleteFunc(s.own, func(end, _ int64) bool { return end <= at-s.length })
-	return true
 }
 
-func (s *shared) used() int64 { return s.foreign() + s.fine.used() }
+func (s *shared) used() int64 { return s.foreign() + s.sliding.used() }
 
 // foreign returns the bytes of other gates in the window.
 func (s *shared) foreign() int64 {
@@ -134,16 +117,10 @@ func (s *shared) foreign() int64 {
 func (s *shared) others(i int) int64 { return max(sum(s.view.Past[i].Charged)-s.past[i], 0) }
 
 func (s *shared) add(bytes int64) {
-	s.fine.add(bytes)
+	s.sliding.add(bytes)
 	if s.err == nil {
 		s.added += bytes
 		s.view.Charged.Add(bytes)
-	}
-}
-
-func (s *shared) offer(bytes int64) {
-	if s.err == nil {
-		s.view.Offered.Add(bytes)
 	}
 }
 
@@ -151,14 +128,14 @@ func (s *shared) offer(bytes int64) {
 // fine slots; the bytes of other gates leave a window after the end of their slots.
 func (s *shared) outlook(now, need int64) (rate float64, opens int64) {
 	if s.err != nil {
-		return s.fine.outlook(now, need)
+		return s.sliding.outlook(now, need)
 	}
 	s.leaving = s.leaving[:0]
 	for i := len(s.view.Past) - 1; i >= 0; i-- {
 		s.leaving = append(s.leaving, departure{s.view.Past[i].End + s.length, s.others(i)})
 	}
 	s.leaving = append(s.leaving, departure{s.view.End + s.length, 0})
-	return s.fine.beside(now, need, s.foreign(), s.leaving)
+	return s.beside(now, need, s.foreign(), s.leaving)
 }
 
 // budgeted is a shared window that may exceed the quota in windows that the provider does
@@ -170,50 +147,43 @@ func (s *shared) outlook(now, need int64) (rate float64, opens int64) {
 // less, so after the free windows are spent, traffic slows down gradually as without them.
 type budgeted struct {
 	*shared
-	budget  *budget.Budget
+	commit  int64 // the limit of it; limit is more if that will be billed in any case
 	counted int64 // end of the counts passed to the budget, by the Book's clock
-	now     int64
+	at      int64 // the time
 	flat    int64 // no window is free until then: the Book failed, or its clock was set
 	limited bool
 	depth   int   // number of past slots in the budget's window
 	older   int64 // bytes in those, without the nearest
-	limits  func(quota int64) (limit int64)
-	base    int64 // the limit of the commit
-}
-
-// hold sets the quota: the commit, or more if that will be billed in any case.
-func (w *budgeted) hold(quota int64) {
-	w.limit = w.limits(quota)
-	w.fine.limit, w.fine.more = w.limit, quota-w.limit
 }
 
 func (w *budgeted) advance(now int64) {
-	w.now = now
-	shift, failed := w.view.Shift, w.err != nil
-	if !w.step(now) {
+	w.at = now
+	was, failed := w.view, w.err != nil
+	w.shared.advance(now)
+	switch {
+	case w.view.End == was.End:
+		return
+	case w.err != nil:
+		w.flat = math.MaxInt64
+		w.hold(w.cfg.Bytes(w.cfg.Window))
 		return
 	}
-	if w.err != nil {
-		w.flat, w.limit = math.MaxInt64, w.base
-		w.fine.limit = w.base
-		return
-	}
-	if failed || w.counted != 0 && w.view.Shift != shift {
+	if failed || w.counted != 0 && w.view.Shift != was.Shift {
 		// The slots do not have the bytes of the last window, or have them at another
 		// time.
 		w.flat = now + w.length
 	}
 	at := w.view.Start + w.view.Shift
 	length := w.view.End - w.view.Start
-	from := w.counted - late*length
+	from := w.counted - budget.Late*length
 	if w.counted == 0 || at < w.counted { // the gate started, or the clock was set back
-		w.budget.Reset()
+		w.cfg.Budget.Reset()
 		from = 0
 	}
-	w.book.Counts(from, at, w.budget.Count)
+	w.cfg.Book.Counts(from, at, w.cfg.Budget.Count)
 	w.counted = at
-	w.hold(w.budget.Quota(at))
-	k, limited := w.budget.Limit(at)
+	w.hold(w.cfg.Budget.Quota(at))
+	k, limited := w.cfg.Budget.Limit(at)
 	w.limited = limited
 	w.depth = min(max(int(at/length-k), 0), len(w.view.Past))
 	w.older = 0
@@ -221,10 +191,6 @@ func (w *budgeted) advance(now int64) {
 		w.older += sum(w.view.Past[i].Charged)
 	}
 }
-
-// late is the number of past slots that are read again: other gates may have counted
-// in them since.
-const late = 2
 
 // free returns the bytes in the budget's window.
 func (w *budgeted) free() int64 {
@@ -242,7 +208,7 @@ func (w *budgeted) free() int64 {
 // window, so only the budget's window limits them, unless control frames have taken
 // that over the quota.
 func (w *budgeted) used() int64 {
-	if w.now < w.flat {
+	if w.at < w.flat {
 		return w.shared.used()
 	}
 	free := w.free()
@@ -252,22 +218,11 @@ func (w *budgeted) used() int64 {
 	return min(w.shared.used(), free)
 }
 
-// add marks the slot before it counts bytes that exceed the window. Without the mark,
-// other gates, and this one after a restart, would not count windows as over. Other gates
-// may count meanwhile, so that it looks again after that.
+// add marks the slot if its bytes take the window over the commit. Without the mark,
+// other gates, and this one after a restart, would not count windows as over.
 func (w *budgeted) add(bytes int64) {
-	if bytes <= 0 { // a charge is undone
-		w.shared.add(bytes)
-		return
-	}
-	w.mark(w.shared.used() + bytes)
 	w.shared.add(bytes)
-	w.mark(w.shared.used())
-}
-
-// mark marks the slot if the window is over the commit.
-func (w *budgeted) mark(used int64) {
-	if used > w.base && w.err == nil {
+	if bytes > 0 && w.err == nil && w.shared.used() > w.commit {
 		w.view.Marked.Set()
 	}
 }
@@ -284,7 +239,7 @@ func (w *budgeted) outlook(now, need int64) (rate float64, opens int64) {
 		p := w.view.Past[i]
 		steepest.leave(p.End+w.length, sum(p.Charged))
 	}
-	steepest.leave(w.view.End+w.length, 0)
+	steepest.leave(w.view.End+w.length, sum(w.view.Now))
 	rate, opens = w.shared.outlook(now, need)
 	return max(rate, steepest.rate), min(opens, steepest.opens)
 }
@@ -296,12 +251,9 @@ func (w *budgeted) outlook(now, need int64) (rate float64, opens int64) {
 // Book as soon as it works again, in the slot of that time: only the sum matters for a cap.
 type sharedCycle struct {
 	aligned
-	book Book
-	view View
-	old  int64 // bytes of the cycle before the slot
-	end  int64 // of the cycle, by the wall clock
-	err  error
-	// Bytes counted while the Book fails.
+	old int64 // bytes of the cycle before the slot
+	end int64 // of the cycle, by the wall clock
+	// Bytes counted while the Book fails, else 0.
 	charged, offered memory
 }
 
@@ -311,37 +263,28 @@ type memory int64
 func (m *memory) Add(bytes int64) { *m += memory(bytes) }
 func (m *memory) Load() int64     { return int64(*m) }
 
-func (s *sharedCycle) used() int64       { return s.old + sum(s.view.Now) }
-func (s *sharedCycle) add(bytes int64)   { s.view.Charged.Add(bytes) }
-func (s *sharedCycle) offer(bytes int64) { s.view.Offered.Add(bytes) }
-func (s *sharedCycle) failed() error     { return s.err }
-func (s *sharedCycle) refresh() int64    { return min(s.check, s.view.End) }
+func (s *sharedCycle) used() int64     { return s.old + sum(s.view.Now) + s.charged.Load() }
+func (s *sharedCycle) add(bytes int64) { s.view.Charged.Add(bytes) }
+func (s *sharedCycle) refresh() int64  { return min(s.check, s.view.End) }
 
 func (s *sharedCycle) advance(now int64) {
 	s.aligned.advance(now)
 	if now < s.view.End {
 		return
 	}
-	was := s.err
-	view, err := s.book.View(now)
-	s.err = err
-	if err != nil {
-		if was == nil {
-			s.old = s.used()
-		}
-		if s.start == s.end {
+	view, err := s.cfg.Book.View(now)
+	if s.err = err; err != nil {
+		if s.old += sum(s.view.Now); s.start == s.end {
 			s.old = 0
 		}
-		s.view = View{Charged: &s.charged, Offered: &s.offered, Now: []Counter{&s.charged}, End: now + int64(retry)}
+		s.view = View{Charged: &s.charged, Offered: &s.offered, End: now + int64(retry)}
 		return
 	}
-	if was != nil {
-		view.Charged.Add(int64(s.charged))
-		view.Offered.Add(int64(s.offered))
-		s.charged, s.offered = 0, 0
-	}
-	s.view, s.old = view, s.book.Before(&view)
-	_, s.end = s.bounds(view.Start + view.Shift)
+	view.Charged.Add(s.charged.Load())
+	view.Offered.Add(s.offered.Load())
+	s.charged, s.offered = 0, 0
+	s.view, s.old = view, s.cfg.Book.Before(&view)
+	_, s.end = s.cfg.Cycle(view.Start + view.Shift)
 }
 
 func (s *sharedCycle) outlook(now, need int64) (rate float64, opens int64) {

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
 
 	"pgregory.net/rapid"
@@ -414,8 +413,8 @@ func TestSharedSustainable(t *testing.T) {
 	const length = slotsPerWindow * time.Millisecond
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 40 {
-		a := newSliding(1e6, length, budget.Poller{})
-		b := newShared(newSliding(1e6, length, budget.Poller{}), length, newBook(length, slotsPerWindow))
+		cfg := &Config{Quota: 1e6, Window: length, Book: newBook(length, slotsPerWindow)}
+		a, b := newSliding(cfg), newWindow(cfg)
 		now := int64(1e12)
 		for range 100 {
 			now += rng.Int64N(int64(20 * time.Millisecond))
@@ -454,32 +453,5 @@ func TestSharedNeverDark(t *testing.T) {
 		if n := between(passed, at, at+second); n < 1000 {
 			t.Errorf("%v before the bytes leave, a second has %d bytes", time.Duration(end-at), n)
 		}
-	}
-}
-
-// A gate that comes later gets its share, though the one that was there keeps the
-// window full.
-func TestSharedFair(t *testing.T) {
-	const quota, window = 5_000_000, 5 * second
-	cfg := Config{Quota: quota, Window: 5 * time.Second, Book: newBook(5*time.Second, 60)}
-	gates := []*Gate{must(t, cfg), must(t, cfg)}
-	var passed []event
-	for now := start; now < start+8*window; now += 1e6 {
-		for i, g := range gates {
-			if i == 1 && now < start+2*window {
-				continue
-			}
-			for range 3 { // 4.5 MB/s, of the one that is paced
-				offer(g, now, &Packet{Bytes: 1500, Flow: uint64(i)}, func(e event) { passed = append(passed, e) })
-			}
-		}
-	}
-	if w := worst(passed, window); w > quota {
-		t.Errorf("a window holds %d bytes, quota %d", w, quota)
-	}
-	sum := float64(between(passed, start+4*window, start+8*window))
-	later := float64(between(of(passed, 1), start+4*window, start+8*window))
-	if later/sum < 0.2 || sum/(4*quota) < 0.97 {
-		t.Errorf("the later one has %.2f of what passed; %.3f of the quota is used", later/sum, sum/(4*quota))
 	}
 }

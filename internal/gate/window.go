@@ -3,8 +3,6 @@ package gate
 import (
 	"math"
 	"time"
-
-	"framepipe/internal/budget"
 )
 
 // window counts bytes and compares them with a quota. Times are nanoseconds since the
@@ -35,11 +33,41 @@ type window interface {
 	failed() error
 }
 
-// private is a window without a Book.
-type private struct{}
+// newWindow returns the window of a gate.
+func newWindow(cfg *Config) window {
+	if cfg.Cycle != nil {
+		a := aligned{base: base{cfg: cfg}, left: map[int64]int64{}}
+		if cfg.Book == nil {
+			return &a
+		}
+		return &sharedCycle{aligned: a}
+	}
+	s := newSliding(cfg)
+	if cfg.Book == nil {
+		return s
+	}
+	length := int64(cfg.Window + 2*cfg.Poller.Jitter)
+	w := &shared{sliding: s, length: length, own: map[int64]int64{}}
+	if cfg.Budget == nil {
+		return w
+	}
+	return &budgeted{shared: w, commit: w.limit}
+}
 
-func (private) offer(int64)   {}
-func (private) failed() error { return nil }
+// base is the part that all windows have.
+type base struct {
+	cfg  *Config
+	view View  // of the Book, if there is one
+	err  error // of the last View
+}
+
+func (b *base) failed() error { return b.err }
+
+func (b *base) offer(bytes int64) {
+	if b.view.Offered != nil {
+		b.view.Offered.Add(bytes)
+	}
+}
 
 // slope finds the steepest straight line of future traffic that stays under a quota, in
 // bytes per second, while earlier bytes leave the window.
@@ -84,7 +112,7 @@ const slotsPerWindow = 500
 // consecutive slots hold more than the limit, no such span does. The longest sample
 // touches all slots of the ring, which may hold more by the difference of the two limits.
 type sliding struct {
-	private
+	base
 	limit  int64
 	more   int64   // bytes that the ring may hold over limit
 	slot   int64   // nanoseconds
@@ -95,12 +123,18 @@ type sliding struct {
 	recent int64   // bytes of the window
 }
 
-func newSliding(quota int64, length time.Duration, p budget.Poller) *sliding {
-	_, longest, limit := p.Samples(length, quota)
-	s := &sliding{slot: max((int64(length)+slotsPerWindow-1)/slotsPerWindow, 1)}
-	s.limit, s.more = limit, quota-limit
-	s.ring = make([]int64, slotsPerWindow+1+(int64(longest-length)+s.slot-1)/s.slot)
+func newSliding(cfg *Config) *sliding {
+	s := &sliding{base: base{cfg: cfg}, slot: (int64(cfg.Window) + slotsPerWindow - 1) / slotsPerWindow}
+	longest := s.hold(cfg.Bytes(cfg.Window))
+	s.ring = make([]int64, slotsPerWindow+1+(int64(longest-cfg.Window)+s.slot-1)/s.slot)
 	return s
+}
+
+// hold sets the quota and returns the length of the longest sample.
+func (s *sliding) hold(quota int64) (longest time.Duration) {
+	_, longest, s.limit = s.cfg.Poller.Samples(s.cfg.Window, quota)
+	s.more = quota - s.limit
+	return longest
 }
 
 func (s *sliding) quota() int64   { return s.limit }
@@ -169,10 +203,7 @@ func (s *sliding) beside(now, need, others int64, leaving []departure) (rate flo
 // Those times are by the wall clock, which may be set; the gate's clock is monotonic.
 // If the wall clock returns to an earlier window, its count continues.
 type aligned struct {
-	private
-	limit  func(start, end int64) int64
-	bounds func(wall int64) (start, end int64)
-	wall   func(now int64) int64
+	base
 	most   int64
 	length int64 // of the window
 	until  int64 // when the window ends
@@ -188,13 +219,6 @@ const recheck = int64(10 * time.Second)
 // remembered is the number of earlier windows whose sums are kept.
 const remembered = 8
 
-func newAligned(limit func(start, end int64) int64, bounds func(wall int64) (start, end int64), wall func(now int64) int64) *aligned {
-	if wall == nil {
-		wall = func(now int64) int64 { return now }
-	}
-	return &aligned{limit: limit, bounds: bounds, wall: wall, left: map[int64]int64{}}
-}
-
 func (a *aligned) quota() int64 { return a.most }
 func (a *aligned) used() int64  { return a.sum }
 
@@ -204,9 +228,12 @@ func (a *aligned) advance(now int64) {
 	if now < a.check {
 		return
 	}
-	wall := a.wall(now)
-	start, end := a.bounds(wall)
-	a.most, a.length, a.until = a.limit(start, end), end-start, now+end-wall
+	wall := now
+	if a.cfg.Wall != nil {
+		wall = a.cfg.Wall(now)
+	}
+	start, end := a.cfg.Cycle(wall)
+	a.most, a.length, a.until = a.cfg.Bytes(time.Duration(end-start)), end-start, now+end-wall
 	a.check = min(a.until, now+recheck)
 	if start == a.start {
 		return

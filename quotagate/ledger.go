@@ -18,7 +18,6 @@ import (
 // book implements gate.Book with a ledger, for one direction.
 type book struct {
 	*ledger.Ledger
-	bounds func(wall int64) (start, end int64)
 	dir    ledger.Direction
 	lanes  [][]ledger.Direction // each is held to the quota separately; the gate's own is first
 	window time.Duration        // the longest sample
@@ -49,17 +48,10 @@ func (b *book) View(now int64) (v gate.View, err error) {
 	return v, nil
 }
 
-// cycle returns the start of the cycle that contains wall.
-func (b *book) cycle(wall int64) int64 {
-	start, _ := b.bounds(wall)
-	return start
-}
-
 // Before implements gate.Book.
 func (b *book) Before(v *gate.View) (sum int64) {
-	to := v.Start + v.Shift
 	for _, d := range b.lanes[0] {
-		sum += b.Charged(b.cycle(to), to, d)
+		sum += b.Charged(v.Start+v.Shift, d)
 	}
 	return sum
 }
@@ -69,7 +61,14 @@ func (b *book) Before(v *gate.View) (sum int64) {
 func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged int64, marked bool)) {
 	begun := from > 0
 	if !begun {
-		from = b.first(b.cycle(b.cycle(to)-1), to)
+		start, _ := b.Config().Bounds(to)
+		start, _ = b.Config().Bounds(start - 1)
+		from = to
+		for _, c := range b.Cycles() {
+			if c.Start >= start {
+				from = min(from, c.Start)
+			}
+		}
 	}
 	for at := from; at < to; {
 		var x ledger.Slot
@@ -86,16 +85,6 @@ func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged 
 		}
 		at = x.End
 	}
-}
-
-// first returns the start of the first cycle that starts in [from, to), or to.
-func (b *book) first(from, to int64) int64 {
-	for _, c := range b.Cycles() {
-		if c.Start >= from && c.Start < to {
-			return c.Start
-		}
-	}
-	return to
 }
 
 // syncing is the interval between writes of the counts to disk. A crash of the machine
@@ -116,9 +105,8 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 	}
 	dir, other := ledger.Direction(c.dir), ledger.In+ledger.Out-ledger.Direction(c.dir)
 	b := &book{dir: dir, window: cfg.Window + 2*cfg.Poller.Jitter, clock: clock}
-	b.bounds = cycles.Bounds
 	b.lanes = [][][]ledger.Direction{separate: {{dir}, {other}}, larger: {{dir}, {other}}, both: {{dir, other}}}[c.bill]
-	lc := ledger.Config{Slots: cmp.Or(c.slots, budget.Slots), Cycle: cycles.Length, CycleDay: cycles.Day, Zone: cycles.Zone}
+	lc := ledger.Config{Slots: cmp.Or(c.slots, budget.Slots), Calendar: cycles}
 	lc.Slot = cfg.Window / time.Duration(lc.Slots)
 	if cfg.Cycle != nil {
 		lc.Slot = 5 * time.Second // with -window month, as with a window of five minutes
@@ -126,14 +114,14 @@ func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format strin
 	if c.percentile > 0 {
 		cfg.Budget, err = budget.New(budget.Config{
 			Quota: gate.Quota(cfg.Quota, cfg.Rate, cfg.Window), Lanes: len(b.lanes), Window: cfg.Window, Slots: lc.Slots,
-			Free: c.percentile.Above(), Cycle: b.bounds, Reserve: int64(c.reserve), Poller: cfg.Poller,
+			Free: c.percentile.Above(), Cycle: cycles.Bounds, Reserve: int64(c.reserve), Poller: cfg.Poller,
 			Separate: c.bill == separate, Hard: c.hard, Whole: c.whole,
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
-	if b.Ledger, err = ledger.Open(c.ledger, lc, b.bounds); err != nil {
+	if b.Ledger, err = ledger.Open(c.ledger, lc); err != nil {
 		return nil, hint(err)
 	}
 	cfg.Book = b

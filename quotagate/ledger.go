@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"framepipe/internal/budget"
-	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
@@ -91,40 +90,31 @@ func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged 
 // loses the counts since the last write.
 const syncing = 10 * time.Second
 
-// calendar returns the billing cycles.
-func (c *config) calendar() (cycles calendar.Calendar, err error) {
-	zone, err := cli.Zone(c.zone)
-	return calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: time.Duration(c.cycle)}, err
-}
-
 // open opens the ledger of a gate and creates its budget.
-func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format string, args ...any)) (*book, error) {
-	cycles, err := c.calendar()
-	if err != nil {
-		return nil, err
-	}
-	dir, other := ledger.Direction(c.dir), ledger.In+ledger.Out-ledger.Direction(c.dir)
-	b := &book{dir: dir, window: cfg.Window + 2*cfg.Poller.Jitter, clock: clock}
-	b.lanes = [][][]ledger.Direction{separate: {{dir}, {other}}, larger: {{dir}, {other}}, both: {{dir, other}}}[c.bill]
-	lc := ledger.Config{Slots: cmp.Or(c.slots, budget.Slots), Calendar: cycles}
-	lc.Slot = cfg.Window / time.Duration(lc.Slots)
-	if cfg.Cycle != nil {
-		lc.Slot = 5 * time.Second // with -window month, as with a window of five minutes
+func (c *config) open(clock *wallClock, warn func(format string, args ...any)) (b *book, err error) {
+	g, other := &c.gate, ledger.In+ledger.Out-c.dir
+	b = &book{dir: c.dir, window: g.Window + 2*g.Poller.Jitter, clock: clock}
+	each := [][]ledger.Direction{{c.dir}, {other}}
+	b.lanes = [][][]ledger.Direction{separate: each, larger: each, both: {{c.dir, other}}}[c.bill]
+	cfg := ledger.Config{Slots: cmp.Or(c.slots, budget.Slots), Calendar: c.calendar}
+	cfg.Slot = g.Window / time.Duration(cfg.Slots)
+	if g.Cycle != nil {
+		cfg.Slot = 5 * time.Second // with -window month, as with a window of five minutes
 	}
 	if c.percentile > 0 {
-		cfg.Budget, err = budget.New(budget.Config{
-			Quota: gate.Quota(cfg.Quota, cfg.Rate, cfg.Window), Lanes: len(b.lanes), Window: cfg.Window, Slots: lc.Slots,
-			Free: c.percentile.Above(), Cycle: cycles.Bounds, Reserve: int64(c.reserve), Poller: cfg.Poller,
+		g.Budget, err = budget.New(budget.Config{
+			Quota: gate.Quota(g.Quota, g.Rate, g.Window), Lanes: len(b.lanes), Window: g.Window, Slots: cfg.Slots,
+			Free: c.percentile.Above(), Cycle: c.calendar.Bounds, Reserve: c.reserve, Poller: g.Poller,
 			Separate: c.bill == separate, Hard: c.hard, Whole: c.whole,
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
-	if b.Ledger, err = ledger.Open(c.ledger, lc); err != nil {
+	if b.Ledger, err = ledger.Open(c.ledger, cfg); err != nil {
 		return nil, hint(err)
 	}
-	cfg.Book = b
+	g.Book = b
 	go b.syncEvery(syncing, warn)
 	return b, nil
 }

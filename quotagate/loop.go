@@ -9,7 +9,6 @@ import (
 
 	"framepipe/frame"
 	"framepipe/internal/cli"
-	"framepipe/internal/fairq"
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
 	"framepipe/internal/offload"
@@ -35,13 +34,11 @@ const (
 // filter runs a stream through a gate.
 type filter struct {
 	gate      *gate.Gate
+	cfg       gate.Config // of the gate
 	count     gate.Counting
 	unmetered []netip.Prefix
 	control   allowance
-	ecn       bool
 	records   *recorded.Clock // nil with -clock wall
-	ledger    bool            // the gate counts in a ledger
-	queue     time.Duration
 	in        *fdio.Stream
 	out       *fdio.Output
 	publish   func(now int64, s state)
@@ -51,8 +48,6 @@ type filter struct {
 	w       *frame.Writer
 	seg     offload.Segmenter
 	link    packet.Link
-	source  string // of the stream
-	seed    uint64
 	wall    func() int64
 	read    gate.Counts // frames of the input
 	now     int64
@@ -69,7 +64,7 @@ type filter struct {
 func (t *filter) run() error {
 	fdio.Grow(t.in.Fd())
 	fdio.Grow(t.out.Fd())
-	t.r, t.w = frame.NewReader(source{t}), frame.NewWriter(t.out)
+	t.r, t.w = frame.NewReader(t), frame.NewWriter(t.out)
 	// A record must not be read twice: the second time would confirm the first.
 	t.splice = t.records == nil && fdio.IsPipe(t.in.Fd()) && fdio.IsPipe(t.out.Fd())
 	t.tick()
@@ -87,12 +82,10 @@ func (t *filter) run() error {
 	return err
 }
 
-// source is the input. The clock is read whenever a read ends.
-type source struct{ *filter }
-
-func (s source) Read(p []byte) (int, error) {
-	n, err := s.in.Read(p)
-	s.tick()
+// Read reads from the input, and then the clock.
+func (t *filter) Read(p []byte) (int, error) {
+	n, err := t.in.Read(p)
+	t.tick()
 	return n, err
 }
 
@@ -105,11 +98,8 @@ func (t *filter) Annotation(rec *frame.Record) error {
 		}
 		t.link = link
 	}
-	if source := t.r.Source(); source != t.source {
-		t.source = source
-		if t.records == nil { // the metrics lack this label, and the next frame may be far off
-			t.publish(t.now, t.state())
-		}
+	if rec.IsHeader() { // the metrics lack the source, and the next frame may be far off
+		t.next, t.quiet = t.now, false
 	}
 	return t.w.Pass(rec)
 }
@@ -121,7 +111,7 @@ type state struct {
 	Source string      // of the stream
 }
 
-func (t *filter) state() state { return state{t.gate.State(t.now), t.read, t.source} }
+func (t *filter) state() state { return state{t.gate.State(t.now), t.read, t.r.Source()} }
 
 // tick reads the clock, unless time is that of the records.
 func (t *filter) tick() {
@@ -213,7 +203,7 @@ func (t *filter) move(rec *frame.Record, missing int) error {
 // as it is no single frame either.
 func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers, error) {
 	l := packet.Dissect(rec.Frame, t.link)
-	p := gate.Packet{ECN: t.ecn && l.ECT(rec.Frame)}
+	p := gate.Packet{ECN: t.cfg.ECN && l.ECT(rec.Frame)}
 	ip := 0
 	if l.Version != 0 {
 		ip = l.End - l.L3
@@ -254,34 +244,18 @@ func (t *filter) listed(a netip.Addr) bool {
 // Frame is frame.Stage's.
 func (t *filter) Frame(rec *frame.Record) error {
 	if t.records != nil {
-		if err := t.advance(t.records.Read(rec.Time)); err != nil {
+		// Frames that were due before it left then, as they do by the clock on the wall:
+		// by now they may be too old.
+		now := t.records.Read(rec.Time)
+		if err := t.releaseUntil(now); err != nil {
 			return err
 		}
-		if t.now >= t.next {
-			t.tick()
-		}
+		t.now = max(t.now, now)
+		t.tick()
 	}
 	t.quiet = false
 	t.read.Add(int64(len(rec.Frame)))
 	return t.offer(rec)
-}
-
-// advance moves to the time of a record. Frames that were due before it left then, as they
-// do by the clock on the wall: by now they may be too old.
-func (t *filter) advance(to int64) error {
-	for {
-		if err := t.release(); err != nil {
-			return err
-		}
-		at, ok := t.gate.Due(t.now)
-		if t.now >= to {
-			return nil
-		}
-		if !ok {
-			at = to
-		}
-		t.now = min(max(at, t.now+1), to)
-	}
 }
 
 // offer asks the gate about a frame, or a segment of one, and does that.
@@ -301,17 +275,10 @@ func (t *filter) offer(rec *frame.Record) error {
 	return nil
 }
 
-// hold copies a record into the gate's queue. A segment is in no Reader's memory.
+// hold copies a record into the gate's queue.
 func (t *filter) hold(rec *frame.Record, p *gate.Packet, l *packet.Layers) {
-	flow := l.Flow(rec.Frame, t.seed)
-	var h *fairq.Held
-	if raw := rec.Raw(); raw != nil {
-		h = t.gate.Hold(p, flow, len(raw))
-		copy(h.Data, raw)
-	} else {
-		h = t.gate.Hold(p, flow, frame.HeadSize+4+len(rec.Frame)+len(rec.Extra))
-		h.Data = rec.Append(h.Data[:0])
-	}
+	h := t.gate.Hold(p, l.Flow(rec.Frame, t.cfg.Seed), frame.HeadSizeOffload+4+len(rec.Frame)+len(rec.Extra))
+	h.Data = rec.Append(h.Data[:0])
 	h.Meta = int32(len(h.Data) - len(rec.Extra) - len(rec.Frame))
 }
 
@@ -359,23 +326,16 @@ func (t *filter) release() error {
 	}
 }
 
-// drain lets out the held frames after the end of the input, as far as they are due
-// soon: as time goes by, or, where time is the records', as it would have gone by. With a
-// ledger that time ends with the last record: the next part of the stream may begin there,
-// and its gate knows nothing of later slots.
-func (t *filter) drain() error {
-	end := min(t.now+int64(min(t.queue, time.Hour)+linger), gate.MaxTime) // no time is later
-	if t.records != nil && t.ledger {
-		end = t.now
-	}
+// releaseUntil writes the held frames as they become due, until a time: as time goes by, or,
+// where time is the records', as it would have gone by. Then t.now is the time of the last.
+func (t *filter) releaseUntil(end int64) error {
 	for {
 		if err := t.release(); err != nil {
 			return err
 		}
 		at, ok := t.gate.Due(t.now)
 		if !ok || t.now >= end {
-			t.gate.Abandon()
-			return t.w.Flush()
+			return nil
 		}
 		at = min(max(at, t.now+1), end)
 		if t.records != nil {
@@ -394,4 +354,19 @@ func (t *filter) drain() error {
 		}
 		t.tick()
 	}
+}
+
+// drain lets out the held frames after the end of the input, as far as they are due soon. With
+// the clock of a stream and a ledger that time ends with the last record: the next part of
+// the stream may begin there, and its gate knows nothing of later slots.
+func (t *filter) drain() error {
+	end := min(t.now+int64(min(t.cfg.Queue, time.Hour)+linger), gate.MaxTime) // no time is later
+	if t.records != nil && t.cfg.Book != nil {
+		end = t.now
+	}
+	if err := t.releaseUntil(end); err != nil {
+		return err
+	}
+	t.gate.Abandon()
+	return t.w.Flush()
 }

@@ -32,7 +32,7 @@ func newFilter(t testing.TB, cfg gate.Config, in, out *os.File, last *gate.State
 		t.Fatal(err)
 	}
 	return &filter{
-		gate: g, records: &recorded.Clock{}, seed: cfg.Seed, ecn: cfg.ECN,
+		gate: g, cfg: cfg, records: &recorded.Clock{},
 		in: fdio.NewStream(int(in.Fd()), int(out.Fd())), out: fdio.NewOutput(int(out.Fd())),
 		publish: func(_ int64, s state) { *last = s.State }, warn: func(string, ...any) {},
 	}
@@ -305,7 +305,7 @@ func TestSession(t *testing.T) {
 	spec := packettest.Spec{IP: true, TOS: 2, Payload: packettest.Bytes(1000)}
 	header, super := packettest.Spec{IP: true, Payload: packettest.Bytes(2500)}.Super(1000)
 	binary.LittleEndian.PutUint16(header[6:], 22+20)
-	x := &filter{count: gate.IP, ecn: true, unmetered: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
+	x := &filter{count: gate.IP, cfg: gate.Config{ECN: true}, unmetered: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
 	for _, tt := range []struct {
 		name string
 		rec  frame.Record

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -15,14 +14,15 @@ import (
 
 // monitor publishes the state of a gate: to SIGUSR1, to Prometheus, and with -v.
 type monitor struct {
-	tool   *cli.Tool
-	file   string
-	labels []metrics.Label // of the ledger and the direction, if there are
-	replay *replay         // with -clock stream
-	state  atomic.Pointer[state]
-	shut   bool
-	failed bool
-	wrote  time.Time
+	tool      *cli.Tool
+	file      string
+	ledger    string  // its path, "" for none
+	direction string  // "" if unknown
+	replay    *replay // with -clock stream
+	state     atomic.Pointer[state]
+	shut      bool
+	failed    bool
+	wrote     time.Time
 }
 
 // publish stores and publishes a state. If it cannot write the metrics file, it warns
@@ -135,11 +135,11 @@ func counters(s *state) []counter {
 // prometheus returns the state for node_exporter. All series of a gate have the same labels: the ledger, or
 // without one the source of the stream, and the direction.
 func (m *monitor) prometheus(s *state) []byte {
-	labels := m.labels
-	if !slices.ContainsFunc(labels, func(l metrics.Label) bool { return l.Name == "ledger" }) {
-		labels = append([]metrics.Label{{Name: "interface", Value: s.Source}}, labels...)
+	own := metrics.Label{Name: "ledger", Value: m.ledger}
+	if m.ledger == "" {
+		own = metrics.Label{Name: "interface", Value: s.Source}
 	}
-	out := metrics.New("quotagate_", labels...)
+	out := metrics.New("quotagate_", own, metrics.Label{Name: "direction", Value: m.direction})
 	for _, unit := range []string{"frames", "bytes"} {
 		var metric *metrics.Metric
 		help, last := map[string]string{"frames": "Frames ", "bytes": "Bytes of frames "}[unit], ""

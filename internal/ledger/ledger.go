@@ -43,7 +43,7 @@
 //     and Catch turns the fault into an error.
 //   - The file is damaged, not a ledger, or created with another slot or cycle:
 //     opening it fails and does not change it.
-//   - The clock is wrong: see place.
+//   - The clock is wrong: see free.
 package ledger
 
 import (
@@ -62,7 +62,7 @@ import (
 )
 
 // Direction is the direction of traffic, from the point of view of the host.
-type Direction int
+type Direction uint8
 
 // The directions.
 const (

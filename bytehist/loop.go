@@ -62,9 +62,6 @@ func (t *counter) run() error {
 	if e := t.snapshot(t.now); e != nil {
 		return e
 	}
-	if errors.Is(err, fdio.ErrReaderGone) {
-		return nil
-	}
 	return err
 }
 

@@ -76,9 +76,6 @@ func (t *filter) run() error {
 		}
 	}
 	t.publish(t.now, t.state())
-	if errors.Is(err, fdio.ErrReaderGone) {
-		return nil
-	}
 	return err
 }
 

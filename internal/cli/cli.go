@@ -171,11 +171,12 @@ type warning struct{ error }
 // Warning returns an error for a tool that has done its work and has something to warn of.
 func Warning(err error) error { return warning{err} }
 
-// Ends prefixes the error of a stage's loop with the end it came from, stdin or stdout.
+// Ends prefixes the error of a stage's loop with the end it came from, stdin or stdout. That the
+// reader of the output has gone away is no error.
 func Ends(err error) error {
 	var w *fdio.WriteError
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, fdio.ErrReaderGone):
 		return nil
 	case errors.As(err, &w):
 		return fmt.Errorf("stdout: %w", err)

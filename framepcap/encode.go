@@ -109,7 +109,7 @@ func (e *encoder) frame(rec *frame.Record) error {
 		err = e.seg.Start(h, rec.Frame, e.link)
 	}
 	if err != nil {
-		if e.n.malformed.Add(1); e.n.malformed.Load() == 1 {
+		if e.n.malformed.Add(1) == 1 {
 			e.warn("offset %d: written as it is: %v; this and further ones are counted", rec.Offset(), err)
 		}
 		return e.original(rec)
@@ -132,10 +132,10 @@ func (e *encoder) frame(rec *frame.Record) error {
 // original writes a frame as it stood in a capture, if it came from one.
 func (e *encoder) original(rec *frame.Record) error {
 	o, strip := restore(rec), links[e.number].strip
-	if strip == 0 && o.Head != nil { // the file has frames as they are in the stream
+	switch {
+	case strip == 0 && o.Head != nil: // the file has frames as they are in the stream
 		o = original{}
-	}
-	if strip > 0 && o.Head == nil && len(rec.Frame) > 0 {
+	case strip > 0 && o.Head == nil && len(rec.Frame) > 0:
 		return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream began as a capture of link type %d, and this frame has not the pcap_head of one", e.number)}
 	}
 	size := len(o.Head) + len(rec.Frame) - o.Made
@@ -146,7 +146,7 @@ func (e *encoder) original(rec *frame.Record) error {
 	e.n.frames.Add(1)
 	e.n.bytes.Add(uint64(len(rec.Frame)))
 	if size > pcap.Snaplen {
-		if e.n.cut.Add(1); e.n.cut.Load() == 1 {
+		if e.n.cut.Add(1) == 1 {
 			e.warn("offset %d: a frame of %d bytes is cut at %d, which is the most that readers of captures take; this and further ones are counted", rec.Offset(), len(rec.Frame), pcap.Snaplen)
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"framepipe/frame"
 	"framepipe/internal/pcap"
@@ -45,14 +44,6 @@ var links = map[uint16]cooked{
 	pcap.LinkLoop:     {link: frame.LinkIP, strip: 4},
 	pcap.LinkSLL:      {link: frame.LinkEthernet, strip: 16, etherType: 14, address: 6},
 	pcap.LinkSLL2:     {link: frame.LinkEthernet, strip: 20, etherType: 0, address: 12},
-}
-
-func linkOf(number uint16) (cooked, error) {
-	c, ok := links[number]
-	if !ok {
-		return c, fmt.Errorf("the capture's link is of type %d; Ethernet (1), IP (101, 12, 14, 228, 229), loopback (0, 108) and Linux cooked (113, 276) can be a stream", number)
-	}
-	return c, nil
 }
 
 const etherHeader = 14

@@ -322,7 +322,7 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// Each interface has its link and its frames, and each section begins a stream.
+// Each interface of each section has its link and its frames.
 func TestInterfaces(t *testing.T) {
 	in, err := decode(append(read(t, "links.pcapng"), read(t, "eth.pcapng")...))
 	if err != nil {
@@ -343,7 +343,7 @@ func TestInterfaces(t *testing.T) {
 		"ethernet", "500000000+40 42",
 		"ip", "700000001+17 28",
 		"ethernet", "1000000005+18 49",
-		"ethernet", "123456789+0 42", "1000000005+18 49",
+		"123456789+0 42", "1000000005+18 49",
 	}
 	if err != io.EOF || !slices.Equal(got, want) {
 		t.Errorf("%v: %q, want %q", err, got, want)

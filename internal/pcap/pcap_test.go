@@ -97,9 +97,9 @@ func TestReader(t *testing.T) {
 		delivers(t, file(o, magicMicro, some...), micro)
 		delivers(t, file(o, magicModified, some...), micro)
 		for field, want := range map[uint32][]Packet{
-			2<<28 | LinkRaw:             {{5, 3, []byte("abc"), LinkRaw, 0}, {6, 1500, []byte("cut"), LinkRaw, 0}},
-			1<<28 | announced | LinkRaw: {{5, 1, []byte("a"), LinkRaw, 0}, {6, 1498, []byte("cut"), LinkRaw, 0}},
-			2<<28 | announced | LinkRaw: {{5, 0, []byte{}, LinkRaw, 0}, {6, 1496, []byte("cut"), LinkRaw, 0}},
+			2<<28 | LinkRaw:             {{5, 3, []byte("abc"), LinkRaw}, {6, 1500, []byte("cut"), LinkRaw}},
+			1<<28 | announced | LinkRaw: {{5, 1, []byte("a"), LinkRaw}, {6, 1498, []byte("cut"), LinkRaw}},
+			2<<28 | announced | LinkRaw: {{5, 0, []byte{}, LinkRaw}, {6, 1496, []byte("cut"), LinkRaw}},
 		} {
 			packets := []Packet{{Time: 5, Length: 3, Data: []byte("abc")}, {Time: 6, Length: 1500, Data: []byte("cut")}}
 			delivers(t, put(o, file(o, magicNano, packets...), 20, field), want)

@@ -130,7 +130,6 @@ func run(t *cli.Tool, c config) error {
 		return h.line() + fmt.Sprintf(" reports=%d left_out=%d", r.written.Load(), r.leftOut.Load())
 	})
 	fdio.Steady() // the sandbox forbids it
-	holds := sandbox.Enter()
-	t.Verbosef("sandbox: %s", holds)
+	t.Verbosef("sandbox: %s", sandbox.Enter())
 	return cli.Ends(h.run())
 }

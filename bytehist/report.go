@@ -60,7 +60,7 @@ func (r *reporter) report(h hist.Report) error {
 	var err error
 	switch r.format {
 	case text:
-		err = h.Text(&r.buf, r.style)
+		r.buf.WriteString(h.Text(r.style))
 	case jsonLines:
 		err = json.NewEncoder(&r.buf).Encode(h)
 	case msgpackMaps:

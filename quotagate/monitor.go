@@ -140,18 +140,13 @@ func (m *monitor) prometheus(s *state) []byte {
 		own = metrics.Label{Name: "interface", Value: s.Source}
 	}
 	out := metrics.New("quotagate_", own, metrics.Label{Name: "direction", Value: m.direction})
-	for _, unit := range []string{"frames", "bytes"} {
-		var metric *metrics.Metric
-		help, last := map[string]string{"frames": "Frames ", "bytes": "Bytes of frames "}[unit], ""
-		for _, c := range counters(s) {
-			if c.name != last {
-				metric, last = out.Counter(c.name+"_"+unit+"_total", help+c.help+"."), c.name
-			}
-			n := map[string]uint64{"frames": c.Frames, "bytes": c.Bytes}[unit]
-			metric.Set(n, metrics.Label{Name: "reason", Value: c.reason})
-		}
+	for _, c := range counters(s) {
+		out.Counter(c.name+"_frames_total", "Frames "+c.help+".", c.Frames, metrics.Label{Name: "reason", Value: c.reason})
 	}
-	gauge := func(name, help string, v float64) { out.Gauge(name, help).Set(v) }
+	for _, c := range counters(s) {
+		out.Counter(c.name+"_bytes_total", "Bytes of frames "+c.help+".", c.Bytes, metrics.Label{Name: "reason", Value: c.reason})
+	}
+	gauge := func(name, help string, v float64) { out.Gauge(name, help, v) }
 	flag := map[bool]float64{true: 1}
 	gauge("open", "1 while the gate is open, else 0.", flag[s.Open])
 	gauge("window_used_bytes", "Bytes in the window.", float64(s.Used))

@@ -126,7 +126,7 @@ func hint(err error) error {
 	switch {
 	case errors.Is(err, ledger.ErrTooShort):
 		return cli.Hint(err, "a longer -window, or a shorter -cycle")
-	case errors.As(err, new(ledger.DiffersError)):
+	case errors.Is(err, ledger.ErrDiffers):
 		return cli.Hint(err, "use the -window, -cycle, -cycle-day and -tz that it was created with, or another -ledger")
 	case errors.Is(err, unix.ENOSPC):
 		return cli.Hint(err, "make room, or put the -ledger on another disk; it never grows")

@@ -126,10 +126,8 @@ type Ledger struct {
 // ErrDamaged is wrapped by the error for a file that is not a ledger, or is damaged.
 var ErrDamaged = errors.New("not a ledger, or damaged")
 
-// DiffersError is the error for a ledger that was created with another Config.
-type DiffersError string
-
-func (e DiffersError) Error() string { return string(e) }
+// ErrDiffers is wrapped by the error for a ledger that was created with another Config.
+var ErrDiffers = errors.New("the ledger has")
 
 // ErrTooShort is wrapped by the error for slots so short that a cycle has too many.
 var ErrTooShort = errors.New("too short for a cycle")
@@ -147,7 +145,7 @@ func Open(name string, cfg Config) (*Ledger, error) {
 	}
 	if have, want := l.cfg.String(), cfg.String(); have != want {
 		l.Close()
-		return nil, DiffersError(fmt.Sprintf("%s: the ledger has %s, not %s", name, have, want))
+		return nil, fmt.Errorf("%s: %w %s, not %s", name, ErrDiffers, have, want)
 	}
 	return l, nil
 }
@@ -300,7 +298,7 @@ type Cycle struct {
 	table int // -1 for none
 }
 
-// Cycles returns the cycles of the ledger, oldest first.
+// Cycles returns the cycles of the ledger, oldest first. Those of a damaged file may overlap.
 func (l *Ledger) Cycles() (all []Cycle) {
 	for i := range cycles {
 		start, end := l.start(i), l.end(i)
@@ -310,14 +308,7 @@ func (l *Ledger) Cycles() (all []Cycle) {
 		all = append(all, Cycle{start, end, int(count(end-start, l.cfg.Slot)), l, i})
 	}
 	slices.SortFunc(all, func(a, b Cycle) int { return cmp.Compare(a.Start, b.Start) })
-	last := int64(0)
-	return slices.DeleteFunc(all, func(c Cycle) bool {
-		if c.Start < last {
-			return true // damaged
-		}
-		last = c.End
-		return false
-	})
+	return all
 }
 
 // at returns the slot of a time.

@@ -53,7 +53,6 @@ func (t *counter) run() error {
 	fdio.Grow(t.in.Fd())
 	t.r = frame.NewReader(t.in)
 	t.start = time.Now()
-	t.share.start = t.start
 	t.hist.Start(t.start)
 	err := frame.Loop(t.r, t)
 	if t.records == nil || t.until == 0 {
@@ -114,19 +113,12 @@ func (t *counter) advance(now int64) error {
 		t.hist.Start(moment(now))
 		t.until = now + int64(t.every)
 	}
-	if now < t.until {
-		return nil
-	}
-	if err := t.snapshot(t.until); err != nil {
-		return err
-	}
-	if empty := (now - t.until) / int64(t.every); empty > 0 {
-		t.until += empty * int64(t.every)
+	for every := int64(t.every); now >= t.until; {
 		if err := t.snapshot(t.until); err != nil {
 			return err
 		}
+		t.until += max((now-t.until)/every, 1) * every
 	}
-	t.until += int64(t.every)
 	return nil
 }
 

@@ -230,12 +230,11 @@ func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers, 
 // exempt reports whether both addresses of a packet are unmetered. One alone does not
 // suffice: its sender could forge the source, and anyone may send to the destination.
 func (t *filter) exempt(l *packet.Layers, f []byte) bool {
+	listed := func(a netip.Addr) bool {
+		return slices.ContainsFunc(t.unmetered, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
 	src, dst, ok := l.Addrs(f)
-	return ok && t.listed(src) && t.listed(dst)
-}
-
-func (t *filter) listed(a netip.Addr) bool {
-	return slices.ContainsFunc(t.unmetered, func(p netip.Prefix) bool { return p.Contains(a) })
+	return ok && listed(src) && listed(dst)
 }
 
 // Frame is frame.Stage's.
@@ -265,18 +264,14 @@ func (t *filter) offer(rec *frame.Record) error {
 	case gate.Pass:
 		return t.w.Pass(rec)
 	case gate.Hold:
-		t.hold(rec, &p, &l)
+		flow, size := l.Flow(rec.Frame, t.cfg.Seed), frame.HeadSizeOffload+4+len(rec.Frame)+len(rec.Extra)
+		h := t.gate.Hold(&p, flow, size)
+		h.Data = rec.Append(h.Data[:0])
+		h.Meta = int32(len(h.Data) - len(rec.Extra) - len(rec.Frame))
 	case gate.Cut:
 		return t.cut(rec, p.Bytes)
 	}
 	return nil
-}
-
-// hold copies a record into the gate's queue.
-func (t *filter) hold(rec *frame.Record, p *gate.Packet, l *packet.Layers) {
-	h := t.gate.Hold(p, l.Flow(rec.Frame, t.cfg.Seed), frame.HeadSizeOffload+4+len(rec.Frame)+len(rec.Extra))
-	h.Data = rec.Append(h.Data[:0])
-	h.Meta = int32(len(h.Data) - len(rec.Extra) - len(rec.Frame))
 }
 
 // cut asks the gate about each segment of a super-frame, so that a drop costs one

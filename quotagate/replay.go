@@ -50,11 +50,7 @@ func (r *replay) String() string {
 		return "no frame"
 	}
 	s := &r.state
-	dropped := gate.Counts{}
-	for _, d := range []gate.Counts{s.DroppedEarly, s.DroppedFull, s.DroppedQuota, s.Malformed} {
-		dropped.Frames += d.Frames
-		dropped.Bytes += d.Bytes
-	}
+	dropped := gate.Counts{Frames: s.In.Frames - s.Passed.Frames, Bytes: s.In.Bytes - s.Passed.Bytes} // none is held
 	amount := func(t gate.Counts) string {
 		return fmt.Sprintf("%d frames, %s", t.Frames, cli.Human(float64(t.Bytes), "B"))
 	}

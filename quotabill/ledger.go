@@ -26,7 +26,7 @@ func (c *config) fromLedger(name string, now int64) (samples *bill.Samples, err 
 	}
 	defer l.Close()
 	defer l.Catch(&err)
-	cfg := l.Config()
+	cfg := l.Config
 	switch {
 	case cfg.Length == 0:
 		if !c.given("cycle-day") {
@@ -69,7 +69,7 @@ func readLedger(l *ledger.Ledger, offered bool, now int64) (list []bill.Sample) 
 				s.In, s.Out = in.Offered.Load(), out.Offered.Load()
 			}
 			switch empty := s.In == 0 && s.Out == 0; {
-			case s.At > now || empty && (used == 0 || now-s.At < int64(l.Config().Slot)):
+			case s.At > now || empty && (used == 0 || now-s.At < int64(l.Config.Slot)):
 				continue
 			case !empty:
 				used = len(list) + 1

@@ -60,8 +60,8 @@ func (b *book) Before(v *gate.View) (sum int64) {
 func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged int64, marked bool)) {
 	begun := from > 0
 	if !begun {
-		start, _ := b.Config().Bounds(to)
-		start, _ = b.Config().Bounds(start - 1)
+		start, _ := b.Config.Bounds(to)
+		start, _ = b.Config.Bounds(start - 1)
 		from = to
 		for _, c := range b.Cycles() {
 			if c.Start >= start {

@@ -47,8 +47,8 @@ func (l *Ledger) place(now int64) error {
 // to run for a while (see probation) before the oldest cycle is lost.
 func (l *Ledger) free(now int64) int {
 	start, end := l.last.Start, l.last.End
-	before, _ := l.cfg.Bounds(start - 1)
-	first, _ := l.cfg.Bounds(before - 1)
+	before, _ := l.Config.Bounds(start - 1)
+	first, _ := l.Config.Bounds(before - 1)
 	oldest, next := -1, false
 	for i := range cycles {
 		s := l.start(i)

@@ -154,5 +154,5 @@ func attach(name string, flag, prot int) (l *Ledger, err error) {
 		return nil, err
 	}
 	debug.SetPanicOnFault(true) // for Catch
-	return &Ledger{file: f, mem: mem, cfg: cfg, slots: slots}, nil
+	return &Ledger{Config: cfg, file: f, mem: mem, slots: slots}, nil
 }

@@ -115,9 +115,10 @@ const (
 
 // Ledger is an open file.
 type Ledger struct {
+	Config Config // with which it was created
+
 	file   *os.File
 	mem    []byte
-	cfg    Config
 	slots  int   // of a table
 	last   Cycle // the cycle of the last At, Look or Charged
 	jumped int64 // when the clock jumped to a cycle without a table, 0 if it did not
@@ -143,7 +144,7 @@ func Open(name string, cfg Config) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	if have, want := l.cfg.String(), cfg.String(); have != want {
+	if have, want := l.Config.String(), cfg.String(); have != want {
 		l.Close()
 		return nil, fmt.Errorf("%s: %w %s, not %s", name, ErrDiffers, have, want)
 	}
@@ -152,9 +153,6 @@ func Open(name string, cfg Config) (*Ledger, error) {
 
 // Read opens a ledger with any Config for reading.
 func Read(name string) (*Ledger, error) { return attach(name, os.O_RDONLY, unix.PROT_READ) }
-
-// Config returns the Config with which the ledger was created.
-func (l *Ledger) Config() Config { return l.cfg }
 
 // Close writes all counts to disk and closes the file.
 func (l *Ledger) Close() error {
@@ -254,7 +252,7 @@ func (l *Ledger) Look(now int64, d Direction) Slot {
 // that of the time. At the end of a month this takes half a millisecond.
 func (l *Ledger) Charged(to int64, d Direction) (sum int64) {
 	l.seek(to)
-	n := (to - l.last.Start) / int64(l.cfg.Slot)
+	n := (to - l.last.Start) / int64(l.Config.Slot)
 	if l.last.table < 0 || n == 0 {
 		return 0
 	}
@@ -272,8 +270,8 @@ func (l *Ledger) seek(now int64) {
 	if c.table >= 0 && now >= c.Start && now < c.End && l.start(c.table) == c.Start {
 		return
 	}
-	start, end := l.cfg.Bounds(now)
-	*c = Cycle{start, end, int(count(end-start, l.cfg.Slot)), l, -1}
+	start, end := l.Config.Bounds(now)
+	*c = Cycle{start, end, int(count(end-start, l.Config.Slot)), l, -1}
 	if c.Slots <= l.slots { // a month that the clocks make longer than the table has none
 		c.table = l.table(start)
 	}
@@ -302,10 +300,10 @@ type Cycle struct {
 func (l *Ledger) Cycles() (all []Cycle) {
 	for i := range cycles {
 		start, end := l.start(i), l.end(i)
-		if start <= 0 || end <= start || count(end-start, l.cfg.Slot) > int64(l.slots) {
+		if start <= 0 || end <= start || count(end-start, l.Config.Slot) > int64(l.slots) {
 			continue // unused, or damaged
 		}
-		all = append(all, Cycle{start, end, int(count(end-start, l.cfg.Slot)), l, i})
+		all = append(all, Cycle{start, end, int(count(end-start, l.Config.Slot)), l, i})
 	}
 	slices.SortFunc(all, func(a, b Cycle) int { return cmp.Compare(a.Start, b.Start) })
 	return all
@@ -313,12 +311,12 @@ func (l *Ledger) Cycles() (all []Cycle) {
 
 // at returns the slot of a time.
 func (c *Cycle) at(now int64, d Direction) Slot {
-	return c.Slot(int((now-c.Start)/int64(c.l.cfg.Slot)), d)
+	return c.Slot(int((now-c.Start)/int64(c.l.Config.Slot)), d)
 }
 
 // Slot returns a slot of the cycle.
 func (c *Cycle) Slot(i int, d Direction) (s Slot) {
-	slot := int64(c.l.cfg.Slot)
+	slot := int64(c.l.Config.Slot)
 	s.Start = c.Start + int64(i)*slot
 	s.End = min(s.Start+slot, c.End)
 	if c.table >= 0 {

@@ -47,7 +47,7 @@ func fresh(t testing.TB) *Ledger {
 // again opens the file of a ledger again, as another process does.
 func again(t testing.TB, l *Ledger) *Ledger {
 	t.Helper()
-	return open(t, l.file.Name(), l.cfg)
+	return open(t, l.file.Name(), l.Config)
 }
 
 func add(t testing.TB, l *Ledger, now int64, d Direction, bytes int64) {
@@ -103,8 +103,8 @@ func TestShared(t *testing.T) {
 	}
 	defer r.Close()
 	for _, l := range []*Ledger{b, again(t, b), r} {
-		if c, o := total(l, at(0, 0), Out); c != 2000 || o != 4000 || l.Config() != hourly {
-			t.Errorf("%d, %d, %v", c, o, l.Config())
+		if c, o := total(l, at(0, 0), Out); c != 2000 || o != 4000 || l.Config != hourly {
+			t.Errorf("%d, %d, %v", c, o, l.Config)
 		}
 	}
 	files, err := os.ReadDir(filepath.Dir(a.file.Name()))
@@ -586,7 +586,7 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		cfg := l.Config()
+		cfg := l.Config
 		if _, slots, err := cfg.header(); err != nil || slots != l.slots || slots < 1 || int64(len(in)) != size(slots)-reserved {
 			t.Fatalf("%+v in %d bytes, %v", cfg, len(in), err)
 		}

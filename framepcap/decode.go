@@ -105,8 +105,7 @@ func (d *decoder) addition(p *pcap.Packet, rec *frame.Record) ([]byte, error) {
 	if n := min(d.form.strip, len(p.Data)); n > 0 {
 		o.Head, rec.Frame = p.Data[:n], p.Data[n:]
 		if n == d.form.strip && d.form.link == frame.LinkEthernet { // else there is no frame
-			h := d.form.ethernet(o.Head, len(rec.Frame))
-			d.made = append(append(d.made[:0], h[:]...), rec.Frame...)
+			d.made = append(d.form.appendEthernet(d.made[:0], o.Head, len(rec.Frame)), rec.Frame...)
 			rec.Frame, o.Made = d.made, etherHeader
 		}
 	}

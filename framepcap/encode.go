@@ -35,14 +35,18 @@ func (e *encoder) run() error {
 	e.number = pcap.LinkEthernet
 	err := frame.Loop(e.r, e)
 	e.begin() // a capture of nothing has a header, too
-	if flush := e.flush(); flush != nil {
-		err = flush
+	if idle := e.Idle(); idle != nil {
+		err = idle
 	}
 	return err
 }
 
-// Idle is frame.Stage's.
-func (e *encoder) Idle() error { return e.flush() }
+// Idle is frame.Stage's: it writes what was gathered.
+func (e *encoder) Idle() error {
+	_, err := e.out.Write(e.buf)
+	e.buf = e.buf[:0]
+	return err
+}
 
 // Frame is frame.Stage's: it writes a frame.
 func (e *encoder) Frame(rec *frame.Record) error {
@@ -50,13 +54,7 @@ func (e *encoder) Frame(rec *frame.Record) error {
 	if err := e.frame(rec); err != nil || len(e.buf) < gather {
 		return err
 	}
-	return e.flush()
-}
-
-func (e *encoder) flush() error {
-	_, err := e.out.Write(e.buf)
-	e.buf = e.buf[:0]
-	return err
+	return e.Idle()
 }
 
 // Annotation is frame.Stage's. The stream's header tells the link.

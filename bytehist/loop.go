@@ -53,7 +53,7 @@ func (t *counter) run() error {
 	fdio.Grow(t.in.Fd())
 	t.r = frame.NewReader(t.in)
 	t.start = time.Now()
-	t.hist.Start(t.start)
+	t.hist.Since = t.start
 	err := frame.Loop(t.r, t)
 	if t.records == nil || t.until == 0 {
 		t.now = t.wall(time.Now())
@@ -110,7 +110,7 @@ func (t *counter) wall(now time.Time) int64 { return t.start.UnixNano() + int64(
 func (t *counter) advance(now int64) error {
 	t.now = now
 	if t.until == 0 {
-		t.hist.Start(moment(now))
+		t.hist.Since = moment(now)
 		t.until = now + int64(t.every)
 	}
 	for every := int64(t.every); now >= t.until; {

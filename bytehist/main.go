@@ -98,12 +98,9 @@ func run(t *cli.Tool, c config) error {
 	}
 	reports := os.Stderr
 	if c.output != "" {
-		f, err := open(c.output)
-		if err != nil {
+		if reports, err = open(c.output); err != nil {
 			return err
 		}
-		defer f.Close()
-		reports = f
 	}
 	r := newReporter(c.format, reports, t.Warnf)
 	in := fdio.NewTeeStream(0, out)

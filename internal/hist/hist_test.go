@@ -35,7 +35,7 @@ func TestBytesOverflow(t *testing.T) {
 func TestFrame(t *testing.T) {
 	var c Counter
 	start := time.Unix(1000, 0)
-	c.Start(start)
+	c.Since = start
 	for size, n := range map[int]int{14: 1, 60: 1, 61: 1, 1514: 1, 1515: 1, 65000: 45, 9014: 1} {
 		c.Frame(size, n, size+4*n)
 	}
@@ -77,7 +77,7 @@ func TestEntropy(t *testing.T) {
 
 func sample() Report {
 	var c Counter
-	c.Start(time.Date(2014, 7, 1, 12, 0, 0, 0, time.UTC))
+	c.Since = time.Date(2014, 7, 1, 12, 0, 0, 0, time.UTC)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range 1000 {
 		f := make([]byte, 60+rng.IntN(1454))
@@ -166,7 +166,7 @@ func FuzzCount(f *testing.F) {
 	f.Fuzz(func(t *testing.T, all []byte) {
 		var c Counter
 		now := time.Unix(0, 0)
-		c.Start(now)
+		c.Since = now
 		for _, b := range [][]byte{all[:len(all)/2], all[len(all)/2:]} {
 			var want Report
 			for len(b) > 0 {

@@ -22,7 +22,6 @@ type monitor struct {
 	state     atomic.Pointer[state]
 	shut      bool
 	failed    bool
-	wrote     time.Time
 }
 
 // publish stores and publishes a state. If it cannot write the metrics file, it warns
@@ -38,8 +37,7 @@ func (m *monitor) publish(now int64, s state) {
 		m.shut = !s.Open
 		m.tool.Verbosef("%s%s", at, m.line())
 	}
-	// A replay passes many seconds of its stream in one second.
-	if m.replay == nil || time.Since(m.wrote) >= time.Second {
+	if m.replay == nil { // a replay passes many seconds of its stream in one second
 		m.write()
 	}
 }
@@ -50,7 +48,6 @@ func (m *monitor) write() {
 	if m.file == "" || s == nil {
 		return
 	}
-	m.wrote = time.Now()
 	err := cli.Replace(m.file, m.prometheus(s))
 	if err != nil && !m.failed {
 		m.tool.Warnf("%v", err)
@@ -87,10 +84,7 @@ func (m *monitor) line() string {
 	}
 	line := fmt.Sprintf("state=%s used=%d quota=%d used_share=%.4f", word(s), s.Used, s.Quota, float64(s.Used)/float64(max(s.Quota, 1)))
 	if b := s.Budget; b != nil {
-		burst := "held"
-		if b.Free {
-			burst = "free"
-		}
+		burst := map[bool]string{true: "free", false: "held"}[b.Free]
 		line += fmt.Sprintf(" free_total=%d free_used=%d free_left=%d burst=%s cycle_end=%s", b.Total, b.Used, b.Left, burst,
 			time.Unix(0, b.End).UTC().Format(time.RFC3339))
 		if b.Spent > 0 {

@@ -102,7 +102,7 @@ func run(t *cli.Tool, c config) error {
 			return err
 		}
 	}
-	r := newReporter(c.format, reports, t.Warnf)
+	r := &reporter{format: c.format, file: reports, out: fdio.NewOutput(int(reports.Fd())), warn: t.Warnf}
 	in := fdio.NewTeeStream(0, out)
 	if in.Regular() {
 		r.patient = true
@@ -117,8 +117,9 @@ func run(t *cli.Tool, c config) error {
 		share:  newShare(c.sample, time.Now()),
 		report: r.report,
 	}
+	r.style = hist.Style{Colour: cli.Colour(r.out.Fd()), ASCII: !cli.UTF8(), Date: c.clock == stream}
 	if c.clock == stream {
-		h.records, r.style.Date = &recorded.Clock{}, true
+		h.records = &recorded.Clock{}
 	}
 	if c.top > 0 {
 		h.top = hist.NewTop(c.top)

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/hist"
 
@@ -34,12 +33,6 @@ type reporter struct {
 	patient          bool // wait for a slow reader: the stream comes from a file
 	warn             func(format string, args ...any)
 	written, leftOut atomic.Uint64
-}
-
-func newReporter(f format, file *os.File, warn func(format string, args ...any)) *reporter {
-	r := &reporter{format: f, file: file, out: fdio.NewOutput(int(file.Fd())), warn: warn}
-	r.style = hist.Style{Colour: cli.Colour(r.out.Fd()), ASCII: !cli.UTF8()}
-	return r
 }
 
 // open opens the output of reports, for reading, too: else it would wait or fail until a fifo

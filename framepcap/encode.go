@@ -99,7 +99,6 @@ func (e *encoder) frame(rec *frame.Record) error {
 		return e.original(rec)
 	}
 	h, err := offload.Parse(rec.Offload)
-	super := h.Super()
 	if !e.segment {
 		h.GSOType = 0
 	}
@@ -113,7 +112,7 @@ func (e *encoder) frame(rec *frame.Record) error {
 		return e.original(rec)
 	}
 	switch {
-	case e.segment && super:
+	case h.Super():
 		e.n.segmented.Add(1)
 	case h.Flags&offload.NeedsCsum != 0:
 		e.n.finished.Add(1)

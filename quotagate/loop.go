@@ -121,8 +121,7 @@ func (t *filter) tick() {
 	s := t.state()
 	t.publish(t.now, s)
 	if err := t.gate.Err(); t.alone != (err != nil) {
-		t.alone = !t.alone
-		if t.alone {
+		if t.alone = !t.alone; t.alone {
 			t.warn("%v; counting without the ledger until it can be used", err)
 		} else {
 			t.warn("the ledger can be used again")
@@ -206,9 +205,7 @@ func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers, 
 		ip = l.End - l.L3
 	}
 	p.Bytes = t.count.Bytes(size, l.L3, ip)
-	if len(t.unmetered) > 0 {
-		p.Unmetered = t.exempt(&l, rec.Frame)
-	}
+	p.Unmetered = len(t.unmetered) > 0 && t.exempt(&l, rec.Frame)
 	h, err := offload.Header{}, error(nil)
 	if rec.Offload != nil {
 		h, err = offload.Parse(rec.Offload)

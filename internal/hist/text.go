@@ -58,11 +58,7 @@ func (s Style) bar(share float64) string {
 		full, eighths = "#", []rune("        ")
 	}
 	n := int(math.Round(share * width * 8))
-	b := strings.Repeat(full, n/8)
-	if n%8 > 0 {
-		b += string(eighths[n%8])
-	}
-	return b
+	return strings.Repeat(full, n/8) + string(eighths[n%8])
 }
 
 // Text returns the report for people: a square of 16 by 16 byte values, shaded by

@@ -300,10 +300,10 @@ type Cycle struct {
 func (l *Ledger) Cycles() (all []Cycle) {
 	for i := range cycles {
 		start, end := l.start(i), l.end(i)
-		if start <= 0 || end <= start || count(end-start, l.Config.Slot) > int64(l.slots) {
-			continue // unused, or damaged
+		n := count(end-start, l.Config.Slot)
+		if start > 0 && end > start && n <= int64(l.slots) { // else it is unused, or damaged
+			all = append(all, Cycle{start, end, int(n), l, i})
 		}
-		all = append(all, Cycle{start, end, int(count(end-start, l.Config.Slot)), l, i})
 	}
 	slices.SortFunc(all, func(a, b Cycle) int { return cmp.Compare(a.Start, b.Start) })
 	return all

@@ -40,21 +40,19 @@ func encode(stream []byte, frames int, isSuper func(i int) bool) []byte {
 // through runs a stream through a counter, from a file or a pipe into a pipe.
 func through(t *testing.T, stream []byte, piped bool, change func(*counter)) (passed []byte, last hist.Report, err error) {
 	t.Helper()
-	in, e1 := os.Create(t.TempDir() + "/in")
+	name := t.TempDir() + "/in"
+	err = os.WriteFile(name, stream, 0o600)
+	in, e1 := os.Open(name)
 	from, out, e2 := os.Pipe()
-	to := in
 	if piped {
+		var to *os.File
 		in, to, e1 = os.Pipe()
-	}
-	if err := errors.Join(e1, e2); err != nil {
-		t.Fatal(err)
-	}
-	if piped {
 		go func() {
 			_, _ = to.Write(stream)
 			to.Close()
 		}()
-	} else if _, err := to.WriteAt(stream, 0); err != nil {
+	}
+	if err := errors.Join(err, e1, e2); err != nil {
 		t.Fatal(err)
 	}
 	c := &counter{
@@ -144,7 +142,7 @@ func TestOfIP(t *testing.T) {
 		c.share = newShare(2, time.Now())
 		c.report = func(x hist.Report) error { r = x; return failed }
 	})
-	if !errors.Is(err, failed) || r.Ethernet != 10*(140+14+4) || counted(&r) != 5*140 || r.Bytes != 10*140 {
+	if !errors.Is(err, failed) || r.Sample != 2 || r.Ethernet != 10*(140+14+4) || counted(&r) != 5*140 || r.Bytes != 10*140 {
 		t.Errorf("%d bytes on the wire, %d counted of %d, %v", r.Ethernet, counted(&r), r.Bytes, err)
 	}
 }

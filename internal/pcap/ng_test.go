@@ -175,7 +175,7 @@ func FuzzNG(f *testing.F) {
 	for _, o := range orders {
 		n := (&blocks{o: o}).section().iface(LinkEthernet, 0).iface(LinkSLL, 5, uint16(9), uint16(1), "\x09")
 		n.enhanced(0, 1700000000_123456, 1500, "abc").block(blockSimple, 7, "ghijklm")
-		n.block(blockObsolete, uint16(1), uint16(9), 0, 1, 2, 2, "no")
+		n.block(blockObsolete, uint16(1), uint16(9), 0, 1, 2, 2, "no").enhanced(0, 1<<53, 1, "y") // in 2255
 		f.Add(n.section().iface(1, 0).block(0xbad, "x").b)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -91,6 +91,7 @@ func TestReader(t *testing.T) {
 	const announced = 1 << 26
 	for _, o := range orders {
 		delivers(t, file(o, magicNano, some...), some)
+		anyFile(t, file(o, magicNano, some...))
 		micro := append(some[:4:4], Packet{Length: 1, Data: some[4].Data, Link: LinkEthernet})
 		delivers(t, file(o, magicMicro, some...), micro)
 		delivers(t, file(o, magicModified, some...), micro)
@@ -191,19 +192,6 @@ func TestLargest(t *testing.T) {
 			t.Errorf("%d packets, %v", len(got), err)
 		}
 	}
-}
-
-func TestAppend(t *testing.T) {
-	b := AppendHeader(nil, LinkRaw)
-	b = AppendPacket(b, 1700000000_123456789, 9, []byte("abc"), []byte("de"))
-	b = AppendPacket(b, 1<<63, Snaplen+1, make([]byte, Snaplen), []byte("z"))
-	if binary.LittleEndian.Uint32(b[16:]) != Snaplen {
-		t.Errorf("the header is % x", b[:HeaderSize])
-	}
-	delivers(t, b, []Packet{
-		{Time: 1700000000_123456789, Length: 9, Data: []byte("abcde"), Link: LinkRaw},
-		{Time: latest, Length: Snaplen + 1, Data: make([]byte, Snaplen), Link: LinkRaw},
-	})
 }
 
 // anyFile reads a file of any bytes, in pieces of two sizes, and writes its packets, which can

@@ -14,9 +14,6 @@ import (
 // with headers unlike payloads, small frames beside large ones that come at another time of the
 // report, and rates that change within it.
 func TestShareConverges(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it calculates for long")
-	}
 	small := make([]byte, 60)       // zeros
 	large := packettest.Bytes(1500) // noise
 	for i := range large[:200] {

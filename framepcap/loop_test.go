@@ -63,8 +63,7 @@ func frames(in []byte) (all []frame.Record, r *frame.Reader, err error) {
 			return all, r, err
 		}
 		if !rec.IsAnnotation() {
-			rec.Frame = bytes.Clone(rec.Frame)
-			rec.Extra = bytes.Clone(rec.Extra)
+			rec.Frame, rec.Extra = bytes.Clone(rec.Frame), bytes.Clone(rec.Extra)
 			all = append(all, rec)
 		}
 	}

@@ -86,10 +86,6 @@ func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged 
 	}
 }
 
-// syncing is the interval between writes of the counts to disk. A crash of the machine
-// loses the counts since the last write.
-const syncing = 10 * time.Second
-
 // open opens the ledger of a gate and creates its budget.
 func (c *config) open(clock *wallClock, warn func(format string, args ...any)) (b *book, err error) {
 	g, other := &c.gate, ledger.In+ledger.Out-c.dir
@@ -115,14 +111,13 @@ func (c *config) open(clock *wallClock, warn func(format string, args ...any)) (
 		return nil, hint(err)
 	}
 	g.Book = b
-	go b.syncEvery(syncing, warn)
+	go b.sync(warn)
 	return b, nil
 }
 
 // hint adds to an error of opening a ledger what to do about it. The ledger knows nothing
 // of flags.
 func hint(err error) error {
-	path := (*fs.PathError)(nil)
 	switch {
 	case errors.Is(err, ledger.ErrTooShort):
 		return cli.Hint(err, "a longer -window, or a shorter -cycle")
@@ -130,16 +125,17 @@ func hint(err error) error {
 		return cli.Hint(err, "use the -window, -cycle, -cycle-day and -tz that it was created with, or another -ledger")
 	case errors.Is(err, unix.ENOSPC):
 		return cli.Hint(err, "make room, or put the -ledger on another disk; it never grows")
-	case errors.As(err, &path):
+	case errors.As(err, new(*fs.PathError)):
 		return cli.Hint(err, "-ledger needs a readable and writable file in an existing directory")
 	}
 	return cli.Hint(err, "move the file away; quotagate then creates a new one")
 }
 
-// syncEvery writes the counts to disk at intervals, and warns of an error once.
-func (b *book) syncEvery(interval time.Duration, warn func(format string, args ...any)) {
+// sync writes the counts to disk every ten seconds: a crash of the machine loses the counts since.
+// It warns of an error once.
+func (b *book) sync(warn func(format string, args ...any)) {
 	failed := false
-	for range time.Tick(interval) {
+	for range time.Tick(10 * time.Second) {
 		err := b.Sync()
 		if err != nil && !failed {
 			warn("writing back the ledger: %v", err)

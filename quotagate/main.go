@@ -215,9 +215,6 @@ func (c *config) check() (err error) {
 	if c.window.Month {
 		g.Cycle = c.calendar.Bounds
 	}
-	if g.Seed == 0 && c.records == 0 { // by default, replays are repeatable
-		g.Seed = rand.Uint64()
-	}
 	if _, err = gate.New(*g); err != nil {
 		return cli.Usagef("%w", err)
 	}
@@ -255,6 +252,8 @@ func run(t *cli.Tool, c config) (err error) {
 		f.records = &recorded.Clock{}
 		m.replay = &replay{records: f.records}
 		clock.show = f.records.Wall
+	} else if c.gate.Seed == 0 { // by default, replays are repeatable
+		c.gate.Seed = rand.Uint64()
 	}
 	c.gate.Wall = clock.at
 	if c.ledger != "" {

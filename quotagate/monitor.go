@@ -57,12 +57,11 @@ func (m *monitor) write() {
 
 // end publishes the result of a replay.
 func (m *monitor) end() {
-	if m.replay == nil {
-		return
-	}
-	m.write()
-	for line := range strings.SplitSeq(m.replay.String(), "\n") {
-		m.tool.Verbosef("%s", line)
+	if m.replay != nil {
+		m.write()
+		for line := range strings.SplitSeq(m.replay.String(), "\n") {
+			m.tool.Verbosef("%s", line)
+		}
 	}
 }
 

@@ -37,8 +37,8 @@
 //   - A process exits or is killed: all its counts are in the file, because the
 //     file is mapped shared.
 //   - The machine stops: counts since the last Sync may be lost.
-//   - The disk is full: creating the file fails. Later counts need no space, because
-//     all of it is allocated by then.
+//   - The disk is full: creating the file fails, or opening a copy of it with holes.
+//     Later counts need no space, because all of it is allocated by then.
 //   - The file is truncated while in use, or its disk fails: the next access faults,
 //     and Catch turns the fault into an error.
 //   - The file is damaged, not a ledger, or created with another slot or cycle:
@@ -147,6 +147,11 @@ func Open(name string, cfg Config) (*Ledger, error) {
 	if have, want := l.Config.String(), cfg.String(); have != want {
 		l.Close()
 		return nil, fmt.Errorf("%s: %w %s, not %s", name, ErrDiffers, have, want)
+	}
+	// A copy may have holes. Without space for them, a count would fault later.
+	if err := allocate(l.file, size(l.slots)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		l.Close()
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return l, nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -53,17 +52,13 @@ func (t *counter) run() error {
 	fdio.Grow(t.in.Fd())
 	t.r = frame.NewReader(t.in)
 	t.start = time.Now()
-	t.share.start = t.start
-	t.hist.Start(t.start)
+	t.hist.Since = t.start
 	err := frame.Loop(t.r, t)
 	if t.records == nil || t.until == 0 {
 		t.now = t.wall(time.Now())
 	}
 	if e := t.snapshot(t.now); e != nil {
 		return e
-	}
-	if errors.Is(err, fdio.ErrReaderGone) {
-		return nil
 	}
 	return err
 }
@@ -114,22 +109,15 @@ func (t *counter) wall(now time.Time) int64 { return t.start.UnixNano() + int64(
 func (t *counter) advance(now int64) error {
 	t.now = now
 	if t.until == 0 {
-		t.hist.Start(moment(now))
+		t.hist.Since = moment(now)
 		t.until = now + int64(t.every)
 	}
-	if now < t.until {
-		return nil
-	}
-	if err := t.snapshot(t.until); err != nil {
-		return err
-	}
-	if empty := (now - t.until) / int64(t.every); empty > 0 {
-		t.until += empty * int64(t.every)
+	for every := int64(t.every); now >= t.until; {
 		if err := t.snapshot(t.until); err != nil {
 			return err
 		}
+		t.until += max((now-t.until)/every, 1) * every
 	}
-	t.until += int64(t.every)
 	return nil
 }
 

@@ -98,14 +98,11 @@ func run(t *cli.Tool, c config) error {
 	}
 	reports := os.Stderr
 	if c.output != "" {
-		f, err := open(c.output)
-		if err != nil {
+		if reports, err = open(c.output); err != nil {
 			return err
 		}
-		defer f.Close()
-		reports = f
 	}
-	r := newReporter(c.format, reports, t.Warnf)
+	r := &reporter{format: c.format, file: reports, out: fdio.NewOutput(int(reports.Fd())), warn: t.Warnf}
 	in := fdio.NewTeeStream(0, out)
 	if in.Regular() {
 		r.patient = true
@@ -120,8 +117,9 @@ func run(t *cli.Tool, c config) error {
 		share:  newShare(c.sample, time.Now()),
 		report: r.report,
 	}
+	r.style = hist.Style{Colour: cli.Colour(r.out.Fd()), ASCII: !cli.UTF8(), Date: c.clock == stream}
 	if c.clock == stream {
-		h.records, r.style.Date = &recorded.Clock{}, true
+		h.records = &recorded.Clock{}
 	}
 	if c.top > 0 {
 		h.top = hist.NewTop(c.top)
@@ -130,7 +128,6 @@ func run(t *cli.Tool, c config) error {
 		return h.line() + fmt.Sprintf(" reports=%d left_out=%d", r.written.Load(), r.leftOut.Load())
 	})
 	fdio.Steady() // the sandbox forbids it
-	holds := sandbox.Enter()
-	t.Verbosef("sandbox: %s", holds)
+	t.Verbosef("sandbox: %s", sandbox.Enter())
 	return cli.Ends(h.run())
 }

@@ -30,12 +30,8 @@ func newShare(every int, now time.Time) *share {
 // take reports whether to count the bytes of the next frame.
 func (s *share) take() bool {
 	if s.every > 0 {
-		s.skip++
-		if s.skip < s.every {
-			return false
-		}
-		s.skip = 0
-		return true
+		s.skip = (s.skip + 1) % s.every
+		return s.skip == 0
 	}
 	return s.shift == 0 || s.rng.Uint64()>>(64-s.shift) == 0
 }

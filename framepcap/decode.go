@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 
 	"framepipe/frame"
@@ -18,9 +19,8 @@ type decoder struct {
 	made []byte // a frame with a made Ethernet header
 	n    counters
 
-	form    cooked
-	link    uint16
-	section int
+	form cooked
+	link uint16
 }
 
 func newDecoder(src io.Reader, out io.Writer, warn func(string, ...any)) *decoder {
@@ -40,15 +40,16 @@ func (d *decoder) Read(p []byte) (int, error) {
 // run writes until the input ends. Before it returns an error, it writes all complete
 // packets.
 func (d *decoder) run() error {
-	err := d.begin()
+	link, err := d.r.Header()
+	if err == nil {
+		err = d.header(link)
+	}
 	var p pcap.Packet
 	for err == nil {
 		if err = d.r.Next(&p); err == nil {
 			err = d.packet(&p)
 		}
-		if d.r.Odd > 0 {
-			d.n.odd.Store(d.r.Odd)
-		}
+		d.n.odd.Store(d.r.Odd)
 	}
 	if d.r.Odd > 0 {
 		d.warn("packets with a field out of range: %d; the first is packet %d: %s", d.r.Odd, d.r.FirstOdd, d.r.FirstFault)
@@ -62,21 +63,13 @@ func (d *decoder) run() error {
 	return err
 }
 
-// begin writes the stream's header.
-func (d *decoder) begin() error {
-	link, err := d.r.Header()
-	if err != nil {
-		return err
-	}
-	return d.header(link)
-}
-
 // header writes a header for frames of a link.
-func (d *decoder) header(link uint16) (err error) {
-	if d.form, err = linkOf(link); err != nil {
-		return err
+func (d *decoder) header(link uint16) error {
+	form, ok := links[link]
+	if !ok {
+		return fmt.Errorf("the capture's link is of type %d; Ethernet (1), IP (101, 12, 14, 228, 229), loopback (0, 108) and Linux cooked (113, 276) can be a stream", link)
 	}
-	d.link = link
+	d.form, d.link = form, link
 	m := map[string]any{"format": "frames", "version": 1, "link": d.form.link, "source": "pcap"}
 	if link != pcap.LinkEthernet && link != pcap.LinkRaw {
 		m[keyLink] = link
@@ -86,8 +79,7 @@ func (d *decoder) header(link uint16) (err error) {
 
 // packet writes a packet as a frame.
 func (d *decoder) packet(p *pcap.Packet) (err error) {
-	if p.Link != d.link || p.Section != d.section {
-		d.section = p.Section
+	if p.Link != d.link {
 		if err := d.header(p.Link); err != nil {
 			return err
 		}
@@ -113,8 +105,7 @@ func (d *decoder) addition(p *pcap.Packet, rec *frame.Record) ([]byte, error) {
 	if n := min(d.form.strip, len(p.Data)); n > 0 {
 		o.Head, rec.Frame = p.Data[:n], p.Data[n:]
 		if n == d.form.strip && d.form.link == frame.LinkEthernet { // else there is no frame
-			h := d.form.ethernet(o.Head, len(rec.Frame))
-			d.made = append(append(d.made[:0], h[:]...), rec.Frame...)
+			d.made = append(d.form.appendEthernet(d.made[:0], o.Head, len(rec.Frame)), rec.Frame...)
 			rec.Frame, o.Made = d.made, etherHeader
 		}
 	}

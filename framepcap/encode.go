@@ -35,14 +35,18 @@ func (e *encoder) run() error {
 	e.number = pcap.LinkEthernet
 	err := frame.Loop(e.r, e)
 	e.begin() // a capture of nothing has a header, too
-	if flush := e.flush(); flush != nil {
-		err = flush
+	if idle := e.Idle(); idle != nil {
+		err = idle
 	}
 	return err
 }
 
-// Idle is frame.Stage's.
-func (e *encoder) Idle() error { return e.flush() }
+// Idle is frame.Stage's: it writes what was gathered.
+func (e *encoder) Idle() error {
+	_, err := e.out.Write(e.buf)
+	e.buf = e.buf[:0]
+	return err
+}
 
 // Frame is frame.Stage's: it writes a frame.
 func (e *encoder) Frame(rec *frame.Record) error {
@@ -50,13 +54,7 @@ func (e *encoder) Frame(rec *frame.Record) error {
 	if err := e.frame(rec); err != nil || len(e.buf) < gather {
 		return err
 	}
-	return e.flush()
-}
-
-func (e *encoder) flush() error {
-	_, err := e.out.Write(e.buf)
-	e.buf = e.buf[:0]
-	return err
+	return e.Idle()
 }
 
 // Annotation is frame.Stage's. The stream's header tells the link.
@@ -101,7 +99,6 @@ func (e *encoder) frame(rec *frame.Record) error {
 		return e.original(rec)
 	}
 	h, err := offload.Parse(rec.Offload)
-	super := h.Super()
 	if !e.segment {
 		h.GSOType = 0
 	}
@@ -109,13 +106,13 @@ func (e *encoder) frame(rec *frame.Record) error {
 		err = e.seg.Start(h, rec.Frame, e.link)
 	}
 	if err != nil {
-		if e.n.malformed.Add(1); e.n.malformed.Load() == 1 {
+		if e.n.malformed.Add(1) == 1 {
 			e.warn("offset %d: written as it is: %v; this and further ones are counted", rec.Offset(), err)
 		}
 		return e.original(rec)
 	}
 	switch {
-	case e.segment && super:
+	case h.Super():
 		e.n.segmented.Add(1)
 	case h.Flags&offload.NeedsCsum != 0:
 		e.n.finished.Add(1)
@@ -132,10 +129,10 @@ func (e *encoder) frame(rec *frame.Record) error {
 // original writes a frame as it stood in a capture, if it came from one.
 func (e *encoder) original(rec *frame.Record) error {
 	o, strip := restore(rec), links[e.number].strip
-	if strip == 0 && o.Head != nil { // the file has frames as they are in the stream
+	switch {
+	case strip == 0 && o.Head != nil: // the file has frames as they are in the stream
 		o = original{}
-	}
-	if strip > 0 && o.Head == nil && len(rec.Frame) > 0 {
+	case strip > 0 && o.Head == nil && len(rec.Frame) > 0:
 		return &frame.FormatError{Offset: rec.Offset(), What: fmt.Sprintf("the stream began as a capture of link type %d, and this frame has not the pcap_head of one", e.number)}
 	}
 	size := len(o.Head) + len(rec.Frame) - o.Made
@@ -146,7 +143,7 @@ func (e *encoder) original(rec *frame.Record) error {
 	e.n.frames.Add(1)
 	e.n.bytes.Add(uint64(len(rec.Frame)))
 	if size > pcap.Snaplen {
-		if e.n.cut.Add(1); e.n.cut.Load() == 1 {
+		if e.n.cut.Add(1) == 1 {
 			e.warn("offset %d: a frame of %d bytes is cut at %d, which is the most that readers of captures take; this and further ones are counted", rec.Offset(), len(rec.Frame), pcap.Snaplen)
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"framepipe/frame"
 	"framepipe/internal/pcap"
@@ -47,14 +46,6 @@ var links = map[uint16]cooked{
 	pcap.LinkSLL2:     {link: frame.LinkEthernet, strip: 20, etherType: 0, address: 12},
 }
 
-func linkOf(number uint16) (cooked, error) {
-	c, ok := links[number]
-	if !ok {
-		return c, fmt.Errorf("the capture's link is of type %d; Ethernet (1), IP (101, 12, 14, 228, 229), loopback (0, 108) and Linux cooked (113, 276) can be a stream", number)
-	}
-	return c, nil
-}
-
 const etherHeader = 14
 
 // The types of a cooked header for a frame with a length instead of an EtherType
@@ -64,16 +55,16 @@ const (
 	llc    = 4
 )
 
-// ethernet makes an Ethernet header from a cooked one, for a payload of size bytes.
-// The destination address is zero.
-func (c *cooked) ethernet(head []byte, size int) (h [etherHeader]byte) {
-	copy(h[6:12], head[c.address:])
+// appendEthernet appends the Ethernet header for a cooked one, and for a payload of size bytes,
+// to b. The destination address is zero.
+func (c *cooked) appendEthernet(b, head []byte, size int) []byte {
+	b = append(b, 0, 0, 0, 0, 0, 0)
+	b = append(b, head[c.address:c.address+6]...)
 	kind := binary.BigEndian.Uint16(head[c.etherType:])
 	if kind == novell || kind == llc {
 		kind = uint16(min(size, 1500))
 	}
-	binary.BigEndian.PutUint16(h[12:], kind)
-	return h
+	return binary.BigEndian.AppendUint16(b, kind)
 }
 
 // restore returns the original in the additions of a frame. It ignores additions of

@@ -63,8 +63,7 @@ func frames(in []byte) (all []frame.Record, r *frame.Reader, err error) {
 			return all, r, err
 		}
 		if !rec.IsAnnotation() {
-			rec.Frame = bytes.Clone(rec.Frame)
-			rec.Extra = bytes.Clone(rec.Extra)
+			rec.Frame, rec.Extra = bytes.Clone(rec.Frame), bytes.Clone(rec.Extra)
 			all = append(all, rec)
 		}
 	}
@@ -145,18 +144,14 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// waiting calls wait before each read of the source but the first.
+// waiting calls wait before each read of the source.
 type waiting struct {
 	src  io.Reader
 	wait func()
-	read bool
 }
 
-func (w *waiting) Read(p []byte) (int, error) {
-	if w.read {
-		w.wait()
-	}
-	w.read = true
+func (w waiting) Read(p []byte) (int, error) {
+	w.wait()
 	return w.src.Read(p)
 }
 
@@ -170,15 +165,15 @@ func TestPrompt(t *testing.T) {
 	last := (&frame.Record{Time: 1, Frame: []byte(ip4)}).Append(nil)
 	head := bytes.TrimSuffix(stream, last)
 	var out bytes.Buffer
-	wants := [][]byte{in[:pcap.HeaderSize], in}
+	wants := [][]byte{nil, in[:pcap.HeaderSize], in}
 	src := io.MultiReader(bytes.NewReader(head), bytes.NewReader(last))
-	e := &encoder{out: &out, r: frame.NewReader(&waiting{src: src, wait: func() {
+	e := &encoder{out: &out, r: frame.NewReader(waiting{src, func() {
 		if !bytes.Equal(out.Bytes(), wants[0]) {
 			t.Errorf("% x of the capture, want % x", out.Bytes(), wants[0])
 		}
-		wants = wants[len(wants)-1:]
+		wants = wants[1:]
 	}})}
-	if err := e.run(); err != nil || len(wants) != 1 {
+	if err := e.run(); err != nil || len(wants) > 0 {
 		t.Errorf("%v, %d more captures", err, len(wants))
 	}
 	for _, name := range []string{"eth.pcap", "eth.pcapng"} {
@@ -186,34 +181,30 @@ func TestPrompt(t *testing.T) {
 		want, _ := decode(file)
 		out.Reset()
 		waited := 0
-		d := newDecoder(&waiting{src: bytes.NewReader(file), wait: func() {
-			if waited++; !bytes.Equal(out.Bytes(), want) {
+		d := newDecoder(waiting{bytes.NewReader(file), func() {
+			if waited++; waited > 1 && !bytes.Equal(out.Bytes(), want) {
 				t.Errorf("%s: % x of the stream", name, out.Bytes())
 			}
 		}}, &out, nil)
-		if err := d.run(); err != nil || waited == 0 {
+		if err := d.run(); err != nil || waited < 2 {
 			t.Errorf("%s: %v, %d times waited", name, err, waited)
 		}
 	}
 }
 
 // stream writes annotations and frames.
-func stream(t testing.TB, values ...any) []byte {
-	t.Helper()
+func stream(values ...any) []byte {
 	var b bytes.Buffer
 	w := frame.NewWriter(&b)
 	for _, v := range values {
-		var err error
 		switch v := v.(type) {
 		case map[string]any:
-			err = w.Annotate(v)
+			_ = w.Annotate(v)
 		case frame.Record:
-			err = w.Write(&v)
-		}
-		if err := errors.Join(err, w.Flush()); err != nil {
-			t.Fatal(err)
+			_ = w.Write(&v)
 		}
 	}
+	_ = w.Flush()
 	return b.Bytes()
 }
 
@@ -223,7 +214,7 @@ func TestOffload(t *testing.T) {
 	udp := packettest.Spec{UDP: true, Payload: []byte("hello")}
 	h, super := tcp.Super(1460)
 	h2, unfinished := udp.Super(0)
-	in := stream(t, frame.Record{Offload: h, Frame: super}, frame.Record{Offload: h2, Frame: unfinished},
+	in := stream(frame.Record{Offload: h, Frame: super}, frame.Record{Offload: h2, Frame: unfinished},
 		frame.Record{Offload: []byte{1, 0, 0, 0, 0, 0, 255, 0, 6, 0}, Frame: []byte("too short for that")})
 	cut := []string{}
 	for i := 0; i < 5000; i += 1460 {
@@ -268,17 +259,17 @@ func TestEncode(t *testing.T) {
 		err     string
 	}{
 		{"nothing at all", nil, 1, 0, "<nil>"},
-		{"a header", stream(t, header("ip", 101)), 101, 0, "<nil>"},
-		{"no header", stream(t, one), 1, 1, "<nil>"},
-		{"two streams", stream(t, header("ethernet", 1), one, header("ethernet", 1), one), 1, 2, "<nil>"},
-		{"two links", stream(t, header("ethernet", 1), one, header("ip", 1), one), 1, 1, "offset 84: the stream's link changes"},
-		{"a link that is not the stream's", stream(t, header("ip", 113), one), 101, 1, "<nil>"},
-		{"an unknown link", stream(t, header("ethernet", 147), one), 1, 1, "<nil>"},
-		{"no cooked header", stream(t, header("ethernet", 113), one), 113, 0, "offset 49: the stream began as a capture of link type 113"},
-		{"a cooked header, and the file has none", stream(t, header("ethernet", 1), with("\x81\xa9pcap_head\xc4\x02hh")), 1, 1, "<nil>"},
-		{"cut off", stream(t, one, one)[:50], 1, 1, "offset 35: the input ends 15 bytes into a value"},
-		{"strange additions", stream(t, with("\x07"), made(5), made(0xff), with("\x81\xabpcap_length\xa1x")), 1, 4, "<nil>"},
-		{"too long for a capture", stream(t, long, one), 1, 2, "<nil>"},
+		{"a header", stream(header("ip", 101)), 101, 0, "<nil>"},
+		{"no header", stream(one), 1, 1, "<nil>"},
+		{"two streams", stream(header("ethernet", 1), one, header("ethernet", 1), one), 1, 2, "<nil>"},
+		{"two links", stream(header("ethernet", 1), one, header("ip", 1), one), 1, 1, "offset 84: the stream's link changes"},
+		{"a link that is not the stream's", stream(header("ip", 113), one), 101, 1, "<nil>"},
+		{"an unknown link", stream(header("ethernet", 147), one), 1, 1, "<nil>"},
+		{"no cooked header", stream(header("ethernet", 113), one), 113, 0, "offset 49: the stream began as a capture of link type 113"},
+		{"a cooked header, and the file has none", stream(header("ethernet", 1), with("\x81\xa9pcap_head\xc4\x02hh")), 1, 1, "<nil>"},
+		{"cut off", stream(one, one)[:50], 1, 1, "offset 35: the input ends 15 bytes into a value"},
+		{"strange additions", stream(with("\x07"), made(5), made(0xff), with("\x81\xabpcap_length\xa1x")), 1, 4, "<nil>"},
+		{"too long for a capture", stream(long, one), 1, 2, "<nil>"},
 	} {
 		got, link, err := written(t, tt.in, false)
 		if !strings.HasPrefix(fmt.Sprint(err), tt.err) {
@@ -294,7 +285,7 @@ func TestEncode(t *testing.T) {
 			}
 		}
 	}
-	if _, e, _ := encode(stream(t, one, long, long), false); e.n.cut.Load() != 2 {
+	if _, e, _ := encode(stream(one, long, long), false); e.n.cut.Load() != 2 {
 		t.Errorf("%s", &e.n)
 	}
 }
@@ -322,7 +313,7 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// Each interface has its link and its frames, and each section begins a stream.
+// Each interface of each section has its link and its frames.
 func TestInterfaces(t *testing.T) {
 	in, err := decode(append(read(t, "links.pcapng"), read(t, "eth.pcapng")...))
 	if err != nil {
@@ -343,7 +334,7 @@ func TestInterfaces(t *testing.T) {
 		"ethernet", "500000000+40 42",
 		"ip", "700000001+17 28",
 		"ethernet", "1000000005+18 49",
-		"ethernet", "123456789+0 42", "1000000005+18 49",
+		"123456789+0 42", "1000000005+18 49",
 	}
 	if err != io.EOF || !slices.Equal(got, want) {
 		t.Errorf("%v: %q, want %q", err, got, want)
@@ -402,7 +393,7 @@ func FuzzCapture(f *testing.F) {
 	f.Add(uint32(1), capture(1, captured{5, 20, ip4}, captured{6, 90, ip4}))
 	f.Add(uint32(113), capture(113, captured{5, 36, sll + ip4}))
 	h, super := packettest.Spec{Payload: packettest.Bytes(40)}.Super(10)
-	f.Add(uint32(0), stream(f, frame.Record{Frame: super[:3]}, frame.Record{Offload: h, Frame: super}))
+	f.Add(uint32(0), stream(frame.Record{Frame: super[:3]}, frame.Record{Offload: h, Frame: super}))
 	for _, name := range []string{"eth.pcapng", "eth.modpcap", "links.pcapng"} {
 		b := read(f, name)
 		f.Add(binary.LittleEndian.Uint32(b[20:]), b)

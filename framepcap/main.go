@@ -52,9 +52,9 @@ func main() {
 }
 
 func run(t *cli.Tool, decoding, segment bool) error {
-	example := "framepcap < day.frames > day.pcap"
+	example, hint := "framepcap < day.frames > day.pcap", "if the input is a capture, use -d"
 	if decoding {
-		example = "framepcap -d < day.pcap > day.frames"
+		example, hint = "framepcap -d < day.pcap > day.frames", "if the input is a stream, leave out -d"
 	}
 	if err := errors.Join(cli.Stdin(example), cli.Stdout(example)); err != nil {
 		return err
@@ -62,29 +62,21 @@ func run(t *cli.Tool, decoding, segment bool) error {
 	in, out := fdio.NewStream(0, 1), fdio.NewOutput(1)
 	fdio.Grow(0)
 	fdio.Grow(1)
-	holds := sandbox.Enter()
-	t.Verbosef("sandbox: %s", holds)
-	var coder interface{ run() error }
+	t.Verbosef("sandbox: %s", sandbox.Enter())
+	var run func() error
 	if decoding {
 		d := newDecoder(in, out, t.Warnf)
 		t.Counters(d.n.String)
-		coder = d
+		run = d.run
 	} else {
 		e := &encoder{r: frame.NewReader(in), out: out, segment: segment, warn: t.Warnf}
 		t.Counters(e.n.String)
-		coder = e
+		run = e.run
 	}
-	err := coder.run()
-	if err == nil || errors.Is(err, fdio.ErrReaderGone) {
-		return nil
-	}
+	err := run()
 	var damage *frame.FormatError
-	switch {
-	case !errors.As(err, &damage) || damage.Offset > 0:
-	case decoding:
-		err = cli.Hint(err, "if the input is a stream, leave out -d")
-	default:
-		err = cli.Hint(err, "if the input is a capture, use -d")
+	if errors.As(err, &damage) && damage.Offset == 0 {
+		err = cli.Hint(err, "%s", hint)
 	}
 	return cli.Ends(err)
 }

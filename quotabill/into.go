@@ -47,8 +47,8 @@ func (j *job) fill(s *bill.Samples, cycle calendar.Cycle, now int64) (err error)
 	if err != nil {
 		return err
 	}
-	cfg := ledger.Config{Slot: j.terms.Window / time.Duration(slots), Slots: slots, CycleDay: j.calendar.Day, Zone: j.calendar.Zone}
-	l, err := ledger.Open(made, cfg, j.calendar.Bounds)
+	cfg := ledger.Config{Slot: j.terms.Window / time.Duration(slots), Slots: slots, Calendar: j.calendar}
+	l, err := ledger.Open(made, cfg)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ func TestInto(t *testing.T) {
 	if err := j.fill(s, cycle, now-1); err == nil || err.Error() != "the sample that begins at 2026-11-10 00:05:00 ends in the future" {
 		t.Error(err)
 	}
-	l := ledgerOf(t, j.into, ledger.Config{Slot: 5 * time.Second, CycleDay: 1, Zone: time.UTC}, j.calendar)
+	l := ledgerOf(t, j.into, j.calendar)
 	if all := l.Cycles(); len(all) > 0 {
 		t.Errorf("it left %v", all)
 	}

@@ -26,19 +26,19 @@ func (c *config) fromLedger(name string, now int64) (samples *bill.Samples, err 
 	}
 	defer l.Close()
 	defer l.Catch(&err)
-	cfg := l.Config()
+	cfg := l.Config
 	switch {
-	case cfg.Cycle == 0:
+	case cfg.Length == 0:
 		if !c.given("cycle-day") {
-			c.cycleDay = cfg.CycleDay
+			c.cycleDay = cfg.Day
 		}
 		if !c.given("tz") {
 			c.zone = cfg.Zone.String()
 		}
 	case c.given("cycle-day"):
-		return nil, cli.Usagef("-cycle-day is for months, but %s has cycles of %v", name, cli.Duration(cfg.Cycle))
+		return nil, cli.Usagef("-cycle-day is for months, but %s has cycles of %v", name, cli.Duration(cfg.Length))
 	}
-	c.length, c.ofWindow = cfg.Cycle, cfg.Slots
+	c.length, c.ofWindow = cfg.Length, cfg.Slots
 	if !c.given("window") {
 		c.window.Duration = cli.Duration(cfg.Window())
 	}
@@ -57,15 +57,19 @@ func (c *config) fromLedger(name string, now int64) (samples *bill.Samples, err 
 func readLedger(l *ledger.Ledger, offered bool, now int64) (list []bill.Sample) {
 	// A clock that was ahead for a while may have left counts in the future. Ignore them.
 	cycles := slices.DeleteFunc(l.Cycles(), func(x ledger.Cycle) bool { return x.Start > now })
-	slot, used := l.Config().Slot, 0
+	used := 0
 	for _, x := range cycles {
 		for i := range x.Slots {
+			in, out := x.Slot(i, ledger.In), x.Slot(i, ledger.Out)
 			s := bill.Sample{
-				At: x.Start + int64(i)*int64(slot), In: x.Bytes(ledger.In, offered, i), Out: x.Bytes(ledger.Out, offered, i),
-				Beyond: [2]bool{x.Marked(ledger.In, i), x.Marked(ledger.Out, i)},
+				At: in.Start, In: in.Charged.Load(), Out: out.Charged.Load(),
+				Beyond: [2]bool{in.Marked.Load(), out.Marked.Load()},
+			}
+			if offered {
+				s.In, s.Out = in.Offered.Load(), out.Offered.Load()
 			}
 			switch empty := s.In == 0 && s.Out == 0; {
-			case s.At > now || empty && (used == 0 || now-s.At < int64(slot)):
+			case s.At > now || empty && (used == 0 || now-s.At < int64(l.Config.Slot)):
 				continue
 			case !empty:
 				used = len(list) + 1

@@ -6,8 +6,7 @@ import "time"
 // the current time and ignores later changes of the wall clock.
 func steady() func() int64 {
 	start := time.Now()
-	base := start.UnixNano()
-	return func() int64 { return base + int64(time.Since(start)) }
+	return func() int64 { return start.UnixNano() + int64(time.Since(start)) }
 }
 
 // wallClock tracks how far the wall clock is ahead of the gate's, which is monotonic. It
@@ -17,15 +16,9 @@ type wallClock struct {
 	show  func(now int64) int64 // the wall clock when the gate's clock shows now
 }
 
-const off = int64(time.Second)
-
-func newWallClock() *wallClock {
-	return &wallClock{show: func(int64) int64 { return time.Now().UnixNano() }}
-}
-
 // shift returns how far the wall clock is ahead of the gate's clock, which shows now.
 func (w *wallClock) shift(now int64) int64 {
-	if d := w.show(now) - now - w.ahead; d >= off || d <= -off {
+	if d := w.show(now) - now - w.ahead; max(d, -d) >= int64(time.Second) {
 		w.ahead += d
 	}
 	return w.ahead

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"framepipe/internal/budget"
-	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
@@ -18,7 +17,6 @@ import (
 // book implements gate.Book with a ledger, for one direction.
 type book struct {
 	*ledger.Ledger
-	bounds func(wall int64) (start, end int64)
 	dir    ledger.Direction
 	lanes  [][]ledger.Direction // each is held to the quota separately; the gate's own is first
 	window time.Duration        // the longest sample
@@ -49,17 +47,10 @@ func (b *book) View(now int64) (v gate.View, err error) {
 	return v, nil
 }
 
-// cycle returns the start of the cycle that contains wall.
-func (b *book) cycle(wall int64) int64 {
-	start, _ := b.bounds(wall)
-	return start
-}
-
 // Before implements gate.Book.
 func (b *book) Before(v *gate.View) (sum int64) {
-	to := v.Start + v.Shift
 	for _, d := range b.lanes[0] {
-		sum += b.Charged(b.cycle(to), to, d)
+		sum += b.Charged(v.Start+v.Shift, d)
 	}
 	return sum
 }
@@ -69,7 +60,14 @@ func (b *book) Before(v *gate.View) (sum int64) {
 func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged int64, marked bool)) {
 	begun := from > 0
 	if !begun {
-		from = b.first(b.cycle(b.cycle(to)-1), to)
+		start, _ := b.Config.Bounds(to)
+		start, _ = b.Config.Bounds(start - 1)
+		from = to
+		for _, c := range b.Cycles() {
+			if c.Start >= start {
+				from = min(from, c.Start)
+			}
+		}
 	}
 	for at := from; at < to; {
 		var x ledger.Slot
@@ -88,80 +86,56 @@ func (b *book) Counts(from, to int64, do func(lane int, start, offered, charged 
 	}
 }
 
-// first returns the start of the first cycle that starts in [from, to), or to.
-func (b *book) first(from, to int64) int64 {
-	for _, c := range b.Cycles() {
-		if c.Start >= from && c.Start < to {
-			return c.Start
-		}
-	}
-	return to
-}
-
-// syncing is the interval between writes of the counts to disk. A crash of the machine
-// loses the counts since the last write.
-const syncing = 10 * time.Second
-
-// calendar returns the billing cycles.
-func (c *config) calendar() (cycles calendar.Calendar, err error) {
-	zone, err := cli.Zone(c.zone)
-	return calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: time.Duration(c.cycle)}, err
-}
-
 // open opens the ledger of a gate and creates its budget.
-func (c *config) open(cfg *gate.Config, clock *wallClock, warn func(format string, args ...any)) (*book, error) {
-	cycles, err := c.calendar()
-	if err != nil {
-		return nil, err
-	}
-	dir, other := ledger.Direction(c.dir), ledger.In+ledger.Out-ledger.Direction(c.dir)
-	b := &book{dir: dir, window: cfg.Window + 2*cfg.Poller.Jitter, clock: clock}
-	b.bounds = cycles.Bounds
-	b.lanes = [][][]ledger.Direction{separate: {{dir}, {other}}, larger: {{dir}, {other}}, both: {{dir, other}}}[c.bill]
-	lc := ledger.Config{Slots: cmp.Or(c.slots, budget.Slots), Cycle: cycles.Length, CycleDay: cycles.Day, Zone: cycles.Zone}
-	lc.Slot = cfg.Window / time.Duration(lc.Slots)
-	if cfg.Cycle != nil {
-		lc.Slot = 5 * time.Second // with -window month, as with a window of five minutes
+func (c *config) open(clock *wallClock, warn func(format string, args ...any)) (b *book, err error) {
+	g, other := &c.gate, ledger.In+ledger.Out-c.dir
+	b = &book{dir: c.dir, window: g.Window + 2*g.Poller.Jitter, clock: clock}
+	each := [][]ledger.Direction{{c.dir}, {other}}
+	b.lanes = [][][]ledger.Direction{separate: each, larger: each, both: {{c.dir, other}}}[c.bill]
+	cfg := ledger.Config{Slots: cmp.Or(c.slots, budget.Slots), Calendar: c.calendar}
+	cfg.Slot = g.Window / time.Duration(cfg.Slots)
+	if g.Cycle != nil {
+		cfg.Slot = 5 * time.Second // with -window month, as with a window of five minutes
 	}
 	if c.percentile > 0 {
-		cfg.Budget, err = budget.New(budget.Config{
-			Quota: cfg.Bytes(cfg.Window), Lanes: len(b.lanes), Window: cfg.Window, Slots: lc.Slots,
-			Percentile: c.percentile, Cycle: b.bounds, Reserve: int64(c.reserve), Poller: cfg.Poller,
+		g.Budget, err = budget.New(budget.Config{
+			Quota: g.Bytes(g.Window), Lanes: len(b.lanes), Window: g.Window, Slots: cfg.Slots,
+			Percentile: c.percentile, Cycle: c.calendar.Bounds, Reserve: c.reserve, Poller: g.Poller,
 			Separate: c.bill == separate, Hard: c.hard, Whole: c.whole,
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
-	if b.Ledger, err = ledger.Open(c.ledger, lc, b.bounds); err != nil {
+	if b.Ledger, err = ledger.Open(c.ledger, cfg); err != nil {
 		return nil, hint(err)
 	}
-	cfg.Book = b
-	go b.syncEvery(syncing, warn)
+	g.Book = b
+	go b.sync(warn)
 	return b, nil
 }
 
 // hint adds to an error of opening a ledger what to do about it. The ledger knows nothing
 // of flags.
 func hint(err error) error {
-	path := (*fs.PathError)(nil)
 	switch {
 	case errors.Is(err, ledger.ErrTooShort):
 		return cli.Hint(err, "a longer -window, or a shorter -cycle")
-	case errors.As(err, new(ledger.DiffersError)):
+	case errors.Is(err, ledger.ErrDiffers):
 		return cli.Hint(err, "use the -window, -cycle, -cycle-day and -tz that it was created with, or another -ledger")
 	case errors.Is(err, unix.ENOSPC):
 		return cli.Hint(err, "make room, or put the -ledger on another disk; it never grows")
-	case errors.As(err, &path):
+	case errors.As(err, new(*fs.PathError)):
 		return cli.Hint(err, "-ledger needs a readable and writable file in an existing directory")
 	}
 	return cli.Hint(err, "move the file away; quotagate then creates a new one")
 }
 
-// syncEvery writes the counts to disk at intervals, and warns of an error once.
-func (b *book) syncEvery(interval time.Duration, warn func(format string, args ...any)) {
+// sync writes the counts to disk every ten seconds: a crash of the machine loses the counts since.
+// It warns of an error once.
+func (b *book) sync(warn func(format string, args ...any)) {
 	failed := false
-	for range time.Tick(interval) {
+	for range time.Tick(10 * time.Second) {
 		err := b.Sync()
 		if err != nil && !failed {
 			warn("writing back the ledger: %v", err)

@@ -9,7 +9,6 @@ import (
 	"framepipe/frame"
 	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
-	"framepipe/internal/cli"
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
 	"framepipe/internal/packettest"
@@ -26,13 +25,14 @@ func (w *wall) clock() *wallClock {
 // open opens a ledger as quotagate does, and a gate that counts in it.
 func open(t testing.TB, c config, cfg gate.Config, clock *wallClock) (*book, *gate.Gate) {
 	t.Helper()
-	cfg.Wall = clock.at
-	b, err := c.open(&cfg, clock, func(string, ...any) {}) // it is told for longer than a test lasts
+	c.gate = cfg
+	c.gate.Wall = clock.at
+	b, err := c.open(clock, func(string, ...any) {}) // it is told for longer than a test lasts
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	g, err := gate.New(cfg)
+	g, err := gate.New(c.gate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,8 +40,13 @@ func open(t testing.TB, c config, cfg gate.Config, clock *wallClock) (*book, *ga
 }
 
 // monthly is the flags of a gate with free windows of a month.
-func monthly(t testing.TB, zone string) config {
-	return config{ledger: t.TempDir() + "/ledger", zone: zone, cycleDay: 1, percentile: 95e9, whole: true}
+func monthly(t testing.TB, name string) config {
+	t.Helper()
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config{ledger: t.TempDir() + "/ledger", calendar: calendar.Calendar{Day: 1, Zone: zone}, percentile: 95e9, whole: true}
 }
 
 var fiveMinutes = gate.Config{Quota: 60e6, Window: 5 * time.Minute, Threshold: 0.75}
@@ -75,7 +80,7 @@ func TestClockIsSet(t *testing.T) {
 	counted, elsewhere := int64(0), int64(0)
 	for _, cycle := range b.Cycles() {
 		for i := range cycle.Slots {
-			n := cycle.Bytes(ledger.In, false, i)
+			n := cycle.Slot(i, ledger.In).Charged.Load()
 			counted += n
 			elsewhere += max(n-want[cycle.Start+int64(i)*5e9], 0)
 		}
@@ -94,17 +99,6 @@ func TestClockIsSet(t *testing.T) {
 	}
 }
 
-// March has an hour less where summer time begins: 12 windows.
-func TestDaylightSaving(t *testing.T) {
-	for zone, want := range map[string]int64{"Europe/Berlin": 445, "UTC": 446} {
-		w := &wall{now: time.Date(2026, 3, 15, 12, 0, 0, 0, time.UTC).UnixNano()}
-		_, g := open(t, monthly(t, zone), fiveMinutes, w.clock())
-		if s := g.State(w.now).Budget; s.Total != want {
-			t.Errorf("%s: %d free windows, want %d", zone, s.Total, want)
-		}
-	}
-}
-
 // What is over for one direction is over for the other by max, their sum counts by
 // sum, and by separate each has its own.
 func TestBillOfBoth(t *testing.T) {
@@ -113,7 +107,7 @@ func TestBillOfBoth(t *testing.T) {
 		c.bill = bill
 		w := &wall{now: time.Date(2026, 9, 15, 12, 0, 0, 0, time.UTC).UnixNano()}
 		_, in := open(t, c, fiveMinutes, w.clock())
-		c.dir = uint8(ledger.Out)
+		c.dir = ledger.Out
 		_, out := open(t, c, fiveMinutes, w.clock())
 		// Ten minutes at five times the quota come in.
 		for range 600 {
@@ -138,15 +132,12 @@ func TestBillOfBoth(t *testing.T) {
 // the clock is right again.
 func TestCapClockIsWrong(t *testing.T) {
 	const quota, year = 1_000_000, 365 * 24 * int64(time.Hour)
-	zone, err := time.LoadLocation("Europe/Berlin")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for seed := range uint64(4) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		w := &wall{}
-		cfg := gate.Config{Quota: quota, Cycle: calendar.Calendar{Day: 1, Zone: zone}.Bounds, Threshold: 1, Policy: gate.Random}
-		c := config{ledger: t.TempDir() + "/ledger", zone: zone.String(), cycleDay: 1}
+		c := monthly(t, "Europe/Berlin")
+		c.percentile = 0
+		cfg, zone := gate.Config{Quota: quota, Cycle: c.calendar.Bounds, Threshold: 1, Policy: gate.Random}, c.calendar.Zone
 		b, g := open(t, c, cfg, w.clock())
 		for month := time.May; month <= time.December; month++ {
 			w.now = time.Date(2026, month, 1, 12, 0, 0, 0, zone).UnixNano()
@@ -168,8 +159,8 @@ func TestCapClockIsWrong(t *testing.T) {
 				w.now += int64(time.Second)
 				g.State(w.now)
 			}
-			start, end := cfg.Cycle(w.now)
-			if got := b.Charged(start, end, ledger.In); got != passed || passed > quota {
+			_, end := cfg.Cycle(w.now)
+			if got := b.Charged(end-1, ledger.In); got != passed || passed > quota {
 				t.Fatalf("%v: %d bytes passed, and %d are in the ledger, of %d", month, passed, got, quota)
 			}
 		}
@@ -194,27 +185,23 @@ func TestParts(t *testing.T) {
 			}
 		}
 		for percentile, free := range map[budget.Percentile]int{0: 0, 95e9: (cycle - 1) * 5 / 100} {
-			c := config{ledger: t.TempDir() + "/ledger", cycle: cli.Duration(cycle * window), percentile: percentile}
+			c := config{ledger: t.TempDir() + "/ledger", calendar: calendar.Calendar{Length: cycle * window}, percentile: percentile}
 			cfg := gate.Config{Quota: quota, Window: window, Threshold: 0.75, Queue: 100 * time.Millisecond, Seed: 1}
+			var b *book
 			for _, part := range parts {
-				records, clock := &recorded.Clock{}, newWallClock()
-				clock.show = records.Wall
-				_, g := open(t, c, cfg, clock)
+				records, g := &recorded.Clock{}, (*gate.Gate)(nil)
+				b, g = open(t, c, cfg, &wallClock{show: records.Wall})
 				_, _, err := through(t, cfg, part, func(f *filter) {
-					f.gate, f.records, f.ledger, f.queue = g, records, true, cfg.Queue
+					f.gate, f.records, f.cfg.Book = g, records, b
 				})
 				if err != nil {
 					t.Fatal(err)
 				}
 			}
-			l, err := ledger.Read(c.ledger)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sum, over, slots := int64(0), [budget.Slots]int{}, l.Cycles()[0]
+			sum, over, slots := int64(0), [budget.Slots]int{}, b.Cycles()[0]
 			for i := range slots.Slots {
-				if sum += slots.Bytes(ledger.In, false, i); i >= budget.Slots {
-					sum -= slots.Bytes(ledger.In, false, i-budget.Slots)
+				if sum += slots.Slot(i, ledger.In).Charged.Load(); i >= budget.Slots {
+					sum -= slots.Slot(i-budget.Slots, ledger.In).Charged.Load()
 				}
 				if sum > quota {
 					over[i%budget.Slots]++
@@ -223,7 +210,6 @@ func TestParts(t *testing.T) {
 			if n := slices.Max(over[:]); n > free || free > 0 && n == 0 {
 				t.Errorf("windows of %v, percentile %v: %d of a phase are over the quota, %d are free", window, &percentile, n, free)
 			}
-			l.Close()
 		}
 	}
 }

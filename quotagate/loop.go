@@ -9,7 +9,6 @@ import (
 
 	"framepipe/frame"
 	"framepipe/internal/cli"
-	"framepipe/internal/fairq"
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
 	"framepipe/internal/offload"
@@ -35,13 +34,11 @@ const (
 // filter runs a stream through a gate.
 type filter struct {
 	gate      *gate.Gate
+	cfg       gate.Config // of the gate
 	count     gate.Counting
 	unmetered []netip.Prefix
 	control   allowance
-	ecn       bool
 	records   *recorded.Clock // nil with -clock wall
-	ledger    bool            // the gate counts in a ledger
-	queue     time.Duration
 	in        *fdio.Stream
 	out       *fdio.Output
 	publish   func(now int64, s state)
@@ -51,8 +48,6 @@ type filter struct {
 	w       *frame.Writer
 	seg     offload.Segmenter
 	link    packet.Link
-	source  string // of the stream
-	seed    uint64
 	wall    func() int64
 	read    gate.Counts // frames of the input
 	now     int64
@@ -69,7 +64,7 @@ type filter struct {
 func (t *filter) run() error {
 	fdio.Grow(t.in.Fd())
 	fdio.Grow(t.out.Fd())
-	t.r, t.w = frame.NewReader(source{t}), frame.NewWriter(t.out)
+	t.r, t.w = frame.NewReader(t), frame.NewWriter(t.out)
 	// A record must not be read twice: the second time would confirm the first.
 	t.splice = t.records == nil && fdio.IsPipe(t.in.Fd()) && fdio.IsPipe(t.out.Fd())
 	t.tick()
@@ -81,18 +76,13 @@ func (t *filter) run() error {
 		}
 	}
 	t.publish(t.now, t.state())
-	if errors.Is(err, fdio.ErrReaderGone) {
-		return nil
-	}
 	return err
 }
 
-// source is the input. The clock is read whenever a read ends.
-type source struct{ *filter }
-
-func (s source) Read(p []byte) (int, error) {
-	n, err := s.in.Read(p)
-	s.tick()
+// Read reads from the input, and then the clock.
+func (t *filter) Read(p []byte) (int, error) {
+	n, err := t.in.Read(p)
+	t.tick()
 	return n, err
 }
 
@@ -105,11 +95,8 @@ func (t *filter) Annotation(rec *frame.Record) error {
 		}
 		t.link = link
 	}
-	if source := t.r.Source(); source != t.source {
-		t.source = source
-		if t.records == nil { // the metrics lack this label, and the next frame may be far off
-			t.publish(t.now, t.state())
-		}
+	if rec.IsHeader() { // the metrics lack the source, and the next frame may be far off
+		t.next, t.quiet = t.now, false
 	}
 	return t.w.Pass(rec)
 }
@@ -121,7 +108,7 @@ type state struct {
 	Source string      // of the stream
 }
 
-func (t *filter) state() state { return state{t.gate.State(t.now), t.read, t.source} }
+func (t *filter) state() state { return state{t.gate.State(t.now), t.read, t.r.Source()} }
 
 // tick reads the clock, unless time is that of the records.
 func (t *filter) tick() {
@@ -134,8 +121,7 @@ func (t *filter) tick() {
 	s := t.state()
 	t.publish(t.now, s)
 	if err := t.gate.Err(); t.alone != (err != nil) {
-		t.alone = !t.alone
-		if t.alone {
+		if t.alone = !t.alone; t.alone {
 			t.warn("%v; counting without the ledger until it can be used", err)
 		} else {
 			t.warn("the ledger can be used again")
@@ -213,15 +199,13 @@ func (t *filter) move(rec *frame.Record, missing int) error {
 // as it is no single frame either.
 func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers, error) {
 	l := packet.Dissect(rec.Frame, t.link)
-	p := gate.Packet{ECN: t.ecn && l.ECT(rec.Frame)}
+	p := gate.Packet{ECN: t.cfg.ECN && l.ECT(rec.Frame)}
 	ip := 0
 	if l.Version != 0 {
 		ip = l.End - l.L3
 	}
 	p.Bytes = t.count.Bytes(size, l.L3, ip)
-	if len(t.unmetered) > 0 {
-		p.Unmetered = t.exempt(&l, rec.Frame)
-	}
+	p.Unmetered = len(t.unmetered) > 0 && t.exempt(&l, rec.Frame)
 	h, err := offload.Header{}, error(nil)
 	if rec.Offload != nil {
 		h, err = offload.Parse(rec.Offload)
@@ -243,45 +227,28 @@ func (t *filter) look(rec *frame.Record, size int) (gate.Packet, packet.Layers, 
 // exempt reports whether both addresses of a packet are unmetered. One alone does not
 // suffice: its sender could forge the source, and anyone may send to the destination.
 func (t *filter) exempt(l *packet.Layers, f []byte) bool {
+	listed := func(a netip.Addr) bool {
+		return slices.ContainsFunc(t.unmetered, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
 	src, dst, ok := l.Addrs(f)
-	return ok && t.listed(src) && t.listed(dst)
-}
-
-func (t *filter) listed(a netip.Addr) bool {
-	return slices.ContainsFunc(t.unmetered, func(p netip.Prefix) bool { return p.Contains(a) })
+	return ok && listed(src) && listed(dst)
 }
 
 // Frame is frame.Stage's.
 func (t *filter) Frame(rec *frame.Record) error {
 	if t.records != nil {
-		if err := t.advance(t.records.Read(rec.Time)); err != nil {
+		// Frames that were due before it left then, as they do by the clock on the wall:
+		// by now they may be too old.
+		now := t.records.Read(rec.Time)
+		if err := t.releaseUntil(now); err != nil {
 			return err
 		}
-		if t.now >= t.next {
-			t.tick()
-		}
+		t.now = max(t.now, now)
+		t.tick()
 	}
 	t.quiet = false
 	t.read.Add(int64(len(rec.Frame)))
 	return t.offer(rec)
-}
-
-// advance moves to the time of a record. Frames that were due before it left then, as they
-// do by the clock on the wall: by now they may be too old.
-func (t *filter) advance(to int64) error {
-	for {
-		if err := t.release(); err != nil {
-			return err
-		}
-		at, ok := t.gate.Due(t.now)
-		if t.now >= to {
-			return nil
-		}
-		if !ok {
-			at = to
-		}
-		t.now = min(max(at, t.now+1), to)
-	}
 }
 
 // offer asks the gate about a frame, or a segment of one, and does that.
@@ -294,25 +261,14 @@ func (t *filter) offer(rec *frame.Record) error {
 	case gate.Pass:
 		return t.w.Pass(rec)
 	case gate.Hold:
-		t.hold(rec, &p, &l)
+		flow, size := l.Flow(rec.Frame, t.cfg.Seed), frame.HeadSizeOffload+4+len(rec.Frame)+len(rec.Extra)
+		h := t.gate.Hold(&p, flow, size)
+		h.Data = rec.Append(h.Data[:0])
+		h.Meta = int32(len(h.Data) - len(rec.Extra) - len(rec.Frame))
 	case gate.Cut:
 		return t.cut(rec, p.Bytes)
 	}
 	return nil
-}
-
-// hold copies a record into the gate's queue. A segment is in no Reader's memory.
-func (t *filter) hold(rec *frame.Record, p *gate.Packet, l *packet.Layers) {
-	flow := l.Flow(rec.Frame, t.seed)
-	var h *fairq.Held
-	if raw := rec.Raw(); raw != nil {
-		h = t.gate.Hold(p, flow, len(raw))
-		copy(h.Data, raw)
-	} else {
-		h = t.gate.Hold(p, flow, frame.HeadSize+4+len(rec.Frame)+len(rec.Extra))
-		h.Data = rec.Append(h.Data[:0])
-	}
-	h.Meta = int32(len(h.Data) - len(rec.Extra) - len(rec.Frame))
 }
 
 // cut asks the gate about each segment of a super-frame, so that a drop costs one
@@ -359,23 +315,16 @@ func (t *filter) release() error {
 	}
 }
 
-// drain lets out the held frames after the end of the input, as far as they are due
-// soon: as time goes by, or, where time is the records', as it would have gone by. With a
-// ledger that time ends with the last record: the next part of the stream may begin there,
-// and its gate knows nothing of later slots.
-func (t *filter) drain() error {
-	end := min(t.now+int64(min(t.queue, time.Hour)+linger), gate.MaxTime) // no time is later
-	if t.records != nil && t.ledger {
-		end = t.now
-	}
+// releaseUntil writes the held frames as they become due, until a time: as time goes by, or,
+// where time is the records', as it would have gone by. Then t.now is the time of the last.
+func (t *filter) releaseUntil(end int64) error {
 	for {
 		if err := t.release(); err != nil {
 			return err
 		}
 		at, ok := t.gate.Due(t.now)
 		if !ok || t.now >= end {
-			t.gate.Abandon()
-			return t.w.Flush()
+			return nil
 		}
 		at = min(max(at, t.now+1), end)
 		if t.records != nil {
@@ -394,4 +343,19 @@ func (t *filter) drain() error {
 		}
 		t.tick()
 	}
+}
+
+// drain lets out the held frames after the end of the input, as far as they are due soon. With
+// the clock of a stream and a ledger that time ends with the last record: the next part of
+// the stream may begin there, and its gate knows nothing of later slots.
+func (t *filter) drain() error {
+	end := min(t.now+int64(min(t.cfg.Queue, time.Hour)+linger), gate.MaxTime) // no time is later
+	if t.records != nil && t.cfg.Book != nil {
+		end = t.now
+	}
+	if err := t.releaseUntil(end); err != nil {
+		return err
+	}
+	t.gate.Abandon()
+	return t.w.Flush()
 }

@@ -32,7 +32,7 @@ func newFilter(t testing.TB, cfg gate.Config, in, out *os.File, last *gate.State
 		t.Fatal(err)
 	}
 	return &filter{
-		gate: g, records: &recorded.Clock{}, seed: cfg.Seed, ecn: cfg.ECN,
+		gate: g, cfg: cfg, records: &recorded.Clock{},
 		in: fdio.NewStream(int(in.Fd()), int(out.Fd())), out: fdio.NewOutput(int(out.Fd())),
 		publish: func(_ int64, s state) { *last = s.State }, warn: func(string, ...any) {},
 	}
@@ -42,26 +42,21 @@ func newFilter(t testing.TB, cfg gate.Config, in, out *os.File, last *gate.State
 func through(t testing.TB, cfg gate.Config, stream []byte, change func(*filter)) (out []byte, last gate.State, err error) {
 	t.Helper()
 	dir := t.TempDir()
-	in, e1 := os.Create(dir + "/in")
+	err = os.WriteFile(dir+"/in", stream, 0o600)
+	in, e1 := os.Open(dir + "/in")
 	to, e2 := os.Create(dir + "/out")
-	if err := errors.Join(e1, e2); err != nil {
+	if err := errors.Join(err, e1, e2); err != nil {
 		t.Fatal(err)
 	}
 	defer in.Close()
 	defer to.Close()
-	if _, err := in.WriteAt(stream, 0); err != nil {
-		t.Fatal(err)
-	}
 	f := newFilter(t, cfg, in, to, &last)
 	if change != nil {
 		change(f)
 	}
 	err = f.run()
 	out, e := os.ReadFile(to.Name())
-	if e != nil {
-		t.Fatal(e)
-	}
-	return out, last, err
+	return out, last, errors.Join(err, e)
 }
 
 // records encodes frames that arrive at intervals.
@@ -77,23 +72,22 @@ func records(n int, interval time.Duration, f func(i int) (offload, frame []byte
 }
 
 // header encodes the header of a stream.
-func header(t testing.TB, link, source string) []byte {
-	t.Helper()
+func header(link, source string) []byte {
 	var b bytes.Buffer
 	w := frame.NewWriter(&b)
-	if err := errors.Join(w.Header(link, source), w.Flush()); err != nil {
-		t.Fatal(err)
-	}
+	_ = w.Header(link, source)
+	_ = w.Flush()
 	return b.Bytes()
 }
 
-func read(t testing.TB, stream []byte, do func(r *frame.Record)) {
+// read calls do for each record of a stream, and for the link that it has.
+func read(t testing.TB, stream []byte, do func(rec *frame.Record, link string)) {
 	t.Helper()
 	r := frame.NewReader(bytes.NewReader(stream))
 	var rec frame.Record
 	err := r.Next(&rec)
 	for ; err == nil; err = r.Next(&rec) {
-		do(&rec)
+		do(&rec, r.Link())
 	}
 	if err != io.EOF {
 		t.Fatal(err)
@@ -133,7 +127,7 @@ func TestOpen(t *testing.T) {
 // The source is published as soon as a header names it, and not with the first frame.
 func TestSource(t *testing.T) {
 	var sources []string
-	_, _, err := through(t, quota, header(t, frame.LinkEthernet, "tap7"), func(f *filter) {
+	_, _, err := through(t, quota, header(frame.LinkEthernet, "tap7"), func(f *filter) {
 		f.records, f.wall = nil, steady()
 		f.publish = func(_ int64, s state) { sources = append(sources, s.Source) }
 	})
@@ -143,8 +137,7 @@ func TestSource(t *testing.T) {
 	}
 }
 
-// A record of a capture has a wrong time, or a capture of an earlier day follows: what passes
-// of the rest is what passes of it alone, within the quota.
+// A record of a capture has a wrong time: what passes of the rest is what passes of it alone.
 func TestOutOfLine(t *testing.T) {
 	day := records(3000, 300*time.Microsecond, plain)
 	one := len(day) / 3000
@@ -159,15 +152,6 @@ func TestOutOfLine(t *testing.T) {
 		if err != nil || len(got) < len(want)*99/100 || len(got) > len(want) {
 			t.Errorf("one record at %d: %d bytes pass, want %d, %v", wrong, len(got), len(want), err)
 		}
-	}
-	earlier := bytes.Clone(day)
-	for at := 2; at < len(earlier); at += one {
-		earlier[at]-- // the first byte of the time: two years
-	}
-	clock := &recorded.Clock{}
-	both, s, err := through(t, quota, slices.Concat(day, earlier), func(f *filter) { f.records = clock })
-	if err != nil || clock.Strays != 1 || s.Used > s.Quota || len(both) < len(want)*6/5 || len(both) > 2*len(want) {
-		t.Errorf("%d bytes of both captures pass, %d of the later one, %d strays, %+v, %v", len(both), len(want), clock.Strays, s, err)
 	}
 }
 
@@ -189,7 +173,7 @@ func TestClamped(t *testing.T) {
 		f.unmetered = []netip.Prefix{netip.MustParsePrefix("fd00::/64")}
 	})
 	supers, segments := 0, 0
-	read(t, out, func(r *frame.Record) {
+	read(t, out, func(r *frame.Record, _ string) {
 		if r.Offload != nil {
 			supers++
 		} else if len(r.Frame) > 1000 {
@@ -224,8 +208,6 @@ func TestPiecemeal(t *testing.T) {
 		var last gate.State
 		f := newFilter(t, ample, in, out, &last)
 		f.records, f.wall = nil, steady()
-		ended := make(chan error, 1)
-		go func() { ended <- errors.Join(f.run(), in.Close(), out.Close()) }()
 		go func() {
 			for _, part := range [][]byte{one[:first], one[first:]} {
 				_, _ = to.Write(part)
@@ -233,8 +215,9 @@ func TestPiecemeal(t *testing.T) {
 			}
 			to.Close()
 		}()
-		got, err := io.ReadAll(from)
-		if err := errors.Join(err, <-ended, from.Close()); err != nil || !bytes.Equal(got, one) || last.Passed != want.Passed {
+		err := errors.Join(f.run(), in.Close(), out.Close()) // all that it writes has room in the pipe
+		got, e := io.ReadAll(from)
+		if err := errors.Join(err, e, from.Close()); err != nil || !bytes.Equal(got, one) || last.Passed != want.Passed {
 			t.Errorf("%d bytes first: %d bytes, counted as %+v, want %+v, %v", first, len(got), last.Passed, want.Passed, err)
 		}
 	}
@@ -246,7 +229,7 @@ func TestECN(t *testing.T) {
 	cfg.ECN = true
 	out, s, err := through(t, cfg, records(3000, 300*time.Microsecond, plain), nil)
 	marked := uint64(0)
-	read(t, out, func(r *frame.Record) {
+	read(t, out, func(r *frame.Record, _ string) {
 		if r.Frame[15]&3 == 3 {
 			marked++
 		}
@@ -305,7 +288,7 @@ func TestSession(t *testing.T) {
 	spec := packettest.Spec{IP: true, TOS: 2, Payload: packettest.Bytes(1000)}
 	header, super := packettest.Spec{IP: true, Payload: packettest.Bytes(2500)}.Super(1000)
 	binary.LittleEndian.PutUint16(header[6:], 22+20)
-	x := &filter{count: gate.IP, ecn: true, unmetered: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
+	x := &filter{count: gate.IP, cfg: gate.Config{ECN: true}, unmetered: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
 	for _, tt := range []struct {
 		name string
 		rec  frame.Record

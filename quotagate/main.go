@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"framepipe/internal/budget"
+	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 	"framepipe/internal/fdio"
 	"framepipe/internal/gate"
 	"framepipe/internal/ledger"
-	"framepipe/internal/metrics"
 	"framepipe/internal/recorded"
 	"framepipe/internal/sandbox"
 )
@@ -85,34 +85,26 @@ goes on to the end of its input; at the second it exits at once.
   quotagate -quota 10GB -clock stream -seed 1 -v < yesterday.frames > /dev/null
 `
 
+// config has the flags. Some set the gate's configuration and the billing cycles directly.
 type config struct {
-	quota      cli.Size
+	gate       gate.Config
+	calendar   calendar.Calendar
 	rate       cli.Rate
 	window     cli.Window
-	align      bool
-	cycle      cli.Duration
-	cycleDay   int
 	zone       string
-	threshold  cli.Share
-	policy     gate.Policy
-	queue      cli.Duration
-	ecn        bool
 	count      gate.Counting
 	offered    uint8 // -charge: passed or offered
 	unmetered  cli.Prefixes
 	ledger     string
-	dir        uint8           // a ledger.Direction
+	dir        ledger.Direction
 	given      map[string]bool // flags on the command line
 	bill       billing
 	percentile budget.Percentile
-	jitter     cli.Duration
-	phase      cli.Duration
-	reserve    int
+	reserve    int64
 	hard       bool
 	whole      bool
 	records    uint8 // -clock: wall or stream
 	slots      int   // of a window; 60 if 0
-	seed       uint64
 	metrics    string
 }
 
@@ -125,39 +117,40 @@ const (
 	both                    // the sum of each sample
 )
 
+var directions = []string{ledger.In: "in", ledger.Out: "out"} // -dir
+
 func main() {
 	c := config{
-		window:    cli.Window{Duration: cli.Duration(5 * time.Minute)},
-		threshold: 0.75,
-		queue:     cli.Duration(100 * time.Millisecond),
-		given:     map[string]bool{},
+		gate:   gate.Config{Threshold: 0.75, Queue: 100 * time.Millisecond},
+		window: cli.Window{Duration: cli.Duration(5 * time.Minute)},
+		given:  map[string]bool{},
 	}
 	flags := flag.NewFlagSet("quotagate", flag.ContinueOnError)
-	flags.Var(&c.quota, "quota", "")
+	flags.Var((*cli.Size)(&c.gate.Quota), "quota", "")
 	flags.Var(&c.rate, "rate", "")
 	flags.Var(&c.window, "window", "")
-	flags.BoolVar(&c.align, "align", false, "")
-	flags.Var(&c.cycle, "cycle", "")
-	flags.IntVar(&c.cycleDay, "cycle-day", 1, "")
+	flags.BoolVar(&c.gate.Align, "align", false, "")
+	flags.Var((*cli.Duration)(&c.calendar.Length), "cycle", "")
+	flags.IntVar(&c.calendar.Day, "cycle-day", 1, "")
 	flags.StringVar(&c.zone, "tz", "UTC", "")
-	flags.Var(&c.threshold, "threshold", "")
-	flags.Func("policy", "", cli.Choice(&c.policy, "pace", "random"))
-	flags.Var(&c.queue, "queue", "")
-	flags.BoolVar(&c.ecn, "ecn", false, "")
+	flags.Var((*cli.Share)(&c.gate.Threshold), "threshold", "")
+	flags.Func("policy", "", cli.Choice(&c.gate.Policy, "pace", "random"))
+	flags.Var((*cli.Duration)(&c.gate.Queue), "queue", "")
+	flags.BoolVar(&c.gate.ECN, "ecn", false, "")
 	flags.Func("count", "", cli.Choice(&c.count, "ethernet", "ip", "frame", "wire"))
 	flags.Func("charge", "", cli.Choice(&c.offered, "passed", "offered"))
 	flags.StringVar(&c.ledger, "ledger", "", "")
-	flags.Func("dir", "", cli.Choice(&c.dir, "in", "out"))
+	flags.Func("dir", "", cli.Choice(&c.dir, directions...))
 	flags.Func("bill", "", cli.Choice(&c.bill, "separate", "max", "sum"))
 	flags.Var(&c.percentile, "percentile", "")
-	flags.Var(&c.jitter, "jitter", "")
-	flags.Var(&c.phase, "phase", "")
-	flags.IntVar(&c.reserve, "reserve", 0, "")
+	flags.Var((*cli.Duration)(&c.gate.Poller.Jitter), "jitter", "")
+	flags.Var((*cli.Duration)(&c.gate.Poller.Phase), "phase", "")
+	flags.Int64Var(&c.reserve, "reserve", 0, "")
 	flags.BoolVar(&c.hard, "hard", false, "")
 	flags.BoolVar(&c.whole, "whole", false, "")
 	flags.Func("unmetered", "", c.unmetered.Set)
 	flags.Func("clock", "", cli.Choice(&c.records, "wall", "stream"))
-	flags.Uint64Var(&c.seed, "seed", 0, "")
+	flags.Uint64Var(&c.gate.Seed, "seed", 0, "")
 	flags.StringVar(&c.metrics, "metrics", "", "")
 	tool := &cli.Tool{Name: "quotagate", Usage: usage, Flags: flags}
 	tool.Run = func(t *cli.Tool, _ []string) error {
@@ -167,100 +160,71 @@ func main() {
 	tool.Main()
 }
 
-// gateConfig checks the combination of flags and returns the gate's configuration.
-func (c *config) gateConfig() (gate.Config, error) {
-	g := gate.Config{
-		Quota:     int64(c.quota),
-		Rate:      c.rate.BytesPerSecond(),
-		Window:    time.Duration(c.window.Duration),
-		Align:     c.align,
-		Threshold: float64(c.threshold),
-		Policy:    c.policy,
-		Queue:     time.Duration(c.queue),
-		// Inbound traffic was billed before it reached the gate.
-		Offered: c.offered != 0 || c.given["dir"] && c.dir == uint8(ledger.In) && !c.given["charge"],
-		// What comes in may use up a quota that both directions share.
-		Floor: c.bill == both && !c.given["charge"],
-		ECN:   c.ecn,
-		Seed:  c.seed,
-	}
+// check checks the combination of flags and completes the gate's configuration.
+func (c *config) check() (err error) {
+	g := &c.gate
+	g.Rate, g.Window = c.rate.BytesPerSecond(), time.Duration(c.window.Duration)
+	// Inbound traffic was billed before it reached the gate.
+	g.Offered = c.offered != 0 || c.given["dir"] && c.dir == ledger.In && !c.given["charge"]
+	// What comes in may use up a quota that both directions share.
+	g.Floor = c.bill == both && !c.given["charge"]
+	length, ofMonth := c.calendar.Length, c.calendar.Day != 1 || c.zone != "UTC"
 	switch {
-	case c.quota == 0 && c.rate == 0:
-		return g, cli.Usagef("a quota is needed: -quota 10GB, or -rate 100Mbit/s")
-	case c.quota != 0 && c.rate != 0:
-		return g, cli.Usagef("-quota and -rate both set the quota: give one")
-	case c.cycleDay < 1 || c.cycleDay > 31:
-		return g, cli.Usagef("-cycle-day %d: a month has days 1 to 31", c.cycleDay)
-	case !c.window.Month && c.ledger == "" && (c.cycleDay != 1 || c.zone != "UTC"):
-		return g, cli.Usagef("-cycle-day and -tz need -window month or -ledger")
-	case c.ledger == "" && (c.bill != separate || c.cycle != 0):
-		return g, cli.Usagef("-bill and -cycle need -ledger")
-	case c.cycle != 0 && (c.window.Month || c.cycleDay != 1 || c.zone != "UTC"):
-		return g, cli.Usagef("-cycle replaces months: leave out -window month, -cycle-day and -tz")
-	case c.cycle < 0 || c.cycle > 0 && time.Duration(c.cycle) < g.Window:
-		return g, cli.Usagef("-cycle %v: must be at least one window", c.cycle)
+	case g.Quota == 0 && c.rate == 0:
+		return cli.Usagef("a quota is needed: -quota 10GB, or -rate 100Mbit/s")
+	case g.Quota != 0 && c.rate != 0:
+		return cli.Usagef("-quota and -rate both set the quota: give one")
+	case c.calendar.Day < 1 || c.calendar.Day > 31:
+		return cli.Usagef("-cycle-day %d: a month has days 1 to 31", c.calendar.Day)
+	case !c.window.Month && c.ledger == "" && ofMonth:
+		return cli.Usagef("-cycle-day and -tz need -window month or -ledger")
+	case c.ledger == "" && (c.bill != separate || length != 0):
+		return cli.Usagef("-bill and -cycle need -ledger")
+	case length != 0 && (c.window.Month || ofMonth):
+		return cli.Usagef("-cycle replaces months: leave out -window month, -cycle-day and -tz")
+	case length != 0 && length < g.Window:
+		return cli.Usagef("-cycle %v: must be at least one window", cli.Duration(length))
 	case c.ledger != "" && !c.given["dir"]:
-		return g, cli.Usagef("-ledger needs -dir in or -dir out")
-	case c.ledger != "" && c.align:
-		return g, cli.Usagef("-align does not work with -ledger, whose windows slide")
+		return cli.Usagef("-ledger needs -dir in or -dir out")
+	case c.ledger != "" && g.Align:
+		return cli.Usagef("-align does not work with -ledger, whose windows slide")
 	case c.ledger != "" && !c.window.Month && g.Window < time.Second:
-		return g, cli.Usagef("-ledger needs a window of at least one second")
+		return cli.Usagef("-ledger needs a window of at least one second")
 	case c.percentile != 0 && c.ledger == "":
-		return g, cli.Usagef("-percentile needs -ledger, which keeps the windows of the cycle")
+		return cli.Usagef("-percentile needs -ledger, which keeps the windows of the cycle")
 	case c.percentile != 0 && c.window.Month:
-		return g, cli.Usagef("-window month is a transfer cap, which has no -percentile")
+		return cli.Usagef("-window month is a transfer cap, which has no -percentile")
 	case c.reserve < 0:
-		return g, cli.Usagef("-reserve %d is negative", c.reserve)
+		return cli.Usagef("-reserve %d is negative", c.reserve)
 	case c.percentile == 0 && (c.reserve != 0 || c.given["jitter"] || c.given["phase"] || c.hard || c.whole):
-		return g, cli.Usagef("-reserve, -jitter, -phase, -hard and -whole need -percentile")
+		return cli.Usagef("-reserve, -jitter, -phase, -hard and -whole need -percentile")
 	}
-	cycles, err := c.calendar()
-	if err != nil {
-		return g, err
+	if c.calendar.Zone, err = cli.Zone(c.zone); err != nil {
+		return err
 	}
 	if c.percentile != 0 {
-		if c.slots, err = cycles.Divide(g.Window); err != nil {
-			return g, cli.Hint(cli.Usagef("-percentile: %w", err), "give the length of the provider's samples, usually -window 5m; short ones need a short -cycle")
+		if c.slots, err = c.calendar.Divide(g.Window); err != nil {
+			return cli.Hint(cli.Usagef("-percentile: %w", err), "give the length of the provider's samples, usually -window 5m; short ones need a short -cycle")
 		}
-		g.Poller = budget.NewPoller(g.Window)
-		if c.given["jitter"] {
-			g.Poller.Jitter = time.Duration(c.jitter)
+		if !c.given["jitter"] {
+			g.Poller.Jitter = budget.NewPoller(g.Window).Jitter
 		}
-		g.Poller.Known, g.Poller.Phase = c.given["phase"], time.Duration(c.phase)
+		g.Poller.Known = c.given["phase"]
 		if err := g.Poller.Check(g.Window); err != nil {
-			return g, cli.Usagef("%w", err)
+			return cli.Usagef("%w", err)
 		}
 	}
 	if c.window.Month {
-		g.Cycle = cycles.Bounds
+		g.Cycle = c.calendar.Bounds
 	}
-	if c.seed == 0 && c.records == 0 { // by default, replays are repeatable
-		g.Seed = rand.Uint64()
+	if _, err = gate.New(*g); err != nil {
+		return cli.Usagef("%w", err)
 	}
-	if _, err := gate.New(g); err != nil {
-		return g, cli.Usagef("%w", err)
-	}
-	return g, nil
-}
-
-// labels returns the labels of the metrics that flags give.
-func (c *config) labels() (list []metrics.Label) {
-	if c.ledger != "" {
-		name, err := filepath.Abs(c.ledger)
-		if err != nil {
-			name = c.ledger
-		}
-		list = append(list, metrics.Label{Name: "ledger", Value: name})
-	}
-	if c.given["dir"] {
-		list = append(list, metrics.Label{Name: "direction", Value: [...]string{ledger.In: "in", ledger.Out: "out"}[c.dir]})
-	}
-	return list
+	return nil
 }
 
 func run(t *cli.Tool, c config) (err error) {
-	cfg, err := c.gateConfig()
-	if err != nil {
+	if err := c.check(); err != nil {
 		return err
 	}
 	if c.metrics == "-" {
@@ -277,28 +241,36 @@ func run(t *cli.Tool, c config) (err error) {
 	if err != nil {
 		return err
 	}
-	m := &monitor{tool: t, file: c.metrics, labels: c.labels()}
-	f := &filter{
-		count: c.count, unmetered: c.unmetered, ecn: c.ecn, seed: cfg.Seed, queue: cfg.Queue,
-		in: fdio.NewStream(0, 1), out: out,
-		wall: steady(), publish: m.publish, warn: t.Warnf, ledger: c.ledger != "",
+	m := &monitor{tool: t, file: c.metrics}
+	if c.given["dir"] {
+		m.direction = directions[c.dir]
 	}
-	clock := newWallClock()
+	f := &filter{
+		count: c.count, unmetered: c.unmetered, in: fdio.NewStream(0, 1), out: out,
+		wall: steady(), publish: m.publish, warn: t.Warnf,
+	}
+	clock := &wallClock{show: func(int64) int64 { return time.Now().UnixNano() }}
 	if c.records != 0 {
 		f.records = &recorded.Clock{}
 		m.replay = &replay{records: f.records}
 		clock.show = f.records.Wall
+	} else if c.gate.Seed == 0 { // by default, replays are repeatable
+		c.gate.Seed = rand.Uint64()
 	}
-	cfg.Wall = clock.at
+	c.gate.Wall = clock.at
 	if c.ledger != "" {
-		b, e := c.open(&cfg, clock, t.Warnf)
+		if m.ledger, err = filepath.Abs(c.ledger); err != nil {
+			return err
+		}
+		b, e := c.open(clock, t.Warnf)
 		if e != nil {
 			return e
 		}
 		defer b.Close()
 		defer b.Catch(&err)
 	}
-	if f.gate, err = gate.New(cfg); err != nil {
+	f.cfg = c.gate
+	if f.gate, err = gate.New(f.cfg); err != nil {
 		return err
 	}
 	t.Counters(m.line)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -15,14 +14,14 @@ import (
 
 // monitor publishes the state of a gate: to SIGUSR1, to Prometheus, and with -v.
 type monitor struct {
-	tool   *cli.Tool
-	file   string
-	labels []metrics.Label // of the ledger and the direction, if there are
-	replay *replay         // with -clock stream
-	state  atomic.Pointer[state]
-	shut   bool
-	failed bool
-	wrote  time.Time
+	tool      *cli.Tool
+	file      string
+	ledger    string  // its path, "" for none
+	direction string  // "" if unknown
+	replay    *replay // with -clock stream
+	state     atomic.Pointer[state]
+	shut      bool
+	failed    bool
 }
 
 // publish stores and publishes a state. If it cannot write the metrics file, it warns
@@ -38,8 +37,7 @@ func (m *monitor) publish(now int64, s state) {
 		m.shut = !s.Open
 		m.tool.Verbosef("%s%s", at, m.line())
 	}
-	// A replay passes many seconds of its stream in one second.
-	if m.replay == nil || time.Since(m.wrote) >= time.Second {
+	if m.replay == nil { // a replay passes many seconds of its stream in one second
 		m.write()
 	}
 }
@@ -50,7 +48,6 @@ func (m *monitor) write() {
 	if m.file == "" || s == nil {
 		return
 	}
-	m.wrote = time.Now()
 	err := cli.Replace(m.file, m.prometheus(s))
 	if err != nil && !m.failed {
 		m.tool.Warnf("%v", err)
@@ -60,12 +57,11 @@ func (m *monitor) write() {
 
 // end publishes the result of a replay.
 func (m *monitor) end() {
-	if m.replay == nil {
-		return
-	}
-	m.write()
-	for line := range strings.SplitSeq(m.replay.String(), "\n") {
-		m.tool.Verbosef("%s", line)
+	if m.replay != nil {
+		m.write()
+		for line := range strings.SplitSeq(m.replay.String(), "\n") {
+			m.tool.Verbosef("%s", line)
+		}
 	}
 }
 
@@ -87,10 +83,7 @@ func (m *monitor) line() string {
 	}
 	line := fmt.Sprintf("state=%s used=%d quota=%d used_share=%.4f", word(s), s.Used, s.Quota, float64(s.Used)/float64(max(s.Quota, 1)))
 	if b := s.Budget; b != nil {
-		burst := "held"
-		if b.Free {
-			burst = "free"
-		}
+		burst := map[bool]string{true: "free", false: "held"}[b.Free]
 		line += fmt.Sprintf(" free_total=%d free_used=%d free_left=%d burst=%s cycle_end=%s", b.Total, b.Used, b.Left, burst,
 			time.Unix(0, b.End).UTC().Format(time.RFC3339))
 		if b.Spent > 0 {
@@ -135,23 +128,18 @@ func counters(s *state) []counter {
 // prometheus returns the state for node_exporter. All series of a gate have the same labels: the ledger, or
 // without one the source of the stream, and the direction.
 func (m *monitor) prometheus(s *state) []byte {
-	labels := m.labels
-	if !slices.ContainsFunc(labels, func(l metrics.Label) bool { return l.Name == "ledger" }) {
-		labels = append([]metrics.Label{{Name: "interface", Value: s.Source}}, labels...)
+	own := metrics.Label{Name: "ledger", Value: m.ledger}
+	if m.ledger == "" {
+		own = metrics.Label{Name: "interface", Value: s.Source}
 	}
-	out := metrics.New("quotagate_", labels...)
-	for _, unit := range []string{"frames", "bytes"} {
-		var metric *metrics.Metric
-		help, last := map[string]string{"frames": "Frames ", "bytes": "Bytes of frames "}[unit], ""
-		for _, c := range counters(s) {
-			if c.name != last {
-				metric, last = out.Counter(c.name+"_"+unit+"_total", help+c.help+"."), c.name
-			}
-			n := map[string]uint64{"frames": c.Frames, "bytes": c.Bytes}[unit]
-			metric.Set(n, metrics.Label{Name: "reason", Value: c.reason})
-		}
+	out := metrics.New("quotagate_", own, metrics.Label{Name: "direction", Value: m.direction})
+	for _, c := range counters(s) {
+		out.Counter(c.name+"_frames_total", "Frames "+c.help+".", c.Frames, metrics.Label{Name: "reason", Value: c.reason})
 	}
-	gauge := func(name, help string, v float64) { out.Gauge(name, help).Set(v) }
+	for _, c := range counters(s) {
+		out.Counter(c.name+"_bytes_total", "Bytes of frames "+c.help+".", c.Bytes, metrics.Label{Name: "reason", Value: c.reason})
+	}
+	gauge := func(name, help string, v float64) { out.Gauge(name, help, v) }
 	flag := map[bool]float64{true: 1}
 	gauge("open", "1 while the gate is open, else 0.", flag[s.Open])
 	gauge("window_used_bytes", "Bytes in the window.", float64(s.Used))

@@ -14,34 +14,30 @@ import (
 // the end.
 type replay struct {
 	records     *recorded.Clock
-	begun       bool
-	first, last int64 // by the gate's clock
-	from, to    int64 // the same, as the records have it
-	shut        bool
+	first, last int64         // by the gate's clock
+	state       gate.State    // at last
 	times       int           // number of times that the gate closed
 	clamped     time.Duration // in all
 	fullest     float64       // use of the fullest window, over its quota
 	quota       int64         // of that window
 	delay       time.Duration // the longest
-	state       gate.State
 }
 
 // observe records the gate's state. It runs at each second of the stream, and at its
 // end.
 func (r *replay) observe(now int64, s *gate.State) {
-	if !r.begun {
-		if s.In.Frames == 0 && now == 0 {
-			return // the time is unknown before the first frame
-		}
-		r.begun, r.first, r.last, r.from = true, now, now, r.records.Wall(now)
+	if now == 0 {
+		return // the time is unknown before the first frame
 	}
-	if r.shut && now > r.last {
+	if r.first == 0 {
+		r.first, r.last, r.state.Open = now, now, true
+	}
+	if !r.state.Open {
 		r.clamped += time.Duration(now - r.last)
-	}
-	if !s.Open && !r.shut {
+	} else if !s.Open {
 		r.times++
 	}
-	r.shut, r.last, r.to, r.state = !s.Open, max(r.last, now), r.records.Wall(now), *s
+	r.last, r.state = now, *s
 	if full := float64(s.Used) / float64(max(s.Quota, 1)); full > r.fullest {
 		r.fullest, r.quota = full, s.Quota
 	}
@@ -50,21 +46,17 @@ func (r *replay) observe(now int64, s *gate.State) {
 
 // String returns the summary, in lines.
 func (r *replay) String() string {
-	if !r.begun {
+	if r.first == 0 {
 		return "no frame"
 	}
 	s := &r.state
-	dropped := gate.Counts{}
-	for _, d := range []gate.Counts{s.DroppedEarly, s.DroppedFull, s.DroppedQuota, s.Malformed} {
-		dropped.Frames += d.Frames
-		dropped.Bytes += d.Bytes
-	}
+	dropped := gate.Counts{Frames: s.In.Frames - s.Passed.Frames, Bytes: s.In.Bytes - s.Passed.Bytes} // none is held
 	amount := func(t gate.Counts) string {
 		return fmt.Sprintf("%d frames, %s", t.Frames, cli.Human(float64(t.Bytes), "B"))
 	}
 	var b strings.Builder
 	const layout = "2006-01-02 15:04:05"
-	fmt.Fprintf(&b, "from %s to %s UTC: %s", moment(r.from).Format(layout), moment(r.to).Format(layout),
+	fmt.Fprintf(&b, "from %s to %s UTC: %s", moment(r.first).Format(layout), moment(r.records.Wall(r.last)).Format(layout),
 		time.Duration(r.last-r.first).Round(time.Millisecond))
 	if n := r.records.Strays; n > 0 {
 		fmt.Fprintf(&b, "; records out of line: %d", n)

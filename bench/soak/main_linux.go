@@ -129,7 +129,7 @@ func (s *soak) run() error {
 	s.both[1] = &direction{name: "out", from: s.b, to: s.a}
 	// The gates find it made.
 	const cycle = 24 * time.Hour
-	book, err := ledger.Open(filepath.Join(s.dir, "ledger"), ledger.Config{Slot: s.window / 60, Cycle: cycle}, calendar.Calendar{Length: cycle}.Bounds)
+	book, err := ledger.Open(filepath.Join(s.dir, "ledger"), ledger.Config{Slot: s.window / 60, Calendar: calendar.Calendar{Length: cycle}})
 	if err != nil {
 		return err
 	}

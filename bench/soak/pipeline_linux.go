@@ -154,8 +154,8 @@ func (d *direction) book() (offered, charged int64, err error) {
 	}
 	for _, c := range l.Cycles() {
 		for i := range c.Slots {
-			offered += c.Bytes(x, true, i)
-			charged += c.Bytes(x, false, i)
+			offered += c.Slot(i, x).Offered.Load()
+			charged += c.Slot(i, x).Charged.Load()
 		}
 	}
 	return offered, charged, nil

@@ -130,9 +130,10 @@ func (p Plan) JSON() (list []map[string]any) {
 // (https://prometheus.io/docs/instrumenting/exposition_formats/). The labels are those of all series.
 func (b *Bill) Prometheus(w io.Writer, labels ...metrics.Label) error {
 	out := metrics.New("quotabill_", labels...)
-	gauge := func(name, help string, v any) { out.Gauge(name, help).Set(v) }
+	gauge := out.Gauge
 	directions := func(name, help string, in, outbound any) {
-		out.Gauge(name, help).Set(in, metrics.Label{Name: "direction", Value: "in"}).Set(outbound, metrics.Label{Name: "direction", Value: "out"})
+		gauge(name, help, in, metrics.Label{Name: "direction", Value: "in"})
+		gauge(name, help, outbound, metrics.Label{Name: "direction", Value: "out"})
 	}
 	f := &b.Forecast
 	gauge("billed_bits_per_second", "What is billed for the known part of the cycle.", b.BPS(b.Billed))
@@ -160,9 +161,9 @@ func (b *Bill) Prometheus(w io.Writer, labels ...metrics.Label) error {
 	}
 	if !b.Prices.None() {
 		currency := metrics.Label{Name: "currency", Value: b.Prices.Currency}
-		out.Gauge("cost", "What the cycle costs if nothing more comes.").Set(b.cost(b.Least).Total, currency)
+		gauge("cost", "What the cycle costs if nothing more comes.", b.cost(b.Least).Total, currency)
 		if b.foreseen() {
-			out.Gauge("forecast_cost", "What the cycle costs by the forecast.").Set(b.cost(f.Billed).Total, currency)
+			gauge("forecast_cost", "What the cycle costs by the forecast.", b.cost(f.Billed).Total, currency)
 		}
 	}
 	gauge("cycle_start_seconds", "When the cycle begins, since the Unix epoch.", b.Cycle.Start/1e9)

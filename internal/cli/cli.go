@@ -169,9 +169,10 @@ func Usagef(format string, args ...any) error { return exit{fmt.Errorf(format, a
 // Warning returns an error for a tool that has done its work and has something to warn of.
 func Warning(err error) error { return exit{err, 3} }
 
-// Ends prefixes the error of a stage's loop with the end it came from, stdin or stdout.
+// Ends prefixes the error of a stage's loop with the end it came from, stdin or stdout. That the
+// reader of the output has gone away is no error.
 func Ends(err error) error {
-	if err == nil {
+	if err == nil || errors.Is(err, fdio.ErrReaderGone) {
 		return nil
 	}
 	end := "stdin"

@@ -385,7 +385,7 @@ func TestMemory(t *testing.T) {
 	_ = w.Flush()
 
 	bill := t.TempDir() + "/bill"
-	l, err := ledger.Open(bill, ledger.Config{Slot: 5 * time.Second, CycleDay: 1, Zone: time.UTC}, calendar.Calendar{Day: 1, Zone: time.UTC}.Bounds)
+	l, err := ledger.Open(bill, ledger.Config{Slot: 5 * time.Second, Calendar: calendar.Calendar{Day: 1, Zone: time.UTC}})
 	for at := now.AddDate(0, -2, 0); err == nil && at.Before(now); at = at.Add(5 * time.Second) {
 		var s ledger.Slot
 		if s, err = l.At(at.UnixNano(), ledger.Out); err == nil {

@@ -27,7 +27,8 @@ func eachSlot(t testing.TB, name string, d ledger.Direction, do func(at, bytes i
 	defer l.Close()
 	for _, c := range l.Cycles() {
 		for i := range c.Slots {
-			do(c.Start+int64(i)*int64(l.Config().Slot), c.Bytes(d, false, i))
+			s := c.Slot(i, d)
+			do(s.Start, s.Charged.Load())
 		}
 	}
 }

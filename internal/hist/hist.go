@@ -34,7 +34,8 @@ type Counter struct {
 	fresh uint64 // bytes in pairs; fold moves them to the report before a pair can overflow
 	sizes [len(Classes)]uint64
 	now   Report // of the interval so far: its counts and totals
-	since time.Time
+
+	Since time.Time // when the interval began; Snapshot sets it
 }
 
 // Frame counts a frame of size bytes that becomes segments frames on the wire, with
@@ -126,15 +127,11 @@ type Report struct {
 	TopMissing *uint64 `json:"top_missing,omitempty" msgpack:"top_missing,omitempty"` // bytes that each may lack
 }
 
-// Start begins the first interval.
-func (c *Counter) Start(now time.Time) { c.since = now }
-
-// Snapshot returns the counts since the last Snapshot, or since Start, and
-// begins a new interval.
+// Snapshot returns the counts of the interval that ends now, and begins a new one.
 func (c *Counter) Snapshot(now time.Time) Report {
 	c.fold()
 	r := c.now
-	r.Time, r.Interval = now, now.Sub(c.since).Seconds()
+	r.Time, r.Interval = now, now.Sub(c.Since).Seconds()
 	r.Entropy, r.Sizes = Entropy(&r.Counts), make(map[string]uint64, len(Classes))
 	r.TotalFrames += r.Frames
 	r.TotalBytes += r.Bytes
@@ -145,7 +142,7 @@ func (c *Counter) Snapshot(now time.Time) Report {
 	for i, name := range Classes {
 		r.Sizes[name] = c.sizes[i]
 	}
-	c.sizes, c.since = [len(Classes)]uint64{}, now
+	c.sizes, c.Since = [len(Classes)]uint64{}, now
 	c.now = Report{TotalFrames: r.TotalFrames, TotalBytes: r.TotalBytes}
 	return r
 }

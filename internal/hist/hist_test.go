@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"io"
 	"maps"
 	"math"
 	"math/rand/v2"
@@ -13,6 +12,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"framepipe/internal/packettest"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
@@ -32,26 +33,12 @@ func TestBytesOverflow(t *testing.T) {
 	}
 }
 
-// The classes of sizes, and the rates.
-func TestFrame(t *testing.T) {
-	var c Counter
-	start := time.Unix(1000, 0)
-	c.Start(start)
-	for size, n := range map[int]int{14: 1, 60: 1, 61: 1, 1514: 1, 1515: 1, 65000: 45, 9014: 1} {
-		c.Frame(size, n, size+4*n)
-	}
-	r := c.Snapshot(start.Add(2 * time.Second))
-	want := map[string]uint64{"64": 2, "65-127": 1, "128-255": 0, "256-511": 0, "512-1023": 0, "1024-1518": 1, "1519-": 2, "super": 1}
-	if !maps.Equal(r.Sizes, want) || r.Ethernet != 77178+4*51 || r.Interval != 2 || r.FPS != 25.5 || r.BPS != 4*77178 {
-		t.Errorf("%+v", r)
-	}
-	c.Frame(100, 1, 104)
-	r = c.Snapshot(start.Add(3 * time.Second))
-	if r.Frames != 1 || r.Ethernet != 104 || r.TotalFrames != 8 || r.TotalBytes != 77278 || r.Interval != 1 || r.Sizes["super"] != 0 {
-		t.Errorf("the second: %+v", r)
-	}
-	if r := c.Snapshot(start.Add(3 * time.Second)); r.BPS != 0 || r.FPS != 0 || r.Entropy != 0 {
-		t.Errorf("of no time: %+v", r)
+// The classes of sizes, which are with the check sequence.
+func TestClasses(t *testing.T) {
+	for size, want := range map[int]string{14: "64", 60: "64", 61: "65-127", 1514: "1024-1518", 1515: "1519-", 9014: "1519-"} {
+		if got := Classes[class(size, 1)]; got != want || class(size, 2) != super {
+			t.Errorf("%d bytes: %s, want %s", size, got, want)
+		}
 	}
 }
 
@@ -78,7 +65,7 @@ func TestEntropy(t *testing.T) {
 
 func sample() Report {
 	var c Counter
-	c.Start(time.Date(2014, 7, 1, 12, 0, 0, 0, time.UTC))
+	c.Since = time.Date(2014, 7, 1, 12, 0, 0, 0, time.UTC)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range 1000 {
 		f := make([]byte, 60+rng.IntN(1454))
@@ -100,27 +87,23 @@ func sample() Report {
 func TestText(t *testing.T) {
 	r := sample()
 	for name, s := range map[string]Style{"text": {}, "colour": {Colour: true}, "ascii": {ASCII: true}} {
-		var b bytes.Buffer
-		if err := r.Text(&b, s); err != nil {
-			t.Fatal(err)
-		}
+		got := r.Text(s)
 		golden := "testdata/" + name + ".golden"
 		if *update {
-			if err := os.WriteFile(golden, b.Bytes(), 0o644); err != nil {
+			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 		want, err := os.ReadFile(golden)
-		if err != nil || b.String() != string(want) {
-			t.Errorf("%s: %v\n%swant\n%s", name, err, b.String(), want)
+		if err != nil || got != string(want) {
+			t.Errorf("%s: %v\n%swant\n%s", name, err, got, want)
 		}
 	}
 	// Nothing is one line.
-	var b bytes.Buffer
 	empty := Report{Time: time.Date(2014, 7, 2, 12, 0, 0, 0, time.UTC), Interval: 86400}
 	const want = "2014-07-02 12:00:00  86400.0 s  no frames\n"
-	if err := empty.Text(&b, Style{Date: true}); err != nil || b.String() != want {
-		t.Errorf("%v\n%s", err, b.String())
+	if got := empty.Text(Style{Date: true}); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 
@@ -140,16 +123,9 @@ func TestEncodings(t *testing.T) {
 }
 
 func BenchmarkBytes(b *testing.B) {
-	for name, fill := range map[string]func(i int) byte{
-		"noise": func(int) byte { return byte(rand.Uint32()) },
-		"zeros": func(int) byte { return 0 },
-		"text":  func(i int) byte { return "the quick brown fox "[i%20] },
-	} {
+	for name, unit := range map[string]string{"noise": string(packettest.Bytes(1514)), "zeros": "\x00", "text": "the quick brown fox "} {
 		b.Run(name, func(b *testing.B) {
-			f := make([]byte, 1514)
-			for i := range f {
-				f[i] = fill(i)
-			}
+			f := bytes.Repeat([]byte(unit), 1514)[:1514]
 			var c Counter
 			b.SetBytes(int64(len(f)))
 			for b.Loop() {
@@ -170,8 +146,8 @@ func FuzzCount(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, all []byte) {
 		var c Counter
-		now := time.Unix(0, 0)
-		c.Start(now)
+		now, frames := time.Unix(0, 0), uint64(0)
+		c.Since = now
 		for _, b := range [][]byte{all[:len(all)/2], all[len(all)/2:]} {
 			var want Report
 			for len(b) > 0 {
@@ -186,7 +162,7 @@ func FuzzCount(f *testing.F) {
 				}
 				b = b[1+size:]
 			}
-			now = now.Add(time.Second)
+			now, frames = now.Add(time.Second), frames+want.Frames
 			got := c.Snapshot(now)
 			sizes := uint64(0)
 			for _, n := range got.Sizes {
@@ -195,15 +171,16 @@ func FuzzCount(f *testing.F) {
 			if got.Counts != want.Counts || got.Frames != want.Frames || got.Bytes != want.Bytes || sizes != want.Frames {
 				t.Fatalf("%+v, want %+v", got, want)
 			}
-			if got.Wire != want.Wire || got.Ethernet != want.Bytes+4*want.Wire || got.BPS != float64(8*want.Bytes) {
+			if got.Wire != want.Wire || got.Ethernet != want.Bytes+4*want.Wire || got.BPS != float64(8*want.Bytes) || got.FPS != float64(want.Wire) {
 				t.Fatalf("%+v, want %+v", got, want)
 			}
 			if got.Entropy < 0 || got.Entropy > 8.0001 || (want.Counts == [256]uint64{}) != (len(got.Most(3)) == 0) {
 				t.Fatalf("entropy %v, the most frequent % x", got.Entropy, got.Most(3))
 			}
-			if err := got.Text(io.Discard, Style{}); err != nil {
-				t.Fatal(err)
-			}
+			got.Text(Style{})
+		}
+		if r := c.Snapshot(now); r.BPS != 0 || r.FPS != 0 || r.TotalFrames != frames || r.Interval != 0 {
+			t.Fatalf("of no time: %+v", r)
 		}
 	})
 }

@@ -2,7 +2,6 @@ package hist
 
 import (
 	"fmt"
-	"io"
 	"math"
 	"strings"
 
@@ -37,11 +36,7 @@ var shades = []struct {
 
 // cell returns the shade of a value.
 func (s Style) cell(n uint64, total float64) string {
-	share := 0.0
-	if total > 0 {
-		share = float64(n) * 256 / total
-	}
-	i := 0
+	share, i := float64(n)*256/total, 0 // NaN, which is not over any, if no byte was counted
 	for share > shades[i].upto {
 		i++
 	}
@@ -63,24 +58,19 @@ func (s Style) bar(share float64) string {
 		full, eighths = "#", []rune("        ")
 	}
 	n := int(math.Round(share * width * 8))
-	b := strings.Repeat(full, n/8)
-	if n%8 > 0 {
-		b += string(eighths[n%8])
-	}
-	return b
+	return strings.Repeat(full, n/8) + string(eighths[n%8])
 }
 
-// Text writes the report for people: a square of 16 by 16 byte values, shaded by
+// Text returns the report for people: a square of 16 by 16 byte values, shaded by
 // frequency; beside it the most frequent values and the sizes of the frames. It is one line if
 // there were no frames.
-func (r *Report) Text(w io.Writer, s Style) error {
+func (r *Report) Text(s Style) string {
 	layout := "15:04:05"
 	if s.Date {
 		layout = "2006-01-02 15:04:05"
 	}
 	if r.Frames == 0 {
-		_, err := fmt.Fprintf(w, "%s  %.1f s  no frames\n", r.Time.Format(layout), r.Interval)
-		return err
+		return fmt.Sprintf("%s  %.1f s  no frames\n", r.Time.Format(layout), r.Interval)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %.1f s  %sframes  %s  %s  %s  entropy %.2f of 8 bits\n",
@@ -100,13 +90,10 @@ func (r *Report) Text(w io.Writer, s Style) error {
 		if s.Colour {
 			b.WriteString("\x1b[0m")
 		}
-		line := "   " + side[row]
-		b.WriteString(strings.TrimRight(line, " "))
-		b.WriteByte('\n')
+		b.WriteString(strings.TrimRight("   "+side[row], " ") + "\n")
 	}
 	r.top(&b, s)
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.String()
 }
 
 // top writes the pairs with the most bytes, if they were counted.
@@ -146,10 +133,7 @@ func (r *Report) side(s Style, total float64) (lines [16]string) {
 	}
 	lines[7] = "frame size, with check sequence"
 	for i, name := range Classes {
-		share := 0.0
-		if r.Frames > 0 {
-			share = float64(r.Sizes[name]) / float64(r.Frames)
-		}
+		share := float64(r.Sizes[name]) / float64(r.Frames)
 		lines[8+i] = fmt.Sprintf("  %-10s  %5.1f%%  %s", name, 100*share, s.bar(share))
 	}
 	return lines

@@ -9,28 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// find returns the cycle of a time, and begins it if necessary.
-func (l *Ledger) find(now int64) (cycle, error) {
-	start, end := l.bounds(now)
-	if start <= 0 || count(end-start, l.cfg.Slot) > int64(l.slots) {
-		return cycle{}, fmt.Errorf("%s: there is no cycle for the time %v", l.name, time.Unix(0, now).UTC())
-	}
-	i := l.table(start)
-	if i < 0 {
-		if err := l.lock(); err != nil {
-			return cycle{}, fmt.Errorf("%s: %w", l.name, err)
-		}
-		defer func() { _ = unix.Flock(int(l.file.Fd()), unix.LOCK_UN) }()
-		if i = l.table(start); i < 0 { // no other process was faster
-			if i = l.place(now, start, end); i < 0 {
-				return cycle{}, fmt.Errorf("%s: no table for the time %v, which is far from the ledger's cycles: the clock may be wrong", l.name, time.Unix(0, now).UTC())
-			}
-			l.begin(i, start, end)
-		}
-	}
-	return cycle{start, end, i}, nil
-}
-
 const (
 	// probation is the fraction of a cycle, 1/720, for which a clock that jumped is not
 	// trusted: an hour of a month.
@@ -39,7 +17,27 @@ const (
 	newJump = 24
 )
 
-// place returns a table for a new cycle, -1 if there is none yet: an unused table,
+// place gives the last cycle, that of the time now, a table.
+func (l *Ledger) place(now int64) error {
+	c := &l.last
+	if c.Start <= 0 || c.Slots > l.slots {
+		return fmt.Errorf("there is no cycle for the time %v", time.Unix(0, now).UTC())
+	}
+	if err := l.lock(); err != nil {
+		return err
+	}
+	defer func() { _ = unix.Flock(int(l.file.Fd()), unix.LOCK_UN) }()
+	if c.table = l.table(c.Start); c.table >= 0 {
+		return nil // another process was faster
+	}
+	if c.table = l.free(now); c.table < 0 {
+		return fmt.Errorf("no table for the time %v, which is far from the ledger's cycles: the clock may be wrong", time.Unix(0, now).UTC())
+	}
+	l.begin(c.table, c.Start, c.End)
+	return nil
+}
+
+// free returns a table for the last cycle, -1 if there is none yet: an unused table,
 // or the table of the oldest cycle.
 //
 // A clock that is wrong for a moment must not cost a cycle that is still needed. So the
@@ -47,9 +45,10 @@ const (
 // two cycles just before the new one never lose theirs, as the clock may return to them.
 // After a jump of the clock, such as a year in a drawer or a boot in 2000, the clock has
 // to run for a while (see probation) before the oldest cycle is lost.
-func (l *Ledger) place(now, start, end int64) (oldest int) {
-	before, _ := l.bounds(start - 1)
-	first, _ := l.bounds(before - 1)
+func (l *Ledger) free(now int64) int {
+	start, end := l.last.Start, l.last.End
+	before, _ := l.Config.Bounds(start - 1)
+	first, _ := l.Config.Bounds(before - 1)
 	oldest, next := -1, false
 	for i := range cycles {
 		s := l.start(i)
@@ -61,13 +60,12 @@ func (l *Ledger) place(now, start, end int64) (oldest int) {
 			oldest = i
 		}
 	}
-	if oldest < 0 {
-		return -1 // a damaged file that has a cycle twice
-	}
-	if next && l.start(oldest) < start {
+	switch {
+	case oldest < 0: // a damaged file that has a cycle twice
+		return -1
+	case next && l.start(oldest) < start:
 		return oldest
-	}
-	if l.jumped == 0 || now < l.jumped || now-l.jumped > newJump*(end-start) {
+	case l.jumped == 0 || now < l.jumped || now-l.jumped > newJump*(end-start):
 		l.jumped = now
 	}
 	if now-l.jumped < (end-start)/probation {
@@ -98,11 +96,11 @@ func (l *Ledger) lock() error {
 // begin begins a cycle in a table.
 func (l *Ledger) begin(table int, start, end int64) {
 	from, to := l.word(cyclesAt+table*cycleSize), l.word(cyclesAt+table*cycleSize+8)
-	atomic.StoreUint64(from, 0)
+	atomic.StoreInt64(from, 0)
 	// A table with an end was in use, or a process was killed while clearing the table.
-	if atomic.LoadUint64(to) != 0 {
+	if atomic.LoadInt64(to) != 0 {
 		clear(l.mem[l.tableAt(table):l.tableAt(table+1)])
 	}
-	atomic.StoreUint64(to, uint64(end))
-	atomic.StoreUint64(from, uint64(start))
+	atomic.StoreInt64(to, end)
+	atomic.StoreInt64(from, start)
 }

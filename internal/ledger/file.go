@@ -18,38 +18,35 @@ import (
 
 // header encodes the header of a new file.
 func (cfg Config) header() (b []byte, slots int, err error) {
-	span, zone := calendar.Calendar{Length: cfg.Cycle}.Longest(), ""
-	if cfg.Cycle == 0 {
+	span, zone := cfg.Longest(), ""
+	if cfg.Length == 0 {
 		zone = cfg.Zone.String()
 	}
 	switch {
-	case cfg.Slot <= 0 || cfg.Cycle < 0 || span < cfg.Slot:
+	case cfg.Slot <= 0 || cfg.Length < 0 || span < cfg.Slot:
 		return nil, 0, fmt.Errorf("slots of %v do not fit cycles of %v", cfg.Slot, span)
 	case cfg.Slots < 0 || cfg.Slots > calendar.Slots:
 		return nil, 0, fmt.Errorf("%d slots in a window: must be at most %d", cfg.Slots, calendar.Slots)
-	case cfg.Cycle == 0 && (cfg.CycleDay < 1 || cfg.CycleDay > 31):
-		return nil, 0, fmt.Errorf("cycle day %d: must be 1 to 31", cfg.CycleDay)
-	}
-	n := count(int64(span), cfg.Slot)
-	switch {
-	case n > calendar.MaxSlots:
+	case cfg.Length == 0 && (cfg.Day < 1 || cfg.Day > 31):
+		return nil, 0, fmt.Errorf("cycle day %d: must be 1 to 31", cfg.Day)
+	case count(int64(span), cfg.Slot) > calendar.MaxSlots:
 		return nil, 0, fmt.Errorf("slots of %v are %w of %v: a ledger has at most %d slots a cycle", cfg.Slot, ErrTooShort, span, calendar.MaxSlots)
 	case len(zone) >= zoneSize:
 		return nil, 0, fmt.Errorf("the name of the time zone %q is too long: at most %d bytes", zone, zoneSize-1)
 	}
-	b = make([]byte, headerSize)
+	b, slots = make([]byte, headerSize), int(count(int64(span), cfg.Slot))
 	le := binary.LittleEndian
 	copy(b, magic)
 	le.PutUint32(b[16:], version)
 	le.PutUint16(b[20:], cycles)
 	le.PutUint16(b[22:], uint16(cfg.Slots%calendar.Slots))
 	le.PutUint64(b[24:], uint64(cfg.Slot))
-	le.PutUint64(b[32:], uint64(cfg.Cycle))
-	le.PutUint32(b[40:], uint32(n))
-	le.PutUint32(b[44:], uint32(cfg.CycleDay))
+	le.PutUint64(b[32:], uint64(cfg.Length))
+	le.PutUint32(b[40:], uint32(slots))
+	le.PutUint32(b[44:], uint32(cfg.Day))
 	copy(b[zoneAt:], zone)
 	le.PutUint32(b[crcAt:], crc32.ChecksumIEEE(b[:crcAt]))
-	return b, int(n), nil
+	return b, slots, nil
 }
 
 // count returns the number of slots that cover a span, which must be positive.
@@ -73,20 +70,19 @@ func create(name string, cfg Config) (err error) {
 			err = fmt.Errorf("%s: making a ledger of %.3g MB: %w", name, float64(size(slots))/1e6, err)
 		}
 	}()
-	if _, err = f.Write(b); err == nil {
-		// Without space on the disk, a count would fault later.
-		if err = allocate(f, size(slots)); errors.Is(err, errors.ErrUnsupported) {
-			err = fill(f, size(slots))
-		}
+	if _, err = f.Write(b); err != nil {
+		return err
 	}
-	if err == nil {
-		// A process that can open it can hold its lock, without which no cycle begins.
-		err = errors.Join(f.Chmod(0o640), f.Sync())
+	// Without space on the disk, a count would fault later.
+	if err = allocate(f, size(slots)); errors.Is(err, errors.ErrUnsupported) {
+		err = fill(f, size(slots))
 	}
-	if err == nil {
-		if err = os.Link(f.Name(), name); errors.Is(err, os.ErrExist) {
-			err = nil
-		}
+	// A process that can open it can hold its lock, without which no cycle begins.
+	if err = errors.Join(err, f.Chmod(0o640), f.Sync()); err != nil {
+		return err
+	}
+	if err = os.Link(f.Name(), name); errors.Is(err, os.ErrExist) {
+		return nil
 	}
 	return err
 }
@@ -109,12 +105,16 @@ func words(slots int) int { return (slots + 63) / 64 }
 
 func tableSize(slots int) int { return 8 * (columns*slots + bitmaps*words(slots)) }
 
-// attach checks that a file is a ledger and maps it. On failure it closes the file.
-func attach(f *os.File, prot int) (l *Ledger, err error) {
+// attach opens a file, checks that it is a ledger, and maps it.
+func attach(name string, flag, prot int) (l *Ledger, err error) {
+	f, err := os.OpenFile(name, flag, 0)
+	if err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			f.Close()
-			err = fmt.Errorf("%s: %w", f.Name(), err)
+			err = fmt.Errorf("%s: %w", name, err)
 		}
 	}()
 	b := make([]byte, headerSize)
@@ -130,14 +130,15 @@ func attach(f *os.File, prot int) (l *Ledger, err error) {
 	case le.Uint32(b[crcAt:]) != crc32.ChecksumIEEE(b[:crcAt]):
 		return nil, fmt.Errorf("%w: wrong header checksum", ErrDamaged)
 	}
-	cfg := Config{Slot: time.Duration(le.Uint64(b[24:])), Slots: int(le.Uint16(b[22:])), Cycle: time.Duration(le.Uint64(b[32:])), CycleDay: int(le.Uint32(b[44:]))}
-	slots := int(le.Uint32(b[40:]))
-	zone, _, _ := bytes.Cut(b[zoneAt:zoneAt+zoneSize], []byte{0})
-	if cfg.Cycle == 0 {
+	cfg := Config{Slot: time.Duration(le.Uint64(b[24:])), Slots: int(le.Uint16(b[22:]))}
+	cfg.Length, cfg.Day = time.Duration(le.Uint64(b[32:])), int(le.Uint32(b[44:]))
+	if cfg.Length == 0 {
+		zone, _, _ := bytes.Cut(b[zoneAt:zoneAt+zoneSize], []byte{0})
 		if cfg.Zone, err = time.LoadLocation(string(zone)); err != nil {
 			return nil, err
 		}
 	}
+	slots := int(le.Uint32(b[40:]))
 	if _, want, err := cfg.header(); err != nil || want != slots || le.Uint16(b[20:]) != cycles {
 		return nil, fmt.Errorf("%w: %d slots for a cycle", ErrDamaged, slots)
 	}
@@ -153,5 +154,5 @@ func attach(f *os.File, prot int) (l *Ledger, err error) {
 		return nil, err
 	}
 	debug.SetPanicOnFault(true) // for Catch
-	return &Ledger{name: f.Name(), file: f, mem: mem, cfg: cfg, slots: slots}, nil
+	return &Ledger{Config: cfg, file: f, mem: mem, slots: slots}, nil
 }

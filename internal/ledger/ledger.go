@@ -43,7 +43,7 @@
 //     and Catch turns the fault into an error.
 //   - The file is damaged, not a ledger, or created with another slot or cycle:
 //     opening it fails and does not change it.
-//   - The clock is wrong: see place.
+//   - The clock is wrong: see free.
 package ledger
 
 import (
@@ -62,7 +62,7 @@ import (
 )
 
 // Direction is the direction of traffic, from the point of view of the host.
-type Direction int
+type Direction uint8
 
 // The directions.
 const (
@@ -72,21 +72,14 @@ const (
 
 // Config describes a ledger. It is fixed when the file is created.
 type Config struct {
-	Slot     time.Duration
-	Slots    int            // in a window, for those who bill by the ledger; 60 if 0
-	CycleDay int            // day of the month on which cycles begin
-	Zone     *time.Location // for CycleDay
-	// Cycle is the length of cycles, which begin at multiples of it since the Unix
-	// epoch. If it is 0, cycles are months; else CycleDay and Zone are not used.
-	Cycle time.Duration
+	Slot  time.Duration
+	Slots int // in a window, for those who bill by the ledger; 60 if 0
+	calendar.Calendar
 }
 
 // Window returns the length of a window.
 func (cfg Config) Window() time.Duration {
-	if cfg.Slots == 0 {
-		cfg.Slots = calendar.Slots
-	}
-	return time.Duration(cfg.Slots) * cfg.Slot
+	return time.Duration(cmp.Or(cfg.Slots, calendar.Slots)) * cfg.Slot
 }
 
 func (cfg Config) String() string {
@@ -94,10 +87,10 @@ func (cfg Config) String() string {
 	if w := cfg.Window(); w != calendar.Slots*cfg.Slot {
 		s += fmt.Sprintf(" in windows of %v", w)
 	}
-	if cfg.Cycle == 0 {
-		return fmt.Sprintf("%s and months from day %d in %v", s, cfg.CycleDay, cfg.Zone)
+	if cfg.Length == 0 {
+		return fmt.Sprintf("%s and months from day %d in %v", s, cfg.Day, cfg.Zone)
 	}
-	return fmt.Sprintf("%s and cycles of %v", s, cfg.Cycle)
+	return fmt.Sprintf("%s and cycles of %v", s, cfg.Length)
 }
 
 const (
@@ -114,77 +107,57 @@ const (
 	cycles     = 4
 	columns    = 4
 	bitmaps    = 2
+
+	// most bounds a count and the sum of a cycle, so that a damaged file cannot make sums
+	// overflow.
+	most = 1 << 55
 )
 
 // Ledger is an open file.
 type Ledger struct {
-	name   string
+	Config Config // with which it was created
+
 	file   *os.File
 	mem    []byte
-	cfg    Config
-	bounds func(now int64) (start, end int64)
 	slots  int   // of a table
-	last   cycle // the cycle of the last At or Look
+	last   Cycle // the cycle of the last At, Look or Charged
 	jumped int64 // when the clock jumped to a cycle without a table, 0 if it did not
-}
-
-// cycle is a cycle and its table, -1 for none.
-type cycle struct {
-	start, end int64
-	table      int
 }
 
 // ErrDamaged is wrapped by the error for a file that is not a ledger, or is damaged.
 var ErrDamaged = errors.New("not a ledger, or damaged")
 
-// DiffersError is the error for a ledger that was created with another Config.
-type DiffersError string
-
-func (e DiffersError) Error() string { return string(e) }
+// ErrDiffers is wrapped by the error for a ledger that was created with another Config.
+var ErrDiffers = errors.New("the ledger has")
 
 // ErrTooShort is wrapped by the error for slots so short that a cycle has too many.
 var ErrTooShort = errors.New("too short for a cycle")
 
-// Open opens a ledger for counting, and creates it if it does not exist. bounds returns
-// the cycle of a time, by the Config.
-func Open(name string, cfg Config, bounds func(now int64) (start, end int64)) (*Ledger, error) {
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+// Open opens a ledger for counting, and creates it if it does not exist.
+func Open(name string, cfg Config) (*Ledger, error) {
+	l, err := attach(name, os.O_RDWR, unix.PROT_READ|unix.PROT_WRITE)
 	if errors.Is(err, os.ErrNotExist) {
 		if err = create(name, cfg); err == nil {
-			f, err = os.OpenFile(name, os.O_RDWR, 0)
+			l, err = attach(name, os.O_RDWR, unix.PROT_READ|unix.PROT_WRITE)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	l, err := attach(f, unix.PROT_READ|unix.PROT_WRITE)
-	if err != nil {
-		return nil, err
-	}
-	if have, want := l.cfg.String(), cfg.String(); have != want {
+	if have, want := l.Config.String(), cfg.String(); have != want {
 		l.Close()
-		return nil, DiffersError(fmt.Sprintf("%s: the ledger has %s, not %s", name, have, want))
+		return nil, fmt.Errorf("%s: %w %s, not %s", name, ErrDiffers, have, want)
 	}
 	// A copy may have holes. Without space for them, a count would fault later.
-	if err := allocate(f, size(l.slots)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	if err := allocate(l.file, size(l.slots)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		l.Close()
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	l.bounds = bounds
 	return l, nil
 }
 
 // Read opens a ledger with any Config for reading.
-func Read(name string) (*Ledger, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would wait for a writer
-	if err != nil {
-		return nil, err
-	}
-	return attach(f, unix.PROT_READ)
-}
-
-// Config returns the Config with which the ledger was created.
-func (l *Ledger) Config() Config { return l.cfg }
+func Read(name string) (*Ledger, error) { return attach(name, os.O_RDONLY, unix.PROT_READ) }
 
 // Close writes all counts to disk and closes the file.
 func (l *Ledger) Close() error {
@@ -196,14 +169,16 @@ func (l *Ledger) Close() error {
 func (l *Ledger) Sync() error { return l.file.Sync() }
 
 // word returns the 8-byte number at an offset of the file.
-func (l *Ledger) word(at int) *uint64 { return (*uint64)(unsafe.Pointer(&l.mem[at])) }
+func (l *Ledger) word(at int) *int64 { return (*int64)(unsafe.Pointer(&l.mem[at])) }
+
+func (l *Ledger) tableAt(table int) int { return tablesAt + table*tableSize(l.slots) }
 
 // start and end return the bounds of a table's cycle, 0 if it is unused.
 func (l *Ledger) start(table int) int64 { return l.time(cyclesAt + table*cycleSize) }
 func (l *Ledger) end(table int) int64   { return l.time(cyclesAt + table*cycleSize + 8) }
 
 // time returns a time in the file, which may be damaged.
-func (l *Ledger) time(at int) int64 { return int64(min(atomic.LoadUint64(l.word(at)), 1<<62)) }
+func (l *Ledger) time(at int) int64 { return min(atomic.LoadInt64(l.word(at)), 1<<62) }
 
 // Catch turns a fault in the mapped file into an error. The kernel raises such a fault
 // if the file was truncated, or if the disk cannot read or write a page. Defer Catch
@@ -218,82 +193,40 @@ func (l *Ledger) Catch(err *error) {
 	if !ok || fault.Addr() < first || fault.Addr() >= first+uintptr(len(l.mem)) {
 		panic(e)
 	}
-	*err = fmt.Errorf("%s: the ledger was truncated, or its disk failed", l.name)
+	*err = fmt.Errorf("%s: the ledger was truncated, or its disk failed", l.file.Name())
 }
 
 // Cell is the byte count of a slot. Other processes add to it concurrently.
-// The zero Cell always counts 0.
-type Cell struct{ p *uint64 }
+type Cell struct{ p *int64 }
 
-// Add adds bytes. A negative number undoes part of an earlier Add, but takes the count no
-// lower than 0: the table may belong to another cycle since, and the unsigned count
-// would wrap around to a huge one.
-func (c Cell) Add(bytes int64) {
-	switch {
-	case c.p == nil:
-	case bytes >= 0:
-		atomic.AddUint64(c.p, uint64(bytes))
-	default:
-		for {
-			n := atomic.LoadUint64(c.p)
-			if atomic.CompareAndSwapUint64(c.p, n, n-min(n, uint64(-bytes))) {
-				return
-			}
-		}
-	}
-}
-
-// most bounds a count and the sum of a cycle, so that a damaged file cannot make sums
-// overflow.
-const most = 1 << 55
+// Add adds bytes. A negative number undoes part of an earlier Add.
+func (c Cell) Add(bytes int64) { atomic.AddInt64(c.p, bytes) }
 
 // Load returns the count.
 func (c Cell) Load() int64 {
 	if c.p == nil {
 		return 0
 	}
-	return int64(min(atomic.LoadUint64(c.p), most))
-}
-
-func (l *Ledger) tableAt(table int) int { return tablesAt + table*tableSize(l.slots) }
-
-func (l *Ledger) cellAt(table, column, slot int) int {
-	return l.tableAt(table) + (column*l.slots+slot)*8
-}
-
-func (l *Ledger) cell(table, column, slot int) Cell {
-	return Cell{l.word(l.cellAt(table, column, slot))}
+	// It is negative if an Add is undone after the table was given to another cycle.
+	return min(max(atomic.LoadInt64(c.p), 0), most)
 }
 
 // Mark is the bit of a slot. Other processes set it concurrently; it is cleared only
 // with its table.
 type Mark struct {
-	p   *uint64
-	bit uint64
+	p   *int64
+	bit int64
 }
 
 // Set sets the mark.
 func (m Mark) Set() {
-	if m.p != nil && !m.Load() {
-		atomic.OrUint64(m.p, m.bit)
+	if !m.Load() {
+		atomic.OrInt64(m.p, m.bit)
 	}
 }
 
 // Load reports whether the mark is set.
-func (m Mark) Load() bool { return m.p != nil && atomic.LoadUint64(m.p)&m.bit != 0 }
-
-func (l *Ledger) mark(table int, d Direction, slot int) Mark {
-	at := l.tableAt(table) + 8*(columns*l.slots+int(d)*words(l.slots)+slot/64)
-	return Mark{l.word(at), 1 << (slot % 64)}
-}
-
-func column(d Direction, offered bool) int {
-	c := 2 * int(d)
-	if offered {
-		c++
-	}
-	return c
-}
+func (m Mark) Load() bool { return m.p != nil && atomic.LoadInt64(m.p)&m.bit != 0 }
 
 // Slot is a slot of one direction.
 type Slot struct {
@@ -304,61 +237,49 @@ type Slot struct {
 
 // At returns the slot of a time, for counting. It begins a new cycle if necessary.
 func (l *Ledger) At(now int64, d Direction) (Slot, error) {
-	if !l.covers(now) {
-		c, err := l.find(now)
-		if err != nil {
-			return Slot{}, err
+	if l.seek(now); l.last.table < 0 {
+		if err := l.place(now); err != nil {
+			return Slot{}, fmt.Errorf("%s: %w", l.file.Name(), err)
 		}
-		l.last = c
 	}
 	l.jumped = 0 // the clock is back
-	return l.slot(l.last, now, d), nil
+	return l.last.at(now, d), nil
 }
 
 // Look returns the slot of a time, for reading. It does not begin a cycle: if the ledger
-// does not have the cycle, the counts are 0.
+// does not have the cycle, the counts are 0, and cannot be added to.
 func (l *Ledger) Look(now int64, d Direction) Slot {
-	if !l.covers(now) {
-		start, end := l.bounds(now)
-		l.last = cycle{start, end, l.table(start)}
-	}
-	return l.slot(l.last, now, d)
+	l.seek(now)
+	return l.last.at(now, d)
 }
 
-// covers reports whether the last cycle contains a time and still has its table, which
-// another process may have given to a new cycle.
-func (l *Ledger) covers(now int64) bool {
-	c := l.last
-	return c.table >= 0 && now >= c.start && now < c.end && l.start(c.table) == c.start
-}
-
-// slot returns the slot of a time in a cycle. Its counts are always 0 if the cycle has no
-// table, or if the time is past the table's last slot: a month that the clocks make longer
-// than longest has such times.
-func (l *Ledger) slot(c cycle, now int64, d Direction) (s Slot) {
-	i := int((now - c.start) / int64(l.cfg.Slot))
-	s.Start = c.start + int64(i)*int64(l.cfg.Slot)
-	s.End = min(s.Start+int64(l.cfg.Slot), c.end)
-	if c.table >= 0 && i < l.slots {
-		s.Charged, s.Offered = l.cell(c.table, column(d, false), i), l.cell(c.table, column(d, true), i)
-		s.Marked = l.mark(c.table, d, i)
-	}
-	return s
-}
-
-// Charged returns the charged bytes of the cycle that begins at start, in its slots that
-// begin before to. At the end of a month this takes half a millisecond.
-func (l *Ledger) Charged(start, to int64, d Direction) (bytes int64) {
-	table := l.table(start)
-	if table < 0 || to <= start {
+// Charged returns the charged bytes of the cycle that contains a time, in the slots before
+// that of the time. At the end of a month this takes half a millisecond.
+func (l *Ledger) Charged(to int64, d Direction) (sum int64) {
+	l.seek(to)
+	n := (to - l.last.Start) / int64(l.Config.Slot)
+	if l.last.table < 0 || n == 0 {
 		return 0
 	}
-	cells := unsafe.Slice(l.word(l.cellAt(table, column(d, false), 0)), min(count(to-start, l.cfg.Slot), int64(l.slots)))
-	sum := uint64(0)
-	for i := range cells {
-		sum = min(sum+min(atomic.LoadUint64(&cells[i]), most), most)
+	counts := unsafe.Slice(l.last.Slot(0, d).Charged.p, n)
+	for i := range counts {
+		sum = min(sum+Cell{&counts[i]}.Load(), most)
 	}
-	return int64(sum)
+	return sum
+}
+
+// seek finds the cycle of a time.
+func (l *Ledger) seek(now int64) {
+	c := &l.last
+	// Another process may have given its table to a new cycle.
+	if c.table >= 0 && now >= c.Start && now < c.End && l.start(c.table) == c.Start {
+		return
+	}
+	start, end := l.Config.Bounds(now)
+	*c = Cycle{start, end, int(count(end-start, l.Config.Slot)), l, -1}
+	if c.Slots <= l.slots { // a month that the clocks make longer than the table has none
+		c.table = l.table(start)
+	}
 }
 
 // table returns the table of the cycle that begins at start, -1 if there is none.
@@ -377,33 +298,37 @@ type Cycle struct {
 	Slots      int
 
 	l     *Ledger
-	table int
+	table int // -1 for none
 }
 
-// Cycles returns the cycles of the ledger, oldest first.
+// Cycles returns the cycles of the ledger, oldest first. Those of a damaged file may overlap.
 func (l *Ledger) Cycles() (all []Cycle) {
 	for i := range cycles {
 		start, end := l.start(i), l.end(i)
-		if start <= 0 || end <= start || count(end-start, l.cfg.Slot) > int64(l.slots) {
-			continue // unused, or damaged
+		n := count(end-start, l.Config.Slot)
+		if start > 0 && end > start && n <= int64(l.slots) { // else it is unused, or damaged
+			all = append(all, Cycle{start, end, int(n), l, i})
 		}
-		all = append(all, Cycle{start, end, int(count(end-start, l.cfg.Slot)), l, i})
 	}
 	slices.SortFunc(all, func(a, b Cycle) int { return cmp.Compare(a.Start, b.Start) })
-	last := int64(0)
-	return slices.DeleteFunc(all, func(c Cycle) bool {
-		if c.Start < last {
-			return true // damaged
-		}
-		last = c.End
-		return false
-	})
+	return all
 }
 
-// Marked reports whether a slot of the cycle is marked.
-func (c *Cycle) Marked(d Direction, slot int) bool { return c.l.mark(c.table, d, slot).Load() }
+// at returns the slot of a time.
+func (c *Cycle) at(now int64, d Direction) Slot {
+	return c.Slot(int((now-c.Start)/int64(c.l.Config.Slot)), d)
+}
 
-// Bytes returns the bytes charged, or offered, in a slot of the cycle.
-func (c *Cycle) Bytes(d Direction, offered bool, slot int) int64 {
-	return c.l.cell(c.table, column(d, offered), slot).Load()
+// Slot returns a slot of the cycle.
+func (c *Cycle) Slot(i int, d Direction) (s Slot) {
+	slot := int64(c.l.Config.Slot)
+	s.Start = c.Start + int64(i)*slot
+	s.End = min(s.Start+slot, c.End)
+	if c.table >= 0 {
+		table, slots := c.l.tableAt(c.table), c.l.slots
+		s.Charged = Cell{c.l.word(table + 8*(2*int(d)*slots+i))}
+		s.Offered = Cell{c.l.word(table + 8*((2*int(d)+1)*slots+i))}
+		s.Marked = Mark{c.l.word(table + 8*(columns*slots+int(d)*words(slots)+i/64)), 1 << (i % 64)}
+	}
+	return s
 }

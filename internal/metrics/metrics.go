@@ -7,56 +7,51 @@ package metrics
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // Label is a label of a series. A label without a value is left out, which means the same.
 type Label struct{ Name, Value string }
 
-// Text collects metrics.
+// Text collects series.
 type Text struct {
 	bytes.Buffer
 	prefix string
 	labels []Label
+	last   string // the metric of the last series
 }
 
 // New returns an empty text. All its metrics have the prefix, and all its series the labels.
 func New(prefix string, labels ...Label) *Text { return &Text{prefix: prefix, labels: labels} }
 
-// Metric is a metric whose series follow.
-type Metric struct {
-	text *Text
-	name string
+// Gauge adds a series of a gauge, with these labels and those of the text. Series of a metric come one after the
+// other. The help is a constant of the program: it is not escaped.
+func (t *Text) Gauge(name, help string, v any, labels ...Label) {
+	t.series("gauge", name, help, v, labels)
 }
 
-// Gauge begins a gauge. The help is a constant of the program: it is not escaped.
-func (t *Text) Gauge(name, help string) *Metric { return t.begin(name, help, "gauge") }
-
-// Counter begins a counter, whose name ends in _total.
-func (t *Text) Counter(name, help string) *Metric { return t.begin(name, help, "counter") }
-
-func (t *Text) begin(name, help, kind string) *Metric {
-	name = t.prefix + name
-	fmt.Fprintf(t, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
-	return &Metric{t, name}
+// Counter adds a series of a counter, whose name ends in _total.
+func (t *Text) Counter(name, help string, v any, labels ...Label) {
+	t.series("counter", name, help, v, labels)
 }
 
 var escaped = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
-// Set adds a series with these labels and those of the text. The text format wants valid UTF-8.
-func (m *Metric) Set(v any, labels ...Label) *Metric {
+func (t *Text) series(kind, name, help string, v any, labels []Label) {
+	if name = t.prefix + name; name != t.last {
+		fmt.Fprintf(t, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+		t.last = name
+	}
 	var all []string
-	for _, list := range [][]Label{m.text.labels, labels} {
-		for _, l := range list {
-			if l.Value != "" {
-				all = append(all, l.Name+`="`+escaped.Replace(strings.ToValidUTF8(l.Value, "\ufffd"))+`"`)
-			}
+	for _, l := range slices.Concat(t.labels, labels) {
+		if l.Value != "" { // the format wants valid UTF-8
+			all = append(all, l.Name+`="`+escaped.Replace(strings.ToValidUTF8(l.Value, "\ufffd"))+`"`)
 		}
 	}
-	m.text.WriteString(m.name)
+	t.WriteString(name)
 	if len(all) > 0 {
-		fmt.Fprintf(m.text, "{%s}", strings.Join(all, ","))
+		fmt.Fprintf(t, "{%s}", strings.Join(all, ","))
 	}
-	fmt.Fprintf(m.text, " %v\n", v)
-	return m
+	fmt.Fprintf(t, " %v\n", v)
 }

@@ -46,25 +46,6 @@ const (
 
 var optionSizes = map[uint16]int{optionResolution: 1, optionFCS: 1, optionOffset: 8}
 
-// firstInterface reads up to the first interface description, and returns its link.
-func (r *Reader) firstInterface() (uint16, error) {
-	for len(r.ifaces) == 0 {
-		if _, err := r.block(nil); err != nil {
-			return 0, err
-		}
-	}
-	return r.ifaces[0].link, nil
-}
-
-// nextBlock reads up to the next packet.
-func (r *Reader) nextBlock(p *Packet) error {
-	for {
-		if ok, err := r.block(p); ok || err != nil {
-			return err
-		}
-	}
-}
-
 // block reads a block, and reports whether it has filled p with a packet. Without p, it counts
 // packets as odd: there is no interface yet.
 func (r *Reader) block(p *Packet) (ok bool, err error) {
@@ -131,7 +112,6 @@ func (r *Reader) beginSection() error {
 	if major := r.order.Uint16(b[12:]); major != 1 {
 		return r.damaged("a capture of pcapng version %d, want 1", major)
 	}
-	r.section++
 	r.ifaces = r.ifaces[:0]
 	return nil
 }
@@ -245,21 +225,15 @@ func (r *Reader) packet(kind uint32, p *Packet) (bool, error) {
 // time returns the nanoseconds since the Unix epoch for a time in the interface's units. ok is
 // false if they do not fit: then ns is the nearest time that does.
 func (i *iface) time(t uint64) (ns uint64, ok bool) {
-	hi, lo := bits.Mul64(t, 1e9)
-	if hi >= i.units {
+	const most = 1 << 61 // no time is as late, and a sum of two does not overflow
+	seconds := int64(min(t/i.units, most)) + min(i.epoch, most)
+	switch {
+	case t/i.units >= most || seconds >= math.MaxUint64/1_000_000_000:
 		return math.MaxUint64, false
+	case seconds < 0:
+		return 0, false
 	}
+	hi, lo := bits.Mul64(t%i.units, 1e9)
 	ns, _ = bits.Div64(hi, lo, i.units)
-	over, shift := bits.Mul64(uint64(max(i.epoch, -i.epoch)), 1e9)
-	if i.epoch < 0 {
-		if over > 0 || shift > ns {
-			return 0, false
-		}
-		return ns - shift, true
-	}
-	ns, carry := bits.Add64(ns, shift, 0)
-	if over+carry > 0 {
-		return math.MaxUint64, false
-	}
-	return ns, true
+	return uint64(seconds)*1e9 + ns, true
 }

@@ -61,11 +61,10 @@ const (
 
 // Packet is a packet of a file. Its Data is valid until the next call of Next.
 type Packet struct {
-	Time    uint64 // nanoseconds since the Unix epoch
-	Length  uint32 // original length; Data may be shorter
-	Data    []byte
-	Link    uint16 // the link type
-	Section int    // of a pcapng file, from 0
+	Time   uint64 // nanoseconds since the Unix epoch
+	Length uint32 // original length; Data may be shorter
+	Data   []byte
+	Link   uint16 // the link type
 }
 
 // Reader reads a file.
@@ -82,17 +81,13 @@ type Reader struct {
 	packets uint64 // read so far, with those that were left out
 	lastOdd uint64 // number of the last odd packet
 
-	file iface  // of a classic file
-	head uint32 // size of a packet's header in a classic file
-
-	ng      bool
-	ifaces  []iface // of the section
-	section int     // number of the section
-	size    uint32  // of the block at offset, 0 before its head was read
-	last    uint64  // time of the last packet
+	ifaces []iface // of the section
+	head   uint32  // size of a packet's header in a classic file, 0 in a pcapng file
+	size   uint32  // of the block at offset, 0 before its head was read
+	last   uint64  // time of the last packet
 }
 
-// iface is an interface of a pcapng file, or a classic file, which has one.
+// iface is an interface of a pcapng file, or a classic file, which is one.
 type iface struct {
 	link    uint16
 	snaplen uint32 // 0: no limit
@@ -115,7 +110,7 @@ func (r *Reader) Header() (link uint16, err error) {
 	if err != nil {
 		return 0, err
 	}
-	r.head, r.file.units = RecordSize, 1e6
+	head, i := uint32(RecordSize), iface{units: 1e6}
 	magic := binary.LittleEndian.Uint32(b)
 	r.order = binary.LittleEndian
 	if b[0] == magicMicro>>24 {
@@ -125,12 +120,16 @@ func (r *Reader) Header() (link uint16, err error) {
 	switch magic {
 	case magicMicro:
 	case magicNano:
-		r.file.units = 1e9
+		i.units = 1e9
 	case magicModified:
-		r.head = modifiedSize
+		head = modifiedSize
 	case blockSection:
-		r.ng, r.section = true, -1
-		return r.firstInterface()
+		for len(r.ifaces) == 0 {
+			if _, err := r.block(nil); err != nil {
+				return 0, err
+			}
+		}
+		return r.ifaces[0].link, nil
 	default:
 		return 0, r.damaged("not a capture: it begins with % x", b)
 	}
@@ -143,19 +142,23 @@ func (r *Reader) Header() (link uint16, err error) {
 	}
 	field := r.order.Uint32(b[20:])
 	if field&(1<<26) != 0 {
-		r.file.fcs = field >> 28 * 2 // in units of 16 bits
+		i.fcs = field >> 28 * 2 // in units of 16 bits
 	}
-	r.file.link, r.file.snaplen = uint16(field), r.order.Uint32(b[16:])
+	i.link, i.snaplen = uint16(field), r.order.Uint32(b[16:])
+	r.head, r.ifaces = head, []iface{i}
 	r.discard(HeaderSize)
-	return r.file.link, nil
+	return i.link, nil
 }
 
 // Next reads the next packet. The error is io.EOF at the end of the file, a
 // *frame.FormatError if it is damaged or ends inside a packet, or the source's own.
 func (r *Reader) Next(p *Packet) error {
-	if r.ng {
-		return r.nextBlock(p)
+	for r.head == 0 {
+		if ok, err := r.block(p); ok || err != nil {
+			return err
+		}
 	}
+	i := &r.ifaces[0]
 	b, err := r.peek(int(r.head), "a packet")
 	if err != nil {
 		return err
@@ -168,11 +171,11 @@ func (r *Reader) Next(p *Packet) error {
 		return err
 	}
 	r.packets++
-	if uint64(fraction) >= r.file.units {
-		r.odd("%d of %d parts of a second", fraction, r.file.units)
+	if uint64(fraction) >= i.units {
+		r.odd("%d of %d parts of a second", fraction, i.units)
 	}
-	p.Time = uint64(r.order.Uint32(b))*1e9 + uint64(fraction)*(1e9/r.file.units)
-	r.fill(p, &r.file, r.order.Uint32(b[12:]), b[r.head:])
+	p.Time = uint64(r.order.Uint32(b))*1e9 + uint64(fraction)*(1e9/i.units)
+	r.fill(p, i, r.order.Uint32(b[12:]), b[r.head:])
 	r.discard(len(b))
 	return nil
 }
@@ -183,7 +186,7 @@ func (r *Reader) fill(p *Packet, i *iface, length uint32, data []byte) {
 	if i.snaplen > 0 && size > i.snaplen {
 		r.odd("%d bytes were captured, and the most is %d", size, i.snaplen)
 	}
-	p.Link, p.Section, p.Length, p.Data = i.link, max(r.section, 0), length, data
+	p.Link, p.Length, p.Data = i.link, length, data
 	if i.fcs > 0 {
 		p.Length -= min(p.Length, i.fcs)
 		p.Data = p.Data[:min(size, p.Length)]

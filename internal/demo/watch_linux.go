@@ -86,8 +86,7 @@ func (w *watcher) span() time.Duration { return time.Duration(w.window) }
 
 // fetch receives until the given time after the start.
 func (w *watcher) fetch(until time.Duration) error {
-	_, err := traffic.Fetch(w.addr, w.log.Start.Add(until), w.log)
-	return err
+	return traffic.Fetch(w.addr, w.log.Start.Add(until), w.log)
 }
 
 // rate returns the mean rate in a span, in bits per second.

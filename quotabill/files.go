@@ -22,22 +22,6 @@ const (
 	addPercentiles = "percentiles"
 )
 
-func (c *config) setAdd(s string) error {
-	if s != addSamples && s != addPercentiles {
-		return errors.New("want samples or percentiles")
-	}
-	c.add = s
-	return nil
-}
-
-// notPipe returns an error if a file is a named pipe: opening it would wait for a writer.
-func notPipe(name, hint string) error {
-	if info, err := os.Stat(name); err == nil && info.Mode()&os.ModeNamedPipe != 0 && !strings.HasPrefix(name, "/dev/") {
-		return cli.Hint(&os.PathError{Op: "open", Path: name, Err: errors.New("a named pipe")}, "%s", hint)
-	}
-	return nil
-}
-
 // fromFiles reads the ports of -csv, as one if they are to be added up.
 func (j *job) fromFiles(t *cli.Tool) (ports []samples.Port, err error) {
 	for _, name := range j.csv {
@@ -48,7 +32,7 @@ func (j *job) fromFiles(t *cli.Tool) (ports []samples.Port, err error) {
 		if name == "-" {
 			name = "stdin"
 		}
-		if path := (*os.PathError)(nil); err != nil && !errors.As(err, &path) { // it names the file already
+		if err != nil && !errors.As(err, new(*os.PathError)) { // it names the file already
 			err = fmt.Errorf("%s: %w", name, err)
 		}
 		if err != nil {
@@ -93,9 +77,6 @@ func (j *job) fromFiles(t *cli.Tool) (ports []samples.Port, err error) {
 func (j *job) read(name string) ([]samples.Port, []string, error) {
 	in := os.Stdin
 	if name != "-" {
-		if err := notPipe(name, "quotabill -csv - < "+name); err != nil {
-			return nil, nil, err
-		}
 		f, err := os.Open(name)
 		if err != nil {
 			return nil, nil, err

@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -13,35 +12,19 @@ import (
 	"framepipe/internal/samples"
 )
 
-// A named pipe is an error and no wait for a writer, and says how to read one.
-func TestNamedPipe(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "pipe")
-	if err := syscall.Mkfifo(name, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, _, err := (&job{}).read(name)
-	if err == nil || err.Error() != "open "+name+": a named pipe" || cli.HintOf(err) != "quotabill -csv - < "+name {
-		t.Error(err, cli.HintOf(err))
-	}
-	if _, err = (&config{}).fromLedger(name, 0); err == nil || err.Error() != "open "+name+": a named pipe" {
-		t.Error(err)
-	}
-}
-
 // jobOf returns a job for files of these contents.
 func jobOf(t *testing.T, add string, contents ...string) *job {
 	t.Helper()
-	c := config{given: none, add: add, zone: "UTC", cycleDay: 1, percentile: 95e9, threshold: threshold, format: samples.Format{}}
-	c.window.Duration = cli.Duration(5 * time.Minute)
+	j := &job{given: none, add: add, zone: "UTC", format: samples.Format{}}
+	j.calendar.Day, j.terms.Percentile, j.window.Duration = 1, 95e9, cli.Duration(5*time.Minute)
 	for i, content := range contents {
 		name := filepath.Join(t.TempDir(), "abc"[i:i+1])
 		if err := os.WriteFile(name, []byte(content), 0o666); err != nil {
 			t.Fatal(err)
 		}
-		c.csv = append(c.csv, name)
+		j.csv = append(j.csv, name)
 	}
-	j, err := c.check()
-	if err != nil {
+	if err := j.check(); err != nil {
 		t.Fatal(err)
 	}
 	return j

@@ -57,13 +57,13 @@ func FuzzLedger(f *testing.F) {
 		if err := os.WriteFile(name, file, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c := config{given: none, percentile: 95e9, threshold: threshold, cycleDay: 1, zone: "UTC", simulate: how&1 != 0, rate: 1000, method: bill.Method(how >> 1 % 5)}
-		source, err := c.fromLedger(name, now)
+		j := job{given: none, ledger: name, zone: "UTC", threshold: threshold, simulate: how&1 != 0, rate: 1000}
+		j.calendar.Day, j.terms.Percentile, j.terms.Method = 1, 95e9, bill.Method(how>>1%5)
+		source, err := j.fromLedger(now)
 		if err != nil {
 			return
 		}
-		j, err := c.check()
-		if err != nil {
+		if err := j.check(); err != nil {
 			t.Fatal(err)
 		}
 		l, err := ledger.Read(name)
@@ -75,7 +75,7 @@ func FuzzLedger(f *testing.F) {
 		for _, x := range l.Cycles() {
 			for i := range x.Slots {
 				if x.Start+int64(i)*int64(cfg.Slot) <= now {
-					want += x.Bytes(ledger.In, c.simulate, i) + x.Bytes(ledger.Out, c.simulate, i)
+					want += x.Bytes(ledger.In, j.simulate, i) + x.Bytes(ledger.Out, j.simulate, i)
 				}
 			}
 		}
@@ -109,7 +109,7 @@ func FuzzLedger(f *testing.F) {
 		if shift == 0 && got != want {
 			t.Fatalf("%d bytes are billed of %d", got, want)
 		}
-		if c.simulate && how>>5 == 4 && len(all) > 0 {
+		if j.simulate && how>>5 == 4 && len(all) > 0 {
 			_, _ = j.report(source, all[len(all)-1:])
 		}
 	})
@@ -132,7 +132,7 @@ func TestAhead(t *testing.T) {
 		}
 	}
 	count(5*time.Minute, cycle+time.Minute)
-	_, err := (&config{given: none}).fromLedger(name, start+int64(time.Minute))
+	_, err := (&job{given: none, ledger: name}).fromLedger(start + int64(time.Minute))
 	if err == nil || !strings.Contains(err.Error(), "no traffic was counted yet") {
 		t.Errorf("only the future has counts: %v", err)
 	}
@@ -161,5 +161,5 @@ func TestAhead(t *testing.T) {
 	}
 }
 
-// none is config.given if no flag is.
-func none(string) bool { return false }
+// none is job.given if no flag is.
+func none(...string) bool { return false }

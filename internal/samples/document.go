@@ -43,12 +43,11 @@ func (d document) readJSON(in *input) (err error) {
 			return nil
 		}
 	}
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
 	var syntax *json.SyntaxError
 	var invalid *json.UnmarshalTypeError
 	switch {
+	case err == io.EOF:
+		err = io.ErrUnexpectedEOF
 	case errors.As(err, &invalid):
 		err = fmt.Errorf("%s: not what was expected", invalid.Value)
 	case err != io.ErrUnexpectedEOF && !errors.As(err, &syntax):
@@ -149,13 +148,8 @@ func text(into *string) func(func(any) error) error {
 
 // scalar is a string or a number of JSON as it is written. Nothing else is a time or a value.
 func scalar(x any) string {
-	switch x := x.(type) {
-	case nil:
+	if x == nil {
 		return ""
-	case string:
-		return x
-	case json.Number:
-		return string(x)
 	}
 	return fmt.Sprint(x)
 }

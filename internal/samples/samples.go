@@ -128,8 +128,8 @@ type file struct {
 	seq     int   // of a value of a document
 	late    int64 // nanoseconds from the end of a sample to its time
 	notes   notes
-	clock   clock
-	comma   byte // the decimal mark of numbers; 0 if it is not known
+	layouts []string // of times, the last one that fitted first
+	comma   byte     // the decimal mark of numbers; 0 if it is not known
 }
 
 // Read reads the ports of a file, in order of their names, and the notes on what was
@@ -140,7 +140,7 @@ func Read(r io.Reader, o Options) ([]Port, []string, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, err
 	}
-	f := &file{Options: o, in: input{Reader: in}, clock: newClock(o), part: "line", ports: map[string][]row{}}
+	f := &file{Options: o, in: input{Reader: in}, layouts: o.Format.layouts(), part: "line", ports: map[string][]row{}}
 	f.head = strings.TrimLeft(string(head), " \t\r\n")
 	format := find(o.Format["name"], f.head)
 	f.format, f.kind = format.name, format.kind

@@ -27,7 +27,7 @@ func readWith(t *testing.T, file, args string) (ports []Port, notes []string, er
 	t.Helper()
 	o := Options{Zone: time.UTC, Format: Format{}}
 	flags := flag.NewFlagSet("", flag.ContinueOnError)
-	flags.Var(o.Format, "format", "")
+	flags.Func("format", "", o.Format.Set)
 	flags.BoolVar(&o.Counters, "counters", false, "")
 	flags.DurationVar(&o.Interval, "interval", 0, "")
 	flags.Var((*cli.Rate)(&o.Speed), "speed", "")
@@ -159,13 +159,13 @@ func TestEndless(t *testing.T) {
 
 func TestFormat(t *testing.T) {
 	for text, want := range map[string]string{
-		"fetch": "fetch", "csv,bits,rate,in=a b": "csv,bits,in=a b,rate", "decimal=comma": "decimal=,",
+		"fetch": "map[name:fetch]", "csv,bits,in=a b": "map[bits: in:a b name:csv]", "decimal=comma": "map[decimal:,]",
 		"x": `"x" is neither a format`, "csv,fetch": "csv and fetch: give one", "bits,bytes": "bits and bytes: give one",
 		"in": "in: want in=COLUMN", "end=1": "end takes no value", "decimal=x": "decimal=x: want decimal=point or decimal=comma",
 	} {
 		f := Format{}
 		err := f.Set(text)
-		got := f.String()
+		got := fmt.Sprint(f)
 		if err != nil {
 			got = err.Error()
 		}

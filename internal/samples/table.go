@@ -122,7 +122,7 @@ func (f *file) record(t *table, r row, fields []string) error {
 
 // sample adds a row of a port with a time and values as they are written, and the bytes in one of each.
 func (f *file) sample(port string, r row, at string, values [2]string, unit [2]float64) (err error) {
-	if r.at, r.wall, err = f.clock.parse(at); err != nil {
+	if r.at, r.wall, err = f.time(at); err != nil {
 		return err
 	}
 	for d, text := range values {
@@ -232,8 +232,8 @@ func readNfdump(f *file) error {
 		case from:
 			slices.Reverse(values[:])
 		}
-		begin, _, err1 := f.clock.parse(field("ts"))
-		end, _, err2 := f.clock.parse(field("te"))
+		begin, _, err1 := f.time(field("ts"))
+		end, _, err2 := f.time(field("te"))
 		switch err := errors.Join(err1, err2); {
 		case err != nil:
 			return err

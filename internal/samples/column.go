@@ -181,7 +181,7 @@ func (f *file) header(line int, names ...string) (*table, error) {
 		return nil, cli.Hint(errors.New("no column is called in or out"),
 			"the columns: %s; give -format in=NAME,out=NAME or their numbers", strings.Join(names, ", "))
 	}
-	if f.format != "csv" {
+	if f.name != "csv" {
 		t.need = t.width
 	}
 	return t, nil
@@ -225,7 +225,7 @@ func (f *file) resolve(name string) (float64, error) {
 	case named && (bytes < 1 || f.rate):
 		return 0, cli.Hint(fmt.Errorf("%q: those of a sample, or a second?", name), "give -format amount or -format rate")
 	}
-	if bytes == 0 && f.format != "csv" {
+	if bytes == 0 && f.name != "csv" {
 		return 0, cli.Hint(fmt.Errorf("%q: bits or bytes?", name),
 			"give -format bits or -format bytes, with amount if they are not a second")
 	}

@@ -28,6 +28,9 @@ type grid struct {
 
 // place turns the rows of a port into samples.
 func (f *file) place(rows []row) (*bill.Samples, error) {
+	if len(rows) == 0 {
+		return nil, errNone
+	}
 	g := &grid{file: f, rows: rows}
 	for _, pass := range []func() error{
 		g.local, g.distinct, g.look, g.differences, g.intervals, g.amounts, g.fit, g.plausible,
@@ -46,12 +49,8 @@ func (g *grid) distinct() error {
 	if !slices.IsSortedFunc(g.rows, byTime) {
 		slices.SortStableFunc(g.rows, byTime)
 	}
-	kept := g.rows[:0]
-	for i, r := range g.rows {
-		if i == 0 {
-			kept = append(kept, r)
-			continue
-		}
+	kept := g.rows[:1]
+	for _, r := range g.rows[1:] {
 		last := &kept[len(kept)-1]
 		switch {
 		case r.at-last.at > maxGap:
@@ -121,18 +120,17 @@ func (g *grid) differences() error {
 		r.period = r.at - last.at
 		for d, count := range now.value {
 			before := last.value[d]
-			if count >= before {
+			switch wrapped := 1<<32 - before + count; {
+			case count >= before:
 				r.value[d] = count - before // or both are unknown
-				continue
-			}
-			if n := 1<<32 - before + count; !g.wide[d] && before >= 1<<31 && n <= g.carries(r.period) {
-				r.value[d] = n
+			case !g.wide[d] && before >= 1<<31 && wrapped <= g.carries(r.period):
+				r.value[d] = wrapped
 				wraps++
 				g.note(r.line, "wrap", "the counter of %s wrapped", directions[d])
-				continue
+			default:
+				g.note(r.line, "reset", "the counter of %s began anew: the bytes since then count, "+
+					"and those before are not known", directions[d])
 			}
-			g.note(r.line, "reset", "the counter of %s began anew: the bytes since then count, and those before are not known",
-				directions[d])
 		}
 		last = now
 	}
@@ -147,7 +145,7 @@ func (g *grid) differences() error {
 // else a quarter of 32 bits. Those of Prometheus begin anew.
 func (f *file) carries(period int64) float64 {
 	switch {
-	case f.format == "prometheus":
+	case f.name == "prometheus":
 		return 0
 	case f.Speed > 0:
 		return float64(f.Speed) / 8 * time.Duration(period).Seconds() * 1.1
@@ -164,16 +162,13 @@ func (g *grid) amounts() error {
 		if ends {
 			r.at -= period + g.late
 		}
-		for d := range r.value {
-			v := &r.value[d]
-			if *v == unknown {
-				*v = 0
-				if g.seen[d] {
-					g.note(r.line, "nan", "%s is not known: it counts as nothing", directions[d])
-				}
+		for d, v := range r.value {
+			if v == unknown && g.seen[d] {
+				g.note(r.line, "nan", "%s is not known: it counts as nothing", directions[d])
 			}
+			r.value[d] = max(v, 0)
 			if g.rate {
-				*v *= time.Duration(period).Seconds()
+				r.value[d] *= time.Duration(period).Seconds()
 			}
 		}
 	}
@@ -235,8 +230,6 @@ func (g *grid) intervals() error {
 	other, m := most(others)
 	g.slot = cmp.Or(int64(g.Interval), step)
 	switch g.step = min(cmp.Or(step, g.slot), g.slot); {
-	case len(g.rows) == 0:
-		return errNone
 	case g.slot == 0:
 		return cli.Hint(errors.New("a single sample does not show how far samples are apart"), "give -interval")
 	case g.Interval == 0 && m > 0 && 2*m >= n && (m > 1 || other > 10*step):

@@ -23,7 +23,7 @@ func readTable(f *file) error {
 			return nil
 		case t != nil:
 			return f.record(t, row{line: line}, fields)
-		case f.format == "fetch":
+		case f.name == "fetch":
 			fields = append([]string{"time"}, fields...)
 		}
 		if first := fields[0]; first == "" || first[0] < '0' || first[0] > '9' {
@@ -195,26 +195,25 @@ func readNfdump(f *file) error {
 			"give -format if=INDEX of the port, or -format net=192.0.2.0/24 of its side")
 	}
 	f.Interval = cmp.Or(f.Interval, 5*time.Minute)
-	column, width, ended := map[string]int{}, 0, false
+	var names []string
+	ended := false
 	return f.records(func(line int, fields []string) error {
 		switch {
 		case ended || fields[0] == "Summary":
 			ended = true
 			return nil
-		case width == 0:
-			for width = range fields {
-				column[fields[width]] = width
-			}
+		case names == nil:
+			names = slices.Clone(fields)
 			for _, name := range []string{"ts", "te", "sa", "da", "in", "out", "ibyt", "obyt"} {
-				if _, has := column[name]; !has {
+				if !slices.Contains(names, name) {
 					return fmt.Errorf("no column is called %s", name)
 				}
 			}
 			return nil
-		case len(fields) <= width:
-			return fmt.Errorf("%d fields, want %d", len(fields), width+1)
+		case len(fields) < len(names):
+			return fmt.Errorf("%d fields, want %d", len(fields), len(names))
 		}
-		field := func(name string) string { return fields[column[name]] }
+		field := func(name string) string { return fields[slices.Index(names, name)] }
 		into, from := field("in") == port, field("out") == port
 		if !has {
 			source, err1 := netip.ParseAddr(field("sa"))

@@ -62,16 +62,6 @@ func readVnstat(f *file) error {
 	return err
 }
 
-// point is a value of Prometheus: [1793491200.5,"12"].
-type point struct{ at, value string }
-
-// UnmarshalJSON implements json.Unmarshaler. It is faster than to decode a list of two.
-func (p *point) UnmarshalJSON(data []byte) error {
-	at, value, _ := strings.Cut(string(data), ",")
-	p.at, p.value = strings.Trim(at, "[ \t\r\n"), strings.Trim(value, "\"] \t\r\n")
-	return nil
-}
-
 // readPrometheus reads the answer to a range query. The name of a series or a label says its direction.
 func readPrometheus(f *file) error {
 	said := f.Counters || f.Format.has("rate", "amount")
@@ -84,13 +74,13 @@ func readPrometheus(f *file) error {
 			port, direction, err = f.series(count, labels, said)
 			return err
 		}),
-		"data.result[].values[]": on(func(x point) error {
+		"data.result[].values[]": on(func(x [2]any) error { // [1793491200.5,"12"]
 			if direction < 0 {
 				return errors.New("the values of a series come before its labels")
 			}
 			var values [2]string
-			values[direction] = x.value
-			return f.value(port, 0, x.at, values)
+			values[direction] = scalar(x[1])
+			return f.value(port, 0, scalar(x[0]), values)
 		}),
 	}.read(f)
 	if err == nil && (status != "success" || result != "matrix") {

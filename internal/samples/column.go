@@ -118,10 +118,11 @@ type series struct {
 // their names.
 func (f *file) kindsOf(names []string) ([]string, error) {
 	kinds := make([]string, len(names))
+	timed, directed := f.Format.has("time"), f.Format.has("in", "out")
 	for i, name := range names {
-		kinds[i] = kindOf(name)
-		if f.Format.has("in", "out") && slices.Contains(directions[:], kinds[i]) {
-			kinds[i] = ""
+		kind := kindOf(name)
+		if !(timed && kind == "time") && !(directed && slices.Contains(directions[:], kind)) {
+			kinds[i] = kind
 		}
 	}
 	for _, option := range []string{"time", "in", "out"} {
@@ -135,9 +136,6 @@ func (f *file) kindsOf(names []string) ([]string, error) {
 		}
 		if i < 0 {
 			return nil, cli.Hint(fmt.Errorf("no column is called %s", want), "the columns: %s", strings.Join(names, ", "))
-		}
-		if k := slices.Index(kinds, option); k >= 0 {
-			kinds[k] = ""
 		}
 		kinds[i] = option
 	}

@@ -194,7 +194,7 @@ func (g *grid) ends() bool {
 	switch {
 	case g.end:
 		g.note(g.rows[0].line, "ends", "times count as the ends of samples: give -format end or -format start")
-	case last > 1 && midnight(to) && from.Day() == 1 && from.Hour() == 0 && !midnight(from) && from.Month() != to.Month():
+	case last > 1 && midnight(to) && from.Day() == 1 && from.Hour() == 0 && !midnight(from):
 		g.note(g.rows[last].line, "ends", "the times go from %s to %s, as the ends of samples do, "+
 			"but count as their beginnings: give -format end or -format start", from.Format("2 Jan 15:04"), to.Format("2 Jan 15:04"))
 	}
@@ -305,10 +305,7 @@ func (g *grid) fit() error {
 			return errMany
 		}
 		for at := first; at < end; at += slot {
-			i, has := len(list), false
-			if i > 0 && at <= list[i-1].At {
-				i, has = slices.BinarySearchFunc(list, at, func(x bill.Sample, at int64) int { return cmp.Compare(x.At, at) })
-			}
+			i, has := slices.BinarySearchFunc(list, at, func(x bill.Sample, at int64) int { return cmp.Compare(x.At, at) })
 			switch {
 			case !has && len(list) == maxRows:
 				return errMany

@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"framepipe/internal/bill"
-	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 	"framepipe/internal/samples"
 )
@@ -90,31 +88,9 @@ func (j *job) read(name string) ([]samples.Port, []string, error) {
 
 // perPort is the bills of several ports, which are paid together.
 type perPort struct {
-	names []string
+	ports []samples.Port
 	bills bill.Bills
-}
-
-// each bills every port for a cycle. A port without samples in it has no bill.
-func (j *job) each(ports []samples.Port, cycle calendar.Cycle) (report, error) {
-	var all perPort
-	for _, p := range ports {
-		if p.Count(cycle) == 0 {
-			return nil, fmt.Errorf("%s has no samples of the cycle %s", p.Name, cycle.Name)
-		}
-		b, err := bill.New(p.Samples, cycle, j.calendar.Zone, j.terms)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.Name, err)
-		}
-		all.names, all.bills = append(all.names, p.Name), append(all.bills, b)
-	}
-	return all, nil
-}
-
-func (p perPort) billed() (bps float64) {
-	for _, b := range p.bills {
-		bps += b.BPS(b.Billed)
-	}
-	return bps
+	bps   float64 // the sum
 }
 
 // Text writes a line a port, and the sum.
@@ -123,17 +99,17 @@ func (p perPort) Text(w io.Writer, _ bill.Style) error {
 	first := p.bills[0]
 	fmt.Fprintf(t, "port\tbilled\tcycle %s, percentile %v\n", first.Cycle.Name, first.Percentile)
 	for i, b := range p.bills {
-		fmt.Fprintf(t, "%s\t%s\t%d samples\n", p.names[i], cli.Human(b.BPS(b.Billed), "bit/s"), b.Samples)
+		fmt.Fprintf(t, "%s\t%s\t%d samples\n", p.ports[i].Name, cli.Human(b.BPS(b.Billed), "bit/s"), b.Samples)
 	}
-	fmt.Fprintf(t, "sum\t%s\n", cli.Human(p.billed(), "bit/s"))
+	fmt.Fprintf(t, "sum\t%s\n", cli.Human(p.bps, "bit/s"))
 	return t.Flush()
 }
 
 // JSON returns the bill of each port with its name, and the sum.
 func (p perPort) JSON() []map[string]any {
-	list := slices.Clone(p.bills.JSON())
+	list := p.bills.JSON()
 	for i := range list {
-		list[i]["port"] = p.names[i]
+		list[i]["port"] = p.ports[i].Name
 	}
-	return append(list, map[string]any{"port": nil, "billed_bps": p.billed()})
+	return append(list, map[string]any{"port": nil, "billed_bps": p.bps})
 }

@@ -55,7 +55,7 @@ func TestAdd(t *testing.T) {
 		}
 	}
 	j, ports := portsOf(t, addPercentiles, one, other)
-	r, err := j.each(ports, j.calendar.At(time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC).UnixNano()))
+	r, err := j.report(ports, ports[0].Cycles(j.calendar))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"framepipe/internal/bill"
 	"framepipe/internal/calendar"
 	"framepipe/internal/ledger"
+	"framepipe/internal/samples"
 )
 
 func ledgerOf(t testing.TB, name string, cfg ledger.Config, c calendar.Calendar) *ledger.Ledger {
@@ -110,7 +111,7 @@ func FuzzLedger(f *testing.F) {
 			t.Fatalf("%d bytes are billed of %d", got, want)
 		}
 		if j.simulate && how>>5 == 4 && len(all) > 0 {
-			_, _ = j.report(source, all[len(all)-1:])
+			_, _ = j.report([]samples.Port{{Samples: source}}, all[len(all)-1:])
 		}
 	})
 }

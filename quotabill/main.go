@@ -319,10 +319,7 @@ func (j *job) run(t *cli.Tool, args []string) error {
 	if err != nil {
 		return err
 	}
-	r, err := j.report(s, cycles)
-	if err == nil && len(ports) > 1 {
-		r, err = j.each(ports, cycles[0])
-	}
+	r, err := j.report(ports, cycles)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", name, err)
 		if errors.As(err, new(*bill.WindowError)) {
@@ -399,30 +396,39 @@ func (j *job) cycles(t *cli.Tool, s *bill.Samples) ([]calendar.Cycle, error) {
 }
 
 // report computes the report that the flags ask for.
-func (j *job) report(s *bill.Samples, cycles []calendar.Cycle) (report, error) {
-	if j.all {
-		var all bill.Bills
+func (j *job) report(ports []samples.Port, cycles []calendar.Cycle) (report, error) {
+	if j.simulate || j.plan {
+		scenario, err := bill.NewScenario(ports[0].Samples, cycles[0], bill.Gates{
+			Terms: j.terms, Calendar: j.calendar,
+			Threshold: float64(j.threshold), Patience: time.Duration(j.patience),
+		})
+		switch {
+		case err != nil:
+			return nil, err
+		case j.plan:
+			return scenario.Plan(j.terms.Commit)
+		}
+		return scenario.Simulate(j.terms.Commit)
+	}
+	all := perPort{ports: ports}
+	for _, p := range ports {
 		for _, cycle := range cycles {
-			b, err := bill.New(s, cycle, j.calendar.Zone, j.terms)
-			if err != nil {
+			b, err := bill.New(p.Samples, cycle, j.calendar.Zone, j.terms)
+			switch {
+			case err != nil && len(ports) > 1:
+				return nil, fmt.Errorf("%s: %w", p.Name, err)
+			case err != nil:
 				return nil, err
 			}
-			all = append(all, b)
+			all.bills = append(all.bills, b)
+			all.bps += b.BPS(b.Billed)
 		}
+	}
+	switch {
+	case len(ports) > 1:
 		return all, nil
+	case j.all:
+		return all.bills, nil
 	}
-	if !j.simulate && !j.plan {
-		return bill.New(s, cycles[0], j.calendar.Zone, j.terms)
-	}
-	scenario, err := bill.NewScenario(s, cycles[0], bill.Gates{
-		Terms: j.terms, Calendar: j.calendar,
-		Threshold: float64(j.threshold), Patience: time.Duration(j.patience),
-	})
-	if err != nil {
-		return nil, err
-	}
-	if j.plan {
-		return scenario.Plan(j.terms.Commit)
-	}
-	return scenario.Simulate(j.terms.Commit)
+	return all.bills[0], nil
 }

@@ -168,7 +168,7 @@ func (f *file) header(line int, names ...string) (*table, error) {
 			continue
 		}
 		if d == total {
-			f.note(line, "total", "%q is both directions together: they count as in", name)
+			f.note(line, "%q is both directions together: they count as in", name)
 		}
 		if err := f.addColumn(t, i, d, names); err != nil {
 			return nil, err

@@ -119,9 +119,10 @@ type file struct {
 	in      input
 	part    string // what errors number: line, or value
 	ports   map[string][]row
-	kept    int   // rows
-	seq     int   // of a value of a document
-	late    int64 // nanoseconds from the end of a sample to its time
+	kept    int    // rows
+	seq     int    // of a value of a document
+	comment string // of XML, the last one
+	late    int64  // nanoseconds from the end of a sample to its time
 	notes   []note
 	layouts []string // of times, the last one that fitted first
 	comma   byte     // the decimal mark of numbers; 0 if it is not known
@@ -194,21 +195,19 @@ func (f *file) at(line int, err error) error {
 	return fmt.Errorf("%s %d: %w", f.part, line, err)
 }
 
-// note is a kind of change that was made: the first one, and how many more there were.
+// note is a kind of change that was made, with one format: the first one, and how many more there were.
 type note struct {
-	kind, text string
-	more       int
+	format, text string
+	more         int
 }
 
-func (f *file) note(line int, kind, text string, args ...any) {
-	for i := range f.notes {
-		if n := &f.notes[i]; n.kind == kind {
-			n.more++
-			return
-		}
+func (f *file) note(line int, format string, args ...any) {
+	i := slices.IndexFunc(f.notes, func(n note) bool { return n.format == format })
+	if i >= 0 {
+		f.notes[i].more++
+		return
 	}
-	text = fmt.Sprintf("%s %d: %s", f.part, line, fmt.Sprintf(text, args...))
-	f.notes = append(f.notes, note{kind: kind, text: text})
+	f.notes = append(f.notes, note{format, fmt.Sprintf("%s %d: %s", f.part, line, fmt.Sprintf(format, args...)), 0})
 }
 
 // Sum returns the sum of samples of several ports, and a note on those that not all of them

@@ -71,7 +71,7 @@ func readCacti(f *file) error {
 		case first && fields[0] != head[2]:
 			step, _ := strconv.ParseInt(head[3], 10, 18)
 			f.late = step * int64(time.Second)
-			f.note(line, "late", "this version of Cacti gives samples the times of the next ones: corrected by %v",
+			f.note(line, "this version of Cacti gives samples the times of the next ones: corrected by %v",
 				cli.Duration(f.late))
 		}
 		first = false
@@ -127,7 +127,7 @@ func (f *file) sample(port string, r row, at string, values [2]string, unit [2]f
 	}
 	for d, text := range values {
 		if d == out && len(text) > 1 && text[0] == '-' && text[1] <= '9' {
-			f.note(r.line, "below", "out is negative, as it is drawn below the axis: it counts as positive")
+			f.note(r.line, "out is negative, as it is drawn below the axis: it counts as positive")
 			text = text[1:]
 		}
 		if r.value[d], err = f.number(text); err != nil {
@@ -174,7 +174,7 @@ func readMRTG(f *file) error {
 		case r.period < 0:
 			err = f.at(rows[i+1].line, errors.New("later than the line before: want the newest line first"))
 		case r.period > int64(max(f.Interval, 5*time.Minute))*3/2:
-			f.note(r.line, "coarse", "a mean of %v is no sample: left out", cli.Duration(r.period))
+			f.note(r.line, "a mean of %v is no sample: left out", cli.Duration(r.period))
 		case r.period > 0:
 			kept = append(kept, r)
 		}
@@ -226,7 +226,7 @@ func readNfdump(f *file) error {
 		values := [2]string{field("ibyt"), field("obyt")}
 		switch {
 		case into == from:
-			f.note(line, "neither", "the flow does not cross the port: left out")
+			f.note(line, "the flow does not cross the port: left out")
 			return nil
 		case from:
 			slices.Reverse(values[:])

@@ -186,7 +186,7 @@ func readXport(f *file) error {
 			}
 			t, err = f.header(1, append([]string{"time"}, x.Legend...)...)
 			if err == nil && !f.Format.has("bits", "bytes") && max(t.series[0].unit[in], t.series[0].unit[out]) == 1 {
-				f.note(1, "unit", "values count as bytes a second: if they are bits, give -format bits")
+				f.note(1, "values count as bytes a second: if they are bits, give -format bits")
 			}
 			return err
 		}),
@@ -205,7 +205,7 @@ func readXport(f *file) error {
 // each row has its time.
 func readDump(f *file) error {
 	var t *table // of an archive that counts
-	var mean, comment string
+	var mean string
 	var step, best, length int64 // seconds
 	names, want := []string{"time"}, int64(f.Interval/time.Second)
 	err := document{
@@ -222,13 +222,12 @@ func readDump(f *file) error {
 			}
 			return err
 		}),
-		"rra.database.comment": text(&comment),
 		"rra.database.row": on(func(x xmlRow) error {
 			if t == nil {
 				return nil
 			}
-			_, at, _ := strings.Cut(comment, "/ ")
-			comment = ""
+			_, at, _ := strings.Cut(f.comment, "/ ")
+			f.comment = ""
 			return f.values(t, length, append([]string{at}, x.V...))
 		}),
 	}.read(f)

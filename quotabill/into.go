@@ -58,15 +58,14 @@ func (j *job) free(l *ledger.Ledger, start, end int64) error {
 // count counts samples, and marks the slots in which a gate would have passed bytes that are free.
 func (j *job) count(l *ledger.Ledger, list []bill.Sample, length int64) error {
 	_, _, limit := j.terms.Poller.Samples(j.terms.Window, j.terms.Commit)
-	per := int(int64(j.terms.Window) / length)
-	var window [2]int64
-	for i, x := range list {
-		bytes, left := [2]int64{x.In, x.Out}, [2]int64{}
-		if i >= per {
-			left = [2]int64{list[i-per].In, list[i-per].Out}
-		}
-		for d := range window {
-			window[d] += bytes[d] - left[d]
+	first, window := 0, [2]int64{}
+	for _, x := range list {
+		bytes := [2]int64{x.In, x.Out}
+		window[ledger.In] += x.In
+		window[ledger.Out] += x.Out
+		for ; list[first].At < x.At+length-int64(j.terms.Window); first++ {
+			window[ledger.In] -= list[first].In
+			window[ledger.Out] -= list[first].Out
 		}
 		for d, one := range window {
 			if j.terms.Method == bill.Sum {

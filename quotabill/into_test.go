@@ -44,3 +44,19 @@ func TestInto(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Samples on both sides of a gap are not of one window.
+func TestIntoGap(t *testing.T) {
+	j, ports := portsOf(t, "", "2026-11-10 00:00:00,0,1000\n2026-11-10 00:05:00,0,1000\n2026-11-10 00:15:00,0,1000\n")
+	j.terms.Window, j.terms.Commit, j.into = 10*time.Minute, 1500, t.TempDir()+"/ledger"
+	begin := time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC).UnixNano()
+	if err := j.fill(ports[0].Samples, j.calendar.At(begin), begin+int64(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	l := ledgerOf(t, j.into, ledger.Config{Slot: 10 * time.Second, CycleDay: 1, Zone: time.UTC}, j.calendar)
+	for i, want := range []bool{false, true, false, false} {
+		if got := l.Look(begin+int64(i)*int64(5*time.Minute), ledger.Out).Marked.Load(); got != want {
+			t.Errorf("sample %d is marked: %v", i, got)
+		}
+	}
+}

@@ -140,10 +140,13 @@ func text(into *string) func(func(any) error) error {
 	return on(func(x string) error { *into = strings.TrimSpace(x); return nil })
 }
 
-// scalar is a string or a number of JSON as it is written. Nothing else is a time or a value.
-func scalar(x any) string {
-	if x == nil {
-		return ""
+// texts returns strings and numbers of JSON as they are written. Nothing else is a time or a value.
+func texts(list ...any) (all []string) {
+	for _, x := range list {
+		if x == nil {
+			x = ""
+		}
+		all = append(all, fmt.Sprint(x))
 	}
-	return fmt.Sprint(x)
+	return all
 }

@@ -78,9 +78,9 @@ func readPrometheus(f *file) error {
 			if direction < 0 {
 				return errors.New("the values of a series come before its labels")
 			}
-			var values [2]string
-			values[direction] = scalar(x[1])
-			return f.value(port, 0, scalar(x[0]), values)
+			pair, values := texts(x[:]...), [2]string{}
+			values[direction] = pair[1]
+			return f.value(port, 0, pair[0], values)
 		}),
 	}.read(f)
 	if err == nil && (status != "success" || result != "matrix") {
@@ -134,7 +134,7 @@ func readGraph(f *file) error {
 			if len(columns[i]) == maxRows {
 				return errMany
 			}
-			columns[i] = append(columns[i], scalar(x))
+			columns[i] = append(columns[i], texts(x)...)
 			return nil
 		})
 	}
@@ -191,13 +191,7 @@ func readXport(f *file) error {
 			return err
 		}),
 		"data.row": on(func(x xmlRow) error { return record(append(x.T, x.V...)) }),
-		"data[]": on(func(x []any) error {
-			var fields []string
-			for _, value := range x {
-				fields = append(fields, scalar(value))
-			}
-			return record(fields)
-		}),
+		"data[]":   on(func(x []any) error { return record(texts(x...)) }),
 	}.read(f)
 }
 

@@ -23,9 +23,6 @@ const (
 // fromFiles reads the ports of -csv, as one if they are to be added up.
 func (j *job) fromFiles(t *cli.Tool) (ports []samples.Port, err error) {
 	for _, name := range j.csv {
-		if name == "-" && cli.IsTerminal(0) {
-			return nil, cli.Hint(errors.New("stdin is a terminal"), "quotabill -csv - < samples.csv")
-		}
 		list, notes, err := j.read(name)
 		if name == "-" {
 			name = "stdin"

@@ -12,8 +12,8 @@ import (
 	"framepipe/internal/samples"
 )
 
-// jobOf returns a job for files of these contents.
-func jobOf(t *testing.T, add string, contents ...string) *job {
+// portsOf returns a job for files of these contents, and their ports.
+func portsOf(t *testing.T, add string, contents ...string) (*job, []samples.Port) {
 	t.Helper()
 	j := &job{given: none, add: add, zone: "UTC", format: samples.Format{}}
 	j.calendar.Day, j.terms.Percentile, j.window.Duration = 1, 95e9, cli.Duration(5*time.Minute)
@@ -27,13 +27,6 @@ func jobOf(t *testing.T, add string, contents ...string) *job {
 	if err := j.check(); err != nil {
 		t.Fatal(err)
 	}
-	return j
-}
-
-// portsOf returns such a job, and the ports of its files.
-func portsOf(t *testing.T, add string, contents ...string) (*job, []samples.Port) {
-	t.Helper()
-	j := jobOf(t, add, contents...)
 	ports, err := j.fromFiles(&cli.Tool{})
 	if err != nil {
 		t.Fatal(err)
@@ -45,16 +38,17 @@ func portsOf(t *testing.T, add string, contents ...string) (*job, []samples.Port
 func TestAdd(t *testing.T) {
 	one := "2026-11-10 00:00:00,375000000,0\n2026-11-10 00:05:00,0,0\n"
 	other := "2026-11-10 00:00:00,0,0\n2026-11-10 00:05:00,375000000,0\n"
-	if _, err := jobOf(t, "", one, other).fromFiles(&cli.Tool{}); err == nil || !strings.HasPrefix(err.Error(), "there are 2 ports: ") {
-		t.Error(err)
-	}
-	_, ports := portsOf(t, addSamples, one, other)
+	j, ports := portsOf(t, addSamples, one, other)
 	for x := range ports[0].All() {
 		if len(ports) != 1 || ports[0].Len() != 2 || x.In != 375000000 {
 			t.Error(ports, x)
 		}
 	}
-	j, ports := portsOf(t, addPercentiles, one, other)
+	j.add = ""
+	if _, err := j.fromFiles(&cli.Tool{}); err == nil || !strings.HasPrefix(err.Error(), "there are 2 ports: ") {
+		t.Error(err)
+	}
+	j, ports = portsOf(t, addPercentiles, one, other)
 	r, err := j.report(ports, ports[0].Cycles(j.calendar))
 	if err != nil {
 		t.Fatal(err)

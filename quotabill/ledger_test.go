@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -39,7 +40,7 @@ func FuzzLedger(f *testing.F) {
 		f.Fatal(len(fresh), err)
 	}
 	some := bytes.Repeat([]byte{0, 7, 0, 1, 0, 0, 1, 200, 0, 0, 3, 255, 2, 9, 5, 0}, 8)
-	f.Add(some, uint32(4<<24|3<<16|2<<8|1), int64(0), int64(35*time.Minute), uint8(0x20))
+	f.Add(some, uint32(4<<24|3<<16|2<<8|1), int64(0), int64(35*time.Minute), uint8(0))
 	f.Add(some, uint32(4<<24|2<<16|3<<8|1), int64(2*time.Minute+1), int64(1<<62), uint8(0x63))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff}, uint32(1<<24|1<<8), int64(-1), int64(time.Hour), uint8(0x44))
 	f.Fuzz(func(t *testing.T, counts []byte, order uint32, shift, now int64, how uint8) {
@@ -93,17 +94,11 @@ func FuzzLedger(f *testing.F) {
 				t.Fatalf("%+v", b)
 			}
 			got += b.InBytes + b.OutBytes
-			switch how >> 5 { // each takes longer than all before
-			case 0:
-				_, err = json.Marshal(b.JSON())
-			case 1:
-				err = b.Text(io.Discard, bill.Style{})
-			case 2:
-				err = b.HTML(io.Discard)
-			case 3:
-				err = b.Slots(io.Discard)
+			if how>>5 > 0 { // the rest takes longer than all before
+				continue
 			}
-			if err != nil {
+			_, err = json.Marshal(b.JSON())
+			if err = errors.Join(err, b.Text(io.Discard, bill.Style{}), b.HTML(io.Discard), b.Slots(io.Discard)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -149,8 +144,7 @@ func TestAhead(t *testing.T) {
 		{6 * time.Minute, 72, 3000},
 		{cycle, 120, 3000},
 		{cycle + time.Minute, 133, 4000},
-		{2 * cycle, 133, 4000},
-		{3 * cycle, 133, 4000}, // nothing is known after the last byte once its cycle is over
+		{2 * cycle, 133, 4000}, // nothing is known after the last byte once its cycle is over
 	} {
 		list, bytes := readLedger(l, false, start+int64(tt.now)), int64(0)
 		for _, x := range list {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"framepipe/internal/bill"
 	"framepipe/internal/budget"
@@ -134,9 +133,6 @@ func main() {
 	flags := flag.NewFlagSet("quotabill", flag.ContinueOnError)
 	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: "LEDGER", Flags: flags, Run: j.run, Abrupt: true}
 	flags.Func("csv", "", func(s string) error {
-		if s == "" {
-			return errors.New("want a file, or - for standard input")
-		}
 		j.csv, tool.Args = append(j.csv, s), "[LEDGER]" // it takes the place of the ledger, or is compared with it
 		return nil
 	})
@@ -256,18 +252,14 @@ func (j *job) check() (err error) {
 	if err := j.conflict(); err != nil {
 		return err
 	}
-	t, unprintable := &j.terms, func(r rune) bool { return r <= ' ' || !unicode.IsPrint(r) }
+	t := &j.terms
 	switch {
 	case j.calendar.Day < 1 || j.calendar.Day > 31:
 		return cli.Usagef("-cycle-day %d: a month has days 1 to 31", j.calendar.Day)
-	case j.interval != 0 && j.interval < cli.Duration(time.Millisecond):
-		return cli.Usagef("-interval %v: must be at least a millisecond", j.interval)
 	case j.window.Duration > cli.Duration(24*time.Hour):
 		return cli.Usagef("-window %v: must be at most a day, or month", j.window)
 	case t.Reserve < 0:
 		return cli.Usagef("-reserve %d is negative", t.Reserve)
-	case len(t.Prices.Currency) > 8 || strings.ContainsFunc(t.Prices.Currency, unprintable):
-		return cli.Usagef("-currency %q: want a short name, such as EUR", t.Prices.Currency)
 	}
 	if j.calendar.Zone, err = cli.Zone(j.zone); err != nil {
 		return err

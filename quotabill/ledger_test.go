@@ -59,7 +59,7 @@ func FuzzLedger(f *testing.F) {
 		if err := os.WriteFile(name, file, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		j := job{given: none, ledger: name, zone: "UTC", threshold: threshold, simulate: how&1 != 0, rate: 1000}
+		j := job{given: none, ledger: name, zone: "UTC", threshold: 0.75, simulate: how&1 != 0, rate: 1000}
 		j.calendar.Day, j.terms.Percentile, j.terms.Method = 1, 95e9, bill.Method(how>>1%5)
 		source, err := j.fromLedger(now)
 		if err != nil {

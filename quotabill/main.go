@@ -92,9 +92,6 @@ the billed rate are free. Text has colour on a terminal, unless NO_COLOR is set.
   quotabill -csv samples.csv -window month -quota 20TB -cycle-day 5
 `
 
-// threshold is the gate's default.
-const threshold = 0.75
-
 // job is what the flags ask for.
 type job struct {
 	csv       []string
@@ -128,8 +125,8 @@ type job struct {
 }
 
 func main() {
-	j := job{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, threshold: threshold, format: samples.Format{}}
-	j.terms.Percentile = 95e9
+	j := job{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, format: samples.Format{}}
+	j.terms.Percentile, j.threshold = 95e9, 0.75 // as of gates
 	flags := flag.NewFlagSet("quotabill", flag.ContinueOnError)
 	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: "LEDGER", Flags: flags, Run: j.run, Abrupt: true}
 	flags.Func("csv", "", func(s string) error {
@@ -215,7 +212,8 @@ func (j *job) conflict() error {
 		{j.title != "" && !j.given("svg", "html"), "-title goes with -svg or -html"},
 		{j.csv == nil && j.given("interval", "format", "counters", "speed", "add"),
 			"-interval, -format, -counters, -speed and -add go with -csv"},
-		{j.add == addPercentiles && (j.window.Month || j.given("all", "svg", "html", "prom", "slots", "simulate", "plan")),
+		{j.add == addPercentiles &&
+			(j.window.Month || j.given("all", "svg", "html", "prom", "slots", "simulate", "plan")),
 			"-add percentiles is for a bill: -all, -svg, -html, -prom, -slots, -simulate, -plan and -window month need -add samples"},
 		{!gates && j.given("threshold", "patience"), "-threshold and -patience go with -simulate or -plan"},
 		{!gates && j.csv != nil && j.into == "" && j.ledger == "" && j.given("reserve", "jitter", "phase"),

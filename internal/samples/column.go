@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -90,13 +91,11 @@ func unit(text string) (bytes float64, rate bool) {
 	if base := m[3]; base[0] == 'b' && (len(base) == 1 || base == "bps") || strings.HasPrefix(strings.ToLower(base), "bit") {
 		bytes = 1. / 8
 	}
-	base := 1000.
+	prefix := 1000.
 	if m[2] != "" {
-		base = 1024
+		prefix = 1024
 	}
-	for i := strings.Index("kmgt", strings.ToLower(m[1])); m[1] != "" && i >= 0; i-- {
-		bytes *= base
-	}
+	bytes *= math.Pow(prefix, float64(strings.Index(" kmgt", strings.ToLower(m[1]))))
 	return bytes, m[4] != "" || strings.EqualFold(m[3], "bps")
 }
 

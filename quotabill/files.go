@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"framepipe/internal/bill"
-	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 	"framepipe/internal/samples"
 )
@@ -22,33 +20,14 @@ const (
 	addPercentiles = "percentiles"
 )
 
-func (c *config) setAdd(s string) error {
-	if s != addSamples && s != addPercentiles {
-		return errors.New("want samples or percentiles")
-	}
-	c.add = s
-	return nil
-}
-
-// notPipe returns an error if a file is a named pipe: opening it would wait for a writer.
-func notPipe(name, hint string) error {
-	if info, err := os.Stat(name); err == nil && info.Mode()&os.ModeNamedPipe != 0 && !strings.HasPrefix(name, "/dev/") {
-		return cli.Hint(&os.PathError{Op: "open", Path: name, Err: errors.New("a named pipe")}, "%s", hint)
-	}
-	return nil
-}
-
 // fromFiles reads the ports of -csv, as one if they are to be added up.
 func (j *job) fromFiles(t *cli.Tool) (ports []samples.Port, err error) {
 	for _, name := range j.csv {
-		if name == "-" && cli.IsTerminal(0) {
-			return nil, cli.Hint(errors.New("stdin is a terminal"), "quotabill -csv - < samples.csv")
-		}
 		list, notes, err := j.read(name)
 		if name == "-" {
 			name = "stdin"
 		}
-		if path := (*os.PathError)(nil); err != nil && !errors.As(err, &path) { // it names the file already
+		if err != nil && !errors.As(err, new(*os.PathError)) { // it names the file already
 			err = fmt.Errorf("%s: %w", name, err)
 		}
 		if err != nil {
@@ -93,9 +72,6 @@ func (j *job) fromFiles(t *cli.Tool) (ports []samples.Port, err error) {
 func (j *job) read(name string) ([]samples.Port, []string, error) {
 	in := os.Stdin
 	if name != "-" {
-		if err := notPipe(name, "quotabill -csv - < "+name); err != nil {
-			return nil, nil, err
-		}
 		f, err := os.Open(name)
 		if err != nil {
 			return nil, nil, err
@@ -109,31 +85,9 @@ func (j *job) read(name string) ([]samples.Port, []string, error) {
 
 // perPort is the bills of several ports, which are paid together.
 type perPort struct {
-	names []string
+	ports []samples.Port
 	bills bill.Bills
-}
-
-// each bills every port for a cycle. A port without samples in it has no bill.
-func (j *job) each(ports []samples.Port, cycle calendar.Cycle) (report, error) {
-	var all perPort
-	for _, p := range ports {
-		if p.Count(cycle) == 0 {
-			return nil, fmt.Errorf("%s has no samples of the cycle %s", p.Name, cycle.Name)
-		}
-		b, err := bill.New(p.Samples, cycle, j.calendar.Zone, j.terms)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.Name, err)
-		}
-		all.names, all.bills = append(all.names, p.Name), append(all.bills, b)
-	}
-	return all, nil
-}
-
-func (p perPort) billed() (bps float64) {
-	for _, b := range p.bills {
-		bps += b.BPS(b.Billed)
-	}
-	return bps
+	bps   float64 // the sum
 }
 
 // Text writes a line a port, and the sum.
@@ -142,17 +96,17 @@ func (p perPort) Text(w io.Writer, _ bill.Style) error {
 	first := p.bills[0]
 	fmt.Fprintf(t, "port\tbilled\tcycle %s, percentile %v\n", first.Cycle.Name, first.Percentile)
 	for i, b := range p.bills {
-		fmt.Fprintf(t, "%s\t%s\t%d samples\n", p.names[i], cli.Human(b.BPS(b.Billed), "bit/s"), b.Samples)
+		fmt.Fprintf(t, "%s\t%s\t%d samples\n", p.ports[i].Name, cli.Human(b.BPS(b.Billed), "bit/s"), b.Samples)
 	}
-	fmt.Fprintf(t, "sum\t%s\n", cli.Human(p.billed(), "bit/s"))
+	fmt.Fprintf(t, "sum\t%s\n", cli.Human(p.bps, "bit/s"))
 	return t.Flush()
 }
 
 // JSON returns the bill of each port with its name, and the sum.
 func (p perPort) JSON() []map[string]any {
-	list := slices.Clone(p.bills.JSON())
+	list := p.bills.JSON()
 	for i := range list {
-		list[i]["port"] = p.names[i]
+		list[i]["port"] = p.ports[i].Name
 	}
-	return append(list, map[string]any{"port": nil, "billed_bps": p.billed()})
+	return append(list, map[string]any{"port": nil, "billed_bps": p.bps})
 }

@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -13,44 +12,21 @@ import (
 	"framepipe/internal/samples"
 )
 
-// A named pipe is an error and no wait for a writer, and says how to read one.
-func TestNamedPipe(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "pipe")
-	if err := syscall.Mkfifo(name, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, _, err := (&job{}).read(name)
-	if err == nil || err.Error() != "open "+name+": a named pipe" || cli.HintOf(err) != "quotabill -csv - < "+name {
-		t.Error(err, cli.HintOf(err))
-	}
-	if _, err = (&config{}).fromLedger(name, 0); err == nil || err.Error() != "open "+name+": a named pipe" {
-		t.Error(err)
-	}
-}
-
-// jobOf returns a job for files of these contents.
-func jobOf(t *testing.T, add string, contents ...string) *job {
+// portsOf returns a job for files of these contents, and their ports.
+func portsOf(t *testing.T, add string, contents ...string) (*job, []samples.Port) {
 	t.Helper()
-	c := config{given: none, add: add, zone: "UTC", cycleDay: 1, percentile: 95e9, threshold: threshold, format: samples.Format{}}
-	c.window.Duration = cli.Duration(5 * time.Minute)
+	j := &job{given: none, add: add, zone: "UTC", format: samples.Format{}}
+	j.calendar.Day, j.terms.Percentile, j.window.Duration = 1, 95e9, cli.Duration(5*time.Minute)
 	for i, content := range contents {
 		name := filepath.Join(t.TempDir(), "abc"[i:i+1])
 		if err := os.WriteFile(name, []byte(content), 0o666); err != nil {
 			t.Fatal(err)
 		}
-		c.csv = append(c.csv, name)
+		j.csv = append(j.csv, name)
 	}
-	j, err := c.check()
-	if err != nil {
+	if err := j.check(); err != nil {
 		t.Fatal(err)
 	}
-	return j
-}
-
-// portsOf returns such a job, and the ports of its files.
-func portsOf(t *testing.T, add string, contents ...string) (*job, []samples.Port) {
-	t.Helper()
-	j := jobOf(t, add, contents...)
 	ports, err := j.fromFiles(&cli.Tool{})
 	if err != nil {
 		t.Fatal(err)
@@ -62,17 +38,18 @@ func portsOf(t *testing.T, add string, contents ...string) (*job, []samples.Port
 func TestAdd(t *testing.T) {
 	one := "2026-11-10 00:00:00,375000000,0\n2026-11-10 00:05:00,0,0\n"
 	other := "2026-11-10 00:00:00,0,0\n2026-11-10 00:05:00,375000000,0\n"
-	if _, err := jobOf(t, "", one, other).fromFiles(&cli.Tool{}); err == nil || !strings.HasPrefix(err.Error(), "there are 2 ports: ") {
-		t.Error(err)
-	}
-	_, ports := portsOf(t, addSamples, one, other)
+	j, ports := portsOf(t, addSamples, one, other)
 	for x := range ports[0].All() {
 		if len(ports) != 1 || ports[0].Len() != 2 || x.In != 375000000 {
 			t.Error(ports, x)
 		}
 	}
-	j, ports := portsOf(t, addPercentiles, one, other)
-	r, err := j.each(ports, j.calendar.At(time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC).UnixNano()))
+	j.add = ""
+	if _, err := j.fromFiles(&cli.Tool{}); err == nil || !strings.HasPrefix(err.Error(), "there are 2 ports: ") {
+		t.Error(err)
+	}
+	j, ports = portsOf(t, addPercentiles, one, other)
+	r, err := j.report(ports, ports[0].Cycles(j.calendar))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -14,65 +12,43 @@ import (
 	"framepipe/internal/ledger"
 )
 
-func (c *config) checkInto() error {
-	switch {
-	case c.into == "":
-		return nil
-	case c.csv == nil || c.add == addPercentiles || c.simulate || c.plan:
-		return cli.Usagef("-into is for samples: give it with -csv, without -simulate, -plan and -add percentiles")
-	case c.rate == 0 && c.quota == 0:
-		return cli.Usagef("-into needs the commit of the gate, which free windows go by: give -rate, or -quota")
-	}
-	return nil
-}
-
-// fill adds the samples of a cycle, and of the one before, from which gates learn, to a ledger. It makes a
-// new one under another name, so that no gate finds a part of it.
+// fill adds the samples of a cycle, and of the one before, from which gates learn, to a ledger.
 func (j *job) fill(s *bill.Samples, cycle calendar.Cycle, now int64) (err error) {
 	if j.terms.Window < s.Slot {
 		return &bill.WindowError{Slot: s.Slot, Window: j.terms.Window}
-	}
-	before, _ := j.calendar.Bounds(cycle.Start - 1)
-	list := slices.DeleteFunc(slices.Collect(s.All()), func(x bill.Sample) bool { return x.At < before || x.At >= cycle.End })
-	made := j.into
-	if _, err := os.Stat(made); errors.Is(err, os.ErrNotExist) {
-		dir, err := os.MkdirTemp(filepath.Dir(made), ".quotabill.*")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(dir)
-		made = filepath.Join(dir, filepath.Base(made))
 	}
 	slots, err := j.calendar.Divide(j.terms.Window)
 	if err != nil {
 		return err
 	}
+	before, _ := j.calendar.Bounds(cycle.Start - 1)
+	list := slices.DeleteFunc(slices.Collect(s.All()), func(x bill.Sample) bool { return x.At < before || x.At >= cycle.End })
+	last := list[len(list)-1].At
+	if last+int64(s.Slot) > now {
+		return cli.Hint(fmt.Errorf("the sample that begins at %s ends in the future", j.show(last)), "give the time zone of the file with -tz")
+	}
 	cfg := ledger.Config{Slot: j.terms.Window / time.Duration(slots), Slots: slots, Calendar: j.calendar}
-	l, err := ledger.Open(made, cfg)
+	l, err := ledger.Open(j.into, cfg)
 	if err != nil {
 		return err
 	}
 	defer l.Catch(&err)
-	if err = j.free(l, list, int64(s.Slot), now); err == nil {
+	if err = j.free(l, list[0].At, last+int64(s.Slot)); err == nil {
 		err = j.count(l, list, int64(s.Slot))
 	}
-	if err = errors.Join(err, l.Close()); err == nil && made != j.into {
-		err = os.Link(made, j.into)
-	}
-	return err
+	return errors.Join(err, l.Close())
 }
 
-// free checks that the time of samples has passed, and that a ledger has no bytes of it.
-func (j *job) free(l *ledger.Ledger, list []bill.Sample, length, now int64) error {
-	show := func(at int64) string { return time.Unix(0, at).In(j.calendar.Zone).Format(time.DateTime) }
-	last := list[len(list)-1].At
-	if last+length > now {
-		return cli.Hint(fmt.Errorf("the sample that begins at %s ends in the future", show(last)), "give the time zone of the file with -tz")
-	}
-	for at := list[0].At; at < last+length; {
+func (j *job) show(at int64) string {
+	return time.Unix(0, at).In(j.calendar.Zone).Format(time.DateTime)
+}
+
+// free checks that a ledger has no bytes from start to end.
+func (j *job) free(l *ledger.Ledger, start, end int64) error {
+	for at := start; at < end; {
 		slot := l.Look(at, ledger.In)
 		if slot.Charged.Load()+l.Look(at, ledger.Out).Charged.Load() > 0 {
-			return cli.Hint(fmt.Errorf("%s has bytes at %s, in the time of the samples", j.into, show(at)), "leave out samples from then on")
+			return cli.Hint(fmt.Errorf("%s has bytes at %s, in the time of the samples", j.into, j.show(at)), "leave out samples from then on")
 		}
 		at = slot.End
 	}
@@ -82,18 +58,17 @@ func (j *job) free(l *ledger.Ledger, list []bill.Sample, length, now int64) erro
 // count counts samples, and marks the slots in which a gate would have passed bytes that are free.
 func (j *job) count(l *ledger.Ledger, list []bill.Sample, length int64) error {
 	_, _, limit := j.terms.Poller.Samples(j.terms.Window, j.terms.Commit)
-	per := int(int64(j.terms.Window) / length)
-	var window [2]int64
-	for i, x := range list {
-		bytes, left := [2]int64{x.In, x.Out}, [2]int64{}
-		if i >= per {
-			left = [2]int64{list[i-per].In, list[i-per].Out}
-		}
-		for d := range window {
-			window[d] += bytes[d] - left[d]
+	first, window := 0, [2]int64{}
+	for _, x := range list {
+		bytes := [2]int64{x.In, x.Out}
+		window[ledger.In] += x.In
+		window[ledger.Out] += x.Out
+		for ; list[first].At < x.At+length-int64(j.terms.Window); first++ {
+			window[ledger.In] -= list[first].In
+			window[ledger.Out] -= list[first].Out
 		}
 		for d, one := range window {
-			if j.method == bill.Sum {
+			if j.terms.Method == bill.Sum {
 				one = window[ledger.In] + window[ledger.Out]
 			}
 			err := spread(l, ledger.Direction(d), x.At, x.At+length, bytes[d], j.terms.Commit > 0 && one > limit)

@@ -17,14 +17,15 @@ func TestInto(t *testing.T) {
 	if err := j.fill(s, cycle, now-1); err == nil || err.Error() != "the sample that begins at 2026-11-10 00:05:00 ends in the future" {
 		t.Error(err)
 	}
-	l := ledgerOf(t, j.into, j.calendar)
-	if all := l.Cycles(); len(all) > 0 {
-		t.Errorf("it left %v", all)
-	}
-	later, err := l.At(now, ledger.Out) // the gate runs since now
+	l, err := ledger.Read(j.into)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer l.Close()
+	if all := l.Cycles(); len(all) > 0 {
+		t.Errorf("it left %v", all)
+	}
+	later, _ := l.At(now, ledger.Out) // the gate runs since now
 	later.Charged.Add(1)
 	if err := j.fill(s, cycle, now); err != nil {
 		t.Fatal(err)
@@ -42,5 +43,25 @@ func TestInto(t *testing.T) {
 	}
 	if err := j.fill(s, cycle, now); err == nil || err.Error() != j.into+" has bytes at 2026-11-10 00:00:00, in the time of the samples" {
 		t.Error(err)
+	}
+}
+
+// Samples on both sides of a gap are not of one window.
+func TestIntoGap(t *testing.T) {
+	j, ports := portsOf(t, "", "2026-11-10 00:00:00,0,1000\n2026-11-10 00:05:00,0,1000\n2026-11-10 00:15:00,0,1000\n")
+	j.terms.Window, j.terms.Commit, j.into = 10*time.Minute, 1500, t.TempDir()+"/ledger"
+	begin := time.Date(2026, 11, 10, 0, 0, 0, 0, time.UTC).UnixNano()
+	if err := j.fill(ports[0].Samples, j.calendar.At(begin), begin+int64(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := ledger.Read(j.into)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for i, want := range []bool{false, true, false, false} {
+		if got := l.Look(begin+int64(i)*int64(5*time.Minute), ledger.Out).Marked.Load(); got != want {
+			t.Errorf("sample %d is marked: %v", i, got)
+		}
 	}
 }

@@ -13,11 +13,8 @@ import (
 
 // fromLedger reads the counts of gates up to now: charged bytes, or offered bytes for a
 // simulation. Without flags for them, the cycle and the window are the ledger's.
-func (c *config) fromLedger(name string, now int64) (samples *bill.Samples, err error) {
-	if err := notPipe(name, "give a ledger, or for samples quotabill -csv - < "+name); err != nil {
-		return nil, err
-	}
-	l, err := ledger.Read(name)
+func (j *job) fromLedger(now int64) (samples *bill.Samples, err error) {
+	l, err := ledger.Read(j.ledger)
 	if errors.Is(err, ledger.ErrDamaged) {
 		err = cli.Hint(err, "give the file of quotagate -ledger, or read samples with -csv")
 	}
@@ -29,25 +26,25 @@ func (c *config) fromLedger(name string, now int64) (samples *bill.Samples, err 
 	cfg := l.Config
 	switch {
 	case cfg.Length == 0:
-		if !c.given("cycle-day") {
-			c.cycleDay = cfg.Day
+		if !j.given("cycle-day") {
+			j.calendar.Day = cfg.Day
 		}
-		if !c.given("tz") {
-			c.zone = cfg.Zone.String()
+		if !j.given("tz") {
+			j.zone = cfg.Zone.String()
 		}
-	case c.given("cycle-day"):
-		return nil, cli.Usagef("-cycle-day is for months, but %s has cycles of %v", name, cli.Duration(cfg.Length))
+	case j.given("cycle-day"):
+		return nil, cli.Usagef("-cycle-day is for months, but %s has cycles of %v", j.ledger, cli.Duration(cfg.Length))
 	}
-	c.length, c.ofWindow = cfg.Length, cfg.Slots
-	if !c.given("window") {
-		c.window.Duration = cli.Duration(cfg.Window())
+	j.calendar.Length, j.terms.Slots = cfg.Length, cfg.Slots
+	if !j.given("window") {
+		j.window.Duration = cli.Duration(cfg.Window())
 	}
-	list := readLedger(l, c.simulate || c.plan, now)
+	list := readLedger(l, j.simulate || j.plan, now)
 	if len(list) == 0 {
-		return nil, fmt.Errorf("%s: no traffic was counted yet", name)
+		return nil, fmt.Errorf("%s: no traffic was counted yet", j.ledger)
 	}
 	if samples, err = bill.NewSamples(list, cfg.Slot); err != nil {
-		err = fmt.Errorf("%s: %w: %w", name, ledger.ErrDamaged, err)
+		err = fmt.Errorf("%s: %w: %w", j.ledger, ledger.ErrDamaged, err)
 	}
 	return samples, err
 }
@@ -85,7 +82,7 @@ func readLedger(l *ledger.Ledger, offered bool, now int64) (list []bill.Sample) 
 
 // compare lays the samples of a provider over a ledger.
 func (j *job) compare(s *bill.Samples) error {
-	counts, err := j.fromLedger(j.ledger, time.Now().UnixNano())
+	counts, err := j.fromLedger(time.Now().UnixNano())
 	if err != nil {
 		return err
 	}

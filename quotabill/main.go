@@ -2,13 +2,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"framepipe/internal/bill"
 	"framepipe/internal/budget"
@@ -91,104 +92,95 @@ the billed rate are free. Text has colour on a terminal, unless NO_COLOR is set.
   quotabill -csv samples.csv -window month -quota 20TB -cycle-day 5
 `
 
-// threshold is the gate's default.
-const threshold = 0.75
-
-type config struct {
-	csv        []string
-	ledger     string
-	interval   cli.Duration
-	format     samples.Format
-	counters   bool
-	speed      cli.Rate
-	add        string // addSamples or addPercentiles, if several ports become one bill
-	rate       cli.Rate
-	quota      cli.Size
-	window     cli.Window
-	method     bill.Method
-	percentile budget.Percentile
-	rank       bill.Rank
-	missing    bill.Missing
-	cycle      string
-	cycleDay   int
-	length     time.Duration // of the cycles of a ledger, 0 for months
-	ofWindow   int           // slots of a ledger in a window of its gates
-	zone       string
-	all, json  bool
-	svg, html  string
-	title      string
-	prom       string
-	slots      string
-	into       string
-	simulate   bool
-	plan       bool
-	threshold  cli.Share
-	reserve    int
-	jitter     cli.Duration
-	phase      cli.Duration
-	patience   cli.Duration
-	prices     bill.Prices
-	warn       []float64
-	given      func(flag string) bool
+// job is what the flags ask for.
+type job struct {
+	csv       []string
+	ledger    string
+	interval  cli.Duration
+	format    samples.Format
+	counters  bool
+	speed     cli.Rate
+	add       string // addSamples or addPercentiles, if several ports become one bill
+	rate      cli.Rate
+	quota     cli.Size
+	window    cli.Window
+	terms     bill.Terms
+	cycle     string
+	calendar  calendar.Calendar
+	zone      string
+	all, json bool
+	svg, html string
+	title     string
+	prom      string
+	slots     string
+	into      string
+	simulate  bool
+	plan      bool
+	threshold cli.Share
+	jitter    cli.Duration
+	phase     cli.Duration
+	patience  cli.Duration
+	warn      []float64
+	given     func(flags ...string) bool // whether any of these is
 }
 
 func main() {
-	c := config{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, percentile: 95e9, threshold: threshold, format: samples.Format{}}
+	j := job{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, format: samples.Format{}}
+	j.terms.Percentile, j.threshold = 95e9, 0.75 // as of gates
 	flags := flag.NewFlagSet("quotabill", flag.ContinueOnError)
-	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: "LEDGER", Flags: flags, Abrupt: true}
+	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: "LEDGER", Flags: flags, Run: j.run, Abrupt: true}
 	flags.Func("csv", "", func(s string) error {
-		if s == "" {
-			return errors.New("want a file, or - for standard input")
-		}
-		c.csv, tool.Args = append(c.csv, s), "[LEDGER]" // it takes the place of the ledger, or is compared with it
+		j.csv, tool.Args = append(j.csv, s), "[LEDGER]" // it takes the place of the ledger, or is compared with it
 		return nil
 	})
-	flags.Var(&c.interval, "interval", "")
-	flags.Var(c.format, "format", "")
-	flags.BoolVar(&c.counters, "counters", false, "")
-	flags.Var(&c.speed, "speed", "")
-	flags.Func("add", "", c.setAdd)
-	flags.Var(&c.rate, "rate", "")
-	flags.Var(&c.quota, "quota", "")
-	flags.Var(&c.window, "window", "")
-	flags.Func("method", "", cli.Choice(&c.method, bill.Methods...))
-	flags.Var(&c.percentile, "percentile", "")
-	flags.Func("rank", "", cli.Choice(&c.rank, bill.Ranks...))
-	flags.Func("missing", "", cli.Choice(&c.missing, bill.Missings...))
-	flags.StringVar(&c.cycle, "cycle", "", "")
-	flags.IntVar(&c.cycleDay, "cycle-day", 1, "")
-	flags.StringVar(&c.zone, "tz", "UTC", "")
-	flags.BoolVar(&c.all, "all", false, "")
-	flags.BoolVar(&c.json, "json", false, "")
-	flags.StringVar(&c.svg, "svg", "", "")
-	flags.StringVar(&c.html, "html", "", "")
-	flags.StringVar(&c.title, "title", "", "")
-	flags.StringVar(&c.prom, "prom", "", "")
-	flags.StringVar(&c.slots, "slots", "", "")
-	flags.StringVar(&c.into, "into", "", "")
-	flags.BoolVar(&c.simulate, "simulate", false, "")
-	flags.BoolVar(&c.plan, "plan", false, "")
-	flags.Var(&c.prices.Commit, "price", "")
-	flags.Var(&c.prices.Overage, "overage", "")
-	flags.BoolVar(&c.prices.Whole, "round-up", false, "")
-	flags.Var(&c.prices.Minimum, "minimum", "")
-	flags.StringVar(&c.prices.Currency, "currency", "", "")
-	flags.Func("warn", "", c.setWarn)
-	flags.Var(&c.threshold, "threshold", "")
-	flags.IntVar(&c.reserve, "reserve", 0, "")
-	flags.Var(&c.jitter, "jitter", "")
-	flags.Var(&c.phase, "phase", "")
-	flags.Var(&c.patience, "patience", "")
-	c.given = func(name string) (given bool) {
-		flags.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	flags.Var(&j.interval, "interval", "")
+	flags.Func("format", "", j.format.Set)
+	flags.BoolVar(&j.counters, "counters", false, "")
+	flags.Var(&j.speed, "speed", "")
+	flags.Func("add", "", func(s string) error {
+		j.add = s
+		return cli.Choice(new(uint8), addSamples, addPercentiles)(s)
+	})
+	flags.Var(&j.rate, "rate", "")
+	flags.Var(&j.quota, "quota", "")
+	flags.Var(&j.window, "window", "")
+	flags.Func("method", "", cli.Choice(&j.terms.Method, bill.Methods...))
+	flags.Var(&j.terms.Percentile, "percentile", "")
+	flags.Func("rank", "", cli.Choice(&j.terms.Rank, bill.Ranks...))
+	flags.Func("missing", "", cli.Choice(&j.terms.Missing, bill.Missings...))
+	flags.StringVar(&j.cycle, "cycle", "", "")
+	flags.IntVar(&j.calendar.Day, "cycle-day", 1, "")
+	flags.StringVar(&j.zone, "tz", "UTC", "")
+	flags.BoolVar(&j.all, "all", false, "")
+	flags.BoolVar(&j.json, "json", false, "")
+	flags.StringVar(&j.svg, "svg", "", "")
+	flags.StringVar(&j.html, "html", "", "")
+	flags.StringVar(&j.title, "title", "", "")
+	flags.StringVar(&j.prom, "prom", "", "")
+	flags.StringVar(&j.slots, "slots", "", "")
+	flags.StringVar(&j.into, "into", "", "")
+	flags.BoolVar(&j.simulate, "simulate", false, "")
+	flags.BoolVar(&j.plan, "plan", false, "")
+	flags.Var(&j.terms.Prices.Commit, "price", "")
+	flags.Var(&j.terms.Prices.Overage, "overage", "")
+	flags.BoolVar(&j.terms.Prices.Whole, "round-up", false, "")
+	flags.Var(&j.terms.Prices.Minimum, "minimum", "")
+	flags.StringVar(&j.terms.Prices.Currency, "currency", "", "")
+	flags.Func("warn", "", j.setWarn)
+	flags.Var(&j.threshold, "threshold", "")
+	flags.Int64Var(&j.terms.Reserve, "reserve", 0, "")
+	flags.Var(&j.jitter, "jitter", "")
+	flags.Var(&j.phase, "phase", "")
+	flags.Var(&j.patience, "patience", "")
+	j.given = func(names ...string) (given bool) {
+		flags.Visit(func(f *flag.Flag) { given = given || slices.Contains(names, f.Name) })
 		return given
 	}
-	tool.Run = func(t *cli.Tool, args []string) error { return run(t, c, args) }
 	tool.Main()
 }
 
 // setWarn sets the flag -warn.
-func (c *config) setWarn(list string) error {
+func (j *job) setWarn(list string) error {
 	for text := range strings.SplitSeq(list, ",") {
 		var s cli.Share
 		if err := s.Set(text); err != nil {
@@ -197,177 +189,136 @@ func (c *config) setWarn(list string) error {
 		if s == 0 {
 			return errors.New("a share must be greater than zero")
 		}
-		c.warn = append(c.warn, float64(s))
+		j.warn = append(j.warn, float64(s))
 	}
 	return nil
 }
 
-// job is a checked config.
-type job struct {
-	config
-	terms    bill.Terms
-	calendar calendar.Calendar
+// conflict returns an error if flags do not go together.
+func (j *job) conflict() error {
+	commit, gates := j.rate != 0 || j.quota != 0, j.simulate || j.plan
+	for _, x := range []struct {
+		is      bool
+		message string
+	}{
+		{j.rate != 0 && j.quota != 0 && !j.window.Month, "-quota and -rate both set the commit: give one"},
+		{j.window.Month && j.quota == 0, "-window month is a transfer cap: give its size with -quota"},
+		{j.all && j.given("cycle"), "-all is for all cycles and -cycle for one: give one of these"},
+		{j.all && j.given("svg", "html", "prom", "slots"),
+			"-svg, -html, -prom and -slots are for one cycle: give them without -all"},
+		{j.csv != nil && j.ledger != "" && (j.add == addPercentiles ||
+			j.given("all", "cycle", "svg", "html", "prom", "slots", "into", "simulate", "plan", "warn")),
+			"samples are compared with a ledger, or billed: give only one of -csv and LEDGER"},
+		{j.title != "" && !j.given("svg", "html"), "-title goes with -svg or -html"},
+		{j.csv == nil && j.given("interval", "format", "counters", "speed", "add"),
+			"-interval, -format, -counters, -speed and -add go with -csv"},
+		{j.add == addPercentiles &&
+			(j.window.Month || j.given("all", "svg", "html", "prom", "slots", "simulate", "plan")),
+			"-add percentiles is for a bill: -all, -svg, -html, -prom, -slots, -simulate, -plan and -window month need -add samples"},
+		{!gates && j.given("threshold", "patience"), "-threshold and -patience go with -simulate or -plan"},
+		{!gates && j.csv != nil && j.into == "" && j.ledger == "" && j.given("reserve", "jitter", "phase"),
+			"-reserve, -jitter and -phase go with a ledger, -simulate or -plan"},
+		{j.simulate && j.plan, "-simulate is for one commit and -plan for several: give one"},
+		{gates && j.window.Month,
+			"-window month is a transfer cap: -simulate and -plan are for a percentile"},
+		{j.simulate && !commit, "-simulate needs a commit: give -rate 100Mbit/s, or -quota"},
+		{gates && j.given("all", "prom"), "-all and -prom are for bills, not for -simulate or -plan"},
+		{j.plan && j.given("slots"), "-slots is for one commit: give it with -simulate, not -plan"},
+		{gates && j.terms.Missing != bill.Zero,
+			"-missing is not for -simulate or -plan: they count missing samples as zero"},
+		{j.terms.Prices.Commit == 0 && j.given("overage", "round-up", "minimum", "currency"),
+			"-overage, -round-up, -minimum and -currency go with -price"},
+		{j.terms.Prices.Commit != 0 && j.window.Month,
+			"-price is for a percentile, and -window month is a transfer cap"},
+		{j.warn != nil && (j.all || gates),
+			"-warn is for the bill of one cycle: give it without -all, -simulate and -plan"},
+		{j.warn != nil && !commit, "-warn needs a commit or a transfer cap: give -rate, or -quota"},
+		{j.into != "" && (j.csv == nil || j.add == addPercentiles || gates),
+			"-into is for samples: give it with -csv, without -simulate, -plan and -add percentiles"},
+		{j.into != "" && !commit,
+			"-into needs the commit of the gate, which free windows go by: give -rate, or -quota"},
+	} {
+		if x.is {
+			return cli.Usagef("%s", x.message)
+		}
+	}
+	return nil
 }
 
-// check checks that the flags are consistent.
-func (c config) check() (*job, error) {
+// check checks the flags, and computes the terms and the calendar.
+func (j *job) check() (err error) {
+	if err := j.conflict(); err != nil {
+		return err
+	}
+	t := &j.terms
 	switch {
-	case c.rate != 0 && c.quota != 0 && !c.window.Month:
-		return nil, cli.Usagef("-quota and -rate both set the commit: give one")
-	case c.window.Month && c.quota == 0:
-		return nil, cli.Usagef("-window month is a transfer cap: give its size with -quota")
-	case c.cycleDay < 1 || c.cycleDay > 31:
-		return nil, cli.Usagef("-cycle-day %d: a month has days 1 to 31", c.cycleDay)
-	case c.all && c.cycle != "":
-		return nil, cli.Usagef("-all is for all cycles and -cycle for one: give one of these")
-	case c.all && (c.svg != "" || c.html != "" || c.prom != "" || c.slots != ""):
-		return nil, cli.Usagef("-svg, -html, -prom and -slots are for one cycle: give them without -all")
-	case c.csv != nil && c.ledger != "" && (c.all || c.cycle != "" || c.svg != "" || c.html != "" || c.prom != "" || c.slots != "" || c.into != "" ||
-		c.simulate || c.plan || c.add == addPercentiles || c.warn != nil):
-		return nil, cli.Usagef("samples are compared with a ledger, or billed: give only one of -csv and LEDGER")
-	case c.title != "" && c.svg == "" && c.html == "":
-		return nil, cli.Usagef("-title goes with -svg or -html")
-	case c.csv == nil && (c.interval != 0 || len(c.format) > 0 || c.counters || c.speed != 0 || c.add != ""):
-		return nil, cli.Usagef("-interval, -format, -counters, -speed and -add go with -csv")
-	case c.add == addPercentiles && (c.all || c.svg != "" || c.html != "" || c.prom != "" || c.slots != "" || c.simulate || c.plan || c.window.Month):
-		return nil, cli.Usagef("-add percentiles is for a bill: -all, -svg, -html, -prom, -slots, -simulate, -plan and -window month need -add samples")
-	case c.interval != 0 && c.interval < cli.Duration(time.Millisecond):
-		return nil, cli.Usagef("-interval %v: must be at least a millisecond", c.interval)
-	case c.window.Duration > cli.Duration(24*time.Hour):
-		return nil, cli.Usagef("-window %v: must be at most a day, or month", c.window)
+	case j.calendar.Day < 1 || j.calendar.Day > 31:
+		return cli.Usagef("-cycle-day %d: a month has days 1 to 31", j.calendar.Day)
+	case j.window.Duration > cli.Duration(24*time.Hour):
+		return cli.Usagef("-window %v: must be at most a day, or month", j.window)
+	case t.Reserve < 0:
+		return cli.Usagef("-reserve %d is negative", t.Reserve)
 	}
-	for _, check := range []func() error{c.checkSimulation, c.checkMoney, c.checkInto} {
-		if err := check(); err != nil {
-			return nil, err
+	if j.calendar.Zone, err = cli.Zone(j.zone); err != nil {
+		return err
+	}
+	t.Window, t.Commit = time.Duration(j.window.Duration), int64(j.quota)
+	t.Poller = budget.NewPoller(t.Window)
+	if j.given("jitter") {
+		t.Poller.Jitter = time.Duration(j.jitter)
+	}
+	t.Poller.Known, t.Poller.Phase = j.given("phase"), time.Duration(j.phase)
+	if j.simulate || j.plan {
+		if err := t.Poller.Check(t.Window); err != nil {
+			return cli.Usagef("%w", err)
 		}
 	}
-	zone, err := cli.Zone(c.zone)
-	if err != nil {
-		return nil, err
+	if j.window.Month {
+		t.Window, t.Commit, t.Cap = 5*time.Minute, 0, int64(j.quota)
 	}
-	j := &job{config: c, calendar: calendar.Calendar{Day: c.cycleDay, Zone: zone, Length: c.length}, terms: bill.Terms{
-		Method: c.method, Percentile: c.percentile, Rank: c.rank, Missing: c.missing, Prices: c.prices,
-		Window: time.Duration(c.window.Duration), Commit: int64(c.quota), Poller: c.poller(), Reserve: int64(c.reserve),
-	}}
-	if c.window.Month {
-		j.terms.Window, j.terms.Commit, j.terms.Cap = 5*time.Minute, 0, int64(c.quota)
-	}
-	if c.rate != 0 {
-		if j.terms.Commit, err = bill.Bytes(int64(c.rate), j.terms.Window); err != nil {
-			return nil, cli.Usagef("-rate %v: %w", c.rate, err)
+	if j.rate != 0 {
+		if t.Commit, err = bill.Bytes(int64(j.rate), t.Window); err != nil {
+			return cli.Usagef("-rate %v: %w", j.rate, err)
 		}
-		if j.terms.Commit == 0 {
-			return nil, cli.Usagef("-rate %v is less than a byte in a window", c.rate)
+		if t.Commit == 0 {
+			return cli.Usagef("-rate %v is less than a byte in a window", j.rate)
 		}
 	}
-	j.terms.Slots, j.terms.Held = c.ofWindow, c.csv == nil && j.terms.Commit > 0
-	if c.prices.Overage == 0 {
-		j.terms.Prices.Overage = c.prices.Commit
-	}
-	return j, nil
-}
-
-// checkMoney checks the flags of prices and warnings against the others.
-func (c *config) checkMoney() error {
-	switch p := &c.prices; {
-	case p.Commit == 0 && (*p != bill.Prices{}):
-		return cli.Usagef("-overage, -round-up, -minimum and -currency go with -price")
-	case p.Commit != 0 && c.window.Month:
-		return cli.Usagef("-price is for a percentile, and -window month is a transfer cap")
-	case len(p.Currency) > 8 || strings.ContainsFunc(p.Currency, func(r rune) bool { return r <= ' ' || !unicode.IsPrint(r) }):
-		return cli.Usagef("-currency %q: want a short name, such as EUR", p.Currency)
-	case c.warn != nil && (c.all || c.simulate || c.plan):
-		return cli.Usagef("-warn is for the bill of one cycle: give it without -all, -simulate and -plan")
-	case c.warn != nil && c.rate == 0 && c.quota == 0:
-		return cli.Usagef("-warn needs a commit or a transfer cap: give -rate, or -quota")
-	}
+	t.Held = j.csv == nil && t.Commit > 0
+	t.Prices.Overage = cmp.Or(t.Prices.Overage, t.Prices.Commit)
 	return nil
 }
 
-// checkSimulation checks the flags of simulations against the others.
-func (c *config) checkSimulation() error {
-	gates := c.simulate || c.plan
-	switch {
-	case !gates && (c.threshold != threshold || c.patience != 0):
-		return cli.Usagef("-threshold and -patience go with -simulate or -plan")
-	case !gates && c.csv != nil && c.into == "" && c.ledger == "" && (c.reserve != 0 || c.given("jitter") || c.given("phase")):
-		return cli.Usagef("-reserve, -jitter and -phase go with a ledger, -simulate or -plan")
-	case c.reserve < 0:
-		return cli.Usagef("-reserve %d is negative", c.reserve)
-	case !gates:
-		return nil
-	case c.simulate && c.plan:
-		return cli.Usagef("-simulate is for one commit and -plan for several: give one")
-	case c.window.Month:
-		return cli.Usagef("-window month is a transfer cap: -simulate and -plan are for a percentile")
-	case c.simulate && c.rate == 0 && c.quota == 0:
-		return cli.Usagef("-simulate needs a commit: give -rate 100Mbit/s, or -quota")
-	case c.all || c.prom != "":
-		return cli.Usagef("-all and -prom are for bills, not for -simulate or -plan")
-	case c.plan && c.slots != "":
-		return cli.Usagef("-slots is for one commit: give it with -simulate, not -plan")
-	case c.missing != bill.Zero:
-		return cli.Usagef("-missing is not for -simulate or -plan: they count missing samples as zero")
+func (j *job) run(t *cli.Tool, args []string) error {
+	j.ledger = strings.Join(args, "") // one at most
+	if err := j.check(); err != nil {
+		return err
 	}
-	if err := c.poller().Check(time.Duration(c.window.Duration)); err != nil {
-		return cli.Usagef("%w", err)
-	}
-	return nil
-}
-
-// poller returns the poller of simulated gates.
-func (c *config) poller() budget.Poller {
-	p := budget.NewPoller(time.Duration(c.window.Duration))
-	if c.given("jitter") {
-		p.Jitter = time.Duration(c.jitter)
-	}
-	p.Known, p.Phase = c.given("phase"), time.Duration(c.phase)
-	return p
-}
-
-func run(t *cli.Tool, c config, args []string) error {
-	c.ledger = strings.Join(args, "") // one at most
-	j, err := c.check()
+	ports, name, err := j.input(t)
 	if err != nil {
 		return err
 	}
-	var ports []samples.Port
-	name := strings.Join(c.csv, ", ")
-	if name != "" {
-		ports, err = j.fromFiles(t)
-	} else {
-		name = c.ledger
-		ports = make([]samples.Port, 1)
-		if ports[0].Samples, err = c.fromLedger(name, time.Now().UnixNano()); err == nil {
-			j, err = c.check() // again, with the ledger's cycle and window
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if c.csv != nil && c.ledger != "" {
-		return j.compare(ports[0].Samples)
+	s := ports[0].Samples
+	if j.csv != nil && j.ledger != "" {
+		return j.compare(s)
 	}
 	for _, p := range ports {
-		p.Samples.Source = c.source(name)
+		p.Samples.Source = j.source(name)
 	}
-	cycles, err := j.cycles(t, ports[0].Samples)
+	cycles, err := j.cycles(t, s)
 	if err != nil {
 		return err
 	}
-	r, err := j.report(ports[0].Samples, cycles)
-	if err == nil && len(ports) > 1 {
-		r, err = j.each(ports, cycles[0])
-	}
+	r, err := j.report(ports, cycles)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", name, err)
-		if unfit := (*bill.WindowError)(nil); errors.As(err, &unfit) {
+		if errors.As(err, new(*bill.WindowError)) {
 			err = cli.Hint(err, "give the length of the provider's samples with -window, and that of the input's with -interval")
 		}
 		return err
 	}
 	if j.into != "" {
-		if err := j.fill(ports[0].Samples, cycles[0], time.Now().UnixNano()); err != nil {
+		if err := j.fill(s, cycles[0], time.Now().UnixNano()); err != nil {
 			return err
 		}
 	}
@@ -382,10 +333,23 @@ func run(t *cli.Tool, c config, args []string) error {
 	return nil
 }
 
+// input returns the ports of the files, or one of the ledger, and the names of these.
+func (j *job) input(t *cli.Tool) (ports []samples.Port, name string, err error) {
+	if j.csv != nil {
+		ports, err = j.fromFiles(t)
+		return ports, strings.Join(j.csv, ", "), err
+	}
+	s, err := j.fromLedger(time.Now().UnixNano())
+	if err == nil {
+		err = j.check() // again, with the ledger's cycle and window
+	}
+	return []samples.Port{{Samples: s}}, j.ledger, err
+}
+
 // source says whose traffic it is, and which file has it.
-func (c *config) source(name string) string {
-	who := c.title
-	if who == "" && c.csv == nil {
+func (j *job) source(name string) string {
+	who := j.title
+	if who == "" && j.csv == nil {
 		who, _ = os.Hostname()
 	}
 	switch {
@@ -422,30 +386,39 @@ func (j *job) cycles(t *cli.Tool, s *bill.Samples) ([]calendar.Cycle, error) {
 }
 
 // report computes the report that the flags ask for.
-func (j *job) report(s *bill.Samples, cycles []calendar.Cycle) (report, error) {
-	if j.all {
-		var all bill.Bills
+func (j *job) report(ports []samples.Port, cycles []calendar.Cycle) (report, error) {
+	if j.simulate || j.plan {
+		scenario, err := bill.NewScenario(ports[0].Samples, cycles[0], bill.Gates{
+			Terms: j.terms, Calendar: j.calendar,
+			Threshold: float64(j.threshold), Patience: time.Duration(j.patience),
+		})
+		switch {
+		case err != nil:
+			return nil, err
+		case j.plan:
+			return scenario.Plan(j.terms.Commit)
+		}
+		return scenario.Simulate(j.terms.Commit)
+	}
+	all := perPort{ports: ports}
+	for _, p := range ports {
 		for _, cycle := range cycles {
-			b, err := bill.New(s, cycle, j.calendar.Zone, j.terms)
-			if err != nil {
+			b, err := bill.New(p.Samples, cycle, j.calendar.Zone, j.terms)
+			switch {
+			case err != nil && len(ports) > 1:
+				return nil, fmt.Errorf("%s: %w", p.Name, err)
+			case err != nil:
 				return nil, err
 			}
-			all = append(all, b)
+			all.bills = append(all.bills, b)
+			all.bps += b.BPS(b.Billed)
 		}
+	}
+	switch {
+	case len(ports) > 1:
 		return all, nil
+	case j.all:
+		return all.bills, nil
 	}
-	if !j.simulate && !j.plan {
-		return bill.New(s, cycles[0], j.calendar.Zone, j.terms)
-	}
-	scenario, err := bill.NewScenario(s, cycles[0], bill.Gates{
-		Terms: j.terms, Calendar: j.calendar,
-		Threshold: float64(j.threshold), Patience: time.Duration(j.patience),
-	})
-	if err != nil {
-		return nil, err
-	}
-	if j.plan {
-		return scenario.Plan(j.terms.Commit)
-	}
-	return scenario.Simulate(j.terms.Commit)
+	return all.bills[0], nil
 }

@@ -21,17 +21,11 @@ type report interface {
 	JSON() []map[string]any           // for programs
 }
 
-// file is a file that a flag asks for.
-type file struct {
-	name  string
-	write func(io.Writer) error
-}
-
 // write writes the report on an input and the files of -svg, -html, -prom and -slots. Unless all can be
 // written, it writes no report. A file with the name - goes to stdout in its place.
-func (c *config) write(r report, input string) error {
+func (j *job) write(r report, input string) error {
 	var out bytes.Buffer
-	if c.json {
+	if j.json {
 		for _, object := range r.JSON() {
 			if err := json.NewEncoder(&out).Encode(object); err != nil {
 				return err
@@ -40,17 +34,32 @@ func (c *config) write(r report, input string) error {
 	} else if err := r.Text(&out, styleOf(os.Stdout)); err != nil {
 		return err
 	}
+	type file struct {
+		name  string
+		write func(io.Writer) error
+	}
 	var files []file
 	switch x := r.(type) {
 	case *bill.Bill:
-		files = []file{{c.svg, x.SVG}, {c.html, x.HTML}, {c.prom, func(w io.Writer) error { return x.Prometheus(w, c.label(input)) }}, {c.slots, x.Slots}}
+		files = []file{{j.svg, x.SVG}, {j.html, x.HTML}, {j.prom, func(w io.Writer) error { return x.Prometheus(w, j.label(input)) }}, {j.slots, x.Slots}}
 	case *bill.Simulated:
-		files = []file{{c.svg, x.Bill.SVG}, {c.html, x.HTML}, {c.slots, x.Bill.Slots}}
+		files = []file{{j.svg, x.Bill.SVG}, {j.html, x.HTML}, {j.slots, x.Bill.Slots}}
 	case bill.Plan:
-		files = []file{{c.svg, x.SVG}, {c.html, x.HTML}}
+		files = []file{{j.svg, x.SVG}, {j.html, x.HTML}}
 	}
-	if err := writeFiles(files, &out); err != nil {
-		return err
+	for _, f := range files {
+		if f.name == "" {
+			continue
+		}
+		var content bytes.Buffer
+		if err := f.write(&content); err != nil {
+			return err
+		}
+		if f.name == "-" {
+			out = content
+		} else if err := cli.Write(f.name, content.Bytes()); err != nil {
+			return err
+		}
 	}
 	if _, err := os.Stdout.Write(out.Bytes()); err != nil && !errors.Is(err, unix.EPIPE) {
 		return err
@@ -59,35 +68,15 @@ func (c *config) write(r report, input string) error {
 }
 
 // label names the ledger or file in the series of -prom.
-func (c *config) label(input string) metrics.Label {
+func (j *job) label(input string) metrics.Label {
 	source := metrics.Label{Name: "ledger", Value: input}
-	if c.csv != nil {
+	if j.csv != nil {
 		source.Name = "file"
 	}
 	if absolute, err := filepath.Abs(input); err == nil && input != "-" {
 		source.Value = absolute
 	}
 	return source
-}
-
-func writeFiles(files []file, stdout *bytes.Buffer) error {
-	for _, f := range files {
-		if f.name == "" {
-			continue
-		}
-		var out bytes.Buffer
-		if err := f.write(&out); err != nil {
-			return err
-		}
-		if f.name == "-" {
-			*stdout = out
-			continue
-		}
-		if err := cli.Write(f.name, out.Bytes()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // styleOf returns the style of text written to a file.

@@ -61,10 +61,10 @@ func (w *watcher) run() error {
 	w.log = traffic.NewLog(length)
 	failed := make(chan error, 1)
 	go func() {
-		_, err := traffic.Fetch(w.addr, w.log.Start.Add(first), w.log)
+		err := traffic.Fetch(w.addr, w.log.Start.Add(first), w.log)
 		if err == nil {
 			time.Sleep(time.Until(w.log.Start.Add(first + pause)))
-			_, err = traffic.Fetch(w.addr, w.log.Start.Add(length), w.log)
+			err = traffic.Fetch(w.addr, w.log.Start.Add(length), w.log)
 		}
 		if err != nil {
 			failed <- err

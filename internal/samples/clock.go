@@ -12,44 +12,43 @@ import (
 	"framepipe/internal/cli"
 )
 
-// clock reads times.
-type clock struct {
-	layouts []string // the last one that fitted first
+// Times are a date and a time of day. Seconds may have a fraction.
+var (
+	dates = map[string][]string{
+		"":    {"2006-01-02 ", "2006-01-02T", "2006/01/02 "},
+		"dmy": {"2-1-2006 ", "2.1.2006 ", "2/1/2006 "},
+		"mdy": {"1-2-2006 ", "1.2.2006 ", "1/2/2006 "},
+	}
+	hours = []string{"15:04:05", "15:04", "3:04:05 PM", "3:04 PM", "15:04:05Z07:00", "15:04:05 -0700", "15:04:05-0700"}
+)
+
+// layouts returns the layouts of times, with the order of day and month that is given.
+func (f Format) layouts() (all []string) {
+	for order, list := range dates {
+		for _, hour := range hours {
+			for _, date := range list {
+				if order == "" || f.has(order) {
+					all = append(all, date+hour)
+				}
+			}
+		}
+	}
+	return all
 }
 
 var dayOrMonth = regexp.MustCompile(`^\d{1,2}[-./]\d{1,2}[-./]\d{4}\b`)
 
-// newClock returns a clock of the times without a zone, which are of the zone of the options, of those
-// with one, and of those with the order of day and month that the options give.
-func newClock(o Options) (c clock) {
-	days := []string{"2006-01-02 ", "2006-01-02T", "2006/01/02 "}
-	for order, day := range map[string]string{"dmy": "2-1-2006 ", "mdy": "1-2-2006 "} {
-		if o.Format.has(order) {
-			days = append(days, day, strings.ReplaceAll(day, "-", "."), strings.ReplaceAll(day, "-", "/"))
-		}
-	}
-	zones := []string{"15:04:05Z07:00", "15:04:05 -0700", "15:04:05-0700"}
-	for _, of := range append([]string{"15:04:05", "15:04", "3:04:05 PM", "3:04 PM"}, zones...) {
-		for _, day := range days {
-			c.layouts = append(c.layouts, day+of)
-		}
-	}
-	return c
-}
-
-// parse returns a time in nanoseconds since the Unix epoch, and whether it is the time of
+// time reads a time in nanoseconds since the Unix epoch. wall reports whether it is the time of
 // a clock of the zone, as if it were UTC.
-func (c *clock) parse(text string) (at int64, wall bool, err error) {
-	if at, is, err := epoch(text); is || err != nil {
-		return at, false, err
+func (f *file) time(text string) (at int64, wall bool, err error) {
+	if t, is := epoch(text); is {
+		return t.UnixNano(), false, calendar.CheckYear(t)
 	}
-	for i, layout := range c.layouts {
-		t, err := time.Parse(layout, text)
-		if err != nil {
-			continue
+	for i, layout := range f.layouts {
+		if t, err := time.Parse(layout, text); err == nil {
+			f.layouts[0], f.layouts[i] = layout, f.layouts[0] // most likely that of the next one
+			return t.UnixNano(), !strings.Contains(layout, "07"), calendar.CheckYear(t)
 		}
-		c.layouts[0], c.layouts[i] = layout, c.layouts[0]
-		return t.UnixNano(), !strings.Contains(layout, "07"), calendar.CheckYear(t)
 	}
 	if dayOrMonth.MatchString(text) {
 		return 0, false, cli.Hint(fmt.Errorf("%.40q: the day or the month first?", text), "give -format dmy or -format mdy")
@@ -57,30 +56,16 @@ func (c *clock) parse(text string) (at int64, wall bool, err error) {
 	return 0, false, fmt.Errorf("%.40q is not a time: want 2006-01-02T15:04:05Z, 2006-01-02 15:04:05 or seconds since 1970", text)
 }
 
-// epoch reads seconds since the epoch, or by their size milli-, micro- or nanoseconds.
-func epoch(text string) (at int64, is bool, err error) {
+// epoch reads seconds since the epoch, or by their number of digits milli-, micro- or nanoseconds.
+func epoch(text string) (t time.Time, is bool) {
 	whole, part, _ := strings.Cut(text, ".")
-	if len(whole) < 9 || strings.Trim(whole, "0123456789") != "" {
-		return 0, false, nil
+	if len(whole) < 9 || strings.Trim(whole+part, "0123456789") != "" {
+		return t, false
 	}
-	n, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil || strings.Trim(part, "0123456789") != "" {
-		return 0, false, fmt.Errorf("%.40q is not a time", text)
-	}
-	unit := int64(time.Second)
-	for limit := int64(1e11); n >= limit && unit > 1; limit *= 1000 {
-		unit /= 1000
-	}
-	t := time.Unix(n/(1e9/unit), n%(1e9/unit)*unit)
-	if err := calendar.CheckYear(t); err != nil {
-		return 0, false, err
-	}
-	at = t.UnixNano()
-	if part != "" {
-		fraction, _ := strconv.ParseFloat("0."+part, 64)
-		at += int64(fraction*float64(unit) + 0.5)
-	}
-	return at, true, nil
+	digits, point := whole+part+"000000000", len(whole)-min((len(whole)-9)/3, 3)*3
+	seconds, _ := strconv.ParseInt(digits[:point], 10, 64) // or the largest, of no year that is taken
+	nanoseconds, _ := strconv.ParseInt(digits[point:point+9], 10, 64)
+	return time.Unix(seconds, nanoseconds), true
 }
 
 // local turns the times of clocks into instants. When clocks are set back, each time of an hour comes
@@ -91,19 +76,8 @@ func (g *grid) local() error {
 	if last := len(rows) - 1; last > 0 && rows[0].wall && rows[last].at < rows[0].at {
 		slices.Reverse(rows)
 	}
-	for i := range rows {
-		r := &rows[i]
-		if !r.wall {
-			continue
-		}
-		switch first, last := g.instants(r.at); {
-		case first > last:
-			name := time.Unix(0, r.at).UTC().Format(time.DateTime)
-			return g.at(r.line, cli.Hint(fmt.Errorf("%s does not exist in %s: clocks were set forward", name, g.Zone),
-				"give the zone of the file with -tz"))
-		case first == last:
-			r.at, r.wall = first, false
-		default:
+	for _, r := range rows {
+		if first, last := g.instants(r.at); r.wall && first < last {
 			times[r.at]++
 		}
 	}
@@ -112,15 +86,18 @@ func (g *grid) local() error {
 		r := &rows[i]
 		if r.wall {
 			first, last := g.instants(r.at)
+			name := func() string { return time.Unix(0, r.at).UTC().Format(time.DateTime) }
 			switch n := times[r.at]; {
+			case first > last:
+				return g.at(r.line, cli.Hint(fmt.Errorf("%s does not exist in %s: clocks were set forward", name(), g.Zone),
+					"give the zone of the file with -tz"))
 			case g.flows:
 			case n > 2:
-				name := time.Unix(0, r.at).UTC().Format(time.DateTime)
-				return g.at(r.line, cli.Hint(fmt.Errorf("%s comes %d times", name, n),
+				return g.at(r.line, cli.Hint(fmt.Errorf("%s comes %d times", name(), n),
 					"export times with their zone, or as seconds since 1970"))
 			case n == 2:
 				times[r.at] = -1 // the next one is the later
-			case n < 0, n == 1 && first <= previous && previous <= last:
+			case n < 0, first <= previous && previous <= last:
 				first = last
 			}
 			r.at = first
@@ -140,9 +117,6 @@ func (f *file) instants(wall int64) (first, last int64) {
 	}
 	before, after := offset(wall-day), offset(wall+day)
 	first, last = wall-before, wall-after
-	if first == last {
-		return first, last
-	}
 	switch isFirst, isLast := offset(first) == before, offset(last) == after; {
 	case isFirst && !isLast:
 		last = first

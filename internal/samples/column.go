@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -90,13 +91,11 @@ func unit(text string) (bytes float64, rate bool) {
 	if base := m[3]; base[0] == 'b' && (len(base) == 1 || base == "bps") || strings.HasPrefix(strings.ToLower(base), "bit") {
 		bytes = 1. / 8
 	}
-	base := 1000.
+	prefix := 1000.
 	if m[2] != "" {
-		base = 1024
+		prefix = 1024
 	}
-	for i := strings.Index("kmgt", strings.ToLower(m[1])); m[1] != "" && i >= 0; i-- {
-		bytes *= base
-	}
+	bytes *= math.Pow(prefix, float64(strings.Index(" kmgt", strings.ToLower(m[1]))))
 	return bytes, m[4] != "" || strings.EqualFold(m[3], "bps")
 }
 
@@ -118,10 +117,11 @@ type series struct {
 // their names.
 func (f *file) kindsOf(names []string) ([]string, error) {
 	kinds := make([]string, len(names))
+	timed, directed := f.Format.has("time"), f.Format.has("in", "out")
 	for i, name := range names {
-		kinds[i] = kindOf(name)
-		if f.Format.has("in", "out") && slices.Contains(directions[:], kinds[i]) {
-			kinds[i] = ""
+		kind := kindOf(name)
+		if !(timed && kind == "time") && !(directed && slices.Contains(directions[:], kind)) {
+			kinds[i] = kind
 		}
 	}
 	for _, option := range []string{"time", "in", "out"} {
@@ -135,9 +135,6 @@ func (f *file) kindsOf(names []string) ([]string, error) {
 		}
 		if i < 0 {
 			return nil, cli.Hint(fmt.Errorf("no column is called %s", want), "the columns: %s", strings.Join(names, ", "))
-		}
-		if k := slices.Index(kinds, option); k >= 0 {
-			kinds[k] = ""
 		}
 		kinds[i] = option
 	}
@@ -170,7 +167,7 @@ func (f *file) header(line int, names ...string) (*table, error) {
 			continue
 		}
 		if d == total {
-			f.note(line, "total", "%q is both directions together: they count as in", name)
+			f.note(line, "%q is both directions together: they count as in", name)
 		}
 		if err := f.addColumn(t, i, d, names); err != nil {
 			return nil, err
@@ -181,7 +178,7 @@ func (f *file) header(line int, names ...string) (*table, error) {
 		return nil, cli.Hint(errors.New("no column is called in or out"),
 			"the columns: %s; give -format in=NAME,out=NAME or their numbers", strings.Join(names, ", "))
 	}
-	if f.format != "csv" {
+	if f.name != "csv" {
 		t.need = t.width
 	}
 	return t, nil
@@ -225,7 +222,7 @@ func (f *file) resolve(name string) (float64, error) {
 	case named && (bytes < 1 || f.rate):
 		return 0, cli.Hint(fmt.Errorf("%q: those of a sample, or a second?", name), "give -format amount or -format rate")
 	}
-	if bytes == 0 && f.format != "csv" {
+	if bytes == 0 && f.name != "csv" {
 		return 0, cli.Hint(fmt.Errorf("%q: bits or bytes?", name),
 			"give -format bits or -format bytes, with amount if they are not a second")
 	}

@@ -24,7 +24,7 @@ type document map[string]func(decode func(into any) error) error
 func (d document) read(f *file) error {
 	f.part = "value" // they have no lines
 	if strings.HasPrefix(f.head, "<") {
-		return d.readXML(&f.in)
+		return d.readXML(f)
 	}
 	return d.readJSON(&f.in)
 }
@@ -43,12 +43,11 @@ func (d document) readJSON(in *input) (err error) {
 			return nil
 		}
 	}
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
 	var syntax *json.SyntaxError
 	var invalid *json.UnmarshalTypeError
 	switch {
+	case err == io.EOF:
+		err = io.ErrUnexpectedEOF
 	case errors.As(err, &invalid):
 		err = fmt.Errorf("%s: not what was expected", invalid.Value)
 	case err != io.ErrUnexpectedEOF && !errors.As(err, &syntax):
@@ -88,13 +87,12 @@ func (d document) value(in *input, j *json.Decoder, path string, depth int) erro
 	return err
 }
 
-// readXML reads elements until the end. Errors of XML name the line. A comment has the path of the element
-// that it is in, and the name comment.
-func (d document) readXML(in *input) (err error) {
-	x := xml.NewDecoder(in)
+// readXML reads elements until the end. Errors of XML name the line.
+func (d document) readXML(f *file) (err error) {
+	x := xml.NewDecoder(&f.in)
 	x.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
 	var open []string // paths
-	for in.next(); err == nil; {
+	for f.in.next(); err == nil; {
 		var token xml.Token
 		token, err = x.Token()
 		switch t := token.(type) {
@@ -103,22 +101,17 @@ func (d document) readXML(in *input) (err error) {
 			if len(open) > 0 { // not the root
 				path = join(open[len(open)-1], t.Name.Local)
 			}
-			in.next()
+			f.in.next()
 			if each := d[path]; each != nil {
 				err = each(func(into any) error { return x.DecodeElement(into, &t) })
 			} else if open = append(open, path); len(open) > maxDepth {
 				err = errDeep
 			}
 		case xml.Comment:
-			if len(open) == 0 {
-				break
-			}
-			if each := d[join(open[len(open)-1], "comment")]; each != nil {
-				err = each(func(into any) error { *into.(*string) = string(t); return nil })
-			}
+			f.comment = strings.TrimSpace(string(t))
 		case xml.EndElement:
 			open = open[:len(open)-1]
-			in.next()
+			f.in.next()
 		}
 	}
 	var syntax *xml.SyntaxError
@@ -147,15 +140,13 @@ func text(into *string) func(func(any) error) error {
 	return on(func(x string) error { *into = strings.TrimSpace(x); return nil })
 }
 
-// scalar is a string or a number of JSON as it is written. Nothing else is a time or a value.
-func scalar(x any) string {
-	switch x := x.(type) {
-	case nil:
-		return ""
-	case string:
-		return x
-	case json.Number:
-		return string(x)
+// texts returns strings and numbers of JSON as they are written. Nothing else is a time or a value.
+func texts(list ...any) (all []string) {
+	for _, x := range list {
+		if x == nil {
+			x = ""
+		}
+		all = append(all, fmt.Sprint(x))
 	}
-	return fmt.Sprint(x)
+	return all
 }

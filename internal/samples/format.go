@@ -8,8 +8,7 @@ import (
 )
 
 // Format is what the user says of a file: the name of a format, and what looking at the
-// file does not settle. It is a flag.Value: each Set adds a list of these, separated by
-// commas.
+// file does not settle.
 type Format map[string]string
 
 // options are the words of a Format beside names of formats, each with the value it takes and
@@ -29,22 +28,7 @@ func (f Format) has(options ...string) bool {
 	return slices.ContainsFunc(options, func(o string) bool { _, has := f[o]; return has })
 }
 
-func (f Format) String() string {
-	var all []string
-	for _, key := range slices.Sorted(maps.Keys(f)) {
-		switch {
-		case key == "name":
-			all = append([]string{f[key]}, all...)
-		case f[key] != "":
-			all = append(all, key+"="+f[key])
-		default:
-			all = append(all, key)
-		}
-	}
-	return strings.Join(all, ",")
-}
-
-// Set implements flag.Value.
+// Set adds a list of these, separated by commas, for a flag.
 func (f Format) Set(text string) error {
 	for _, word := range strings.Split(text, ",") {
 		key, value, given := strings.Cut(word, "=")

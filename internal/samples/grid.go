@@ -21,13 +21,16 @@ const maxGap = 366 * 24 * int64(time.Hour)
 type grid struct {
 	*file
 	rows       []row
-	seen, wide [2]bool // whether a direction has values, and some of more than 32 bits
+	seen, wide [2]bool // whether a direction has values, and counters that do not wrap at 32 bits
 	step, slot int64   // nanoseconds: how far rows are apart, and samples
 	list       []bill.Sample
 }
 
 // place turns the rows of a port into samples.
 func (f *file) place(rows []row) (*bill.Samples, error) {
+	if len(rows) == 0 {
+		return nil, errNone
+	}
 	g := &grid{file: f, rows: rows}
 	for _, pass := range []func() error{
 		g.local, g.distinct, g.look, g.differences, g.intervals, g.amounts, g.fit, g.plausible,
@@ -46,12 +49,8 @@ func (g *grid) distinct() error {
 	if !slices.IsSortedFunc(g.rows, byTime) {
 		slices.SortStableFunc(g.rows, byTime)
 	}
-	kept := g.rows[:0]
-	for i, r := range g.rows {
-		if i == 0 {
-			kept = append(kept, r)
-			continue
-		}
+	kept := g.rows[:1]
+	for _, r := range g.rows[1:] {
 		last := &kept[len(kept)-1]
 		switch {
 		case r.at-last.at > maxGap:
@@ -60,11 +59,9 @@ func (g *grid) distinct() error {
 		case g.flows || last.at != r.at:
 			kept = append(kept, r)
 		case last.value == r.value && last.period == r.period:
-			g.note(r.line, "same", "the same as %s %d: counted once", g.part, last.line)
-		case last.value[in] == unknown && r.value[out] == unknown:
-			last.value[in] = r.value[in]
-		case last.value[out] == unknown && r.value[in] == unknown:
-			last.value[out] = r.value[out]
+			g.note(r.line, "the same as %s %d: counted once", g.part, last.line)
+		case min(last.value[in], r.value[in]) == unknown && min(last.value[out], r.value[out]) == unknown:
+			last.value = [2]float64{max(last.value[in], r.value[in]), max(last.value[out], r.value[out])}
 		default:
 			return g.at(r.line, cli.Hint(fmt.Errorf("%s %d has different bytes for the same time", g.part, last.line),
 				"if they are of several ports, give each port a series, or a file and -csv of its own, and -add"))
@@ -89,7 +86,7 @@ func (g *grid) look() error {
 			case x > last:
 				rising++
 			}
-			n, last, g.wide[d] = n+1, x, g.wide[d] || x >= 1<<32
+			n, last, g.wide[d] = n+1, x, g.wide[d] || x >= 1<<32 || g.name == "prometheus"
 		}
 		steps := n - 1
 		g.seen[d] = n > 0
@@ -119,20 +116,23 @@ func (g *grid) differences() error {
 	for i := 1; i < len(rows); i++ {
 		r, now := &rows[i], rows[i]
 		r.period = r.at - last.at
+		limit := float64(1 << 30) // of a counter that wrapped: a quarter of 32 bits, or as much as the port carries
+		if g.Speed > 0 {
+			limit = 1.1 * float64(g.Speed) / 8 * time.Duration(r.period).Seconds()
+		}
 		for d, count := range now.value {
 			before := last.value[d]
-			if count >= before {
+			switch wrapped := 1<<32 - before + count; {
+			case count >= before:
 				r.value[d] = count - before // or both are unknown
-				continue
-			}
-			if n := 1<<32 - before + count; !g.wide[d] && before >= 1<<31 && n <= g.carries(r.period) {
-				r.value[d] = n
+			case !g.wide[d] && before >= 1<<31 && wrapped <= limit:
+				r.value[d] = wrapped
 				wraps++
-				g.note(r.line, "wrap", "the counter of %s wrapped", directions[d])
-				continue
+				g.note(r.line, "the counter of %s wrapped", directions[d])
+			default:
+				g.note(r.line, "the counter of %s began anew: the bytes since then count, "+
+					"and those before are not known", directions[d])
 			}
-			g.note(r.line, "reset", "the counter of %s began anew: the bytes since then count, and those before are not known",
-				directions[d])
 		}
 		last = now
 	}
@@ -141,18 +141,6 @@ func (g *grid) differences() error {
 			"count with 64 bits: ifHCInOctets, ifHCOutOctets")
 	}
 	return nil
-}
-
-// carries is the most bytes that a counter that wraps counts in a period: those that the port carries, or
-// else a quarter of 32 bits. Those of Prometheus begin anew.
-func (f *file) carries(period int64) float64 {
-	switch {
-	case f.format == "prometheus":
-		return 0
-	case f.Speed > 0:
-		return float64(f.Speed) / 8 * time.Duration(period).Seconds() * 1.1
-	}
-	return 1 << 30
 }
 
 // amounts turns the values of rows into bytes, and their times into beginnings.
@@ -164,16 +152,13 @@ func (g *grid) amounts() error {
 		if ends {
 			r.at -= period + g.late
 		}
-		for d := range r.value {
-			v := &r.value[d]
-			if *v == unknown {
-				*v = 0
-				if g.seen[d] {
-					g.note(r.line, "nan", "%s is not known: it counts as nothing", directions[d])
-				}
+		for d, v := range r.value {
+			if v == unknown && g.seen[d] {
+				g.note(r.line, "%s is not known: it counts as nothing", directions[d])
 			}
+			r.value[d] = max(v, 0)
 			if g.rate {
-				*v *= time.Duration(period).Seconds()
+				r.value[d] *= time.Duration(period).Seconds()
 			}
 		}
 	}
@@ -198,9 +183,9 @@ func (g *grid) ends() bool {
 	midnight := func(t time.Time) bool { return t.Day() == 1 && t.Hour() == 0 && t.Minute() == 0 && t.Second() == 0 }
 	switch {
 	case g.end:
-		g.note(g.rows[0].line, "ends", "times count as the ends of samples: give -format end or -format start")
-	case last > 1 && midnight(to) && from.Day() == 1 && from.Hour() == 0 && !midnight(from) && from.Month() != to.Month():
-		g.note(g.rows[last].line, "ends", "the times go from %s to %s, as the ends of samples do, "+
+		g.note(g.rows[0].line, "times count as the ends of samples: give -format end or -format start")
+	case last > 1 && midnight(to) && from.Day() == 1 && from.Hour() == 0 && !midnight(from):
+		g.note(g.rows[last].line, "the times go from %s to %s, as the ends of samples do, "+
 			"but count as their beginnings: give -format end or -format start", from.Format("2 Jan 15:04"), to.Format("2 Jan 15:04"))
 	}
 	return g.end
@@ -235,8 +220,6 @@ func (g *grid) intervals() error {
 	other, m := most(others)
 	g.slot = cmp.Or(int64(g.Interval), step)
 	switch g.step = min(cmp.Or(step, g.slot), g.slot); {
-	case len(g.rows) == 0:
-		return errNone
 	case g.slot == 0:
 		return cli.Hint(errors.New("a single sample does not show how far samples are apart"), "give -interval")
 	case g.Interval == 0 && m > 0 && 2*m >= n && (m > 1 || other > 10*step):
@@ -300,7 +283,7 @@ func (g *grid) fit() error {
 			start = floor(r.at-p+min(cmp.Or(r.period, g.step), slot)/2, slot) + p
 			end = start + n*slot
 			if n > 1 {
-				g.note(r.line, "spread", "covers %v: spread over %d samples", cli.Duration(r.period), n)
+				g.note(r.line, "covers %v: spread over %d samples", cli.Duration(r.period), n)
 			}
 		}
 		if sum += r.value[in] + r.value[out]; sum > 1<<62 {
@@ -312,17 +295,14 @@ func (g *grid) fit() error {
 			return errMany
 		}
 		for at := first; at < end; at += slot {
-			i, has := len(list), false
-			if i > 0 && at <= list[i-1].At {
-				i, has = slices.BinarySearchFunc(list, at, func(x bill.Sample, at int64) int { return cmp.Compare(x.At, at) })
-			}
+			i, has := slices.BinarySearchFunc(list, at, func(x bill.Sample, at int64) int { return cmp.Compare(x.At, at) })
 			switch {
 			case !has && len(list) == maxRows:
 				return errMany
 			case !has:
 				list = slices.Insert(list, i, bill.Sample{At: at, Line: r.line})
 			case r.period == 0:
-				g.note(r.line, "added", "in the same sample as %s %d: the bytes of both are added", g.part, list[i].Line)
+				g.note(r.line, "in the same sample as %s %d: the bytes of both are added", g.part, list[i].Line)
 			}
 			later := max(end-at-slot, 0)
 			left := [2]int64{share(all[in], later, end-start), share(all[out], later, end-start)}
@@ -360,7 +340,7 @@ func (g *grid) plausible() error {
 				return g.at(x.Line, cli.Hint(fmt.Errorf("%s is %s, more than the port carries", name, rate),
 					"correct or remove the sample, or give the speed of the port with -speed"))
 			}
-			g.note(x.Line, "high", "%s is %s, over a thousand times the median: "+
+			g.note(x.Line, "%s is %s, over a thousand times the median: "+
 				"if that cannot be, give the speed of the port with -speed", name, rate)
 		}
 	}

@@ -43,9 +43,11 @@ func decode(in io.Reader) *bufio.Reader {
 	case bytes.HasPrefix(mark, []byte("\xef\xbb\xbf")):
 		_, _ = r.Discard(3)
 	case bytes.HasPrefix(mark, []byte("\xff\xfe")):
-		return bufio.NewReaderSize(&utf16Reader{in: r, order: binary.LittleEndian}, 64<<10)
+		_, _ = r.Discard(2)
+		return bufio.NewReaderSize(utf16Reader{r, binary.LittleEndian}, 64<<10)
 	case bytes.HasPrefix(mark, []byte("\xfe\xff")):
-		return bufio.NewReaderSize(&utf16Reader{in: r, order: binary.BigEndian}, 64<<10)
+		_, _ = r.Discard(2)
+		return bufio.NewReaderSize(utf16Reader{r, binary.BigEndian}, 64<<10)
 	}
 	return r
 }
@@ -53,27 +55,20 @@ func decode(in io.Reader) *bufio.Reader {
 type utf16Reader struct {
 	in    io.Reader
 	order binary.ByteOrder
-	text  []byte // of a character
 }
 
-func (r *utf16Reader) Read(p []byte) (int, error) {
-	for len(r.text) == 0 {
-		var unit [4]byte
-		if _, err := io.ReadFull(r.in, unit[:2]); err != nil {
-			return 0, err
-		}
-		c := rune(r.order.Uint16(unit[:]))
-		if utf16.IsSurrogate(c) { // half a character
-			_, _ = io.ReadFull(r.in, unit[2:])
-			c = utf16.DecodeRune(c, rune(r.order.Uint16(unit[2:])))
-		}
-		if c != '\ufeff' {
-			r.text = utf8.AppendRune(nil, c)
-		}
+// Read reads a character, for which a buffered reader has room.
+func (r utf16Reader) Read(p []byte) (int, error) {
+	var unit [4]byte
+	if _, err := io.ReadFull(r.in, unit[:2]); err != nil {
+		return 0, err
 	}
-	n := copy(p, r.text)
-	r.text = r.text[n:]
-	return n, nil
+	c := rune(r.order.Uint16(unit[:]))
+	if utf16.IsSurrogate(c) { // half a character
+		_, _ = io.ReadFull(r.in, unit[2:])
+		c = utf16.DecodeRune(c, rune(r.order.Uint16(unit[2:])))
+	}
+	return utf8.EncodeRune(p, c), nil
 }
 
 // records calls a function with the fields of each line of a table, without the spaces around
@@ -81,7 +76,7 @@ func (r *utf16Reader) Read(p []byte) (int, error) {
 func (f *file) records(each func(line int, fields []string) error) error {
 	comma := delimiter(f.head)
 	switch {
-	case f.format == "fetch" || f.format == "mrtg":
+	case f.name == "fetch" || f.name == "mrtg":
 		comma = ' ' // or several
 	case comma != ',' && !f.Format.has("decimal"):
 		f.comma = 0

@@ -42,17 +42,17 @@ func (f *file) number(text string) (float64, error) {
 	return x, nil
 }
 
-// A number with one comma or point may have thousands or a fraction.
+// A number with one comma or point may have thousands or a fraction. Thousands may have spaces or apostrophes, too.
 var (
 	ambiguous = regexp.MustCompile(`^([1-9]\d{0,2}[.,]|0,)\d{3}$`)
-	spaces    = strings.NewReplacer("\u00a0", " ", "\u202f", " ", "\u2019", "'")
+	thousands = regexp.MustCompile(`^[-+]?\d{1,3}((,\d{3})+|(\.\d{3})+|([ \x{a0}\x{202f}]\d{3})+|(['\x{2019}]\d{3})+)$`)
+	separator = regexp.MustCompile(`[^-+\d]`)
 )
 
 // plain removes separators of thousands, and makes the decimal mark a point. The first number
 // that shows the decimal mark settles it for the file.
 func (f *file) plain(text string) (string, error) {
-	text = spaces.Replace(text)
-	decimal, thousands := ".", ","
+	decimal := "."
 	if i := strings.LastIndexAny(text, ".,"); i >= 0 {
 		comma := text[i] == ','
 		switch {
@@ -66,21 +66,15 @@ func (f *file) plain(text string) (string, error) {
 				"give -format decimal=comma or -format decimal=point")
 		}
 		if comma {
-			decimal, thousands = ",", "."
+			decimal = ","
 		}
 		if f.comma == 0 {
 			f.comma = decimal[0]
 		}
 	}
 	whole, part, fraction := strings.Cut(text, decimal)
-	for _, mark := range []string{thousands, " ", "'"} {
-		groups := strings.Split(whole, mark)
-		for i, g := range groups {
-			if i > 0 && len(g) != 3 || len(groups) > 1 && (len(g) == 0 || len(g) > 3) {
-				return text, nil // not a number
-			}
-		}
-		whole = strings.Join(groups, "")
+	if thousands.MatchString(whole) {
+		whole = separator.ReplaceAllString(whole, "")
 	}
 	if fraction {
 		whole += "." + part

@@ -10,6 +10,7 @@
 package samples
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -61,7 +62,7 @@ type format struct {
 	name   string
 	begins string // a regular expression: how such a file begins
 	read   func(*file) error
-	kind   kind
+	kind
 }
 
 var rates = kind{unit: 1, rate: true, end: true}
@@ -84,17 +85,12 @@ var formats = []format{
 
 // find returns the format that the user names, or that the beginning of a file shows.
 func find(name, head string) format {
-	var named []format
-	for _, x := range formats {
-		if name != "" && name != x.name {
-			continue
-		}
-		if regexp.MustCompile(x.begins).MatchString(head) {
-			return x
-		}
-		named = append(named, x)
+	named := slices.Clone(formats)
+	if name != "" {
+		named = slices.DeleteFunc(named, func(x format) bool { return x.name != name })
 	}
-	return named[0]
+	i := slices.IndexFunc(named, func(x format) bool { return regexp.MustCompile(x.begins).MatchString(head) })
+	return named[max(i, 0)]
 }
 
 // row is what a file says of a time.
@@ -117,19 +113,19 @@ var directions = [...]string{"in", "out", "total"}
 // file is a file that is read.
 type file struct {
 	Options
-	kind
-	format  string
+	format
 	settled bool   // the format or the user says whether times are ends
 	head    string // how it begins
 	in      input
 	part    string // what errors number: line, or value
 	ports   map[string][]row
-	kept    int   // rows
-	seq     int   // of a value of a document
-	late    int64 // nanoseconds from the end of a sample to its time
-	notes   notes
-	clock   clock
-	comma   byte // the decimal mark of numbers; 0 if it is not known
+	kept    int    // rows
+	seq     int    // of a value of a document
+	comment string // of XML, the last one
+	late    int64  // nanoseconds from the end of a sample to its time
+	notes   []note
+	layouts []string // of times, the last one that fitted first
+	comma   byte     // the decimal mark of numbers; 0 if it is not known
 }
 
 // Read reads the ports of a file, in order of their names, and the notes on what was
@@ -140,12 +136,11 @@ func Read(r io.Reader, o Options) ([]Port, []string, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, err
 	}
-	f := &file{Options: o, in: input{Reader: in}, clock: newClock(o), part: "line", ports: map[string][]row{}}
+	f := &file{Options: o, in: input{Reader: in}, layouts: o.Format.layouts(), part: "line", ports: map[string][]row{}}
 	f.head = strings.TrimLeft(string(head), " \t\r\n")
-	format := find(o.Format["name"], f.head)
-	f.format, f.kind = format.name, format.kind
+	f.format = find(o.Format["name"], f.head)
 	f.settle()
-	if err := format.read(f); err != nil {
+	if err := f.read(f); err != nil {
 		return nil, nil, err
 	}
 	names := slices.Sorted(maps.Keys(f.ports))
@@ -167,7 +162,14 @@ func Read(r io.Reader, o Options) ([]Port, []string, error) {
 		}
 		ports = append(ports, Port{name, s})
 	}
-	return ports, f.notes.lines(), nil
+	var notes []string
+	for _, n := range f.notes {
+		if n.more > 0 {
+			n.text += fmt.Sprintf(" (and %d more)", n.more)
+		}
+		notes = append(notes, n.text)
+	}
+	return ports, notes, nil
 }
 
 // settle has what the user says of the values take the place of what the format does.
@@ -179,18 +181,10 @@ func (f *file) settle() {
 	case o.has("bytes"):
 		f.kind.unit = 1
 	}
-	if o.has("rate", "amount") {
-		f.rate = o.has("rate")
-	}
-	f.settled = f.format != "csv" && f.format != "grafana"
-	if o.has("start", "end") {
-		f.end, f.settled = o.has("end"), true
-	}
-	f.rate = f.rate && !f.Counters
-	f.comma = '.'
-	if mark := o["decimal"]; mark != "" {
-		f.comma = mark[0]
-	}
+	f.rate = !f.Counters && (o.has("rate") || f.rate && !o.has("amount"))
+	f.end = o.has("end") || f.end && !o.has("start")
+	f.settled = o.has("start", "end") || f.name != "csv" && f.name != "grafana"
+	f.comma = cmp.Or(o["decimal"], ".")[0]
 }
 
 // at adds the place to an error.
@@ -201,33 +195,19 @@ func (f *file) at(line int, err error) error {
 	return fmt.Errorf("%s %d: %w", f.part, line, err)
 }
 
-// note is a kind of change that was made: the first one, and how many more there were.
+// note is a kind of change that was made, with one format: the first one, and how many more there were.
 type note struct {
-	kind, text string
-	more       int
+	format, text string
+	more         int
 }
 
-type notes []note
-
-func (f *file) note(line int, kind, text string, args ...any) {
-	for i := range f.notes {
-		if n := &f.notes[i]; n.kind == kind {
-			n.more++
-			return
-		}
+func (f *file) note(line int, format string, args ...any) {
+	i := slices.IndexFunc(f.notes, func(n note) bool { return n.format == format })
+	if i >= 0 {
+		f.notes[i].more++
+		return
 	}
-	text = fmt.Sprintf("%s %d: %s", f.part, line, fmt.Sprintf(text, args...))
-	f.notes = append(f.notes, note{kind: kind, text: text})
-}
-
-func (n notes) lines() (all []string) {
-	for _, x := range n {
-		if x.more > 0 {
-			x.text += fmt.Sprintf(" (and %d more)", x.more)
-		}
-		all = append(all, x.text)
-	}
-	return all
+	f.notes = append(f.notes, note{format, fmt.Sprintf("%s %d: %s", f.part, line, fmt.Sprintf(format, args...)), 0})
 }
 
 // Sum returns the sum of samples of several ports, and a note on those that not all of them

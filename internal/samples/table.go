@@ -23,7 +23,7 @@ func readTable(f *file) error {
 			return nil
 		case t != nil:
 			return f.record(t, row{line: line}, fields)
-		case f.format == "fetch":
+		case f.name == "fetch":
 			fields = append([]string{"time"}, fields...)
 		}
 		if first := fields[0]; first == "" || first[0] < '0' || first[0] > '9' {
@@ -71,7 +71,7 @@ func readCacti(f *file) error {
 		case first && fields[0] != head[2]:
 			step, _ := strconv.ParseInt(head[3], 10, 18)
 			f.late = step * int64(time.Second)
-			f.note(line, "late", "this version of Cacti gives samples the times of the next ones: corrected by %v",
+			f.note(line, "this version of Cacti gives samples the times of the next ones: corrected by %v",
 				cli.Duration(f.late))
 		}
 		first = false
@@ -122,12 +122,12 @@ func (f *file) record(t *table, r row, fields []string) error {
 
 // sample adds a row of a port with a time and values as they are written, and the bytes in one of each.
 func (f *file) sample(port string, r row, at string, values [2]string, unit [2]float64) (err error) {
-	if r.at, r.wall, err = f.clock.parse(at); err != nil {
+	if r.at, r.wall, err = f.time(at); err != nil {
 		return err
 	}
 	for d, text := range values {
 		if d == out && len(text) > 1 && text[0] == '-' && text[1] <= '9' {
-			f.note(r.line, "below", "out is negative, as it is drawn below the axis: it counts as positive")
+			f.note(r.line, "out is negative, as it is drawn below the axis: it counts as positive")
 			text = text[1:]
 		}
 		if r.value[d], err = f.number(text); err != nil {
@@ -174,7 +174,7 @@ func readMRTG(f *file) error {
 		case r.period < 0:
 			err = f.at(rows[i+1].line, errors.New("later than the line before: want the newest line first"))
 		case r.period > int64(max(f.Interval, 5*time.Minute))*3/2:
-			f.note(r.line, "coarse", "a mean of %v is no sample: left out", cli.Duration(r.period))
+			f.note(r.line, "a mean of %v is no sample: left out", cli.Duration(r.period))
 		case r.period > 0:
 			kept = append(kept, r)
 		}
@@ -195,26 +195,25 @@ func readNfdump(f *file) error {
 			"give -format if=INDEX of the port, or -format net=192.0.2.0/24 of its side")
 	}
 	f.Interval = cmp.Or(f.Interval, 5*time.Minute)
-	column, width, ended := map[string]int{}, 0, false
+	var names []string
+	ended := false
 	return f.records(func(line int, fields []string) error {
 		switch {
 		case ended || fields[0] == "Summary":
 			ended = true
 			return nil
-		case width == 0:
-			for width = range fields {
-				column[fields[width]] = width
-			}
+		case names == nil:
+			names = slices.Clone(fields)
 			for _, name := range []string{"ts", "te", "sa", "da", "in", "out", "ibyt", "obyt"} {
-				if _, has := column[name]; !has {
+				if !slices.Contains(names, name) {
 					return fmt.Errorf("no column is called %s", name)
 				}
 			}
 			return nil
-		case len(fields) <= width:
-			return fmt.Errorf("%d fields, want %d", len(fields), width+1)
+		case len(fields) < len(names):
+			return fmt.Errorf("%d fields, want %d", len(fields), len(names))
 		}
-		field := func(name string) string { return fields[column[name]] }
+		field := func(name string) string { return fields[slices.Index(names, name)] }
 		into, from := field("in") == port, field("out") == port
 		if !has {
 			source, err1 := netip.ParseAddr(field("sa"))
@@ -227,13 +226,13 @@ func readNfdump(f *file) error {
 		values := [2]string{field("ibyt"), field("obyt")}
 		switch {
 		case into == from:
-			f.note(line, "neither", "the flow does not cross the port: left out")
+			f.note(line, "the flow does not cross the port: left out")
 			return nil
 		case from:
 			slices.Reverse(values[:])
 		}
-		begin, _, err1 := f.clock.parse(field("ts"))
-		end, _, err2 := f.clock.parse(field("te"))
+		begin, _, err1 := f.time(field("ts"))
+		end, _, err2 := f.time(field("te"))
 		switch err := errors.Join(err1, err2); {
 		case err != nil:
 			return err

@@ -62,16 +62,6 @@ func readVnstat(f *file) error {
 	return err
 }
 
-// point is a value of Prometheus: [1793491200.5,"12"].
-type point struct{ at, value string }
-
-// UnmarshalJSON implements json.Unmarshaler. It is faster than to decode a list of two.
-func (p *point) UnmarshalJSON(data []byte) error {
-	at, value, _ := strings.Cut(string(data), ",")
-	p.at, p.value = strings.Trim(at, "[ \t\r\n"), strings.Trim(value, "\"] \t\r\n")
-	return nil
-}
-
 // readPrometheus reads the answer to a range query. The name of a series or a label says its direction.
 func readPrometheus(f *file) error {
 	said := f.Counters || f.Format.has("rate", "amount")
@@ -84,13 +74,13 @@ func readPrometheus(f *file) error {
 			port, direction, err = f.series(count, labels, said)
 			return err
 		}),
-		"data.result[].values[]": on(func(x point) error {
+		"data.result[].values[]": on(func(x [2]any) error { // [1793491200.5,"12"]
 			if direction < 0 {
 				return errors.New("the values of a series come before its labels")
 			}
-			var values [2]string
-			values[direction] = x.value
-			return f.value(port, 0, x.at, values)
+			pair, values := texts(x[:]...), [2]string{}
+			values[direction] = pair[1]
+			return f.value(port, 0, pair[0], values)
 		}),
 	}.read(f)
 	if err == nil && (status != "success" || result != "matrix") {
@@ -144,7 +134,7 @@ func readGraph(f *file) error {
 			if len(columns[i]) == maxRows {
 				return errMany
 			}
-			columns[i] = append(columns[i], scalar(x))
+			columns[i] = append(columns[i], texts(x)...)
 			return nil
 		})
 	}
@@ -196,18 +186,12 @@ func readXport(f *file) error {
 			}
 			t, err = f.header(1, append([]string{"time"}, x.Legend...)...)
 			if err == nil && !f.Format.has("bits", "bytes") && max(t.series[0].unit[in], t.series[0].unit[out]) == 1 {
-				f.note(1, "unit", "values count as bytes a second: if they are bits, give -format bits")
+				f.note(1, "values count as bytes a second: if they are bits, give -format bits")
 			}
 			return err
 		}),
 		"data.row": on(func(x xmlRow) error { return record(append(x.T, x.V...)) }),
-		"data[]": on(func(x []any) error {
-			var fields []string
-			for _, value := range x {
-				fields = append(fields, scalar(value))
-			}
-			return record(fields)
-		}),
+		"data[]":   on(func(x []any) error { return record(texts(x...)) }),
 	}.read(f)
 }
 
@@ -215,7 +199,7 @@ func readXport(f *file) error {
 // each row has its time.
 func readDump(f *file) error {
 	var t *table // of an archive that counts
-	var mean, comment string
+	var mean string
 	var step, best, length int64 // seconds
 	names, want := []string{"time"}, int64(f.Interval/time.Second)
 	err := document{
@@ -232,13 +216,12 @@ func readDump(f *file) error {
 			}
 			return err
 		}),
-		"rra.database.comment": text(&comment),
 		"rra.database.row": on(func(x xmlRow) error {
 			if t == nil {
 				return nil
 			}
-			_, at, _ := strings.Cut(comment, "/ ")
-			comment = ""
+			_, at, _ := strings.Cut(f.comment, "/ ")
+			f.comment = ""
 			return f.values(t, length, append([]string{at}, x.V...))
 		}),
 	}.read(f)

@@ -5,6 +5,7 @@ package traffic
 
 import (
 	"errors"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync/atomic"
@@ -53,17 +54,12 @@ func pace(c *net.TCPConn, rate uint64) error {
 // content returns half text and half noise, to make the histogram interesting.
 func content() []byte {
 	b := make([]byte, 256<<10)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(b)
 	const text = "The quick brown fox jumps over the lazy dog, 0123456789 times. "
-	x := uint64(88172645463325252)
 	for i := range b {
 		if i%4096 < 2048 {
 			b[i] = text[i%len(text)]
-			continue
 		}
-		x ^= x << 13
-		x ^= x >> 7
-		x ^= x << 17
-		b[i] = byte(x)
 	}
 	return b
 }
@@ -93,31 +89,25 @@ func (l *Log) Between(from, to time.Duration) (sum uint64) {
 	return sum
 }
 
-// Fetch connects to a server and reads until the given time. It records arrivals in log
-// unless that is nil, and returns the number of bytes.
-func Fetch(addr string, until time.Time, log *Log) (uint64, error) {
+// Fetch connects to a server, reads until the given time, and records the bytes in log.
+func Fetch(addr string, until time.Time, log *Log) error {
 	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer c.Close()
 	_ = c.(*net.TCPConn).SetLinger(0) // discard data in flight at Close
 	if err := c.SetReadDeadline(until); err != nil {
-		return 0, err
+		return err
 	}
-	buf := make([]byte, 256<<10)
-	total := uint64(0)
-	for {
+	for buf := make([]byte, 256<<10); ; {
 		n, err := c.Read(buf)
-		total += uint64(n)
-		if log != nil {
-			log.Add(n)
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return total, nil
-		}
-		if err != nil {
-			return total, err
+		log.Add(n)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil
+		case err != nil:
+			return err
 		}
 	}
 }

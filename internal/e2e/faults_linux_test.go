@@ -126,7 +126,7 @@ func TestDiskFull(t *testing.T) {
 // A program that watches a copy may end, and the traffic goes on.
 func TestWatcherLeaves(t *testing.T) {
 	left := t.TempDir() + "/left"
-	_, in, out := watched(t, "tee >(framepcap | head -c 100 >/dev/null; touch "+left+"; cat >/dev/null)")
+	_, in, out := between(t, exec.Command("bash", "-c", "tee >(framepcap | head -c 100 >/dev/null; touch "+left+"; cat >/dev/null)"))
 	eventually(t, 10*time.Second, "head leaves", func() bool {
 		cross(t, in, out)
 		return exists(left)

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"framepipe/internal/nettest"
-
 )
 
 // thereAndBack is the pipeline that a capture goes through without a changed bit.

@@ -455,7 +455,7 @@ func TestLink(t *testing.T) {
 					}
 				}
 			})
-			dhcp(t, a, b, dir)
+			dhcp(t, a, "tap0", b, "tap0")
 			jumbo := ping.Config{Count: 2, Every: 100 * time.Millisecond, Wait: 3 * time.Second, Size: 8900, Whole: true}
 			for _, r := range []ping.Result{a.StartPing("10.0.0.100", jumbo).Wait(), b.StartPing("fd00::1", jumbo).Wait()} {
 				if r.Received == 0 {
@@ -501,16 +501,6 @@ func TestLinkFails(t *testing.T) {
 			t.Errorf("%v: status %d, want %d: %s", tt.args, got, tt.status, &s[0].Said)
 		}
 	}
-}
-
-// dhcp has b get its address from a: 10.0.0.100.
-func dhcp(t testing.TB, a, b *nettest.Namespace, dir string) {
-	t.Helper()
-	write(t, dir+"/udhcpd.conf", fmt.Sprintf("interface tap0\nstart 10.0.0.100\nend 10.0.0.100\noption subnet 255.255.255.0\nlease_file %s/leases\npidfile %[1]s/pid\n", dir))
-	write(t, dir+"/leases", "")
-	write(t, dir+"/got", "#!/bin/sh\n[ \"$1\" != bound ] || ip addr add \"$ip/24\" dev \"$interface\"\n")
-	pipeline(t, nil, nil, a.Command("udhcpd", "-f", dir+"/udhcpd.conf"))
-	b.Run("udhcpc", "-fnq", "-i", "tap0", "-t", "20", "-T", "1", "-s", dir+"/got")
 }
 
 func TestVDE(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -349,4 +350,21 @@ func roomy(t testing.TB, c net.PacketConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// dhcp has a client get the address 10.0.0.100 from a server, over interfaces of two namespaces. It returns
+// a function that counts what the client was told since: bound, renew and the like.
+func dhcp(t testing.TB, server *nettest.Namespace, on string, client *nettest.Namespace, dev string) (events func(what string) int) {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, dir+"/leases", "")
+	write(t, dir+"/events", "")
+	write(t, dir+"/conf", fmt.Sprintf("start 10.0.0.100\nend 10.0.0.100\ninterface %s\nlease_file %s/leases\npidfile %[2]s/pid\n"+
+		"option subnet 255.255.255.0\noption lease 10\nmin_lease 5\n", on, dir))
+	write(t, dir+"/script", "#!/bin/sh\necho $1 $ip >>"+dir+"/events\n[ \"$1\" != bound ] || ip addr add $ip/24 dev $interface\n")
+	pipeline(t, nil, nil, server.Command("udhcpd", "-f", dir+"/conf"))
+	pipeline(t, nil, nil, client.Command("udhcpc", "-f", "-i", dev, "-s", dir+"/script", "-t", "20", "-T", "1"))
+	events = func(what string) int { return strings.Count(read(t, dir+"/events"), what) }
+	eventually(t, 20*time.Second, "a lease", func() bool { return events("bound") == 1 })
+	return events
 }

@@ -78,7 +78,17 @@ func TestSandbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(2 * time.Second) // into waits that the scheduler knows of; the gate publishes its state once a second
-	signal(t, all, unix.SIGUSR1, unix.SIGSTOP, unix.SIGCONT, unix.SIGURG)
+	signal(t, all, unix.SIGUSR1)
+	for i, want := range []string{
+		`tunread: frames=1 bytes=56 ethernet_bytes=64 offloaded=0 errors=0 malformed=0 dropped=0 dropped_bytes=0`,
+		`quotagate: state=open used=\d+ quota=1000000000 used_share=0.0000 read=1 read_bytes=56 in=1 in_bytes=64 passed=1 .* held=0 held_bytes=0 delay=0s`,
+		`bytehist: frames=1 bytes=56 ethernet_bytes=64 reports=0 left_out=0`,
+		`tunwrite: frames=1 bytes=56 segmented=0 merged=0 refused=0 malformed=0 ethernet_bytes=64 written=1 written_bytes=56 written_ethernet_bytes=64 lost_ethernet_bytes=0`,
+	} {
+		line := regexp.MustCompile("^" + want + "\n$")
+		eventually(t, 10*time.Second, want, func() bool { return line.MatchString(all[i].Said.String()) })
+	}
+	signal(t, all, unix.SIGSTOP, unix.SIGCONT, unix.SIGURG)
 	for range 20000 {
 		cross(t, in, out)
 	}
@@ -92,14 +102,9 @@ func TestSandbox(t *testing.T) {
 	}
 	signal(t, all, unix.SIGTERM)
 	ended(t, all...)
-	for i, want := range []string{
-		`tunread: frames=1 bytes=56 ethernet_bytes=64 offloaded=0 errors=0 malformed=0 dropped=0 dropped_bytes=0`,
-		`quotagate: state=open used=\d+ quota=1000000000 used_share=0.0000 read=1 read_bytes=56 in=1 in_bytes=64 passed=1 .* held=0 held_bytes=0 delay=0s`,
-		`bytehist: frames=1 bytes=56 ethernet_bytes=64 reports=0 left_out=0`,
-		`tunwrite: frames=1 bytes=56 segmented=0 merged=0 refused=0 malformed=0 ethernet_bytes=64 written=1 written_bytes=56 written_ethernet_bytes=64 lost_ethernet_bytes=0`,
-	} {
-		if got := all[i].Said.String(); !regexp.MustCompile("^" + want + "\n$").MatchString(got) {
-			t.Errorf("%s, want %s", got, want)
+	for _, s := range all {
+		if says := s.Said.String(); strings.Count(says, "\n") != 1 {
+			t.Errorf("%s: %s", s.Args[0], says)
 		}
 	}
 	if s := read(t, metrics); !regexp.MustCompile(`\nquotagate_in_frames_total\S* 20002\n`).MatchString(s) {

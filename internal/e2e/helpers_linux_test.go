@@ -361,7 +361,7 @@ func dhcp(t testing.TB, server *nettest.Namespace, on string, client *nettest.Na
 	write(t, dir+"/events", "")
 	write(t, dir+"/conf", fmt.Sprintf("start 10.0.0.100\nend 10.0.0.100\ninterface %s\nlease_file %s/leases\npidfile %[2]s/pid\n"+
 		"option subnet 255.255.255.0\noption lease 10\nmin_lease 5\n", on, dir))
-	write(t, dir+"/script", "#!/bin/sh\necho $1 $ip >>"+dir+"/events\n[ \"$1\" != bound ] || ip addr add $ip/24 dev $interface\n")
+	write(t, dir+"/script", "#!/bin/sh\n[ \"$1\" != bound ] || ip addr add $ip/24 dev $interface\necho $1 >>"+dir+"/events\n")
 	pipeline(t, nil, nil, server.Command("udhcpd", "-f", dir+"/conf"))
 	pipeline(t, nil, nil, client.Command("udhcpc", "-f", "-i", dev, "-s", dir+"/script", "-t", "20", "-T", "1"))
 	events = func(what string) int { return strings.Count(read(t, dir+"/events"), what) }

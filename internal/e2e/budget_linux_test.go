@@ -28,7 +28,8 @@ func TestBudgetBothDirections(t *testing.T) {
 				in:  []string{gate + "in", meterStage(t, meters[0])},
 				out: []string{gate + "out", meterStage(t, meters[1])},
 			})
-			for i, c := range pair(t, n) {
+			near, far := connection(t, n.b, n.a, "10.0.0.1:0")
+			for i, c := range []net.Conn{far, near} {
 				go func() {
 					for on := range 1 << 20 {
 						end := time.Now().Add(time.Duration(400+300*((on+i)%3)) * time.Millisecond)
@@ -84,11 +85,4 @@ func worstPhases(t testing.TB, book, terms string) (all []worstPhase) {
 		all = append(all, w)
 	}
 	return all
-}
-
-// pair connects the two ends of a network.
-func pair(t testing.TB, n *network) (both [2]net.Conn) {
-	t.Helper()
-	both[1], both[0] = connection(t, n.b, n.a, "10.0.0.1:0")
-	return both
 }

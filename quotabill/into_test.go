@@ -17,11 +17,7 @@ func TestInto(t *testing.T) {
 	if err := j.fill(s, cycle, now-1); err == nil || err.Error() != "the sample that begins at 2026-11-10 00:05:00 ends in the future" {
 		t.Error(err)
 	}
-	l, err := ledger.Read(j.into)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := ledgerOf(t, j.into, j.calendar)
 	if all := l.Cycles(); len(all) > 0 {
 		t.Errorf("it left %v", all)
 	}

@@ -23,12 +23,7 @@ func TestFloodOfControl(t *testing.T) {
 		budget = 8 * (16_000 + 1000*6)
 	)
 	n := newNetwork(t, setup{in: []string{"quotagate -quota 1MB -window 10s"}, out: stages})
-	s := -1
-	n.a.Do(func() { s = nettest.PacketSocket(t, "tap0") })
-	if s < 0 {
-		t.FailNow()
-	}
-	defer unix.Close(s)
+	s := packetSocket(t, n.a, "tap0")
 	src, near, afar := netip.MustParseAddr("fd00::99"), netip.MustParseAddr("fd00::98"), netip.MustParseAddr("2001:db8::1")
 	lldp := append([]byte("\x01\x80\xc2\x00\x00\x0e\x02\x00\x00\x00\x00\x09\x88\xcc\x02\x07\x04"), make([]byte, 1497)...)
 	frames := [][]byte{

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -198,12 +199,36 @@ cp port.rrd port1.rrd; cp internal/samples/testdata/vnstat-fiveminute.json port2
 echo '{"status":"ok","graph_data":{"in_data":[8,16],"out_data":[80,160.8],"ticks":["1793491500","1793491800"]}}' >librenms.json
 `
 
+// The stages that the README shows drop what they are to drop, and its bills of ports are right.
 func TestReadmeCommands(t *testing.T) {
 	t.Parallel()
 	// On a new machine, with a careful umask.
 	needPython(t)
 	nettest.Need(t, "rrdtool")
-	sandbox(t, "rm -r bin; "+readmeStages(t)+"umask 077\n"+ports, commands(t, "README.md"))
+	// no-arp, and a package of Go outside of the clone.
+	stages := "cat >no-arp <<'END'\n" + blocks(t, "README.md", "python")[0] + "END\nchmod 755 no-arp\nmkdir /var/lib/mystage\ncat >/var/lib/mystage/main.go <<'END'\n" +
+		"package main\n\nimport (\n\t\"log\"\n\t\"os\"\n\n\t\"framepipe/frame\"\n)\n\n" + blocks(t, "README.md", "go")[0] + "END\n"
+	build := matches("`(go mod init mystage [^`]*)`", read(t, root+"/README.md"))
+	if len(build) != 1 {
+		t.Fatal("the README does not say how to build a stage")
+	}
+	// The frame to be dropped is between frames that pass.
+	passes := func(stage, before, dropped string) string {
+		return fmt.Sprintf("cat %s %s day.frames | %s | framepcap | cmp - <(cat %[1]s day.frames | framepcap)", before, dropped, stage)
+	}
+	lines := commands(t, "README.md")
+	for start, rate := range map[string]string{
+		"quotabill -rate 100Mbit/s -csv vnstat.json":   "24.1 Mbit/s",
+		"quotabill -rate 100Mbit/s -csv librenms.json": "161 bit/s",
+		"rrdtool fetch port.rrd":                       "53.3 kbit/s",
+	} {
+		i := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, start) })
+		lines[i] += " | grep -x 'billed *" + rate + " .*'"
+	}
+	sandbox(t, "rm -r bin; "+stages+"umask 077\n"+ports, append(lines,
+		passes("no-arp", "ask.frames", "answer.frames"),
+		"clone=$PWD; cd /var/lib/mystage && "+strings.ReplaceAll(build[0], "/path/to/framepipe", "$clone"),
+		passes("/var/lib/mystage/mystage", "short.frames", "long.frames")))
 }
 
 func TestDebuggingCommands(t *testing.T) {

@@ -104,7 +104,7 @@ func TestExamples(t *testing.T) {
 	t.Run("vectors", examplesVectors)
 	t.Run("end", examplesEnd)
 	t.Run("messages", examplesMessages)
-	t.Run("stage.rs", stageRust)
+	t.Run("drop", examplesDrop)
 }
 
 // What passes is the same, bit for bit, read at once or in pieces.
@@ -210,23 +210,39 @@ func examplesEnd(t *testing.T) {
 	}
 }
 
-// The stage in Rust loses each third frame and nothing else.
-func stageRust(t *testing.T) {
-	in := mixed()
-	var want bytes.Buffer
-	r, w := frame.NewReader(bytes.NewReader(in)), frame.NewWriter(&want)
-	var rec frame.Record
-	for n := 0; r.Next(&rec) == nil; {
-		if !rec.IsAnnotation() {
-			n++
-		}
-		if rec.IsAnnotation() || n%3 > 0 {
-			_ = w.WriteRaw(rec.Raw())
-		}
+// Some drop frames, and nothing else. So does the stage that examples/README.md builds outside of
+// the clone.
+func examplesDrop(t *testing.T) {
+	dir := t.TempDir()
+	build := strings.Replace(blocks(t, "examples/README.md", "bash")[0], "/path/to/framepipe", project(t), 1)
+	c := exec.Command("bash", "-euc", build)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-buildvcs=false")
+	if says, status := outcome(c); status != 0 {
+		t.Fatalf("status %d, %s", status, says)
 	}
-	_ = w.Flush()
-	if out, stderr, status := through(t, in, "stage-rs", "3"); !bytes.Equal(out, want.Bytes()) || status != 0 || stderr != "" {
-		t.Errorf("%d bytes, want %d; status %d, %s", len(out), want.Len(), status, stderr)
+	third := func(n int, _ *frame.Record) bool { return n%3 == 0 }
+	long := func(_ int, rec *frame.Record) bool { return len(rec.Frame) > 1000 }
+	in := mixed()
+	for stage, drops := range map[string]func(n int, rec *frame.Record) bool{
+		"stage-rs 3": third, "stage-go -most 1000": long, dir + "/mystage/mystage": long,
+	} {
+		var want bytes.Buffer
+		r, w := frame.NewReader(bytes.NewReader(in)), frame.NewWriter(&want)
+		var rec frame.Record
+		for n := 0; r.Next(&rec) == nil; {
+			if !rec.IsAnnotation() {
+				n++
+			}
+			if rec.IsAnnotation() || !drops(n, &rec) {
+				_ = w.WriteRaw(rec.Raw())
+			}
+		}
+		_ = w.Flush()
+		words := strings.Fields(stage)
+		if out, stderr, status := through(t, in, words[0], words[1:]...); !bytes.Equal(out, want.Bytes()) || status != 0 || stderr != "" {
+			t.Errorf("%s: %d bytes, want %d; status %d, %s", stage, len(out), want.Len(), status, stderr)
+		}
 	}
 }
 
@@ -252,36 +268,6 @@ func examplesMessages(t *testing.T) {
 		_, says, status := through(t, in, "sh", "-c", tt.shell)
 		if status != tt.status || !strings.HasPrefix(says, tt.says) || strings.Index(says, "\n") != len(says)-1 {
 			t.Errorf("%s: status %d, %q", tt.shell, status, says)
-		}
-	}
-}
-
-// The stage in Go drops only frames that are too long. So does the stage that examples/README.md builds
-// outside of the clone.
-func TestStageGo(t *testing.T) {
-	dir := t.TempDir()
-	if err := process.Build(dir, "framepipe/examples/stage-go"); err != nil {
-		t.Fatal(err)
-	}
-	build := strings.Replace(blocks(t, "examples/README.md", "bash")[0], "/path/to/framepipe", project(t), 1)
-	c := exec.Command("bash", "-euc", build)
-	c.Dir = dir
-	c.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-buildvcs=false")
-	if says, status := outcome(c); status != 0 {
-		t.Fatalf("status %d, %s", status, says)
-	}
-	var in, want []frame.Record
-	for n := range 2000 {
-		rec := frame.Record{Time: uint64(n), Frame: packettest.Bytes((n * 7) % 2000)}
-		in = append(in, rec)
-		if len(rec.Frame) <= 1000 {
-			want = append(want, rec)
-		}
-	}
-	for _, stage := range [][]string{{dir + "/stage-go", "-most", "1000"}, {dir + "/mystage/mystage"}} {
-		out, stderr, status := through(t, streamOf(in...), stage[0], stage[1:]...)
-		if !bytes.Equal(out, streamOf(want...)) || status != 0 || stderr != "" {
-			t.Errorf("%s: %d bytes; status %d, %s", stage, len(out), status, stderr)
 		}
 	}
 }
@@ -354,38 +340,6 @@ func TestStagePython(t *testing.T) {
 	}
 }
 
-// swap replaces the pipeline from a to b by one with other stages.
-func (n *network) swap(s setup, stages ...string) {
-	n.t.Helper()
-	_ = n.in[0].Process.Signal(unix.SIGTERM)
-	ended(n.t, n.in...)
-	in := n.pipeline(n.a, "tap0", n.b, "tap1", s, stages)
-	n.in = in
-	// The processes of a script end with their input, not when bash is killed.
-	n.t.Cleanup(func() {
-		_ = in[0].Process.Kill()
-		gone(n.t, in)
-	})
-}
-
-// arrivesUDP reports whether a datagram from a arrives in b.
-func (n *network) arrivesUDP(t testing.TB, addr string) bool {
-	t.Helper()
-	server, client := n.udp(net.JoinHostPort(addr, "9"))
-	defer server.Close()
-	b := make([]byte, 100)
-	for range 3 {
-		if _, err := client.Write([]byte("there?")); err != nil {
-			t.Fatal(err)
-		}
-		_ = server.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-		if _, _, err := server.ReadFrom(b); err == nil {
-			return true
-		}
-	}
-	return false
-}
-
 // echoesTCP sends through a connection and wants it back.
 func echoesTCP(c net.Conn, size int) error {
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
@@ -398,48 +352,6 @@ func echoesTCP(c net.Conn, size int) error {
 	return err
 }
 
-// A stage in Python, put into a pipeline while a TCP connection is open, takes
-// out one protocol, and leaves the others alone.
-func TestStagePythonLive(t *testing.T) {
-	t.Parallel()
-	needPython(t)
-	n := newNetwork(t, setup{})
-	addresses := []string{"10.0.0.2", "fd00::2"}
-	var conns []net.Conn
-	for _, addr := range addresses {
-		conns = append(conns, echoing(t, n.a, n.b, net.JoinHostPort(addr, "7")))
-	}
-	for _, step := range []struct {
-		stages    []string
-		icmp, udp bool
-	}{
-		{[]string{stagePy + " icmp"}, false, true},
-		{[]string{stagePy + " udp", "bytehist -o /dev/null"}, true, false},
-		{nil, true, true},
-	} {
-		n.swap(setup{}, step.stages...)
-		for i, addr := range addresses {
-			// It is there when the connection goes on.
-			if err := echoesTCP(conns[i], 1<<20); err != nil {
-				t.Fatalf("%v, %s: TCP: %v", step.stages, addr, err)
-			}
-			if got := n.a.Reaches(addr, 700*time.Millisecond); got != step.icmp {
-				t.Errorf("%v, %s: ping answers: %v", step.stages, addr, got)
-			}
-			if got := n.arrivesUDP(t, addr); got != step.udp {
-				t.Errorf("%v, %s: UDP arrives: %v", step.stages, addr, got)
-			}
-			// New connections too, which want neighbours to be found.
-			n.a.Run("ip", "neigh", "flush", "dev", "tap0")
-			n.b.Run("ip", "neigh", "flush", "dev", "tap1")
-			if err := echoesTCP(echoing(t, n.a, n.b, net.JoinHostPort(addr, "7")), 1000); err != nil {
-				t.Errorf("%v, %s: a new connection: %v", step.stages, addr, err)
-			}
-		}
-	}
-	n.stop()
-}
-
 var windowReport = regexp.MustCompile(`quota.lua: passed (\d+) bytes of (\d+), dropped (\d+) frames`)
 
 // The quota of quota.lua: everything up to three quarters, nothing over, and a
@@ -448,69 +360,55 @@ func TestQuotaLua(t *testing.T) {
 	t.Parallel()
 	examples(t)
 	const quota, size = 10_000_000, 1000
-	t.Run("one window", func(t *testing.T) {
-		in := stream(40000, size, time.Microsecond)
-		out, stderr, status := through(t, in, quotaLua, fmt.Sprint(quota), "1000")
-		// Up to the threshold it is the same, bit for bit.
-		if same := 7400 * (size + frame.HeadSize); status != 0 || !bytes.Equal(in[:same], out[:min(same, len(out))]) {
-			t.Errorf("status %d, %s; something is missing below the threshold", status, stderr)
+	in := stream(40000, size, time.Microsecond)
+	out, stderr, status := through(t, in, quotaLua, fmt.Sprint(quota), "1000")
+	// Up to the threshold it is the same, bit for bit.
+	if same := 7400 * (size + frame.HeadSize); status != 0 || !bytes.Equal(in[:same], out[:min(same, len(out))]) {
+		t.Errorf("status %d, %s; something is missing below the threshold", status, stderr)
+	}
+	passed := len(records(t, out)) * size
+	if passed > quota+size || passed < quota*95/100 {
+		t.Errorf("%d bytes passed of a quota of %d", passed, quota)
+	}
+	m := windowReport.FindStringSubmatch(stderr)
+	if m == nil || m[1] != fmt.Sprint(passed) || m[3] != fmt.Sprint(40000-passed/size) {
+		t.Fatalf("%d bytes passed, it says %s", passed, stderr)
+	}
+	var counts [256]int
+	for _, rec := range records(t, in) {
+		for _, b := range rec.Frame {
+			counts[b]++
 		}
-		passed := len(records(t, out)) * size
-		if passed > quota+size || passed < quota*95/100 {
-			t.Errorf("%d bytes passed of a quota of %d", passed, quota)
+	}
+	var table strings.Builder
+	for b, n := range counts {
+		if b%16 == 0 {
+			fmt.Fprintf(&table, "\n%02x", b)
 		}
-		m := windowReport.FindStringSubmatch(stderr)
-		if m == nil || m[1] != fmt.Sprint(passed) || m[3] != fmt.Sprint(40000-passed/size) {
-			t.Fatalf("%d bytes passed, it says %s", passed, stderr)
+		fmt.Fprintf(&table, " %8d", n)
+	}
+	if !strings.Contains(stderr, table.String()) {
+		t.Errorf("it counts\n%s\nand not%s", stderr, &table)
+	}
+
+	// In each of several windows.
+	file := t.TempDir() + "/in"
+	write(t, file, stream(20000, size, time.Microsecond))
+	line := fmt.Sprintf("for i in 1 2 3; do cat %s; sleep 1.1; done | %s %d 1 | wc -c", file, quotaLua, quota)
+	out, stderr, _ = through(t, nil, "bash", "-c", line)
+	used := 0
+	for _, m := range windowReport.FindAllStringSubmatch(stderr, -1) {
+		passed, _ := strconv.Atoi(m[1])
+		if passed > quota+size {
+			t.Errorf("a window passed %d of %d", passed, quota)
 		}
-		var counts [256]int
-		for _, rec := range records(t, in) {
-			for _, b := range rec.Frame {
-				counts[b]++
-			}
+		if passed > quota*95/100 {
+			used++
 		}
-		var table strings.Builder
-		for b, n := range counts {
-			if b%16 == 0 {
-				fmt.Fprintf(&table, "\n%02x", b)
-			}
-			fmt.Fprintf(&table, " %8d", n)
-		}
-		if !strings.Contains(stderr, table.String()) {
-			t.Errorf("it counts\n%s\nand not%s", stderr, &table)
-		}
-	})
-	t.Run("windows", func(t *testing.T) {
-		in := stream(20000, size, time.Microsecond)
-		all, w, r := piped(t, exec.Command(quotaLua, fmt.Sprint(quota), "1"))
-		got := make(chan []byte, 1)
-		go func() {
-			b, _ := io.ReadAll(r)
-			got <- b
-		}()
-		for range 3 {
-			if _, err := w.Write(in); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(1100 * time.Millisecond) // the next is in another window
-		}
-		w.Close()
-		ended(t, all...)
-		sum, used := 0, 0
-		for _, m := range windowReport.FindAllStringSubmatch(all[0].Said.String(), -1) {
-			passed, _ := strconv.Atoi(m[1])
-			if passed > quota+size {
-				t.Errorf("a window passed %d of %d", passed, quota)
-			}
-			if passed > quota*95/100 {
-				used++
-			}
-			sum += passed
-		}
-		if out := len(records(t, <-got)) * size; sum != out || used < 2 {
-			t.Errorf("%d bytes came out, %d used windows; it says %s", out, used, &all[0].Said)
-		}
-	})
+	}
+	if used < 2 {
+		t.Errorf("%s bytes came out, %d used windows; it says %s", out, used, stderr)
+	}
 }
 
 // segment makes two namespaces with a tap each, and no other link than what the
@@ -557,7 +455,7 @@ func TestLink(t *testing.T) {
 					}
 				}
 			})
-			dhcp(t, a, b, dir)
+			dhcp(t, a, "tap0", b, "tap0")
 			jumbo := ping.Config{Count: 2, Every: 100 * time.Millisecond, Wait: 3 * time.Second, Size: 8900, Whole: true}
 			for _, r := range []ping.Result{a.StartPing("10.0.0.100", jumbo).Wait(), b.StartPing("fd00::1", jumbo).Wait()} {
 				if r.Received == 0 {
@@ -605,16 +503,6 @@ func TestLinkFails(t *testing.T) {
 	}
 }
 
-// dhcp has b get its address from a: 10.0.0.100.
-func dhcp(t testing.TB, a, b *nettest.Namespace, dir string) {
-	t.Helper()
-	write(t, dir+"/udhcpd.conf", fmt.Sprintf("interface tap0\nstart 10.0.0.100\nend 10.0.0.100\noption subnet 255.255.255.0\nlease_file %s/leases\npidfile %[1]s/pid\n", dir))
-	write(t, dir+"/leases", "")
-	write(t, dir+"/got", "#!/bin/sh\n[ \"$1\" != bound ] || ip addr add \"$ip/24\" dev \"$interface\"\n")
-	pipeline(t, nil, nil, a.Command("udhcpd", "-f", dir+"/udhcpd.conf"))
-	b.Run("udhcpc", "-fnq", "-i", "tap0", "-t", "20", "-T", "1", "-s", dir+"/got")
-}
-
 func TestVDE(t *testing.T) {
 	nettest.Need(t, "bash", "wirefilter")
 	examples(t)
@@ -624,13 +512,7 @@ func TestVDE(t *testing.T) {
 
 // wirefilter loses about the share of frames that its flag gives, and delays the others.
 func filtered(t *testing.T) {
-	n := newNetwork(t, setup{})
-	n.swap(setup{read: "-offload=false"}, wirefilter+" -l 20 -d 150")
-	for i := 0; !n.arrivesUDP(t, "10.0.0.2"); i++ { // it is there
-		if i == 10 {
-			t.Fatal("nothing arrives")
-		}
-	}
+	n := newNetwork(t, setup{read: "-offload=false", in: []string{wirefilter + " -l 20 -d 150"}})
 	server, client := n.udp("10.0.0.2:9")
 	const count = 2000
 	start := time.Now()
@@ -822,11 +704,7 @@ func BenchmarkExamples(b *testing.B) {
 				continue
 			}
 			b.Run(fmt.Sprintf("%s/live%s", filepath.Base(stage), read), func(b *testing.B) {
-				n := newNetwork(b, setup{})
-				n.swap(setup{read: read}, slices.DeleteFunc([]string{stage}, func(s string) bool { return s == "" })...)
-				if err := echoesTCP(echoing(b, n.a, n.b, "10.0.0.2:7"), 1); err != nil { // it is there
-					b.Fatal(err)
-				}
+				n := newNetwork(b, setup{read: read, in: slices.DeleteFunc([]string{stage}, func(s string) bool { return s == "" })})
 				n.serveTraffic("")
 				const length = 2 * time.Second
 				for b.Loop() {

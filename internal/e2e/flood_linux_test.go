@@ -109,7 +109,7 @@ func TestUpFlood(t *testing.T) {
 	host := u.tap("fphost")
 	was := u.host.Statistics(host)["tx_dropped"]
 	stop := flood(t, u.host, host)
-	echoes := u.host.Ping("10.0.0.1", 1000, 5*time.Millisecond) // five seconds: three make a hang
+	echoes := u.host.StartPing("10.0.0.1", ping.Config{Count: 1000, Every: 5 * time.Millisecond}).Wait() // five seconds: three make a hang
 	sent, lost := stop(), u.host.Statistics(host)["tx_dropped"]-was
 	works("after")
 	t.Logf("%d frames sent, %d of them dropped by the queue of the tap; %v", sent, lost, echoes) // which drops most echoes, too

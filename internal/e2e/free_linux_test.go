@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os/exec"
 	"strings"
@@ -71,31 +70,5 @@ func TestFreeWindowsAlike(t *testing.T) {
 				t.Errorf("%s, %s cycle: the gate has used %s of %s, and quotabill says %s of %s", flags, name, used, total, u2, t2)
 			}
 		}
-	}
-}
-
-// A gate that starts in the midst of a month with the samples until then in its ledger knows the free windows that
-// are used.
-func TestFreeWindowsInto(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	begin := time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)
-	file := "time,in,out\n"
-	for i := range 14 * 288 {
-		out := 1500
-		if i%400 == 50 || i%400 == 51 { // runs of two, of which a poller of any phase may have three
-			out = 4003
-		}
-		file += fmt.Sprintf("%s,700,%d\n", begin.Add(time.Duration(i)*5*time.Minute).Format(time.DateTime), out)
-	}
-	write(t, dir+"/samples", file)
-	output(t, exec.Command("quotabill", "-csv", dir+"/samples", "-quota", "2kB", "-into", dir+"/ledger"))
-	in := streamFrom(uint64(begin.AddDate(0, 0, 14).Add(time.Hour).UnixNano()), 2, 100, time.Hour)
-	args := strings.Fields("-quota 2kB -percentile 95 -dir out -clock stream -ledger " + dir + "/ledger -metrics " + dir + "/gate")
-	if _, says, status := through(t, in, "quotagate", args...); status != 0 {
-		t.Fatal(says)
-	}
-	if total, used := freeWindows(t, dir+"/gate", "quotagate"); total != "443" || used != "30" {
-		t.Errorf("%s of %s free windows are used, want 30 of 443: three for each of ten runs", used, total)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -284,14 +285,6 @@ func inside[result any](t testing.TB, ns *nettest.Namespace, f func() (result, e
 	return r
 }
 
-// listen listens in a namespace until the test ends.
-func listen(t testing.TB, ns *nettest.Namespace, addr string) net.Listener {
-	t.Helper()
-	l := inside(t, ns, func() (net.Listener, error) { return net.Listen("tcp", addr) })
-	t.Cleanup(func() { l.Close() })
-	return l
-}
-
 // dial connects from a namespace until the test ends.
 func dial(t testing.TB, ns *nettest.Namespace, network, addr string) net.Conn {
 	t.Helper()
@@ -305,7 +298,7 @@ func dial(t testing.TB, ns *nettest.Namespace, network, addr string) net.Conn {
 // connection's listener for a moment longer.
 func connection(t testing.TB, from, to *nettest.Namespace, addr string) (near, far net.Conn) {
 	t.Helper()
-	l := listen(t, to, addr)
+	l := inside(t, to, func() (net.Listener, error) { return net.Listen("tcp", addr) })
 	defer l.Close()
 	accepted := make(chan net.Conn, 1)
 	go func() {
@@ -349,4 +342,21 @@ func roomy(t testing.TB, c net.PacketConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// dhcp has a client get the address 10.0.0.100 from a server, over interfaces of two namespaces. It returns
+// a function that counts what the client was told since: bound, renew and the like.
+func dhcp(t testing.TB, server *nettest.Namespace, on string, client *nettest.Namespace, dev string) (events func(what string) int) {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, dir+"/leases", "")
+	write(t, dir+"/events", "")
+	write(t, dir+"/conf", fmt.Sprintf("start 10.0.0.100\nend 10.0.0.100\ninterface %s\nlease_file %s/leases\npidfile %[2]s/pid\n"+
+		"option subnet 255.255.255.0\noption lease 10\nmin_lease 5\n", on, dir))
+	write(t, dir+"/script", "#!/bin/sh\n[ \"$1\" != bound ] || ip addr add $ip/24 dev $interface\necho $1 >>"+dir+"/events\n")
+	pipeline(t, nil, nil, server.Command("udhcpd", "-f", dir+"/conf"))
+	pipeline(t, nil, nil, client.Command("udhcpc", "-f", "-i", dev, "-s", dir+"/script", "-t", "20", "-T", "1"))
+	events = func(what string) int { return strings.Count(read(t, dir+"/events"), what) }
+	eventually(t, 20*time.Second, "a lease", func() bool { return events("bound") == 1 })
+	return events
 }

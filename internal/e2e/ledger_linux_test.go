@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"bytes"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -13,12 +11,10 @@ import (
 
 	"framepipe/frame"
 	"framepipe/internal/ledger"
-
-	"golang.org/x/sys/unix"
 )
 
-// eachSlot calls do for the slots of a direction in a ledger, with their times and bytes.
-func eachSlot(t testing.TB, name string, d ledger.Direction, do func(at, bytes int64)) {
+// charged adds up what a ledger has.
+func charged(t testing.TB, name string, d ledger.Direction) (sum int64) {
 	t.Helper()
 	l, err := ledger.Read(name)
 	if err != nil {
@@ -27,16 +23,9 @@ func eachSlot(t testing.TB, name string, d ledger.Direction, do func(at, bytes i
 	defer l.Close()
 	for _, c := range l.Cycles() {
 		for i := range c.Slots {
-			s := c.Slot(i, d)
-			do(s.Start, s.Charged.Load())
+			sum += c.Slot(i, d).Charged.Load()
 		}
 	}
-}
-
-// charged adds up what a ledger has.
-func charged(t testing.TB, name string, d ledger.Direction) (sum int64) {
-	t.Helper()
-	eachSlot(t, name, d, func(_, bytes int64) { sum += bytes })
 	return sum
 }
 
@@ -61,44 +50,6 @@ func TestLedgerKilled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { ledgerKilled(t, dir+"/"+name, inputs, flags) })
 	}
-}
-
-// A gate whose ledger is cut off ends with an error, and passes on nothing damaged.
-func TestLedgerCutOff(t *testing.T) {
-	t.Parallel()
-	for name, b := range map[string][]byte{"small": stream(20_000, 1000, 0), "super": stream(400, 0, 0)} {
-		file := t.TempDir() + "/bill"
-		all, in, out := piped(t, exec.Command("quotagate", "-quota", "1PB", "-ledger", file, "-dir", "out"))
-		go func() { _, _ = in.Write(b) }()
-		stuck(t, out)
-		if err := os.Truncate(file, 0); err != nil {
-			t.Fatal(err)
-		}
-		got, err := io.ReadAll(out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		gone(t, all)
-		if status := all[0].ProcessState.ExitCode(); status != 1 || !bytes.HasPrefix(b, got) {
-			t.Errorf("%s: status %d, %d bytes of %d came out", name, status, len(got), len(b))
-		}
-		if want := "quotagate: " + file + ": the ledger was truncated, or its disk failed\n"; all[0].Said.String() != want {
-			t.Errorf("%s: it says %s", name, &all[0].Said)
-		}
-	}
-}
-
-// stuck waits until a gate waits for the reader of its output.
-func stuck(t *testing.T, out *os.File) {
-	t.Helper()
-	waiting, last := 0, 0
-	eventually(t, 10*time.Second, "a gate that waits", func() bool {
-		n, err := unix.IoctlGetInt(int(out.Fd()), unix.TIOCINQ)
-		if waiting++; err != nil || n == 0 || n != last {
-			waiting, last = 0, n
-		}
-		return waiting == 10
-	})
 }
 
 func ledgerKilled(t *testing.T, file string, inputs [2]string, flags []string) {

@@ -68,18 +68,6 @@ func readMeter(t testing.TB, name string) (m metered) {
 	return m
 }
 
-// together adds up meters, by the clock of the first.
-func together(m ...metered) metered {
-	sum := metered{Start: m[0].Start}
-	for _, x := range m {
-		shift := int(x.Start.Sub(sum.Start) / meterBucket)
-		for i, b := range x.Buckets {
-			sum.add(max(i+shift, 0), b)
-		}
-	}
-	return sum
-}
-
 // total returns the bytes in all.
 func (m *metered) total() (sum uint64) {
 	for _, b := range m.Buckets {

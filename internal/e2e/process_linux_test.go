@@ -7,16 +7,13 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"framepipe/frame"
-	"framepipe/internal/nettest"
 	"framepipe/internal/packettest"
-	"framepipe/internal/process"
 
 	"golang.org/x/sys/unix"
 )
@@ -129,29 +126,6 @@ func TestStopReplay(t *testing.T) {
 	}
 }
 
-func TestUSR1(t *testing.T) {
-	t.Parallel()
-	all, in, out := whole(t)
-	for range 5 {
-		cross(t, in, out)
-	}
-	for i, want := range []string{
-		`^tunread: frames=5 bytes=280 ethernet_bytes=320 offloaded=0 errors=0 malformed=0 dropped=0 dropped_bytes=0$`,
-		`^quotagate: state=open used=320 quota=1000000000 used_share=0.0000 read=5 read_bytes=280 in=5 in_bytes=320 passed=5 .* held=0 held_bytes=0 delay=0s$`,
-		`^bytehist: frames=5 bytes=280 ethernet_bytes=320 reports=0 left_out=0$`,
-		`^tunwrite: frames=5 bytes=280 segmented=0 merged=0 refused=0 malformed=0 ethernet_bytes=320 written=5 written_bytes=280 written_ethernet_bytes=320 lost_ethernet_bytes=0$`,
-	} {
-		line := regexp.MustCompile("(?m)" + want)
-		// The gate publishes its state once a second.
-		if !process.Until(10*time.Second, func() bool {
-			signal(t, all[i:i+1], unix.SIGUSR1)
-			return line.MatchString(all[i].Said.String())
-		}) {
-			t.Errorf("%s, want %s", &all[i].Said, want)
-		}
-	}
-}
-
 // Frames are not read from a terminal, nor written to one.
 func TestTerminal(t *testing.T) {
 	_, tty := terminal(t)
@@ -168,23 +142,6 @@ func TestTerminal(t *testing.T) {
 		if status != 1 || !strings.HasPrefix(says, tt.want) {
 			t.Errorf("%s: status %d, %q, want %q", tt.line, status, says, tt.want)
 		}
-	}
-}
-
-// Without permission a device says so, and what to do. The test gives the tool
-// to a user to whom the device is not open.
-func TestNoPermission(t *testing.T) {
-	nettest.Need(t)
-	dir := openDir(t)
-	if err := unix.Mknod(dir+"/tap", unix.S_IFCHR|0o600, int(unix.Mkdev(10, 200))); err != nil { // as /dev/net/tun
-		t.Fatal(err)
-	}
-	c := tool("tunread", dir+"/tap") // which that user may run
-	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	says, status := outcome(c)
-	want := "tunread: " + dir + "/tap: permission denied\ntunread: hint: run as root"
-	if status != 1 || !strings.HasPrefix(says, want) {
-		t.Errorf("status %d: %s, want %s", status, says, want)
 	}
 }
 

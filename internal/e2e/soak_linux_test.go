@@ -1,16 +1,19 @@
 package e2e
 
 import (
+	"errors"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"framepipe/internal/nettest"
 )
 
-// The long run, bench/soak, in short: stages are killed and drained under mixed
-// traffic, and every frame is accounted for.
+// The long run, bench/soak, in short: stages are killed and drained under mixed traffic, and
+// every frame is accounted for. Where something is not explained, the status is 1.
 func TestSoak(t *testing.T) {
 	nettest.Need(t)
 	out, err := exec.Command("soak", "-for", "9s", "-kill", "400ms", "-seed", "2", "-tools", bin).CombinedOutput()
@@ -24,5 +27,16 @@ func TestSoak(t *testing.T) {
 	}
 	if kills, _ := strconv.Atoi(string(m[1])); kills < 3 {
 		t.Errorf("only %d kills", kills)
+	}
+
+	// Any message of a stage is a thing that it cannot explain.
+	tools := t.TempDir()
+	write(t, tools+"/bytehist", "#!/bin/sh\necho odd >&2\nexec bytehist \"$@\"\n")
+	for _, name := range []string{"tunread", "quotagate", "tunwrite"} {
+		err = errors.Join(err, os.Symlink(bin+"/"+name, tools+"/"+name))
+	}
+	said, status := outcome(exec.Command("soak", "-for", "500ms", "-kill", "0s", "-tools", tools))
+	if err != nil || status != 1 || !strings.Contains(said, "\nin 1: bytehist said: odd\n") {
+		t.Errorf("%v, status %d, %s", err, status, said)
 	}
 }

@@ -20,13 +20,6 @@ func (n *Namespace) StartPing(addr string, c ping.Config) *ping.Pinger {
 	return p
 }
 
-// Ping sends count echoes from the namespace to addr, and waits a second for late
-// answers.
-func (n *Namespace) Ping(addr string, count int, every time.Duration) ping.Result {
-	n.t.Helper()
-	return n.StartPing(addr, ping.Config{Count: count, Every: every}).Wait()
-}
-
 // Reaches sends echoes from the namespace to addr until the first answer, and reports
 // whether it came in time.
 func (n *Namespace) Reaches(addr string, within time.Duration) bool {

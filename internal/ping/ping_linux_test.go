@@ -30,7 +30,7 @@ func TestPing(t *testing.T) {
 // Two at once do not take each other's answers.
 func answers(t *testing.T, n *nettest.Namespace, addr string) {
 	other := n.StartPing(addr, ping.Config{Every: time.Millisecond})
-	r := n.Ping(addr, 50, 2*time.Millisecond)
+	r := n.StartPing(addr, ping.Config{Count: 50, Every: 2 * time.Millisecond}).Wait()
 	if r.Sent != 50 || r.Lost() != 0 || len(r.RTTs) != 50 || r.Gap != 0 || r.Err != nil || r.Median() <= 0 || r.Slowest() < r.Median() {
 		t.Errorf("%s: %v, %v", addr, r, r.RTTs)
 	}

@@ -125,16 +125,16 @@ type sliding struct {
 
 func newSliding(cfg *Config) *sliding {
 	s := &sliding{base: base{cfg: cfg}, slot: (int64(cfg.Window) + slotsPerWindow - 1) / slotsPerWindow}
-	longest := s.hold(cfg.Bytes(cfg.Window))
-	s.ring = make([]int64, slotsPerWindow+1+(int64(longest-cfg.Window)+s.slot-1)/s.slot)
+	s.hold(cfg.Bytes(cfg.Window))
+	longer := 2 * int64(cfg.Poller.Jitter) // than the window is the longest sample
+	s.ring = make([]int64, slotsPerWindow+1+(longer+s.slot-1)/s.slot)
 	return s
 }
 
-// hold sets the quota and returns the length of the longest sample.
-func (s *sliding) hold(quota int64) (longest time.Duration) {
-	_, longest, s.limit = s.cfg.Poller.Samples(s.cfg.Window, quota)
+// hold sets the quota.
+func (s *sliding) hold(quota int64) {
+	_, _, s.limit = s.cfg.Poller.Samples(s.cfg.Window, quota)
 	s.more = quota - s.limit
-	return longest
 }
 
 func (s *sliding) quota() int64   { return s.limit }
@@ -219,10 +219,11 @@ const recheck = int64(10 * time.Second)
 // remembered is the number of earlier windows whose sums are kept.
 const remembered = 8
 
-func (a *aligned) quota() int64 { return a.most }
-func (a *aligned) used() int64  { return a.sum }
-
+func (a *aligned) quota() int64    { return a.most }
+func (a *aligned) used() int64     { return a.sum }
 func (a *aligned) add(bytes int64) { a.sum += bytes }
+func (a *aligned) refresh() int64  { return a.check }
+func (a *aligned) mean() float64   { return float64(a.most) / float64(a.length) * 1e9 }
 
 func (a *aligned) advance(now int64) {
 	if now < a.check {
@@ -244,9 +245,6 @@ func (a *aligned) advance(now int64) {
 	a.left[a.start] = a.sum
 	a.start, a.sum = start, a.left[start]
 }
-
-func (a *aligned) refresh() int64 { return a.check }
-func (a *aligned) mean() float64  { return float64(a.most) / float64(a.length) * 1e9 }
 
 func (a *aligned) outlook(now, need int64) (rate float64, opens int64) {
 	return a.pace(now, need, a.sum)

@@ -29,9 +29,6 @@ func (c *config) checkInto() error {
 // fill adds the samples of a cycle, and of the one before, from which gates learn, to a ledger. It makes a
 // new one under another name, so that no gate finds a part of it.
 func (j *job) fill(s *bill.Samples, cycle calendar.Cycle, now int64) (err error) {
-	if j.terms.Window < s.Slot {
-		return &bill.WindowError{Slot: s.Slot, Window: j.terms.Window}
-	}
 	before, _ := j.calendar.Bounds(cycle.Start - 1)
 	list := slices.DeleteFunc(slices.Collect(s.All()), func(x bill.Sample) bool { return x.At < before || x.At >= cycle.End })
 	made := j.into

@@ -360,11 +360,7 @@ func run(t *cli.Tool, c config, args []string) error {
 		r, err = j.each(ports, cycles[0])
 	}
 	if err != nil {
-		err = fmt.Errorf("%s: %w", name, err)
-		if unfit := (*bill.WindowError)(nil); errors.As(err, &unfit) {
-			err = cli.Hint(err, "give the length of the provider's samples with -window, and that of the input's with -interval")
-		}
-		return err
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	if j.into != "" {
 		if err := j.fill(ports[0].Samples, cycles[0], time.Now().UnixNano()); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
+	"framepipe/internal/cli"
 	"framepipe/internal/metrics"
 	"framepipe/internal/metrics/metricstest"
 
@@ -34,13 +35,8 @@ func five(commit int64) Terms {
 }
 
 // month bills the month in which a series begins.
-func month(t testing.TB, s *Series, c Terms) *Bill {
-	t.Helper()
-	b, err := fromSeries(s, months.At(s.Start), time.UTC, c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+func month(s *Series, c Terms) *Bill {
+	return newBill(s, months.At(s.Start), time.UTC, c, nil)
 }
 
 func series(start int64, slot time.Duration, n int, value func(i int) (in, out int64)) *Series {
@@ -217,10 +213,7 @@ func TestBill(t *testing.T) {
 		c.Method, c.Rank, c.Missing = Method(rng.IntN(5)), Rank(rng.IntN(2)), Missing(rng.IntN(2))
 		c.Percentile = budget.Percentile(rapid.SampledFrom([]int64{80e9, 95e9, 99.9e9, 100e9, 1.001e9}).Draw(rt, "percentile"))
 		cycle := calendar.Cycle{Start: int64(begin) * int64(slot), End: int64(begin+length) * int64(slot)}
-		b, err := fromSeries(s, cycle, time.UTC, c)
-		if err != nil {
-			rt.Fatal(err)
-		}
+		b := newBill(s, cycle, time.UTC, c, nil)
 		worst, used, offset := int64(0), 0, time.Duration(0)
 		for phase := range per {
 			want := plain(s, begin+phase, begin+length, per, c, b.Line())
@@ -249,7 +242,7 @@ func TestForecast(t *testing.T) {
 	terms.Method = Max
 	of := func(windows int, value func(i int) (int64, int64)) *Bill {
 		t.Helper()
-		return month(t, series(start, 5*time.Minute, windows, value), terms)
+		return month(series(start, 5*time.Minute, windows, value), terms)
 	}
 	full, b := of(288*31, weekly), of(288*10+5, weekly)
 	f := b.Forecast
@@ -271,7 +264,7 @@ func TestForecast(t *testing.T) {
 		lost.In[i], lost.Out[i], lost.Known[i] = 0, 0, false
 	}
 	all := series(start, 5*time.Minute, 288*31, weekly)
-	if missing := full.InBytes - month(t, lost, terms).Forecast.InBytes; missing != sum(all.In[288*14:288*20]) {
+	if missing := full.InBytes - month(lost, terms).Forecast.InBytes; missing != sum(all.In[288*14:288*20]) {
 		t.Errorf("%d bytes are not forecast", missing)
 	}
 	// Of an hour it is too early to say, and of a day each day is like it.
@@ -286,7 +279,7 @@ func TestForecast(t *testing.T) {
 		}
 	}
 	// Of seconds, half a window of which is known.
-	fine := month(t, series(start, 5*time.Second, 60*288*8+30, func(int) (int64, int64) { return 3, 5 }), terms)
+	fine := month(series(start, 5*time.Second, 60*288*8+30, func(int) (int64, int64) { return 3, 5 }), terms)
 	if fine.Forecast.OutBytes != 5*60*int64(full.Samples) || fine.Phases != 60 {
 		t.Errorf("%+v; want %d", fine.Forecast, 5*60*full.Samples)
 	}
@@ -312,13 +305,13 @@ func TestTransfer(t *testing.T) {
 		{288 * 100 * 5, 5 + 1./288, 5 + 1./288}, // it was reached long ago
 		{used, 10, 10},
 	} {
-		x := month(t, s, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: Out, Cap: tt.cap}).Transfer
+		x := month(s, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: Out, Cap: tt.cap}).Transfer
 		if x.Used != used || x.Left != tt.cap-used || !near(x.TodayOut, tt.today) || !near(x.MeanOut, tt.mean) {
 			t.Errorf("cap %d: %+v, want %v and %v days", tt.cap, x, tt.today, tt.mean)
 		}
 	}
 	for m, want := range map[Method]int64{Sum: used + 10*n, In: 10 * n, Separate: used, Max: used} {
-		b := month(t, s, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: m, Cap: 1e9})
+		b := month(s, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: m, Cap: 1e9})
 		if b.Transfer.Used != want {
 			t.Errorf("%v: %d, want %d", m, b.Transfer.Used, want)
 		}
@@ -363,10 +356,7 @@ func TestBars(t *testing.T) {
 		6 * time.Hour: "[0 0 1 1 2 2 3 3] [0 0 1 1 2 2 3 3]",
 	} {
 		s := series(cycle.Start, window, int(24*time.Hour/window), func(i int) (int64, int64) { return 0, int64(i) })
-		b, err := fromSeries(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: window})
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := newBill(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: window}, nil)
 		mean, most := b.bars(8, Out, 1)
 		if got := fmt.Sprint(mean, most); got != want {
 			t.Errorf("windows of %v: %s, want %s", window, got, want)
@@ -377,11 +367,11 @@ func TestBars(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	s := series(0, time.Minute, 10, func(int) (int64, int64) { return 1, 1 })
 	for want, tt := range map[string]Terms{
-		"too coarse":         {Percentile: 1, Window: time.Second},
-		"not a multiple of":  {Percentile: 1, Window: 90 * time.Second},
-		"invalid percentile": {Percentile: 0, Window: time.Minute},
+		"too coarse":        {Percentile: 1, Window: time.Second},
+		"not a multiple of": {Percentile: 1, Window: 90 * time.Second},
 	} {
-		if _, err := fromSeries(s, months.At(0), time.UTC, tt); err == nil || !strings.Contains(err.Error(), want) {
+		_, err := New(samplesOf(t, s), months.At(0), time.UTC, tt)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(cli.HintOf(err), "with -window") {
 			t.Errorf("%v: %v", want, err)
 		}
 	}
@@ -390,9 +380,9 @@ func TestNewRefuses(t *testing.T) {
 		at := int64(hours * time.Hour)
 		terms := five(3)
 		terms.Cap = 10
-		b, err := fromSeries(s, calendar.Cycle{Start: at, End: at + int64(24*time.Hour)}, time.UTC, terms)
-		if err != nil || b.Samples != 0 || b.Billed != 0 || b.InBytes != 0 {
-			t.Errorf("at %d: %+v, %v", at, b, err)
+		b := newBill(s, calendar.Cycle{Start: at, End: at + int64(24*time.Hour)}, time.UTC, terms, nil)
+		if b.Samples != 0 || b.Billed != 0 || b.InBytes != 0 {
+			t.Errorf("at %d: %+v", at, b)
 		}
 		textOf(t, b, Style{})
 		picture(t, b.SVG)
@@ -457,7 +447,7 @@ func TestText(t *testing.T) {
 		{"closed", Style{Width: 60}, 8928, five(0)},
 		{"transfer", Style{}, 6500, transfer},
 	} {
-		golden(t, tt.name, textOf(t, month(t, demand(tt.until), tt.terms), tt.style))
+		golden(t, tt.name, textOf(t, month(demand(tt.until), tt.terms), tt.style))
 	}
 }
 
@@ -476,7 +466,7 @@ func TestSVG(t *testing.T) {
 		"idle":  {flat(0), Terms{Percentile: 50e9, Window: 5 * time.Minute, Missing: Skip}},
 		"huge":  {flat(1 << 52), Terms{Percentile: 50e9, Window: 5 * time.Minute, Commit: 1}},
 	} {
-		b := month(t, tt.s, tt.c)
+		b := month(tt.s, tt.c)
 		b.Zone = time.FixedZone(`<"&'>`, 3600)
 		svg := picture(t, b.SVG)
 		if !strings.Contains(svg, "prefers-color-scheme: dark") || !strings.Contains(svg, "&lt;&#34;&amp;") {
@@ -491,7 +481,7 @@ func TestSVG(t *testing.T) {
 func TestWrite(t *testing.T) {
 	terms := five(6e9)
 	terms.Cap, terms.Prices = 1e14, Prices{Commit: 1e6, Currency: "EUR"}
-	b := month(t, demand(6500), terms)
+	b := month(demand(6500), terms)
 	gauges := drawn(t, func(w io.Writer) error {
 		return b.Prometheus(w, metrics.Label{Name: "ledger", Value: `/a "b"`})
 	})

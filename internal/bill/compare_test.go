@@ -7,20 +7,11 @@ import (
 	"time"
 )
 
-// counterOf counts the bytes of a direction, spread evenly over each slot.
-func counterOf(s *Series, values []int64) *counter {
-	sums := []int64{0}
-	for i, v := range values {
-		sums = append(sums, sums[i]+v)
-	}
-	return &counter{s, append(sums, sums[len(values)])}
-}
-
 // polledSamples returns a provider's samples of a series: polls at a phase, up to a jitter early or late. Stamps are
 // those of the clock's five minutes.
 func polledSamples(t *testing.T, r *rand.Rand, s *Series, phase, jitter time.Duration) *Samples {
 	t.Helper()
-	in, out := counterOf(s, s.In), counterOf(s, s.Out)
+	in, out := newCounter(s, In), newCounter(s, Out)
 	var list []Sample
 	from := s.Start + int64(time.Hour)
 	for at, poll := from, from+int64(phase); at < s.at(len(s.In))-int64(time.Hour); at += 300e9 {
@@ -44,7 +35,7 @@ func TestCompare(t *testing.T) {
 		want := []Difference{}
 		for i := range 3 {
 			x := &s.list[100+200*i]
-			want = append(want, Difference{x.At, "out", x.Out*11/10 + 1e6, x.Out})
+			want = append(want, Difference{x.At, Out, x.Out*11/10 + 1e6, x.Out})
 			x.Out = want[i].Sample
 		}
 		c, err := Compare(s, samplesOf(t, ledger), 2*time.Second, time.UTC)
@@ -57,7 +48,7 @@ func TestCompare(t *testing.T) {
 			continue
 		}
 		for i, x := range c.Differ {
-			if x.At != want[i].At || x.Direction != "out" || x.Sample != want[i].Sample {
+			if x.At != want[i].At || x.Direction != Out || x.Sample != want[i].Sample {
 				t.Errorf("%v differs, want %v", x, want[i])
 			}
 		}

@@ -35,98 +35,71 @@ const (
 // foreseen reports whether the end of the cycle is known or forecast.
 func (b *Bill) foreseen() bool { return b.Closed() || b.Forecast.Days > 0 }
 
-// past is the windows of the cycle's first phase, before the cycle and in it.
+// past is the windows of the first phase, before the cycle and in it.
 type past struct {
 	*Bill
-	windows []Window
-	first   int // the first window that is known
-	cycle   int // the first window of the cycle
-	now     int // the first window that is not complete
-	end     int // of the cycle
-
-	in, out int64 // the known bytes of window now
+	*view
+	known int // the first window that is known
 }
 
-func newPast(b *Bill, v *view) *past {
-	p := &past{Bill: b, cycle: max(v.first, 0) / v.per}
-	start := v.first - p.cycle*v.per
-	for i := start; i+v.per <= v.n; i += v.per {
-		w := Window{At: v.at(i)}
-		if i >= 0 {
-			w = v.window(i)
-		}
-		p.windows = append(p.windows, w)
-	}
-	i, left := v.future()
-	p.now = (i - start) / v.per
-	p.end = p.now + left
-	if i < v.n {
-		p.in, p.out = v.bytes(max(i, 0), v.n)
-	}
-	p.first = max(slices.IndexFunc(p.windows, func(w Window) bool { return w.Known }), 0)
-	return p
-}
-
-// like returns the window that predicts window i at a time.
-func (p *past) like(i, from, now int) Window {
+// like returns the window that predicts window k at a time.
+func (p *past) like(k, from, now int) Window {
 	for _, step := range [...]time.Duration{7 * oneDay, oneDay} {
 		for ago := step; ago <= 35*oneDay; ago += step {
-			if k := i - int((ago+p.Window/2)/p.Window); 0 <= k && k < now && p.windows[k].Known {
-				return p.windows[k]
+			if i := k - int((ago+p.Window/2)/p.Window); i < now && p.number(i).Known {
+				return p.number(i)
 			}
 		}
 	}
-	return p.windows[now-1-(i-now)%max(now-max(from, p.first), 1)]
+	return p.number(now - 1 - (k-now)%max(now-max(from, p.known), 1))
 }
 
-// span returns the values of windows, of which those before now are known and the others are predicted
-// at that time, and the bytes of the latter.
-func (p *past) span(from, now, end int) (values sampleValues, in, out int64) {
-	for i := from; i < end; i++ {
-		var w Window
-		if i < now {
-			w = p.windows[i]
-		} else {
-			w = p.like(i, from, now)
+// span returns windows, of which those before now are known and the others are predicted at that time.
+func (p *past) span(from, now, end int) (all []Window) {
+	for k := from; k < end; k++ {
+		w := p.number(k)
+		if k >= now {
+			w = p.like(k, from, now)
 			w.Known = true
-			in, out = in+w.In, out+w.Out
 		}
-		values.add(&p.Terms, w)
+		all = append(all, w)
 	}
-	return values, in, out
+	return all
 }
 
-func (b *Bill) forecast(p *past) {
+func (b *Bill) forecast(v *view) {
 	f := &b.Forecast
 	*f = Forecast{Billed: b.Billed, InBytes: b.InBytes, OutBytes: b.OutBytes, FreeUsed: b.FreeUsed}
 	b.Least = b.Billed
-	if p.now >= p.end || len(b.Windows) == 0 {
+	if v.now >= v.end || len(b.Windows) == 0 {
 		return
 	}
-	from := p.now - len(b.Windows)
-	values, _, _ := p.span(from, p.now, p.now)
-	for range p.end - p.now {
-		values.add(&b.Terms, Window{Known: true})
+	nothing := slices.Repeat([]Window{{Known: true}}, v.end-v.now)
+	b.Least = b.billed(slices.Concat(b.Windows, nothing))
+	p := &past{b, v, min(-v.first/v.per, 0)}
+	for p.known < v.now && !v.number(p.known).Known {
+		p.known++
 	}
-	b.Least, _, _ = values.billed(&b.Terms)
-	known := values.over(b.Method, b.Line())
-	if f.Days = min((p.now-p.first)/p.perDay(), 7); f.Days == 0 {
+	if f.Days = min((v.now-p.known)/p.perDay(), 7); f.Days == 0 {
 		return
 	}
-	values, in, out := p.span(from, p.now, p.end)
-	f.InBytes += in - p.in
-	f.OutBytes += out - p.out
-	f.Billed, in, _ = values.billed(&b.Terms)
-	f.FreeUsed = values.over(b.Method, f.Billed)
+	windows := p.span(v.now-len(b.Windows), v.now, v.end)
+	for _, w := range windows[len(b.Windows):] {
+		f.InBytes, f.OutBytes = f.InBytes+w.In, f.OutBytes+w.Out
+	}
+	in, out := v.bytes(max(v.first+v.now*v.per, 0), v.n) // known, of the first window that is predicted
+	f.InBytes, f.OutBytes = f.InBytes-in, f.OutBytes-out
+	f.Billed = b.billed(windows)
+	f.FreeUsed = b.over(windows, f.Billed)
 	if b.Commit > 0 {
-		f.FreeUsed = b.FreeUsed + values.over(b.Method, b.Commit) - known
+		f.FreeUsed = b.FreeUsed + b.over(windows, b.Commit) - b.over(b.Windows, b.Commit)
 	}
 	f.Low, f.High, f.Trials = p.errors(f.Billed)
 	if f.Trials > 0 {
 		f.Low = min(max(f.Low, b.Least), f.Billed)
 	}
 	if b.Held && b.Commit > 0 {
-		f.hold(b, in)
+		f.hold(b, b.percentile(In, windows))
 	}
 }
 
@@ -148,21 +121,17 @@ func (p *past) perDay() int { return int(oneDay / p.Window) }
 // errors scales a forecast by the errors of earlier ones.
 func (p *past) errors(billed int64) (low, high int64, n int) {
 	var wrong []float64 // by which factor, either way
-	length, elapsed := p.end-p.cycle, p.now-p.cycle
 	for i := range trials {
 		end := p.now - i*trialStep*p.perDay()
-		n := min(length, end-p.first)
+		n := min(p.end, end-p.known)
 		start := end - n
-		now := start + n*elapsed/length
-		if now-p.first < p.perDay() || now >= end {
+		now := start + n*p.now/p.end
+		if now-p.known < p.perDay() || now >= end {
 			break
 		}
-		guess, _, _ := p.span(start, now, end)
-		truth, _, _ := p.span(start, end, end)
-		guessed, _, _ := guess.billed(&p.Terms)
-		came, _, _ := truth.billed(&p.Terms)
-		if guessed > 0 && came > 0 {
-			wrong = append(wrong, float64(max(came, guessed))/float64(min(came, guessed)))
+		guess, came := p.billed(p.span(start, now, end)), p.billed(p.span(start, end, end))
+		if guess > 0 && came > 0 {
+			wrong = append(wrong, float64(max(came, guess))/float64(min(came, guess)))
 		}
 	}
 	if n = len(wrong); n == 0 {

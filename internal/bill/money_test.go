@@ -126,7 +126,7 @@ func TestCostText(t *testing.T) {
 		{6500, priced(4e9), "cost 1355.53 EUR at least: 1013.33 for the commit, 342.20 for 24.4 Mbit/s over it\n" +
 			"1405.87 EUR by the forecast, from 1355.53 EUR to 1500.16 EUR"},
 	} {
-		if got := lines(t, month(t, demand(tt.until), tt.terms), "cost"); got != tt.want {
+		if got := lines(t, month(demand(tt.until), tt.terms), "cost"); got != tt.want {
 			t.Errorf("%d: %q\nwant %q", tt.until, got, tt.want)
 		}
 	}
@@ -136,7 +136,7 @@ func TestCostText(t *testing.T) {
 func busy(t *testing.T, windows, over int, c Terms) *Bill {
 	t.Helper()
 	c.Percentile, c.Window = 95e9, 5*time.Minute
-	return month(t, series(day(2026, 7, 1), 5*time.Minute, windows, func(i int) (int64, int64) {
+	return month(series(day(2026, 7, 1), 5*time.Minute, windows, func(i int) (int64, int64) {
 		return 0, map[bool]int64{true: 100, false: 10}[i%288 < over]
 	}), c)
 }

@@ -142,11 +142,11 @@ func crowded(r *rand.Rand, start int64, n int, commit float64) *Series {
 func polled(x *Simulated) func(polls []int64) float64 {
 	s := x.Bill.passed
 	var bills [][]func(int64) float64
-	for _, directions := range x.Method.budgets() {
+	for _, gates := range x.Method.budgets() {
 		var counters []func(int64) float64
-		for _, d := range directions {
-			c := counterOf(s, s.bytes(d))
-			counters = append(counters, func(at int64) float64 { return c.upTo(min(max(at, s.Start), s.at(len(s.In)))) })
+		for _, m := range gates {
+			c := newCounter(s, m)
+			counters = append(counters, func(at int64) float64 { return c.upTo(min(max(at, s.Start), s.at(len(s.In))-1)) })
 		}
 		bills = append(bills, counters)
 	}

@@ -2,7 +2,6 @@ package bill
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"framepipe/internal/budget"
@@ -44,7 +43,7 @@ func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in, out := g.Method.counted(natural.InBytes, natural.OutBytes); in+out == 0 {
+	if g.Method.Value(natural.InBytes, natural.OutBytes) == 0 {
 		return nil, fmt.Errorf("no traffic was offered in the cycle %s", cycle.Name)
 	}
 	c := &Scenario{Gates: g, Cycle: cycle, Natural: natural, slot: g.Window / time.Duration(slots)}
@@ -52,7 +51,7 @@ func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
 		return nil, err
 	}
 	before, _ := g.Calendar.Bounds(cycle.Start - 1)
-	c.demand = s.demand(before, c.Cycle.End+int64(g.Window), c.slot, g.Method)
+	c.demand = s.demand(before, c.Cycle.End+int64(g.Window), c.slot)
 	return c, nil
 }
 
@@ -83,49 +82,22 @@ func (c *Scenario) Bounds(at int64) (start, end int64) {
 	return start, end
 }
 
-// counted returns the bytes that a method counts, by the gate that they pass. With Sum,
-// both directions pass that of out.
-func (m Method) counted(in, out int64) (int64, int64) {
-	switch m {
-	case Sum:
-		return 0, in + out
-	case In:
-		return in, 0
-	case Out:
-		return 0, out
-	}
-	return in, out
-}
-
-// The directions of a series, each of which passes a gate.
-const (
-	dirIn = iota
-	dirOut
-)
-
-// bytes returns the bytes of a direction.
-func (s *Series) bytes(direction int) []int64 {
-	return [...][]int64{dirIn: s.In, dirOut: s.Out}[direction]
-}
-
-// budgets returns the directions that share a budget: with Max a window is free for
-// both.
-func (m Method) budgets() [][]int {
+// budgets returns the methods of the gates that share a budget: with Max a window is free for
+// both directions.
+func (m Method) budgets() [][]Method {
 	switch m {
 	case Separate:
-		return [][]int{{dirIn}, {dirOut}}
+		return [][]Method{{In}, {Out}}
 	case Max:
-		return [][]int{{dirIn, dirOut}}
-	case In:
-		return [][]int{{dirIn}}
+		return [][]Method{{In, Out}}
 	}
-	return [][]int{{dirOut}}
+	return [][]Method{{m}}
 }
 
-// demand returns the bytes that a method counts, in a span, as series without long gaps.
+// demand returns the samples of a span as series without long gaps.
 // Samples are merged so that their length becomes a multiple of slot. As sample and
 // slot both divide a window, so does the new length.
-func (s *Samples) demand(start, end int64, slot time.Duration, m Method) (all []*Series) {
+func (s *Samples) demand(start, end int64, slot time.Duration) (all []*Series) {
 	const gap = 1024 // slots
 	length := int64(s.Slot)
 	for length%int64(slot) != 0 {
@@ -143,9 +115,8 @@ func (s *Samples) demand(start, end int64, slot time.Duration, m Method) (all []
 		for len(x.In) <= i {
 			x.In, x.Out = append(x.In, 0), append(x.Out, 0)
 		}
-		in, out := m.counted(y.In, y.Out)
-		x.In[i] += in
-		x.Out[i] += out
+		x.In[i] += y.In
+		x.Out[i] += y.Out
 	}
 	return all
 }
@@ -168,40 +139,38 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	slot := int64(c.slot)
 	start := ceilDiv(c.Cycle.Start, slot) * slot
 	n := ceilDiv(c.Cycle.End+int64(c.Window)-start, slot)
-	offered, err := newSeries(start, c.slot, n)
-	if err != nil {
-		return nil, err
-	}
-	passed, _ := newSeries(start, c.slot, n)
+	offered, passed, counted := newSeries(start, c.slot, n), newSeries(start, c.slot, n), &Free{}
 	for i := range n {
-		offered.Known[i], passed.Known[i] = true, true
+		passed.Known[i] = true
 	}
-	passed.free = &Free{}
-	for _, directions := range c.Method.budgets() {
-		if err := x.run(directions, offered, passed); err != nil {
+	offered.Known = passed.Known
+	for _, gates := range c.Method.budgets() {
+		if err := x.run(gates, offered, passed, counted); err != nil {
 			return nil, err
 		}
 	}
 	x.Lost = x.Offered - x.Passed
 	terms := c.Terms
 	terms.Commit = commit
-	if x.Bill, err = fromSeries(passed, c.Cycle, c.Zone, terms); err != nil {
-		return nil, err
-	}
+	x.Bill = newBill(passed, c.Cycle, c.Zone, terms, counted)
 	x.Bill.From, x.Bill.To, x.Bill.Simulated = c.Natural.From, c.Natural.To, true
 	x.Bill.offered, x.Bill.Source = offered, c.Natural.Source
 	return x, nil
 }
 
-// run simulates the gates of directions that share a budget: with the budget, and without it.
-func (x *Simulated) run(directions []int, offered, passed *Series) error {
+// run simulates gates that share a budget: with the budget, and without it.
+func (x *Simulated) run(gates []Method, offered, passed *Series, counted *Free) error {
 	var demand []budget.Demand
 	idle := true
 	for _, s := range x.demand {
 		d := budget.Demand{Start: s.Start, Sample: s.Slot}
-		for _, direction := range directions {
-			d.Lanes = append(d.Lanes, s.bytes(direction))
-			idle = idle && slices.Max(s.bytes(direction)) == 0
+		for _, m := range gates {
+			lane := make([]int64, len(s.In))
+			for i := range lane {
+				lane[i] = m.Value(s.In[i], s.Out[i])
+				idle = idle && lane[i] == 0
+			}
+			d.Lanes = append(d.Lanes, lane)
 		}
 		demand = append(demand, d)
 	}
@@ -209,15 +178,15 @@ func (x *Simulated) run(directions []int, offered, passed *Series) error {
 		return nil
 	}
 	cfg := x.Terms.budget(x.Commit, x.Bounds)
-	cfg.Lanes, cfg.Whole = len(directions), true
+	cfg.Lanes, cfg.Whole = len(gates), true
 	cfg.Hard = true // the gates hold all that counts to the commit, so it is never lost
 	s := budget.Simulation{
 		Config: cfg, Threshold: x.Threshold, Patience: x.Patience, From: x.Cycle.Start, To: x.Cycle.End,
 		Slot: func(lane int, start, o, p int64) {
 			i := int((start - passed.Start) / int64(passed.Slot))
 			if start >= passed.Start && i < len(passed.In) {
-				offered.bytes(directions[lane])[i] += o
-				passed.bytes(directions[lane])[i] += p
+				offered.direction(gates[lane])[i] += o
+				passed.direction(gates[lane])[i] += p
 			}
 		},
 	}
@@ -229,7 +198,7 @@ func (x *Simulated) run(directions []int, offered, passed *Series) error {
 	x.Passed += r.Passed
 	x.Delayed += r.Delayed
 	x.Longest = max(x.Longest, r.Longest)
-	passed.free.add(r.Stats)
+	counted.add(r.Stats)
 
 	s.Policy, s.Slot = budget.Never, nil
 	if r, err = s.Run(demand...); err != nil {

@@ -97,13 +97,13 @@ func TestSimulate(t *testing.T) {
 				t.Errorf("%s: the worst is %d: %+v", name, worst, b)
 			}
 			// The demand of the cycle is that of the samples that begin in it.
-			natural, err := fromSeries(s, x.Cycle, time.UTC, g.Terms)
-			if err != nil {
-				t.Fatal(err)
+			natural := newBill(s, x.Cycle, time.UTC, g.Terms, nil)
+			offered := Sum.Value(natural.InBytes, natural.OutBytes)
+			if m == In || m == Out {
+				offered = m.Value(natural.InBytes, natural.OutBytes)
 			}
-			in, out := m.counted(natural.InBytes, natural.OutBytes)
-			if x.Offered != in+out || x.Natural.Billed != natural.Billed {
-				t.Errorf("%s: %d offered and %d billed, want %d and %d", name, x.Offered, x.Natural.Billed, in+out, natural.Billed)
+			if x.Offered != offered || x.Natural.Billed != natural.Billed {
+				t.Errorf("%s: %d offered and %d billed, want %d and %d", name, x.Offered, x.Natural.Billed, offered, natural.Billed)
 			}
 			if x.Offered != x.Passed+x.Lost || x.Lost <= 0 || x.Flat >= x.Passed {
 				t.Errorf("%s: %d offered, %d passed, %d lost, %d flat", name, x.Offered, x.Passed, x.Lost, x.Flat)
@@ -193,13 +193,12 @@ func TestDemand(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		sample := time.Duration(rapid.Int64Range(1, 20).Draw(rt, "sample"))
 		slot := time.Duration(rapid.Int64Range(1, 20).Draw(rt, "slot"))
-		m := Method(rapid.IntRange(0, 4).Draw(rt, "method"))
 		at, n := rapid.Int64Range(0, 1000).Draw(rt, "start"), rapid.IntRange(1, 50).Draw(rt, "n")
 		first := series(at, sample, n, func(i int) (int64, int64) { return int64(i), 1 })
 		apart := rapid.SampledFrom([]int64{0, 1, 100, 100000}).Draw(rt, "gap")
 		second := series(first.at(n)+apart*int64(sample), sample, n, func(int) (int64, int64) { return 0, 100 })
 		end := second.at(n / 2)
-		all := samplesOf(t, first, second).demand(0, end, slot, m)
+		all := samplesOf(t, first, second).demand(0, end, slot)
 		if pieces := 1 + map[int64]int{100000: 1}[apart]; len(all) > pieces || n > 1 && len(all) < pieces {
 			rt.Fatalf("%d pieces, want %d", len(all), pieces)
 		}
@@ -214,10 +213,8 @@ func TestDemand(t *testing.T) {
 			got[0] += sum(x.In)
 			got[1] += sum(x.Out)
 		}
-		in, out := sum(first.In), sum(first.Out)+100*int64(n/2)
-		want := map[Method][2]int64{Separate: {in, out}, Max: {in, out}, Sum: {0, in + out}, In: {in, 0}, Out: {0, out}}[m]
-		if got != want {
-			rt.Fatalf("%v: %v, want %v", m, got, want)
+		if want := [2]int64{sum(first.In), sum(first.Out) + 100*int64(n/2)}; got != want {
+			rt.Fatalf("%v, want %v", got, want)
 		}
 		if x := all[0]; x.Start > at || at-x.Start >= int64(x.Slot) || x.In[0] > sum(first.In[:min(n, int(x.Slot/sample))]) {
 			rt.Fatalf("%+v, of %+v", x, first)

@@ -20,9 +20,9 @@ func hundred(t testing.TB) *Bill {
 		return 3 * mega, map[bool]int64{true: 8, false: 12}[i < 80]*mega + map[bool]int64{true: 6 * mega}[i >= 95]
 	})
 	cycle := calendar.Cycle{Start: s.Start, End: s.Start + int64(500*time.Minute), Name: "2026-03-01"}
-	b, err := fromSeries(s, cycle, time.UTC, five(10*mega))
-	if err != nil || b.Billed != 12*mega {
-		t.Fatal(b, err)
+	b := newBill(s, cycle, time.UTC, five(10*mega), nil)
+	if b.Billed != 12*mega {
+		t.Fatal(b)
 	}
 	b.Source = `<script>alert("&")</script> · Zürich 東京`
 	return b
@@ -75,7 +75,7 @@ func TestCap(t *testing.T) {
 		1e15:   {">left<", ">1.00 PB<", "lasts to the end"},
 		1 << 6: {"ran out Sun 1 Mar 01:00"},
 	} {
-		svg := picture(t, month(t, s, Terms{Percentile: 95e9, Window: time.Hour, Cap: size}).SVG)
+		svg := picture(t, month(s, Terms{Percentile: 95e9, Window: time.Hour, Cap: size}).SVG)
 		for _, text := range append(want, "a transfer cap, the direction that has more<") {
 			if !strings.Contains(svg, text) {
 				t.Errorf("a cap of %d: no %q", size, text)
@@ -103,7 +103,7 @@ func TestCostTile(t *testing.T) {
 		s := series(day(2026, 3, 1), time.Hour, tt.hours, func(i int) (int64, int64) {
 			return 0, map[bool]int64{false: 8e6, true: 12e6}[i%168 >= 138] / 8 * 3600 // a day of each week is busy
 		})
-		svg := picture(t, month(t, s, Terms{Percentile: 95e9, Window: time.Hour, Commit: 10e6 / 8 * 3600, Prices: tt.prices}).SVG)
+		svg := picture(t, month(s, Terms{Percentile: 95e9, Window: time.Hour, Commit: 10e6 / 8 * 3600, Prices: tt.prices}).SVG)
 		texts := regexp.MustCompile(`<text[^>]*>(cost[^<]*)</text>\n<text[^>]*>([^<]*)</text>\n<text[^>]*>([^<]*)<`)
 		tile := append(texts.FindStringSubmatch(svg), "")[1:]
 		if got := strings.TrimSuffix(strings.Join(tile, ","), ","); got != tt.want {
@@ -127,7 +127,7 @@ func TestLanes(t *testing.T) {
 		s := series(day(2026, 3, 1), time.Hour, 700, func(i int) (int64, int64) {
 			return (1e6 + int64(i%50)) * tt.in * 3, (2e6 + int64(i%50)) * tt.out
 		})
-		b := month(t, s, Terms{Method: tt.method, Percentile: 95e9, Window: time.Hour})
+		b := month(s, Terms{Method: tt.method, Percentile: 95e9, Window: time.Hour})
 		svg := picture(t, b.SVG)
 		billed, curves := strings.Count(svg, `class="line billed"`), len(regexp.MustCompile(`class="line (out|in|sum)"`).FindAllString(svg, -1))
 		if got := fmt.Sprint(b.lanes()); got != tt.lanes || billed != 2 || curves != tt.curves {

@@ -5,7 +5,6 @@ import (
 	"math"
 	"runtime"
 	"slices"
-	"sync"
 
 	"framepipe/internal/svg"
 )
@@ -26,20 +25,19 @@ func (c *Scenario) Plan(more int64) (Plan, error) {
 	slices.Sort(commits)
 	commits = slices.Compact(commits)
 	p, errs := make(Plan, len(commits)), make([]error, len(commits))
-	var all sync.WaitGroup
 	running := make(chan struct{}, runtime.GOMAXPROCS(0))
 	for i, commit := range commits {
-		all.Add(1)
+		running <- struct{}{}
 		go func() {
-			defer all.Done()
-			running <- struct{}{}
 			if p[i], errs[i] = c.Simulate(commit); errs[i] == nil {
 				p[i].Bill.offered, p[i].Bill.passed = nil, nil // which are large
 			}
 			<-running
 		}()
 	}
-	all.Wait()
+	for range cap(running) { // wait for the last ones
+		running <- struct{}{}
+	}
 	return p, errors.Join(errs...)
 }
 
@@ -71,61 +69,49 @@ func (c *Scenario) commits() (all []int64, err error) {
 	return all, nil
 }
 
-// Knee returns the index of the least commit at which 99.9% of the demand passes, -1
-// if there is none.
-func (p Plan) Knee() int {
-	return slices.IndexFunc(p, func(x *Simulated) bool { return x.PassedShare() >= enough })
-}
-
 // enough is the share of the demand that passes gates at a commit worth buying.
 const enough = 0.999
 
-// Row is a commit of a plan, for output.
-type Row struct {
-	Commit                         int64 // bits per second, rounded up
-	Offered, Passed, Delayed, Lost int64 // bytes
-	Cost                           Money // of the cycle, if gates hold the commit
-	Paid                           Money // if there are no gates, so that all passes and the rest is overage
-	// Mark is "knee" without prices. With them, it is "cheapest" for the row that costs least of those
-	// at which gates pass 99.9%, or "pay" for the one that costs least without gates if that is no more.
-	Mark string
-}
-
-// Rows returns the plan's commits and their costs, which are 0 without prices.
-func (p Plan) Rows() []Row {
-	rows, knee := make([]Row, len(p)), p.Knee()
-	for i, x := range p {
-		rate := BitRate(x.Commit, x.Window)
-		rows[i] = Row{
-			Commit: rate, Offered: x.Offered, Passed: x.Passed, Delayed: x.Delayed, Lost: x.Lost,
-			Cost: x.Prices.Of(rate, rate).Total, Paid: x.Prices.Of(rate, BitRate(x.Natural.Billed, x.Window)).Total,
+// knee returns the least commit at which 99.9% of the demand passes, nil if there is none.
+func (p Plan) knee() *Simulated {
+	for _, x := range p {
+		if x.PassedShare() >= enough {
+			return x
 		}
 	}
-	switch held, paid := cheapest(rows); {
-	case len(p) == 0:
-	case p[0].Prices.None():
-		if knee >= 0 {
-			rows[knee].Mark = "knee"
-		}
-	case held < 0 || rows[paid].Paid <= rows[held].Cost:
-		rows[paid].Mark = "pay"
-	default:
-		rows[held].Mark = "cheapest"
-	}
-	return rows
+	return nil
 }
 
-// cheapest returns the row that costs least with gates that pass 99.9%, -1 if there is none, and the row that
-// costs least without gates. Of equal ones it is the last with gates, which passes most.
-func cheapest(rows []Row) (held, paid int) {
-	held = -1
-	for i, x := range rows {
-		if share(x.Passed, x.Offered) >= enough && (held < 0 || x.Cost <= rows[held].Cost) {
-			held = i
+// held returns the cost of the cycle if gates hold the commit.
+func (x *Simulated) held() Money { return x.Bill.cost(x.Commit).Total }
+
+// paid returns the cost if there are no gates, so that all passes and the rest is overage.
+func (x *Simulated) paid() Money { return x.Bill.cost(x.Natural.Billed).Total }
+
+// cheapest returns the commit that costs least with gates that pass 99.9%, nil if there is none, and the one
+// that costs least without gates. Of equal ones it is the last with gates, which passes most.
+func (p Plan) cheapest() (held, paid *Simulated) {
+	paid = p[0]
+	for _, x := range p {
+		if x.PassedShare() >= enough && (held == nil || x.held() <= held.held()) {
+			held = x
 		}
-		if x.Paid < rows[paid].Paid {
-			paid = i
+		if x.paid() < paid.paid() {
+			paid = x
 		}
 	}
 	return held, paid
+}
+
+// marked returns the commit to mark, nil if there is none, and its mark. Without prices it is the knee.
+// With them it is the cheapest with gates, or the one to pay without gates if that costs no more.
+func (p Plan) marked() (x *Simulated, mark string) {
+	held, paid := p.cheapest()
+	switch {
+	case p[0].Prices.None():
+		return p.knee(), "knee"
+	case held == nil || paid.paid() <= held.held():
+		return paid, "pay"
+	}
+	return held, "cheapest"
 }

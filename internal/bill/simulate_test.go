@@ -3,6 +3,7 @@ package bill
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -234,12 +235,12 @@ func TestPlan(t *testing.T) {
 	if len(p) < 8 || len(p) > 16 || p[0].Commit != 12345 {
 		t.Errorf("%d commits, the first %d", len(p), p[0].Commit)
 	}
-	knee, rows := p.Knee(), p.Rows()
+	knee := slices.Index(p, p.knee())
 	if knee < 1 || p[knee].Passed*1000 < p[knee].Offered*999 || p[knee-1].Passed*1000 >= p[knee-1].Offered*999 {
 		t.Errorf("the knee is %d", knee)
 	}
 	for i, j := range p.JSON() {
-		x, row := p[i], rows[i]
+		x := p[i]
 		if x.Bill.WorstBilled > x.Commit || i > 0 && x.Commit <= p[i-1].Commit {
 			t.Errorf("%d: %d, billed %d", i, x.Commit, x.Bill.WorstBilled)
 		}
@@ -250,18 +251,17 @@ func TestPlan(t *testing.T) {
 			t.Errorf("%d: %v", i, j)
 		}
 		rate, natural := BitRate(x.Commit, c.Window), BitRate(c.Natural.Billed, c.Window)
-		if row.Commit != rate || row.Cost != g.Prices.Of(rate, 0).Total || row.Paid != g.Prices.Of(rate, natural).Total {
-			t.Errorf("%+v", row)
+		if x.held() != g.Prices.Of(rate, 0).Total || x.paid() != g.Prices.Of(rate, natural).Total {
+			t.Errorf("%d costs %v, or %v", rate, x.held(), x.paid())
 		}
 	}
 	for overage, want := range map[Money][2]string{20e6: {"cheapest", "\nCheapest: "}, 1e5: {"pay", "\nIt is cheapest to pay: "}} {
-		c.Prices.Overage = overage
-		marks, text := "", textOf(t, p, Style{})
-		for _, row := range p.Rows() {
-			marks += row.Mark
+		for _, x := range p {
+			x.Bill.Prices.Overage = overage
 		}
-		if marks != want[0] || !strings.Contains(text, want[1]) {
-			t.Errorf("marked %q, want %q\n%s", marks, want[0], text)
+		_, mark := p.marked()
+		if text := textOf(t, p, Style{}); mark != want[0] || !strings.Contains(text, want[1]) {
+			t.Errorf("marked %q, want %q\n%s", mark, want[0], text)
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
@@ -277,21 +277,30 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// The cheapest row is the least commit at which gates pass enough, unless it costs no more to pay.
+// The cheapest is the least commit at which gates pass enough, unless it costs no more to pay.
 func TestCheapest(t *testing.T) {
-	row := func(cost, paid Money, passed int64) Row {
-		return Row{Cost: cost, Paid: paid, Passed: passed, Offered: 1000}
-	}
 	for _, tt := range []struct {
-		rows       []Row
-		held, paid int
+		prices  Prices
+		natural int64    // bit/s
+		passed  [3]int64 // of a thousand bytes, at 1, 2 and 3 Mbit/s
+		want    string
 	}{
-		{[]Row{row(1, 9, 900), row(2, 8, 999), row(3, 7, 1000)}, 1, 2},
-		{[]Row{row(1, 9, 900), row(2, 8, 998)}, -1, 1},
-		{[]Row{row(2, 9, 999), row(2, 9, 1000), row(3, 9, 1000)}, 1, 0}, // the minimum
+		{Prices{Commit: 1e6, Overage: 2e6}, 3e6, [3]int64{900, 999, 1000}, "Cheapest: 2.00 Mbit/s with gates, for 2.00; 1 B (0.10%) lost"},
+		{Prices{Commit: 1e6, Overage: 2e6}, 2.1e6, [3]int64{900, 999, 1000}, "Cheapest: 2.00 Mbit/s with gates, for 2.00;"},
+		{Prices{Commit: 2e6, Overage: 1e6}, 3e6, [3]int64{900, 999, 1000}, "It is cheapest to pay: 1.00 Mbit/s without gates, for 4.00:"},
+		{Prices{Commit: 1e6, Overage: 2e6}, 3e6, [3]int64{900, 998, 998}, "It is cheapest to pay: 3.00 Mbit/s without gates, for 3.00:"},
+		{Prices{Commit: 1e6, Overage: 2e6, Minimum: 2.5e6}, 3e6, [3]int64{999, 1000, 1000}, "Cheapest: 2.00 Mbit/s with gates, for 2.50;"},
 	} {
-		if held, paid := cheapest(tt.rows); held != tt.held || paid != tt.paid {
-			t.Errorf("%v: %d, %d", tt.rows, held, paid)
+		c := &Scenario{Natural: &Bill{Terms: Terms{Window: 8 * time.Second}, Billed: tt.natural, Zone: time.UTC}}
+		c.Prices = tt.prices
+		var p Plan
+		for i, passed := range tt.passed {
+			commit := int64(i+1) * 1e6
+			b := &Bill{Terms: Terms{Window: 8 * time.Second, Commit: commit, Prices: tt.prices}}
+			p = append(p, &Simulated{Scenario: c, Commit: commit, Offered: 1000, Passed: passed, Lost: 1000 - passed, Bill: b})
+		}
+		if text := textOf(t, p, Style{}); !strings.Contains(text, "\n\n"+tt.want) {
+			t.Errorf("%s\nwant %s", text, tt.want)
 		}
 	}
 }

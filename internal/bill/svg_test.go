@@ -150,9 +150,9 @@ func TestPlanPicture(t *testing.T) {
 	if n := strings.Count(svg, "<circle"); n != 4*len(p) {
 		t.Errorf("%d dots for %d commits", n, len(p))
 	}
-	knee := "knee: " + c.Natural.rate(p[max(p.Knee(), 0)].Commit)
-	if n := strings.Count(svg, `class="line commit"`); n != 2 || p.Knee() < 0 || !strings.Contains(svg, knee) {
-		t.Errorf("%d marks of the knee, %d", n, p.Knee())
+	knee := "knee: " + c.Natural.rate(p.knee().Commit)
+	if n := strings.Count(svg, `class="line commit"`); n != 2 || !strings.Contains(svg, knee) {
+		t.Errorf("%d marks of the %s", n, knee)
 	}
 	if strings.Contains(svg, "Cost") || !strings.Contains(svg, "&lt;&amp;&gt; · ") {
 		t.Error("a cost without prices, or no title")

@@ -319,50 +319,51 @@ func (p Plan) Text(w io.Writer, s Style) error {
 	page := newPage(s)
 	p[0].writeDemand(page)
 	page.WriteByte('\n')
-	prices, rows := &p[0].Prices, p.Rows()
+	prices, knee := &p[0].Prices, p.knee()
+	marked, word := p.marked()
 	lines := []string{"commit\tbilled\tpassed\tflat\tdelayed\tlost\tfree used"}
 	if !prices.None() {
 		lines[0] = "commit\tcost\tall paid\tpassed\tdelayed\tlost\tfree used"
 	}
-	for i, x := range p {
-		b, row, mark := x.Bill, &rows[i], ""
-		if row.Mark != "" {
-			mark = "\t" + page.paint(colourLine, row.Mark)
+	for _, x := range p {
+		b, mark := x.Bill, ""
+		if x == marked {
+			mark = "\t" + page.paint(colourLine, word)
 		}
 		first := fmt.Sprintf("%s\t%s\t%s", b.rate(b.Billed), percent(x.PassedShare()), percent(x.FlatShare()))
 		if !prices.None() {
-			first = fmt.Sprintf("%v\t%v\t%s", row.Cost, row.Paid, percent(x.PassedShare()))
+			first = fmt.Sprintf("%v\t%v\t%s", x.held(), x.paid(), percent(x.PassedShare()))
 		}
 		lines = append(lines, fmt.Sprintf("%s\t%s\t%s\t%s\t%d of %d%s",
 			b.rate(x.Commit), first, amount(x.Delayed), amount(x.Lost), b.FreeUsed, b.FreeTotal, mark))
 	}
 	page.table(lines)
-	switch knee := p.Knee(); {
+	switch {
 	case !prices.None():
-		p.writeAdvice(page, rows)
-	case knee == -1:
+		p.writeAdvice(page, word == "pay")
+	case knee == nil:
 		fmt.Fprintf(page, "\n%s\n", page.paint(colourDim, "None of these passes 99.9%."))
-	case knee == 0:
+	case knee == p[0]:
 		fmt.Fprintf(page, "\n%s\n", page.paint(colourDim, "The least of these is enough, and less may be."))
 	}
 	return page.writeTo(w)
 }
 
 // writeAdvice says which commit is cheapest with gates, and which without.
-func (p Plan) writeAdvice(page *page, rows []Row) {
-	page.WriteByte('\n')
-	held, paid := cheapest(rows)
-	pay := fmt.Sprintf("%s without gates, for %s: all passes at once", p[paid].Bill.rate(p[paid].Commit), p[0].Prices.money(rows[paid].Paid))
-	hold, x := "None of these commits passes 99.9% with gates", (*Simulated)(nil)
-	if held >= 0 {
-		x = p[held]
-		hold = fmt.Sprintf("%s with gates, for %s", x.Bill.rate(x.Commit), p[0].Prices.money(rows[held].Cost))
+func (p Plan) writeAdvice(page *page, toPay bool) {
+	x, paid := p.cheapest()
+	pay := fmt.Sprintf("%s without gates, for %s: all passes at once", paid.Bill.rate(paid.Commit), paid.Prices.money(paid.paid()))
+	hold := "None of these commits passes 99.9% with gates"
+	if x != nil {
+		hold = fmt.Sprintf("%s with gates would cost %s", x.Bill.rate(x.Commit), x.Prices.money(x.held()))
 	}
-	if rows[paid].Mark != "" {
-		fmt.Fprintf(page, "It is cheapest to pay: %s.\n%s.\n", pay, strings.Replace(hold, " with gates, for", " with gates would cost", 1))
+	page.WriteByte('\n')
+	if toPay {
+		fmt.Fprintf(page, "It is cheapest to pay: %s.\n%s.\n", pay, hold)
 		return
 	}
-	fmt.Fprintf(page, "Cheapest: %s; %s (%s) lost, %s delayed", hold, amount(x.Lost), percent(share(x.Lost, x.Offered)), amount(x.Delayed))
+	fmt.Fprintf(page, "Cheapest: %s; %s (%s) lost, %s delayed", strings.Replace(hold, " would cost", ", for", 1),
+		amount(x.Lost), percent(share(x.Lost, x.Offered)), amount(x.Delayed))
 	if x.Delayed > 0 {
 		fmt.Fprintf(page, " by up to %v", cli.Duration(x.Longest))
 	}

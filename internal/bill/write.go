@@ -111,15 +111,16 @@ func (x *Simulated) JSON() []map[string]any {
 
 // JSON returns the plan for programs.
 func (p Plan) JSON() (list []map[string]any) {
-	knee, rows := p.Knee(), p.Rows()
-	for i, x := range p {
+	knee := p.knee()
+	marked, mark := p.marked()
+	for _, x := range p {
 		j := x.JSON()[0]
-		j["knee"], j["cost"], j["paid_cost"], j["mark"] = i == knee, nil, nil, nil
+		j["knee"], j["cost"], j["paid_cost"], j["mark"] = x == knee, nil, nil, nil
 		if !x.Prices.None() {
-			j["cost"], j["paid_cost"] = json.Number(rows[i].Cost.String()), json.Number(rows[i].Paid.String())
+			j["cost"], j["paid_cost"] = json.Number(x.held().String()), json.Number(x.paid().String())
 		}
-		if rows[i].Mark != "" {
-			j["mark"] = rows[i].Mark
+		if x == marked {
+			j["mark"] = mark
 		}
 		list = append(list, j)
 	}

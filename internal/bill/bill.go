@@ -49,7 +49,6 @@ package bill
 import (
 	"cmp"
 	"fmt"
-	"math/bits"
 	"slices"
 	"time"
 
@@ -101,9 +100,7 @@ func (r Rank) index(p budget.Percentile, n int) int {
 	if r == Floor {
 		return n - 1 - p.Free(n)
 	}
-	hi, lo := bits.Mul64(uint64(n), uint64(p))
-	lo, carry := bits.Add64(lo, uint64(budget.Hundred/2), 0)
-	rank, _ := bits.Div64(hi+carry, lo, uint64(budget.Hundred))
+	rank := mulDiv(int64(n), int64(p), int64(budget.Hundred/2), int64(budget.Hundred))
 	return max(int(rank), 1) - 1
 }
 
@@ -132,14 +129,10 @@ type Terms struct {
 // Bytes returns the bytes of a window at a rate in bits per second, rounded down. A
 // whole number of bytes exceeds the result if and only if it exceeds the rate.
 func Bytes(rate int64, window time.Duration) (int64, error) {
-	hi, lo := bits.Mul64(uint64(rate), uint64(window))
-	const perByte, most = 8 * uint64(time.Second), uint64(1 << 62)
-	if hi < perByte {
-		if n, _ := bits.Div64(hi, lo, perByte); n <= most {
-			return int64(n), nil
-		}
+	if n := mulDiv(rate, int64(window), 0, 8*int64(time.Second)); n <= maxBytes {
+		return n, nil
 	}
-	return 0, fmt.Errorf("more than %d bytes in a window of %v", most, cli.Duration(window))
+	return 0, fmt.Errorf("more than %d bytes in a window of %v", int64(maxBytes), cli.Duration(window))
 }
 
 // Value returns the value of a window with these bytes, for methods with one value a

@@ -28,6 +28,9 @@ func (b *Bill) SVG(w io.Writer) error {
 	return p.Write(w)
 }
 
+// SVG draws the cycle as simulated.
+func (x *Simulated) SVG(w io.Writer) error { return x.Bill.SVG(w) }
+
 // title says whose traffic was billed, and when.
 func (b *Bill) title() string { return strings.TrimPrefix(b.Source+" · "+b.Cycle.Name, " · ") }
 

@@ -34,31 +34,26 @@ var elements = strings.NewReplacer(
 )
 
 // section is a part of a page: a picture, and its figures.
-type section struct {
-	picture func(io.Writer) error
-	text    func(io.Writer, Style) error
+type section interface {
+	SVG(io.Writer) error
+	Text(io.Writer, Style) error
 }
 
 // HTML writes a page with the picture of the bill and its figures.
-func (b *Bill) HTML(w io.Writer) error { return writeHTML(w, b.title(), section{b.SVG, b.Text}) }
+func (b *Bill) HTML(w io.Writer) error { return writeHTML(w, b.title(), b) }
 
 // HTML writes a page with the picture of what passed and the figures.
-func (x *Simulated) HTML(w io.Writer) error {
-	return writeHTML(w, x.Bill.title(), section{x.Bill.SVG, x.Text})
-}
+func (x *Simulated) HTML(w io.Writer) error { return writeHTML(w, x.Bill.title(), x) }
 
 // HTML writes a page with the pictures of the demand and of the plan, and their figures.
-func (p Plan) HTML(w io.Writer) error {
-	demand := p[0].Natural
-	return writeHTML(w, demand.title(), section{demand.SVG, demand.Text}, section{p.SVG, p.Text})
-}
+func (p Plan) HTML(w io.Writer) error { return writeHTML(w, p[0].Natural.title(), p[0].Natural, p) }
 
 func writeHTML(w io.Writer, title string, sections ...section) error {
 	var out, text bytes.Buffer
 	fmt.Fprintf(&out, htmlHead, html.EscapeString(title))
 	for _, s := range sections {
 		text.Reset()
-		if err := errors.Join(s.picture(&out), s.text(&text, Style{Colour: true, cells: true})); err != nil {
+		if err := errors.Join(s.SVG(&out), s.Text(&text, Style{Colour: true, cells: true})); err != nil {
 			return err
 		}
 		for part := range strings.SplitSeq(strings.TrimSpace(text.String()), "\n\n") {

@@ -36,10 +36,7 @@ func (b *Bill) title() string { return strings.TrimPrefix(b.Source+" · "+b.Cycl
 
 // drawTiles writes the figures at the top of a picture.
 func (b *Bill) drawTiles(p *svg.Picture) {
-	end, soFar, cost := "on "+b.date(b.Cycle.End, "2 Jan"), " so far", ""
-	if b.Closed() {
-		soFar = ""
-	}
+	end, soFar, cost := "on "+b.date(b.Cycle.End, "2 Jan"), b.open(" so far"), ""
 	if b.Cap > 0 {
 		b.drawCapTiles(p, end)
 		return

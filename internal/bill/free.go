@@ -24,14 +24,10 @@ func (c *Terms) budget(commit int64, cycle func(int64) (start, end int64)) budge
 // free counts the free windows of a cycle of a ledger.
 func (s *Samples) free(cycle calendar.Cycle, c Terms) (*Free, error) {
 	f := &Free{}
+	length := cycle.End - cycle.Start
 	cfg := c.budget(c.Commit, func(at int64) (start, end int64) {
-		switch length := cycle.End - cycle.Start; {
-		case at < cycle.Start:
-			return cycle.Start - length, cycle.Start
-		case at >= cycle.End:
-			return cycle.End, cycle.End + length
-		}
-		return cycle.Start, cycle.End
+		start = cycle.Start + budget.FloorDiv(at-cycle.Start, length)*length
+		return start, start + length
 	})
 	cfg.Policy, cfg.Hard = budget.Never, true // these do not change the counts
 	cfg.Whole = s.list[0].At <= cycle.Start

@@ -71,12 +71,10 @@ func (c *Scenario) clip(s *Samples) (err error) {
 func (c *Scenario) Bounds(at int64) (start, end int64) {
 	start, end = c.Calendar.Bounds(at)
 	for _, edge := range []int64{c.Cycle.Start, c.Cycle.End} {
-		switch {
-		case edge <= start || edge >= end:
-		case at < edge:
-			end = edge
-		default:
-			start = edge
+		if at < edge {
+			end = min(end, edge)
+		} else {
+			start = max(start, edge)
 		}
 	}
 	return start, end

@@ -1,6 +1,7 @@
 package bill
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -38,11 +39,7 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 	if b.Cap > 0 {
 		b.writeTransfer(p)
 	}
-	soFar := ""
-	if !b.Closed() {
-		soFar = "so far; "
-	}
-	p.line("billed", "%s  %s%s", p.bold(b.rate(b.Billed)), soFar, b.samples())
+	p.line("billed", "%s  %s%s", p.bold(b.rate(b.Billed)), b.open("so far; "), b.samples())
 	p.remark(b.basis())
 	if b.Absent > 0 {
 		p.remark(b.absent())
@@ -68,6 +65,14 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 		b.plots(p, true)
 	}
 	return p.writeTo(w)
+}
+
+// open returns a remark on a cycle that has not ended.
+func (b *Bill) open(remark string) string {
+	if b.Closed() {
+		return ""
+	}
+	return remark
 }
 
 const allOfIt = ", all of it"
@@ -117,10 +122,8 @@ func (b *Bill) absent() string {
 func (b *Bill) against(p *page) string {
 	diff := b.Commit - b.Least
 	switch {
-	case diff < 0 && !b.Closed():
-		return p.paint(colourOver, "over by at least "+b.rate(-diff))
 	case diff < 0:
-		return p.paint(colourOver, "over by "+b.rate(-diff))
+		return p.paint(colourOver, "over by "+b.open("at least ")+b.rate(-diff))
 	case !b.Closed():
 		return "kept so far"
 	case diff > 0:
@@ -139,10 +142,7 @@ func (b *Bill) free(p *page) string {
 		left, colour = p.paint(colourOver, fmt.Sprintf("%d too many", b.FreeUsed-b.FreeTotal)), colourOver
 	}
 	const width = 12
-	full := 0
-	if b.FreeUsed > 0 {
-		full = int(math.Round(width * min(float64(b.FreeUsed)/float64(b.FreeTotal), 1)))
-	}
+	full := int(math.Round(width * min(float64(b.FreeUsed)/float64(max(b.FreeTotal, 1)), 1)))
 	bar := p.paint(colour, strings.Repeat("█", full)) + p.paint(colourMost, strings.Repeat("░", width-full))
 	return fmt.Sprintf("%s  %d of %d windows over the commit, %s", bar, b.FreeUsed, b.FreeTotal, left)
 }
@@ -165,7 +165,8 @@ func (b *Bill) writeForecast(p *page) {
 		p.line("forecast", tooEarly)
 		return
 	}
-	ranges, past := "", b.past()
+	special := map[int]string{1: "the day before", 7: "the week before"}
+	ranges, past := "", cmp.Or(special[f.Days], fmt.Sprintf("the %d days before", f.Days))
 	if f.Trials > 0 {
 		ranges = fmt.Sprintf("; from %s to %s", b.rate(f.Low), b.rate(f.High))
 		past += fmt.Sprintf(", and the errors of %d forecasts", f.Trials)
@@ -181,25 +182,10 @@ func (b *Bill) writeForecast(p *page) {
 	}
 }
 
-// past describes what the forecast goes by.
-func (b *Bill) past() string {
-	switch n := b.Forecast.Days; n {
-	case 7:
-		return "the week before"
-	case 1:
-		return "the day before"
-	default:
-		return fmt.Sprintf("the %d days before", n)
-	}
-}
-
 // writeCost writes the cost of the cycle: at least, if it has not ended.
 func (b *Bill) writeCost(p *page) {
-	c, least := b.cost(b.Least), ""
-	if !b.Closed() {
-		least = "at least: "
-	}
-	p.line("cost", "%s  %s%s", p.bold(b.Prices.money(c.Total)), least, b.parts(c))
+	c := b.cost(b.Least)
+	p.line("cost", "%s  %s%s", p.bold(b.Prices.money(c.Total)), b.open("at least: "), b.parts(c))
 	if !b.Closed() && b.Forecast.Days > 0 {
 		cost := func(bytes int64) string { return b.Prices.money(b.cost(bytes).Total) }
 		text := cost(b.Forecast.Billed) + " by the forecast"
@@ -258,28 +244,23 @@ type Bills []*Bill
 // Text writes a line for each bill.
 func (all Bills) Text(w io.Writer, s Style) error {
 	p := newPage(s)
-	rows := []string{"cycle\tbilled\tin\tout\tin\tout\tsamples\tfree"}
-	if len(all) > 0 && !all[0].Prices.None() {
+	rows, priced := []string{"cycle\tbilled\tin\tout\tin\tout\tsamples\tfree"}, !all[0].Prices.None()
+	if priced {
 		rows[0] += "\tcost"
 	}
 	for _, b := range all {
-		used := "" // of the free windows, where there is a commit
+		used, cost := "", ""
 		if b.Commit > 0 {
 			used = fmt.Sprintf("%d of ", b.FreeUsed)
 		}
+		if priced {
+			cost = "\t" + b.Prices.money(b.cost(b.Least).Total)
+		}
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s%d%s", b.Cycle.Name, b.rate(b.Billed), b.rate(b.In),
-			b.rate(b.Out), amount(b.InBytes), amount(b.OutBytes), b.Samples, used, b.FreeTotal, b.costCell()))
+			b.rate(b.Out), amount(b.InBytes), amount(b.OutBytes), b.Samples, used, b.FreeTotal, cost))
 	}
 	p.table(rows)
 	return p.writeTo(w)
-}
-
-// costCell returns the cell of the cost, if there are prices.
-func (b *Bill) costCell() string {
-	if b.Prices.None() {
-		return ""
-	}
-	return "\t" + b.Prices.money(b.cost(b.Least).Total)
 }
 
 // Text writes the simulation for people.

@@ -29,7 +29,7 @@ type Scenario struct {
 	Natural *Bill
 
 	slot   time.Duration // of the gates
-	demand []*Series     // up to a window past the cycle's end
+	demand *Series       // up to a window past the cycle's end
 }
 
 // NewScenario reads the demand of a cycle and of the one before it, from which a gate that starts learns.
@@ -92,31 +92,24 @@ func (m Method) budgets() [][]Method {
 	return [][]Method{{m}}
 }
 
-// demand returns the samples of a span as series without long gaps.
-// Samples are merged so that their length becomes a multiple of slot. As sample and
-// slot both divide a window, so does the new length.
-func (s *Samples) demand(start, end int64, slot time.Duration) (all []*Series) {
-	const gap = 1024 // slots
+// demand returns the samples of a span. They are merged so that their length becomes a multiple of slot. As
+// sample and slot both divide a window, so does the new length.
+func (s *Samples) demand(start, end int64, slot time.Duration) *Series {
 	length := int64(s.Slot)
 	for length%int64(slot) != 0 {
 		length += int64(s.Slot)
 	}
-	var x *Series
-	for _, y := range s.list[s.index(start):s.index(end)] {
-		if x == nil || (y.At-x.Start)/length > int64(len(x.In))+gap {
-			// Start on a multiple of length, or with the sample that contains it.
-			past := (y.At - budget.FloorDiv(y.At, length)*length) / int64(s.Slot)
-			x = &Series{Start: y.At - past*int64(s.Slot), Slot: time.Duration(length)}
-			all = append(all, x)
-		}
-		i := int((y.At - x.Start) / length)
-		for len(x.In) <= i {
-			x.In, x.Out = append(x.In, 0), append(x.Out, 0)
-		}
+	list := s.list[s.index(start):s.index(end)]
+	// Start on a multiple of length, or with the sample that contains it.
+	at := list[0].At
+	at -= (at - budget.FloorDiv(at, length)*length) / int64(s.Slot) * int64(s.Slot)
+	x := newSeries(at, time.Duration(length), (list[len(list)-1].At-at)/length+1)
+	for _, y := range list {
+		i := (y.At - at) / length
 		x.In[i] += y.In
 		x.Out[i] += y.Out
 	}
-	return all
+	return x
 }
 
 // Simulated is the result of gates in a cycle. Bytes are summed over all directions
@@ -158,19 +151,14 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 
 // run simulates gates that share a budget: with the budget, and without it.
 func (x *Simulated) run(gates []Method, offered, passed *Series, counted *Free) error {
-	var demand []budget.Demand
-	idle := true
-	for _, s := range x.demand {
-		d := budget.Demand{Start: s.Start, Sample: s.Slot}
-		for _, m := range gates {
-			lane := make([]int64, len(s.In))
-			for i := range lane {
-				lane[i] = m.Value(s.In[i], s.Out[i])
-				idle = idle && lane[i] == 0
-			}
-			d.Lanes = append(d.Lanes, lane)
+	demand, idle := budget.Demand{Start: x.demand.Start, Sample: x.demand.Slot}, true
+	for _, m := range gates {
+		lane := make([]int64, len(x.demand.In))
+		for i := range lane {
+			lane[i] = m.Value(x.demand.In[i], x.demand.Out[i])
+			idle = idle && lane[i] == 0
 		}
-		demand = append(demand, d)
+		demand.Lanes = append(demand.Lanes, lane)
 	}
 	if idle { // as a file of one direction has another
 		return nil
@@ -188,7 +176,7 @@ func (x *Simulated) run(gates []Method, offered, passed *Series, counted *Free) 
 			}
 		},
 	}
-	r, err := s.Run(demand...)
+	r, err := s.Run(demand)
 	if err != nil {
 		return err
 	}
@@ -199,7 +187,7 @@ func (x *Simulated) run(gates []Method, offered, passed *Series, counted *Free) 
 	counted.add(r.Stats)
 
 	s.Policy, s.Slot = budget.Never, nil
-	if r, err = s.Run(demand...); err != nil {
+	if r, err = s.Run(demand); err != nil {
 		return err
 	}
 	x.Flat += r.Passed

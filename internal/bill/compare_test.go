@@ -26,10 +26,12 @@ func polledSamples(t *testing.T, r *rand.Rand, s *Series, phase, jitter time.Dur
 	return samples
 }
 
-// The phase of a poller is found to within its jitter, and only samples that were tampered with differ.
+// The phase of a poller is found to within its jitter, and only samples that were tampered with differ. The ledger may
+// be longer than a bill's.
 func TestCompare(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 5))
 	ledger := bursty(r, day(2026, 11, 1), 5*time.Second, 3*17280)
+	counts := samplesOf(t, series(ledger.Start-int64(300*24*time.Hour), 5*time.Second, 1, func(int) (int64, int64) { return 1, 1 }), ledger)
 	for _, phase := range []time.Duration{0, 87 * time.Second, 299 * time.Second, -150 * time.Second} {
 		s := polledSamples(t, r, ledger, phase, 2*time.Second)
 		want := []Difference{}
@@ -38,7 +40,7 @@ func TestCompare(t *testing.T) {
 			want = append(want, Difference{x.At, Out, x.Out*11/10 + 1e6, x.Out})
 			x.Out = want[i].Sample
 		}
-		c, err := Compare(s, samplesOf(t, ledger), 2*time.Second, time.UTC)
+		c, err := Compare(s, counts, 2*time.Second, time.UTC)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -221,10 +221,7 @@ func (b *Bill) Counted() Method {
 // Line returns the limit of windows that are not free: the commit, or without one the
 // billed value.
 func (b *Bill) Line() int64 {
-	if b.Commit > 0 {
-		return b.Commit
-	}
-	return b.Billed
+	return cmp.Or(b.Commit, b.Billed)
 }
 
 // Closed reports whether the cycle is known to its end.
@@ -322,14 +319,13 @@ func New(s *Samples, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill,
 	return b, nil
 }
 
-// newBill computes the bill of a cycle. Free windows are those that gates counted, if they did.
+// newBill computes the bill of a cycle in which a slot of a series begins. Free windows are those that
+// gates counted, if they did.
 func newBill(s *Series, cycle calendar.Cycle, zone *time.Location, c Terms, counted *Free) *Bill {
 	b := &Bill{Terms: c, Cycle: cycle, Zone: zone, offered: s, passed: s}
-	v := newView(s, cycle, c.Window)
-	if v.to > v.from {
-		b.From, b.To = s.at(v.from), s.at(v.to)
-		b.InBytes, b.OutBytes = v.bytes(v.from, v.to)
-	}
+	v := newView(b, s)
+	b.From, b.To = s.at(v.from), s.at(v.to)
+	b.InBytes, b.OutBytes = v.bytes(v.from, v.to)
 	b.Windows = v.windows(0)
 	b.Billed, b.In, b.Out = b.billed(b.Windows), b.percentile(In, b.Windows), b.percentile(Out, b.Windows)
 	b.Samples = len(b.values(b.Method, b.Windows))
@@ -351,9 +347,9 @@ func newBill(s *Series, cycle calendar.Cycle, zone *time.Location, c Terms, coun
 			b.WorstBilled, b.WorstOffset = billed, time.Duration(phase)*v.Slot
 		}
 	}
-	b.forecast(v)
+	v.forecast()
 	if c.Cap > 0 {
-		b.transfer(v)
+		v.transfer()
 	}
 	return b
 }

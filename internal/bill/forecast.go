@@ -35,31 +35,24 @@ const (
 // foreseen reports whether the end of the cycle is known or forecast.
 func (b *Bill) foreseen() bool { return b.Closed() || b.Forecast.Days > 0 }
 
-// past is the windows of the first phase, before the cycle and in it.
-type past struct {
-	*Bill
-	*view
-	known int // the first window that is known
-}
-
 // like returns the window that predicts window k at a time.
-func (p *past) like(k, from, now int) Window {
+func (v *view) like(k, from, now int) Window {
 	for _, step := range [...]time.Duration{7 * oneDay, oneDay} {
 		for ago := step; ago <= 35*oneDay; ago += step {
-			if i := k - int((ago+p.Window/2)/p.Window); i < now && p.number(i).Known {
-				return p.number(i)
+			if i := k - int((ago+v.Window/2)/v.Window); i < now && v.number(i).Known {
+				return v.number(i)
 			}
 		}
 	}
-	return p.number(now - 1 - (k-now)%max(now-max(from, p.known), 1))
+	return v.number(now - 1 - (k-now)%max(now-from, 1))
 }
 
 // span returns windows, of which those before now are known and the others are predicted at that time.
-func (p *past) span(from, now, end int) (all []Window) {
+func (v *view) span(from, now, end int) (all []Window) {
 	for k := from; k < end; k++ {
-		w := p.number(k)
+		w := v.number(k)
 		if k >= now {
-			w = p.like(k, from, now)
+			w = v.like(k, from, now)
 			w.Known = true
 		}
 		all = append(all, w)
@@ -67,8 +60,8 @@ func (p *past) span(from, now, end int) (all []Window) {
 	return all
 }
 
-func (b *Bill) forecast(v *view) {
-	f := &b.Forecast
+func (v *view) forecast() {
+	b, f := v.Bill, &v.Forecast
 	*f = Forecast{Billed: b.Billed, InBytes: b.InBytes, OutBytes: b.OutBytes, FreeUsed: b.FreeUsed}
 	b.Least = b.Billed
 	if v.now >= v.end || len(b.Windows) == 0 {
@@ -76,14 +69,14 @@ func (b *Bill) forecast(v *view) {
 	}
 	nothing := slices.Repeat([]Window{{Known: true}}, v.end-v.now)
 	b.Least = b.billed(slices.Concat(b.Windows, nothing))
-	p := &past{b, v, min(-v.first/v.per, 0)}
-	for p.known < v.now && !v.number(p.known).Known {
-		p.known++
+	known := min(-v.first/v.per, 0) // the first window that is
+	for known < v.now && !v.number(known).Known {
+		known++
 	}
-	if f.Days = min((v.now-p.known)/p.perDay(), 7); f.Days == 0 {
+	if f.Days = min((v.now-known)/v.perDay(), 7); f.Days == 0 {
 		return
 	}
-	windows := p.span(v.now-len(b.Windows), v.now, v.end)
+	windows := v.span(v.now-len(b.Windows), v.now, v.end)
 	for _, w := range windows[len(b.Windows):] {
 		f.InBytes, f.OutBytes = f.InBytes+w.In, f.OutBytes+w.Out
 	}
@@ -94,21 +87,16 @@ func (b *Bill) forecast(v *view) {
 	if b.Commit > 0 {
 		f.FreeUsed = b.FreeUsed + b.over(windows, b.Commit) - b.over(b.Windows, b.Commit)
 	}
-	f.Low, f.High, f.Trials = p.errors(f.Billed)
+	f.Low, f.High, f.Trials = v.errors(known, f.Billed)
 	if f.Trials > 0 {
 		f.Low = min(max(f.Low, b.Least), f.Billed)
 	}
-	if b.Held && b.Commit > 0 {
-		f.hold(b, b.percentile(In, windows))
+	if !b.Held || b.Commit == 0 {
+		return
 	}
-}
-
-// hold limits the forecast of outbound traffic to the commit, which gates keep. They cannot
-// keep inbound traffic to it: in is the forecast of that.
-func (f *Forecast) hold(b *Bill, in int64) {
-	most := max(b.Commit, b.Least)
+	most := max(b.Commit, b.Least) // of outbound traffic: gates cannot keep inbound traffic to the commit
 	if b.Method == Separate || b.Method == In {
-		most = max(most, in)
+		most = max(most, b.percentile(In, windows))
 	}
 	f.Billed, f.Low, f.High = min(f.Billed, most), min(f.Low, most), min(f.High, most)
 	if f.Billed <= b.Commit {
@@ -116,20 +104,20 @@ func (f *Forecast) hold(b *Bill, in int64) {
 	}
 }
 
-func (p *past) perDay() int { return int(oneDay / p.Window) }
+func (v *view) perDay() int { return int(oneDay / v.Window) }
 
-// errors scales a forecast by the errors of earlier ones.
-func (p *past) errors(billed int64) (low, high int64, n int) {
+// errors scales a forecast by the errors of earlier ones, whose spans begin with window known at the earliest.
+func (v *view) errors(known int, billed int64) (low, high int64, n int) {
 	var wrong []float64 // by which factor, either way
 	for i := range trials {
-		end := p.now - i*trialStep*p.perDay()
-		n := min(p.end, end-p.known)
+		end := v.now - i*trialStep*v.perDay()
+		n := min(v.end, end-known)
 		start := end - n
-		now := start + n*p.now/p.end
-		if now-p.known < p.perDay() || now >= end {
+		now := start + n*v.now/v.end
+		if now-known < v.perDay() || now >= end {
 			break
 		}
-		guess, came := p.billed(p.span(start, now, end)), p.billed(p.span(start, end, end))
+		guess, came := v.billed(v.span(start, now, end)), v.billed(v.span(start, end, end))
 		if guess > 0 && came > 0 {
 			wrong = append(wrong, float64(max(came, guess))/float64(min(came, guess)))
 		}
@@ -155,7 +143,8 @@ type Transfer struct {
 	Forecast int64
 }
 
-func (b *Bill) transfer(v *view) {
+func (v *view) transfer() {
+	b := v.Bill
 	b.Transfer = Transfer{
 		Used:     b.Method.Value(b.InBytes, b.OutBytes),
 		Forecast: b.Method.Value(b.Forecast.InBytes, b.Forecast.OutBytes),
@@ -164,9 +153,6 @@ func (b *Bill) transfer(v *view) {
 	x.Left = b.Cap - x.Used
 	used := func(i, j int) int64 { return b.Method.Value(v.bytes(i, j)) }
 	rate := func(i int) (perSecond float64, out int64) {
-		if v.to <= i {
-			return 0, 0
-		}
 		perSecond = float64(used(i, v.to)) / (time.Duration(v.to-i) * v.Slot).Seconds()
 		if left := float64(x.Left) / perSecond; left < float64(b.Cycle.End-b.To)/1e9 {
 			out = b.To + int64(left*1e9)

@@ -29,8 +29,8 @@ i { font-style: normal } .bold { font-weight: 600 }
 
 // elements has the colours of text as elements of the page.
 var elements = strings.NewReplacer(
-	code(colourMean), `<i class="out">`, code(colourMost), `<i class="out">`, code(colourOver), `<i class="over">`,
-	code(colourLine), `<i class="bold">`, codeBold, `<i class="bold">`, code(colourDim), `<i class="dim">`, codeEnd, "</i>",
+	colourMean, `<i class="out">`, colourMost, `<i class="out">`, colourOver, `<i class="over">`,
+	colourLine, `<i class="bold">`, codeBold, `<i class="bold">`, colourDim, `<i class="dim">`, codeEnd, "</i>",
 )
 
 // section is a part of a page: a picture, and its figures.

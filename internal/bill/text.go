@@ -62,7 +62,7 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 		if !b.Closed() {
 			b.writeForecast(p)
 		}
-		b.plots(p, true)
+		b.plots(p)
 	}
 	return p.writeTo(w)
 }
@@ -281,7 +281,7 @@ func (x *Simulated) Text(w io.Writer, s Style) error {
 	if !b.Prices.None() {
 		b.writeCost(p)
 	}
-	b.plots(p, false)
+	b.plots(p)
 	return p.writeTo(w)
 }
 

@@ -1,15 +1,11 @@
 package bill
 
-import (
-	"slices"
-	"time"
+import "slices"
 
-	"framepipe/internal/calendar"
-)
-
-// view is a series in the windows of a cycle. It has the sums of all slots before each
+// view is the series of a bill in the windows of its cycle. It has the sums of all slots before each
 // slot, so that a window is a difference.
 type view struct {
+	*Bill
 	*Series
 	in, out  []int64
 	n        int // slots of the series
@@ -18,18 +14,19 @@ type view struct {
 	slots    int // of the cycle
 	from, to int // the slots of the series that are in the cycle
 
-	// The windows of the first phase that begin in the cycle have numbers from 0 to before end. Of
-	// now and later ones the series does not have all slots.
+	// The windows of the first phase have numbers: those that begin in the cycle from 0 to before end, and
+	// those before it negative ones. Of now and later ones the series does not have all slots.
 	now, end int
 }
 
-func newView(s *Series, cycle calendar.Cycle, window time.Duration) *view {
+// newView returns the view of a series of which at least one slot begins in the cycle.
+func newView(b *Bill, s *Series) *view {
 	n := len(s.Known)
-	v := &view{Series: s, in: sums(s.In), out: sums(s.Out), n: n, per: int(window / s.Slot)}
-	v.first = int(ceilDiv(cycle.Start-s.Start, int64(s.Slot)))
-	v.slots = int(ceilDiv(cycle.End-s.Start, int64(s.Slot))) - v.first
-	v.from, v.to = min(max(v.first, 0), n), max(min(v.first+v.slots, n), 0)
-	v.now = max(n-v.first, 0) / v.per
+	v := &view{Bill: b, Series: s, in: sums(s.In), out: sums(s.Out), n: n, per: int(b.Window / s.Slot)}
+	v.first = int(ceilDiv(b.Cycle.Start-s.Start, int64(s.Slot)))
+	v.slots = int(ceilDiv(b.Cycle.End-s.Start, int64(s.Slot))) - v.first
+	v.from, v.to = max(v.first, 0), min(v.first+v.slots, n)
+	v.now = (n - v.first) / v.per
 	v.end = max((v.slots+v.per-1)/v.per, v.now)
 	return v
 }

@@ -40,7 +40,7 @@ func month(s *Series, c Terms) *Bill {
 }
 
 func series(start int64, slot time.Duration, n int, value func(i int) (in, out int64)) *Series {
-	s := &Series{Start: start, Slot: slot, In: make([]int64, n), Out: make([]int64, n), Known: make([]bool, n)}
+	s := newSeries(start, slot, int64(n))
 	for i := range n {
 		s.In[i], s.Out[i] = value(i)
 		s.Known[i] = true
@@ -48,9 +48,16 @@ func series(start int64, slot time.Duration, n int, value func(i int) (in, out i
 	return s
 }
 
+// must returns a result that cannot have an error.
+func must[T any](x T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return x
+}
+
 // samplesOf returns the known slots of series as samples.
-func samplesOf(t rapid.TB, all ...*Series) *Samples {
-	t.Helper()
+func samplesOf(all ...*Series) *Samples {
 	var list []Sample
 	for _, s := range all {
 		for i, known := range s.Known {
@@ -59,11 +66,7 @@ func samplesOf(t rapid.TB, all ...*Series) *Samples {
 			}
 		}
 	}
-	s, err := NewSamples(list, all[0].Slot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return must(NewSamples(list, all[0].Slot))
 }
 
 func day(y int, m time.Month, d int) int64 {
@@ -321,14 +324,11 @@ func TestTransfer(t *testing.T) {
 // The slots are those of the cycle, though the forecast looks at others; and of a window
 // far over the line the text says that it is off the plot.
 func TestSlotsOfCycle(t *testing.T) {
-	s := samplesOf(t, series(day(2026, 3, 30), 5*time.Minute, 4*288, func(i int) (int64, int64) {
+	s := samplesOf(series(day(2026, 3, 30), 5*time.Minute, 4*288, func(i int) (int64, int64) {
 		return 0, 10 + int64(i/(4*288-1))*1000
 	}))
 	for i, cycle := range s.Cycles(months) {
-		b, err := New(s, cycle, time.UTC, five(0))
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := must(New(s, cycle, time.UTC, five(0)))
 		slots, text := drawn(t, b.Slots), textOf(t, b, Style{})
 		if lines := strings.Split(slots, "\n"); len(lines) != 2+2*288 || strings.Count(slots, "\n"+cycle.Name) != 2*288 ||
 			lines[0] != "time,in,out,offered_in,offered_out" || !strings.HasSuffix(lines[2], "T00:05:00Z,0,10,0,10") {
@@ -370,13 +370,13 @@ func TestNewRefuses(t *testing.T) {
 		"too coarse":        {Percentile: 1, Window: time.Second},
 		"not a multiple of": {Percentile: 1, Window: 90 * time.Second},
 	} {
-		_, err := New(samplesOf(t, s), months.At(0), time.UTC, tt)
+		_, err := New(samplesOf(s), months.At(0), time.UTC, tt)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(cli.HintOf(err), "with -window") {
 			t.Errorf("%v: %v", want, err)
 		}
 	}
 	// Samples that are next to no time apart would be billed for as many phases, and as many slots of the cycle.
-	fine := samplesOf(t, series(0, 1, 2, func(int) (int64, int64) { return 1, 0 }))
+	fine := samplesOf(series(0, 1, 2, func(int) (int64, int64) { return 1, 0 }))
 	for _, window := range []time.Duration{1, 5 * time.Minute} {
 		_, err := New(fine, months.At(0), time.UTC, Terms{Percentile: 95e9, Window: window})
 		if err == nil || !strings.Contains(err.Error(), "samples every 1ns are more than") {
@@ -494,15 +494,9 @@ func TestSamples(t *testing.T) {
 			starts = append(starts, at/100*100)
 			at += 7 * rapid.Int64Range(1, 50).Draw(rt, "gap")
 		}
-		s, err := NewSamples(list, 7)
-		if err != nil {
-			rt.Fatal(err)
-		}
+		s := must(NewSamples(list, 7))
 		from, to := rapid.Int64Range(-200, 5000).Draw(rt, "from"), rapid.Int64Range(-200, 5000).Draw(rt, "to")
-		part, err := s.series(from, to)
-		if err != nil {
-			rt.Fatal(err)
-		}
+		part := must(s.series(from, to))
 		k := 0
 		for at := list[0].At; at <= list[len(list)-1].At; at += 7 {
 			if at < from || at >= to {

@@ -12,16 +12,16 @@ import (
 // SVG draws the cycle, with the free windows marked, and below it the duration curve, or the
 // bytes used of a transfer cap.
 func (b *Bill) SVG(w io.Writer) error {
-	about, second := b.samples()+", "+b.basis(), b.drawCurve
+	about, tiles, second := b.samples()+", "+b.basis(), b.drawTiles, b.drawCurve
 	if b.Cap > 0 {
 		counted := [...]string{Sum: "both directions", In: "what came in", Out: "what went out"}[b.Method]
-		about, second = "a transfer cap, "+cmp.Or(counted, "the direction that has more"), b.drawCap
+		about, tiles, second = "a transfer cap, "+cmp.Or(counted, "the direction that has more"), b.drawCapTiles, b.drawCap
 	}
 	if b.Absent > 0 {
 		about += "; " + b.absent()
 	}
 	p := svg.New(650, b.title(), strings.Replace(b.cycle(), "  ", ": ", 1), about)
-	b.drawTiles(p)
+	tiles(p, "on "+b.date(b.Cycle.End, "2 Jan"))
 	at := svg.Plot{Picture: p, Top: 202, High: 210, Per: b.Window.Seconds() / 8, Unit: "bit/s"}
 	b.drawCycle(&at)
 	second(&svg.Plot{Picture: p, Top: 484, High: 126, Per: at.Per, Unit: at.Unit})
@@ -35,12 +35,8 @@ func (x *Simulated) SVG(w io.Writer) error { return x.Bill.SVG(w) }
 func (b *Bill) title() string { return strings.TrimPrefix(b.Source+" · "+b.Cycle.Name, " · ") }
 
 // drawTiles writes the figures at the top of a picture.
-func (b *Bill) drawTiles(p *svg.Picture) {
-	end, soFar, cost := "on "+b.date(b.Cycle.End, "2 Jan"), b.open(" so far"), ""
-	if b.Cap > 0 {
-		b.drawCapTiles(p, end)
-		return
-	}
+func (b *Bill) drawTiles(p *svg.Picture, end string) {
+	soFar, cost := b.open(" so far"), ""
 	p.Tile("billed"+soFar, b.rate(b.Billed), fmt.Sprintf("in %s, out %s", b.rate(b.In), b.rate(b.Out)))
 	if b.Commit > 0 {
 		p.Tile("commit", b.rate(b.Commit), strings.Replace(b.against(&page{}), "at least", "≥", 1))

@@ -209,18 +209,14 @@ func TestForecastRange(t *testing.T) {
 			level = 0.8*level + 0.4*rng.Float64()
 			days = append(days, level)
 		}
-		s := samplesOf(t, series(day(2026, 1, 1), time.Hour, 90*24, func(i int) (int64, int64) {
+		s := samplesOf(series(day(2026, 1, 1), time.Hour, 90*24, func(i int) (int64, int64) {
 			return 0, int64(1e6 * days[i/24] * (1 + rng.Float64()) * float64(1+i%24))
 		}))
 		bill := func(s *Samples) *Bill {
-			b, err := New(s, months.At(day(2026, 3, 1)), time.UTC, Terms{Percentile: 95e9, Window: time.Hour})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return b
+			return must(New(s, months.At(day(2026, 3, 1)), time.UTC, Terms{Percentile: 95e9, Window: time.Hour}))
 		}
 		part, _ := s.series(0, day(2026, 3, 11))
-		f, billed := bill(samplesOf(t, part)).Forecast, bill(s).Billed
+		f, billed := bill(samplesOf(part)).Forecast, bill(s).Billed
 		if f.Trials != trials || f.Low > f.Billed || f.High < f.Billed {
 			t.Fatalf("%+v", f)
 		}

@@ -73,13 +73,12 @@ func (b *Bill) highest(top, highest float64) string {
 // marks returns the marks of the time axis: weeks from the start of the cycle, or days,
 // or about six in a short cycle.
 func (b *Bill) marks() (all []svg.Mark) {
-	const day = 24 * time.Hour
 	length := time.Duration(b.Cycle.End - b.Cycle.Start)
 	days, step, layout := 7, time.Duration(0), "Mon 2 Jan"
 	switch {
-	case length < 2*day:
+	case length < 2*oneDay:
 		days, step, layout = 0, max((length/6).Truncate(time.Minute), time.Minute), "15:04"
-	case length < 10*day:
+	case length < 10*oneDay:
 		days = 1
 	}
 	for t := b.time(b.Cycle.Start); t.UnixNano() < b.Cycle.End; t = t.AddDate(0, 0, days).Add(step) {

@@ -2,6 +2,7 @@ package bill
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"framepipe/internal/budget"
@@ -58,7 +59,7 @@ func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
 // clip limits the cycle to its known part, if that is a window or more.
 func (c *Scenario) clip(s *Samples) (err error) {
 	slot := int64(c.slot)
-	start, end := ceilDiv(max(c.Natural.From, c.Cycle.Start), slot)*slot, budget.FloorDiv(min(c.Natural.To, c.Cycle.End), slot)*slot
+	start, end := ceilDiv(c.Natural.From, slot)*slot, budget.FloorDiv(min(c.Natural.To, c.Cycle.End), slot)*slot
 	if whole := start-c.Cycle.Start < slot && c.Cycle.End-end < slot; whole || end-start < int64(c.Window) {
 		return nil
 	}
@@ -131,9 +132,7 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	start := ceilDiv(c.Cycle.Start, slot) * slot
 	n := ceilDiv(c.Cycle.End+int64(c.Window)-start, slot)
 	offered, passed, counted := newSeries(start, c.slot, n), newSeries(start, c.slot, n), &Free{}
-	for i := range n {
-		passed.Known[i] = true
-	}
+	passed.Known = slices.Repeat([]bool{true}, int(n))
 	offered.Known = passed.Known
 	for _, gates := range c.Method.budgets() {
 		if err := x.run(gates, offered, passed, counted); err != nil {

@@ -41,32 +41,7 @@ func gates(m Method, length time.Duration) Gates {
 }
 
 // scenario offers the cycle around a time to gates.
-func scenario(t rapid.TB, s *Samples, at int64, g Gates) *Scenario {
-	t.Helper()
-	c, err := NewScenario(s, g.At(at), g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func simulate(t rapid.TB, c *Scenario, commit int64) *Simulated {
-	t.Helper()
-	x, err := c.Simulate(commit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return x
-}
-
-func planOf(t rapid.TB, c *Scenario, more int64) Plan {
-	t.Helper()
-	p, err := c.Plan(more)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
+func scenario(s *Samples, at int64, g Gates) *Scenario { return must(NewScenario(s, g.At(at), g)) }
 
 // worstOf bills what passed the slow way: of all phases of slots, the worst.
 func worstOf(x *Simulated) (worst int64) {
@@ -90,7 +65,7 @@ func TestSimulate(t *testing.T) {
 			if sample == time.Minute {
 				g.Patience = 20 * time.Minute
 			}
-			x := simulate(t, scenario(t, samplesOf(t, s), day(2026, 3, 2), g), 1e6)
+			x := must(scenario(samplesOf(s), day(2026, 3, 2), g).Simulate(1e6))
 			name := fmt.Sprintf("%v, samples of %v", m, sample)
 
 			b, worst := x.Bill, worstOf(x)
@@ -127,9 +102,7 @@ func slotsOf(t *testing.T, name string, x *Simulated) {
 	for _, line := range lines {
 		var at string
 		var in, out, inOffered, outOffered int64
-		if _, err := fmt.Sscan(strings.ReplaceAll(line, ",", " "), &at, &in, &out, &inOffered, &outOffered); err != nil {
-			t.Fatal(err)
-		}
+		must(fmt.Sscan(strings.ReplaceAll(line, ",", " "), &at, &in, &out, &inOffered, &outOffered))
 		offered, passed = offered+inOffered+outOffered, passed+in+out
 	}
 	if len(lines) != 17280 || offered != x.Offered || passed != x.Passed {
@@ -143,15 +116,15 @@ func TestScenario(t *testing.T) {
 	const length = 24 * time.Hour
 	s := bursty(rand.New(rand.NewPCG(5, 6)), day(2026, 3, 1), 5*time.Minute, 4*288)
 	g := gates(Out, length)
-	all := samplesOf(t, s)
-	second := simulate(t, scenario(t, all, day(2026, 3, 2), g), 1e6)
+	all := samplesOf(s)
+	second := must(scenario(all, day(2026, 3, 2), g).Simulate(1e6))
 	first, _ := all.series(0, day(2026, 3, 3)+int64(g.Window))
-	again := simulate(t, scenario(t, samplesOf(t, first), day(2026, 3, 2), g), 1e6)
+	again := must(scenario(samplesOf(first), day(2026, 3, 2), g).Simulate(1e6))
 	if again.Passed != second.Passed || again.Offered != second.Offered {
 		t.Errorf("%d of %d, and %d of %d with later cycles", again.Passed, again.Offered, second.Passed, second.Offered)
 	}
 	tail, _ := all.series(day(2026, 3, 4), day(2026, 3, 4)+int64(length)/2)
-	x := simulate(t, scenario(t, samplesOf(t, first, tail), day(2026, 3, 4), g), 1e6)
+	x := must(scenario(samplesOf(first, tail), day(2026, 3, 4), g).Simulate(1e6))
 	if x.Offered != sum(tail.Out) || x.Bill.From != day(2026, 3, 4) || x.Bill.To != x.Bill.From+int64(length)/2 {
 		t.Errorf("%d offered, want %d, from %d to %d", x.Offered, sum(tail.Out), x.Bill.From, x.Bill.To)
 	}
@@ -163,13 +136,13 @@ func TestScenario(t *testing.T) {
 		t.Error("a whole cycle is taken for a part")
 	}
 	g.Reserve = 1 << 40
-	if x := simulate(t, scenario(t, all, day(2026, 3, 2), g), 1e6); x.Passed != x.Flat {
+	if x := must(scenario(all, day(2026, 3, 2), g).Simulate(1e6)); x.Passed != x.Flat {
 		t.Errorf("%d passed, %d without free windows, of which none was to be used", x.Passed, x.Flat)
 	}
 }
 
 func TestScenarioRefuses(t *testing.T) {
-	idle := samplesOf(t, series(day(2026, 3, 1), time.Minute, 100, func(int) (int64, int64) { return 0, 1 }))
+	idle := samplesOf(series(day(2026, 3, 1), time.Minute, 100, func(int) (int64, int64) { return 0, 1 }))
 	for _, tt := range []struct {
 		want   string
 		day    int
@@ -198,7 +171,7 @@ func TestDemand(t *testing.T) {
 		apart := rapid.SampledFrom([]int64{0, 1, 100}).Draw(rt, "gap")
 		second := series(first.at(n)+apart*int64(sample), sample, n, func(int) (int64, int64) { return 0, 100 })
 		end := second.at(n / 2)
-		x := samplesOf(t, first, second).demand(0, end, slot)
+		x := samplesOf(first, second).demand(0, end, slot)
 		if x.Start%int64(x.Slot) >= int64(sample) {
 			rt.Fatalf("slots of %d begin at %d, in the middle of one on the clock", x.Slot, x.Start)
 		}
@@ -221,8 +194,8 @@ func TestPlan(t *testing.T) {
 	g := gates(Separate, 24*time.Hour)
 	g.Patience = time.Hour
 	g.Prices = Prices{Commit: 10e6, Overage: 20e6, Currency: "EUR"}
-	c := scenario(t, samplesOf(t, s), day(2026, 3, 2), g)
-	p := planOf(t, c, 12345)
+	c := scenario(samplesOf(s), day(2026, 3, 2), g)
+	p := must(c.Plan(12345))
 	if len(p) < 8 || len(p) > 16 || p[0].Commit != 12345 {
 		t.Errorf("%d commits, the first %d", len(p), p[0].Commit)
 	}
@@ -235,7 +208,7 @@ func TestPlan(t *testing.T) {
 		if x.Bill.WorstBilled > x.Commit || i > 0 && x.Commit <= p[i-1].Commit {
 			t.Errorf("%d: %d, billed %d", i, x.Commit, x.Bill.WorstBilled)
 		}
-		if alone := simulate(t, c, x.Commit); alone.Passed != x.Passed || alone.Bill.Billed != x.Bill.Billed {
+		if alone := must(c.Simulate(x.Commit)); alone.Passed != x.Passed || alone.Bill.Billed != x.Bill.Billed {
 			t.Errorf("%d passed alone, %d in the plan", alone.Passed, x.Passed)
 		}
 		if j["knee"] != (i == knee) || j["commit_bps"] != c.Natural.BPS(x.Commit) {
@@ -310,9 +283,9 @@ func TestSimulatedText(t *testing.T) {
 		{"simulate-ascii", 2600, 0, Style{ASCII: true}},
 	} {
 		g.Patience = tt.patience
-		c := scenario(t, samplesOf(t, demand(tt.until)), day(2026, 3, 5), g)
-		x := simulate(t, c, 5e9)
-		golden(t, tt.name, textOf(t, x, tt.style)+"\n"+textOf(t, planOf(t, c, 0), tt.style))
+		c := scenario(samplesOf(demand(tt.until)), day(2026, 3, 5), g)
+		x := must(c.Simulate(5e9))
+		golden(t, tt.name, textOf(t, x, tt.style)+"\n"+textOf(t, must(c.Plan(0)), tt.style))
 		if svg := picture(t, x.Bill.SVG); !strings.Contains(svg, ">simulated<") || strings.Contains(svg, "forecast") {
 			t.Error("the picture does not say that it is simulated")
 		}

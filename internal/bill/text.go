@@ -82,8 +82,7 @@ func (b *Bill) cycle() string {
 	const day = "2 Jan 15:04"
 	state := allOfIt
 	if !b.Closed() {
-		share := float64(b.To-b.Cycle.Start) / float64(b.Cycle.End-b.Cycle.Start)
-		state = fmt.Sprintf(", until %s: %.0f%%", b.time(b.To).Format(day), math.Floor(100*share))
+		state = fmt.Sprintf(", until %s: %.0f%%", b.time(b.To).Format(day), math.Floor(100*b.along(b.To)))
 	}
 	if b.From-b.Cycle.Start >= int64(b.Window) {
 		state += ", known from " + b.time(b.From).Format(day)

@@ -1,49 +1,42 @@
-// Package bill computes the bill for traffic that a provider meters in
-// samples: a percentile of the samples, or the bytes of a month.
+// Package bill computes the bill for traffic that a provider meters in samples: a percentile of the samples,
+// or the bytes of a month.
 //
-// It uses no clock, and reads no files: package samples does.
-// Bytes are integers throughout, and ranks are computed without floating point,
-// which makes some ranks of other programs wrong by one; only displayed
+// It uses no clock, and reads no files: package samples does. Bytes are integers throughout, and ranks are
+// computed without floating point, which makes some ranks of other programs wrong by one; only displayed
 // rates are divided.
 //
 // # The percentile
 //
-// Of n samples, a provider discards the highest and bills the next. Programs
-// differ in how many they discard:
+// Of n samples, a provider discards the highest and bills the next. Programs differ in how many they discard:
 //
-//   - [Floor] discards ⌊n·(100-P)/100⌋: never more than the agreed share.
-//     Contracts say this, and the gate relies on it.
-//   - [Nearest] bills the sample of rank n·P/100, counted from the lowest and rounded
-//     half up. This is round(n / 100 * 95) - 1 of get95thIn and its neighbours in
-//     LibreNMS (LibreNMS/Billing.php) up to 2025, except for halves lost in its
-//     floating point; and lrint(n * (float)0.95) - 1 of getpercentiledata in vnStat
-//     (src/percentile.c), which rounds half to even: where n is 30, 70, 110 and
-//     so on, vnStat bills the sample below. No month of five-minute samples has a
-//     half.
+//   - [Floor] discards ⌊n·(100-P)/100⌋: never more than the agreed share. Contracts say this, and the gate
+//     relies on it.
+//   - [Nearest] bills the sample of rank n·P/100, counted from the lowest and rounded half up. This is
+//     round(n / 100 * 95) - 1 of get95thIn and its neighbours in LibreNMS (LibreNMS/Billing.php) up to 2025,
+//     except for halves lost in its floating point; and lrint(n * (float)0.95) - 1 of getpercentiledata in
+//     vnStat (src/percentile.c), which rounds half to even: where n is 30, 70, 110 and so on, vnStat bills
+//     the sample below. No month of five-minute samples has a half.
 //
-// Since its pull request 18481 of November 2025, LibreNMS bills SUM(delta)/SUM(period) of each
-// five minutes on the clock, so that several ports, or several polls of that time, are one sample at
-// their mean rate. Later versions take index round(n / 100 * 95) - 2: the sample below that of Nearest.
+// Since its pull request 18481 of November 2025, LibreNMS bills SUM(delta)/SUM(period) of each five minutes
+// on the clock, so that several ports, or several polls of that time, are one sample at their mean rate.
+// Later versions take index round(n / 100 * 95) - 2: the sample below that of Nearest.
 //
-// Cacti (cacti_stats_calc in lib/graph_variables.php) discards ⌈n·5%⌉: the
-// same as Floor if that share is a whole number of samples, else one more,
-// which no contract allows. For percentiles other than 95, 90, 75, 50 and 25,
-// Cacti computes the share in floating point and may round up wrongly:
-// 1 - 98/100 of 100 samples is 2.0000000000000018, so it discards 3.
+// Cacti (cacti_stats_calc in lib/graph_variables.php) discards ⌈n·5%⌉: the same as Floor if that share is a
+// whole number of samples, else one more, which no contract allows. For percentiles other than 95, 90, 75, 50
+// and 25, Cacti computes the share in floating point and may round up wrongly: 1 - 98/100 of 100 samples is
+// 2.0000000000000018, so it discards 3.
 //
 // # Both directions
 //
-// LibreNMS bills the larger of both percentiles ([Separate]) or, for bills of
-// type agg, the percentile of the sums ([Sum]). vnStat shows both directions and the sum.
-// Cacti has all of these, and the larger direction of each sample ([Max]), which it
-// calls nth_percentile_maximum.
+// LibreNMS bills the larger of both percentiles ([Separate]) or, for bills of type agg, the percentile of the
+// sums ([Sum]). vnStat shows both directions and the sum. Cacti has all of these, and the larger direction of
+// each sample ([Max]), which it calls nth_percentile_maximum.
 //
 // # Missing samples
 //
-// Between the first and the last known sample, a missing one counts as 0 ([Zero])
-// or does not count ([Skip]): the three programs above can
-// only bill samples they have recorded. Samples before the first and after the last
-// known one never count.
+// Between the first and the last known sample, a missing one counts as 0 ([Zero]) or does not count ([Skip]):
+// the three programs above can only bill samples they have recorded. Samples before the first and after the
+// last known one never count.
 package bill
 
 import (
@@ -91,9 +84,7 @@ var (
 	Missings = []string{"zero", "skip"}
 )
 
-func (m Method) String() string  { return Methods[m] }
-func (r Rank) String() string    { return Ranks[r] }
-func (m Missing) String() string { return Missings[m] }
+func (m Method) String() string { return Methods[m] }
 
 // index returns the index of the billed one of n ascending values. n must be positive.
 func (r Rank) index(p budget.Percentile, n int) int {
@@ -138,15 +129,7 @@ func Bytes(rate int64, window time.Duration) (int64, error) {
 // Value returns the value of a window with these bytes, for methods with one value a
 // window. For Separate it returns the larger direction, as for Max.
 func (m Method) Value(in, out int64) int64 {
-	switch m {
-	case Sum:
-		return in + out
-	case In:
-		return in
-	case Out:
-		return out
-	}
-	return max(in, out)
+	return [...]int64{Separate: max(in, out), Max: max(in, out), Sum: in + out, In: in, Out: out}[m]
 }
 
 // Bill is the bill of one cycle, for the part that is known. Rates are in bytes a

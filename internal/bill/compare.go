@@ -156,11 +156,13 @@ func (c *Comparison) Text(w io.Writer, s Style) error {
 func (c *Comparison) JSON() []map[string]any {
 	differ := []map[string]any{}
 	for _, x := range c.Differ {
-		differ = append(differ, map[string]any{"time": time.Unix(0, x.At).In(c.zone), "direction": x.Direction.String(), "sample_bytes": x.Sample, "ledger_bytes": x.Ledger})
+		differ = append(differ, map[string]any{
+			"time": time.Unix(0, x.At).In(c.zone), "direction": x.Direction.String(),
+			"sample_bytes": x.Sample, "ledger_bytes": x.Ledger,
+		})
 	}
-	j := map[string]any{"samples": c.Samples, "window_s": c.Window.Seconds(), "phase_s": nil, "median_difference": c.Median, "largest_difference": c.Largest, "differ": differ}
-	if c.Sure {
-		j["phase_s"] = c.Phase.Seconds()
-	}
-	return []map[string]any{j}
+	return []map[string]any{{
+		"samples": c.Samples, "window_s": c.Window.Seconds(), "phase_s": given(c.Sure, c.Phase.Seconds()),
+		"median_difference": c.Median, "largest_difference": c.Largest, "differ": differ,
+	}}
 }

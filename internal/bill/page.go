@@ -1,6 +1,7 @@
 package bill
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -36,10 +37,7 @@ type page struct {
 }
 
 func newPage(s Style) *page {
-	if s.Width == 0 {
-		s.Width = 80
-	}
-	s.Width = min(max(s.Width, 40), 240)
+	s.Width = min(max(cmp.Or(s.Width, 80), 40), 240)
 	return &page{Style: s}
 }
 

@@ -58,28 +58,11 @@ func (c *Scenario) commits() (all []int64, err error) {
 	}
 	step := math.Ceil(svg.RoundUp((to-from)/planMost, 1, 1.5, 2, 2.5, 3, 4, 5))
 	for rate := math.Ceil(from/step) * step; rate <= to; rate += step {
-		n, err := Bytes(int64(rate), c.Window)
-		if err != nil {
-			return nil, err
-		}
-		if n > 0 {
+		if n, err := Bytes(int64(rate), c.Window); err == nil && n > 0 {
 			all = append(all, n)
 		}
 	}
 	return all, nil
-}
-
-// enough is the share of the demand that passes gates at a commit worth buying.
-const enough = 0.999
-
-// knee returns the least commit at which 99.9% of the demand passes, nil if there is none.
-func (p Plan) knee() *Simulated {
-	for _, x := range p {
-		if x.PassedShare() >= enough {
-			return x
-		}
-	}
-	return nil
 }
 
 // held returns the cost of the cycle if gates hold the commit.
@@ -88,28 +71,31 @@ func (x *Simulated) held() Money { return x.Bill.cost(x.Commit).Total }
 // paid returns the cost if there are no gates, so that all passes and the rest is overage.
 func (x *Simulated) paid() Money { return x.Bill.cost(x.Natural.Billed).Total }
 
-// cheapest returns the commit that costs least with gates that pass 99.9%, nil if there is none, and the one
-// that costs least without gates. Of equal ones it is the last with gates, which passes most.
-func (p Plan) cheapest() (held, paid *Simulated) {
+// best returns the knee, the least commit at which gates pass 99.9%; of these commits the one that costs least,
+// of equal ones the last, which passes most; and the one that costs least without gates. The first two are nil
+// if gates pass less at all.
+func (p Plan) best() (knee, held, paid *Simulated) {
 	paid = p[0]
 	for _, x := range p {
-		if x.PassedShare() >= enough && (held == nil || x.held() <= held.held()) {
+		if enough := x.PassedShare() >= 0.999; enough && knee == nil {
+			knee, held = x, x
+		} else if enough && x.held() <= held.held() {
 			held = x
 		}
 		if x.paid() < paid.paid() {
 			paid = x
 		}
 	}
-	return held, paid
+	return knee, held, paid
 }
 
 // marked returns the commit to mark, nil if there is none, and its mark. Without prices it is the knee.
 // With them it is the cheapest with gates, or the one to pay without gates if that costs no more.
 func (p Plan) marked() (x *Simulated, mark string) {
-	held, paid := p.cheapest()
+	knee, held, paid := p.best()
 	switch {
 	case p[0].Prices.None():
-		return p.knee(), "knee"
+		return knee, "knee"
 	case held == nil || paid.paid() <= held.held():
 		return paid, "pay"
 	}

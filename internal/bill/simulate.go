@@ -48,24 +48,18 @@ func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
 		return nil, fmt.Errorf("no traffic was offered in the cycle %s", cycle.Name)
 	}
 	c := &Scenario{Gates: g, Cycle: cycle, Natural: natural, slot: g.Window / time.Duration(slots)}
-	if err := c.clip(s); err != nil {
-		return nil, err
+	slot := int64(c.slot)
+	start, end := ceilDiv(natural.From, slot)*slot, budget.FloorDiv(min(natural.To, cycle.End), slot)*slot
+	whole := start-cycle.Start < slot && cycle.End-end < slot
+	if !whole && end-start >= int64(c.Window) {
+		c.Cycle.Start, c.Cycle.End, c.Part = start, end, true
+		if c.Natural, err = New(s, c.Cycle, c.Zone, c.Terms); err != nil {
+			return nil, err
+		}
 	}
 	before, _ := g.Calendar.Bounds(cycle.Start - 1)
 	c.demand = s.demand(before, c.Cycle.End+int64(g.Window), c.slot)
 	return c, nil
-}
-
-// clip limits the cycle to its known part, if that is a window or more.
-func (c *Scenario) clip(s *Samples) (err error) {
-	slot := int64(c.slot)
-	start, end := ceilDiv(c.Natural.From, slot)*slot, budget.FloorDiv(min(c.Natural.To, c.Cycle.End), slot)*slot
-	if whole := start-c.Cycle.Start < slot && c.Cycle.End-end < slot; whole || end-start < int64(c.Window) {
-		return nil
-	}
-	c.Cycle.Start, c.Cycle.End, c.Part = start, end, true
-	c.Natural, err = New(s, c.Cycle, c.Zone, c.Terms)
-	return err
 }
 
 // Bounds returns the bounds of the budget's cycle at a time: the known part is a cycle of its own.
@@ -84,13 +78,7 @@ func (c *Scenario) Bounds(at int64) (start, end int64) {
 // budgets returns the methods of the gates that share a budget: with Max a window is free for
 // both directions.
 func (m Method) budgets() [][]Method {
-	switch m {
-	case Separate:
-		return [][]Method{{In}, {Out}}
-	case Max:
-		return [][]Method{{In, Out}}
-	}
-	return [][]Method{{m}}
+	return [...][][]Method{Separate: {{In}, {Out}}, Max: {{In, Out}}, Sum: {{Sum}}, In: {{In}}, Out: {{Out}}}[m]
 }
 
 // demand returns the samples of a span. They are merged so that their length becomes a multiple of slot. As

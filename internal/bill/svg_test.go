@@ -146,7 +146,8 @@ func TestPlanPicture(t *testing.T) {
 	if n := strings.Count(svg, "<circle"); n != 4*len(p) {
 		t.Errorf("%d dots for %d commits", n, len(p))
 	}
-	knee := "knee: " + c.Natural.rate(p.knee().Commit)
+	best, _, _ := p.best()
+	knee := "knee: " + c.Natural.rate(best.Commit)
 	if n := strings.Count(svg, `class="line commit"`); n != 2 || !strings.Contains(svg, knee) {
 		t.Errorf("%d marks of the %s", n, knee)
 	}

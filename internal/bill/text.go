@@ -299,7 +299,8 @@ func (p Plan) Text(w io.Writer, s Style) error {
 	page := newPage(s)
 	p[0].writeDemand(page)
 	page.WriteByte('\n')
-	prices, knee := &p[0].Prices, p.knee()
+	prices := &p[0].Prices
+	knee, _, _ := p.best()
 	marked, word := p.marked()
 	lines := []string{"commit\tbilled\tpassed\tflat\tdelayed\tlost\tfree used"}
 	if !prices.None() {
@@ -331,7 +332,7 @@ func (p Plan) Text(w io.Writer, s Style) error {
 
 // writeAdvice says which commit is cheapest with gates, and which without.
 func (p Plan) writeAdvice(page *page, toPay bool) {
-	x, paid := p.cheapest()
+	_, x, paid := p.best()
 	pay := fmt.Sprintf("%s without gates, for %s: all passes at once", paid.Bill.rate(paid.Commit), paid.Prices.money(paid.paid()))
 	hold := "None of these commits passes 99.9% with gates"
 	if x != nil {

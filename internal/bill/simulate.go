@@ -48,7 +48,7 @@ func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
 		return nil, fmt.Errorf("no traffic was offered in the cycle %s", cycle.Name)
 	}
 	c := &Scenario{Gates: g, Cycle: cycle, Natural: natural, slot: g.Window / time.Duration(slots)}
-	slot := int64(c.slot)
+	slot := int64(c.slot) // the known part, if it is a window or more, is a cycle of its own
 	start, end := ceilDiv(natural.From, slot)*slot, budget.FloorDiv(min(natural.To, cycle.End), slot)*slot
 	whole := start-cycle.Start < slot && cycle.End-end < slot
 	if !whole && end-start >= int64(c.Window) {

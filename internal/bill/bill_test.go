@@ -90,7 +90,6 @@ func drawn(t testing.TB, draw func(io.Writer) error) string {
 }
 
 func textOf(t testing.TB, x interface{ Text(io.Writer, Style) error }, s Style) string {
-	t.Helper()
 	return drawn(t, func(w io.Writer) error { return x.Text(w, s) })
 }
 
@@ -244,7 +243,6 @@ func TestForecast(t *testing.T) {
 	terms := five(20000)
 	terms.Method = Max
 	of := func(windows int, value func(i int) (int64, int64)) *Bill {
-		t.Helper()
 		return month(series(start, 5*time.Minute, windows, value), terms)
 	}
 	full, b := of(288*31, weekly), of(288*10+5, weekly)
@@ -314,9 +312,9 @@ func TestTransfer(t *testing.T) {
 		}
 	}
 	for m, want := range map[Method]int64{Sum: used + 10*n, In: 10 * n, Separate: used, Max: used} {
-		b := month(s, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: m, Cap: 1e9})
-		if b.Transfer.Used != want {
-			t.Errorf("%v: %d, want %d", m, b.Transfer.Used, want)
+		x := month(s, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: m, Cap: 1e9}).Transfer
+		if x.Used != want {
+			t.Errorf("%v: %d, want %d", m, x.Used, want)
 		}
 	}
 }
@@ -415,9 +413,8 @@ func golden(t *testing.T, name, got string) {
 			t.Fatal(err)
 		}
 	}
-	want, err := os.ReadFile(name)
-	if err != nil || got != string(want) {
-		t.Errorf("%s: %v\n%s\nwant\n%s", name, err, got, want)
+	if want := string(must(os.ReadFile(name))); got != want {
+		t.Errorf("%s:\n%s\nwant\n%s", name, got, want)
 	}
 }
 

@@ -14,9 +14,6 @@ import (
 
 // fill adds the samples of a cycle, and of the one before, from which gates learn, to a ledger.
 func (j *job) fill(s *bill.Samples, cycle calendar.Cycle, now int64) (err error) {
-	if j.terms.Window < s.Slot {
-		return &bill.WindowError{Slot: s.Slot, Window: j.terms.Window}
-	}
 	slots, err := j.calendar.Divide(j.terms.Window)
 	if err != nil {
 		return err

@@ -311,11 +311,7 @@ func (j *job) run(t *cli.Tool, args []string) error {
 	}
 	r, err := j.report(ports, cycles)
 	if err != nil {
-		err = fmt.Errorf("%s: %w", name, err)
-		if errors.As(err, new(*bill.WindowError)) {
-			err = cli.Hint(err, "give the length of the provider's samples with -window, and that of the input's with -interval")
-		}
-		return err
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	if j.into != "" {
 		if err := j.fill(s, cycles[0], time.Now().UnixNano()); err != nil {

@@ -1,56 +1,47 @@
-// Package bill computes the bill for traffic that a provider meters in
-// samples: a percentile of the samples, or the bytes of a month.
+// Package bill computes the bill for traffic that a provider meters in samples: a percentile of the samples,
+// or the bytes of a month.
 //
-// It uses no clock, and reads no files: package samples does.
-// Bytes are integers throughout, and ranks are computed without floating point,
-// which makes some ranks of other programs wrong by one; only displayed
+// It uses no clock, and reads no files: package samples does. Bytes are integers throughout, and ranks are
+// computed without floating point, which makes some ranks of other programs wrong by one; only displayed
 // rates are divided.
 //
 // # The percentile
 //
-// Of n samples, a provider discards the highest and bills the next. Programs
-// differ in how many they discard:
+// Of n samples, a provider discards the highest and bills the next. Programs differ in how many they discard:
 //
-//   - [Floor] discards ⌊n·(100-P)/100⌋: never more than the agreed share.
-//     Contracts say this, and the gate relies on it.
-//   - [Nearest] bills the sample of rank n·P/100, counted from the lowest and rounded
-//     half up. This is round(n / 100 * 95) - 1 of get95thIn and its neighbours in
-//     LibreNMS (LibreNMS/Billing.php) up to 2025, except for halves lost in its
-//     floating point; and lrint(n * (float)0.95) - 1 of getpercentiledata in vnStat
-//     (src/percentile.c), which rounds half to even: where n is 30, 70, 110 and
-//     so on, vnStat bills the sample below. No month of five-minute samples has a
-//     half.
+//   - [Floor] discards ⌊n·(100-P)/100⌋: never more than the agreed share. Contracts say this, and the gate
+//     relies on it.
+//   - [Nearest] bills the sample of rank n·P/100, counted from the lowest and rounded half up. This is
+//     round(n / 100 * 95) - 1 of get95thIn and its neighbours in LibreNMS (LibreNMS/Billing.php) up to 2025,
+//     except for halves lost in its floating point; and lrint(n * (float)0.95) - 1 of getpercentiledata in
+//     vnStat (src/percentile.c), which rounds half to even: where n is 30, 70, 110 and so on, vnStat bills
+//     the sample below. No month of five-minute samples has a half.
 //
-// Since its pull request 18481 of November 2025, LibreNMS bills SUM(delta)/SUM(period) of each
-// five minutes on the clock, so that several ports, or several polls of that time, are one sample at
-// their mean rate. Later versions take index round(n / 100 * 95) - 2: the sample below that of Nearest.
+// Since its pull request 18481 of November 2025, LibreNMS bills SUM(delta)/SUM(period) of each five minutes
+// on the clock, so that several ports, or several polls of that time, are one sample at their mean rate.
+// Later versions take index round(n / 100 * 95) - 2: the sample below that of Nearest.
 //
-// Cacti (cacti_stats_calc in lib/graph_variables.php) discards ⌈n·5%⌉: the
-// same as Floor if that share is a whole number of samples, else one more,
-// which no contract allows. For percentiles other than 95, 90, 75, 50 and 25,
-// Cacti computes the share in floating point and may round up wrongly:
-// 1 - 98/100 of 100 samples is 2.0000000000000018, so it discards 3.
+// Cacti (cacti_stats_calc in lib/graph_variables.php) discards ⌈n·5%⌉: the same as Floor if that share is a
+// whole number of samples, else one more, which no contract allows. For percentiles other than 95, 90, 75, 50
+// and 25, Cacti computes the share in floating point and may round up wrongly: 1 - 98/100 of 100 samples is
+// 2.0000000000000018, so it discards 3.
 //
 // # Both directions
 //
-// LibreNMS bills the larger of both percentiles ([Separate]) or, for bills of
-// type agg, the percentile of the sums ([Sum]). vnStat shows both directions and the sum.
-// Cacti has all of these, and the larger direction of each sample ([Max]), which it
-// calls nth_percentile_maximum.
+// LibreNMS bills the larger of both percentiles ([Separate]) or, for bills of type agg, the percentile of the
+// sums ([Sum]). vnStat shows both directions and the sum. Cacti has all of these, and the larger direction of
+// each sample ([Max]), which it calls nth_percentile_maximum.
 //
 // # Missing samples
 //
-// Between the first and the last known sample, a missing one counts as 0 ([Zero])
-// or does not count ([Skip]): the three programs above can
-// only bill samples they have recorded. Samples before the first and after the last
-// known one never count.
+// Between the first and the last known sample, a missing one counts as 0 ([Zero]) or does not count ([Skip]):
+// the three programs above can only bill samples they have recorded. Samples before the first and after the
+// last known one never count.
 package bill
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
 	"time"
 
@@ -93,28 +84,15 @@ var (
 	Missings = []string{"zero", "skip"}
 )
 
-func (m Method) String() string  { return Methods[m] }
-func (r Rank) String() string    { return Ranks[r] }
-func (m Missing) String() string { return Missings[m] }
+func (m Method) String() string { return Methods[m] }
 
 // index returns the index of the billed one of n ascending values. n must be positive.
 func (r Rank) index(p budget.Percentile, n int) int {
 	if r == Floor {
 		return n - 1 - p.Free(n)
 	}
-	hi, lo := bits.Mul64(uint64(n), uint64(p))
-	lo, carry := bits.Add64(lo, uint64(budget.Hundred/2), 0)
-	rank, _ := bits.Div64(hi+carry, lo, uint64(budget.Hundred))
+	rank := mulDiv(int64(n), int64(p), int64(budget.Hundred/2), int64(budget.Hundred))
 	return max(int(rank), 1) - 1
-}
-
-// of returns the billed value, 0 if there are no values. It sorts them.
-func (r Rank) of(p budget.Percentile, values []int64) int64 {
-	if len(values) == 0 {
-		return 0
-	}
-	slices.Sort(values)
-	return values[r.index(p, len(values))]
 }
 
 // Terms are the terms of the contract.
@@ -142,28 +120,16 @@ type Terms struct {
 // Bytes returns the bytes of a window at a rate in bits per second, rounded down. A
 // whole number of bytes exceeds the result if and only if it exceeds the rate.
 func Bytes(rate int64, window time.Duration) (int64, error) {
-	hi, lo := bits.Mul64(uint64(rate), uint64(window))
-	const perByte, most = 8 * uint64(time.Second), uint64(1 << 62)
-	if hi < perByte {
-		if n, _ := bits.Div64(hi, lo, perByte); n <= most {
-			return int64(n), nil
-		}
+	if n := mulDiv(rate, int64(window), 0, 8*int64(time.Second)); n <= maxBytes {
+		return n, nil
 	}
-	return 0, fmt.Errorf("more than %d bytes in a window of %v", most, cli.Duration(window))
+	return 0, fmt.Errorf("more than %d bytes in a window of %v", int64(maxBytes), cli.Duration(window))
 }
 
 // Value returns the value of a window with these bytes, for methods with one value a
 // window. For Separate it returns the larger direction, as for Max.
 func (m Method) Value(in, out int64) int64 {
-	switch m {
-	case Sum:
-		return in + out
-	case In:
-		return in
-	case Out:
-		return out
-	}
-	return max(in, out)
+	return [...]int64{Separate: max(in, out), Max: max(in, out), Sum: in + out, In: in, Out: out}[m]
 }
 
 // Bill is the bill of one cycle, for the part that is known. Rates are in bytes a
@@ -238,141 +204,135 @@ func (b *Bill) Counted() Method {
 // Line returns the limit of windows that are not free: the commit, or without one the
 // billed value.
 func (b *Bill) Line() int64 {
-	if b.Commit > 0 {
-		return b.Commit
-	}
-	return b.Billed
+	return cmp.Or(b.Commit, b.Billed)
 }
 
 // Closed reports whether the cycle is known to its end.
 func (b *Bill) Closed() bool { return b.To >= b.Cycle.End }
 
-// WindowError is the error for windows that are not a multiple of the samples.
-type WindowError struct{ Slot, Window time.Duration }
-
-func (e *WindowError) Error() string {
-	if e.Window < e.Slot {
-		return fmt.Sprintf("samples of %v are too coarse for windows of %v", cli.Duration(e.Slot), cli.Duration(e.Window))
+// parts returns the methods with a percentile of their own, of which the largest is billed.
+func (m Method) parts() []Method {
+	if m == Separate {
+		return []Method{In, Out}
 	}
-	return fmt.Sprintf("windows of %v are not a multiple of samples of %v", cli.Duration(e.Window), cli.Duration(e.Slot))
+	return []Method{m}
 }
 
-// sampleValues collects the values of a set of windows.
-type sampleValues struct {
-	in, out, one []int64 // of the windows that count; one has the method's value
-	absent       int
-}
-
-func (v *sampleValues) add(c *Terms, w Window) {
-	if !w.Known {
-		v.absent++
-		if c.Missing == Skip {
-			return
+// values returns a method's values of the windows that count, in ascending order.
+func (c *Terms) values(m Method, windows []Window) []int64 {
+	values := make([]int64, 0, len(windows))
+	for _, w := range windows {
+		if w.Known || c.Missing == Zero {
+			values = append(values, m.Value(w.In, w.Out))
 		}
 	}
-	v.in, v.out, v.one = append(v.in, w.In), append(v.out, w.Out), append(v.one, c.Method.Value(w.In, w.Out))
+	slices.Sort(values)
+	return values
 }
 
-// billed sorts the values and returns the percentiles.
-func (v *sampleValues) billed(c *Terms) (billed, in, out int64) {
-	in, out = c.Rank.of(c.Percentile, v.in), c.Rank.of(c.Percentile, v.out)
-	if c.Method == Separate {
-		return max(in, out), in, out
+// percentile returns the percentile of a method's values, 0 if no window counts.
+func (c *Terms) percentile(m Method, windows []Window) int64 {
+	values := c.values(m, windows)
+	if len(values) == 0 {
+		return 0
 	}
-	return c.Rank.of(c.Percentile, v.one), in, out
+	return values[c.Rank.index(c.Percentile, len(values))]
 }
 
-// over returns how many windows are over a line. Call billed first, which sorts them.
-func (v *sampleValues) over(m Method, line int64) int {
-	count := func(sorted []int64) int {
-		i, _ := slices.BinarySearch(sorted, line+1)
-		return len(sorted) - i
+// billed returns what is billed for windows.
+func (c *Terms) billed(windows []Window) (most int64) {
+	for _, m := range c.Method.parts() {
+		most = max(most, c.percentile(m, windows))
 	}
-	if m == Separate {
-		return max(count(v.in), count(v.out))
+	return most
+}
+
+// over returns how many windows are over a line.
+func (c *Terms) over(windows []Window, line int64) (most int) {
+	for _, m := range c.Method.parts() {
+		n := 0
+		for _, w := range windows {
+			if m.Value(w.In, w.Out) > line {
+				n++
+			}
+		}
+		most = max(most, n)
 	}
-	return count(v.one)
+	return most
 }
 
 // history is the time before a cycle that the forecast uses: for its errors, forecasts of
 // spans of a month that ended up to four weeks ago, each with a week of its own before it.
 const history = (31 + 28 + 8) * 24 * time.Hour
 
+// unfit is the hint for windows that are not a multiple of the samples.
+const unfit = "give the length of the provider's samples with -window, and that of the input's with -interval"
+
 // New computes the bill of a cycle. Samples up to a window past the cycle's end count for
 // pollers whose last window begins just before it, and two months before its start for the
 // forecast; both may be missing.
 func New(s *Samples, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill, error) {
-	if i := s.index(cycle.Start); i == len(s.list) || s.list[i].At >= cycle.End {
+	window, slot, length := cli.Duration(c.Window), cli.Duration(s.Slot), cycle.End-cycle.Start
+	switch {
+	case s.Count(cycle) == 0:
 		return nil, fmt.Errorf("there is no data for the cycle %s", cycle.Name)
+	case window < slot:
+		return nil, cli.Hint(fmt.Errorf("samples of %v are too coarse for windows of %v", slot, window), unfit)
+	case window%slot != 0:
+		return nil, cli.Hint(fmt.Errorf("windows of %v are not a multiple of samples of %v", window, slot), unfit)
+	case length < int64(window):
+		return nil, fmt.Errorf("the cycle %s is shorter than a window of %v", cycle.Name, window)
+	case length/int64(slot) > calendar.MaxSlots:
+		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", slot, calendar.MaxSlots)
 	}
 	end := cycle.End + int64(c.Window)
-	slots := min(int64(history/s.Slot), max(calendar.MaxSlots-ceilDiv(end-cycle.Start, int64(s.Slot)), 0))
-	series, err := s.series(cycle.Start-slots*int64(s.Slot), end)
+	before := min(int64(history/s.Slot), max(calendar.MaxSlots-ceilDiv(end-cycle.Start, int64(s.Slot)), 0))
+	series, err := s.series(cycle.Start-before*int64(s.Slot), end)
 	if err != nil {
 		return nil, err
 	}
+	var counted *Free
 	if c.Held && c.Commit > 0 && c.Window == time.Duration(cmp.Or(c.Slots, budget.Slots))*s.Slot {
-		if series.free, err = s.free(cycle, c); err != nil {
+		if counted, err = s.free(cycle, c); err != nil {
 			return nil, err
 		}
 	}
-	b, err := fromSeries(series, cycle, zone, c)
-	if err == nil {
-		b.Source = s.Source
-	}
-	return b, err
-}
-
-func fromSeries(s *Series, cycle calendar.Cycle, zone *time.Location, c Terms) (*Bill, error) {
-	switch {
-	case c.Percentile <= 0 || c.Percentile > budget.Hundred:
-		return nil, errors.New("invalid percentile: must be greater than 0 and at most 100")
-	case c.Window < s.Slot || c.Window%s.Slot != 0:
-		return nil, &WindowError{s.Slot, c.Window}
-	case cycle.End-cycle.Start < int64(c.Window):
-		return nil, fmt.Errorf("the cycle %s is shorter than a window of %v", cycle.Name, cli.Duration(c.Window))
-	case (cycle.End-cycle.Start)/int64(s.Slot) > calendar.MaxSlots:
-		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", s.Slot, calendar.MaxSlots)
-	}
-	b := &Bill{Terms: c, Cycle: cycle, Zone: zone, offered: s, passed: s}
-	v := newView(s, cycle, c.Window)
-	if v.to > v.from {
-		b.From, b.To = s.at(v.from), s.at(v.to)
-		b.InBytes, b.OutBytes = v.bytes(v.from, v.to)
-	}
-	b.Windows = slices.Collect(v.windows(0))
-	b.Phases = min(v.per, v.slots)
-	for phase := range b.Phases {
-		b.addPhase(v, phase)
-	}
-	if s.free != nil {
-		b.FreeTotal, b.FreeUsed = s.free.Total, s.free.Used
-	}
-	b.forecast(newPast(b, v))
-	if c.Cap > 0 {
-		b.transfer(v)
-	}
+	b := newBill(series, cycle, zone, c, counted)
+	b.Source = s.Source
 	return b, nil
 }
 
-// addPhase bills the windows of a phase of the poller. The first phase is that of the bill;
-// of all phases the worst counts.
-func (b *Bill) addPhase(v *view, phase int) {
-	values := sampleValues{in: make([]int64, 0, v.slots/v.per+1), out: make([]int64, 0, v.slots/v.per+1)}
-	for w := range v.windows(phase) {
-		values.add(&b.Terms, w)
+// newBill computes the bill of a cycle in which a slot of a series begins. Free windows are those that
+// gates counted, if they did.
+func newBill(s *Series, cycle calendar.Cycle, zone *time.Location, c Terms, counted *Free) *Bill {
+	b := &Bill{Terms: c, Cycle: cycle, Zone: zone, offered: s, passed: s}
+	v := newView(b, s)
+	b.From, b.To = s.at(v.from), s.at(v.to)
+	b.InBytes, b.OutBytes = v.bytes(v.from, v.to)
+	b.Windows = v.windows(0)
+	b.Billed, b.In, b.Out = b.billed(b.Windows), b.percentile(In, b.Windows), b.percentile(Out, b.Windows)
+	b.Samples = len(b.values(b.Method, b.Windows))
+	for _, w := range b.Windows {
+		if !w.Known {
+			b.Absent++
+		}
 	}
-	billed, in, out := values.billed(&b.Terms)
-	if phase == 0 {
-		b.Billed, b.In, b.Out = billed, in, out
-		b.Samples, b.Absent = len(values.in), values.absent
-		b.FreeUsed = values.over(b.Method, b.Line())
-		_, left := v.future()
-		b.Total = b.Samples + left
-		b.FreeTotal = b.Percentile.Free(b.Total)
+	b.Total = b.Samples + v.end - v.now
+	b.FreeTotal, b.FreeUsed = b.Percentile.Free(b.Total), b.over(b.Windows, b.Line())
+	if counted != nil {
+		b.FreeTotal, b.FreeUsed = counted.Total, counted.Used
 	}
-	b.WorstUsed = max(b.WorstUsed, values.over(b.Method, b.Line()))
-	if billed > b.WorstBilled {
-		b.WorstBilled, b.WorstOffset = billed, time.Duration(phase)*v.Slot
+	b.Phases = min(v.per, v.slots)
+	for phase := range b.Phases {
+		windows := v.windows(phase)
+		b.WorstUsed = max(b.WorstUsed, b.over(windows, b.Line()))
+		if billed := b.billed(windows); billed > b.WorstBilled {
+			b.WorstBilled, b.WorstOffset = billed, time.Duration(phase)*v.Slot
+		}
 	}
+	v.forecast()
+	if c.Cap > 0 {
+		v.transfer()
+	}
+	return b
 }

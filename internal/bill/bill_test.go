@@ -18,6 +18,7 @@ import (
 
 	"framepipe/internal/budget"
 	"framepipe/internal/calendar"
+	"framepipe/internal/cli"
 	"framepipe/internal/metrics"
 	"framepipe/internal/metrics/metricstest"
 
@@ -34,17 +35,12 @@ func five(commit int64) Terms {
 }
 
 // month bills the month in which a series begins.
-func month(t testing.TB, s *Series, c Terms) *Bill {
-	t.Helper()
-	b, err := fromSeries(s, months.At(s.Start), time.UTC, c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+func month(s *Series, c Terms) *Bill {
+	return newBill(s, months.At(s.Start), time.UTC, c, nil)
 }
 
 func series(start int64, slot time.Duration, n int, value func(i int) (in, out int64)) *Series {
-	s := &Series{Start: start, Slot: slot, In: make([]int64, n), Out: make([]int64, n), Known: make([]bool, n)}
+	s := newSeries(start, slot, int64(n))
 	for i := range n {
 		s.In[i], s.Out[i] = value(i)
 		s.Known[i] = true
@@ -52,9 +48,16 @@ func series(start int64, slot time.Duration, n int, value func(i int) (in, out i
 	return s
 }
 
+// must returns a result that cannot have an error.
+func must[T any](x T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return x
+}
+
 // samplesOf returns the known slots of series as samples.
-func samplesOf(t rapid.TB, all ...*Series) *Samples {
-	t.Helper()
+func samplesOf(all ...*Series) *Samples {
 	var list []Sample
 	for _, s := range all {
 		for i, known := range s.Known {
@@ -63,11 +66,7 @@ func samplesOf(t rapid.TB, all ...*Series) *Samples {
 			}
 		}
 	}
-	s, err := NewSamples(list, all[0].Slot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return must(NewSamples(list, all[0].Slot))
 }
 
 func day(y int, m time.Month, d int) int64 {
@@ -91,7 +90,6 @@ func drawn(t testing.TB, draw func(io.Writer) error) string {
 }
 
 func textOf(t testing.TB, x interface{ Text(io.Writer, Style) error }, s Style) string {
-	t.Helper()
 	return drawn(t, func(w io.Writer) error { return x.Text(w, s) })
 }
 
@@ -204,8 +202,8 @@ func TestBill(t *testing.T) {
 		per := rapid.SampledFrom([]int{1, 2, 3, 4, 5, 6, 8, 10, 12}).Draw(rt, "slots in a window")
 		slot := 5 * time.Minute / time.Duration(per)
 		n := rapid.IntRange(1, 40*per).Draw(rt, "slots")
-		begin := rapid.IntRange(-10*per, 10*per).Draw(rt, "before the cycle")
 		length := rapid.IntRange(per, 40*per).Draw(rt, "slots of the cycle")
+		begin := rapid.IntRange(1-length, n-1).Draw(rt, "before the cycle")
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
 		s := series(0, slot, n, func(int) (int64, int64) { return rng.Int64N(100), rng.Int64N(100) })
 		for i := range n {
@@ -217,10 +215,7 @@ func TestBill(t *testing.T) {
 		c.Method, c.Rank, c.Missing = Method(rng.IntN(5)), Rank(rng.IntN(2)), Missing(rng.IntN(2))
 		c.Percentile = budget.Percentile(rapid.SampledFrom([]int64{80e9, 95e9, 99.9e9, 100e9, 1.001e9}).Draw(rt, "percentile"))
 		cycle := calendar.Cycle{Start: int64(begin) * int64(slot), End: int64(begin+length) * int64(slot)}
-		b, err := fromSeries(s, cycle, time.UTC, c)
-		if err != nil {
-			rt.Fatal(err)
-		}
+		b := newBill(s, cycle, time.UTC, c, nil)
 		worst, used, offset := int64(0), 0, time.Duration(0)
 		for phase := range per {
 			want := plain(s, begin+phase, begin+length, per, c, b.Line())
@@ -248,8 +243,7 @@ func TestForecast(t *testing.T) {
 	terms := five(20000)
 	terms.Method = Max
 	of := func(windows int, value func(i int) (int64, int64)) *Bill {
-		t.Helper()
-		return month(t, series(start, 5*time.Minute, windows, value), terms)
+		return month(series(start, 5*time.Minute, windows, value), terms)
 	}
 	full, b := of(288*31, weekly), of(288*10+5, weekly)
 	f := b.Forecast
@@ -271,7 +265,7 @@ func TestForecast(t *testing.T) {
 		lost.In[i], lost.Out[i], lost.Known[i] = 0, 0, false
 	}
 	all := series(start, 5*time.Minute, 288*31, weekly)
-	if missing := full.InBytes - month(t, lost, terms).Forecast.InBytes; missing != sum(all.In[288*14:288*20]) {
+	if missing := full.InBytes - month(lost, terms).Forecast.InBytes; missing != sum(all.In[288*14:288*20]) {
 		t.Errorf("%d bytes are not forecast", missing)
 	}
 	// Of an hour it is too early to say, and of a day each day is like it.
@@ -286,7 +280,7 @@ func TestForecast(t *testing.T) {
 		}
 	}
 	// Of seconds, half a window of which is known.
-	fine := month(t, series(start, 5*time.Second, 60*288*8+30, func(int) (int64, int64) { return 3, 5 }), terms)
+	fine := month(series(start, 5*time.Second, 60*288*8+30, func(int) (int64, int64) { return 3, 5 }), terms)
 	if fine.Forecast.OutBytes != 5*60*int64(full.Samples) || fine.Phases != 60 {
 		t.Errorf("%+v; want %d", fine.Forecast, 5*60*full.Samples)
 	}
@@ -312,15 +306,15 @@ func TestTransfer(t *testing.T) {
 		{288 * 100 * 5, 5 + 1./288, 5 + 1./288}, // it was reached long ago
 		{used, 10, 10},
 	} {
-		x := month(t, s, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: Out, Cap: tt.cap}).Transfer
+		x := month(s, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: Out, Cap: tt.cap}).Transfer
 		if x.Used != used || x.Left != tt.cap-used || !near(x.TodayOut, tt.today) || !near(x.MeanOut, tt.mean) {
 			t.Errorf("cap %d: %+v, want %v and %v days", tt.cap, x, tt.today, tt.mean)
 		}
 	}
 	for m, want := range map[Method]int64{Sum: used + 10*n, In: 10 * n, Separate: used, Max: used} {
-		b := month(t, s, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: m, Cap: 1e9})
-		if b.Transfer.Used != want {
-			t.Errorf("%v: %d, want %d", m, b.Transfer.Used, want)
+		x := month(s, Terms{Percentile: 95e9, Window: 5 * time.Minute, Method: m, Cap: 1e9}).Transfer
+		if x.Used != want {
+			t.Errorf("%v: %d, want %d", m, x.Used, want)
 		}
 	}
 }
@@ -328,14 +322,11 @@ func TestTransfer(t *testing.T) {
 // The slots are those of the cycle, though the forecast looks at others; and of a window
 // far over the line the text says that it is off the plot.
 func TestSlotsOfCycle(t *testing.T) {
-	s := samplesOf(t, series(day(2026, 3, 30), 5*time.Minute, 4*288, func(i int) (int64, int64) {
+	s := samplesOf(series(day(2026, 3, 30), 5*time.Minute, 4*288, func(i int) (int64, int64) {
 		return 0, 10 + int64(i/(4*288-1))*1000
 	}))
 	for i, cycle := range s.Cycles(months) {
-		b, err := New(s, cycle, time.UTC, five(0))
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := must(New(s, cycle, time.UTC, five(0)))
 		slots, text := drawn(t, b.Slots), textOf(t, b, Style{})
 		if lines := strings.Split(slots, "\n"); len(lines) != 2+2*288 || strings.Count(slots, "\n"+cycle.Name) != 2*288 ||
 			lines[0] != "time,in,out,offered_in,offered_out" || !strings.HasSuffix(lines[2], "T00:05:00Z,0,10,0,10") {
@@ -363,10 +354,7 @@ func TestBars(t *testing.T) {
 		6 * time.Hour: "[0 0 1 1 2 2 3 3] [0 0 1 1 2 2 3 3]",
 	} {
 		s := series(cycle.Start, window, int(24*time.Hour/window), func(i int) (int64, int64) { return 0, int64(i) })
-		b, err := fromSeries(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: window})
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := newBill(s, cycle, time.UTC, Terms{Percentile: 95e9, Window: window}, nil)
 		mean, most := b.bars(8, Out, 1)
 		if got := fmt.Sprint(mean, most); got != want {
 			t.Errorf("windows of %v: %s, want %s", window, got, want)
@@ -377,28 +365,16 @@ func TestBars(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	s := series(0, time.Minute, 10, func(int) (int64, int64) { return 1, 1 })
 	for want, tt := range map[string]Terms{
-		"too coarse":         {Percentile: 1, Window: time.Second},
-		"not a multiple of":  {Percentile: 1, Window: 90 * time.Second},
-		"invalid percentile": {Percentile: 0, Window: time.Minute},
+		"too coarse":        {Percentile: 1, Window: time.Second},
+		"not a multiple of": {Percentile: 1, Window: 90 * time.Second},
 	} {
-		if _, err := fromSeries(s, months.At(0), time.UTC, tt); err == nil || !strings.Contains(err.Error(), want) {
+		_, err := New(samplesOf(s), months.At(0), time.UTC, tt)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(cli.HintOf(err), "with -window") {
 			t.Errorf("%v: %v", want, err)
 		}
 	}
-	// Before and after all that is known, there is nothing, and no trap.
-	for _, hours := range []time.Duration{-1000, 1000} {
-		at := int64(hours * time.Hour)
-		terms := five(3)
-		terms.Cap = 10
-		b, err := fromSeries(s, calendar.Cycle{Start: at, End: at + int64(24*time.Hour)}, time.UTC, terms)
-		if err != nil || b.Samples != 0 || b.Billed != 0 || b.InBytes != 0 {
-			t.Errorf("at %d: %+v, %v", at, b, err)
-		}
-		textOf(t, b, Style{})
-		picture(t, b.SVG)
-	}
 	// Samples that are next to no time apart would be billed for as many phases, and as many slots of the cycle.
-	fine := samplesOf(t, series(0, 1, 2, func(int) (int64, int64) { return 1, 0 }))
+	fine := samplesOf(series(0, 1, 2, func(int) (int64, int64) { return 1, 0 }))
 	for _, window := range []time.Duration{1, 5 * time.Minute} {
 		_, err := New(fine, months.At(0), time.UTC, Terms{Percentile: 95e9, Window: window})
 		if err == nil || !strings.Contains(err.Error(), "samples every 1ns are more than") {
@@ -437,9 +413,8 @@ func golden(t *testing.T, name, got string) {
 			t.Fatal(err)
 		}
 	}
-	want, err := os.ReadFile(name)
-	if err != nil || got != string(want) {
-		t.Errorf("%s: %v\n%s\nwant\n%s", name, err, got, want)
+	if want := string(must(os.ReadFile(name))); got != want {
+		t.Errorf("%s:\n%s\nwant\n%s", name, got, want)
 	}
 }
 
@@ -457,7 +432,7 @@ func TestText(t *testing.T) {
 		{"closed", Style{Width: 60}, 8928, five(0)},
 		{"transfer", Style{}, 6500, transfer},
 	} {
-		golden(t, tt.name, textOf(t, month(t, demand(tt.until), tt.terms), tt.style))
+		golden(t, tt.name, textOf(t, month(demand(tt.until), tt.terms), tt.style))
 	}
 }
 
@@ -476,7 +451,7 @@ func TestSVG(t *testing.T) {
 		"idle":  {flat(0), Terms{Percentile: 50e9, Window: 5 * time.Minute, Missing: Skip}},
 		"huge":  {flat(1 << 52), Terms{Percentile: 50e9, Window: 5 * time.Minute, Commit: 1}},
 	} {
-		b := month(t, tt.s, tt.c)
+		b := month(tt.s, tt.c)
 		b.Zone = time.FixedZone(`<"&'>`, 3600)
 		svg := picture(t, b.SVG)
 		if !strings.Contains(svg, "prefers-color-scheme: dark") || !strings.Contains(svg, "&lt;&#34;&amp;") {
@@ -491,7 +466,7 @@ func TestSVG(t *testing.T) {
 func TestWrite(t *testing.T) {
 	terms := five(6e9)
 	terms.Cap, terms.Prices = 1e14, Prices{Commit: 1e6, Currency: "EUR"}
-	b := month(t, demand(6500), terms)
+	b := month(demand(6500), terms)
 	gauges := drawn(t, func(w io.Writer) error {
 		return b.Prometheus(w, metrics.Label{Name: "ledger", Value: `/a "b"`})
 	})
@@ -516,15 +491,9 @@ func TestSamples(t *testing.T) {
 			starts = append(starts, at/100*100)
 			at += 7 * rapid.Int64Range(1, 50).Draw(rt, "gap")
 		}
-		s, err := NewSamples(list, 7)
-		if err != nil {
-			rt.Fatal(err)
-		}
+		s := must(NewSamples(list, 7))
 		from, to := rapid.Int64Range(-200, 5000).Draw(rt, "from"), rapid.Int64Range(-200, 5000).Draw(rt, "to")
-		part, err := s.series(from, to)
-		if err != nil {
-			rt.Fatal(err)
-		}
+		part := must(s.series(from, to))
 		k := 0
 		for at := list[0].At; at <= list[len(list)-1].At; at += 7 {
 			if at < from || at >= to {

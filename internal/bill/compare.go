@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"framepipe/internal/calendar"
 	"framepipe/internal/cli"
 )
 
@@ -26,13 +25,13 @@ type Comparison struct {
 
 	jitter   time.Duration
 	zone     *time.Location
-	counters [2]*counter // nil for a direction of which only one has bytes
+	counters []*counter
 }
 
 // Difference is a sample of a direction that is not what the ledger has.
 type Difference struct {
 	At             int64 // when the sample begins by its stamp, nanoseconds since the Unix epoch
-	Direction      string
+	Direction      Method
 	Sample, Ledger int64 // bytes
 }
 
@@ -42,7 +41,12 @@ const tolerated = 0.02
 // counter is a direction's bytes up to a time that is in the ledger. They are spread evenly over a slot.
 type counter struct {
 	*Series
-	sums []int64
+	direction Method
+	sums      []int64
+}
+
+func newCounter(s *Series, direction Method) *counter {
+	return &counter{s, direction, sums(s.direction(direction))}
 }
 
 func (c *counter) upTo(at int64) float64 {
@@ -53,33 +57,34 @@ func (c *counter) upTo(at int64) float64 {
 // between returns the bytes between two times.
 func (c *counter) between(from, to int64) float64 { return c.upTo(to) - c.upTo(from) }
 
+// of returns the bytes of a sample.
+func (c *counter) of(x Sample) int64 { return c.direction.Value(x.In, x.Out) }
+
 // Compare finds the phase of a provider's samples by the ledger of gates, and the samples that differ
 // whatever polls within the jitter.
 func Compare(s, ledger *Samples, jitter time.Duration, zone *time.Location) (*Comparison, error) {
-	series, err := ledger.series(math.MinInt64/2, math.MaxInt64/2)
+	// Stamps are up to a sample early or late, and polls a jitter more.
+	n := int64(s.Slot)
+	series, err := ledger.series(s.list[0].At-3*n, s.list[len(s.list)-1].At+4*n)
 	if err != nil {
 		return nil, err
 	}
-	n, end := int64(s.Slot), series.at(len(series.In))
-	c := &Comparison{Window: s.Slot, jitter: jitter, zone: zone}
-	// Stamps are up to a sample early or late, and polls a jitter more.
-	list := s.list[s.index(series.Start+2*n):max(s.index(end-3*n), s.index(series.Start+2*n))]
-	if c.Samples = len(list); c.Samples == 0 {
+	from, to := s.index(series.Start+2*n), s.index(series.at(len(series.In))-3*n)
+	if from >= to {
 		return nil, errors.New("the ledger and the samples have no time in common")
 	}
-	v := newView(series, calendar.Cycle{Start: series.Start, End: end}, series.Slot)
-	for d, sums := range [][]int64{dirIn: v.in, dirOut: v.out} {
-		one := func(x Sample) bool { return [2]int64{dirIn: x.In, dirOut: x.Out}[d] > 0 }
-		if sums[v.n] > 0 && slices.ContainsFunc(list, one) { // often a file or a ledger has one direction
-			c.counters[d] = &counter{series, sums}
+	c, list := &Comparison{Window: s.Slot, Samples: to - from, jitter: jitter, zone: zone}, s.list[from:to]
+	for _, direction := range []Method{In, Out} {
+		count := newCounter(series, direction)
+		// Often a file or a ledger has one direction.
+		if count.sums[len(series.In)] > 0 && slices.ContainsFunc(list, func(x Sample) bool { return count.of(x) > 0 }) {
+			c.counters = append(c.counters, count)
 		}
 	}
 	off := func(by int64) (sum float64) {
 		for _, x := range list {
-			for d, bytes := range [2]int64{dirIn: x.In, dirOut: x.Out} {
-				if count := c.counters[d]; count != nil {
-					sum += math.Abs(count.between(x.At+by, x.At+by+n) - float64(bytes))
-				}
+			for _, count := range c.counters {
+				sum += math.Abs(count.between(x.At+by, x.At+by+n) - float64(count.of(x)))
 			}
 		}
 		return sum
@@ -109,18 +114,15 @@ func (c *Comparison) differences(list []Sample, later int64) {
 	n, jitter := int64(c.Window), int64(c.jitter)
 	var shares []float64
 	for _, x := range list {
-		for d, bytes := range [2]int64{dirIn: x.In, dirOut: x.Out} {
-			at, count := x.At+later, c.counters[d]
-			if count == nil {
-				continue
-			}
+		for _, count := range c.counters {
+			at, bytes := x.At+later, float64(count.of(x))
 			have := count.between(at, at+n)
 			least, most := count.between(at+jitter, at+n-jitter), count.between(at-jitter, at+n+jitter)
 			if have > 0 || bytes > 0 {
-				shares = append(shares, math.Abs(float64(bytes)-have)/max(float64(bytes), have))
+				shares = append(shares, math.Abs(bytes-have)/max(bytes, have))
 			}
-			if float64(bytes) < least*(1-tolerated) || float64(bytes) > most*(1+tolerated) {
-				c.Differ = append(c.Differ, Difference{x.At, [...]string{dirIn: "in", dirOut: "out"}[d], bytes, int64(have)})
+			if bytes < least*(1-tolerated) || bytes > most*(1+tolerated) {
+				c.Differ = append(c.Differ, Difference{x.At, count.direction, count.of(x), int64(have)})
 			}
 		}
 	}
@@ -154,11 +156,13 @@ func (c *Comparison) Text(w io.Writer, s Style) error {
 func (c *Comparison) JSON() []map[string]any {
 	differ := []map[string]any{}
 	for _, x := range c.Differ {
-		differ = append(differ, map[string]any{"time": time.Unix(0, x.At).In(c.zone), "direction": x.Direction, "sample_bytes": x.Sample, "ledger_bytes": x.Ledger})
+		differ = append(differ, map[string]any{
+			"time": time.Unix(0, x.At).In(c.zone), "direction": x.Direction.String(),
+			"sample_bytes": x.Sample, "ledger_bytes": x.Ledger,
+		})
 	}
-	j := map[string]any{"samples": c.Samples, "window_s": c.Window.Seconds(), "phase_s": nil, "median_difference": c.Median, "largest_difference": c.Largest, "differ": differ}
-	if c.Sure {
-		j["phase_s"] = c.Phase.Seconds()
-	}
-	return []map[string]any{j}
+	return []map[string]any{{
+		"samples": c.Samples, "window_s": c.Window.Seconds(), "phase_s": given(c.Sure, c.Phase.Seconds()),
+		"median_difference": c.Median, "largest_difference": c.Largest, "differ": differ,
+	}}
 }

@@ -7,20 +7,10 @@ import (
 	"time"
 )
 
-// counterOf counts the bytes of a direction, spread evenly over each slot.
-func counterOf(s *Series, values []int64) *counter {
-	sums := []int64{0}
-	for i, v := range values {
-		sums = append(sums, sums[i]+v)
-	}
-	return &counter{s, append(sums, sums[len(values)])}
-}
-
 // polledSamples returns a provider's samples of a series: polls at a phase, up to a jitter early or late. Stamps are
 // those of the clock's five minutes.
-func polledSamples(t *testing.T, r *rand.Rand, s *Series, phase, jitter time.Duration) *Samples {
-	t.Helper()
-	in, out := counterOf(s, s.In), counterOf(s, s.Out)
+func polledSamples(r *rand.Rand, s *Series, phase, jitter time.Duration) *Samples {
+	in, out := newCounter(s, In), newCounter(s, Out)
 	var list []Sample
 	from := s.Start + int64(time.Hour)
 	for at, poll := from, from+int64(phase); at < s.at(len(s.In))-int64(time.Hour); at += 300e9 {
@@ -28,36 +18,31 @@ func polledSamples(t *testing.T, r *rand.Rand, s *Series, phase, jitter time.Dur
 		list = append(list, Sample{At: at, In: int64(in.between(poll, next)), Out: int64(out.between(poll, next))})
 		poll = next
 	}
-	samples, err := NewSamples(list, 5*time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return samples
+	return must(NewSamples(list, 5*time.Minute))
 }
 
-// The phase of a poller is found to within its jitter, and only samples that were tampered with differ.
+// The phase of a poller is found to within its jitter, and only samples that were tampered with differ. The ledger may
+// be longer than a bill's.
 func TestCompare(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 5))
 	ledger := bursty(r, day(2026, 11, 1), 5*time.Second, 3*17280)
+	counts := samplesOf(series(ledger.Start-int64(300*24*time.Hour), 5*time.Second, 1, func(int) (int64, int64) { return 1, 1 }), ledger)
 	for _, phase := range []time.Duration{0, 87 * time.Second, 299 * time.Second, -150 * time.Second} {
-		s := polledSamples(t, r, ledger, phase, 2*time.Second)
+		s := polledSamples(r, ledger, phase, 2*time.Second)
 		want := []Difference{}
 		for i := range 3 {
 			x := &s.list[100+200*i]
-			want = append(want, Difference{x.At, "out", x.Out*11/10 + 1e6, x.Out})
+			want = append(want, Difference{x.At, Out, x.Out*11/10 + 1e6, x.Out})
 			x.Out = want[i].Sample
 		}
-		c, err := Compare(s, samplesOf(t, ledger), 2*time.Second, time.UTC)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := must(Compare(s, counts, 2*time.Second, time.UTC))
 		wrong := (c.Phase-phase+450*time.Second)%(300*time.Second) - 150*time.Second
 		if !c.Sure || wrong.Abs() > 2*time.Second || c.Median > 0.01 || len(c.Differ) != 3 {
 			t.Errorf("at %v: %v, %v, the median is %.3f, differ %v", phase, c.Phase, c.Sure, c.Median, c.Differ)
 			continue
 		}
 		for i, x := range c.Differ {
-			if x.At != want[i].At || x.Direction != "out" || x.Sample != want[i].Sample {
+			if x.At != want[i].At || x.Direction != Out || x.Sample != want[i].Sample {
 				t.Errorf("%v differs, want %v", x, want[i])
 			}
 		}
@@ -68,13 +53,13 @@ func TestCompare(t *testing.T) {
 		}
 	}
 	even := series(ledger.Start, 5*time.Second, 17280, func(int) (int64, int64) { return 0, 1000 })
-	s := polledSamples(t, r, even, 100*time.Second, 2*time.Second)
-	c, err := Compare(s, samplesOf(t, even), 2*time.Second, time.UTC)
-	if err != nil || c.Sure || len(c.Differ) > 0 || c.JSON()[0]["phase_s"] != nil {
-		t.Errorf("%+v, %v", c, err)
+	s := polledSamples(r, even, 100*time.Second, 2*time.Second)
+	c := must(Compare(s, samplesOf(even), 2*time.Second, time.UTC))
+	if c.Sure || len(c.Differ) > 0 || c.JSON()[0]["phase_s"] != nil {
+		t.Errorf("%+v", c)
 	}
 	later := series(day(2027, 1, 1), 5*time.Minute, 10, func(int) (int64, int64) { return 1, 1 })
-	if _, err := Compare(samplesOf(t, later), samplesOf(t, even), 0, time.UTC); err == nil {
+	if _, err := Compare(samplesOf(later), samplesOf(even), 0, time.UTC); err == nil {
 		t.Error("there is nothing to compare")
 	}
 }

@@ -12,35 +12,31 @@ import (
 // SVG draws the cycle, with the free windows marked, and below it the duration curve, or the
 // bytes used of a transfer cap.
 func (b *Bill) SVG(w io.Writer) error {
-	about, second := b.samples()+", "+b.basis(), b.drawCurve
+	about, tiles, second := b.samples()+", "+b.basis(), b.drawTiles, b.drawCurve
 	if b.Cap > 0 {
 		counted := [...]string{Sum: "both directions", In: "what came in", Out: "what went out"}[b.Method]
-		about, second = "a transfer cap, "+cmp.Or(counted, "the direction that has more"), b.drawCap
+		about, tiles, second = "a transfer cap, "+cmp.Or(counted, "the direction that has more"), b.drawCapTiles, b.drawCap
 	}
 	if b.Absent > 0 {
 		about += "; " + b.absent()
 	}
 	p := svg.New(650, b.title(), strings.Replace(b.cycle(), "  ", ": ", 1), about)
-	b.drawTiles(p)
+	tiles(p, "on "+b.date(b.Cycle.End, "2 Jan"))
 	at := svg.Plot{Picture: p, Top: 202, High: 210, Per: b.Window.Seconds() / 8, Unit: "bit/s"}
 	b.drawCycle(&at)
 	second(&svg.Plot{Picture: p, Top: 484, High: 126, Per: at.Per, Unit: at.Unit})
 	return p.Write(w)
 }
 
+// SVG draws the cycle as simulated.
+func (x *Simulated) SVG(w io.Writer) error { return x.Bill.SVG(w) }
+
 // title says whose traffic was billed, and when.
 func (b *Bill) title() string { return strings.TrimPrefix(b.Source+" · "+b.Cycle.Name, " · ") }
 
 // drawTiles writes the figures at the top of a picture.
-func (b *Bill) drawTiles(p *svg.Picture) {
-	end, soFar, cost := "on "+b.date(b.Cycle.End, "2 Jan"), " so far", ""
-	if b.Closed() {
-		soFar = ""
-	}
-	if b.Cap > 0 {
-		b.drawCapTiles(p, end)
-		return
-	}
+func (b *Bill) drawTiles(p *svg.Picture, end string) {
+	soFar, cost := b.open(" so far"), ""
 	p.Tile("billed"+soFar, b.rate(b.Billed), fmt.Sprintf("in %s, out %s", b.rate(b.In), b.rate(b.Out)))
 	if b.Commit > 0 {
 		p.Tile("commit", b.rate(b.Commit), strings.Replace(b.against(&page{}), "at least", "≥", 1))
@@ -207,64 +203,66 @@ func (b *Bill) drawCap(at *svg.Plot) {
 	}
 }
 
-// line is a line of a plan's picture: its class and name, and its value for each row.
+// line is a line of a plan's picture: its class and name, and its value for each commit.
 type line struct {
 	class, name string
-	value       func(i int) float64
+	value       func(*Simulated) float64
 }
 
 // SVG draws, over the commit, the share of the demand that passes, the bytes that are delayed and
 // lost, and the cost if there are prices.
 func (p Plan) SVG(w io.Writer) error {
-	demand, rows, high := p[0].Natural, p.Rows(), 450
+	demand, high := p[0].Natural, 450
 	if !demand.Prices.None() {
 		high += 180
 	}
 	pic := svg.New(high, demand.title()+" · plan", strings.Replace(demand.cycle(), "  ", ": ", 1),
 		fmt.Sprintf("What gates pass of a demand of %s, %s", demand.rate(demand.Billed), amount(p[0].Offered)))
 	p.draw(&svg.Plot{Picture: pic, Top: 130, Low: 99, Most: 100, Per: 1, Unit: "%"}, "Passed",
-		line{"flat", "with a flat quota", func(i int) float64 { return 100 * p[i].FlatShare() }},
-		line{"out", "with free windows", func(i int) float64 { return 100 * p[i].PassedShare() }})
+		line{"flat", "with a flat quota", func(x *Simulated) float64 { return 100 * x.FlatShare() }},
+		line{"out", "with free windows", func(x *Simulated) float64 { return 100 * x.PassedShare() }})
 	p.draw(&svg.Plot{Picture: pic, Top: 310, Most: 1, Per: 1, Unit: "B"}, "Held back",
-		line{"out", "delayed", func(i int) float64 { return float64(p[i].Delayed) }},
-		line{"over", "lost", func(i int) float64 { return float64(p[i].Lost) }})
+		line{"out", "delayed", func(x *Simulated) float64 { return float64(x.Delayed) }},
+		line{"over", "lost", func(x *Simulated) float64 { return float64(x.Lost) }})
 	if !demand.Prices.None() {
 		p.draw(&svg.Plot{Picture: pic, Top: 490, Most: 1e6, Per: 1e6, Unit: demand.Prices.Currency}, "Cost",
-			line{"flat", "without gates", func(i int) float64 { return float64(rows[i].Paid) }},
-			line{"in", "with gates", func(i int) float64 { return float64(rows[i].Cost) }})
+			line{"flat", "without gates", func(x *Simulated) float64 { return float64(x.paid()) }},
+			line{"in", "with gates", func(x *Simulated) float64 { return float64(x.held()) }})
 	}
 	return pic.Write(w)
 }
 
-// draw draws lines over the commit, and an upright one at the row that is marked.
+// draw draws lines over the commit, and an upright one at the commit that is marked.
 func (p Plan) draw(at *svg.Plot, name string, lines ...line) {
-	demand, first, last := p[0].Natural, p[0].Commit, p[len(p)-1].Commit
-	prefix, per := svg.Prefix(demand.BPS(last))
+	first, last := p[0].Commit, p[len(p)-1].Commit
+	along := func(x *Simulated) float64 { return float64(x.Commit-first) / float64(max(last-first, 1)) }
+	prefix, per := svg.Prefix(p[0].Bill.BPS(last))
 	at.High = 110
-	marks, note, marked := []svg.Mark{}, "", -1.
-	for i, row := range p.Rows() {
-		share := float64(p[i].Commit-first) / float64(max(last-first, 1))
-		marks = append(marks, svg.Mark{At: share, Label: fmt.Sprintf("%.4g", demand.BPS(p[i].Commit)/per)})
+	var marks []svg.Mark
+	for _, x := range p {
+		marks = append(marks, svg.Mark{At: along(x), Label: fmt.Sprintf("%.4g", x.Bill.BPS(x.Commit)/per)})
 		for _, l := range lines {
-			at.Low, at.Most = min(at.Low, l.value(i)), max(at.Most, l.value(i))
+			at.Low, at.Most = min(at.Low, l.value(x)), max(at.Most, l.value(x))
 		}
-		if row.Mark != "" {
-			note, marked = row.Mark+": "+demand.rate(p[i].Commit), share
-		}
+	}
+	note := ""
+	marked, mark := p.marked()
+	if marked != nil {
+		note = mark + ": " + marked.Bill.rate(marked.Commit)
 	}
 	at.Axis(4, name, note)
 	at.Ticks(marks...)
 	at.Text("dim", [2]float64{1.03, at.Low}, 20, prefix+"bit/s")
 	for _, l := range lines {
 		var points [][2]float64
-		for k, m := range marks {
-			points = append(points, [2]float64{m.At, l.value(k)})
-			at.Dot(l.class, points[k])
+		for i, x := range p {
+			points = append(points, [2]float64{along(x), l.value(x)})
+			at.Dot(l.class, points[i])
 		}
 		at.Line(l.class, points...)
 		at.Key(l.class, l.name)
 	}
-	if marked >= 0 {
-		at.Line("commit", [2]float64{marked, at.Low}, [2]float64{marked, at.Most})
+	if marked != nil {
+		at.Line("commit", [2]float64{along(marked), at.Low}, [2]float64{along(marked), at.Most})
 	}
 }

@@ -35,107 +35,68 @@ const (
 // foreseen reports whether the end of the cycle is known or forecast.
 func (b *Bill) foreseen() bool { return b.Closed() || b.Forecast.Days > 0 }
 
-// past is the windows of the cycle's first phase, before the cycle and in it.
-type past struct {
-	*Bill
-	windows []Window
-	first   int // the first window that is known
-	cycle   int // the first window of the cycle
-	now     int // the first window that is not complete
-	end     int // of the cycle
-
-	in, out int64 // the known bytes of window now
-}
-
-func newPast(b *Bill, v *view) *past {
-	p := &past{Bill: b, cycle: max(v.first, 0) / v.per}
-	start := v.first - p.cycle*v.per
-	for i := start; i+v.per <= v.n; i += v.per {
-		w := Window{At: v.at(i)}
-		if i >= 0 {
-			w = v.window(i)
-		}
-		p.windows = append(p.windows, w)
-	}
-	i, left := v.future()
-	p.now = (i - start) / v.per
-	p.end = p.now + left
-	if i < v.n {
-		p.in, p.out = v.bytes(max(i, 0), v.n)
-	}
-	p.first = max(slices.IndexFunc(p.windows, func(w Window) bool { return w.Known }), 0)
-	return p
-}
-
-// like returns the window that predicts window i at a time.
-func (p *past) like(i, from, now int) Window {
+// like returns the window that predicts window k at a time.
+func (v *view) like(k, from, now int) Window {
 	for _, step := range [...]time.Duration{7 * oneDay, oneDay} {
 		for ago := step; ago <= 35*oneDay; ago += step {
-			if k := i - int((ago+p.Window/2)/p.Window); 0 <= k && k < now && p.windows[k].Known {
-				return p.windows[k]
+			if i := k - int((ago+v.Window/2)/v.Window); i < now && v.number(i).Known {
+				return v.number(i)
 			}
 		}
 	}
-	return p.windows[now-1-(i-now)%max(now-max(from, p.first), 1)]
+	return v.number(now - 1 - (k-now)%max(now-from, 1))
 }
 
-// span returns the values of windows, of which those before now are known and the others are predicted
-// at that time, and the bytes of the latter.
-func (p *past) span(from, now, end int) (values sampleValues, in, out int64) {
-	for i := from; i < end; i++ {
-		var w Window
-		if i < now {
-			w = p.windows[i]
-		} else {
-			w = p.like(i, from, now)
+// span returns windows, of which those before now are known and the others are predicted at that time.
+func (v *view) span(from, now, end int) (all []Window) {
+	for k := from; k < end; k++ {
+		w := v.number(k)
+		if k >= now {
+			w = v.like(k, from, now)
 			w.Known = true
-			in, out = in+w.In, out+w.Out
 		}
-		values.add(&p.Terms, w)
+		all = append(all, w)
 	}
-	return values, in, out
+	return all
 }
 
-func (b *Bill) forecast(p *past) {
-	f := &b.Forecast
+func (v *view) forecast() {
+	b, f := v.Bill, &v.Forecast
 	*f = Forecast{Billed: b.Billed, InBytes: b.InBytes, OutBytes: b.OutBytes, FreeUsed: b.FreeUsed}
 	b.Least = b.Billed
-	if p.now >= p.end || len(b.Windows) == 0 {
+	if v.now >= v.end || len(b.Windows) == 0 {
 		return
 	}
-	from := p.now - len(b.Windows)
-	values, _, _ := p.span(from, p.now, p.now)
-	for range p.end - p.now {
-		values.add(&b.Terms, Window{Known: true})
+	nothing := slices.Repeat([]Window{{Known: true}}, v.end-v.now)
+	b.Least = b.billed(slices.Concat(b.Windows, nothing))
+	known := min(-v.first/v.per, 0) // the first window that is
+	for known < v.now && !v.number(known).Known {
+		known++
 	}
-	b.Least, _, _ = values.billed(&b.Terms)
-	known := values.over(b.Method, b.Line())
-	if f.Days = min((p.now-p.first)/p.perDay(), 7); f.Days == 0 {
+	if f.Days = min((v.now-known)/v.perDay(), 7); f.Days == 0 {
 		return
 	}
-	values, in, out := p.span(from, p.now, p.end)
-	f.InBytes += in - p.in
-	f.OutBytes += out - p.out
-	f.Billed, in, _ = values.billed(&b.Terms)
-	f.FreeUsed = values.over(b.Method, f.Billed)
+	windows := v.span(v.now-len(b.Windows), v.now, v.end)
+	for _, w := range windows[len(b.Windows):] {
+		f.InBytes, f.OutBytes = f.InBytes+w.In, f.OutBytes+w.Out
+	}
+	in, out := v.bytes(max(v.first+v.now*v.per, 0), v.n) // known, of the first window that is predicted
+	f.InBytes, f.OutBytes = f.InBytes-in, f.OutBytes-out
+	f.Billed = b.billed(windows)
+	f.FreeUsed = b.over(windows, f.Billed)
 	if b.Commit > 0 {
-		f.FreeUsed = b.FreeUsed + values.over(b.Method, b.Commit) - known
+		f.FreeUsed = b.FreeUsed + b.over(windows, b.Commit) - b.over(b.Windows, b.Commit)
 	}
-	f.Low, f.High, f.Trials = p.errors(f.Billed)
+	f.Low, f.High, f.Trials = v.errors(known, f.Billed)
 	if f.Trials > 0 {
 		f.Low = min(max(f.Low, b.Least), f.Billed)
 	}
-	if b.Held && b.Commit > 0 {
-		f.hold(b, in)
+	if !b.Held || b.Commit == 0 {
+		return
 	}
-}
-
-// hold limits the forecast of outbound traffic to the commit, which gates keep. They cannot
-// keep inbound traffic to it: in is the forecast of that.
-func (f *Forecast) hold(b *Bill, in int64) {
-	most := max(b.Commit, b.Least)
+	most := max(b.Commit, b.Least) // of outbound traffic: gates cannot keep inbound traffic to the commit
 	if b.Method == Separate || b.Method == In {
-		most = max(most, in)
+		most = max(most, b.percentile(In, windows))
 	}
 	f.Billed, f.Low, f.High = min(f.Billed, most), min(f.Low, most), min(f.High, most)
 	if f.Billed <= b.Commit {
@@ -143,26 +104,22 @@ func (f *Forecast) hold(b *Bill, in int64) {
 	}
 }
 
-func (p *past) perDay() int { return int(oneDay / p.Window) }
+func (v *view) perDay() int { return int(oneDay / v.Window) }
 
-// errors scales a forecast by the errors of earlier ones.
-func (p *past) errors(billed int64) (low, high int64, n int) {
+// errors scales a forecast by the errors of earlier ones, whose spans begin with window known at the earliest.
+func (v *view) errors(known int, billed int64) (low, high int64, n int) {
 	var wrong []float64 // by which factor, either way
-	length, elapsed := p.end-p.cycle, p.now-p.cycle
 	for i := range trials {
-		end := p.now - i*trialStep*p.perDay()
-		n := min(length, end-p.first)
+		end := v.now - i*trialStep*v.perDay()
+		n := min(v.end, end-known)
 		start := end - n
-		now := start + n*elapsed/length
-		if now-p.first < p.perDay() || now >= end {
+		now := start + n*v.now/v.end
+		if now-known < v.perDay() || now >= end {
 			break
 		}
-		guess, _, _ := p.span(start, now, end)
-		truth, _, _ := p.span(start, end, end)
-		guessed, _, _ := guess.billed(&p.Terms)
-		came, _, _ := truth.billed(&p.Terms)
-		if guessed > 0 && came > 0 {
-			wrong = append(wrong, float64(max(came, guessed))/float64(min(came, guessed)))
+		guess, came := v.billed(v.span(start, now, end)), v.billed(v.span(start, end, end))
+		if guess > 0 && came > 0 {
+			wrong = append(wrong, float64(max(came, guess))/float64(min(came, guess)))
 		}
 	}
 	if n = len(wrong); n == 0 {
@@ -186,7 +143,8 @@ type Transfer struct {
 	Forecast int64
 }
 
-func (b *Bill) transfer(v *view) {
+func (v *view) transfer() {
+	b := v.Bill
 	b.Transfer = Transfer{
 		Used:     b.Method.Value(b.InBytes, b.OutBytes),
 		Forecast: b.Method.Value(b.Forecast.InBytes, b.Forecast.OutBytes),
@@ -195,9 +153,6 @@ func (b *Bill) transfer(v *view) {
 	x.Left = b.Cap - x.Used
 	used := func(i, j int) int64 { return b.Method.Value(v.bytes(i, j)) }
 	rate := func(i int) (perSecond float64, out int64) {
-		if v.to <= i {
-			return 0, 0
-		}
 		perSecond = float64(used(i, v.to)) / (time.Duration(v.to-i) * v.Slot).Seconds()
 		if left := float64(x.Left) / perSecond; left < float64(b.Cycle.End-b.To)/1e9 {
 			out = b.To + int64(left*1e9)

@@ -24,19 +24,15 @@ func (c *Terms) budget(commit int64, cycle func(int64) (start, end int64)) budge
 // free counts the free windows of a cycle of a ledger.
 func (s *Samples) free(cycle calendar.Cycle, c Terms) (*Free, error) {
 	f := &Free{}
+	length := cycle.End - cycle.Start
 	cfg := c.budget(c.Commit, func(at int64) (start, end int64) {
-		switch length := cycle.End - cycle.Start; {
-		case at < cycle.Start:
-			return cycle.Start - length, cycle.Start
-		case at >= cycle.End:
-			return cycle.End, cycle.End + length
-		}
-		return cycle.Start, cycle.End
+		start = cycle.Start + budget.FloorDiv(at-cycle.Start, length)*length
+		return start, start + length
 	})
 	cfg.Policy, cfg.Hard = budget.Never, true // these do not change the counts
 	cfg.Whole = s.list[0].At <= cycle.Start
-	for _, directions := range c.Method.budgets() {
-		cfg.Lanes = len(directions)
+	for _, gates := range c.Method.budgets() {
+		cfg.Lanes = len(gates)
 		b, err := budget.New(cfg)
 		if err != nil {
 			return nil, err
@@ -44,11 +40,9 @@ func (s *Samples) free(cycle calendar.Cycle, c Terms) (*Free, error) {
 		// Windows that begin before the cycle may end in it.
 		first := s.index(cycle.Start - 2*int64(c.Window))
 		for _, x := range s.list[first:s.index(cycle.End)] {
-			in, out := c.Method.counted(x.In, x.Out)
-			for lane, d := range directions {
-				bytes := [...]int64{dirIn: in, dirOut: out}[d]
-				beyond := x.Beyond[d] || c.Method == Sum && x.Beyond[dirIn]
-				b.Count(lane, x.At, bytes, bytes, beyond)
+			for lane, m := range gates {
+				bytes := m.Value(x.In, x.Out)
+				b.Count(lane, x.At, bytes, bytes, m != Out && x.Beyond[0] || m != In && x.Beyond[1])
 			}
 		}
 		f.add(b.Stats(min(s.list[len(s.list)-1].At, cycle.End-1)))

@@ -29,36 +29,31 @@ i { font-style: normal } .bold { font-weight: 600 }
 
 // elements has the colours of text as elements of the page.
 var elements = strings.NewReplacer(
-	code(colourMean), `<i class="out">`, code(colourMost), `<i class="out">`, code(colourOver), `<i class="over">`,
-	code(colourLine), `<i class="bold">`, codeBold, `<i class="bold">`, code(colourDim), `<i class="dim">`, codeEnd, "</i>",
+	colourMean, `<i class="out">`, colourMost, `<i class="out">`, colourOver, `<i class="over">`,
+	colourLine, `<i class="bold">`, codeBold, `<i class="bold">`, colourDim, `<i class="dim">`, codeEnd, "</i>",
 )
 
 // section is a part of a page: a picture, and its figures.
-type section struct {
-	picture func(io.Writer) error
-	text    func(io.Writer, Style) error
+type section interface {
+	SVG(io.Writer) error
+	Text(io.Writer, Style) error
 }
 
 // HTML writes a page with the picture of the bill and its figures.
-func (b *Bill) HTML(w io.Writer) error { return writeHTML(w, b.title(), section{b.SVG, b.Text}) }
+func (b *Bill) HTML(w io.Writer) error { return writeHTML(w, b.title(), b) }
 
 // HTML writes a page with the picture of what passed and the figures.
-func (x *Simulated) HTML(w io.Writer) error {
-	return writeHTML(w, x.Bill.title(), section{x.Bill.SVG, x.Text})
-}
+func (x *Simulated) HTML(w io.Writer) error { return writeHTML(w, x.Bill.title(), x) }
 
 // HTML writes a page with the pictures of the demand and of the plan, and their figures.
-func (p Plan) HTML(w io.Writer) error {
-	demand := p[0].Natural
-	return writeHTML(w, demand.title(), section{demand.SVG, demand.Text}, section{p.SVG, p.Text})
-}
+func (p Plan) HTML(w io.Writer) error { return writeHTML(w, p[0].Natural.title(), p[0].Natural, p) }
 
 func writeHTML(w io.Writer, title string, sections ...section) error {
 	var out, text bytes.Buffer
 	fmt.Fprintf(&out, htmlHead, html.EscapeString(title))
 	for _, s := range sections {
 		text.Reset()
-		if err := errors.Join(s.picture(&out), s.text(&text, Style{Colour: true, cells: true})); err != nil {
+		if err := errors.Join(s.SVG(&out), s.Text(&text, Style{Colour: true, cells: true})); err != nil {
 			return err
 		}
 		for part := range strings.SplitSeq(strings.TrimSpace(text.String()), "\n\n") {

@@ -68,38 +68,31 @@ func (p *Prices) Of(commit, billed int64) (c Cost) {
 		c.Over = min(ceilDiv(c.Over, mega), math.MaxInt64/mega) * mega
 	}
 	c.Commit, c.Overage = p.Commit.times(commit), overage.times(c.Over)
-	c.Total = Money(max(saturated(uint64(c.Commit)+uint64(c.Overage)), int64(p.Minimum)))
+	c.Total = max(c.Commit+min(c.Overage, math.MaxInt64-c.Commit), p.Minimum)
 	return c
 }
 
 // times returns the price of a rate in bits per second, if m is that of a Mbit/s.
 func (m Money) times(rate int64) Money {
-	const per = uint64(1e6 * hundredth)
-	hi, lo := bits.Mul64(uint64(m), uint64(rate))
-	lo, carry := bits.Add64(lo, per/2, 0)
-	hi += carry
-	if hi >= per {
-		return math.MaxInt64
-	}
-	n, _ := bits.Div64(hi, lo, per)
-	if n > math.MaxInt64/uint64(hundredth) {
-		return math.MaxInt64
-	}
-	return Money(n) * hundredth
+	const per = int64(1e6 * hundredth)
+	return min(Money(mulDiv(int64(m), rate, per/2, per)), math.MaxInt64/hundredth) * hundredth
 }
 
-func saturated(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
+// mulDiv returns (a·b + c) / d, rounded down, or math.MaxInt64 if that is less. No number may be negative.
+func mulDiv(a, b, c, d int64) int64 {
+	hi, lo := bits.Mul64(uint64(a), uint64(b))
+	lo, carry := bits.Add64(lo, uint64(c), 0)
+	if hi += carry; hi >= uint64(d) {
+		return math.MaxInt64
+	}
+	n, _ := bits.Div64(hi, lo, uint64(d))
+	return int64(min(n, math.MaxInt64))
+}
 
 // BitRate returns the rate of a window's bytes in bits per second, rounded up. For a commit that Bytes
 // returned for a window of 8 seconds or more, it is the rate that Bytes was given.
 func BitRate(bytes int64, window time.Duration) int64 {
-	hi, lo := bits.Mul64(uint64(bytes), 8*uint64(time.Second))
-	lo, carry := bits.Add64(lo, uint64(window)-1, 0)
-	if hi+carry >= uint64(window) {
-		return math.MaxInt64
-	}
-	n, _ := bits.Div64(hi+carry, lo, uint64(window))
-	return saturated(n)
+	return mulDiv(bytes, 8*int64(time.Second), int64(window)-1, int64(window))
 }
 
 // cost returns the cost of the cycle if so many bytes of a window are billed.

@@ -1,6 +1,7 @@
 package bill
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -15,23 +16,19 @@ type Style struct {
 	cells  bool // marks the cells, and has no plots
 }
 
-// Colours, of the 256 of xterm.
+// The codes of terminals: colours of the 256 of xterm, and others.
 const (
-	colourMean = 37
-	colourMost = 24
-	colourOver = 203
-	colourLine = 214
-	colourDim  = 245
+	colourMean = "\x1b[38;5;37m"
+	colourMost = "\x1b[38;5;24m"
+	colourOver = "\x1b[38;5;203m"
+	colourLine = "\x1b[38;5;214m"
+	colourDim  = "\x1b[38;5;245m"
+	codeBold   = "\x1b[1m"
+	codeEnd    = "\x1b[0m"
 )
 
-// The codes of terminals, and the mark before each cell but the first of a line, which text does without.
-const (
-	codeBold = "\x1b[1m"
-	codeEnd  = "\x1b[0m"
-	cell     = "\x1f"
-)
-
-func code(colour int) string { return fmt.Sprintf("\x1b[38;5;%dm", colour) }
+// cell is the mark before each cell but the first of a line, which text does without.
+const cell = "\x1f"
 
 // page is text for people.
 type page struct {
@@ -40,26 +37,20 @@ type page struct {
 }
 
 func newPage(s Style) *page {
-	if s.Width == 0 {
-		s.Width = 80
-	}
-	s.Width = min(max(s.Width, 40), 240)
+	s.Width = min(max(cmp.Or(s.Width, 80), 40), 240)
 	return &page{Style: s}
 }
 
-func (p *page) paint(colour int, text string) string {
+func (p *page) paint(code, text string) string {
 	if !p.Colour || text == "" {
 		return text
 	}
-	return code(colour) + text + codeEnd
+	return code + text + codeEnd
 }
 
 // bold pads a figure, and makes it bold.
 func (p *page) bold(text string) string {
-	if p.Colour {
-		return fmt.Sprintf("%-*s", 12+len(codeBold+codeEnd), codeBold+text+codeEnd)
-	}
-	return fmt.Sprintf("%-12s", text)
+	return strings.Replace(fmt.Sprintf("%-12s", text), text, p.paint(codeBold, text), 1)
 }
 
 // line writes a name and its figures.

@@ -40,7 +40,7 @@ const browser = "chromium-headless-shell"
 func TestPixels(t *testing.T) {
 	nettest.Programs(t, "rsvg-convert", browser)
 	dir := t.TempDir()
-	b, shot := hundred(t), dir+"/shot.png"
+	b, shot := hundred(), dir+"/shot.png"
 	for name, draw := range map[string]func(io.Writer) error{"picture.svg": b.SVG, "page.html": b.HTML} {
 		if err := os.WriteFile(dir+"/"+name, []byte(drawn(t, draw)), 0o644); err != nil {
 			t.Fatal(err)
@@ -66,14 +66,7 @@ func TestPixels(t *testing.T) {
 		if out, err := exec.Command(tt.command[0], tt.command[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		file, err := os.ReadFile(shot)
-		if err != nil {
-			t.Fatal(err)
-		}
-		picture, err := png.Decode(bytes.NewReader(file))
-		if err != nil {
-			t.Fatal(err)
-		}
+		picture := must(png.Decode(bytes.NewReader(must(os.ReadFile(shot)))))
 		for at, colour := range tt.want {
 			x, y := at.at()
 			r, g, b, _ := picture.At(x, y+tt.down).RGBA()

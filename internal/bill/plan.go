@@ -5,7 +5,6 @@ import (
 	"math"
 	"runtime"
 	"slices"
-	"sync"
 
 	"framepipe/internal/svg"
 )
@@ -26,20 +25,19 @@ func (c *Scenario) Plan(more int64) (Plan, error) {
 	slices.Sort(commits)
 	commits = slices.Compact(commits)
 	p, errs := make(Plan, len(commits)), make([]error, len(commits))
-	var all sync.WaitGroup
 	running := make(chan struct{}, runtime.GOMAXPROCS(0))
 	for i, commit := range commits {
-		all.Add(1)
+		running <- struct{}{}
 		go func() {
-			defer all.Done()
-			running <- struct{}{}
 			if p[i], errs[i] = c.Simulate(commit); errs[i] == nil {
 				p[i].Bill.offered, p[i].Bill.passed = nil, nil // which are large
 			}
 			<-running
 		}()
 	}
-	all.Wait()
+	for range cap(running) { // wait for the last ones
+		running <- struct{}{}
+	}
 	return p, errors.Join(errs...)
 }
 
@@ -60,72 +58,46 @@ func (c *Scenario) commits() (all []int64, err error) {
 	}
 	step := math.Ceil(svg.RoundUp((to-from)/planMost, 1, 1.5, 2, 2.5, 3, 4, 5))
 	for rate := math.Ceil(from/step) * step; rate <= to; rate += step {
-		n, err := Bytes(int64(rate), c.Window)
-		if err != nil {
-			return nil, err
-		}
-		if n > 0 {
+		if n, err := Bytes(int64(rate), c.Window); err == nil && n > 0 {
 			all = append(all, n)
 		}
 	}
 	return all, nil
 }
 
-// Knee returns the index of the least commit at which 99.9% of the demand passes, -1
-// if there is none.
-func (p Plan) Knee() int {
-	return slices.IndexFunc(p, func(x *Simulated) bool { return x.PassedShare() >= enough })
-}
+// held returns the cost of the cycle if gates hold the commit.
+func (x *Simulated) held() Money { return x.Bill.cost(x.Commit).Total }
 
-// enough is the share of the demand that passes gates at a commit worth buying.
-const enough = 0.999
+// paid returns the cost if there are no gates, so that all passes and the rest is overage.
+func (x *Simulated) paid() Money { return x.Bill.cost(x.Natural.Billed).Total }
 
-// Row is a commit of a plan, for output.
-type Row struct {
-	Commit                         int64 // bits per second, rounded up
-	Offered, Passed, Delayed, Lost int64 // bytes
-	Cost                           Money // of the cycle, if gates hold the commit
-	Paid                           Money // if there are no gates, so that all passes and the rest is overage
-	// Mark is "knee" without prices. With them, it is "cheapest" for the row that costs least of those
-	// at which gates pass 99.9%, or "pay" for the one that costs least without gates if that is no more.
-	Mark string
-}
-
-// Rows returns the plan's commits and their costs, which are 0 without prices.
-func (p Plan) Rows() []Row {
-	rows, knee := make([]Row, len(p)), p.Knee()
-	for i, x := range p {
-		rate := BitRate(x.Commit, x.Window)
-		rows[i] = Row{
-			Commit: rate, Offered: x.Offered, Passed: x.Passed, Delayed: x.Delayed, Lost: x.Lost,
-			Cost: x.Prices.Of(rate, rate).Total, Paid: x.Prices.Of(rate, BitRate(x.Natural.Billed, x.Window)).Total,
+// best returns the knee, the least commit at which gates pass 99.9%; of these commits the one that costs least,
+// of equal ones the last, which passes most; and the one that costs least without gates. The first two are nil
+// if gates pass less at all.
+func (p Plan) best() (knee, held, paid *Simulated) {
+	paid = p[0]
+	for _, x := range p {
+		if enough := x.PassedShare() >= 0.999; enough && knee == nil {
+			knee, held = x, x
+		} else if enough && x.held() <= held.held() {
+			held = x
+		}
+		if x.paid() < paid.paid() {
+			paid = x
 		}
 	}
-	switch held, paid := cheapest(rows); {
-	case len(p) == 0:
+	return knee, held, paid
+}
+
+// marked returns the commit to mark, nil if there is none, and its mark. Without prices it is the knee.
+// With them it is the cheapest with gates, or the one to pay without gates if that costs no more.
+func (p Plan) marked() (x *Simulated, mark string) {
+	knee, held, paid := p.best()
+	switch {
 	case p[0].Prices.None():
-		if knee >= 0 {
-			rows[knee].Mark = "knee"
-		}
-	case held < 0 || rows[paid].Paid <= rows[held].Cost:
-		rows[paid].Mark = "pay"
-	default:
-		rows[held].Mark = "cheapest"
+		return knee, "knee"
+	case held == nil || paid.paid() <= held.held():
+		return paid, "pay"
 	}
-	return rows
-}
-
-// cheapest returns the row that costs least with gates that pass 99.9%, -1 if there is none, and the row that
-// costs least without gates. Of equal ones it is the last with gates, which passes most.
-func cheapest(rows []Row) (held, paid int) {
-	held = -1
-	for i, x := range rows {
-		if share(x.Passed, x.Offered) >= enough && (held < 0 || x.Cost <= rows[held].Cost) {
-			held = i
-		}
-		if x.Paid < rows[paid].Paid {
-			paid = i
-		}
-	}
-	return held, paid
+	return held, "cheapest"
 }

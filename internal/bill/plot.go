@@ -3,7 +3,6 @@ package bill
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -38,17 +37,12 @@ func (b *Bill) along(at int64) float64 {
 
 // curve returns n of the windows that count, highest first: the duration curve.
 func (b *Bill) curve(n int, m Method) []float64 {
-	var values []int64
-	for _, w := range b.Windows {
-		if w.Known || b.Missing == Zero {
-			values = append(values, m.Value(w.In, w.Out))
-		}
+	values, curve := b.values(m, b.Windows), make([]float64, n)
+	if len(values) == 0 {
+		return curve
 	}
-	slices.Sort(values)
-	slices.Reverse(values)
-	curve := make([]float64, n)
-	for i := 0; i < n && len(values) > 0; i++ {
-		curve[i] = float64(values[i*len(values)/n])
+	for i := range curve {
+		curve[i] = float64(values[len(values)-1-i*len(values)/n])
 	}
 	return curve
 }
@@ -79,13 +73,12 @@ func (b *Bill) highest(top, highest float64) string {
 // marks returns the marks of the time axis: weeks from the start of the cycle, or days,
 // or about six in a short cycle.
 func (b *Bill) marks() (all []svg.Mark) {
-	const day = 24 * time.Hour
 	length := time.Duration(b.Cycle.End - b.Cycle.Start)
 	days, step, layout := 7, time.Duration(0), "Mon 2 Jan"
 	switch {
-	case length < 2*day:
+	case length < 2*oneDay:
 		days, step, layout = 0, max((length/6).Truncate(time.Minute), time.Minute), "15:04"
-	case length < 10*day:
+	case length < 10*oneDay:
 		days = 1
 	}
 	for t := b.time(b.Cycle.Start); t.UnixNano() < b.Cycle.End; t = t.AddDate(0, 0, days).Add(step) {
@@ -108,8 +101,8 @@ const (
 	margin   = 12 // for the labels beside it
 )
 
-// plots draws the rates of the cycle, and if asked the duration curve.
-func (b *Bill) plots(p *page, curve bool) {
+// plots draws the rates of the cycle, and the duration curve if the cycle is not simulated.
+func (b *Bill) plots(p *page) {
 	if p.cells {
 		return
 	}
@@ -121,7 +114,7 @@ func (b *Bill) plots(p *page, curve bool) {
 		p.paint(colourMean, "█"), p.paint(colourMost, "▒"), width, b.highest(top, highest))
 	mean, most := b.bars(n, m, 1)
 	b.plot(p, mean, most, top, b.marks())
-	if curve {
+	if !b.Simulated {
 		fmt.Fprintf(p, "\n%*swhich share of the samples is higher\n", margin+1, "")
 		values := b.curve(n, m)
 		b.plot(p, values, values, top, b.shares())

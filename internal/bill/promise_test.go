@@ -21,10 +21,7 @@ func TestPromiseOfMonths(t *testing.T) {
 	zones := []string{"UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"}
 	over := 0
 	rapid.Check(t, func(t *rapid.T) {
-		zone, err := time.LoadLocation(rapid.SampledFrom(zones).Draw(t, "zone"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		zone := must(time.LoadLocation(rapid.SampledFrom(zones).Draw(t, "zone")))
 		day := rapid.SampledFrom([]int{1, 5, 25, 29, 31}).Draw(t, "day")
 		month := time.Month(rapid.SampledFrom([]int{2, 3, 4, 9, 10, 11}).Draw(t, "month"))
 		kind := rapid.IntRange(0, 5).Draw(t, "kind")
@@ -67,7 +64,7 @@ func TestPromiseOfMonths(t *testing.T) {
 			}
 		}
 		cycle := rapid.SampledFrom([]calendar.Cycle{before, this}).Draw(t, "billed")
-		x := simulate(t, scenario(t, samplesOf(t, s), cycle.Start, g), commit)
+		x := must(scenario(samplesOf(s), cycle.Start, g).Simulate(commit))
 		if worst := worstOf(x); worst > commit || x.Bill.WorstBilled > commit {
 			t.Fatalf("%s: the worst phase bills %d, and by hand %d", cycle.Name, x.Bill.WorstBilled, worst)
 		}
@@ -110,7 +107,7 @@ func promiseForPollers(t *testing.T, m Method, jitter time.Duration) {
 		if kinds[0].Late > 0 {
 			g.Reserve = 2 * late
 		}
-		x := simulate(t, scenario(t, samplesOf(t, s), start+int64(length), g), commit)
+		x := must(scenario(samplesOf(s), start+int64(length), g).Simulate(commit))
 		bill := polled(x)
 		for i := range pollers {
 			k := kinds[i%len(kinds)]
@@ -142,11 +139,11 @@ func crowded(r *rand.Rand, start int64, n int, commit float64) *Series {
 func polled(x *Simulated) func(polls []int64) float64 {
 	s := x.Bill.passed
 	var bills [][]func(int64) float64
-	for _, directions := range x.Method.budgets() {
+	for _, gates := range x.Method.budgets() {
 		var counters []func(int64) float64
-		for _, d := range directions {
-			c := counterOf(s, s.bytes(d))
-			counters = append(counters, func(at int64) float64 { return c.upTo(min(max(at, s.Start), s.at(len(s.In)))) })
+		for _, m := range gates {
+			c := newCounter(s, m)
+			counters = append(counters, func(at int64) float64 { return c.upTo(min(max(at, s.Start), s.at(len(s.In))-1)) })
 		}
 		bills = append(bills, counters)
 	}

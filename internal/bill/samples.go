@@ -83,16 +83,19 @@ type Series struct {
 	Slot    time.Duration // length of a slot
 	In, Out []int64       // bytes of each slot
 	Known   []bool        // the slots that were measured
-
-	free *Free // as gates count them; nil if there are none
 }
 
 // newSeries returns a series of n slots with no bytes, which are not known.
-func newSeries(start int64, slot time.Duration, n int64) (*Series, error) {
-	if n > calendar.MaxSlots {
-		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", slot, calendar.MaxSlots)
+func newSeries(start int64, slot time.Duration, n int64) *Series {
+	return &Series{Start: start, Slot: slot, In: make([]int64, n), Out: make([]int64, n), Known: make([]bool, n)}
+}
+
+// direction returns the bytes of the gate of a method: with Sum all pass the one of Out.
+func (s *Series) direction(m Method) []int64 {
+	if m == In {
+		return s.In
 	}
-	return &Series{Start: start, Slot: slot, In: make([]int64, n), Out: make([]int64, n), Known: make([]bool, n)}, nil
+	return s.Out
 }
 
 func (s *Series) at(i int) int64 { return s.Start + int64(i)*int64(s.Slot) }
@@ -103,10 +106,10 @@ func (s *Samples) series(from, to int64) (*Series, error) {
 	n, first, last := int64(s.Slot), s.list[0].At, s.list[len(s.list)-1].At
 	start := first + max(ceilDiv(from-first, n), 0)*n
 	end := max(start, min(first+ceilDiv(to-first, n)*n, last+n))
-	x, err := newSeries(start, s.Slot, (end-start)/n)
-	if err != nil {
-		return nil, err
+	if (end-start)/n > calendar.MaxSlots {
+		return nil, fmt.Errorf("samples every %v are more than %d a cycle: too many", s.Slot, calendar.MaxSlots)
 	}
+	x := newSeries(start, s.Slot, (end-start)/n)
 	for _, y := range s.list[s.index(start):s.index(end)] {
 		i := (y.At - start) / n
 		x.In[i], x.Out[i], x.Known[i] = y.In, y.Out, true

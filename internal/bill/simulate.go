@@ -30,7 +30,7 @@ type Scenario struct {
 	Natural *Bill
 
 	slot   time.Duration // of the gates
-	demand []*Series     // up to a window past the cycle's end
+	demand *Series       // up to a window past the cycle's end
 }
 
 // NewScenario reads the demand of a cycle and of the one before it, from which a gate that starts learns.
@@ -44,110 +44,61 @@ func NewScenario(s *Samples, cycle calendar.Cycle, g Gates) (*Scenario, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in, out := g.Method.counted(natural.InBytes, natural.OutBytes); in+out == 0 {
+	if g.Method.Value(natural.InBytes, natural.OutBytes) == 0 {
 		return nil, fmt.Errorf("no traffic was offered in the cycle %s", cycle.Name)
 	}
 	c := &Scenario{Gates: g, Cycle: cycle, Natural: natural, slot: g.Window / time.Duration(slots)}
-	if err := c.clip(s); err != nil {
-		return nil, err
+	slot := int64(c.slot) // the known part, if it is a window or more, is a cycle of its own
+	start, end := ceilDiv(natural.From, slot)*slot, budget.FloorDiv(min(natural.To, cycle.End), slot)*slot
+	whole := start-cycle.Start < slot && cycle.End-end < slot
+	if !whole && end-start >= int64(c.Window) {
+		c.Cycle.Start, c.Cycle.End, c.Part = start, end, true
+		if c.Natural, err = New(s, c.Cycle, c.Zone, c.Terms); err != nil {
+			return nil, err
+		}
 	}
 	before, _ := g.Calendar.Bounds(cycle.Start - 1)
-	c.demand = s.demand(before, c.Cycle.End+int64(g.Window), c.slot, g.Method)
+	c.demand = s.demand(before, c.Cycle.End+int64(g.Window), c.slot)
 	return c, nil
-}
-
-// clip limits the cycle to its known part, if that is a window or more.
-func (c *Scenario) clip(s *Samples) (err error) {
-	slot := int64(c.slot)
-	start, end := ceilDiv(max(c.Natural.From, c.Cycle.Start), slot)*slot, budget.FloorDiv(min(c.Natural.To, c.Cycle.End), slot)*slot
-	if whole := start-c.Cycle.Start < slot && c.Cycle.End-end < slot; whole || end-start < int64(c.Window) {
-		return nil
-	}
-	c.Cycle.Start, c.Cycle.End, c.Part = start, end, true
-	c.Natural, err = New(s, c.Cycle, c.Zone, c.Terms)
-	return err
 }
 
 // Bounds returns the bounds of the budget's cycle at a time: the known part is a cycle of its own.
 func (c *Scenario) Bounds(at int64) (start, end int64) {
 	start, end = c.Calendar.Bounds(at)
 	for _, edge := range []int64{c.Cycle.Start, c.Cycle.End} {
-		switch {
-		case edge <= start || edge >= end:
-		case at < edge:
-			end = edge
-		default:
-			start = edge
+		if at < edge {
+			end = min(end, edge)
+		} else {
+			start = max(start, edge)
 		}
 	}
 	return start, end
 }
 
-// counted returns the bytes that a method counts, by the gate that they pass. With Sum,
-// both directions pass that of out.
-func (m Method) counted(in, out int64) (int64, int64) {
-	switch m {
-	case Sum:
-		return 0, in + out
-	case In:
-		return in, 0
-	case Out:
-		return 0, out
-	}
-	return in, out
+// budgets returns the methods of the gates that share a budget: with Max a window is free for
+// both directions.
+func (m Method) budgets() [][]Method {
+	return [...][][]Method{Separate: {{In}, {Out}}, Max: {{In, Out}}, Sum: {{Sum}}, In: {{In}}, Out: {{Out}}}[m]
 }
 
-// The directions of a series, each of which passes a gate.
-const (
-	dirIn = iota
-	dirOut
-)
-
-// bytes returns the bytes of a direction.
-func (s *Series) bytes(direction int) []int64 {
-	return [...][]int64{dirIn: s.In, dirOut: s.Out}[direction]
-}
-
-// budgets returns the directions that share a budget: with Max a window is free for
-// both.
-func (m Method) budgets() [][]int {
-	switch m {
-	case Separate:
-		return [][]int{{dirIn}, {dirOut}}
-	case Max:
-		return [][]int{{dirIn, dirOut}}
-	case In:
-		return [][]int{{dirIn}}
-	}
-	return [][]int{{dirOut}}
-}
-
-// demand returns the bytes that a method counts, in a span, as series without long gaps.
-// Samples are merged so that their length becomes a multiple of slot. As sample and
-// slot both divide a window, so does the new length.
-func (s *Samples) demand(start, end int64, slot time.Duration, m Method) (all []*Series) {
-	const gap = 1024 // slots
+// demand returns the samples of a span. They are merged so that their length becomes a multiple of slot. As
+// sample and slot both divide a window, so does the new length.
+func (s *Samples) demand(start, end int64, slot time.Duration) *Series {
 	length := int64(s.Slot)
 	for length%int64(slot) != 0 {
 		length += int64(s.Slot)
 	}
-	var x *Series
-	for _, y := range s.list[s.index(start):s.index(end)] {
-		if x == nil || (y.At-x.Start)/length > int64(len(x.In))+gap {
-			// Start on a multiple of length, or with the sample that contains it.
-			past := (y.At - budget.FloorDiv(y.At, length)*length) / int64(s.Slot)
-			x = &Series{Start: y.At - past*int64(s.Slot), Slot: time.Duration(length)}
-			all = append(all, x)
-		}
-		i := int((y.At - x.Start) / length)
-		for len(x.In) <= i {
-			x.In, x.Out = append(x.In, 0), append(x.Out, 0)
-		}
-		in, out := m.counted(y.In, y.Out)
-		x.In[i] += in
-		x.Out[i] += out
+	list := s.list[s.index(start):s.index(end)]
+	// Start on a multiple of length, or with the sample that contains it.
+	at := list[0].At
+	at -= (at - budget.FloorDiv(at, length)*length) / int64(s.Slot) * int64(s.Slot)
+	x := newSeries(at, time.Duration(length), (list[len(list)-1].At-at)/length+1)
+	for _, y := range list {
+		i := (y.At - at) / length
+		x.In[i] += y.In
+		x.Out[i] += y.Out
 	}
-	return all
+	return x
 }
 
 // Simulated is the result of gates in a cycle. Bytes are summed over all directions
@@ -168,60 +119,51 @@ func (c *Scenario) Simulate(commit int64) (*Simulated, error) {
 	slot := int64(c.slot)
 	start := ceilDiv(c.Cycle.Start, slot) * slot
 	n := ceilDiv(c.Cycle.End+int64(c.Window)-start, slot)
-	offered, err := newSeries(start, c.slot, n)
-	if err != nil {
-		return nil, err
-	}
-	passed, _ := newSeries(start, c.slot, n)
-	for i := range n {
-		offered.Known[i], passed.Known[i] = true, true
-	}
-	passed.free = &Free{}
-	for _, directions := range c.Method.budgets() {
-		if err := x.run(directions, offered, passed); err != nil {
+	offered, passed, counted := newSeries(start, c.slot, n), newSeries(start, c.slot, n), &Free{}
+	passed.Known = slices.Repeat([]bool{true}, int(n))
+	offered.Known = passed.Known
+	for _, gates := range c.Method.budgets() {
+		if err := x.run(gates, offered, passed, counted); err != nil {
 			return nil, err
 		}
 	}
 	x.Lost = x.Offered - x.Passed
 	terms := c.Terms
 	terms.Commit = commit
-	if x.Bill, err = fromSeries(passed, c.Cycle, c.Zone, terms); err != nil {
-		return nil, err
-	}
+	x.Bill = newBill(passed, c.Cycle, c.Zone, terms, counted)
 	x.Bill.From, x.Bill.To, x.Bill.Simulated = c.Natural.From, c.Natural.To, true
 	x.Bill.offered, x.Bill.Source = offered, c.Natural.Source
 	return x, nil
 }
 
-// run simulates the gates of directions that share a budget: with the budget, and without it.
-func (x *Simulated) run(directions []int, offered, passed *Series) error {
-	var demand []budget.Demand
-	idle := true
-	for _, s := range x.demand {
-		d := budget.Demand{Start: s.Start, Sample: s.Slot}
-		for _, direction := range directions {
-			d.Lanes = append(d.Lanes, s.bytes(direction))
-			idle = idle && slices.Max(s.bytes(direction)) == 0
+// run simulates gates that share a budget: with the budget, and without it.
+func (x *Simulated) run(gates []Method, offered, passed *Series, counted *Free) error {
+	demand, idle := budget.Demand{Start: x.demand.Start, Sample: x.demand.Slot}, true
+	for _, m := range gates {
+		lane := make([]int64, len(x.demand.In))
+		for i := range lane {
+			lane[i] = m.Value(x.demand.In[i], x.demand.Out[i])
+			idle = idle && lane[i] == 0
 		}
-		demand = append(demand, d)
+		demand.Lanes = append(demand.Lanes, lane)
 	}
 	if idle { // as a file of one direction has another
 		return nil
 	}
 	cfg := x.Terms.budget(x.Commit, x.Bounds)
-	cfg.Lanes, cfg.Whole = len(directions), true
+	cfg.Lanes, cfg.Whole = len(gates), true
 	cfg.Hard = true // the gates hold all that counts to the commit, so it is never lost
 	s := budget.Simulation{
 		Config: cfg, Threshold: x.Threshold, Patience: x.Patience, From: x.Cycle.Start, To: x.Cycle.End,
 		Slot: func(lane int, start, o, p int64) {
 			i := int((start - passed.Start) / int64(passed.Slot))
 			if start >= passed.Start && i < len(passed.In) {
-				offered.bytes(directions[lane])[i] += o
-				passed.bytes(directions[lane])[i] += p
+				offered.direction(gates[lane])[i] += o
+				passed.direction(gates[lane])[i] += p
 			}
 		},
 	}
-	r, err := s.Run(demand...)
+	r, err := s.Run(demand)
 	if err != nil {
 		return err
 	}
@@ -229,10 +171,10 @@ func (x *Simulated) run(directions []int, offered, passed *Series) error {
 	x.Passed += r.Passed
 	x.Delayed += r.Delayed
 	x.Longest = max(x.Longest, r.Longest)
-	passed.free.add(r.Stats)
+	counted.add(r.Stats)
 
 	s.Policy, s.Slot = budget.Never, nil
-	if r, err = s.Run(demand...); err != nil {
+	if r, err = s.Run(demand); err != nil {
 		return err
 	}
 	x.Flat += r.Passed

@@ -1,8 +1,10 @@
 package bill
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,38 +36,12 @@ func bursty(r *rand.Rand, start int64, sample time.Duration, n int) *Series {
 
 // gates are those of cycles of a length, or of months if it is 0.
 func gates(m Method, length time.Duration) Gates {
-	terms := five(0)
-	terms.Method = m
+	terms := Terms{Method: m, Percentile: 95e9, Window: 5 * time.Minute}
 	return Gates{Terms: terms, Calendar: calendar.Calendar{Day: 1, Zone: time.UTC, Length: length}, Threshold: 0.75}
 }
 
 // scenario offers the cycle around a time to gates.
-func scenario(t rapid.TB, s *Samples, at int64, g Gates) *Scenario {
-	t.Helper()
-	c, err := NewScenario(s, g.At(at), g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func simulate(t rapid.TB, c *Scenario, commit int64) *Simulated {
-	t.Helper()
-	x, err := c.Simulate(commit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return x
-}
-
-func planOf(t rapid.TB, c *Scenario, more int64) Plan {
-	t.Helper()
-	p, err := c.Plan(more)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
+func scenario(s *Samples, at int64, g Gates) *Scenario { return must(NewScenario(s, g.At(at), g)) }
 
 // worstOf bills what passed the slow way: of all phases of slots, the worst.
 func worstOf(x *Simulated) (worst int64) {
@@ -89,7 +65,7 @@ func TestSimulate(t *testing.T) {
 			if sample == time.Minute {
 				g.Patience = 20 * time.Minute
 			}
-			x := simulate(t, scenario(t, samplesOf(t, s), day(2026, 3, 2), g), 1e6)
+			x := must(scenario(samplesOf(s), day(2026, 3, 2), g).Simulate(1e6))
 			name := fmt.Sprintf("%v, samples of %v", m, sample)
 
 			b, worst := x.Bill, worstOf(x)
@@ -97,13 +73,11 @@ func TestSimulate(t *testing.T) {
 				t.Errorf("%s: the worst is %d: %+v", name, worst, b)
 			}
 			// The demand of the cycle is that of the samples that begin in it.
-			natural, err := fromSeries(s, x.Cycle, time.UTC, g.Terms)
-			if err != nil {
-				t.Fatal(err)
-			}
-			in, out := m.counted(natural.InBytes, natural.OutBytes)
-			if x.Offered != in+out || x.Natural.Billed != natural.Billed {
-				t.Errorf("%s: %d offered and %d billed, want %d and %d", name, x.Offered, x.Natural.Billed, in+out, natural.Billed)
+			natural := newBill(s, x.Cycle, time.UTC, g.Terms, nil)
+			in, out := natural.InBytes, natural.OutBytes
+			offered := cmp.Or(map[Method]int64{In: in, Out: out}[m], in+out)
+			if x.Offered != offered || x.Natural.Billed != natural.Billed {
+				t.Errorf("%s: %d offered and %d billed, want %d and %d", name, x.Offered, x.Natural.Billed, offered, natural.Billed)
 			}
 			if x.Offered != x.Passed+x.Lost || x.Lost <= 0 || x.Flat >= x.Passed {
 				t.Errorf("%s: %d offered, %d passed, %d lost, %d flat", name, x.Offered, x.Passed, x.Lost, x.Flat)
@@ -126,9 +100,7 @@ func slotsOf(t *testing.T, name string, x *Simulated) {
 	for _, line := range lines {
 		var at string
 		var in, out, inOffered, outOffered int64
-		if _, err := fmt.Sscan(strings.ReplaceAll(line, ",", " "), &at, &in, &out, &inOffered, &outOffered); err != nil {
-			t.Fatal(err)
-		}
+		must(fmt.Sscan(strings.ReplaceAll(line, ",", " "), &at, &in, &out, &inOffered, &outOffered))
 		offered, passed = offered+inOffered+outOffered, passed+in+out
 	}
 	if len(lines) != 17280 || offered != x.Offered || passed != x.Passed {
@@ -142,15 +114,15 @@ func TestScenario(t *testing.T) {
 	const length = 24 * time.Hour
 	s := bursty(rand.New(rand.NewPCG(5, 6)), day(2026, 3, 1), 5*time.Minute, 4*288)
 	g := gates(Out, length)
-	all := samplesOf(t, s)
-	second := simulate(t, scenario(t, all, day(2026, 3, 2), g), 1e6)
+	all := samplesOf(s)
+	second := must(scenario(all, day(2026, 3, 2), g).Simulate(1e6))
 	first, _ := all.series(0, day(2026, 3, 3)+int64(g.Window))
-	again := simulate(t, scenario(t, samplesOf(t, first), day(2026, 3, 2), g), 1e6)
+	again := must(scenario(samplesOf(first), day(2026, 3, 2), g).Simulate(1e6))
 	if again.Passed != second.Passed || again.Offered != second.Offered {
 		t.Errorf("%d of %d, and %d of %d with later cycles", again.Passed, again.Offered, second.Passed, second.Offered)
 	}
 	tail, _ := all.series(day(2026, 3, 4), day(2026, 3, 4)+int64(length)/2)
-	x := simulate(t, scenario(t, samplesOf(t, first, tail), day(2026, 3, 4), g), 1e6)
+	x := must(scenario(samplesOf(first, tail), day(2026, 3, 4), g).Simulate(1e6))
 	if x.Offered != sum(tail.Out) || x.Bill.From != day(2026, 3, 4) || x.Bill.To != x.Bill.From+int64(length)/2 {
 		t.Errorf("%d offered, want %d, from %d to %d", x.Offered, sum(tail.Out), x.Bill.From, x.Bill.To)
 	}
@@ -162,13 +134,13 @@ func TestScenario(t *testing.T) {
 		t.Error("a whole cycle is taken for a part")
 	}
 	g.Reserve = 1 << 40
-	if x := simulate(t, scenario(t, all, day(2026, 3, 2), g), 1e6); x.Passed != x.Flat {
+	if x := must(scenario(all, day(2026, 3, 2), g).Simulate(1e6)); x.Passed != x.Flat {
 		t.Errorf("%d passed, %d without free windows, of which none was to be used", x.Passed, x.Flat)
 	}
 }
 
 func TestScenarioRefuses(t *testing.T) {
-	idle := samplesOf(t, series(day(2026, 3, 1), time.Minute, 100, func(int) (int64, int64) { return 0, 1 }))
+	idle := samplesOf(series(day(2026, 3, 1), time.Minute, 100, func(int) (int64, int64) { return 0, 1 }))
 	for _, tt := range []struct {
 		want   string
 		day    int
@@ -187,39 +159,36 @@ func TestScenarioRefuses(t *testing.T) {
 	}
 }
 
-// The demand is that of the samples before a time, in slots that fit, and in pieces where
-// there is a long gap.
+// Missing samples count as no traffic: what waits when a long gap begins passes in it.
+func TestGap(t *testing.T) {
+	burst := series(day(2026, 3, 1), 5*time.Minute, 3, func(int) (int64, int64) { return 0, 2e6 })
+	last := series(day(2026, 3, 7), 5*time.Minute, 1, func(int) (int64, int64) { return 0, 1 })
+	g := gates(Out, 10*24*time.Hour)
+	g.Patience, g.Reserve = time.Hour, 1<<40
+	if x := must(scenario(samplesOf(burst, last), burst.Start, g).Simulate(1e6)); x.Lost != 0 {
+		t.Errorf("%d bytes are lost of %d", x.Lost, x.Offered)
+	}
+}
+
+// The demand is that of the samples before a time, in slots that fit.
 func TestDemand(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		sample := time.Duration(rapid.Int64Range(1, 20).Draw(rt, "sample"))
 		slot := time.Duration(rapid.Int64Range(1, 20).Draw(rt, "slot"))
-		m := Method(rapid.IntRange(0, 4).Draw(rt, "method"))
 		at, n := rapid.Int64Range(0, 1000).Draw(rt, "start"), rapid.IntRange(1, 50).Draw(rt, "n")
 		first := series(at, sample, n, func(i int) (int64, int64) { return int64(i), 1 })
-		apart := rapid.SampledFrom([]int64{0, 1, 100, 100000}).Draw(rt, "gap")
+		apart := rapid.SampledFrom([]int64{0, 1, 100}).Draw(rt, "gap")
 		second := series(first.at(n)+apart*int64(sample), sample, n, func(int) (int64, int64) { return 0, 100 })
 		end := second.at(n / 2)
-		all := samplesOf(t, first, second).demand(0, end, slot, m)
-		if pieces := 1 + map[int64]int{100000: 1}[apart]; len(all) > pieces || n > 1 && len(all) < pieces {
-			rt.Fatalf("%d pieces, want %d", len(all), pieces)
+		x := samplesOf(first, second).demand(0, end, slot)
+		if x.Start%int64(x.Slot) >= int64(sample) || x.Slot%slot != 0 || x.Slot%sample != 0 || (x.Start-first.Start)%int64(sample) != 0 ||
+			x.at(len(x.In)) >= end+int64(x.Slot) {
+			rt.Fatalf("%+v, of samples of %v and slots of %v", x, sample, slot)
 		}
-		got := [2]int64{}
-		for _, x := range all {
-			if x.Start%int64(x.Slot) >= int64(sample) {
-				rt.Fatalf("slots of %d begin at %d, in the middle of one on the clock", x.Slot, x.Start)
-			}
-			if x.Slot%slot != 0 || x.Slot%sample != 0 || (x.Start-first.Start)%int64(sample) != 0 || x.at(len(x.In)) >= end+int64(x.Slot) {
-				rt.Fatalf("%+v", x)
-			}
-			got[0] += sum(x.In)
-			got[1] += sum(x.Out)
+		if in, out := sum(first.In), sum(first.Out)+100*int64(n/2); sum(x.In) != in || sum(x.Out) != out {
+			rt.Fatalf("%d and %d, want %d and %d", sum(x.In), sum(x.Out), in, out)
 		}
-		in, out := sum(first.In), sum(first.Out)+100*int64(n/2)
-		want := map[Method][2]int64{Separate: {in, out}, Max: {in, out}, Sum: {0, in + out}, In: {in, 0}, Out: {0, out}}[m]
-		if got != want {
-			rt.Fatalf("%v: %v, want %v", m, got, want)
-		}
-		if x := all[0]; x.Start > at || at-x.Start >= int64(x.Slot) || x.In[0] > sum(first.In[:min(n, int(x.Slot/sample))]) {
+		if x.Start > at || at-x.Start >= int64(x.Slot) || x.In[0] > sum(first.In[:min(n, int(x.Slot/sample))]) {
 			rt.Fatalf("%+v, of %+v", x, first)
 		}
 	})
@@ -232,39 +201,39 @@ func TestPlan(t *testing.T) {
 	g := gates(Separate, 24*time.Hour)
 	g.Patience = time.Hour
 	g.Prices = Prices{Commit: 10e6, Overage: 20e6, Currency: "EUR"}
-	c := scenario(t, samplesOf(t, s), day(2026, 3, 2), g)
-	p := planOf(t, c, 12345)
+	c := scenario(samplesOf(s), day(2026, 3, 2), g)
+	p := must(c.Plan(12345))
 	if len(p) < 8 || len(p) > 16 || p[0].Commit != 12345 {
 		t.Errorf("%d commits, the first %d", len(p), p[0].Commit)
 	}
-	knee, rows := p.Knee(), p.Rows()
+	best, _, _ := p.best()
+	knee := slices.Index(p, best)
 	if knee < 1 || p[knee].Passed*1000 < p[knee].Offered*999 || p[knee-1].Passed*1000 >= p[knee-1].Offered*999 {
 		t.Errorf("the knee is %d", knee)
 	}
 	for i, j := range p.JSON() {
-		x, row := p[i], rows[i]
+		x := p[i]
 		if x.Bill.WorstBilled > x.Commit || i > 0 && x.Commit <= p[i-1].Commit {
 			t.Errorf("%d: %d, billed %d", i, x.Commit, x.Bill.WorstBilled)
 		}
-		if alone := simulate(t, c, x.Commit); alone.Passed != x.Passed || alone.Bill.Billed != x.Bill.Billed {
+		if alone := must(c.Simulate(x.Commit)); alone.Passed != x.Passed || alone.Bill.Billed != x.Bill.Billed {
 			t.Errorf("%d passed alone, %d in the plan", alone.Passed, x.Passed)
 		}
 		if j["knee"] != (i == knee) || j["commit_bps"] != c.Natural.BPS(x.Commit) {
 			t.Errorf("%d: %v", i, j)
 		}
 		rate, natural := BitRate(x.Commit, c.Window), BitRate(c.Natural.Billed, c.Window)
-		if row.Commit != rate || row.Cost != g.Prices.Of(rate, 0).Total || row.Paid != g.Prices.Of(rate, natural).Total {
-			t.Errorf("%+v", row)
+		if x.held() != g.Prices.Of(rate, 0).Total || x.paid() != g.Prices.Of(rate, natural).Total {
+			t.Errorf("%d costs %v, or %v", rate, x.held(), x.paid())
 		}
 	}
 	for overage, want := range map[Money][2]string{20e6: {"cheapest", "\nCheapest: "}, 1e5: {"pay", "\nIt is cheapest to pay: "}} {
-		c.Prices.Overage = overage
-		marks, text := "", textOf(t, p, Style{})
-		for _, row := range p.Rows() {
-			marks += row.Mark
+		for _, x := range p {
+			x.Bill.Prices.Overage = overage
 		}
-		if marks != want[0] || !strings.Contains(text, want[1]) {
-			t.Errorf("marked %q, want %q\n%s", marks, want[0], text)
+		_, mark := p.marked()
+		if text := textOf(t, p, Style{}); mark != want[0] || !strings.Contains(text, want[1]) {
+			t.Errorf("marked %q, want %q\n%s", mark, want[0], text)
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
@@ -280,21 +249,30 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// The cheapest row is the least commit at which gates pass enough, unless it costs no more to pay.
+// The cheapest is the least commit at which gates pass enough, unless it costs no more to pay.
 func TestCheapest(t *testing.T) {
-	row := func(cost, paid Money, passed int64) Row {
-		return Row{Cost: cost, Paid: paid, Passed: passed, Offered: 1000}
-	}
 	for _, tt := range []struct {
-		rows       []Row
-		held, paid int
+		prices  Prices
+		natural int64    // bit/s
+		passed  [3]int64 // of a thousand bytes, at 1, 2 and 3 Mbit/s
+		want    string
 	}{
-		{[]Row{row(1, 9, 900), row(2, 8, 999), row(3, 7, 1000)}, 1, 2},
-		{[]Row{row(1, 9, 900), row(2, 8, 998)}, -1, 1},
-		{[]Row{row(2, 9, 999), row(2, 9, 1000), row(3, 9, 1000)}, 1, 0}, // the minimum
+		{Prices{Commit: 1e6, Overage: 2e6}, 3e6, [3]int64{900, 999, 1000}, "Cheapest: 2.00 Mbit/s with gates, for 2.00; 1 B (0.10%) lost"},
+		{Prices{Commit: 1e6, Overage: 2e6}, 2.1e6, [3]int64{900, 999, 1000}, "Cheapest: 2.00 Mbit/s with gates, for 2.00;"},
+		{Prices{Commit: 2e6, Overage: 1e6}, 3e6, [3]int64{900, 999, 1000}, "It is cheapest to pay: 1.00 Mbit/s without gates, for 4.00:"},
+		{Prices{Commit: 1e6, Overage: 2e6}, 3e6, [3]int64{900, 998, 998}, "It is cheapest to pay: 3.00 Mbit/s without gates, for 3.00:"},
+		{Prices{Commit: 1e6, Overage: 2e6, Minimum: 2.5e6}, 3e6, [3]int64{999, 1000, 1000}, "Cheapest: 2.00 Mbit/s with gates, for 2.50;"},
 	} {
-		if held, paid := cheapest(tt.rows); held != tt.held || paid != tt.paid {
-			t.Errorf("%v: %d, %d", tt.rows, held, paid)
+		c := &Scenario{Natural: &Bill{Terms: Terms{Window: 8 * time.Second}, Billed: tt.natural, Zone: time.UTC}}
+		c.Prices = tt.prices
+		var p Plan
+		for i, passed := range tt.passed {
+			commit := int64(i+1) * 1e6
+			b := &Bill{Terms: Terms{Window: 8 * time.Second, Commit: commit, Prices: tt.prices}}
+			p = append(p, &Simulated{Scenario: c, Commit: commit, Offered: 1000, Passed: passed, Lost: 1000 - passed, Bill: b})
+		}
+		if text := textOf(t, p, Style{}); !strings.Contains(text, "\n\n"+tt.want) {
+			t.Errorf("%s\nwant %s", text, tt.want)
 		}
 	}
 }
@@ -313,9 +291,9 @@ func TestSimulatedText(t *testing.T) {
 		{"simulate-ascii", 2600, 0, Style{ASCII: true}},
 	} {
 		g.Patience = tt.patience
-		c := scenario(t, samplesOf(t, demand(tt.until)), day(2026, 3, 5), g)
-		x := simulate(t, c, 5e9)
-		golden(t, tt.name, textOf(t, x, tt.style)+"\n"+textOf(t, planOf(t, c, 0), tt.style))
+		c := scenario(samplesOf(demand(tt.until)), day(2026, 3, 5), g)
+		x := must(c.Simulate(5e9))
+		golden(t, tt.name, textOf(t, x, tt.style)+"\n"+textOf(t, must(c.Plan(0)), tt.style))
 		if svg := picture(t, x.Bill.SVG); !strings.Contains(svg, ">simulated<") || strings.Contains(svg, "forecast") {
 			t.Error("the picture does not say that it is simulated")
 		}

@@ -13,24 +13,20 @@ import (
 // hundred is the bill of a cycle of a hundred windows, of which the last is not known yet. In
 // Mbit/s, 3 come in; 8 go out, then 12 in 15 windows, then 18 in 4, which are free. So 12 are
 // billed, of a commit of 10.
-func hundred(t testing.TB) *Bill {
-	t.Helper()
+func hundred() *Bill {
 	const mega = 1e6 / 8 * 300
 	s := series(day(2026, 3, 1), 5*time.Minute, 99, func(i int) (int64, int64) {
 		return 3 * mega, map[bool]int64{true: 8, false: 12}[i < 80]*mega + map[bool]int64{true: 6 * mega}[i >= 95]
 	})
 	cycle := calendar.Cycle{Start: s.Start, End: s.Start + int64(500*time.Minute), Name: "2026-03-01"}
-	b, err := fromSeries(s, cycle, time.UTC, five(10*mega))
-	if err != nil || b.Billed != 12*mega {
-		t.Fatal(b, err)
-	}
+	b := newBill(s, cycle, time.UTC, five(10*mega), nil)
 	b.Source = `<script>alert("&")</script> · Zürich 東京`
 	return b
 }
 
 // A page needs nothing but itself, and shows names as they are.
 func TestPage(t *testing.T) {
-	page := drawn(t, hundred(t).HTML)
+	page := drawn(t, hundred().HTML)
 	page = strings.ReplaceAll(page, `xmlns="http://www.w3.org/2000/svg"`, "")
 	if bad := regexp.MustCompile(`<script|<link|<img|src=|href=|url\(|@import|\x1b|://`).FindString(page); bad != "" {
 		t.Errorf("the page has %q", bad)
@@ -75,7 +71,7 @@ func TestCap(t *testing.T) {
 		1e15:   {">left<", ">1.00 PB<", "lasts to the end"},
 		1 << 6: {"ran out Sun 1 Mar 01:00"},
 	} {
-		svg := picture(t, month(t, s, Terms{Percentile: 95e9, Window: time.Hour, Cap: size}).SVG)
+		svg := picture(t, month(s, Terms{Percentile: 95e9, Window: time.Hour, Cap: size}).SVG)
 		for _, text := range append(want, "a transfer cap, the direction that has more<") {
 			if !strings.Contains(svg, text) {
 				t.Errorf("a cap of %d: no %q", size, text)
@@ -103,7 +99,7 @@ func TestCostTile(t *testing.T) {
 		s := series(day(2026, 3, 1), time.Hour, tt.hours, func(i int) (int64, int64) {
 			return 0, map[bool]int64{false: 8e6, true: 12e6}[i%168 >= 138] / 8 * 3600 // a day of each week is busy
 		})
-		svg := picture(t, month(t, s, Terms{Percentile: 95e9, Window: time.Hour, Commit: 10e6 / 8 * 3600, Prices: tt.prices}).SVG)
+		svg := picture(t, month(s, Terms{Percentile: 95e9, Window: time.Hour, Commit: 10e6 / 8 * 3600, Prices: tt.prices}).SVG)
 		texts := regexp.MustCompile(`<text[^>]*>(cost[^<]*)</text>\n<text[^>]*>([^<]*)</text>\n<text[^>]*>([^<]*)<`)
 		tile := append(texts.FindStringSubmatch(svg), "")[1:]
 		if got := strings.TrimSuffix(strings.Join(tile, ","), ","); got != tt.want {
@@ -127,7 +123,7 @@ func TestLanes(t *testing.T) {
 		s := series(day(2026, 3, 1), time.Hour, 700, func(i int) (int64, int64) {
 			return (1e6 + int64(i%50)) * tt.in * 3, (2e6 + int64(i%50)) * tt.out
 		})
-		b := month(t, s, Terms{Method: tt.method, Percentile: 95e9, Window: time.Hour})
+		b := month(s, Terms{Method: tt.method, Percentile: 95e9, Window: time.Hour})
 		svg := picture(t, b.SVG)
 		billed, curves := strings.Count(svg, `class="line billed"`), len(regexp.MustCompile(`class="line (out|in|sum)"`).FindAllString(svg, -1))
 		if got := fmt.Sprint(b.lanes()); got != tt.lanes || billed != 2 || curves != tt.curves {
@@ -142,17 +138,18 @@ func TestPlanPicture(t *testing.T) {
 	s := series(day(2026, 3, 1), 5*time.Minute, 144, func(i int) (int64, int64) {
 		return 0, int64(1e8 + 1e8*(i%12))
 	})
-	samples := samplesOf(t, s)
+	samples := samplesOf(s)
 	samples.Source = "<&>"
-	c := scenario(t, samples, s.Start, gates(Separate, 12*time.Hour)) // nothing comes in
-	p := planOf(t, c, 0)
+	c := scenario(samples, s.Start, gates(Separate, 12*time.Hour)) // nothing comes in
+	p := must(c.Plan(0))
 	svg, page := picture(t, p.SVG), drawn(t, p.HTML)
 	if n := strings.Count(svg, "<circle"); n != 4*len(p) {
 		t.Errorf("%d dots for %d commits", n, len(p))
 	}
-	knee := "knee: " + c.Natural.rate(p[max(p.Knee(), 0)].Commit)
-	if n := strings.Count(svg, `class="line commit"`); n != 2 || p.Knee() < 0 || !strings.Contains(svg, knee) {
-		t.Errorf("%d marks of the knee, %d", n, p.Knee())
+	best, _, _ := p.best()
+	knee := "knee: " + c.Natural.rate(best.Commit)
+	if n := strings.Count(svg, `class="line commit"`); n != 2 || !strings.Contains(svg, knee) {
+		t.Errorf("%d marks of the %s", n, knee)
 	}
 	if strings.Contains(svg, "Cost") || !strings.Contains(svg, "&lt;&amp;&gt; · ") {
 		t.Error("a cost without prices, or no title")

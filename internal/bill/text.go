@@ -1,6 +1,7 @@
 package bill
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -38,11 +39,7 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 	if b.Cap > 0 {
 		b.writeTransfer(p)
 	}
-	soFar := ""
-	if !b.Closed() {
-		soFar = "so far; "
-	}
-	p.line("billed", "%s  %s%s", p.bold(b.rate(b.Billed)), soFar, b.samples())
+	p.line("billed", "%s  %s%s", p.bold(b.rate(b.Billed)), b.open("so far; "), b.samples())
 	p.remark(b.basis())
 	if b.Absent > 0 {
 		p.remark(b.absent())
@@ -65,9 +62,17 @@ func (b *Bill) Text(w io.Writer, s Style) error {
 		if !b.Closed() {
 			b.writeForecast(p)
 		}
-		b.plots(p, true)
+		b.plots(p)
 	}
 	return p.writeTo(w)
+}
+
+// open returns a remark on a cycle that has not ended.
+func (b *Bill) open(remark string) string {
+	if b.Closed() {
+		return ""
+	}
+	return remark
 }
 
 const allOfIt = ", all of it"
@@ -77,8 +82,7 @@ func (b *Bill) cycle() string {
 	const day = "2 Jan 15:04"
 	state := allOfIt
 	if !b.Closed() {
-		share := float64(b.To-b.Cycle.Start) / float64(b.Cycle.End-b.Cycle.Start)
-		state = fmt.Sprintf(", until %s: %.0f%%", b.time(b.To).Format(day), math.Floor(100*share))
+		state = fmt.Sprintf(", until %s: %.0f%%", b.time(b.To).Format(day), math.Floor(100*b.along(b.To)))
 	}
 	if b.From-b.Cycle.Start >= int64(b.Window) {
 		state += ", known from " + b.time(b.From).Format(day)
@@ -117,10 +121,8 @@ func (b *Bill) absent() string {
 func (b *Bill) against(p *page) string {
 	diff := b.Commit - b.Least
 	switch {
-	case diff < 0 && !b.Closed():
-		return p.paint(colourOver, "over by at least "+b.rate(-diff))
 	case diff < 0:
-		return p.paint(colourOver, "over by "+b.rate(-diff))
+		return p.paint(colourOver, "over by "+b.open("at least ")+b.rate(-diff))
 	case !b.Closed():
 		return "kept so far"
 	case diff > 0:
@@ -139,10 +141,7 @@ func (b *Bill) free(p *page) string {
 		left, colour = p.paint(colourOver, fmt.Sprintf("%d too many", b.FreeUsed-b.FreeTotal)), colourOver
 	}
 	const width = 12
-	full := 0
-	if b.FreeUsed > 0 {
-		full = int(math.Round(width * min(float64(b.FreeUsed)/float64(b.FreeTotal), 1)))
-	}
+	full := int(math.Round(width * min(float64(b.FreeUsed)/float64(max(b.FreeTotal, 1)), 1)))
 	bar := p.paint(colour, strings.Repeat("█", full)) + p.paint(colourMost, strings.Repeat("░", width-full))
 	return fmt.Sprintf("%s  %d of %d windows over the commit, %s", bar, b.FreeUsed, b.FreeTotal, left)
 }
@@ -165,7 +164,8 @@ func (b *Bill) writeForecast(p *page) {
 		p.line("forecast", tooEarly)
 		return
 	}
-	ranges, past := "", b.past()
+	special := map[int]string{1: "the day before", 7: "the week before"}
+	ranges, past := "", cmp.Or(special[f.Days], fmt.Sprintf("the %d days before", f.Days))
 	if f.Trials > 0 {
 		ranges = fmt.Sprintf("; from %s to %s", b.rate(f.Low), b.rate(f.High))
 		past += fmt.Sprintf(", and the errors of %d forecasts", f.Trials)
@@ -181,25 +181,10 @@ func (b *Bill) writeForecast(p *page) {
 	}
 }
 
-// past describes what the forecast goes by.
-func (b *Bill) past() string {
-	switch n := b.Forecast.Days; n {
-	case 7:
-		return "the week before"
-	case 1:
-		return "the day before"
-	default:
-		return fmt.Sprintf("the %d days before", n)
-	}
-}
-
 // writeCost writes the cost of the cycle: at least, if it has not ended.
 func (b *Bill) writeCost(p *page) {
-	c, least := b.cost(b.Least), ""
-	if !b.Closed() {
-		least = "at least: "
-	}
-	p.line("cost", "%s  %s%s", p.bold(b.Prices.money(c.Total)), least, b.parts(c))
+	c := b.cost(b.Least)
+	p.line("cost", "%s  %s%s", p.bold(b.Prices.money(c.Total)), b.open("at least: "), b.parts(c))
 	if !b.Closed() && b.Forecast.Days > 0 {
 		cost := func(bytes int64) string { return b.Prices.money(b.cost(bytes).Total) }
 		text := cost(b.Forecast.Billed) + " by the forecast"
@@ -258,28 +243,23 @@ type Bills []*Bill
 // Text writes a line for each bill.
 func (all Bills) Text(w io.Writer, s Style) error {
 	p := newPage(s)
-	rows := []string{"cycle\tbilled\tin\tout\tin\tout\tsamples\tfree"}
-	if len(all) > 0 && !all[0].Prices.None() {
+	rows, priced := []string{"cycle\tbilled\tin\tout\tin\tout\tsamples\tfree"}, !all[0].Prices.None()
+	if priced {
 		rows[0] += "\tcost"
 	}
 	for _, b := range all {
-		used := "" // of the free windows, where there is a commit
+		used, cost := "", ""
 		if b.Commit > 0 {
 			used = fmt.Sprintf("%d of ", b.FreeUsed)
 		}
+		if priced {
+			cost = "\t" + b.Prices.money(b.cost(b.Least).Total)
+		}
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s%d%s", b.Cycle.Name, b.rate(b.Billed), b.rate(b.In),
-			b.rate(b.Out), amount(b.InBytes), amount(b.OutBytes), b.Samples, used, b.FreeTotal, b.costCell()))
+			b.rate(b.Out), amount(b.InBytes), amount(b.OutBytes), b.Samples, used, b.FreeTotal, cost))
 	}
 	p.table(rows)
 	return p.writeTo(w)
-}
-
-// costCell returns the cell of the cost, if there are prices.
-func (b *Bill) costCell() string {
-	if b.Prices.None() {
-		return ""
-	}
-	return "\t" + b.Prices.money(b.cost(b.Least).Total)
 }
 
 // Text writes the simulation for people.
@@ -300,7 +280,7 @@ func (x *Simulated) Text(w io.Writer, s Style) error {
 	if !b.Prices.None() {
 		b.writeCost(p)
 	}
-	b.plots(p, false)
+	b.plots(p)
 	return p.writeTo(w)
 }
 
@@ -319,50 +299,52 @@ func (p Plan) Text(w io.Writer, s Style) error {
 	page := newPage(s)
 	p[0].writeDemand(page)
 	page.WriteByte('\n')
-	prices, rows := &p[0].Prices, p.Rows()
+	prices := &p[0].Prices
+	knee, _, _ := p.best()
+	marked, word := p.marked()
 	lines := []string{"commit\tbilled\tpassed\tflat\tdelayed\tlost\tfree used"}
 	if !prices.None() {
 		lines[0] = "commit\tcost\tall paid\tpassed\tdelayed\tlost\tfree used"
 	}
-	for i, x := range p {
-		b, row, mark := x.Bill, &rows[i], ""
-		if row.Mark != "" {
-			mark = "\t" + page.paint(colourLine, row.Mark)
+	for _, x := range p {
+		b, mark := x.Bill, ""
+		if x == marked {
+			mark = "\t" + page.paint(colourLine, word)
 		}
 		first := fmt.Sprintf("%s\t%s\t%s", b.rate(b.Billed), percent(x.PassedShare()), percent(x.FlatShare()))
 		if !prices.None() {
-			first = fmt.Sprintf("%v\t%v\t%s", row.Cost, row.Paid, percent(x.PassedShare()))
+			first = fmt.Sprintf("%v\t%v\t%s", x.held(), x.paid(), percent(x.PassedShare()))
 		}
 		lines = append(lines, fmt.Sprintf("%s\t%s\t%s\t%s\t%d of %d%s",
 			b.rate(x.Commit), first, amount(x.Delayed), amount(x.Lost), b.FreeUsed, b.FreeTotal, mark))
 	}
 	page.table(lines)
-	switch knee := p.Knee(); {
+	switch {
 	case !prices.None():
-		p.writeAdvice(page, rows)
-	case knee == -1:
+		p.writeAdvice(page, word == "pay")
+	case knee == nil:
 		fmt.Fprintf(page, "\n%s\n", page.paint(colourDim, "None of these passes 99.9%."))
-	case knee == 0:
+	case knee == p[0]:
 		fmt.Fprintf(page, "\n%s\n", page.paint(colourDim, "The least of these is enough, and less may be."))
 	}
 	return page.writeTo(w)
 }
 
 // writeAdvice says which commit is cheapest with gates, and which without.
-func (p Plan) writeAdvice(page *page, rows []Row) {
-	page.WriteByte('\n')
-	held, paid := cheapest(rows)
-	pay := fmt.Sprintf("%s without gates, for %s: all passes at once", p[paid].Bill.rate(p[paid].Commit), p[0].Prices.money(rows[paid].Paid))
-	hold, x := "None of these commits passes 99.9% with gates", (*Simulated)(nil)
-	if held >= 0 {
-		x = p[held]
-		hold = fmt.Sprintf("%s with gates, for %s", x.Bill.rate(x.Commit), p[0].Prices.money(rows[held].Cost))
+func (p Plan) writeAdvice(page *page, toPay bool) {
+	_, x, paid := p.best()
+	pay := fmt.Sprintf("%s without gates, for %s: all passes at once", paid.Bill.rate(paid.Commit), paid.Prices.money(paid.paid()))
+	hold := "None of these commits passes 99.9% with gates"
+	if x != nil {
+		hold = fmt.Sprintf("%s with gates would cost %s", x.Bill.rate(x.Commit), x.Prices.money(x.held()))
 	}
-	if rows[paid].Mark != "" {
-		fmt.Fprintf(page, "It is cheapest to pay: %s.\n%s.\n", pay, strings.Replace(hold, " with gates, for", " with gates would cost", 1))
+	page.WriteByte('\n')
+	if toPay {
+		fmt.Fprintf(page, "It is cheapest to pay: %s.\n%s.\n", pay, hold)
 		return
 	}
-	fmt.Fprintf(page, "Cheapest: %s; %s (%s) lost, %s delayed", hold, amount(x.Lost), percent(share(x.Lost, x.Offered)), amount(x.Delayed))
+	fmt.Fprintf(page, "Cheapest: %s; %s (%s) lost, %s delayed", strings.Replace(hold, " would cost", ", for", 1),
+		amount(x.Lost), percent(share(x.Lost, x.Offered)), amount(x.Delayed))
 	if x.Delayed > 0 {
 		fmt.Fprintf(page, " by up to %v", cli.Duration(x.Longest))
 	}

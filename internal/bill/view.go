@@ -1,69 +1,68 @@
 package bill
 
-import (
-	"iter"
-	"time"
+import "slices"
 
-	"framepipe/internal/calendar"
-)
-
-// view is a series in the windows of a cycle. It has the sums of all slots before each
+// view is the series of a bill in the windows of its cycle. It has the sums of all slots before each
 // slot, so that a window is a difference.
 type view struct {
+	*Bill
 	*Series
-	n        int // slots of the series
 	in, out  []int64
-	known    []int32
+	n        int // slots of the series
 	per      int // slots in a window
 	first    int // index of the cycle's first slot in the series; may be negative
 	slots    int // of the cycle
 	from, to int // the slots of the series that are in the cycle
+
+	// The windows of the first phase have numbers: those that begin in the cycle from 0 to before end, and
+	// those before it negative ones. Of now and later ones the series does not have all slots.
+	now, end int
 }
 
-func newView(s *Series, cycle calendar.Cycle, window time.Duration) *view {
-	n := len(s.In)
-	v := &view{Series: s, n: n, per: int(window / s.Slot)}
-	v.in, v.out, v.known = make([]int64, n+1), make([]int64, n+1), make([]int32, n+1)
-	for i := range n {
-		v.in[i+1], v.out[i+1], v.known[i+1] = v.in[i]+s.In[i], v.out[i]+s.Out[i], v.known[i]
-		if s.Known[i] {
-			v.known[i+1]++
-		}
-	}
-	v.first = int(ceilDiv(cycle.Start-s.Start, int64(s.Slot)))
-	v.slots = int(ceilDiv(cycle.End-s.Start, int64(s.Slot))) - v.first
-	v.from, v.to = min(max(v.first, 0), n), max(min(v.first+v.slots, n), 0)
+// newView returns the view of a series of which at least one slot begins in the cycle.
+func newView(b *Bill, s *Series) *view {
+	n := len(s.Known)
+	v := &view{Bill: b, Series: s, in: sums(s.In), out: sums(s.Out), n: n, per: int(b.Window / s.Slot)}
+	v.first = int(ceilDiv(b.Cycle.Start-s.Start, int64(s.Slot)))
+	v.slots = int(ceilDiv(b.Cycle.End-s.Start, int64(s.Slot))) - v.first
+	v.from, v.to = max(v.first, 0), min(v.first+v.slots, n)
+	v.now = (n - v.first) / v.per
+	v.end = max((v.slots+v.per-1)/v.per, v.now)
 	return v
 }
 
-// window returns the window that begins with slot i, which is known if any of its
-// slots is.
-func (v *view) window(i int) Window {
-	in, out := v.bytes(i, i+v.per)
-	return Window{At: v.at(i), In: in, Out: out, Known: v.known[i+v.per] > v.known[i]}
+// sums returns the sum of the values before each, and of all.
+func sums(values []int64) []int64 {
+	all := make([]int64, len(values)+1)
+	for i, v := range values {
+		all[i+1] = all[i] + v
+	}
+	return all
 }
 
 // bytes returns the bytes of the slots from i on and before j.
 func (v *view) bytes(i, j int) (in, out int64) { return v.in[j] - v.in[i], v.out[j] - v.out[i] }
 
-// windows returns the complete windows of a phase.
-func (v *view) windows(phase int) iter.Seq[Window] {
-	return func(yield func(Window) bool) {
-		i := v.first + phase
-		if i < 0 {
-			i += (-i + v.per - 1) / v.per * v.per
-		}
-		for ; i < v.first+v.slots && i+v.per <= v.n && yield(v.window(i)); i += v.per {
-		}
+// window returns the window that begins with slot i, which is known if any of its
+// slots is, and all are in the series.
+func (v *view) window(i int) Window {
+	w := Window{At: v.at(i)}
+	if j := i + v.per; i >= 0 && j <= v.n {
+		w.In, w.Out = v.bytes(i, j)
+		w.Known = slices.Contains(v.Known[i:j], true)
 	}
+	return w
 }
 
-// future returns the first slot of the windows of the first phase that are not complete
-// yet, and how many such windows the cycle has.
-func (v *view) future() (first, n int) {
-	i := v.first
-	if over := v.n - v.per - i; over >= 0 {
-		i += (over/v.per + 1) * v.per
+// number returns a window of the first phase.
+func (v *view) number(k int) Window { return v.window(v.first + k*v.per) }
+
+// windows returns the complete windows of a phase.
+func (v *view) windows(phase int) (all []Window) {
+	for i := v.first + phase; i < min(v.first+v.slots, v.n-v.per+1); i += v.per {
+		if i >= 0 {
+			all = append(all, v.window(i))
+		}
 	}
-	return i, max(0, (v.first+v.slots-i+v.per-1)/v.per)
+	return all
 }

@@ -11,69 +11,54 @@ import (
 	"framepipe/internal/metrics"
 )
 
+// given returns a value, or nil if it is not given.
+func given(is bool, value any) any {
+	if is {
+		return value
+	}
+	return nil
+}
+
 // JSON returns the bill for programs, by the names of the manual. Rates are in bits per second.
 // What cannot be said, or needs a commit or prices that are not given, is null.
 func (b *Bill) JSON() []map[string]any {
 	j, f := b.common(), &b.Forecast
+	commit, foreseen, priced := b.Commit > 0, b.foreseen(), !b.Prices.None()
 	maps.Copy(j, map[string]any{
-		"rank": b.Rank.String(), "missing": b.Missing.String(),
+		"rank": Ranks[b.Rank], "missing": Missings[b.Missing],
 		"samples": b.Samples, "missing_samples": b.Absent, "samples_total": b.Total,
 		"in_bps": b.BPS(b.In), "out_bps": b.BPS(b.Out), "in_bytes": b.InBytes, "out_bytes": b.OutBytes,
 		"billed_window_bytes": b.Billed, // exact; billed_bps is rounded
-		"least_bps":           b.BPS(b.Least),
-		"commit_bps":          nil, "free_left": nil, "transfer": nil, "cost": nil,
-		"phases": b.Phases, "worst_phase_offset_s": b.WorstOffset.Seconds(),
-		"forecast_bps": nil, "forecast_free_used": nil, "forecast_in_bytes": nil, "forecast_out_bytes": nil,
-		"forecast_low_bps": nil, "forecast_high_bps": nil, "forecast_cost": nil,
+		"least_bps":           b.BPS(b.Least), "phases": b.Phases, "worst_phase_offset_s": b.WorstOffset.Seconds(),
+		"commit_bps": given(commit, b.BPS(b.Commit)), "free_left": given(commit, b.FreeTotal-b.FreeUsed),
+		"forecast_bps": given(foreseen, b.BPS(f.Billed)), "forecast_free_used": given(foreseen, f.FreeUsed),
+		"forecast_in_bytes": given(foreseen, f.InBytes), "forecast_out_bytes": given(foreseen, f.OutBytes),
+		"forecast_low_bps": given(f.Trials > 0, b.BPS(f.Low)), "forecast_high_bps": given(f.Trials > 0, b.BPS(f.High)),
+		"cost": given(priced, b.costJSON(b.Least)), "forecast_cost": given(priced && foreseen, b.costJSON(f.Billed)),
+		"transfer": given(b.Cap > 0, b.transferJSON()),
 	})
-	if b.Commit > 0 {
-		j["commit_bps"], j["free_left"] = b.BPS(b.Commit), b.FreeTotal-b.FreeUsed
-	}
-	if b.foreseen() {
-		j["forecast_bps"], j["forecast_free_used"] = b.BPS(f.Billed), f.FreeUsed
-		j["forecast_in_bytes"], j["forecast_out_bytes"] = f.InBytes, f.OutBytes
-	}
-	if f.Trials > 0 {
-		j["forecast_low_bps"], j["forecast_high_bps"] = b.BPS(f.Low), b.BPS(f.High)
-	}
-	if !b.Prices.None() {
-		j["cost"] = b.costJSON(b.Least)
-		if b.foreseen() {
-			j["forecast_cost"] = b.costJSON(f.Billed)
-		}
-	}
-	if b.Cap > 0 {
-		j["transfer"] = b.transferJSON()
-	}
 	return []map[string]any{j}
 }
 
 func (b *Bill) transferJSON() map[string]any {
-	x := b.Transfer
-	when := func(at int64) any {
-		if at == 0 || !b.foreseen() && x.Left >= 0 {
-			return nil
-		}
-		return b.time(at)
+	x, foreseen := b.Transfer, b.foreseen()
+	when := func(at int64) any { return given(at != 0 && (foreseen || x.Left < 0), b.time(at)) }
+	return map[string]any{
+		"quota_bytes": b.Cap, "used_bytes": x.Used, "left_bytes": x.Left, "forecast_bytes": given(foreseen, x.Forecast),
+		"today_bps": 8 * x.Today, "mean_bps": 8 * x.Mean,
+		"runs_out_today": when(x.TodayOut), "runs_out_mean": when(x.MeanOut),
 	}
-	j := map[string]any{
-		"quota_bytes": b.Cap, "used_bytes": x.Used, "left_bytes": x.Left, "forecast_bytes": nil,
-		"today_bps": 8 * x.Today, "mean_bps": 8 * x.Mean, "runs_out_today": when(x.TodayOut), "runs_out_mean": when(x.MeanOut),
-	}
-	if b.foreseen() {
-		j["forecast_bytes"] = x.Forecast
-	}
-	return j
 }
 
-// costJSON returns the cost if so many bytes of a window are billed. Amounts are decimal numbers,
-// which are exact.
+// number returns an amount as a decimal number, which is exact.
+func (m Money) number() json.Number { return json.Number(m.String()) }
+
+// costJSON returns the cost if so many bytes of a window are billed.
 func (b *Bill) costJSON(billed int64) map[string]any {
 	c := b.cost(billed)
-	number := func(m Money) json.Number { return json.Number(m.String()) }
 	return map[string]any{
-		"currency": b.Prices.Currency, "commit": number(c.Commit), "overage": number(c.Overage),
-		"overage_bps": c.Over, "total": number(c.Total),
+		"currency": b.Prices.Currency, "commit": c.Commit.number(), "overage": c.Overage.number(),
+		"overage_bps": c.Over, "total": c.Total.number(),
 	}
 }
 
@@ -111,16 +96,12 @@ func (x *Simulated) JSON() []map[string]any {
 
 // JSON returns the plan for programs.
 func (p Plan) JSON() (list []map[string]any) {
-	knee, rows := p.Knee(), p.Rows()
-	for i, x := range p {
-		j := x.JSON()[0]
-		j["knee"], j["cost"], j["paid_cost"], j["mark"] = i == knee, nil, nil, nil
-		if !x.Prices.None() {
-			j["cost"], j["paid_cost"] = json.Number(rows[i].Cost.String()), json.Number(rows[i].Paid.String())
-		}
-		if rows[i].Mark != "" {
-			j["mark"] = rows[i].Mark
-		}
+	knee, _, _ := p.best()
+	marked, mark := p.marked()
+	for _, x := range p {
+		j, priced := x.JSON()[0], !x.Prices.None()
+		j["knee"], j["mark"] = x == knee, given(x == marked, mark)
+		j["cost"], j["paid_cost"] = given(priced, x.held().number()), given(priced, x.paid().number())
 		list = append(list, j)
 	}
 	return list

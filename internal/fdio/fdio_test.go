@@ -291,34 +291,6 @@ func TestReaderGone(t *testing.T) {
 	})
 }
 
-// The same of a write that waits for room.
-func TestReaderGoneWhileFull(t *testing.T) {
-	kinds(t, func(t *testing.T, e *ends) {
-		closeSoon(&e.r)
-		if n, err := NewOutput(e.w).Write(make([]byte, 8<<20)); n == 8<<20 || err != ErrReaderGone {
-			t.Errorf("%d, %v", n, err)
-		}
-	})
-}
-
-// A Stream returns all data before the end, also after the writer has gone.
-func TestEnd(t *testing.T) {
-	pairs(t, func(t *testing.T, in, out *ends) {
-		s := NewTeeStream(in.r, NewOutput(out.w))
-		send(t, in.w, "last words")
-		closeSoon(&in.w)
-		b := make([]byte, 100)
-		if n, err := s.Read(b); string(b[:n]) != "last words" || err != nil {
-			t.Errorf("%q, %v", b[:n], err)
-		}
-		for range 2 {
-			if n, err := s.Read(b); n != 0 || err != io.EOF {
-				t.Errorf("%d, %v, want the end", n, err)
-			}
-		}
-	})
-}
-
 func TestRegularFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")
 	w, err := os.Create(name)

@@ -62,7 +62,6 @@ func TestReader(t *testing.T) {
 		{"ends in the head", a[:15], 0, "the input ends 15 bytes into a value"},
 		{"ends before the frame", a[:16], 0, "the input ends inside a frame, after 16 of 58 bytes"},
 		{"ends in the frame", cat(a, b[:60]), 58, "the input ends inside a frame, after 60 of 69 bytes"},
-		{"ends in a short frame", short(5, nil, arp)[:20], 0, "the input ends 20 bytes into a value"},
 		{"ends in an annotation", header(1, "ip")[:30], 0, "the input ends 30 bytes into a value"},
 
 		{"text", []byte("GET / HTTP/1.1\r\n"), 0, "found an unsigned integer (byte 0x47)" + notValue + "; this is text, 'G': a stage must not print to its standard output"},
@@ -85,7 +84,6 @@ func TestReader(t *testing.T) {
 		{"offload of 9 bytes", canon(ts, vnet[:9], arp), 0, "the offload header has 9 bytes, want 10"},
 		{"offload a number", frame(one, one, bin(arp)), 0, "the offload header is an unsigned integer, want nil or a bin of 10 bytes"},
 		{"frame a string", frame(one, null, str("frame")), 0, "the frame is a string, want a bin"},
-		{"frame an array", frame(one, null, unhex("90")), 0, "the frame is an array, want a bin"},
 	}
 	for _, code := range []string{"c6", "c9", "db", "dd", "df"} {
 		tests = append(tests, row{"4 G in an addition, " + code, added(1, arp, unhex(code+" ffffffff 00")), 0, tooMuch})
@@ -249,10 +247,6 @@ func TestPutHead(t *testing.T) {
 		if n != HeadSizeOffload || !bytes.Equal(b[:n], canon(ts, vnet, arp)[:n]) {
 			t.Fatalf("offload at %d: % x", at, b[:n])
 		}
-	}
-	b := make([]byte, HeadSize)
-	if n := PutHead(b, ts, nil, len(arp)); n != HeadSize || !bytes.Equal(b, canon(ts, nil, arp)[:n]) {
-		t.Errorf("% x", b)
 	}
 }
 

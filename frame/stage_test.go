@@ -95,7 +95,7 @@ func TestRun(t *testing.T) {
 		t.Error("no error with closed files")
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%d bytes came out, want %d; they differ at %d", len(got), len(want), differ(got, want))
+		t.Errorf("%d bytes came out, want %d, or others", len(got), len(want))
 	}
 }
 

@@ -2,6 +2,7 @@ package fdio
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -292,27 +293,17 @@ func TestReaderGone(t *testing.T) {
 }
 
 func TestRegularFile(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "file")
-	w, err := os.Create(name)
+	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
 	must(t, err)
-	defer w.Close()
+	defer f.Close()
 	want := packettest.Bytes(200000)
-	out := NewOutput(int(w.Fd()))
-	if n, err := out.Write(want[:100000]); n != 100000 || err != nil {
-		t.Errorf("Write: %d, %v", n, err)
-	}
-	if err := out.Writev([][]byte{want[100000:150000], want[150000:]}); err != nil {
-		t.Errorf("Writev: %v", err)
-	}
-	r, err := os.Open(name)
+	out, s := NewOutput(int(f.Fd())), NewStream(int(f.Fd()), -1)
+	_, err = out.Write(want[:100000])
+	must(t, errors.Join(err, out.Writev([][]byte{want[100000:150000], want[150000:]})))
+	_, err = f.Seek(0, io.SeekStart)
 	must(t, err)
-	defer r.Close()
-	s := NewStream(int(r.Fd()), int(w.Fd()))
-	if !s.Regular() {
-		t.Error("not taken for a regular file")
-	}
-	if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%d bytes, %v", len(got), err)
+	if got, err := io.ReadAll(s); err != nil || !s.Regular() || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v, regular %v", len(got), err, s.Regular())
 	}
 }
 

@@ -1,6 +1,7 @@
 package frame_test
 
 import (
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -25,13 +26,11 @@ func Example() {
 // A source writes the header, and a frame for whatever it has.
 func ExampleWriter() {
 	w := frame.NewWriter(os.Stdout)
-	err := w.Header(frame.LinkEthernet, "example0")
-	if err == nil {
-		err = w.Write(&frame.Record{Time: uint64(time.Now().UnixNano()), Frame: make([]byte, 60)})
-	}
-	if err == nil {
-		err = w.Flush()
-	}
+	err := errors.Join(
+		w.Header(frame.LinkEthernet, "example0"),
+		w.Write(&frame.Record{Time: uint64(time.Now().UnixNano()), Frame: make([]byte, 60)}),
+		w.Flush(),
+	)
 	if err != nil {
 		log.Fatal(err)
 	}

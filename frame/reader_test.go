@@ -52,20 +52,16 @@ func TestReader(t *testing.T) {
 		{"more additions than a value holds", added(MaxValue, arp, bytes.Repeat(null, MaxValue)), 0, tooMuch},
 		{"33 deep", added(1, arp, nested(MaxDepth)), 0, deep},
 		{"a million deep", cat(unhex("81 a0"), nested(1<<20)), 0, deep},
-		{"frame 1 too long, cut", head, 0, "the input ends 12 bytes into a value"},
 		{"frame 1 too long", cat(a, head, unhex("00100001")), 58, "the frame claims 1048577 bytes" + most},
 		{"frame 1 too long, offload", cat(long, unhex("00100001")), 0, "the frame claims 1048577 bytes" + most},
 		{"frame 1 too long, short", short(1, nil, make([]byte, MaxFrame+1)), 0, "the frame claims 1048577 bytes" + most},
 		{"frame of 4 GB", cat(head, unhex("ffffffff")), 0, "the frame claims 4294967295 bytes" + most},
-		{"frame of 2 GB", cat(long, unhex("80000000")), 0, "the frame claims 2147483648 bytes" + most},
 		{"frame of 4 GB, short", unhex("93 01 c0 c6 ffffffff"), 0, tooMuch},
 
 		{"ends in the array's length", unhex("dc 00"), 0, "the input ends 2 bytes into a value"},
-		{"ends in the time", a[:7], 0, "the input ends 7 bytes into a value"},
 		{"ends in the head", a[:15], 0, "the input ends 15 bytes into a value"},
 		{"ends before the frame", a[:16], 0, "the input ends inside a frame, after 16 of 58 bytes"},
 		{"ends in the frame", cat(a, b[:60]), 58, "the input ends inside a frame, after 60 of 69 bytes"},
-		{"ends in a short frame", short(5, nil, arp)[:20], 0, "the input ends 20 bytes into a value"},
 		{"ends in an annotation", header(1, "ip")[:30], 0, "the input ends 30 bytes into a value"},
 
 		{"text", []byte("GET / HTTP/1.1\r\n"), 0, "found an unsigned integer (byte 0x47)" + notValue + "; this is text, 'G': a stage must not print to its standard output"},
@@ -80,9 +76,7 @@ func TestReader(t *testing.T) {
 		{"a negative number", unhex("ff"), 0, "found a signed integer (byte 0xff)" + notValue},
 
 		{"0xc1 in a frame", unhex("93 c1"), 0, "found byte 0xc1, which msgpack never uses"},
-		{"an empty array", unhex("90"), 0, "found an array of 0, want 3 elements or more"},
 		{"an array of 2", cat(a, unhex("92 01 c0")), 58, "found an array of 2, want 3 elements or more"},
-		{"time nil", frame(null, null, bin(arp)), 0, "the time is nil" + notTime},
 		{"time a float", frame(unhex("ca 00000000"), null, bin(arp)), 0, "the time is a float" + notTime},
 		{"time negative", frame(unhex("d1 8000"), null, bin(arp)), 0, "the time is a signed integer" + notTime},
 		{"time a negative fixint", frame(unhex("e0"), null, bin(arp)), 0, "the time is a signed integer" + notTime},
@@ -90,8 +84,6 @@ func TestReader(t *testing.T) {
 		{"offload of 9 bytes", canon(ts, vnet[:9], arp), 0, "the offload header has 9 bytes, want 10"},
 		{"offload a number", frame(one, one, bin(arp)), 0, "the offload header is an unsigned integer, want nil or a bin of 10 bytes"},
 		{"frame a string", frame(one, null, str("frame")), 0, "the frame is a string, want a bin"},
-		{"frame an array", frame(one, null, unhex("90")), 0, "the frame is an array, want a bin"},
-		{"frame nil", frame(one, null, null), 0, "the frame is nil, want a bin"},
 	}
 	for _, code := range []string{"c6", "c9", "db", "dd", "df"} {
 		tests = append(tests, row{"4 G in an addition, " + code, added(1, arp, unhex(code+" ffffffff 00")), 0, tooMuch})
@@ -156,35 +148,35 @@ func TestHeader(t *testing.T) {
 	}
 }
 
+// A Reader delivers what came before an error. A deadline comes once, other errors again and again.
 func TestSourceErrors(t *testing.T) {
 	a, b := canon(ts, nil, arp), canon(ts, vnet, arp)
-	broken := errors.New("the disk is on fire")
-	for name, tt := range map[string]struct {
+	broken, late := errors.New("broken"), os.ErrDeadlineExceeded
+	for _, tt := range []struct {
 		src  reads
-		want error
+		want string
 	}{
-		"its own error inside a value": {reads{{a, nil}, {b[:30], nil}, {nil, broken}}, broken},
-		"its own error with data":      {reads{{a, broken}, {nil, broken}}, broken},
-		"the end with data":            {reads{{a, io.EOF}, {nil, io.EOF}}, nil},
-		"nothing, now and then":        {reads{{nil, nil}, {a[:10], nil}, {nil, nil}, {a[10:], nil}, {nil, io.EOF}}, nil},
+		{reads{{a, nil}, {b[:30], nil}, {nil, broken}}, "frame, broken, broken"},
+		{reads{{a, broken}, {nil, broken}}, "frame, broken, broken"},
+		{reads{{a, io.EOF}, {nil, io.EOF}}, "frame, EOF, EOF"},
+		{reads{{nil, nil}, {a[:10], nil}, {nil, nil}, {a[10:], nil}, {nil, io.EOF}}, "frame, EOF, EOF"},
+		{reads{{a[:20], nil}, {nil, late}, {a[20:], nil}, {nil, late}, {b, nil}, {nil, io.EOF}}, "late, frame, late, frame, EOF, EOF"},
 	} {
-		if got, err := readAll(t, NewReader(&tt.src)); len(got) != 1 || err != tt.want {
-			t.Errorf("%s: %d values and %v, want 1 and %v", name, len(got), err, tt.want)
-		}
-	}
-}
-
-// A Reader returns a deadline once, and other errors again and again.
-func TestDeadline(t *testing.T) {
-	a, b := canon(1, nil, arp), canon(2, nil, arp)
-	r := NewReader(&reads{{a[:20], nil}, {nil, os.ErrDeadlineExceeded}, {a[20:], nil}, {b, nil}, {nil, io.EOF}})
-	for i, want := range []error{nil, os.ErrDeadlineExceeded, nil, nil, io.EOF, io.EOF} {
-		if err := r.Fill(); err != want {
-			t.Fatalf("Fill %d: %v, want %v", i, err, want)
-		}
+		var got []string
 		var rec Record
-		if ok, _ := r.Buffered(&rec); ok != (i == 2 || i == 3) {
-			t.Errorf("a frame after Fill %d: %v", i, ok)
+		for r, ends := NewReader(&tt.src), 0; ends < 2; {
+			switch err := r.Next(&rec); err {
+			case nil:
+				got = append(got, "frame")
+			case late:
+				got = append(got, "late")
+			default:
+				got = append(got, err.Error())
+				ends++
+			}
+		}
+		if strings.Join(got, ", ") != tt.want {
+			t.Errorf("%q, want %s", got, tt.want)
 		}
 	}
 }
@@ -256,10 +248,6 @@ func TestPutHead(t *testing.T) {
 			t.Fatalf("offload at %d: % x", at, b[:n])
 		}
 	}
-	b := make([]byte, HeadSize)
-	if n := PutHead(b, ts, nil, len(arp)); n != HeadSize || !bytes.Equal(b, canon(ts, nil, arp)[:n]) {
-		t.Errorf("% x", b)
-	}
 }
 
 // A frame of the largest size that comes byte by byte must not cost a copy of
@@ -295,12 +283,10 @@ func TestMemory(t *testing.T) {
 	}{
 		{"frame of 4 GB", string(canon(ts, nil, nil)[:12]) + "\xff\xff\xff\xff", little},
 		{"frame of 4 GB, short", "\x93\x01\xc0\xc6\xff\xff\xff\xff", little},
-		{"array of 4 G", "\xdd\xff\xff\xff\xff\x01\xc0\xc4\x00", little},
 		{"map of 4 G", "\xdf\xff\xff\xff\xff\xa0", little},
 		{"array of a million", "\xdd\x00\x10\x00\x00\x01\xc0\xc4\x00", little},
 		{"string of 4 GB in an annotation", "\x81\xa6format\xdb\xff\xff\xff\xff", little},
 		{"array of a million in an annotation", "\x81\xa6format\xdd\x00\x10\x00\x00", little},
-		{"deep", strings.Repeat("\x91", 1<<20), little},
 		{"frame of 1 MiB that does not come", string(million[:100]), whole},
 		{"frame of 1 MiB", string(million), whole},
 	} {

@@ -41,16 +41,8 @@ func (g *gather) Writev(spans [][]byte) error {
 func (g *gather) flushed(w *Writer, want []byte) {
 	g.t.Helper()
 	if err := w.Flush(); err != nil || !bytes.Equal(g.Bytes(), want) {
-		g.t.Fatalf("%v; wrote %d bytes, want %d; they differ at %d", err, g.Len(), len(want), differ(g.Bytes(), want))
+		g.t.Fatalf("%v; wrote %d bytes, want %d, or others", err, g.Len(), len(want))
 	}
-}
-
-func differ(a, b []byte) int {
-	i := 0
-	for i < len(a) && i < len(b) && a[i] == b[i] {
-		i++
-	}
-	return i
 }
 
 // plainWriter hides Writev.

@@ -2,6 +2,7 @@ package fdio
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -291,56 +292,18 @@ func TestReaderGone(t *testing.T) {
 	})
 }
 
-// The same of a write that waits for room.
-func TestReaderGoneWhileFull(t *testing.T) {
-	kinds(t, func(t *testing.T, e *ends) {
-		closeSoon(&e.r)
-		if n, err := NewOutput(e.w).Write(make([]byte, 8<<20)); n == 8<<20 || err != ErrReaderGone {
-			t.Errorf("%d, %v", n, err)
-		}
-	})
-}
-
-// A Stream returns all data before the end, also after the writer has gone.
-func TestEnd(t *testing.T) {
-	pairs(t, func(t *testing.T, in, out *ends) {
-		s := NewTeeStream(in.r, NewOutput(out.w))
-		send(t, in.w, "last words")
-		closeSoon(&in.w)
-		b := make([]byte, 100)
-		if n, err := s.Read(b); string(b[:n]) != "last words" || err != nil {
-			t.Errorf("%q, %v", b[:n], err)
-		}
-		for range 2 {
-			if n, err := s.Read(b); n != 0 || err != io.EOF {
-				t.Errorf("%d, %v, want the end", n, err)
-			}
-		}
-	})
-}
-
 func TestRegularFile(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "file")
-	w, err := os.Create(name)
+	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
 	must(t, err)
-	defer w.Close()
+	defer f.Close()
 	want := packettest.Bytes(200000)
-	out := NewOutput(int(w.Fd()))
-	if n, err := out.Write(want[:100000]); n != 100000 || err != nil {
-		t.Errorf("Write: %d, %v", n, err)
-	}
-	if err := out.Writev([][]byte{want[100000:150000], want[150000:]}); err != nil {
-		t.Errorf("Writev: %v", err)
-	}
-	r, err := os.Open(name)
+	out, s := NewOutput(int(f.Fd())), NewStream(int(f.Fd()), -1)
+	_, err = out.Write(want[:100000])
+	must(t, errors.Join(err, out.Writev([][]byte{want[100000:150000], want[150000:]})))
+	_, err = f.Seek(0, io.SeekStart)
 	must(t, err)
-	defer r.Close()
-	s := NewStream(int(r.Fd()), int(w.Fd()))
-	if !s.Regular() {
-		t.Error("not taken for a regular file")
-	}
-	if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%d bytes, %v", len(got), err)
+	if got, err := io.ReadAll(s); err != nil || !s.Regular() || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v, regular %v", len(got), err, s.Regular())
 	}
 }
 

@@ -261,9 +261,6 @@ func (t *writer) ethernet(header, f []byte) uint64 {
 // done counts what the device was given in room: a frame, or several of which rec is the first.
 // It returns the error of the write if the device is gone, and counts other errors.
 func (t *writer) done(err error, rec *frame.Record, room []byte, frames int) error {
-	if errors.Is(err, tap.ErrGone) {
-		return err
-	}
 	f, header := room[tap.Headroom:], []byte(nil)
 	if t.dev.VNetHdr() {
 		header = room[tap.Headroom-offload.HeaderSize : tap.Headroom]
@@ -274,6 +271,9 @@ func (t *writer) done(err error, rec *frame.Record, room []byte, frames int) err
 		t.n.writtenBytes += uint64(len(f))
 		t.n.writtenEthernet += ethernet
 		return nil
+	}
+	if errors.Is(err, tap.ErrGone) {
+		return err
 	}
 	t.n.refused += uint64(frames)
 	t.n.lostEthernet += ethernet

@@ -78,7 +78,10 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	version := t.Flags.Bool("version", false, "")
 	defer func() {
 		if r := recover(); r != nil {
-			fmt.Fprintf(stderr, "%s: internal error: %v\n%s", t.Name, r, debug.Stack())
+			fmt.Fprintf(stderr, "%s: internal error: %v\n", t.Name, r)
+			if t.Verbose {
+				fmt.Fprintf(stderr, "%s", debug.Stack())
+			}
 			status = 1
 		}
 	}()

@@ -48,12 +48,15 @@ func TestMainMessages(t *testing.T) {
 	}
 }
 
-// A fault of ours is a failure, with a trace to report.
+// A fault of ours is said in a line, and the trace only where it is asked for.
 func TestPanic(t *testing.T) {
-	var stderr strings.Builder
-	tool := &Tool{Name: "tool", Flags: flag.NewFlagSet("tool", flag.ContinueOnError), Run: func(*Tool, []string) error { panic("oh") }}
-	status := tool.main(nil, os.Stdout, &stderr)
-	if status != 1 || !strings.HasPrefix(stderr.String(), "tool: internal error: oh\ngoroutine") {
-		t.Errorf("status %d, %s", status, &stderr)
+	for _, args := range [][]string{nil, {"-v"}} {
+		var stderr strings.Builder
+		tool := &Tool{Name: "tool", Flags: flag.NewFlagSet("tool", flag.ContinueOnError), Run: func(*Tool, []string) error { panic("oh") }}
+		status := tool.main(args, os.Stdout, &stderr)
+		trace := strings.Contains(stderr.String(), "goroutine")
+		if status != 1 || !strings.HasPrefix(stderr.String(), "tool: internal error: oh\n") || trace != (args != nil) {
+			t.Errorf("%q: status %d, %s", args, status, &stderr)
+		}
 	}
 }

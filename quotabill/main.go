@@ -92,7 +92,7 @@ the billed rate are free. Text has colour on a terminal, unless NO_COLOR is set.
   quotabill -csv samples.csv -window month -quota 20TB -cycle-day 5
 `
 
-// job is what the flags ask for.
+// job has the values of the flags, and what follows from them.
 type job struct {
 	csv       []string
 	ledger    string

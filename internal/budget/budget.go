@@ -284,7 +284,7 @@ func (b *Budget) begin() {
 	}
 }
 
-// settle counts window k, which can no more change.
+// settle counts window k, which can no longer change.
 func (b *Budget) settle(k int64) {
 	if !b.over[at(k)] {
 		return

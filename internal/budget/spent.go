@@ -38,7 +38,7 @@ func (s *spent) level(b *Budget) int64 {
 	return least
 }
 
-// observe counts the samples of slot k, which can no more change.
+// observe counts the samples of slot k, which can no longer change.
 func (b *Budget) observe(k int64) {
 	c := &b.cycles[1]
 	if b.cfg.Hard || k*b.slot < c.start || (k+b.span)*b.slot > c.end {

@@ -66,7 +66,7 @@ func TestBudgetBothDirections(t *testing.T) {
 	}
 }
 
-// worstPhase is of the 60 phases that a poller can have the one that bills most in a cycle.
+// worstPhase returns which of the 60 phases of a poller bills most in a cycle.
 type worstPhase struct {
 	Phases int
 	Commit float64 `json:"commit_bps"`

@@ -199,7 +199,7 @@ cp port.rrd port1.rrd; cp internal/samples/testdata/vnstat-fiveminute.json port2
 echo '{"status":"ok","graph_data":{"in_data":[8,16],"out_data":[80,160.8],"ticks":["1793491500","1793491800"]}}' >librenms.json
 `
 
-// The stages that the README shows drop what they are to drop, and its bills of ports are right.
+// The stages that the README shows drop the right frames, and its bills of ports are right.
 func TestReadmeCommands(t *testing.T) {
 	t.Parallel()
 	// On a new machine, with a careful umask.

@@ -29,7 +29,7 @@ func TestSoak(t *testing.T) {
 		t.Errorf("only %d kills", kills)
 	}
 
-	// Any message of a stage is a thing that it cannot explain.
+	// The soak cannot explain any message of a stage.
 	tools := t.TempDir()
 	write(t, tools+"/bytehist", "#!/bin/sh\necho odd >&2\nexec bytehist \"$@\"\n")
 	for _, name := range []string{"tunread", "quotagate", "tunwrite"} {

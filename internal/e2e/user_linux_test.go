@@ -78,7 +78,7 @@ func TestUser(t *testing.T) {
 			}
 		})
 	}
-	// It is not the attempt that is wrong: it attaches to a tap of its user, where /dev/net/tun is
+	// The same attempt succeeds at a tap of the stages' user, where /dev/net/tun is
 	// open to it. Otherwise a device says so, and what to do.
 	ns, node := nettest.New(t), openDir(t)+"/tap"
 	ns.Batch("tuntap add mode tap multi_queue vnet_hdr dev tap0 user nobody")

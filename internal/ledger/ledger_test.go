@@ -266,7 +266,7 @@ func TestUncleared(t *testing.T) {
 	}
 }
 
-// Cycles that cannot be are left out, but for those that overlap. Counts that cannot be are at most a bound. A ledger
+// Invalid cycles are left out, except that cycles may overlap. A count is at most a bound. A ledger
 // that has a cycle twice ends well.
 func TestDamaged(t *testing.T) {
 	for name, tt := range map[string]struct {

@@ -57,7 +57,7 @@ type utf16Reader struct {
 	order binary.ByteOrder
 }
 
-// Read reads a character, for which a buffered reader has room.
+// Read reads one character. p has room for it, as a Peek of 16 KiB leaves room in a buffer of 64 KiB.
 func (r utf16Reader) Read(p []byte) (int, error) {
 	var unit [4]byte
 	if _, err := io.ReadFull(r.in, unit[:2]); err != nil {

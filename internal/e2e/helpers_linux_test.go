@@ -89,7 +89,7 @@ func gone(t testing.TB, stages []*stage) {
 // signal sends signals to all stages.
 func signal(t testing.TB, all []*stage, sig ...unix.Signal) {
 	t.Helper()
-	for _, s := range all {
+	for _, s := range slices.Backward(all) { // the source last: with it the others end
 		for _, x := range sig {
 			if err := s.Process.Signal(x); err != nil {
 				t.Fatal(err)

@@ -148,7 +148,7 @@ func TestHeader(t *testing.T) {
 	}
 }
 
-// A Reader delivers what came before an error. A deadline comes once, other errors again and again.
+// A Reader delivers all values before an error. A deadline comes once, other errors again and again.
 func TestSourceErrors(t *testing.T) {
 	a, b := canon(ts, nil, arp), canon(ts, vnet, arp)
 	broken, late := errors.New("broken"), os.ErrDeadlineExceeded

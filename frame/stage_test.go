@@ -127,8 +127,8 @@ func TestRunReaderGone(t *testing.T) {
 	}
 }
 
-// A stage shares its descriptors with its neighbours: their flags stay. What it passed before an
-// error of its own is written.
+// A stage shares its descriptors with its neighbours: their flags stay. Frames passed before an
+// error of its own are written.
 func TestRunKeepsFlags(t *testing.T) {
 	for name, nonblock := range map[string]bool{"blocking": false, "non-blocking": true} {
 		feed, in, out, drain := pipes(t, nonblock)

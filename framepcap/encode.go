@@ -41,7 +41,7 @@ func (e *encoder) run() error {
 	return err
 }
 
-// Idle is frame.Stage's: it writes what was gathered.
+// Idle is frame.Stage's: it writes the gathered bytes.
 func (e *encoder) Idle() error {
 	_, err := e.out.Write(e.buf)
 	e.buf = e.buf[:0]

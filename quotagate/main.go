@@ -166,7 +166,7 @@ func (c *config) check() (err error) {
 	g.Rate, g.Window = c.rate.BytesPerSecond(), time.Duration(c.window.Duration)
 	// Inbound traffic was billed before it reached the gate.
 	g.Offered = c.offered != 0 || c.given["dir"] && c.dir == ledger.In && !c.given["charge"]
-	// What comes in may use up a quota that both directions share.
+	// Inbound traffic may use up a quota that both directions share.
 	g.Floor = c.bill == both && !c.given["charge"]
 	length, ofMonth := c.calendar.Length, c.calendar.Day != 1 || c.zone != "UTC"
 	switch {

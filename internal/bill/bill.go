@@ -239,7 +239,7 @@ func (c *Terms) percentile(m Method, windows []Window) int64 {
 	return values[c.Rank.index(c.Percentile, len(values))]
 }
 
-// billed returns what is billed for windows.
+// billed returns the bytes that are billed for windows.
 func (c *Terms) billed(windows []Window) (most int64) {
 	for _, m := range c.Method.parts() {
 		most = max(most, c.percentile(m, windows))

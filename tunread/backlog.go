@@ -21,10 +21,10 @@ const (
 	// longestQueue is the limit in bytes. A flow that fills it waits some milliseconds at
 	// Gbit/s, and others do not wait for it. With 1 MiB, TCP lost more, and was slower.
 	longestQueue = 4 << 20
-	// atOnce and spans limit the bytes and records taken from the queue for one write. These
+	// atOnce and mostSpans limit the bytes and records taken from the queue for one write. These
 	// no longer let a frame of another flow pass.
-	atOnce = 64 << 10
-	spans  = 64
+	atOnce    = 64 << 10
+	mostSpans = 64
 	// nap is the longest wait for room before the device is read again.
 	nap = 200 * time.Microsecond
 	// copied is the size up to which a frame is copied to memory of its own size. A longer
@@ -155,7 +155,7 @@ func (t *reader) flush() error {
 // fetch sets the spans of the next write, and returns the number of their bytes.
 func (t *reader) fetch() (n int) {
 	t.spans = t.spans[:0]
-	for i := 0; i < spans && n < atOnce; i++ {
+	for i := 0; i < mostSpans && n < atOnce; i++ {
 		if i == len(t.due) {
 			h := t.queue.Pop()
 			if h == nil {

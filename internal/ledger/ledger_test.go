@@ -535,8 +535,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// FuzzRead: whatever a file says, reading it ends well, with an error or with cycles in order; and what a gate counts in it is found again. in is the file
-// without the bytes that are reserved.
+// FuzzRead: reading any file ends well, with an error or with cycles in order, and the bytes that a gate counts
+// in it are found again. in is the file without the bytes that are reserved.
 func FuzzRead(f *testing.F) {
 	file := func(slot, cycle time.Duration, slots int) []byte {
 		b := make([]byte, size(slots)-reserved)

@@ -47,7 +47,7 @@ func (f *file) time(text string) (at int64, wall bool, err error) {
 	for i, layout := range f.layouts {
 		if t, err := time.Parse(layout, text); err == nil {
 			f.layouts[0], f.layouts[i] = layout, f.layouts[0] // most likely that of the next one
-			return t.UnixNano(), !strings.Contains(layout, "07"), calendar.CheckYear(t)
+			return t.UnixNano(), !f.utc && !strings.Contains(layout, "07"), calendar.CheckYear(t)
 		}
 	}
 	if dayOrMonth.MatchString(text) {
@@ -56,13 +56,14 @@ func (f *file) time(text string) (at int64, wall bool, err error) {
 	return 0, false, fmt.Errorf("%.40q is not a time: want 2006-01-02T15:04:05Z, 2006-01-02 15:04:05 or seconds since 1970", text)
 }
 
-// epoch reads seconds since the epoch, or by their number of digits milli-, micro- or nanoseconds.
+// epoch reads seconds since the epoch, or by their number of digits milli-, micro- or nanoseconds. The latter
+// have ten digits of seconds: 202603010005 is no time.
 func epoch(text string) (t time.Time, is bool) {
 	whole, part, _ := strings.Cut(text, ".")
-	if len(whole) < 9 || strings.Trim(whole+part, "0123456789") != "" {
+	if n := len(whole); n != 9 && n != 10 && n != 13 && n != 16 && n != 19 || strings.Trim(whole+part, "0123456789") != "" {
 		return t, false
 	}
-	digits, point := whole+part+"000000000", len(whole)-min((len(whole)-9)/3, 3)*3
+	digits, point := whole+part+"000000000", min(len(whole), 10)
 	seconds, _ := strconv.ParseInt(digits[:point], 10, 64) // or the largest, of no year that is taken
 	nanoseconds, _ := strconv.ParseInt(digits[point:point+9], 10, 64)
 	return time.Unix(seconds, nanoseconds), true

@@ -23,7 +23,8 @@ var kinds = []struct {
 	{"period", 2, "period duration interval"},
 	{"date", 1, "date"},
 	{"time", 2, "time timestamp date datetime epoch unix utc start begin from"},
-	{"other", 99, "errors errs error packets packet pkts ucastpkts discards drops dropped " +
+	{"other", 99, "errors errs error packets packet pkts pps ucastpkts frames discards drops dropped " +
+		"percent util utilization utilisation " +
 		"max maximum peak min minimum avg average percentile"},
 	{"in", 99, "in rx inbound input ingress receive received recv download " +
 		"inoctets ifinoctets ifhcinoctets bytesin bytesrecv rxbytes"},
@@ -70,34 +71,44 @@ func portOf(name string) string {
 	}
 	words := strings.FieldsFunc(name, func(c rune) bool { return strings.ContainsRune(" _,:", c) })
 	words = slices.DeleteFunc(words, func(w string) bool {
-		bytes, _ := unit(w)
+		scale, _, _ := unit(w)
 		kind := kindOf(w)
-		return bytes != 0 || kind == "in" || kind == "out" || has(noiseWords, []string{strings.ToLower(w)})
+		return scale != 0 || kind == "in" || kind == "out" || has(noiseWords, []string{strings.ToLower(w)})
 	})
 	return strings.Join(words, " ")
 }
 
-// unitName matches a unit of bits or bytes; b is bits, and B bytes.
-var unitName = regexp.MustCompile(`(?:^|[^A-Za-z])((?i:k|m|g|t)?)(i?)((?i:bits?|bytes?|octets?)|[bB]|[bB](?:ps))(\s*/\s*s(?:ec|econd)?|[pP][sS]|\s+per\s+sec(?:ond)?)?(?:[^A-Za-z]|$)`)
+// unitName matches a unit of bits or bytes, and the time that it is of; b is bits, and B bytes.
+var unitName = regexp.MustCompile(`(?:^|[^A-Za-z])((?i:k|m|g|t)?)(i?)((?i:bits?|bytes?|octets?)|[bB])` +
+	`(\s*/\s*\w+|[pP][sS]|\s+per\s+\w+)?(?:[^A-Za-z]|$)`)
 
-// unit returns the bytes of a unit that a text names, 0 if it names none, and whether it is a
-// second.
-func unit(text string) (bytes float64, rate bool) {
+// second matches the time of a rate.
+var second = regexp.MustCompile(`(?i)^(\s*/\s*|p|\s+per\s+)s(ec(ond)?s?)?$`)
+
+// unit returns the unit that a text names, as so many bits or bytes, a scale of 0 if it names none; the bytes
+// of one, 0 if it is not clear; and whether it is a second. BPS has both meanings, and no value is an hour.
+func unit(text string) (scale, bytes float64, rate bool) {
 	m := unitName.FindStringSubmatch(strings.ReplaceAll(text, "_", " "))
 	if m == nil || m[1] == "" && len(m[3]) == 1 && m[4] == "" {
-		return 0, false
-	}
-	bytes = 1
-	if base := m[3]; base[0] == 'b' && (len(base) == 1 || base == "bps") || strings.HasPrefix(strings.ToLower(base), "bit") {
-		bytes = 1. / 8
+		return 0, 0, false
 	}
 	prefix := 1000.
 	if m[2] != "" {
 		prefix = 1024
 	}
-	bytes *= math.Pow(prefix, float64(strings.Index(" kmgt", strings.ToLower(m[1]))))
-	return bytes, m[4] != "" || strings.EqualFold(m[3], "bps")
+	scale = math.Pow(prefix, float64(strings.Index(" kmgt", strings.ToLower(m[1]))))
+	rate = second.MatchString(m[4])
+	switch base := m[3]; {
+	case base+m[4] == "BPS" || m[4] != "" && !rate:
+		return scale, 0, rate
+	case base == "b" || strings.HasPrefix(strings.ToLower(base), "bit"):
+		return scale, 1. / 8, rate
+	}
+	return scale, 1, rate
 }
+
+// utcName matches a name that says that times are of UTC, and not some hours from it.
+var utcName = regexp.MustCompile(`(?i)(?:^|[^a-z])(?:utc|gmt)[\W_]*(?:[a-z]|$)`)
 
 // table is the columns of a file, -1 where there is none.
 type table struct {
@@ -159,6 +170,10 @@ func (f *file) header(line int, names ...string) (*table, error) {
 		return nil, cli.Hint(errors.New("neither a sample nor the names of the columns: want time,in,out"),
 			"name the columns, or give -format time=NUMBER,in=NUMBER,out=NUMBER")
 	}
+	f.utc = utcName.MatchString(names[t.time])
+	if t.period >= 0 && has("ms min mins minutes h hours", split(names[t.period])) {
+		return nil, cli.Hint(fmt.Errorf("%q: want seconds", names[t.period]), "convert them, or rename the column")
+	}
 	directed := column("in") >= 0 || column("out") >= 0
 	t.need = max(t.time, t.date, t.period, t.port) + 1
 	for i, name := range names {
@@ -190,6 +205,7 @@ func (f *file) addColumn(t *table, i, direction int, names []string) (err error)
 	if !f.Format.has("in", "out") {
 		port = portOf(names[i])
 	}
+	first := len(t.series) == 0
 	k := slices.IndexFunc(t.series, func(s series) bool { return s.port == port })
 	if k < 0 {
 		k = len(t.series)
@@ -200,31 +216,45 @@ func (f *file) addColumn(t *table, i, direction int, names []string) (err error)
 		return cli.Hint(fmt.Errorf("%q and %q are both %s", names[s.value[d]], names[i], directions[direction]),
 			"give -format in=NAME,out=NAME")
 	}
-	s.value[d] = i
-	s.unit[d], err = f.resolve(names[i])
-	return err
+	rate := false
+	if s.unit[d], rate, err = f.resolve(names[i]); err != nil {
+		return err
+	}
+	if !first && rate != f.rate {
+		err := fmt.Errorf("%q: of some columns values are those of a sample, and of others of a second", names[i])
+		return cli.Hint(err, "if that is not so, give -format amount or -format rate")
+	}
+	s.value[d], f.rate = i, rate
+	return nil
 }
 
-// resolve returns the bytes in one of a column: as the user says, or its name, or the format.
-// It settles whether values are those of a second.
-func (f *file) resolve(name string) (float64, error) {
+// resolve returns the bytes in one of a column, and whether its values are those of a second: as the user
+// says, or its name, or the format.
+func (f *file) resolve(name string) (bytes float64, rate bool, err error) {
 	o, words := f.Format, split(name)
-	bytes, rate := unit(name)
-	named := bytes != 0
-	if !named || o.has("bits", "bytes") {
+	scale, bytes, second := unit(name)
+	bits, unclear := bytes == 1./8, bytes == 0 && (scale != 0 && !second || scale == 0 && strings.ContainsAny(name, "([%"))
+	if bytes == 0 || o.has("bits", "bytes") {
 		bytes = f.kind.unit
 	}
-	rate = rate || has(rateWords, words)
+	rate = f.rate
 	switch {
 	case o.has("rate", "amount") || f.Counters:
-	case rate || has(amountWords, words):
-		f.rate = rate
-	case named && (bytes < 1 || f.rate):
-		return 0, cli.Hint(fmt.Errorf("%q: those of a sample, or a second?", name), "give -format amount or -format rate")
+	case second || has(rateWords, words):
+		rate = true
+	case has(amountWords, words):
+		rate = false
+	case bits || scale != 0 && f.rate:
+		return 0, false, cli.Hint(fmt.Errorf("%q: those of a sample, or a second?", name), "give -format amount or -format rate")
 	}
-	if bytes == 0 && f.name != "csv" {
-		return 0, cli.Hint(fmt.Errorf("%q: bits or bytes?", name),
+	switch {
+	case o.has("bits", "bytes"):
+	case unclear && f.name == "csv":
+		return 0, false, cli.Hint(fmt.Errorf("%q: the unit is not known", name),
+			"name it as in (Mbit/s) or in (MB), or if it is a bit or a byte give -format bits or -format bytes")
+	case bytes == 0 && (f.name != "csv" || rate):
+		return 0, false, cli.Hint(fmt.Errorf("%q: bits or bytes?", name),
 			"give -format bits or -format bytes, with amount if they are not a second")
 	}
-	return cmp.Or(bytes, 1), nil
+	return cmp.Or(scale, 1) * cmp.Or(bytes, 1), rate, nil
 }

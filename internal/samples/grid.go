@@ -71,11 +71,11 @@ func (g *grid) distinct() error {
 	return nil
 }
 
-// look looks at the values. It returns an error if amounts look like counters: nearly all rise, and if
-// there are few, by little.
+// look looks at the values. It returns an error if amounts look like counters: nearly all that
+// change rise, and if these are few, by little.
 func (g *grid) look() error {
 	for d, name := range directions[:total] {
-		n, rising, first, last := 0., 0., 0., 0.
+		n, steps, rising, first, last := 0., 0., 0., 0., 0.
 		for i := range g.rows {
 			x := g.rows[i].value[d]
 			switch {
@@ -85,10 +85,12 @@ func (g *grid) look() error {
 				first = x
 			case x > last:
 				rising++
+				steps++
+			case x < last:
+				steps++
 			}
 			n, last, g.wide[d] = n+1, x, g.wide[d] || x >= 1<<32 || g.name == "prometheus"
 		}
-		steps := n - 1
 		g.seen[d] = n > 0
 		if g.Format.has("amount") || g.rate || g.Counters || steps < 2 || rising < 0.95*steps {
 			continue
@@ -227,6 +229,10 @@ func (g *grid) intervals() error {
 		return g.at(g.rows[1].line, cli.Hint(err, "give -interval"))
 	case g.slot > 24*int64(time.Hour):
 		return fmt.Errorf("samples are %v apart: must be at most a day", time.Duration(g.slot))
+	}
+	if step > g.slot && !g.flows {
+		g.note(g.rows[0].line, "samples are mostly %v apart, not %v: those between count as missing",
+			cli.Duration(step), cli.Duration(g.slot))
 	}
 	return nil
 }

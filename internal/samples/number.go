@@ -32,6 +32,8 @@ func (f *file) number(text string) (float64, error) {
 		err = fmt.Errorf("%.40q is not a number", text)
 		if i := strings.IndexAny(text, " kMGTb"); i > 0 && text[0] >= '0' && text[0] <= '9' {
 			err = cli.Hint(err, "export numbers without units: in Grafana, turn off Formatted data")
+		} else if strings.Contains(text, ",") {
+			err = cli.Hint(err, "if the comma is the decimal mark, give -format decimal=comma")
 		}
 		return 0, err
 	case x < 0:
@@ -45,7 +47,7 @@ func (f *file) number(text string) (float64, error) {
 // A number with one comma or point may have thousands or a fraction. Thousands may have spaces or apostrophes, too.
 var (
 	ambiguous = regexp.MustCompile(`^([1-9]\d{0,2}[.,]|0,)\d{3}$`)
-	thousands = regexp.MustCompile(`^[-+]?\d{1,3}((,\d{3})+|(\.\d{3})+|([ \x{a0}\x{202f}]\d{3})+|(['\x{2019}]\d{3})+)$`)
+	thousands = regexp.MustCompile(`^[-+]?[1-9]\d{0,2}((,\d{3})+|(\.\d{3})+|([ \x{a0}\x{202f}]\d{3})+|(['\x{2019}]\d{3})+)$`)
 	separator = regexp.MustCompile(`[^-+\d]`)
 )
 
@@ -68,9 +70,11 @@ func (f *file) plain(text string) (string, error) {
 		if comma {
 			decimal = ","
 		}
-		if f.comma == 0 {
-			f.comma = decimal[0]
+		if f.comma != 0 && f.comma != decimal[0] {
+			return "", cli.Hint(fmt.Errorf("%.40q does not have %q as its decimal mark", text, f.comma),
+				"give -format decimal=comma or -format decimal=point, and write all numbers alike")
 		}
+		f.comma = decimal[0]
 	}
 	whole, part, fraction := strings.Cut(text, decimal)
 	if thousands.MatchString(whole) {

@@ -125,6 +125,7 @@ type file struct {
 	late    int64  // nanoseconds from the end of a sample to its time
 	notes   []note
 	layouts []string // of times, the last one that fitted first
+	utc     bool     // the name of the times says that they are of UTC
 	comma   byte     // the decimal mark of numbers; 0 if it is not known
 }
 

@@ -56,7 +56,8 @@ func readCacti(f *file) error {
 		return errors.New("want the title, label, start, end and step of a graph")
 	}
 	if !f.Format.has("bytes", "bits") {
-		f.kind.unit, _ = unit(head[1])
+		scale, bytes, _ := unit(head[1])
+		f.kind.unit = scale * bytes
 	}
 	var t *table
 	ended, first := false, true

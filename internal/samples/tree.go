@@ -106,14 +106,19 @@ func (f *file) series(count int, metric map[string]string, said bool) (port stri
 			labels = append(labels, key+"="+metric[key])
 		}
 	}
+	given := 0
 	for d, option := range directions[:total] {
 		want, all := strings.ToLower(f.Format[option]), strings.ToLower(fmt.Sprint(metric))
 		if want != "" && strings.Contains(all, want) {
 			direction = d
+			given++
 		}
 	}
 	port = strings.Join(labels, " ")
 	switch text := metric["__name__"]; {
+	case given > 1:
+		err = cli.Hint(fmt.Errorf("series %d (%s) has the words of both directions", count, fmt.Sprint(metric)),
+			"give -format in=WORD,out=WORD of which only one is in each")
 	case direction < 0:
 		err = cli.Hint(fmt.Errorf("series %d (%s) is neither in nor out by its name and labels", count, port),
 			"ask for series with their names, or give -format in=WORD,out=WORD of their labels")

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,5 +71,18 @@ func TestOneOfTheNextMonth(t *testing.T) {
 		if cycles, err := j.cycles(&cli.Tool{}, ports[0].Samples); err != nil || len(cycles) != 1 || cycles[0].Name != want {
 			t.Errorf("%q: %v %v", given, cycles, err)
 		}
+	}
+}
+
+// A commit may be free, with a price for its overage.
+func TestFreeCommit(t *testing.T) {
+	j, _ := portsOf(t, "", "2026-11-10 00:00:00,0,1\n2026-11-10 00:05:00,0,1\n")
+	j.rate, j.terms.Prices.Overage = 1e6, 2e6
+	j.given = func(names ...string) bool { return slices.Contains(names, "price") || slices.Contains(names, "overage") }
+	if err := j.check(); err != nil {
+		t.Error(err)
+	}
+	if cost := j.terms.Prices.Of(1e6, 3e6); cost.Total != 4e6 {
+		t.Error(cost)
 	}
 }

@@ -226,7 +226,7 @@ func (j *job) conflict() error {
 		{j.plan && j.given("slots"), "-slots is for one commit: give it with -simulate, not -plan"},
 		{gates && j.terms.Missing != bill.Zero,
 			"-missing is not for -simulate or -plan: they count missing samples as zero"},
-		{j.terms.Prices.Commit == 0 && j.given("overage", "round-up", "minimum", "currency"),
+		{!j.given("price") && j.given("overage", "round-up", "minimum", "currency"),
 			"-overage, -round-up, -minimum and -currency go with -price"},
 		{j.terms.Prices.Commit != 0 && j.window.Month,
 			"-price is for a percentile, and -window month is a transfer cap"},

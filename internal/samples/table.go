@@ -36,12 +36,31 @@ func readTable(f *file) error {
 			if !f.Format.has("time") {
 				names[0] = "time"
 			}
+		} else if comment := f.named(); comment != "" {
+			return cli.Hint(fmt.Errorf("the columns have no names, but a comment before has some: %.80s", comment),
+				"remove the # before these, or give -format time=NUMBER,in=NUMBER,out=NUMBER")
 		}
 		if t, err = f.header(line, names...); err != nil {
 			return err
 		}
 		return f.record(t, row{line: line}, fields)
 	})
+}
+
+// named returns the comment before the first line that seems to name the columns in another way than time, in
+// and out.
+func (f *file) named() string {
+	for line := range strings.Lines(f.head) {
+		name, comment := strings.CutPrefix(strings.TrimSpace(line), "#")
+		if !comment && name != "" {
+			break
+		}
+		names := strings.FieldsFunc(name, func(c rune) bool { return strings.ContainsRune(",;\t|", c) })
+		if len(names) > 2 && kindOf(names[0]) == "time" && !slices.Equal(split(name), split("time,in,out")) {
+			return "#" + name
+		}
+	}
+	return ""
 }
 
 // cactiHead is how an export of Cacti begins: lines of a name, in the language of its user, and the title,

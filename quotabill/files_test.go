@@ -78,7 +78,9 @@ func TestOneOfTheNextMonth(t *testing.T) {
 func TestFreeCommit(t *testing.T) {
 	j, _ := portsOf(t, "", "2026-11-10 00:00:00,0,1\n2026-11-10 00:05:00,0,1\n")
 	j.rate, j.terms.Prices.Overage = 1e6, 2e6
-	j.given = func(names ...string) bool { return slices.Contains(names, "price") || slices.Contains(names, "overage") }
+	j.given = func(names ...string) bool {
+		return slices.Contains(names, "price") || slices.Contains(names, "overage")
+	}
 	if err := j.check(); err != nil {
 		t.Error(err)
 	}

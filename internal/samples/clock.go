@@ -45,7 +45,7 @@ func (f *file) time(text string) (at int64, wall bool, err error) {
 		return t.UnixNano(), false, calendar.CheckYear(t)
 	}
 	for i, layout := range f.layouts {
-		if t, err := time.Parse(layout, text); err == nil {
+		if t, err := time.Parse(layout, strings.ToUpper(text)); err == nil {
 			f.layouts[0], f.layouts[i] = layout, f.layouts[0] // most likely that of the next one
 			return t.UnixNano(), !f.utc && !strings.Contains(layout, "07"), calendar.CheckYear(t)
 		}

@@ -78,33 +78,49 @@ func portOf(name string) string {
 	return strings.Join(words, " ")
 }
 
-// unitName matches a unit of bits or bytes, and the time that it is of; b is bits, and B bytes.
-var unitName = regexp.MustCompile(`(?:^|[^A-Za-z])((?i:k|m|g|t)?)(i?)((?i:bits?|bytes?|octets?)|[bB])` +
-	`(\s*/\s*\w+|[pP][sS]|\s+per\s+\w+)?(?:[^A-Za-z]|$)`)
+var (
+	// unitName matches a unit of bits or bytes; b is bits, and B bytes.
+	unitName = regexp.MustCompile(`(?:^|[^A-Za-z])((?i:kilo|mega|giga|tera|k|m|g|t)?)(i?)((?i:bits?|bytes?|octets?)|[bB])([pP][sS])?(?:[^A-Za-z]|$)`)
+	// strangeUnit matches a word that may have another one.
+	strangeUnit = regexp.MustCompile(`bit|byte|octet|bps`)
 
-// second matches the time of a rate.
-var second = regexp.MustCompile(`(?i)^(\s*/\s*|p|\s+per\s+)s(ec(ond)?s?)?$`)
+	// perSecond and perHour match what a rate is of.
+	perSecond = regexp.MustCompile(`(?i)(/ *|\bper *)s(ec(onds?)?)?\b| s(ec(onds?)?)?$`)
+	perHour   = regexp.MustCompile(`(?i)(/ *|\bper *)\d*(m|min(ute)?s?|h|hr|hours?|d|days?)\b`)
+)
 
 // unit returns the unit that a text names, as so many bits or bytes, a scale of 0 if it names none; the bytes
-// of one, 0 if it is not clear; and whether it is a second. BPS has both meanings, and no value is an hour.
+// of one, 0 if they are not clear; and whether it is a second. BPS and, among small letters, mb have both
+// meanings, and no value is that of an hour.
 func unit(text string) (scale, bytes float64, rate bool) {
-	m := unitName.FindStringSubmatch(strings.ReplaceAll(text, "_", " "))
-	if m == nil || m[1] == "" && len(m[3]) == 1 && m[4] == "" {
-		return 0, 0, false
+	text = strings.ReplaceAll(text, "_", " ")
+	m := unitName.FindStringSubmatch(text)
+	rate = perSecond.MatchString(text)
+	if m == nil || m[1] == "" && len(m[3]) == 1 && m[4] == "" && !rate {
+		return 0, 0, rate
 	}
-	prefix := 1000.
+	prefix, base, ps := 1000., m[3], m[4]
 	if m[2] != "" {
 		prefix = 1024
 	}
-	scale = math.Pow(prefix, float64(strings.Index(" kmgt", strings.ToLower(m[1]))))
-	rate = second.MatchString(m[4])
-	switch base := m[3]; {
-	case base+m[4] == "BPS" || m[4] != "" && !rate:
+	if m[1] != "" {
+		scale = float64(1 + strings.Index("kmgt", strings.ToLower(m[1][:1])))
+	}
+	scale, rate = math.Pow(prefix, scale), rate || ps != ""
+	switch {
+	case base+ps == "BPS" || base+ps == "b" && text == strings.ToLower(text) || perHour.MatchString(text):
 		return scale, 0, rate
 	case base == "b" || strings.HasPrefix(strings.ToLower(base), "bit"):
 		return scale, 1. / 8, rate
 	}
 	return scale, 1, rate
+}
+
+// strange reports whether a name may have a unit that is not known.
+func strange(name string) bool {
+	scale, _, _ := unit(name)
+	return perHour.MatchString(name) || scale == 0 && (strings.ContainsAny(name, "([%") ||
+		slices.ContainsFunc(split(name), func(w string) bool { return kindOf(w) == "" && strangeUnit.MatchString(w) }))
 }
 
 // utcName matches a name that says that times are of UTC, and not some hours from it.
@@ -233,7 +249,7 @@ func (f *file) addColumn(t *table, i, direction int, names []string) (err error)
 func (f *file) resolve(name string) (bytes float64, rate bool, err error) {
 	o, words := f.Format, split(name)
 	scale, bytes, second := unit(name)
-	bits, unclear := bytes == 1./8, bytes == 0 && (scale != 0 && !second || scale == 0 && strings.ContainsAny(name, "([%"))
+	bits := bytes == 1./8
 	if bytes == 0 || o.has("bits", "bytes") {
 		bytes = f.kind.unit
 	}
@@ -249,10 +265,10 @@ func (f *file) resolve(name string) (bytes float64, rate bool, err error) {
 	}
 	switch {
 	case o.has("bits", "bytes"):
-	case unclear && f.name == "csv":
+	case f.name == "csv" && strange(name):
 		return 0, false, cli.Hint(fmt.Errorf("%q: the unit is not known", name),
 			"name it as in (Mbit/s) or in (MB), or if it is a bit or a byte give -format bits or -format bytes")
-	case bytes == 0 && (f.name != "csv" || rate):
+	case bytes == 0 && (f.name != "csv" || rate || scale != 0):
 		return 0, false, cli.Hint(fmt.Errorf("%q: bits or bytes?", name),
 			"give -format bits or -format bytes, with amount if they are not a second")
 	}

@@ -30,7 +30,7 @@ func (f *file) number(text string) (float64, error) {
 	switch {
 	case strings.Trim(plain, "0123456789.eE+-") != "" || err != nil && !errors.Is(err, strconv.ErrRange):
 		err = fmt.Errorf("%.40q is not a number", text)
-		if i := strings.IndexAny(text, " kMGTb"); i > 0 && text[0] >= '0' && text[0] <= '9' {
+		if i := strings.IndexAny(text, " kKMGTbB"); i > 0 && text[0] >= '0' && text[0] <= '9' {
 			err = cli.Hint(err, "export numbers without units: in Grafana, turn off Formatted data")
 		} else if strings.Contains(text, ",") {
 			err = cli.Hint(err, "if the comma is the decimal mark, give -format decimal=comma")

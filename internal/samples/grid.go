@@ -230,7 +230,7 @@ func (g *grid) intervals() error {
 	case g.slot > 24*int64(time.Hour):
 		return fmt.Errorf("samples are %v apart: must be at most a day", time.Duration(g.slot))
 	}
-	if step > g.slot && !g.flows {
+	if step > g.slot && g.rows[0].period == 0 {
 		g.note(g.rows[0].line, "samples are mostly %v apart, not %v: those between count as missing",
 			cli.Duration(step), cli.Duration(g.slot))
 	}

@@ -178,7 +178,7 @@ func readMRTG(f *file) error {
 		case len(fields) != 5:
 			return fmt.Errorf("%d fields, want 5", len(fields))
 		}
-		return f.sample("", row{line: line}, fields[0], [2]string{fields[1], fields[2]}, [2]float64{1, 1})
+		return f.sample("", row{line: line}, fields[0], [2]string{fields[1], fields[2]}, [2]float64{f.unit, f.unit})
 	})
 	f.Interval = cmp.Or(f.Interval, 5*time.Minute)
 	rows := f.ports[""]
@@ -259,6 +259,6 @@ func readNfdump(f *file) error {
 		case end < begin:
 			return errors.New("the flow ends before it begins")
 		}
-		return f.sample("", row{line: line, period: max(end-begin, 1)}, field("ts"), values, [2]float64{1, 1})
+		return f.sample("", row{line: line, period: max(end-begin, 1)}, field("ts"), values, [2]float64{f.unit, f.unit})
 	})
 }

@@ -21,7 +21,7 @@ func (b *Bill) SVG(w io.Writer) error {
 		about += "; " + b.absent()
 	}
 	p := svg.New(650, b.title(), strings.Replace(b.cycle(), "  ", ": ", 1), about)
-	tiles(p, "on "+b.date(b.Cycle.End, "2 Jan"))
+	tiles(p, "on "+b.date(b.Cycle.End))
 	at := svg.Plot{Picture: p, Top: 202, High: 210, Per: b.Window.Seconds() / 8, Unit: "bit/s"}
 	b.drawCycle(&at)
 	second(&svg.Plot{Picture: p, Top: 484, High: 126, Per: at.Per, Unit: at.Unit})

@@ -13,10 +13,10 @@ import (
 
 func (b *Bill) time(at int64) time.Time { return time.Unix(0, at).In(b.Zone) }
 
-// date formats a time by a layout of the date alone. It appends the time of day if
-// the cycle does not go from midnight to midnight.
-func (b *Bill) date(at int64, layout string) string {
+// date formats a date. It appends the time of day if the cycle does not go from midnight to midnight.
+func (b *Bill) date(at int64) string {
 	const clock = " 15:04"
+	layout := "2 Jan"
 	if b.time(b.Cycle.Start).Format(clock) != " 00:00" || b.time(b.Cycle.End).Format(clock) != " 00:00" {
 		layout += clock
 	}
@@ -87,7 +87,7 @@ func (b *Bill) cycle() string {
 	if b.From-b.Cycle.Start >= int64(b.Window) {
 		state += ", known from " + b.time(b.From).Format(day)
 	}
-	start, end := b.date(b.Cycle.Start, "2 Jan"), b.date(b.Cycle.End, "2 Jan")
+	start, end := b.date(b.Cycle.Start), b.date(b.Cycle.End)
 	return fmt.Sprintf("%s  %s to %s %s%s", b.Cycle.Name, start, end, b.Zone, state)
 }
 
@@ -170,7 +170,7 @@ func (b *Bill) writeForecast(p *page) {
 		ranges = fmt.Sprintf("; from %s to %s", b.rate(f.Low), b.rate(f.High))
 		past += fmt.Sprintf(", and the errors of %d forecasts", f.Trials)
 	}
-	p.line("forecast", "%-12s  on %s%s", b.rate(f.Billed), b.date(b.Cycle.End, "2 Jan"), ranges)
+	p.line("forecast", "%-12s  on %s%s", b.rate(f.Billed), b.date(b.Cycle.End), ranges)
 	p.remark("by " + past)
 	p.remark(fmt.Sprintf("%s in, %s out", amount(f.InBytes), amount(f.OutBytes)))
 	if b.Commit > 0 {

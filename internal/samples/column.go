@@ -187,6 +187,9 @@ func (f *file) header(line int, names ...string) (*table, error) {
 			"name the columns, or give -format time=NUMBER,in=NUMBER,out=NUMBER")
 	}
 	f.utc = utcName.MatchString(names[t.time])
+	if !f.settled && has("end ends ending until", split(names[t.time])) {
+		f.end, f.settled = true, true
+	}
 	if t.period >= 0 && has("ms min mins minutes h hours", split(names[t.period])) {
 		return nil, cli.Hint(fmt.Errorf("%q: want seconds", names[t.period]), "convert them, or rename the column")
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"framepipe/internal/bill"
+	"framepipe/internal/budget"
 	"framepipe/internal/cli"
 	"framepipe/internal/ledger"
 )
@@ -82,6 +83,12 @@ func readLedger(l *ledger.Ledger, offered bool, now int64) (list []bill.Sample) 
 
 // compare lays the samples of a provider over a ledger.
 func (j *job) compare(s *bill.Samples) error {
+	if !j.given("jitter") {
+		j.terms.Poller = budget.NewPoller(s.Slot)
+	}
+	if err := j.poller(s.Slot); err != nil {
+		return err
+	}
 	counts, err := j.fromLedger(time.Now().UnixNano())
 	if err != nil {
 		return err

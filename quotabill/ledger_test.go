@@ -7,12 +7,14 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"framepipe/internal/bill"
 	"framepipe/internal/calendar"
+	"framepipe/internal/cli"
 	"framepipe/internal/ledger"
 	"framepipe/internal/samples"
 )
@@ -158,6 +160,24 @@ func TestAhead(t *testing.T) {
 		if len(list) != tt.slots || bytes != tt.bytes {
 			t.Errorf("at %v: %d slots, %d bytes; want %d, %d", tt.now, len(list), bytes, tt.slots, tt.bytes)
 		}
+	}
+}
+
+// The poller is that of the samples: of a ledger's window, which may be longer than the default, or of a file.
+func TestPoller(t *testing.T) {
+	j, ports := portsOf(t, "", "2026-11-10 00:00:00,0,1\n2026-11-10 00:05:00,0,1\n")
+	j.given = func(names ...string) bool { return slices.Contains(names, "phase") || slices.Contains(names, "jitter") }
+	j.csv, j.simulate, j.rate, j.phase = nil, true, 1e6, cli.Duration(6*time.Minute)
+	if err := j.check(); err != nil {
+		t.Error(err)
+	}
+	j.phase, j.jitter = 0, cli.Duration(time.Hour)
+	if err := j.check(); err != nil {
+		t.Fatal(err)
+	}
+	const want = "jitter of 1h0m0s: must be between 0 and a tenth of the window, 30s"
+	if err := j.compare(ports[0].Samples); err == nil || err.Error() != want {
+		t.Error(err)
 	}
 }
 

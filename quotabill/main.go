@@ -268,11 +268,6 @@ func (j *job) check() (err error) {
 		t.Poller.Jitter = time.Duration(j.jitter)
 	}
 	t.Poller.Known, t.Poller.Phase = j.given("phase"), time.Duration(j.phase)
-	if j.simulate || j.plan {
-		if err := t.Poller.Check(t.Window); err != nil {
-			return cli.Usagef("%w", err)
-		}
-	}
 	if j.window.Month {
 		t.Window, t.Commit, t.Cap = 5*time.Minute, 0, int64(j.quota)
 	}
@@ -289,6 +284,14 @@ func (j *job) check() (err error) {
 	return nil
 }
 
+// poller checks the poller of samples of a length.
+func (j *job) poller(length time.Duration) error {
+	if err := j.terms.Poller.Check(length); err != nil {
+		return cli.Usagef("%w", err)
+	}
+	return nil
+}
+
 func (j *job) run(t *cli.Tool, args []string) error {
 	j.ledger = strings.Join(args, "") // one at most
 	if err := j.check(); err != nil {
@@ -301,6 +304,9 @@ func (j *job) run(t *cli.Tool, args []string) error {
 	s := ports[0].Samples
 	if j.csv != nil && j.ledger != "" {
 		return j.compare(s)
+	}
+	if err := j.poller(j.terms.Window); err != nil { // the window may be the ledger's
+		return err
 	}
 	for _, p := range ports {
 		p.Samples.Source = j.source(name)

@@ -144,10 +144,10 @@ type series struct {
 // their names.
 func (f *file) kindsOf(names []string) ([]string, error) {
 	kinds := make([]string, len(names))
-	timed, directed := f.Format.has("time"), f.Format.has("in", "out")
 	for i, name := range names {
 		kind := kindOf(name)
-		if !(timed && kind == "time") && !(directed && slices.Contains(directions[:], kind)) {
+		given := kind != "port" && f.Format.has(kind) || kind == "total" && f.Format.has("in", "out")
+		if !given {
 			kinds[i] = kind
 		}
 	}

@@ -80,7 +80,8 @@ func portOf(name string) string {
 
 var (
 	// unitName matches a unit of bits or bytes; b is bits, and B bytes.
-	unitName = regexp.MustCompile(`(?:^|[^A-Za-z])((?i:kilo|mega|giga|tera|k|m|g|t)?)(i?)((?i:bits?|bytes?|octets?)|[bB])([pP][sS])?(?:[^A-Za-z]|$)`)
+	unitName = regexp.MustCompile(`(?:^|[^A-Za-z])((?i:kilo|mega|giga|tera|k|m|g|t)?)(i?)` +
+		`((?i:bits?|bytes?|octets?)|[bB])([pP][sS])?(?:[^A-Za-z]|$)`)
 	// strangeUnit matches a word that may have another one.
 	strangeUnit = regexp.MustCompile(`bit|byte|octet|bps`)
 

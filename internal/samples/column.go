@@ -254,7 +254,7 @@ func (f *file) resolve(name string) (bytes float64, rate bool, err error) {
 	o, words := f.Format, split(name)
 	scale, bytes, second := unit(name)
 	bits := bytes == 1./8
-	if bytes == 0 || o.has("bits", "bytes") {
+	if scale == 0 || o.has("bits", "bytes") {
 		bytes = f.kind.unit
 	}
 	rate = f.rate

@@ -127,7 +127,7 @@ func (g *grid) differences() error {
 			switch wrapped := 1<<32 - before + count; {
 			case count >= before:
 				r.value[d] = count - before // or both are unknown
-			case !g.wide[d] && wrapped <= limit:
+			case !g.wide[d] && before >= 1<<31 && wrapped <= limit: // a lower one was reset, on any fast port
 				r.value[d] = wrapped
 				wraps++
 				g.note(r.line, "the counter of %s wrapped", directions[d])

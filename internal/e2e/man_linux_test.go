@@ -187,6 +187,9 @@ func TestManFlags(t *testing.T) {
 		among(t, name+": flags that the page names", matches(`\bFl ([a-z0-9-]+)`, page), flags)
 		named := namedFlags(synopsis + "\n" + prose)
 		among(t, name+": flags that the usage text names", named, flags)
+		if wrong := matches(`(?m)^(\.Nm .*)`, section(page, ".Sh SYNOPSIS")); len(wrong) > 0 {
+			t.Errorf("%s: groff begins no line in the synopsis with a .Nm that has more on its line: %q", name, wrong)
+		}
 		if name != "pipeline.sh" {
 			sameSet(t, name+": flags explained in the usage text", matches(`(?m)^  -([a-z0-9-]+)`, usage), flags)
 			shown := matches(`\bFl ([a-z0-9-]+)`, section(page, ".Sh SYNOPSIS"))

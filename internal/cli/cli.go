@@ -6,8 +6,8 @@
 // Messages go to stderr, one line each, in lower case and without a full stop,
 // after the name of the tool:
 //
-//	tunread: tap0: no such device
-//	tunread: hint: ip tuntap add dev tap0 mode tap multi_queue vnet_hdr
+//	tunread: tap0: no such network interface
+//	tunread: hint: ip tuntap add dev tap0 mode tap multi_queue vnet_hdr && ip link set tap0 up
 //
 // The first line states the error and its object. A hint may follow
 // and says how to fix it.
@@ -90,7 +90,7 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 	case errors.Is(err, flag.ErrHelp):
 		_, err = io.WriteString(stdout, t.Usage)
 	case err != nil:
-		err = Usagef("%s", strings.Replace(err.Error(), "flag provided but not defined:", "there is no flag", 1))
+		err = Usagef("%s", plain(err.Error()))
 	case *version:
 		build := "unknown"
 		if info, ok := debug.ReadBuildInfo(); ok {
@@ -108,6 +108,21 @@ func (t *Tool) main(args []string, stdout, stderr io.Writer) (status int) {
 		}
 	}
 	return t.report(err, stderr)
+}
+
+// plain says in our words where package flag says too little.
+func plain(message string) string {
+	if known, ok := strings.CutPrefix(message, "flag provided but not defined:"); ok {
+		return "there is no flag" + known
+	}
+	what, ok := strings.CutSuffix(message, ": parse error")
+	switch {
+	case !ok:
+		return message
+	case strings.HasPrefix(what, "invalid boolean"):
+		return what + ": want true or false"
+	}
+	return what + ": want a whole number from 0 on"
 }
 
 // parse parses flags and returns the other arguments, which may stand between them.

@@ -23,6 +23,8 @@ func TestMainMessages(t *testing.T) {
 		{"usage", []string{"-h"}, nil, 0, "usage: tool ARG\n", ""},
 		{"unknown flag", []string{"-x"}, nil, 2, "", "tool: there is no flag -x\n" + shows},
 		{"bad value", []string{"-n", "1", "x"}, nil, 2, "", unit},
+		{"no number", []string{"-i", "x", "x"}, nil, 2, "", "tool: invalid value \"x\" for flag -i: want a whole number from 0 on\n" + shows},
+		{"neither true nor false", []string{"-v=x", "x"}, nil, 2, "", "tool: invalid boolean value \"x\" for -v: want true or false\n" + shows},
 		{"no argument", nil, nil, 2, "", "tool: wrong arguments: want ARG [MORE], have none\n" + shows},
 		{"a flag behind the argument", []string{"x", "-n", "1"}, nil, 2, "", unit},
 		{"a help behind it", []string{"x", "-h"}, nil, 0, "usage: tool ARG\n", ""},
@@ -40,6 +42,7 @@ func TestMainMessages(t *testing.T) {
 			var stdout, stderr bytes.Buffer
 			tool := &Tool{Name: "tool", Usage: "usage: tool ARG\n", Args: "ARG [MORE]", Flags: flag.NewFlagSet("tool", flag.ContinueOnError)}
 			tool.Flags.Var(new(Size), "n", "")
+			tool.Flags.Int("i", 0, "")
 			tool.Run = func(*Tool, []string) error { return tt.run }
 			if status := tool.main(tt.args, &stdout, &stderr); status != tt.status || stdout.String() != tt.stdout || stderr.String() != tt.stderr {
 				t.Errorf("status %d\nstdout %q\nstderr %q\nwant %d\n%q\n%q", status, &stdout, &stderr, tt.status, tt.stdout, tt.stderr)

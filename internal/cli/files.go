@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,7 +29,7 @@ func Write(name string, content []byte) error {
 func Replace(name string, content []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: name, Err: errors.Unwrap(err)} // not its temporary name
 	}
 	_, err = f.Write(content)
 	if err = cmp.Or(err, f.Chmod(0o644), f.Close()); err == nil {

@@ -61,7 +61,7 @@ func create(name string, cfg Config) (err error) {
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: name, Err: errors.Unwrap(err)} // not its temporary name
 	}
 	defer func() {
 		f.Close()

@@ -37,7 +37,7 @@ func (j *job) fromFiles(t *cli.Tool) (ports []samples.Port, err error) {
 			t.Warnf("%s: %s", name, note)
 		}
 		for _, p := range list {
-			t.Verbosef("%s: %s%d samples, %v apart", name, strings.TrimLeft(p.Name+" ", " "), p.Len(), p.Slot)
+			t.Verbosef("%s: %s%d samples, %v apart", name, strings.TrimLeft(p.Name+" ", " "), p.Len(), cli.Duration(p.Slot))
 			if len(j.csv) > 1 {
 				p.Name = strings.TrimSpace(name + " " + p.Name)
 			}

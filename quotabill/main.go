@@ -32,7 +32,7 @@ compares the two, and finds when the provider polls, for quotagate -phase.
   -format LIST     facts that the file does not show: a format, bits, rate, end, dmy,
                    in=NAME,out=NAME; see the manual
   -counters        values are counters, which may wrap or be reset
-  -speed RATE      speed of the port; a sample above it is an error
+  -speed RATE      speed of the port; a sample a tenth above it is an error
   -add WHAT        bill several files or ports together: samples (the sum of their
                    samples), or percentiles (the sum of their bills)
   -rate RATE       the commit: 100Mbit/s, 12.5MB/s. The free windows of the percentile
@@ -85,7 +85,7 @@ compares the two, and finds when the provider polls, for quotagate -phase.
 For -svg, -html, -prom and -slots, - is standard output. Without a commit, windows over
 the billed rate are free. Text has colour on a terminal, unless NO_COLOR is set.
 
-  quotabill -rate 100Mbit/s /var/lib/quotagate.ledger
+  quotabill -rate 100Mbit/s /var/lib/framepipe/bill
   quotabill -csv samples.csv -rate 100Mbit/s
   quotabill -csv samples.csv -cycle 2005-06 -method sum -svg june.svg
   quotabill -csv samples.csv -plan -price 9.50 -overage 14 -currency EUR
@@ -128,9 +128,9 @@ func main() {
 	j := job{window: cli.Window{Duration: cli.Duration(5 * time.Minute)}, format: samples.Format{}}
 	j.terms.Percentile, j.threshold = 95e9, 0.75 // as of gates
 	flags := flag.NewFlagSet("quotabill", flag.ContinueOnError)
-	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: "LEDGER", Flags: flags, Run: j.run, Abrupt: true}
+	tool := &cli.Tool{Name: "quotabill", Usage: usage, Args: "[LEDGER]", Flags: flags, Run: j.run, Abrupt: true}
 	flags.Func("csv", "", func(s string) error {
-		j.csv, tool.Args = append(j.csv, s), "[LEDGER]" // it takes the place of the ledger, or is compared with it
+		j.csv = append(j.csv, s)
 		return nil
 	})
 	flags.Var(&j.interval, "interval", "")
@@ -197,10 +197,14 @@ func (j *job) setWarn(list string) error {
 // conflict returns an error if flags do not go together.
 func (j *job) conflict() error {
 	commit, gates := j.rate != 0 || j.quota != 0, j.simulate || j.plan
+	toStdout := slices.DeleteFunc([]string{j.svg, j.html, j.prom, j.slots}, func(name string) bool { return name != "-" })
 	for _, x := range []struct {
 		is      bool
 		message string
 	}{
+		{j.csv == nil && j.ledger == "", "nothing to bill: give LEDGER, or -csv FILE"},
+		{len(toStdout) > 1 || len(toStdout) == 1 && j.json,
+			"standard output has room for one: -json, or one of -svg, -html, -prom and -slots with -"},
 		{j.rate != 0 && j.quota != 0 && !j.window.Month, "-quota and -rate both set the commit: give one"},
 		{j.window.Month && j.quota == 0, "-window month is a transfer cap: give its size with -quota"},
 		{j.all && j.given("cycle"), "-all is for all cycles and -cycle for one: give one of these"},

@@ -61,7 +61,7 @@ var endless = regexp.MustCompile(`\btunread [^|]*\|| run tap0|-pace|-foreground|
 // status is what a command ends with that does not succeed, on purpose.
 var status = map[string]string{
 	"head -c 100000 yesterday.frames | bytehist > /dev/null": "1",
-	"quotabill -csv samples.csv /var/lib/quotagate.ledger":   "1", // no time in common: the gate counts today
+	"quotabill -csv samples.csv /var/lib/framepipe/bill":     "1", // no time in common: the gate counts today
 }
 
 // notRun are the commands that are not, and why.
@@ -121,7 +121,9 @@ mkdir -p /usr/local/lib/systemd; mount -t tmpfs none /usr/local/lib/systemd
 mkdir /run/pipeline 2>/dev/null; mount -t tmpfs none /run/pipeline
 mount --bind %s %s # its copy, where nothing needs to be compiled again
 cd %[2]s; export PATH=$PWD/sudo:$PWD:$PWD/examples:%[3]s:$PATH; exec 5<> <(:)
-quotagate -quota 1GB -ledger /var/lib/quotagate.ledger -dir out < monday.frames > /dev/null
+install -d -o nobody /var/lib/framepipe
+quotagate -quota 1GB -ledger /var/lib/framepipe/bill -dir out < monday.frames > /dev/null
+chown nobody /var/lib/framepipe/bill
 try() { # NUMBER LIMIT COMMAND
 	local pid i ended=by-itself
 	bash -c "$3" </dev/null >%[4]s/"out.$1" 2>&1 5>&- &

@@ -210,22 +210,13 @@ func examplesEnd(t *testing.T) {
 	}
 }
 
-// Some drop frames, and nothing else. So does the stage that examples/README.md builds outside of
-// the clone.
+// Some drop frames, and nothing else.
 func examplesDrop(t *testing.T) {
-	dir := t.TempDir()
-	build := strings.Replace(blocks(t, "examples/README.md", "bash")[0], "/path/to/framepipe", project(t), 1)
-	c := exec.Command("bash", "-euc", build)
-	c.Dir = dir
-	c.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-buildvcs=false")
-	if says, status := outcome(c); status != 0 {
-		t.Fatalf("status %d, %s", status, says)
-	}
 	third := func(n int, _ *frame.Record) bool { return n%3 == 0 }
 	long := func(_ int, rec *frame.Record) bool { return len(rec.Frame) > 1000 }
 	in := mixed()
 	for stage, drops := range map[string]func(n int, rec *frame.Record) bool{
-		"stage-rs 3": third, "stage-go -most 1000": long, dir + "/mystage/mystage": long,
+		"stage-rs 3": third, "stage-go -most 1000": long,
 	} {
 		var want bytes.Buffer
 		r, w := frame.NewReader(bytes.NewReader(in)), frame.NewWriter(&want)

@@ -230,7 +230,7 @@ func run(t *cli.Tool, c config) (err error) {
 	if c.metrics == "-" {
 		return cli.Usagef("-metrics -: stdout has the stream")
 	}
-	if info, err := os.Stat(c.metrics); err == nil && !info.Mode().IsRegular() {
+	if info, err := os.Lstat(c.metrics); err == nil && !info.Mode().IsRegular() {
 		return cli.Usagef("-metrics %s: is no file that can be replaced", c.metrics)
 	}
 	const example = "tunread tap0 | quotagate -rate 100Mbit/s | tunwrite tap1"

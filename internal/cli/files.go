@@ -15,11 +15,11 @@ func UTF8() bool {
 	return strings.Contains(locale, "utf-8") || strings.Contains(locale, "utf8")
 }
 
-// Write replaces a file as Replace does. It writes in place to other files, such as
-// /dev/stdout.
+// Write replaces a file as Replace does. It writes in place to other files, such as a fifo or a
+// link: to replace /dev/stdout would take it away from all programs.
 func Write(name string, content []byte) error {
-	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
-		return os.WriteFile(name, content, 0)
+	if info, err := os.Lstat(name); err == nil && !info.Mode().IsRegular() {
+		return os.WriteFile(name, content, 0o644)
 	}
 	return Replace(name, content)
 }

@@ -133,7 +133,7 @@ func (r *Reader) foreign(b []byte, rec *Record) (bool, error) {
 	}
 	// Reject garbage by its first byte: the scanner would search it for the end of a value.
 	if e, _ := parse(b); e.kind != anArray && e.kind != aMap {
-		return false, r.fail(fmt.Errorf("found %s (byte 0x%02x), want an array (a frame) or a map (an annotation)%s", e.kind, b[0], mistake(b[0])))
+		return false, r.fail(fmt.Errorf("found %s (byte 0x%02x), want an array (a frame) or a map (an annotation)%s", e.kind, b[0], mistake(b[0], r.offset == 0)))
 	}
 	done, err := r.scanner.scan(b)
 	if done {
@@ -154,15 +154,15 @@ func (r *Reader) foreign(b []byte, rec *Record) (bool, error) {
 	return true, nil
 }
 
-// mistake says what probably begins with byte c, where that is no stream. It looks at one byte
-// only, so that the message does not depend on the sizes of reads.
-func mistake(c byte) string {
+// mistake says what probably begins with byte c, where that is no value; first is at the beginning
+// of the input. It looks at one byte only, so that the message does not depend on the sizes of reads.
+func mistake(c byte, first bool) string {
 	switch {
-	case c == 0xd4 || c == 0x0a: // pcap and pcapng
+	case first && (c == 0xd4 || c == 0x4d || c == 0x0a): // pcap, in microseconds or nanoseconds, and pcapng
 		return "; captures begin so: framepcap -d makes them streams"
 	case c == 0x1f:
 		return "; compressed files begin so: zcat"
-	case ' ' <= c && c <= '~':
+	case ' ' <= c && c <= '~' || c == '\n':
 		return fmt.Sprintf("; this is text, %q: a stage must not print to its standard output", c)
 	}
 	return ""

@@ -66,6 +66,9 @@ func TestReader(t *testing.T) {
 
 		{"text", []byte("GET / HTTP/1.1\r\n"), 0, "found an unsigned integer (byte 0x47)" + notValue + "; this is text, 'G': a stage must not print to its standard output"},
 		{"a capture", unhex("d4 c3 b2 a1"), 0, "found an extension (byte 0xd4)" + notValue + capture},
+		{"a capture in nanoseconds", unhex("4d 3c b2 a1"), 0, "found an unsigned integer (byte 0x4d)" + notValue + capture},
+		{"text behind a frame", cat(a, []byte("Must drop")), 58, "found an unsigned integer (byte 0x4d)" + notValue + "; this is text, 'M': a stage must not print to its standard output"},
+		{"an empty line behind a frame", cat(a, []byte("\n")), 58, "found an unsigned integer (byte 0x0a)" + notValue + "; this is text, '\\n': a stage must not print to its standard output"},
 		{"a pcapng capture", unhex("0a 0d 0d 0a"), 0, "found an unsigned integer (byte 0x0a)" + notValue + capture},
 		{"compressed", unhex("1f 8b"), 0, "found an unsigned integer (byte 0x1f)" + notValue + "; compressed files begin so: zcat"},
 		{"a bin behind a frame", cat(a, bin(arp)), 58, "found a bin (byte 0xc6)" + notValue},

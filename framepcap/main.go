@@ -52,9 +52,9 @@ func main() {
 }
 
 func run(t *cli.Tool, decoding, segment bool) error {
-	example, hint := "framepcap < day.frames > day.pcap", "if the input is a capture, use -d"
+	example := "framepcap < day.frames > day.pcap"
 	if decoding {
-		example, hint = "framepcap -d < day.pcap > day.frames", "if the input is a stream, leave out -d"
+		example = "framepcap -d < day.pcap > day.frames"
 	}
 	if err := errors.Join(cli.Stdin(example), cli.Stdout(example)); err != nil {
 		return err
@@ -73,12 +73,7 @@ func run(t *cli.Tool, decoding, segment bool) error {
 		t.Counters(e.n.String)
 		run = e.run
 	}
-	err := run()
-	var damage *frame.FormatError
-	if errors.As(err, &damage) && damage.Offset == 0 {
-		err = cli.Hint(err, "%s", hint)
-	}
-	return cli.Ends(err)
+	return cli.Ends(run())
 }
 
 // counters are the counters that SIGUSR1 prints.

@@ -101,6 +101,17 @@ func NewReader(src io.Reader) *Reader {
 	return &Reader{src: bufio.NewReaderSize(src, packetHead+MaxPacket)}
 }
 
+// mistake says what probably begins with byte c, where that is no capture.
+func mistake(c byte) string {
+	switch {
+	case c>>5 == 0x80>>5: // a small map or array of msgpack
+		return "; streams begin so: leave out -d"
+	case c == 0x1f:
+		return "; compressed files begin so: zcat"
+	}
+	return ""
+}
+
 // Header reads the header of the file, and returns its link; of a pcapng file that of the
 // first interface. It must be called before Next. The error is io.EOF for a pcapng file
 // without interfaces, a *frame.FormatError if the file is not a capture, or the
@@ -131,7 +142,7 @@ func (r *Reader) Header() (link uint16, err error) {
 		}
 		return r.ifaces[0].link, nil
 	default:
-		return 0, r.damaged("not a capture: it begins with % x", b)
+		return 0, r.damaged("not a capture: it begins with % x%s", b, mistake(b[0]))
 	}
 	if b, err = r.peek(HeaderSize, "the file's header"); err != nil {
 		return 0, err

@@ -108,7 +108,7 @@ func (w *Writer) Annotate(m map[string]any) error {
 	return w.WriteRaw(b.Bytes())
 }
 
-// Header writes the first annotation of a stream from a device.
+// Header writes the first annotation of a stream from a device. It cuts source at 255 bytes.
 func (w *Writer) Header(link, source string) error {
 	source = source[:min(len(source), 255)]
 	return w.Annotate(map[string]any{"format": "frames", "version": 1, "link": link, "source": source})

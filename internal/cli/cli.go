@@ -287,6 +287,9 @@ func (t *Tool) signals() error {
 				}
 			case asked, t.Abrupt:
 				t.Verbosef("asked to stop: exiting at once")
+				if line := t.counters.Load(); line != nil {
+					t.Verbosef("%s", (*line)())
+				}
 				os.Exit(0)
 			case wake >= 0:
 				asked = true

@@ -104,14 +104,14 @@ func TestStopTwice(t *testing.T) {
 }
 
 // A replay ends at the first: while a frame waits for its time, and while there
-// is none.
+// is none. Its counters come all the same.
 func TestStopReplay(t *testing.T) {
 	for _, stream := range [][]byte{
 		streamOf(frame.Record{Time: 1e18, Frame: probe}),
-		streamOf(frame.Record{Time: 1e18, Frame: probe}, frame.Record{Time: 2e18, Frame: probe}),
+		streamOf(frame.Record{Time: 1e18, Frame: probe}, frame.Record{Time: 1e18 + 3600e9, Frame: probe}),
 	} {
 		out, farOut := wire(t)
-		c := tool("tunwrite", "-pace", "1", "fd:3")
+		c := tool("tunwrite", "-v", "-pace", "1", "fd:3")
 		c.ExtraFiles = []*os.File{farOut}
 		all, w, _ := piped(t, c)
 		farOut.Close()
@@ -123,6 +123,9 @@ func TestStopReplay(t *testing.T) {
 		}
 		signal(t, all, unix.SIGTERM)
 		ended(t, all...)
+		if says := all[0].Said.String(); !strings.Contains(says, ": frames=") {
+			t.Errorf("the counters are not there: %s", says)
+		}
 	}
 }
 

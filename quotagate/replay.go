@@ -17,7 +17,7 @@ type replay struct {
 	first, last int64         // by the gate's clock
 	state       gate.State    // at last
 	times       int           // number of times that the gate closed
-	clamped     time.Duration // in all
+	closed      time.Duration // in all
 	fullest     float64       // use of the fullest window, over its quota
 	quota       int64         // of that window
 	delay       time.Duration // the longest
@@ -33,7 +33,7 @@ func (r *replay) observe(now int64, s *gate.State) {
 		r.first, r.last, r.state.Open = now, now, true
 	}
 	if !r.state.Open {
-		r.clamped += time.Duration(now - r.last)
+		r.closed += time.Duration(now - r.last)
 	} else if !s.Open {
 		r.times++
 	}
@@ -64,12 +64,12 @@ func (r *replay) String() string {
 	b.WriteByte('\n')
 	fmt.Fprintf(&b, "passed %s; dropped %s (%.2f%%)\n", amount(s.Passed), amount(dropped),
 		100*float64(dropped.Bytes)/float64(max(s.In.Bytes, 1)))
-	times := fmt.Sprintf("clamped %d times, %s in all", r.times, r.clamped.Round(time.Millisecond))
+	times := fmt.Sprintf("closed %d times, %s in all", r.times, r.closed.Round(time.Millisecond))
 	switch r.times {
 	case 0:
-		times = "never clamped"
+		times = "never closed"
 	case 1:
-		times = fmt.Sprintf("clamped once, for %s", r.clamped.Round(time.Millisecond))
+		times = fmt.Sprintf("closed once, for %s", r.closed.Round(time.Millisecond))
 	}
 	fmt.Fprintf(&b, "%s; the fullest window had %.2f%% of %s", times, 100*r.fullest, cli.Human(float64(r.quota), "B"))
 	if r.delay > 0 {

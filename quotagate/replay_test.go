@@ -32,7 +32,7 @@ func TestReplay(t *testing.T) {
 	}
 	want := `from 2026-11-22 07:00:00 to 2026-11-22 07:00:06 UTC: 6s
 passed 7 frames, 1.50 kB; dropped 3 frames, 500 B (25.00%)
-clamped 2 times, 3s in all; the fullest window had 99.00% of 1.00 kB; frames waited up to 5ms`
+closed 2 times, 3s in all; the fullest window had 99.00% of 1.00 kB; frames waited up to 5ms`
 	if got := r.String(); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}

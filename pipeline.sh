@@ -198,7 +198,7 @@ demo() {
 #   IFACE ══ fpnetN ── in:  tunread, STAGES, tunwrite ──▶ fphostN ══ its stack, still on IFACE
 #                  ◀── out: tunwrite, STAGES, tunread ──
 #
-# N is the number of IFACE. tundivert joins IFACE and the taps (══). It ends when nobody reads
+# N is the number of IFACE. tundivert joins IFACE and the taps (══). It ends when no process reads
 # its stdout, and this script reads it: so if all of this is killed, frames go the way they
 # went before, and there is nothing to put back.
 

@@ -167,7 +167,7 @@ func TestAhead(t *testing.T) {
 func TestPoller(t *testing.T) {
 	j, ports := portsOf(t, "", "2026-11-10 00:00:00,0,1\n2026-11-10 00:05:00,0,1\n")
 	j.given = func(names ...string) bool { return slices.Contains(names, "phase") || slices.Contains(names, "jitter") }
-	j.csv, j.simulate, j.rate, j.phase = nil, true, 1e6, cli.Duration(6*time.Minute)
+	j.csv, j.ledger, j.simulate, j.rate, j.phase = nil, "bill", true, 1e6, cli.Duration(6*time.Minute)
 	if err := j.check(); err != nil {
 		t.Error(err)
 	}

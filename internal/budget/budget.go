@@ -337,14 +337,17 @@ func (b *Budget) Count(lane int, start, offered, passed int64, beyond bool) {
 }
 
 // Limit returns the earliest window k that must not go over in this slot: the slots
-// from k on must together stay within the quota. limited is false if
+// from k on must together stay within Config.Quota. limited is false if
 // all windows of the slot may go over.
+//
+// While Quota is more than Config.Quota, windows may go over up to there, but none that touches
+// the next cycle: k is the first of these.
 func (b *Budget) Limit(now int64) (k int64, limited bool) {
 	spent := b.Quota(now) > b.cfg.Quota
 	k = b.first
 	switch {
-	case spent: // nothing is free, up to there
-		k = b.t - b.span + 1
+	case spent:
+		k = max(k, FloorDiv(b.cycles[1].end, b.slot)-b.span+1)
 	case b.free:
 		k = max(b.limit, k)
 	}
@@ -365,7 +368,8 @@ type Stats struct {
 func (b *Budget) Stats(now int64) Stats {
 	quota, c := b.Quota(now), &b.cycles[1]
 	used, _ := b.chain(c, false)
-	s := Stats{End: c.end, Total: c.total, Used: used, Left: c.total - used, Free: b.free}
+	_, limited := b.Limit(now)
+	s := Stats{End: c.end, Total: c.total, Used: used, Left: c.total - used, Free: !limited}
 	if quota > b.cfg.Quota {
 		s.Spent, s.Free = quota, false
 	}

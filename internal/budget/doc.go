@@ -119,8 +119,9 @@
 // The level is exact if bytes are spread evenly over a slot and the poller keeps its phase. A poller that
 // drifts may bill a little less.
 //
-// No sample that touches the next cycle may be over the commit, so the level ends
-// before the cycle does. Config.Hard keeps to the commit.
+// No sample that touches the next cycle may be over the commit. So in the last window of the
+// cycle the caller holds to both: to the level, and from the first of these samples on to the
+// commit (see Limit). Config.Hard keeps to the commit.
 //
 // In a first cycle that has begun before the budget, the samples until then are not known. It
 // spends only the share of the free windows that is left, unless Config.Whole is set.

@@ -213,25 +213,35 @@ func (g *shaper) slot(lane int, t, offered, waited int64) int64 {
 		}
 	}
 	pass = min(pass, fits)
-	if pass < want && b.cfg.Policy != Never { // whose window would not allow more
+	spent := g.limit > b.quota
+	if spent || pass < want && b.cfg.Policy != Never { // whose window would not allow more
+		allowed := want
 		if k, limited := b.Limit(now); limited {
-			held := b.passed[lane].in(k, t)
-			pass = max(pass, min(max(threshold-held, g.sustainable(lane, k)), g.limit-held, want))
+			allowed = min(g.allowed(lane, k), want)
+		}
+		if spent {
+			pass = min(pass, allowed)
 		} else {
-			pass = want
+			pass = max(pass, allowed)
 		}
 	}
 	b.Count(lane, now, offered, pass, pass > fits)
 	return pass
 }
 
+// allowed returns the bytes that may pass in this slot beside those of the slots from k on.
+func (g *shaper) allowed(lane int, k int64) int64 {
+	quota, held := g.b.quota, g.b.passed[lane].in(k, g.b.t)
+	return max(min(max(int64(g.threshold*float64(quota))-held, g.sustainable(lane, k)), quota-held), 0)
+}
+
 // sustainable returns the highest rate, in bytes a slot, at which no window from k on
 // exceeds the quota before it ends.
 func (g *shaper) sustainable(lane int, k int64) int64 {
 	b := g.b
-	rate := g.limit / b.span
+	rate := b.quota / b.span
 	for ; k <= b.t; k++ {
-		rate = min(rate, (g.limit-b.passed[lane].in(k, b.t))/(k+b.span-b.t))
+		rate = min(rate, (b.quota-b.passed[lane].in(k, b.t))/(k+b.span-b.t))
 	}
 	return max(rate, 0)
 }

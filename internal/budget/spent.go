@@ -78,11 +78,10 @@ func (b *Budget) until(x *sums, instant int64) int64 {
 }
 
 // Quota returns the bytes that a window may hold now: Config.Quota, or if more than that will
-// be billed in any case, as much. It is Config.Quota again before a window
-// begins that touches the next cycle.
+// be billed in any case, as much.
 func (b *Budget) Quota(now int64) int64 {
 	b.Advance(now)
-	if b.cfg.Hard || (b.t+b.span)*b.slot > b.cycles[1].end {
+	if b.cfg.Hard {
 		return b.cfg.Quota
 	}
 	return max(b.cfg.Quota, b.spent[0].level(b), b.spent[1].level(b))

@@ -6,8 +6,8 @@ import (
 )
 
 // When more than the free windows are over for every poller, the level that is billed in
-// any case is free, in this cycle and up to a window before its end. With Hard it is not, and
-// what the other direction has spent counts if it has a bill of its own.
+// any case is free to the end of the cycle, but not for windows that touch the next one. With Hard
+// it is not, and what the other direction has spent counts if it has a bill of its own.
 func TestSpent(t *testing.T) {
 	const quota, flood = int64(600e6), int64(50e6) // 600 MB in 60 slots, and 3,000 MB
 	for _, tt := range []struct {
@@ -37,15 +37,20 @@ func TestSpent(t *testing.T) {
 		now := tt.slots*5e9 + 600e9
 		got := b.Stats(now)
 		// A poller bills 3,000 MB, or if its samples are short, those of 296 s.
-		if want := flood * 296 / 5; (got.Spent != 0) != tt.spent || tt.spent && got.Spent != want {
+		want := flood * 296 / 5
+		if (got.Spent != 0) != tt.spent || tt.spent && (got.Spent != want || got.Free) {
 			t.Errorf("%s: %+v, want %d", tt.name, got, want)
 		}
-		if k, limited := b.Limit(now); tt.spent && (!limited || k != b.t-b.span+1) {
-			t.Errorf("%s: windows are free", tt.name)
-		}
-		for _, at := range []int64{day - 299e9, day, day + 600e9} {
+		for _, at := range []int64{day - 306e9, day - 305e9, day - 1, day, day + 600e9} {
+			quota, spent := quota, tt.spent && at < day
+			if spent {
+				quota = want
+			}
 			if got := b.Quota(at); got != quota {
 				t.Errorf("%s: the quota is %d at %v", tt.name, got, time.Duration(at))
+			}
+			if k, limited := b.Limit(at); spent && (k != day/b.slot-b.span+1 || limited != (at >= day-305e9)) {
+				t.Errorf("%s: window %d is limited: %v at %v", tt.name, k, limited, time.Duration(at))
 			}
 		}
 	}

@@ -177,7 +177,7 @@ func TestBudgetBurst(t *testing.T) {
 		if most < 0.98*tt.want || most > 1.01*tt.want+0.01 {
 			t.Errorf("%d free: the fullest window has %.3f of the quota", tt.free, most)
 		}
-		if s := g.State(end).Budget; s.Left < 0 || tt.free == 3 && s.Left != 0 {
+		if s := g.State(end).Budget; s.Left < 0 || tt.free == 3 && s.Left != 0 || s.Free != (s.Left > 0) {
 			t.Errorf("%d free: %+v", tt.free, s)
 		}
 		for at := begin; at < end-10*second; at += 10 * second {
@@ -219,6 +219,33 @@ func TestSpent(t *testing.T) {
 		if s := g.State(g.now + b.slot); s.Quota+g.win.(*budgeted).more != quota {
 			t.Errorf("hard %v: the quota is %d without the Book", hard, s.Quota)
 		}
+	}
+}
+
+// At the end of a cycle in which inbound will be billed at five times the quota, outbound goes down to
+// the quota: it does not go dark, and no sample that touches the next cycle is over.
+func TestSpentEnds(t *testing.T) {
+	const quota, flood, jitter = int64(600e6), int64(50e6), second / 2
+	const end = midnight + 24*3600*second
+	b := newBook(5*time.Minute, 60)
+	b.lanes, b.begin = [][]int64{{0}, {1}}, midnight
+	for i := range int64(6 * 60) {
+		p := b.page(1, midnight/b.slot+i)
+		p.charged.Add(flood)
+		p.marked.Set()
+	}
+	cfg := Config{Quota: quota, Window: 5 * time.Minute, Threshold: 0.75, Queue: time.Second / 10, Book: b, Poller: budget.Poller{Jitter: time.Duration(jitter)}}
+	g := spending(t, cfg, budget.Config{Lanes: 2, Separate: true, Percentile: 99e9, Policy: budget.Never})
+	// Three windows over the quota, of which two are free, and no more of that in the last one.
+	passed := play(g, steady(12e6, 1, 300e3), end-1800*second, end+600*second)
+	for at := end - 1800*second; at < end+600*second; at += 10 * second {
+		if n := between(passed, at, at+10*second); n < quota/300*9 {
+			t.Errorf("the ten seconds from %v on have %d bytes", time.Duration(at-end), n)
+		}
+	}
+	last := slices.DeleteFunc(passed, func(e event) bool { return e.at <= end-300*second-2*jitter })
+	if most := worst(last, 300*second+2*jitter); most > quota {
+		t.Errorf("a sample that touches the next cycle has %d bytes", most)
 	}
 }
 

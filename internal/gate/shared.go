@@ -145,9 +145,13 @@ func (s *shared) outlook(now, need int64) (rate float64, opens int64) {
 // exceed the quota (budget.Limit). It is never longer than the window, and is empty while
 // a burst may run. The gate passes, paces and stops by the one of the two that holds
 // less, so after the free windows are spent, traffic slows down gradually as without them.
+//
+// While more than the quota will be billed in any case, the gate's own window holds to that. At the
+// end of the cycle the budget's window begins with the first sample that touches the next cycle,
+// and holds to the quota besides.
 type budgeted struct {
 	*shared
-	commit  int64 // the limit of it; limit is more if that will be billed in any case
+	commit  int64 // the limit of the budget's window; limit is more if that will be billed in any case
 	counted int64 // end of the counts passed to the budget, by the Book's clock
 	at      int64 // the time
 	flat    int64 // no window is free until then: the Book failed, or its clock was set
@@ -208,14 +212,18 @@ func (w *budgeted) free() int64 {
 // window, so only the budget's window limits them, unless control frames have taken
 // that over the quota.
 func (w *budgeted) used() int64 {
-	if w.at < w.flat {
-		return w.shared.used()
+	own, spent := w.shared.used(), w.limit-w.commit
+	switch {
+	case spent > 0 && w.limited: // both must have room
+		return max(own, w.free()+spent)
+	case spent > 0 || w.at < w.flat:
+		return own
 	}
 	free := w.free()
-	if free <= w.limit && w.view.Marked.Load() {
+	if free <= w.commit && w.view.Marked.Load() {
 		return free
 	}
-	return min(w.shared.used(), free)
+	return min(own, free)
 }
 
 // add marks the slot if its bytes take the window over the commit. Without the mark,
@@ -228,19 +236,23 @@ func (w *budgeted) add(bytes int64) {
 }
 
 func (w *budgeted) outlook(now, need int64) (rate float64, opens int64) {
+	rate, opens = w.shared.outlook(now, need)
+	spent := w.limit > w.commit
 	switch {
-	case now < w.flat:
-		return w.shared.outlook(now, need)
+	case spent && !w.limited || !spent && now < w.flat:
+		return rate, opens
 	case !w.limited:
 		return maxQuota, now
 	}
-	steepest := newSlope(now, w.limit-w.free(), need)
+	steepest := newSlope(now, w.commit-w.free(), need)
 	for i := w.depth - 1; i >= 0; i-- { // the oldest bytes leave first
 		p := w.view.Past[i]
 		steepest.leave(p.End+w.length, sum(p.Charged))
 	}
 	steepest.leave(w.view.End+w.length, sum(w.view.Now))
-	rate, opens = w.shared.outlook(now, need)
+	if spent {
+		return min(rate, steepest.rate), max(opens, steepest.opens)
+	}
 	return max(rate, steepest.rate), min(opens, steepest.opens)
 }
 

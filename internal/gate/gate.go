@@ -187,10 +187,10 @@ func New(cfg Config) (*Gate, error) {
 	case cfg.Cycle != nil:
 	case cfg.Window < time.Millisecond:
 		return nil, fmt.Errorf("the window %v is shorter than a millisecond", cfg.Window)
-	case cfg.Align:
-		cfg.Cycle = calendar.Calendar{Length: cfg.Window}.Bounds
 	case cfg.Bytes(cfg.Window) < 1:
 		return nil, fmt.Errorf("the quota is less than a byte in %v", cfg.Window)
+	case cfg.Align:
+		cfg.Cycle = calendar.Calendar{Length: cfg.Window}.Bounds
 	}
 	g := &Gate{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x9e3779b97f4a7c15))}
 	g.win = newWindow(&g.cfg)

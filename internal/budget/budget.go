@@ -230,16 +230,16 @@ func (b *Budget) Advance(now int64) {
 	}
 }
 
-// longest is the maximum number of slots without a call: four months. After that the
+// Longest is the maximum number of slots without a call: four months. After that the
 // budget forgets everything.
-const longest = 1 << 21
+const Longest = 1 << 21
 
 // step moves to slot to, and reports whether that is a new slot.
 func (b *Budget) step(to int64) bool {
 	if b.begun && to <= b.t {
 		return false
 	}
-	if to-b.t > longest {
+	if to-b.t > Longest {
 		b.Reset()
 	}
 	if !b.begun {

@@ -285,6 +285,33 @@ func TestClockSet(t *testing.T) {
 	}
 }
 
+// asked is a book that knows the most slots that it was asked for since a time.
+type asked struct {
+	*book
+	most int64
+}
+
+func (a *asked) Counts(from, to int64, do func(lane int, start, offered, charged int64, marked bool)) {
+	if from != 0 {
+		a.most = max(a.most, (to-from)/a.slot)
+	}
+	a.book.Counts(from, to, do)
+}
+
+// A clock that is set by years does not stop the gate: it does not go through all slots in between.
+func TestClockSetByYears(t *testing.T) {
+	a := &asked{book: newBook(5*time.Minute, 60)}
+	g := spending(t, Config{Quota: 1e6, Window: 5 * time.Minute, Book: a}, nothing)
+	for i, year := range []int64{0, 1, 27, 0} {
+		a.shift = year * 365 * 24 * 3600 * second
+		at := midnight + int64(i)*60*second
+		a.begin = at + a.shift - 3600*second
+		if g.State(at); a.most > budget.Longest {
+			t.Fatalf("year %d: %d slots", year, a.most)
+		}
+	}
+}
+
 // A gate's own bytes count once when the Book's clock is set back to a slot in which it has counted,
 // and still count where the ledger has lost the table of a cycle.
 func TestOwnBytes(t *testing.T) {

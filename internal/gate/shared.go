@@ -180,7 +180,9 @@ func (w *budgeted) advance(now int64) {
 	at := w.view.Start + w.view.Shift
 	length := w.view.End - w.view.Start
 	from := w.counted - budget.Late*length
-	if w.counted == 0 || at < w.counted { // the gate started, or the clock was set back
+	// The gate started, or the clock was set: back, or so far ahead that the slots in between
+	// take too long.
+	if w.counted == 0 || at < w.counted || at-w.counted > budget.Longest*length {
 		w.cfg.Budget.Reset()
 		from = 0
 	}

@@ -271,14 +271,17 @@ func (l *Ledger) Charged(to int64, d Direction) (sum int64) {
 // seek finds the cycle of a time.
 func (l *Ledger) seek(now int64) {
 	c := &l.last
+	switch {
+	case now < c.Start || now >= c.End:
+		start, end := l.Config.Bounds(now)
+		*c = Cycle{start, end, int(count(end-start, l.Config.Slot)), l, -1}
 	// Another process may have given its table to a new cycle.
-	if c.table >= 0 && now >= c.Start && now < c.End && l.start(c.table) == c.Start {
+	case c.table >= 0 && l.start(c.table) == c.Start:
 		return
 	}
-	start, end := l.Config.Bounds(now)
-	*c = Cycle{start, end, int(count(end-start, l.Config.Slot)), l, -1}
+	c.table = -1
 	if c.Slots <= l.slots { // a month that the clocks make longer than the table has none
-		c.table = l.table(start)
+		c.table = l.table(c.Start)
 	}
 }
 

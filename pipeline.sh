@@ -170,8 +170,7 @@ run() {
 	state=$(mktemp -d "${TMPDIR:-/tmp}/pipeline.XXXXXX") || exit 1
 	printf -v a %q "${args[0]}"
 	printf -v b %q "${args[1]}"
-	# The kernel sends all of a flow to one queue of a tap, by its hash
-	# (tun_automq_select_queue in drivers/net/tun.c), so that it stays in order.
+	# All of a flow goes to one queue, in order, by its hash (tun_automq_select_queue in drivers/net/tun.c).
 	export QUEUE
 	for ((QUEUE = 0; QUEUE < 10#$queues; QUEUE++)); do
 		[ "$queues" -eq 1 ] || n=$QUEUE
@@ -206,9 +205,8 @@ run_dir=$(realpath -m "${PIPELINE_RUN:-/run/pipeline}")
 lib_dir=$(realpath -m "${PIPELINE_LIB:-/var/lib/framepipe}") # where stages keep their files
 asked=''                                                     # set by a signal
 
-# For in, out and divert, the pipe that its messages come through, the size of its log, when it
-# began, how often in a row it ended at once, and when to start it again if it has ended. Times
-# are in milliseconds.
+# For in, out and divert: the pipe of its messages, the size of its log, when it began, how often in
+# a row it ended at once, and when to start it again if it has ended. Times are in milliseconds.
 declare -A messages=([in]=3 [out]=4 [divert]=6) logged=() begun=() fails=() next=()
 
 # names sets what the devices of an interface are called, and where its state is.
@@ -291,7 +289,7 @@ make() {
 	taps || die "cannot make the taps"
 	exec 3<> <(:) 4<> <(:) 6<> <(:) 8<> <(:) # a read of 8 is a sleep without a process
 	for name in in out divert; do
-		printf %s "${flag[$name]-}" >"$state/$name"
+		printf %s "${flag[$name]-}" >"$state/$name" || exit 1 # without its stages it would shape nothing
 		for f in log restarts counters; do : >"$state/$name.$f"; done
 		launch "$name"
 	done
@@ -302,8 +300,9 @@ make() {
 	fi
 	[ -z "${PIPELINE_BACKGROUND-}" ] || say "$iface goes through the pipelines; messages are in $state/*.log"
 	if [ -n "${flag[confirm]-}" ]; then
+		clock
+		echo $((now + confirm * 1000)) >"$state/until" || exit 1
 		say "$0 confirm $iface keeps it; otherwise it is undone in $confirm seconds"
-		echo $((now + confirm * 1000)) >"$state/until"
 	fi
 	: >"$state/ready"
 	tell --ready --status=diverting
@@ -326,21 +325,19 @@ taps() {
 launch() {
 	local from=$net to=$host
 	begun[$1]=$now
-	case $1 in
-	divert)
+	if [ "$1" = divert ]; then
 		exec 5< <(PIPELINE_STATE=$state exec tundivert -fail "$fail" "$iface" "$net" "$host" 2>&6 3>>"$state/divert.counters" 4>&- 5<&- 6>&- 7<&- 8<&- 9>&-)
 		groups[divert]=$!
-		return ;;
-	out) from=$host to=$net ;;
-	esac
+		return
+	fi
+	[ "$1" = in ] || from=$host to=$net
 	rm -f "$state/$1.source" # of the one before
 	start "$1" "tunread -user $uid:$gid $from" "$(<"$state/$1")" "tunwrite -user $uid:$gid $to" >/dev/null 2>&"${messages[$1]}" 3>>"$state/$1.counters" 4>&- 6>&-
 }
 
 running() { kill -0 "${groups[$1]}" 2>/dev/null; }
 
-# await waits until tundivert says that it diverts, which it does when there are a reader
-# and a writer at each tap, and looks whether that lasts.
+# await waits until tundivert says that it diverts, and looks whether that lasts with both pipelines.
 await() {
 	local said='' line='' status=129
 	while [ "$status" -gt 128 ] && running in && running out && [ -z "$asked" ]; do
@@ -356,7 +353,6 @@ supervise() {
 	local -A sourceless=() # the process groups that had no source a second ago
 	while [ -z "$asked" ]; do
 		read -r -t 0.25 -u 8
-		clock
 		log
 		for name in in out divert; do keep "$name"; done
 		[ $((now / 1000)) -ne "$beat" ] || continue
@@ -371,24 +367,30 @@ supervise() {
 	done
 }
 
-# log takes in what the pipelines and tundivert say, and adds the time. A log begins anew at 1 MiB.
+# log takes in what the pipelines and tundivert say, each for a tenth of a second at most.
 log() {
-	local name line i LC_ALL=C
+	local name line end LC_ALL=C
+	clock
 	for name in "${!messages[@]}"; do
-		for ((i = 0; i < 500; i++)); do
+		for ((end = now + 100; now < end; )); do
 			read -r -t 0 -u "${messages[$name]}" || break
 			IFS= read -r -t 0.1 -n 4096 -u "${messages[$name]}" line
-			line=${line//[[:cntrl:]]/} # a terminal would take them for commands
-			if ((logged[$name] > 1 << 20)); then : >"$state/$name.log" && logged[$name]=0; fi
-			printf '%(%F %T)T %s\n' -1 "$line" >>"$state/$name.log"
-			logged[$name]=$((${logged[$name]-0} + ${#line} + 21))
-			[ -n "${PIPELINE_BACKGROUND-}" ] || printf '%s\n' "$line" >&2
+			note "$name" "$line"
+			clock
 		done
 	done
 }
 
-# clock sets now to the time since the machine has started, in milliseconds. The time of day
-# may be set.
+# note NAME TEXT adds a line to a log, with the time. A log begins anew at 1 MiB.
+note() {
+	local line=${2//[[:cntrl:]]/} # a terminal would take them for commands
+	if ((logged[$1] > 1 << 20)); then : >"$state/$1.log" && logged[$1]=0; fi
+	printf '%(%F %T)T %s\n' -1 "$line" >>"$state/$1.log"
+	logged[$1]=$((${logged[$1]-0} + ${#line} + 21))
+	[ -n "${PIPELINE_BACKGROUND-}" ] || printf '%s\n' "$line" >&2
+}
+
+# clock sets now to the milliseconds since the machine has started: the time of day may be set.
 clock() {
 	local up
 	read -r up _ </proc/uptime
@@ -409,9 +411,8 @@ keep() {
 	fi
 }
 
-# ended says that a pipeline or the diversion has ended, and when it is started again: at
-# once, but if it ended within its first 0.3 s for the third time in a row, after a pause
-# that doubles each time, up to a minute.
+# ended says that a pipeline or the diversion has ended, and when it starts again: at once, or after a
+# pause that doubles each time, up to a minute, if it ended in its first 0.3 s three times in a row.
 ended() {
 	local pause=0 status
 	wait "${groups[$1]}"
@@ -423,10 +424,9 @@ ended() {
 	loud "$1" "$1 has ended with status $status, and is started again$([ "$pause" -eq 0 ] || echo " in $pause s: it ended at once, ${fails[$1]} times in a row")"
 }
 
-# tell sends a message to systemd, if it started this: systemd-notify(1). loud NAME TEXT
-# says something there and in the log of in, out or divert.
+# tell tells systemd, if it started this. loud NAME TEXT tells a log, too: not by its pipe, which may be full.
 tell() { [ -z "${NOTIFY_SOCKET-}" ] || systemd-notify "$@"; }
-loud() { tell "--status=$2"; say "$2" 2>&"${messages[$1]}"; }
+loud() { log; tell "--status=$2"; note "$1" "pipeline.sh: $2"; }
 
 # unstick in|out has stages that were stopped go on. A stage whose next one hangs ends by itself
 # (FRAMEPIPE_STALL), and with it the source; a second later all the rest is ended, too.
@@ -444,7 +444,7 @@ unstick() {
 # swap in|out lets a pipeline with new stages take over. If it does not run, the old one
 # stays. For a moment both read the tap, so that no frame waits.
 swap() {
-	local old=${groups[$1]}
+	local old=${groups[$1]} result=changed
 	mv "$state/$1" "$state/$1.old" && mv "$state/$1.new" "$state/$1"
 	mv "$state/$1.source" "$state/$1.before" 2>/dev/null
 	launch "$1"
@@ -454,15 +454,13 @@ swap() {
 		[ ! -s "$state/$1.before" ] || end_source "$state/$1.before"
 		for _ in {1..40}; do ! kill -0 -- "-$old" 2>/dev/null || sleep 0.05; done
 		kill -KILL -- "-$old" 2>/dev/null
-		log
-		echo changed >"$state/$1.changed"
 	else
 		mv "$state/$1.old" "$state/$1"
 		mv "$state/$1.before" "$state/$1.source" 2>/dev/null
-		groups[$1]=$old
-		log
-		echo failed >"$state/$1.changed"
+		groups[$1]=$old result=failed
 	fi
+	log
+	echo "$result" >"$state/$1.changed"
 }
 
 # clean removes all that up has made: first the diversion, so that no more frames enter the
@@ -495,9 +493,10 @@ down() { parse '' 0 1 "$@"; each end "${args[@]}"; }
 confirm() { parse '' 0 1 "$@"; each keep_it "${args[@]}"; }
 status() {
 	parse 'watch json' 0 1 "$@"
-	local text
+	local text parts=$here/internal/status/status.sh
+	[ -e "$parts" ] || parts=$here/../share/framepipe/status.sh
 	# shellcheck source=internal/status/status.sh
-	. "$(ls "$here"/internal/status/status.sh "$here"/../share/framepipe/status.sh 2>/dev/null)" || die "status.sh is not where install put it"
+	. "$parts" || die "status.sh is not where install put it"
 	[ -n "${flag[watch]-}" ] || each show "${args[@]}"
 	while text=$(each show "${args[@]}"); do printf '\e[H\e[2J%s\n' "$text"; done
 	exit 1
@@ -536,11 +535,13 @@ keep_it() {
 # replace hands new stages to up, and waits for what comes of it.
 replace() {
 	local name size failed=0
+	exec 8<"$state/pid" && flock 8 # one change at a time
 	if ! held || [ ! -e "$state/ready" ]; then die "$iface: up was killed, or has not finished" "$0 down $iface"; fi
 	for name in "${!flag[@]}"; do
 		rm -f "$state/$name.changed"
 		size=$(stat -c %s "$state/$name.log")
-		printf %s "${flag[$name]}" >"$state/$name.next" && mv "$state/$name.next" "$state/$name.new"
+		printf %s "${flag[$name]}" >"$state/$name.next" || exit 1
+		mv "$state/$name.next" "$state/$name.new"
 		while [ ! -e "$state/$name.changed" ] && held; do sleep 0.1; done
 		[ "$(cat "$state/$name.changed" 2>/dev/null)" != changed ] || continue
 		tail -c "+$((size + 1))" "$state/$name.log" >&2

@@ -175,6 +175,47 @@ func TestUpHangs(t *testing.T) {
 	works("after")
 }
 
+// However much stages print, lines or not, a pipeline that ends is started again.
+func TestUpPrints(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t)
+	u.must("up", "e0", "-in", "cat /dev/zero >&2 & cat", "-out", "yes >&2 & cat")
+	for range 2 {
+		time.Sleep(time.Second) // the pipes of the messages are full
+		u.kill("^tunread .*fphost", unix.SIGKILL)
+		eventually(t, 20*time.Second, "an answer", u.answers)
+	}
+	u.must("down")
+}
+
+// While there is no room for the state, no pipeline runs with other stages than it was given, nor
+// without the time of -confirm, and a change of stages fails.
+func TestUpDiskFull(t *testing.T) {
+	t.Parallel()
+	u := newUplink(t)
+	before := u.looks()
+	u.state = tmpfs(t, "64k")
+	for pages := range 6 {
+		write(t, u.state+"/full", strings.Repeat("x", 64<<10-pages*os.Getpagesize()))
+		if said, status := u.run("up", "e0", "-confirm", "60s", "-in", "quotagate -quota 1PB", "-out", "quotagate -quota 1PB"); status != 1 {
+			t.Errorf("with %d pages: status %d, %s\n%+v", pages, status, said, u.status())
+			u.must("down")
+		}
+		u.same(before)
+	}
+	write(t, u.state+"/full", "")
+	u.must("up", "e0")
+	fill(t, u.state)
+	change := u.host.Command("timeout", "10", u.pipeline, "change", "-in", "cat")
+	change.Env = u.script().Env
+	if said, status := outcome(change); status != 1 || !strings.Contains(said, "No space left") {
+		t.Errorf("change: status %d, %s", status, said)
+	}
+	reaches(t, u.host, "10.0.0.1")
+	u.must("down")
+	u.same(before)
+}
+
 // The tools run as a user who is not root, without a capability and with no way to get
 // one. Their files belong to that user, and the taps do not.
 func TestUpUnprivileged(t *testing.T) {

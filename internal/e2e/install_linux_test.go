@@ -194,3 +194,17 @@ dpkg --root=`+debian+` --force-depends -i `+dir+`/framepipe_*.deb >`+dir+`/dpkg 
 		t.Errorf("status %d, %s; left: %v", status, says, installed(t, debian))
 	}
 }
+
+// The script of a clone has its own parts, also if another version is installed beside the clone.
+func TestCloneBesideInstalled(t *testing.T) {
+	nettest.Need(t, "bash")
+	dir := t.TempDir()
+	nettest.Run(t, "sh", "-ec", fmt.Sprintf(`mkdir -p %[1]s/clone/internal/status %[1]s/share/framepipe
+		cp %[2]s/pipeline.sh %[1]s/clone; cp %[2]s/internal/status/status.sh %[1]s/clone/internal/status
+		echo "die another version" >%[1]s/share/framepipe/status.sh`, dir, root))
+	c := exec.Command(dir+"/clone/pipeline.sh", "status")
+	c.Env = append(os.Environ(), "PIPELINE_RUN="+dir+"/none")
+	if said, status := outcome(c); status != 1 || !strings.HasPrefix(said, "pipeline.sh: nothing is up") {
+		t.Errorf("status %d, %s", status, said)
+	}
+}

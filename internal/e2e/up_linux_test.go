@@ -12,10 +12,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"framepipe/internal/nettest"
 	"framepipe/internal/ping"
@@ -215,7 +217,7 @@ type report struct {
 func (u *uplink) status() (s report) {
 	u.t.Helper()
 	out := u.must("status", "-json", "e0")
-	if err := json.Unmarshal([]byte(out), &s); err != nil || len(s.Pipelines) != 2 {
+	if err := json.Unmarshal([]byte(out), &s); err != nil || len(s.Pipelines) != 2 || !utf8.ValidString(out) {
 		u.t.Fatalf("%v: %s", err, out)
 	}
 	return s
@@ -579,7 +581,7 @@ func TestUpChange(t *testing.T) {
 		{[]string{"up", "e0", "-user", "root", "-in", "bytehist -o hist"}, 0, "", [2]string{"bytehist -o hist", ""}},
 		{[]string{"change", "-in", "cat; echo hi", "-out", "cat || true"}, 0, "", [2]string{"cat; echo hi", "cat || true"}},
 		{[]string{"change", "-in", "cat && true", "-out", "cat\ncat"}, 0, "", [2]string{"cat && true", "cat cat"}},
-		{[]string{"change", "-in", "cat # R&D", "-out", "cat |\ncat\n"}, 0, "", [2]string{"cat # R&D", "cat | cat"}},
+		{[]string{"change", "-in", "cat # R&D\xff", "-out", "cat |\ncat\n"}, 0, "", [2]string{"cat # R&D", "cat | cat"}},
 		{[]string{"change", "-out", "# all\n{ cat; }"}, 0, "", [2]string{"cat # R&D", "# all { cat; }"}},
 		{[]string{"change", "-out", "test -e / && cat | cat; :"}, 0, "", [2]string{"cat # R&D", "test -e / && cat | cat; :"}},
 		{[]string{"change", "e0", "-in", "quotagate -quota 3PB | cat"}, 0, "", [2]string{"quotagate -quota 3PB | cat", "test -e / && cat | cat; :"}},
@@ -600,13 +602,26 @@ func TestUpChange(t *testing.T) {
 		}
 		works(fmt.Sprintf("%q", tt.args))
 	}
+	// Changes at the same time come one after the other, and each says what came of it.
+	bad, good := u.script("change", "-in", "exit 1"), u.script("change", "-in", "cat")
+	if err := bad.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "the first change", func() bool {
+		b, _ := os.ReadFile(u.state + "/e0/in")
+		return string(b) == "exit 1"
+	})
+	said, status := outcome(good)
+	if err := bad.Wait(); err == nil || status != 0 || u.status().Pipelines[0].Stages != "cat" {
+		t.Errorf("changes at the same time: %v; status %d, %s", err, status, said)
+	}
 	if !exists(u.lib + "/hist") {
 		t.Error("no file of the stages")
 	}
 	// What was changed is what is started again.
 	u.kill("^cat", unix.SIGKILL)
 	reaches(t, u.host, "10.0.0.1")
-	eventually(t, 5*time.Second, "both pipelines", func() bool { return len(u.stages()) == 7 })
+	eventually(t, 5*time.Second, "both pipelines", func() bool { return len(u.stages()) == 6 })
 	u.must("down")
 	u.same(before)
 }
@@ -618,8 +633,33 @@ func TestUpTwo(t *testing.T) {
 	before := u.looks()
 	u.must("up", "e0")
 	u.must("up", "l0", "-confirm", "60s")
+	info, err := os.Stat(u.state + "/l0/ready") // made when the time begins
+	var boot unix.Timespec
+	if err = errors.Join(err, unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot)); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Duration(boot.Nano()) - time.Since(info.ModTime())
+	until, _ := strconv.Atoi(strings.TrimSpace(read(t, u.state+"/l0/until")))
+	if left := time.Duration(until)*time.Millisecond - began; left < 59800*time.Millisecond || left > 61*time.Second {
+		t.Errorf("up -confirm 60s was to be undone %v after it was up", left)
+	}
 	if said, status := u.run("change", "-in", "cat"); status != 0 || said != "" {
 		t.Errorf("change of both: status %d, %s", status, said)
+	}
+	// Status has the processes that there are when it ends.
+	meanwhile := u.script("status", "-json", "e0")
+	out, err := meanwhile.StdoutPipe()
+	if err = errors.Join(err, meanwhile.Start()); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(400 * time.Millisecond) // it has asked for the counters
+	u.kill("^tunread .*fphost"+strings.TrimPrefix(u.tap("fpnet"), "fpnet"), unix.SIGKILL)
+	var s report
+	if err := errors.Join(json.NewDecoder(out).Decode(&s), meanwhile.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	if p := s.Pipelines[1]; len(p.Processes) != 2 && p.Restarts == 1 {
+		t.Errorf("out was started again, and has these processes: %v", p.Processes)
 	}
 	u.kill("^bash .*up -foreground e0", unix.SIGKILL)
 	eventually(t, 5*time.Second, "its end", func() bool {

@@ -7,12 +7,12 @@ show() {
 	local -A sent
 	for name in in out divert; do : >"$state/$name.counters"; done
 	sent[$net]=$(counter "$net" tx_bytes) sent[$host]=$(counter "$host" tx_bytes)
-	mapfile -t all < <(processes)
-	for pid in "${all[@]}"; do
+	for pid in $(processes); do
 		read -r name 2>/dev/null <"/proc/$pid/comm" && [[ " ${tools[*]} " = *" $name "* ]] && kill -USR1 "$pid"
 	done
 	sleep 1
 	clock
+	mapfile -t all < <(processes) # some may be new
 	{
 		fact interface "$iface" "$(date -r "$state/number" '+%F %T')" "$(held && echo 1)" \
 			"$([ ! -e "$state/until" ] || echo $((($(<"$state/until") - now) / 1000)))" "$0"
@@ -26,7 +26,8 @@ show() {
 			fact process "$pid" "$(readlink "/proc/$pid/fd/0")" "$(readlink "/proc/$pid/fd/1")" "$(<"/proc/$pid/comm")"
 		done
 		sed 's/^/counters /; s/: / /; s/ /\t/g' "$state"/{divert,in,out}.counters
-	} 2>/dev/null | LC_ALL=C tr -d '\000-\010\013-\037\177' | draw # stages write some of it
+	} 2>/dev/null | LC_ALL=C tr -d '\000-\010\013-\037\177' | # stages write some of it
+		{ iconv -cf UTF-8 -t UTF-8 || cat; } 2>/dev/null | draw # there may be no iconv
 }
 
 counter() { cat "/sys/class/net/$1/statistics/$2" 2>/dev/null || echo 0; }

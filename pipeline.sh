@@ -256,7 +256,7 @@ unprivileged() {
 		as_user=(setpriv --reuid="$uid" --regid="$gid" --clear-groups --no-new-privs --inh-caps=-all --ambient-caps=-all --bounding-set=-all)
 	# In our session another user could type on our terminal (TIOCSTI). Without one, a single session
 	# is faster, as the kernel shares the processors among sessions (sched(7), autogroup).
-	! : 2>/dev/null </dev/tty || apart=setsid
+	! true 2>/dev/null </dev/tty || apart=setsid
 }
 
 # seize SECONDS takes the lock of an interface, which is held as long as it is up.

@@ -592,7 +592,7 @@ func TestUpChange(t *testing.T) {
 	} {
 		c := u.script(tt.args...)
 		c.Dir = filepath.Dir(u.state)
-		c.Env = append(c.Env, "PATH="+strings.TrimPrefix(os.Getenv("PATH"), bin+":"), "PIPELINE_RUN="+filepath.Base(u.state))
+		c.Env = append(c.Env, "PATH="+strings.TrimPrefix(os.Getenv("PATH"), bin+":"), "PIPELINE_RUN="+filepath.Base(u.state), "POSIXLY_CORRECT=1")
 		said, status := outcome(c)
 		if status != tt.status || !strings.Contains(said, tt.says) {
 			t.Errorf("%q: status %d, %s", tt.args, status, said)

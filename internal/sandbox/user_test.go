@@ -44,10 +44,11 @@ func FuzzPasswd(f *testing.F) {
 	for _, end := range []string{"", "\n", "\r\n"} { // no carriage return is in a number
 		f.Add("a:x:1:2:::"+end, "a")
 	}
+	f.Add(":x:9:9:::", "") // Set refuses the name
 	f.Add("a\x00:x:1:1:::\n\xff:x:1:1:::\r\na:::::::", "a\x00")
 	f.Fuzz(func(t *testing.T, passwd, name string) {
 		want := User{text: name}
-		line := regexp.MustCompile(`(?m)^([^:\n]+):[^:\n]*:([0-9]+):([0-9]+):[^:\n]*:[^:\n]*:[^:\n]*$`)
+		line := regexp.MustCompile(`(?m)^([^:\n]*):[^:\n]*:([0-9]+):([0-9]+):[^:\n]*:[^:\n]*:[^:\n]*$`)
 		for _, m := range line.FindAllStringSubmatch(passwd, -1) {
 			uid, err1 := strconv.ParseUint(m[2], 10, 64)
 			gid, err2 := strconv.ParseUint(m[3], 10, 64)

@@ -154,8 +154,9 @@ func (r *Reader) foreign(b []byte, rec *Record) (bool, error) {
 	return true, nil
 }
 
-// mistake says what probably begins with byte c, where that is no value; first is at the beginning
-// of the input. It looks at one byte only, so that the message does not depend on the sizes of reads.
+// mistake guesses the kind of an input that has byte c where a value should begin. first says that
+// c is the first byte of the input. One byte is enough: with more, the message would depend on the
+// sizes of reads.
 func mistake(c byte, first bool) string {
 	switch {
 	case first && (c == 0xd4 || c == 0x4d || c == 0x0a): // pcap, in microseconds or nanoseconds, and pcapng

@@ -285,7 +285,7 @@ func TestClockSet(t *testing.T) {
 	}
 }
 
-// asked is a book that knows the most slots that it was asked for since a time.
+// asked is a book that records the largest number of slots that a call asks for.
 type asked struct {
 	*book
 	most int64

@@ -101,7 +101,7 @@ func NewReader(src io.Reader) *Reader {
 	return &Reader{src: bufio.NewReaderSize(src, packetHead+MaxPacket)}
 }
 
-// mistake says what probably begins with byte c, where that is no capture.
+// mistake guesses the kind of an input that begins with byte c and is no capture.
 func mistake(c byte) string {
 	switch {
 	case c>>5 == 0x80>>5: // a small map or array of msgpack

@@ -82,17 +82,21 @@ var (
 	// unitName matches a unit of bits or bytes; b is bits, and B bytes.
 	unitName = regexp.MustCompile(`(?:^|[^A-Za-z])((?i:kilo|mega|giga|tera|k|m|g|t)?)(i?)` +
 		`((?i:bits?|bytes?|octets?)|[bB])([pP][sS])?(?:[^A-Za-z]|$)`)
-	// strangeUnit matches a word that may have another one.
+	// strangeUnit matches a word that may have a unit which unitName does not match.
 	strangeUnit = regexp.MustCompile(`bit|byte|octet|bps`)
+	// unitPlace matches where a unit stands: in brackets, where a name of a port has digits.
+	unitPlace = regexp.MustCompile(`%|[(\[][^\d)\]]*[)\]]`)
 
-	// perSecond and perHour match what a rate is of.
+	// perSecond matches a rate per second, and perHour one per another time.
 	perSecond = regexp.MustCompile(`(?i)(/ *|\bper *)s(ec(onds?)?)?\b| s(ec(onds?)?)?$`)
 	perHour   = regexp.MustCompile(`(?i)(/ *|\bper *)\d*(m|min(ute)?s?|h|hr|hours?|d|days?)\b`)
 )
 
-// unit returns the unit that a text names, as so many bits or bytes, a scale of 0 if it names none; the bytes
-// of one, 0 if they are not clear; and whether it is a second. BPS and, among small letters, mb have both
-// meanings, and no value is that of an hour.
+// unit finds the unit in a text. scale is its number of bits or bytes, and 0 if there is no unit. bytes is the
+// size of one of them: 1, 1/8, or 0 if it is not clear. rate says that the unit is one per second.
+//
+// BPS means bits to some and bytes to others, and so does mb in small letters. Values per hour or per
+// minute have no clear size either.
 func unit(text string) (scale, bytes float64, rate bool) {
 	text = strings.ReplaceAll(text, "_", " ")
 	m := unitName.FindStringSubmatch(text)
@@ -120,7 +124,7 @@ func unit(text string) (scale, bytes float64, rate bool) {
 // strange reports whether a name may have a unit that is not known.
 func strange(name string) bool {
 	scale, _, _ := unit(name)
-	return perHour.MatchString(name) || scale == 0 && (strings.ContainsAny(name, "([%") ||
+	return perHour.MatchString(name) || scale == 0 && (unitPlace.MatchString(name) ||
 		slices.ContainsFunc(split(name), func(w string) bool { return kindOf(w) == "" && strangeUnit.MatchString(w) }))
 }
 

@@ -47,8 +47,8 @@ func readTable(f *file) error {
 	})
 }
 
-// named returns the comment before the first line that seems to name the columns in another way than time, in
-// and out.
+// named returns the comment above the first line that seems to name the columns, if it names others than time,
+// in and out.
 func (f *file) named() string {
 	for line := range strings.Lines(f.head) {
 		name, comment := strings.CutPrefix(strings.TrimSpace(line), "#")

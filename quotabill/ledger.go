@@ -86,7 +86,7 @@ func (j *job) compare(s *bill.Samples) error {
 	if !j.given("jitter") {
 		j.terms.Poller = budget.NewPoller(s.Slot)
 	}
-	if err := j.poller(s.Slot); err != nil {
+	if err := j.checkPoller(s.Slot); err != nil {
 		return err
 	}
 	counts, err := j.fromLedger(time.Now().UnixNano())

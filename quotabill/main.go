@@ -288,8 +288,8 @@ func (j *job) check() (err error) {
 	return nil
 }
 
-// poller checks the poller of samples of a length.
-func (j *job) poller(length time.Duration) error {
+// checkPoller refuses a -phase or -jitter that does not fit samples of this length.
+func (j *job) checkPoller(length time.Duration) error {
 	if err := j.terms.Poller.Check(length); err != nil {
 		return cli.Usagef("%w", err)
 	}
@@ -309,7 +309,7 @@ func (j *job) run(t *cli.Tool, args []string) error {
 	if j.csv != nil && j.ledger != "" {
 		return j.compare(s)
 	}
-	if err := j.poller(j.terms.Window); err != nil { // the window may be the ledger's
+	if err := j.checkPoller(j.terms.Window); err != nil { // known now: it may be the ledger's
 		return err
 	}
 	for _, p := range ports {

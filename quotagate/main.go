@@ -184,7 +184,7 @@ func (c *config) check() (err error) {
 		return cli.Usagef("-cycle replaces months: leave out -window month, -cycle-day and -tz")
 	case length != 0 && length < g.Window:
 		return cli.Usagef("-cycle %v: must be at least one window", cli.Duration(length))
-	case c.ledger != "" && length == 0 && g.Window > 84*24*time.Hour: // it keeps three months before the current one
+	case c.ledger != "" && length == 0 && g.Window > 84*24*time.Hour: // three months of 28 days, which it keeps beside the current one
 		return cli.Usagef("-ledger keeps months for a window of at most 84d: a longer one needs -cycle")
 	case c.ledger != "" && !c.given["dir"]:
 		return cli.Usagef("-ledger needs -dir in or -dir out")

@@ -602,7 +602,7 @@ func TestUpChange(t *testing.T) {
 		}
 		works(fmt.Sprintf("%q", tt.args))
 	}
-	// Changes at the same time come one after the other, and each says what came of it.
+	// Two changes that begin together are made in turn, and each reports its own result.
 	bad, good := u.script("change", "-in", "exit 1"), u.script("change", "-in", "cat")
 	if err := bad.Start(); err != nil {
 		t.Fatal(err)

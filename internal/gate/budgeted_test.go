@@ -188,19 +188,25 @@ func TestBudgetBurst(t *testing.T) {
 	}
 }
 
+// flooded returns a book in which inbound has five times 600 MB in each window of the first n.
+func flooded(n int64) *book {
+	b := newBook(5*time.Minute, 60)
+	b.lanes, b.begin = [][]int64{{0}, {1}}, midnight
+	for i := range n * 60 {
+		p := b.page(1, midnight/b.slot+i)
+		p.charged.Add(50e6)
+		p.marked.Set()
+	}
+	return b
+}
+
 // When inbound will be billed at five times the quota in any case, outbound may have as much, and
 // with Hard no more than the quota. Its windows over the quota are marked, and while the Book
 // fails the quota holds.
 func TestSpent(t *testing.T) {
-	const quota, flood = int64(600e6), int64(50e6)
+	const quota = int64(600e6)
 	for _, hard := range []bool{false, true} {
-		b := newBook(5*time.Minute, 60)
-		b.lanes, b.begin = [][]int64{{0}, {1}}, midnight
-		for i := range int64(18 * 60) {
-			p := b.page(1, midnight/b.slot+i)
-			p.charged.Add(flood)
-			p.marked.Set()
-		}
+		b := flooded(18)
 		cfg := Config{Quota: quota, Window: 5 * time.Minute, Book: b, Poller: budget.Poller{Jitter: time.Second / 2}}
 		g := spending(t, cfg, budget.Config{Lanes: 2, Separate: true, Hard: hard, Policy: budget.Never})
 		begin := midnight + 20*300*second
@@ -225,15 +231,9 @@ func TestSpent(t *testing.T) {
 // At the end of a cycle in which inbound will be billed at five times the quota, outbound goes down to
 // the quota: it does not go dark, and no sample that touches the next cycle is over.
 func TestSpentEnds(t *testing.T) {
-	const quota, flood, jitter = int64(600e6), int64(50e6), second / 2
+	const quota, jitter = int64(600e6), second / 2
 	const end = midnight + 24*3600*second
-	b := newBook(5*time.Minute, 60)
-	b.lanes, b.begin = [][]int64{{0}, {1}}, midnight
-	for i := range int64(6 * 60) {
-		p := b.page(1, midnight/b.slot+i)
-		p.charged.Add(flood)
-		p.marked.Set()
-	}
+	b := flooded(6)
 	cfg := Config{Quota: quota, Window: 5 * time.Minute, Threshold: 0.75, Queue: time.Second / 10, Book: b, Poller: budget.Poller{Jitter: time.Duration(jitter)}}
 	g := spending(t, cfg, budget.Config{Lanes: 2, Separate: true, Percentile: 99e9, Policy: budget.Never})
 	// Three windows over the quota, of which two are free, and no more of that in the last one.
